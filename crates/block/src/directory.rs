@@ -1,0 +1,57 @@
+use std::ops::Range;
+
+use model::{ItemKey, JobId, ProfileType, TenantId, WriterId};
+
+/// What an object says about itself: enough to rebuild every index that was ever made of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Directory {
+    pub origin: Origin,
+    /// By the clock of whoever wrote it, in Unix milliseconds.
+    pub created_millis: i64,
+    /// Keys of the push items within, by item ordinal. Blocks have none.
+    pub keys: Vec<ItemKey>,
+    /// Sorted by (tenant, service).
+    pub datasets: Vec<DatasetEntry>,
+}
+
+/// Where an object comes from; its key follows from it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Slot `seq` of a writer's log; level 0.
+    Segment { writer: WriterId, seq: u64 },
+    /// Output `part` of one attempt of a compaction job.
+    Block { job: JobId, attempt: u32, part: u32, level: u8 },
+}
+
+/// One service of one tenant inside an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DatasetEntry {
+    pub tenant: TenantId,
+    pub service: String,
+    /// First and last profile timestamp, in Unix nanoseconds, both included.
+    pub time_min: i64,
+    pub time_max: i64,
+    /// Rows of the Parquet file that belong to this dataset.
+    pub rows: Range<u64>,
+    pub profiles: u32,
+    /// Sorted and distinct.
+    pub profile_types: Vec<ProfileType>,
+    /// Names of the labels of its series, sorted and distinct, without the derived ones.
+    pub label_names: Vec<String>,
+    /// Encoded [`crate::DatasetIndex`].
+    pub index: Section,
+    /// Encoded [`model::Symbols`].
+    pub symbols: Section,
+    /// Encoded [`crate::NameTree`]; segments have none.
+    pub tree: Option<Section>,
+}
+
+/// A compressed byte range of the object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Section {
+    pub offset: u64,
+    pub bytes: u32,
+    pub raw_bytes: u32,
+    /// xxh3-64 of the compressed bytes.
+    pub checksum: u64,
+}

@@ -1,0 +1,126 @@
+//! Time, sleep, randomness and new ids, behind one handle that a simulation can replace.
+//!
+//! Nothing else in the workspace may read a clock or draw a random number (`clippy.toml`).
+
+mod pool;
+
+pub use pool::Pool;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+
+/// A handle to time and chance; cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Source>);
+
+/// What a clock is made of.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Unix time; may jump.
+    fn unix(&self) -> Duration;
+    /// Time since some fixed moment of this process, suspended time included; never goes back.
+    fn monotonic(&self) -> Duration;
+    async fn sleep(&self, duration: Duration);
+    fn random(&self) -> u128;
+}
+
+impl Clock {
+    /// The machine's clock and random numbers.
+    pub fn system() -> Self {
+        Self(Arc::new(System))
+    }
+
+    pub fn new(source: impl Source + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    /// Now, in Unix nanoseconds.
+    pub fn unix_nanos(&self) -> i64 {
+        self.0.unix().as_nanos() as i64
+    }
+
+    /// Now, in Unix milliseconds.
+    pub fn unix_millis(&self) -> i64 {
+        self.0.unix().as_millis() as i64
+    }
+
+    /// For measuring how long something took; never goes back, and counts suspended time.
+    pub fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    pub async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
+    }
+
+    /// 128 random bits, for new ids.
+    pub fn random(&self) -> u128 {
+        self.0.random()
+    }
+
+    /// Starts a task of its own; dropping the handle does not stop it.
+    #[allow(clippy::disallowed_methods)]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        tokio::spawn(task)
+    }
+
+    /// Runs `future` for at most `limit`; `None` if it took longer.
+    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.sleep(limit) => None,
+        }
+    }
+}
+
+struct System;
+
+#[async_trait]
+impl Source for System {
+    #[allow(clippy::disallowed_methods)]
+    fn unix(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        // CLOCK_BOOTTIME, unlike `Instant`, goes on while the machine sleeps: a writer that was
+        // suspended must notice that its put is old.
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn random(&self) -> u128 {
+        rand::random()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timeout_ends_what_takes_too_long() {
+        let clock = Clock::system();
+        let never = std::future::pending::<()>();
+        assert_eq!(clock.timeout(Duration::from_millis(1), never).await, None);
+        assert_eq!(clock.timeout(Duration::from_secs(5), async { 7 }).await, Some(7));
+    }
+
+    #[test]
+    fn ids_differ() {
+        let clock = Clock::system();
+        assert_ne!(clock.random(), clock.random());
+    }
+}

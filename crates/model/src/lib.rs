@@ -1,0 +1,23 @@
+//! What a profile is: nouns, ids and invariants, without I/O, async, serde or protobuf.
+//!
+//! Everything else in the workspace speaks in these words (ARCHITECTURE.md, "Words").
+
+mod id;
+mod labels;
+mod profile;
+mod profile_type;
+mod push;
+mod symbols;
+mod tenant;
+mod time;
+
+pub use id::{ItemKey, JobId, ProfileId, WriterId};
+pub use labels::{Labels, LabelsBuilder};
+pub use profile::{Profile, SampleLabel, Samples, ValueType};
+pub use profile_type::{ProfileType, ProfileTypeError, ValueSchema};
+pub use push::{PushItem, SeriesRows, Span};
+pub use symbols::{
+    Function, Line, Locations, Mapping, NONE, Stacktraces, StringId, Strings, Symbols,
+};
+pub use tenant::{TenantError, TenantId};
+pub use time::TimeRange;

@@ -1,0 +1,139 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Labels;
+
+/// `name:sample_type:sample_unit:period_type:period_unit`, for example
+/// `process_cpu:cpu:nanoseconds:cpu:nanoseconds`. The period parts may be empty.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ProfileType {
+    pub name: String,
+    pub sample_type: String,
+    pub sample_unit: String,
+    pub period_type: String,
+    pub period_unit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "profile-type selection must be of the form <name>:<type>:<unit>:<period-type>:<period-unit>(:delta), got {parts} parts in {text:?}"
+)]
+pub struct ProfileTypeError {
+    text: String,
+    parts: usize,
+}
+
+impl FromStr for ProfileType {
+    type Err = ProfileTypeError;
+
+    /// A sixth part, historically `delta`, is ignored.
+    fn from_str(text: &str) -> Result<Self, ProfileTypeError> {
+        let parts: Vec<&str> = text.split(':').collect();
+        if parts.len() != 5 && parts.len() != 6 {
+            return Err(ProfileTypeError {
+                text: text.to_owned(),
+                parts: parts.len(),
+            });
+        }
+        Ok(Self {
+            name: parts[0].to_owned(),
+            sample_type: parts[1].to_owned(),
+            sample_unit: parts[2].to_owned(),
+            period_type: parts[3].to_owned(),
+            period_unit: parts[4].to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for ProfileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            sample_type,
+            sample_unit,
+            period_type,
+            period_unit,
+        } = self;
+        write!(f, "{name}:{sample_type}:{sample_unit}:{period_type}:{period_unit}")
+    }
+}
+
+/// What the value columns of a profile mean: one `(type, unit)` per column.
+///
+/// One pushed profile is one set of rows with a column per sample type; each column is a profile
+/// type, and so a series, of its own towards clients.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ValueSchema {
+    /// `__name__`, for example `process_cpu`.
+    pub name: String,
+    /// `(type, unit)` of each value column, in the order of the columns.
+    pub columns: Vec<(String, String)>,
+    /// `(type, unit)` of the sampling period; absent in some profiles.
+    pub period: Option<(String, String)>,
+}
+
+impl ValueSchema {
+    /// The profile type of value column `column`.
+    pub fn profile_type(&self, column: usize) -> ProfileType {
+        let (sample_type, sample_unit) = self.columns[column].clone();
+        let (period_type, period_unit) = self.period.clone().unwrap_or_default();
+        ProfileType {
+            name: self.name.clone(),
+            sample_type,
+            sample_unit,
+            period_type,
+            period_unit,
+        }
+    }
+
+    /// The label set that clients see for value column `column` of a series whose own labels,
+    /// without the derived ones, are `labels`.
+    pub fn series_labels(&self, column: usize, labels: &Labels) -> Labels {
+        let profile_type = self.profile_type(column);
+        let mut seen = labels.clone();
+        seen.set("__name__", &profile_type.name);
+        seen.set("__profile_type__", &profile_type.to_string());
+        seen.set("__type__", &profile_type.sample_type);
+        seen.set("__unit__", &profile_type.sample_unit);
+        if self.period.is_some() {
+            seen.set("__period_type__", &profile_type.period_type);
+            seen.set("__period_unit__", &profile_type.period_unit);
+        }
+        if let Some(service) = labels.get("service_name") {
+            seen.set("__service_name__", service);
+        }
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_without_period_keeps_its_empty_parts() {
+        let text = "memory:malloc_objects:count::";
+        assert_eq!(text.parse::<ProfileType>().map(|t| t.to_string()).as_deref(), Ok(text));
+    }
+
+    #[test]
+    fn a_sixth_part_is_ignored_and_a_fourth_alone_refused() {
+        assert!("a:b:c:d:e:delta".parse::<ProfileType>().is_ok());
+        assert!("a:b:c:d".parse::<ProfileType>().is_err());
+    }
+
+    #[test]
+    fn series_labels_carry_the_derived_ones() {
+        let schema = ValueSchema {
+            name: "process_cpu".into(),
+            columns: vec![("cpu".into(), "nanoseconds".into())],
+            period: Some(("cpu".into(), "nanoseconds".into())),
+        };
+        let labels = schema.series_labels(0, &Labels::from_pairs([("service_name", "app")]));
+        assert_eq!(labels.get("__service_name__"), Some("app"));
+        assert_eq!(
+            labels.get("__profile_type__"),
+            Some("process_cpu:cpu:nanoseconds:cpu:nanoseconds")
+        );
+    }
+}

@@ -1,0 +1,45 @@
+use std::sync::Arc;
+
+use crate::{ItemKey, Labels, Profile, TenantId, ValueSchema};
+
+/// One profile document on its way from the distributor to the ingester: validated, normalised
+/// and split into series. It is never divided: all its series lie in one segment.
+#[derive(Clone, Debug)]
+pub struct PushItem {
+    pub tenant: TenantId,
+    /// Decides whether two items are the same push (`protocols`: exactly one count).
+    pub key: ItemKey,
+    /// Symbols and values; `series` says which samples of it count, and where.
+    pub profile: Arc<Profile>,
+    /// At least one; label sets are distinct within one schema.
+    pub series: Vec<SeriesRows>,
+}
+
+impl PushItem {
+    /// Memory this item is charged for while it waits, in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.profile.symbols.byte_len() + self.profile.samples.values.len() * 8
+    }
+}
+
+/// The samples of one profile that belong to one label set.
+#[derive(Clone, Debug)]
+pub struct SeriesRows {
+    /// Sorted; without the labels that [`ValueSchema::series_labels`] derives. Has `service_name`.
+    pub labels: Labels,
+    pub schema: Arc<ValueSchema>,
+    /// Indices into the samples of the profile. May be unsorted; two of them may have equal stacktraces,
+    /// which are then summed.
+    pub samples: Vec<u32>,
+    /// The span of `samples[i]`; empty if no sample of this series has one.
+    pub spans: Vec<Span>,
+}
+
+/// Trace context of a sample; zero means absent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Span {
+    /// As 16 hexadecimal digits to clients, most significant first.
+    pub span_id: u64,
+    /// As 32 hexadecimal digits to clients, most significant first.
+    pub trace_id: u128,
+}

@@ -1,0 +1,43 @@
+use std::time::Duration;
+
+/// A refusal or failure, with what the caller should do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: ErrorKind,
+    pub message: String,
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorKind {
+    /// Fix the input; retrying cannot help.
+    InvalidArgument,
+    /// What was named does not exist, or no longer.
+    NotFound,
+    /// Over a limit; retry after the given time.
+    Exhausted { retry_after: Duration },
+    /// Nothing was decided; retry, here or elsewhere.
+    Unavailable,
+    /// The caller's time is up.
+    DeadlineExceeded,
+    /// Stored bytes are not what they should be. Retrying cannot help.
+    Corrupt,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+}

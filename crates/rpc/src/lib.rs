@@ -1,0 +1,15 @@
+//! What roles say to each other: one trait per role. A role is handed the traits it calls; whether
+//! they are answered in this process or over a network is not its business.
+
+mod error;
+mod ingester;
+mod leaf;
+mod metastore;
+
+pub use error::{Error, ErrorKind};
+pub use ingester::Ingester;
+pub use leaf::{Leaf, ScanRequest};
+pub use metastore::{
+    DeadObject, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore, Publication,
+    Published, SegmentHint, Snapshot,
+};

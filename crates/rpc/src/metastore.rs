@@ -1,0 +1,134 @@
+use async_trait::async_trait;
+use block::Directory;
+use model::{JobId, ProfileType, TenantId, TimeRange, WriterId};
+use storage::Key;
+
+use crate::Error;
+
+/// Knows which objects exist and what they hold.
+#[async_trait]
+pub trait Metastore: Send + Sync {
+    /// Tells of a segment that became durable. When this returns, every find sees it.
+    ///
+    /// Best effort: a segment that nobody tells of is found by probing its log.
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error>;
+
+    /// All live objects that may answer `request`, as of one version of the catalog.
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error>;
+
+    /// Hands out one job to merge, and opens an attempt of it; `None` if there is nothing to do.
+    async fn claim_job(&self) -> Result<Option<Job>, Error>;
+
+    /// Replaces a job's inputs by outputs in one commit, if that attempt is still open.
+    async fn publish(&self, publication: Publication) -> Result<Published, Error>;
+
+    /// Closes an attempt that could not be finished, with the reason.
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error>;
+
+    /// Dead objects whose grace is over, at most `limit`.
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error>;
+
+    /// Tells that these objects are gone from the bucket.
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
+}
+
+#[derive(Clone, Debug)]
+pub struct SegmentHint {
+    pub writer: WriterId,
+    pub seq: u64,
+    pub bytes: u64,
+    pub directory: Directory,
+}
+
+/// What to look for; objects without any match are not named.
+#[derive(Clone, Debug)]
+pub struct FindRequest {
+    /// At least one.
+    pub tenants: Vec<TenantId>,
+    pub range: TimeRange,
+    /// Only these services, if given.
+    pub services: Option<Vec<String>>,
+    /// Only this profile type, if given.
+    pub profile_type: Option<ProfileType>,
+}
+
+/// One consistent view of the catalog: a query uses one and never mixes two.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub version: u64,
+    pub objects: Vec<Found>,
+    /// Objects in range that cannot be read, with the reason: the answer is partial.
+    pub quarantined: Vec<(Key, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub key: Key,
+    pub bytes: u64,
+    /// Ordinals of push items that were counted elsewhere; sorted. Empty for blocks.
+    pub masked: Vec<u32>,
+    pub datasets: Vec<FoundDataset>,
+}
+
+/// A dataset that matched, by its position in the object's directory.
+#[derive(Clone, Debug)]
+pub struct FoundDataset {
+    pub position: u32,
+    pub tenant: TenantId,
+    pub service: String,
+    pub time_min: i64,
+    pub time_max: i64,
+    pub profile_types: Vec<ProfileType>,
+}
+
+/// Inputs to merge, whole, into one block per output.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: JobId,
+    pub attempt: u32,
+    pub inputs: Vec<JobInput>,
+    /// Level of the outputs.
+    pub level: u8,
+    /// Rows are divided by tenant and by these windows; each is `(start, length)` in Unix seconds,
+    /// sorted, without overlap. Rows outside all of them go to the day of their time.
+    pub windows: Vec<(i64, i64)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct JobInput {
+    pub key: Key,
+    pub bytes: u64,
+    pub masked: Vec<u32>,
+}
+
+/// A block that an attempt made.
+#[derive(Clone, Debug)]
+pub struct JobOutput {
+    pub key: Key,
+    pub bytes: u64,
+    pub tenant: TenantId,
+    /// `(start, length)` in Unix seconds.
+    pub window: (i64, i64),
+    pub directory: Directory,
+}
+
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub job: JobId,
+    pub attempt: u32,
+    pub outputs: Vec<JobOutput>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// The outputs are live and the inputs dead, by this call or by an earlier one of the same attempt.
+    Done,
+    /// The attempt is closed; its outputs will never be live.
+    Rejected,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeadObject {
+    pub key: Key,
+}
+

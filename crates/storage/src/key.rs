@@ -1,0 +1,102 @@
+//! Every object key of the bucket is built, and taken apart, in this file.
+//!
+//! | key | what |
+//! |---|---|
+//! | `cluster` | cluster id, name and layout version |
+//! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
+//! | `block/<tenant>/<window>/<job>-<attempt>-<part>` | a block |
+//! | `publish/<day>/<job>` | record of one publish |
+//! | `catalog/<incarnation>/…` | files of the catalog engine |
+
+use std::fmt;
+
+use model::{JobId, TenantId, WriterId};
+
+/// The name of one object, relative to the configured prefix.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// Takes a key as `list` gave it or as a row holds it.
+    pub fn from_text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn cluster() -> Self {
+        Self("cluster".into())
+    }
+
+    pub fn log_slot(writer: WriterId, seq: u64) -> Self {
+        Self(format!("log/{writer}/{seq:012}"))
+    }
+
+    /// `window` is `<level>-<start in Unix seconds>-<length in seconds>`, made by the planner.
+    pub fn block(tenant: &TenantId, window: &str, job: JobId, attempt: u32, part: u32) -> Self {
+        let tenant = percent_encode(tenant.as_str());
+        Self(format!("block/{tenant}/{window}/{job}-{attempt}-{part}"))
+    }
+
+    /// `day` is days since the Unix epoch.
+    pub fn publish(day: i64, job: JobId) -> Self {
+        Self(format!("publish/{day}/{job}"))
+    }
+
+    /// `name` may contain slashes.
+    pub fn catalog(incarnation: u64, name: &str) -> Self {
+        Self(format!("catalog/{incarnation:012}/{name}"))
+    }
+
+    /// The writer and slot of a `log/` key; `None` for any other key.
+    pub fn parse_log_slot(&self) -> Option<(WriterId, u64)> {
+        let (writer, seq) = self.0.strip_prefix("log/")?.split_once('/')?;
+        Some((writer.parse().ok()?, seq.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_slot_reads_back() {
+        let key = Key::log_slot(WriterId(7), 42);
+        assert_eq!(key.as_str(), "log/00000000000000000000000000000007/000000000042");
+        assert_eq!(key.parse_log_slot(), Some((WriterId(7), 42)));
+        assert_eq!(Key::cluster().parse_log_slot(), None);
+    }
+
+    #[test]
+    fn tenants_are_percent_encoded() {
+        let tenant = TenantId::parse("a*b").expect("valid");
+        let key = Key::block(&tenant, "1-0-300", JobId(1), 1, 0);
+        assert!(key.as_str().starts_with("block/a%2Ab/1-0-300/"));
+    }
+}
