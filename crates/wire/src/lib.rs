@@ -1,1 +1,155 @@
+//! The public protobuf messages and services, generated from `proto/`, and their descriptors.
+//!
+//! Owns: nothing but the generated code. The contract is `proto/`: package names, message names,
+//! field numbers and field names are those of Pyroscope, so that its clients work unchanged.
+//!
+//! Does not own: how a message travels (`edge`), or what it means (the roles).
+//!
+//! `RawSample::raw_profile` and the tree bytes are `bytes::Bytes`, all other bytes and strings are
+//! owned. A field `profile_typeID` is called `profile_type_id` in Rust and `profileTypeID` in JSON.
 
+// The code generator, not we, chooses names, sizes and visibility here.
+#![allow(
+    unreachable_pub,
+    clippy::large_enum_variant,
+    clippy::doc_lazy_continuation
+)]
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+pub mod capabilities {
+    pub mod v1 {
+        tonic::include_proto!("capabilities.v1");
+    }
+}
+
+/// The pprof format.
+pub mod google {
+    pub mod v1 {
+        tonic::include_proto!("google.v1");
+    }
+}
+
+pub mod push {
+    pub mod v1 {
+        tonic::include_proto!("push.v1");
+    }
+}
+
+pub mod querier {
+    pub mod v1 {
+        tonic::include_proto!("querier.v1");
+    }
+}
+
+pub mod settings {
+    pub mod v1 {
+        tonic::include_proto!("settings.v1");
+    }
+}
+
+pub mod status {
+    pub mod v1 {
+        tonic::include_proto!("status.v1");
+    }
+}
+
+pub mod types {
+    pub mod v1 {
+        tonic::include_proto!("types.v1");
+    }
+}
+
+pub mod version {
+    pub mod v1 {
+        tonic::include_proto!("version.v1");
+    }
+}
+
+/// The encoded `google.protobuf.FileDescriptorSet` of everything in `proto/`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The descriptors of everything in `proto/`, for what works on messages by name, such as JSON.
+pub fn descriptor_pool() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        #[allow(clippy::expect_used)]
+        DescriptorPool::decode(DESCRIPTORS).expect("the build wrote these descriptors")
+    });
+    &POOL
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::{DynamicMessage, SerializeOptions};
+
+    use super::*;
+
+    #[track_caller]
+    fn check_json(message: &str, json: &str, expected: &str) {
+        let descriptor = descriptor_pool().get_message_by_name(message).unwrap();
+        let mut input = serde_json::Deserializer::from_str(json);
+        let options = prost_reflect::DeserializeOptions::new().deny_unknown_fields(false);
+        let message =
+            DynamicMessage::deserialize_with_options(descriptor, &mut input, &options).unwrap();
+        let mut output = serde_json::Serializer::new(Vec::new());
+        message
+            .serialize_with_options(&mut output, &SerializeOptions::new())
+            .unwrap();
+        assert_eq!(String::from_utf8(output.into_inner()).unwrap(), expected);
+    }
+
+    #[test]
+    fn json_names_are_those_of_the_contract() {
+        check_json(
+            "querier.v1.SelectMergeProfileRequest",
+            r#"{"profile_typeID":"a","label_selector":"{}","start":1,"end":"2","stackTraceSelector":{"call_site":[{"name":"f"}]},"maxNodes":3,"unheard":[1]}"#,
+            r#"{"profileTypeID":"a","labelSelector":"{}","start":"1","end":"2","maxNodes":"3","stackTraceSelector":{"callSite":[{"name":"f"}]}}"#,
+        );
+        check_json(
+            "push.v1.RawSample",
+            r#"{"ID":"x","rawProfile":"AAE="}"#,
+            r#"{"rawProfile":"AAE=","ID":"x"}"#,
+        );
+        check_json(
+            "version.v1.VersionResponse",
+            r#"{"QuerierAPI":1}"#,
+            r#"{"QuerierAPI":"1"}"#,
+        );
+        check_json(
+            "settings.v1.Setting",
+            r#"{"modifiedAt":"5"}"#,
+            r#"{"modifiedAt":"5"}"#,
+        );
+        check_json(
+            "querier.v1.FlameGraphDiff",
+            r#"{"leftTicks":"4","rightTicks":3,"max_self":"4"}"#,
+            r#"{"maxSelf":"4","leftTicks":"4","rightTicks":"3"}"#,
+        );
+        check_json(
+            "querier.v1.SeriesResponse",
+            r#"{"labels_set":[{"labels":[{"name":"a","value":""}]}]}"#,
+            r#"{"labelsSet":[{"labels":[{"name":"a"}]}]}"#,
+        );
+        check_json(
+            "types.v1.HeatmapSlot",
+            r#"{"y_min":[0.5,"NaN"]}"#,
+            r#"{"yMin":[0.5,"NaN"]}"#,
+        );
+        check_json(
+            "querier.v1.SelectMergeStacktracesRequest",
+            r#"{"format":"PROFILE_FORMAT_PPROF","async":{"type":1},"max_nodes":null}"#,
+            r#"{"format":"PROFILE_FORMAT_PPROF","async":{"type":"ASYNC_QUERY_TYPE_FORCE"}}"#,
+        );
+    }
+
+    #[test]
+    fn no_public_method_streams() {
+        for service in descriptor_pool().services() {
+            for method in service.methods() {
+                assert!(!method.is_client_streaming() && !method.is_server_streaming());
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Compiles `proto/` without a system protoc.
+
+use std::path::Path;
+
+use prost::Message;
+
+const ROOT: &str = "../../proto";
+
+const FILES: &[&str] = &[
+    "capabilities/v1/feature_flags.proto",
+    "google/v1/profile.proto",
+    "push/v1/push.proto",
+    "querier/v1/querier.proto",
+    "settings/v1/settings.proto",
+    "status/v1/status.proto",
+    "types/v1/types.proto",
+    "version/v1/version.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed={ROOT}");
+    let descriptors = protox::compile(FILES, [ROOT])?;
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
+    std::fs::write(
+        Path::new(&out).join("descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )?;
+    tonic_prost_build::configure()
+        // Large fields that are handed on as they came; `Bytes` shares the request's buffer.
+        .bytes(".push.v1.RawSample.raw_profile")
+        .bytes(".querier.v1.SelectMergeStacktracesResponse.tree")
+        .bytes(".querier.v1.SelectMergeSpanProfileResponse.tree")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
