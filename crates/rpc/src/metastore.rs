@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use block::Directory;
 use model::{JobId, ProfileType, TenantId, TimeRange, WriterId};
@@ -71,14 +73,15 @@ pub struct Found {
 }
 
 /// A dataset that matched, by its position in the object's directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct FoundDataset {
     pub position: u32,
     pub tenant: TenantId,
-    pub service: String,
+    pub service: Arc<str>,
     pub time_min: i64,
     pub time_max: i64,
-    pub profile_types: Vec<ProfileType>,
+    /// Sorted and distinct; shared by all datasets with the same types.
+    pub profile_types: Arc<[ProfileType]>,
 }
 
 /// Inputs to merge, whole, into one block per output.

@@ -1,0 +1,6 @@
+/// Why the metastore cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot read the catalog")]
+    Store(#[from] storage::Error),
+}

@@ -1,0 +1,196 @@
+//! Answers finds from memory.
+//!
+//! Owns: the live objects by tenant, service and day.
+//! Does not own: which objects are live (`consume`, `publish`, `retention`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use model::{ProfileType, TenantId};
+use rpc::{FindRequest, Found, FoundDataset};
+use storage::Key;
+
+/// Length of a day of Unix time, in nanoseconds.
+pub(crate) const DAY_NANOS: i64 = 86_400_000_000_000;
+
+/// The live objects, by what finds ask for.
+#[derive(Default)]
+pub(crate) struct Index {
+    objects: HashMap<u64, Arc<Object>>,
+    tenants: HashMap<TenantId, BTreeMap<Arc<str>, Service>>,
+    /// One copy of each distinct list of profile types: services have few, datasets are many.
+    types: HashSet<Arc<[ProfileType]>>,
+    next_id: u64,
+}
+
+/// A live object as finds see it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Object {
+    pub(crate) key: Key,
+    pub(crate) bytes: u64,
+    /// Sorted; empty for blocks.
+    pub(crate) masked: Vec<u32>,
+    pub(crate) datasets: Vec<FoundDataset>,
+}
+
+/// Where the datasets of one service lie: by object id and position within `Object::datasets`.
+#[derive(Default)]
+struct Service {
+    days: BTreeMap<i64, Vec<Place>>,
+    /// Datasets that touch more than one day; only segments have such.
+    wide: Vec<Place>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    object: u64,
+    dataset: u32,
+}
+
+impl Index {
+    /// Makes an object visible to finds; gives the id by which it is removed.
+    pub(crate) fn insert(&mut self, mut object: Object) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        for (dataset, entry) in object.datasets.iter_mut().enumerate() {
+            entry.profile_types = self
+                .types
+                .get_or_insert(entry.profile_types.clone())
+                .clone();
+            let service = self
+                .tenants
+                .entry(entry.tenant.clone())
+                .or_default()
+                .entry(entry.service.clone())
+                .or_default();
+            service.places(entry).push(Place {
+                object: id,
+                dataset: dataset as u32,
+            });
+        }
+        self.objects.insert(id, Arc::new(object));
+        id
+    }
+
+    /// Hides an object from finds.
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Arc<Object>> {
+        let object = self.objects.remove(&id)?;
+        for entry in &object.datasets {
+            let Some(services) = self.tenants.get_mut(&entry.tenant) else {
+                continue;
+            };
+            let Some(service) = services.get_mut(&entry.service) else {
+                continue;
+            };
+            service.places(entry).retain(|place| place.object != id);
+            service.days.retain(|_, places| !places.is_empty());
+            if service.days.is_empty() && service.wide.is_empty() {
+                services.remove(&entry.service);
+            }
+            if services.is_empty() {
+                self.tenants.remove(&entry.tenant);
+            }
+        }
+        Some(object)
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<&Arc<Object>> {
+        self.objects.get(&id)
+    }
+
+    /// Every live object that holds a dataset `request` asks for, with just those datasets.
+    pub(crate) fn find(&self, request: &FindRequest) -> Vec<Found> {
+        let mut places = Vec::new();
+        for tenant in &request.tenants {
+            let Some(services) = self.tenants.get(tenant) else {
+                continue;
+            };
+            match &request.services {
+                Some(names) => {
+                    for name in names {
+                        if let Some(service) = services.get(name.as_str()) {
+                            service.collect(request, &mut places);
+                        }
+                    }
+                }
+                None => {
+                    for service in services.values() {
+                        service.collect(request, &mut places);
+                    }
+                }
+            }
+        }
+        // A tenant or service may be named twice.
+        places.sort_unstable();
+        places.dedup();
+        let mut found: Vec<Found> = Vec::new();
+        let mut last = None;
+        for place in places {
+            let Some(object) = self.objects.get(&place.object) else {
+                continue;
+            };
+            let dataset = &object.datasets[place.dataset as usize];
+            if !request.range.overlaps(dataset.time_min, dataset.time_max) {
+                continue;
+            }
+            if let Some(wanted) = &request.profile_type
+                && !dataset.profile_types.contains(wanted)
+            {
+                continue;
+            }
+            if last != Some(place.object) {
+                last = Some(place.object);
+                found.push(Found {
+                    key: object.key.clone(),
+                    bytes: object.bytes,
+                    masked: object.masked.clone(),
+                    datasets: Vec::new(),
+                });
+            }
+            if let Some(found) = found.last_mut() {
+                found.datasets.push(dataset.clone());
+            }
+        }
+        found
+    }
+}
+
+impl Service {
+    fn places(&mut self, dataset: &FoundDataset) -> &mut Vec<Place> {
+        let first = dataset.time_min.div_euclid(DAY_NANOS);
+        let last = dataset.time_max.div_euclid(DAY_NANOS);
+        if first == last {
+            self.days.entry(first).or_default()
+        } else {
+            &mut self.wide
+        }
+    }
+
+    fn collect(&self, request: &FindRequest, places: &mut Vec<Place>) {
+        places.extend_from_slice(&self.wide);
+        if request.range.start >= request.range.end {
+            return;
+        }
+        let first = request.range.start.div_euclid(DAY_NANOS);
+        let last = (request.range.end - 1).div_euclid(DAY_NANOS);
+        for day in self.days.range(first..=last).map(|(_, places)| places) {
+            places.extend_from_slice(day);
+        }
+    }
+}
+
+/// The datasets of a directory, as finds hand them out.
+pub(crate) fn datasets_of(directory: &block::Directory) -> Vec<FoundDataset> {
+    let datasets = directory.datasets.iter().enumerate();
+    datasets
+        .map(|(position, entry)| FoundDataset {
+            position: position as u32,
+            tenant: entry.tenant.clone(),
+            service: entry.service.as_str().into(),
+            time_min: entry.time_min,
+            time_max: entry.time_max,
+            profile_types: entry.profile_types.as_slice().into(),
+        })
+        .collect()
+}
