@@ -1,1 +1,14 @@
+//! What one tenant may do: numbers, overrides per tenant, and the token bucket of pushed bytes.
+//!
+//! Owns: the values and the arithmetic. Does not own: the checks themselves (each sits where its
+//! limit applies), nor where the values come from (the binary reads files and flags).
 
+mod duration;
+mod overrides;
+mod rate;
+mod values;
+
+pub use duration::{Duration, DurationError};
+pub use overrides::Overrides;
+pub use rate::{RateLimited, RateLimiter, TENANTS_TRACKED_MAX};
+pub use values::{Limits, MEBIBYTE};

@@ -1,0 +1,154 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// Bytes in what `*_mb` names call MB.
+pub const MEBIBYTE: f64 = 1_048_576.0;
+
+/// What one tenant may do. Names are those of Pyroscope's `limits` block, and so are the defaults,
+/// except where a promise of this server says otherwise: no cap on the length or the age of a question.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Pushed bytes per second, uncompressed, in MB of 2^20 bytes. More is refused with 429. 0 means no limit.
+    pub ingestion_rate_mb: f64,
+    /// How many MB of pushes may come at once before the rate counts.
+    pub ingestion_burst_size_mb: f64,
+    /// Largest request body, in MB, on the wire and uncompressed alike. 0 means no limit of its own.
+    pub ingestion_body_limit_mb: f64,
+
+    /// Longest label name, in bytes.
+    pub max_label_name_length: usize,
+    /// Longest label value, in bytes.
+    pub max_label_value_length: usize,
+    /// Most labels of one series, private ones and those of samples included.
+    pub max_label_names_per_series: usize,
+    /// Into how many values `__session_id__` is folded; 0 drops the label, so that a restarted process
+    /// does not begin a new series.
+    pub max_sessions_per_series: usize,
+    /// Keep label names as they are sent. Otherwise dots become underscores and other characters are refused.
+    pub disable_label_sanitization: bool,
+    /// Accepted for compatibility; labels are always sorted here.
+    pub enforce_labels_order: bool,
+
+    /// Largest profile, in bytes, uncompressed.
+    pub max_profile_size_bytes: usize,
+    /// Most samples of one profile.
+    pub max_profile_stacktrace_samples: usize,
+    /// Most labels of one sample.
+    pub max_profile_stacktrace_sample_labels: usize,
+    /// Deepest stacktrace; of deeper ones the leaves are cut off.
+    pub max_profile_stacktrace_depth: usize,
+    /// Longest string of a profile, in bytes; of longer ones the front is cut off.
+    pub max_profile_symbol_value_length: usize,
+    /// Refuse profiles whose time is further back than this. 0 means any.
+    pub reject_older_than: Duration,
+    /// Refuse profiles whose time is further ahead than this. 0 means any.
+    pub reject_newer_than: Duration,
+
+    /// Longest time range of one question. 0 means any.
+    pub max_query_length: Duration,
+    /// How far back a question may reach. 0 means any.
+    pub max_query_lookback: Duration,
+    /// Nodes of a flame graph when the question does not say.
+    pub max_flamegraph_nodes_default: i64,
+    /// Most nodes that a question may ask for. 0 means any.
+    pub max_flamegraph_nodes_max: i64,
+    /// Whether the two limits above also hold for pprof output.
+    pub max_flamegraph_nodes_on_select_merge_profile: bool,
+
+    /// How long profiles are kept. 0 means for ever.
+    pub retention_period: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ingestion_rate_mb: 4.0,
+            ingestion_burst_size_mb: 2.0,
+            ingestion_body_limit_mb: 256.0,
+            max_label_name_length: 1024,
+            max_label_value_length: 2048,
+            max_label_names_per_series: 30,
+            max_sessions_per_series: 0,
+            disable_label_sanitization: true,
+            enforce_labels_order: false,
+            max_profile_size_bytes: 4 << 20,
+            max_profile_stacktrace_samples: 16_000,
+            max_profile_stacktrace_sample_labels: 100,
+            max_profile_stacktrace_depth: 1000,
+            max_profile_symbol_value_length: 65_535,
+            reject_older_than: Duration::from_hours(1),
+            reject_newer_than: Duration::from_secs(600),
+            max_query_length: Duration::ZERO,
+            max_query_lookback: Duration::ZERO,
+            max_flamegraph_nodes_default: 8192,
+            max_flamegraph_nodes_max: 1_048_576,
+            max_flamegraph_nodes_on_select_merge_profile: false,
+            retention_period: Duration::from_days(31),
+        }
+    }
+}
+
+impl Limits {
+    /// Pushed bytes per second; infinite without a limit.
+    pub fn ingestion_rate_bytes(&self) -> f64 {
+        unlimited_at_zero(self.ingestion_rate_mb * MEBIBYTE)
+    }
+
+    pub fn ingestion_burst_bytes(&self) -> f64 {
+        self.ingestion_burst_size_mb * MEBIBYTE
+    }
+
+    /// Largest request body in bytes; `usize::MAX` without a limit.
+    pub fn ingestion_body_bytes(&self) -> usize {
+        // A float that does not fit becomes the nearest integer that does.
+        unlimited_at_zero(self.ingestion_body_limit_mb * MEBIBYTE) as usize
+    }
+}
+
+fn unlimited_at_zero(limit: f64) -> f64 {
+    if limit > 0.0 { limit } else { f64::INFINITY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_read_from_yaml_by_pyroscopes_names() {
+        let limits: Limits = serde_yaml::from_str(
+            "ingestion_rate_mb: 8\nretention_period: 168h\nreject_older_than: 0\nmax_query_length: 1d12h\n",
+        )
+        .unwrap();
+        let expected = Limits {
+            ingestion_rate_mb: 8.0,
+            retention_period: Duration::from_days(7),
+            reject_older_than: Duration::ZERO,
+            max_query_length: Duration::from_hours(36),
+            ..Limits::default()
+        };
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn limits_survive_yaml() {
+        let text = serde_yaml::to_string(&Limits::default()).unwrap();
+        assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn an_unknown_limit_is_refused() {
+        let error = serde_yaml::from_str::<Limits>("ingestion_rate: 8\n").unwrap_err();
+        assert!(error.to_string().contains("ingestion_rate"), "{error}");
+    }
+
+    #[test]
+    fn zero_means_no_limit_of_rate_and_body() {
+        let limits =
+            Limits { ingestion_rate_mb: 0.0, ingestion_body_limit_mb: 0.0, ..Limits::default() };
+        assert_eq!(limits.ingestion_rate_bytes(), f64::INFINITY);
+        assert_eq!(limits.ingestion_body_bytes(), usize::MAX);
+        assert_eq!(Limits::default().ingestion_body_bytes(), 256 << 20);
+    }
+}
