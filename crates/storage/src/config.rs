@@ -8,6 +8,8 @@ pub struct Config {
     pub backend: Backend,
     /// Put before every object key, so that one bucket can serve several clusters.
     pub prefix: String,
+    /// A process with another name refuses to use the bucket: two clusters never mix by mistake.
+    pub cluster_name: String,
     pub filesystem: FilesystemConfig,
     pub s3: S3Config,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
         Self {
             backend: Backend::Filesystem,
             prefix: String::new(),
+            cluster_name: "pyrograph".into(),
             filesystem: FilesystemConfig::default(),
             s3: S3Config::default(),
         }

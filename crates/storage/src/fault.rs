@@ -1,1 +1,343 @@
-//! A store that fails on purpose, for tests: seeded errors, latency and lost replies.
+//! Stores that fail on purpose, for tests.
+//!
+//! [`Faulty`] does to each request what a script says, or else what its seed draws from [`Rates`].
+//! Every outcome that a real store has shown is here: nothing happened, it happened but the reply
+//! was lost, "exists" although nothing landed, no answer for a long time, landing long after the
+//! caller gave up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clock::Clock;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
+};
+use parking_lot::Mutex;
+
+/// What happens to one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// As if there were no fault.
+    None,
+    /// An error; nothing happened.
+    Fail,
+    /// It happened; the reply is an error.
+    LoseReply,
+    /// "Already exists", although nothing happened. Reads: as [`Fault::Fail`].
+    FalseConflict,
+    /// The request does not reach the store, and no answer comes for this long; then an error.
+    Silence(Duration),
+    /// An error now; a create lands after this long all the same. Reads: as [`Fault::Fail`].
+    LandLate(Duration),
+}
+
+/// How often each fault strikes, in thousandths of the requests.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Rates {
+    pub fail: u32,
+    pub lose_reply: u32,
+    pub false_conflict: u32,
+    pub silence: u32,
+    pub land_late: u32,
+    /// Longest pause before a request is carried out; the shortest is none.
+    pub latency: Duration,
+    /// Longest time of [`Fault::Silence`] and [`Fault::LandLate`].
+    pub long: Duration,
+}
+
+/// A store with faults. Cheap to clone; clones share script, rates and seed.
+#[derive(Clone)]
+pub struct Faulty(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    seed: u64,
+    rates: Rates,
+    creates: VecDeque<Fault>,
+    reads: VecDeque<Fault>,
+    requests: u64,
+}
+
+impl Faulty {
+    /// A faultless store until a script or rates say otherwise.
+    pub fn new(store: Arc<dyn ObjectStore>, clock: Clock, seed: u64) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            state: Mutex::new(State {
+                seed,
+                rates: Rates::default(),
+                creates: VecDeque::new(),
+                reads: VecDeque::new(),
+                requests: 0,
+            }),
+        }))
+    }
+
+    /// Applies to requests that no script covers.
+    pub fn set_rates(&self, rates: Rates) {
+        self.0.state.lock().rates = rates;
+    }
+
+    /// The next creates meet these faults, in this order.
+    pub fn script_creates(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.state.lock().creates.extend(faults);
+    }
+
+    /// The next reads (get, list, delete) meet these faults, in this order.
+    pub fn script_reads(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.state.lock().reads.extend(faults);
+    }
+
+    /// Requests so far, of any kind.
+    pub fn requests(&self) -> u64 {
+        self.0.state.lock().requests
+    }
+
+    async fn strike(&self, create: bool) -> Fault {
+        let (fault, latency) = self.0.state.lock().draw(create);
+        if !latency.is_zero() {
+            self.0.clock.sleep(latency).await;
+        }
+        fault
+    }
+
+    /// The fault of a request that only reads or deletes, as a result.
+    async fn pass(&self) -> Result<()> {
+        match self.strike(false).await {
+            Fault::None => Ok(()),
+            Fault::Silence(time) => {
+                self.0.clock.sleep(time).await;
+                Err(broken())
+            }
+            _ => Err(broken()),
+        }
+    }
+}
+
+impl State {
+    fn draw(&mut self, create: bool) -> (Fault, Duration) {
+        self.requests += 1;
+        let latency = self.up_to(self.rates.latency);
+        let scripted = if create { self.creates.pop_front() } else { self.reads.pop_front() };
+        let fault = scripted.unwrap_or_else(|| self.draw_fault());
+        (fault, latency)
+    }
+
+    fn draw_fault(&mut self) -> Fault {
+        let rates = self.rates;
+        let long = self.up_to(rates.long);
+        let mut dice = (self.next() % 1000) as u32;
+        let table = [
+            (rates.fail, Fault::Fail),
+            (rates.lose_reply, Fault::LoseReply),
+            (rates.false_conflict, Fault::FalseConflict),
+            (rates.silence, Fault::Silence(long)),
+            (rates.land_late, Fault::LandLate(long)),
+        ];
+        for (rate, fault) in table {
+            if dice < rate {
+                return fault;
+            }
+            dice -= rate;
+        }
+        Fault::None
+    }
+
+    fn up_to(&mut self, longest: Duration) -> Duration {
+        if longest.is_zero() {
+            return longest;
+        }
+        Duration::from_nanos(self.next() % (longest.as_nanos() as u64 + 1))
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic { store: "faulty store", source: "a fault that a test asked for".into() }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let inner = &self.0;
+        match self.strike(true).await {
+            Fault::None => inner.store.put_opts(location, payload, options).await,
+            Fault::Fail => Err(broken()),
+            Fault::LoseReply => {
+                inner.store.put_opts(location, payload, options).await?;
+                Err(broken())
+            }
+            Fault::FalseConflict => Err(Error::AlreadyExists {
+                path: location.to_string(),
+                source: "a false conflict that a test asked for".into(),
+            }),
+            Fault::Silence(time) => {
+                inner.clock.sleep(time).await;
+                Err(broken())
+            }
+            Fault::LandLate(time) => {
+                let (this, at) = (self.clone(), location.clone());
+                inner.clock.spawn(async move {
+                    this.0.clock.sleep(time).await;
+                    // Nobody waits for it; if another object is there by now, it is refused.
+                    let _ = this.0.store.put_opts(&at, payload, options).await;
+                });
+                Err(broken())
+            }
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.0.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.pass().await?;
+        self.0.store.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.pass().await?;
+        self.0.store.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let this = self.clone();
+        locations
+            .then(move |location| {
+                let this = this.clone();
+                async move {
+                    let location = location?;
+                    this.pass().await?;
+                    this.0.store.delete(&location).await?;
+                    Ok(location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let listed = self.0.store.list(prefix);
+        let this = self.clone();
+        futures::stream::once(async move { this.pass().await })
+            .flat_map(|passed| match passed {
+                Ok(()) => futures::stream::empty().boxed(),
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            })
+            .chain(listed)
+            .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.pass().await?;
+        self.0.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.pass().await?;
+        self.0.store.copy_opts(from, to, options).await
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty {}", self.0.store)
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A store that ignores "only if absent", as some servers that speak S3 do.
+#[derive(Debug)]
+pub struct Careless(pub InMemory);
+
+#[async_trait]
+impl ObjectStore for Careless {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let options = PutOptions { mode: PutMode::Overwrite, ..options };
+        self.0.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+impl fmt::Display for Careless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("careless store")
+    }
+}

@@ -1,22 +1,37 @@
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Clock;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{
+    GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
 
+use crate::metrics::{Operation, Outcome};
 use crate::{Key, Metrics};
+
+/// How often a create whose object proved absent is repeated before its outcome is left unknown.
+const CREATE_ATTEMPTS: u32 = 4;
+/// How often a read, list or delete is tried.
+const READ_ATTEMPTS: u32 = 4;
+/// First pause between attempts; each further one is twice as long, and each is jittered.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// One attempt may take this long, and a second more for every [`BYTES_PER_SECOND_MIN`] it moves.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whole objects and listings do not say beforehand how long they are.
+const UNSIZED_TIMEOUT: Duration = Duration::from_secs(120);
+const BYTES_PER_SECOND_MIN: u64 = 2 << 20;
 
 /// The bucket, as every role sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    #[allow(dead_code)]
     clock: Clock,
-    #[allow(dead_code)]
     metrics: Metrics,
 }
 
@@ -37,16 +52,33 @@ pub struct Object {
     pub modified_millis: i64,
 }
 
+/// The last bytes of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tail {
+    /// Fewer than asked for if the object is shorter.
+    pub bytes: Bytes,
+    pub object_bytes: u64,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("object {0} does not exist")]
     NotFound(Key),
+    #[error("storage did not answer about object {key} within {limit:?}")]
+    Timeout { key: Key, limit: Duration },
     #[error("storage failed at object {key}")]
     Backend {
         key: Key,
         #[source]
         source: object_store::Error,
     },
+}
+
+/// What a key holds, compared with what it should.
+enum Holds {
+    Nothing,
+    Same,
+    Other,
 }
 
 impl Store {
@@ -66,64 +98,274 @@ impl Store {
     /// ours, an absent key is created again, other bytes are somebody else's.
     ///
     /// # Errors
-    /// The outcome is still unknown: the store could not be asked. The object may exist.
+    /// The outcome is still unknown: the store could not be asked. The object may exist, or appear later.
     pub async fn settle_create(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
-        let mut attempts_left = 3;
+        let mut attempt = 0;
         loop {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let put = self.inner.put_opts(&path(key), bytes.clone().into(), options).await;
-            let Err(cause) = put else {
+            let Err(cause) = self.create_once(key, &bytes).await else {
                 return Ok(Created::Mine);
             };
-            match self.get(key).await {
-                Ok(found) if found == bytes => return Ok(Created::Mine),
-                Ok(_) => return Ok(Created::Other),
-                Err(Error::NotFound(_)) if attempts_left > 0 => attempts_left -= 1,
-                Err(Error::NotFound(_)) => return Err(failed(key, cause)),
-                Err(error) => return Err(error),
+            match self.compare(key, &bytes).await? {
+                Holds::Same => return Ok(Created::Mine),
+                Holds::Other => return Ok(Created::Other),
+                Holds::Nothing => {}
             }
+            attempt += 1;
+            if attempt == CREATE_ATTEMPTS {
+                return Err(cause);
+            }
+            self.back_off(attempt).await;
         }
     }
 
     /// The whole object.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; otherwise the store could not be asked, repeatedly.
     pub async fn get(&self, key: &Key) -> Result<Bytes, Error> {
-        let got = self.inner.get(&path(key)).await.map_err(|e| failed(key, e))?;
-        got.bytes().await.map_err(|e| failed(key, e))
+        let at = path(key)?;
+        self.read(key, Operation::get, UNSIZED_TIMEOUT, || async {
+            let bytes = self.inner.get(&at).await?.bytes().await?;
+            let len = bytes.len() as u64;
+            Ok((bytes, len))
+        })
+        .await
     }
 
     /// Several byte ranges of one object, in the order asked for.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; also if a range begins beyond the end of the object.
     pub async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
-        self.inner.get_ranges(&path(key), ranges).await.map_err(|e| failed(key, e))
+        let at = path(key)?;
+        let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        self.read(key, Operation::get, time_for(READ_TIMEOUT, asked), || async {
+            let parts = self.inner.get_ranges(&at, ranges).await?;
+            let len = parts.iter().map(|part| part.len() as u64).sum();
+            Ok((parts, len))
+        })
+        .await
     }
 
-    /// All objects whose key starts with `prefix` (up to a `/`), sorted by key.
+    /// The last `len` bytes of an object, and how long it is, in one request.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
+        let at = path(key)?;
+        self.read(key, Operation::get, time_for(READ_TIMEOUT, len), || async {
+            let options = GetOptions { range: Some(GetRange::Suffix(len)), ..GetOptions::default() };
+            let got = self.inner.get_opts(&at, options).await?;
+            let object_bytes = got.meta.size;
+            let bytes = got.bytes().await?;
+            let read = bytes.len() as u64;
+            Ok((Tail { bytes, object_bytes }, read))
+        })
+        .await
+    }
+
+    /// All objects below the folder `prefix` (empty: all there are), sorted by key.
+    ///
+    /// # Errors
+    /// The store could not be asked, repeatedly.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
-        let at = Path::from(prefix);
-        let found: Result<Vec<_>, _> = self.inner.list(Some(&at)).try_collect().await;
-        let mut objects: Vec<Object> = found
-            .map_err(|e| failed(&Key::from_text(prefix), e))?
-            .into_iter()
-            .map(|meta| Object {
-                key: Key::from_text(meta.location.to_string()),
-                bytes: meta.size,
-                modified_millis: meta.last_modified.timestamp_millis(),
+        let from = Key::from_text(prefix);
+        let at = path(&from)?;
+        self.list_stream(&from, || self.inner.list(Some(&at))).await
+    }
+
+    /// As [`Store::list`], but only keys greater than `after`.
+    ///
+    /// # Errors
+    /// The store could not be asked, repeatedly.
+    pub async fn list_after(&self, prefix: &str, after: &Key) -> Result<Vec<Object>, Error> {
+        let from = Key::from_text(prefix);
+        let (at, offset) = (path(&from)?, path(after)?);
+        self.list_stream(&from, || self.inner.list_with_offset(Some(&at), &offset)).await
+    }
+
+    /// Deletes an object; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// The store could not be asked, repeatedly. The object may be gone.
+    pub async fn delete(&self, key: &Key) -> Result<(), Error> {
+        let at = path(key)?;
+        let deleted = self
+            .read(key, Operation::delete, READ_TIMEOUT, || async {
+                self.inner.delete(&at).await.map(|()| ((), 0))
             })
-            .collect();
+            .await;
+        match deleted {
+            Err(Error::NotFound(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the store, asked to create `key` only if absent, does so although it exists.
+    ///
+    /// `bytes` are what the key holds, so that even then nothing changes.
+    pub(crate) async fn overwrites(&self, key: &Key, bytes: &Bytes) -> Result<bool, Error> {
+        match self.create_once(key, bytes).await {
+            Ok(()) => Ok(true),
+            Err(Error::Backend { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_once(&self, key: &Key, bytes: &Bytes) -> Result<(), Error> {
+        let at = path(key)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let limit = time_for(CREATE_TIMEOUT, bytes.len() as u64);
+        let put = self.inner.put_opts(&at, bytes.clone().into(), options);
+        self.attempt(key, Operation::create, limit, async {
+            put.await.map(|_| ((), bytes.len() as u64))
+        })
+        .await
+    }
+
+    /// Reads no further than the first difference, and never holds more than one piece.
+    async fn compare(&self, key: &Key, expected: &Bytes) -> Result<Holds, Error> {
+        let at = path(key)?;
+        let limit = time_for(READ_TIMEOUT, expected.len() as u64);
+        let same = self
+            .read(key, Operation::get, limit, || async {
+                same_bytes(self.inner.get(&at).await?, expected).await
+            })
+            .await;
+        match same {
+            Ok(true) => Ok(Holds::Same),
+            Ok(false) => Ok(Holds::Other),
+            Err(Error::NotFound(_)) => Ok(Holds::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list_stream<'a>(
+        &'a self,
+        from: &Key,
+        start: impl Fn() -> futures::stream::BoxStream<'static, object_store::Result<ObjectMeta>>,
+    ) -> Result<Vec<Object>, Error> {
+        let listed = self
+            .read(from, Operation::list, UNSIZED_TIMEOUT, || async {
+                Ok((start().map_ok(object).try_collect::<Vec<_>>().await?, 0))
+            })
+            .await;
+        let mut objects = match listed {
+            // A folder without objects is an empty list, whatever the store calls it.
+            Err(Error::NotFound(_)) => Vec::new(),
+            other => other?,
+        };
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
 
-    /// Deletes an object; one that does not exist is no error.
-    pub async fn delete(&self, key: &Key) -> Result<(), Error> {
-        match self.inner.delete(&path(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(failed(key, e)),
+    /// Repeats `request` while repeating may help.
+    async fn read<T, F>(
+        &self,
+        key: &Key,
+        operation: Operation,
+        limit: Duration,
+        request: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = object_store::Result<(T, u64)>>,
+    {
+        let mut attempt = 0;
+        loop {
+            match self.attempt(key, operation, limit, request()).await {
+                Err(error) if may_pass(&error) && attempt + 1 < READ_ATTEMPTS => {
+                    attempt += 1;
+                    self.back_off(attempt).await;
+                }
+                settled => return settled,
+            }
         }
+    }
+
+    async fn attempt<T>(
+        &self,
+        key: &Key,
+        operation: Operation,
+        limit: Duration,
+        request: impl Future<Output = object_store::Result<(T, u64)>>,
+    ) -> Result<T, Error> {
+        let began = self.clock.monotonic();
+        let answer = self.clock.timeout(limit, request).await;
+        let took = self.clock.monotonic().saturating_sub(began);
+        let (outcome, bytes, result) = match answer {
+            Some(Ok((value, bytes))) => (Outcome::ok, bytes, Ok(value)),
+            Some(Err(source)) => (outcome_of(&source), 0, Err(failed(key, source))),
+            None => (Outcome::timeout, 0, Err(Error::Timeout { key: key.clone(), limit })),
+        };
+        self.metrics.request(operation, key.as_str(), outcome, took, bytes);
+        result
+    }
+
+    async fn back_off(&self, attempt: u32) {
+        let longest = BACKOFF * (1 << (attempt - 1).min(6));
+        // Between half and all of it, so that processes which failed together do not return together.
+        let share = 0.5 + (self.clock.random() as u32 as f64) / (f64::from(u32::MAX) * 2.0);
+        self.clock.sleep(longest.mul_f64(share)).await;
     }
 }
 
-fn path(key: &Key) -> Path {
-    Path::from(key.as_str())
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+async fn same_bytes(got: GetResult, expected: &Bytes) -> object_store::Result<(bool, u64)> {
+    if got.meta.size != expected.len() as u64 {
+        return Ok((false, 0));
+    }
+    let mut rest = &expected[..];
+    let mut pieces = got.into_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        let Some(after) = rest.strip_prefix(&piece[..]) else {
+            return Ok((false, 0));
+        };
+        rest = after;
+    }
+    Ok((rest.is_empty(), expected.len() as u64))
+}
+
+fn object(meta: ObjectMeta) -> Object {
+    Object {
+        key: Key::from_text(meta.location.to_string()),
+        bytes: meta.size,
+        modified_millis: meta.last_modified.timestamp_millis(),
+    }
+}
+
+/// Takes the key as it is: `Path::from` would percent-encode a second time.
+fn path(key: &Key) -> Result<Path, Error> {
+    Path::parse(key.as_str()).map_err(|source| failed(key, source.into()))
+}
+
+fn time_for(base: Duration, bytes: u64) -> Duration {
+    base + Duration::from_millis(bytes.saturating_mul(1000) / BYTES_PER_SECOND_MIN)
+}
+
+/// Whether the same request may succeed if it is sent again.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::NotFound(_) => false,
+        Error::Timeout { .. } => true,
+        Error::Backend { source, .. } => matches!(
+            source,
+            object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
+        ),
+    }
+}
+
+fn outcome_of(source: &object_store::Error) -> Outcome {
+    match source {
+        object_store::Error::AlreadyExists { .. } => Outcome::exists,
+        object_store::Error::NotFound { .. } => Outcome::not_found,
+        _ => Outcome::error,
+    }
 }
 
 fn failed(key: &Key, source: object_store::Error) -> Error {
