@@ -5,8 +5,10 @@
 
 mod directory;
 mod index;
+mod seal;
 mod tree;
 
 pub use directory::{DatasetEntry, Directory, Origin, Section};
 pub use index::{DatasetIndex, Profiles, Series};
+pub use seal::Seal;
 pub use tree::NameTree;
