@@ -1,0 +1,69 @@
+// One call of the public API over Connect JSON.
+//
+// Owns: the request, its failure as a typed error, what is known about its cost.
+// Does not own: caching or cancelling (`use_answer`).
+
+const SERVICE = '/querier.v1.QuerierService/';
+
+export interface Reply<T> {
+  body: T;
+  /** From the request to the last byte, seen from here. */
+  milliseconds: number;
+  /** Length of the answer after decompression. */
+  bytes: number;
+}
+
+/** Why a question has no answer. */
+export class ApiError extends Error {
+  constructor(
+    /** The method, as in `SelectSeries`. */
+    readonly method: string,
+    /** HTTP status; 0 when no server answered. */
+    readonly status: number,
+    /** Connect code, such as `invalid_argument`; empty when the answer had none. */
+    readonly code: string,
+    message: string,
+    /** Empty when the server gave none. */
+    readonly requestId: string,
+  ) {
+    super(message);
+    this.name = 'ApiError';
+  }
+}
+
+export async function call<T>(method: string, request: object, signal: AbortSignal): Promise<Reply<T>> {
+  const begun = performance.now();
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(SERVICE + method, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'Connect-Protocol-Version': '1' },
+      body: JSON.stringify(request),
+      signal,
+    });
+    text = await response.text();
+  } catch (cause) {
+    if (signal.aborted) throw cause;
+    throw new ApiError(method, 0, '', 'the server does not answer', '');
+  }
+  const requestId = response.headers.get('x-request-id') ?? '';
+  if (!response.ok) {
+    const { code, message } = readError(text);
+    throw new ApiError(method, response.status, code, message, requestId);
+  }
+  try {
+    return { body: JSON.parse(text) as T, milliseconds: performance.now() - begun, bytes: text.length };
+  } catch {
+    throw new ApiError(method, response.status, '', 'the answer is not JSON', requestId);
+  }
+}
+
+function readError(text: string): { code: string; message: string } {
+  try {
+    const parsed = JSON.parse(text) as { code?: unknown; message?: unknown };
+    return { code: String(parsed.code ?? ''), message: String(parsed.message ?? '') };
+  } catch {
+    return { code: '', message: text.slice(0, 500) };
+  }
+}

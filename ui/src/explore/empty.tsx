@@ -1,0 +1,156 @@
+// What stands where the graph would be: first run, nothing in the range, a question that failed.
+import { useState } from 'react';
+import { ApiError } from '../api/client';
+import type { Stats } from '../api/questions';
+import { formatAge } from '../format/units';
+import { Icon } from '../parts/icon';
+import { Segments } from '../parts/segments';
+import controls from '../parts/controls.module.css';
+import style from './empty.module.css';
+
+/** How to send a first profile, in the words of each language, with the address of this server. */
+export function setups(origin: string): { name: string; install: string; code: string }[] {
+  return [
+    {
+      name: 'Python',
+      install: 'pip install pyroscope-io',
+      code: `import pyroscope
+
+pyroscope.configure(
+    application_name="my-app",
+    server_address="${origin}",
+)`,
+    },
+    {
+      name: 'Go',
+      install: 'go get github.com/grafana/pyroscope-go',
+      code: `import "github.com/grafana/pyroscope-go"
+
+pyroscope.Start(pyroscope.Config{
+    ApplicationName: "my-app",
+    ServerAddress:   "${origin}",
+})`,
+    },
+    {
+      name: 'curl',
+      install: '',
+      code: `printf 'main;handle;parse 30\\nmain;handle;render 12\\n' |
+  curl --fail --data-binary @- \\
+  '${origin}/ingest?name=my-app&format=folded&from=now-10s&until=now'`,
+    },
+  ];
+}
+
+export function FirstRun({ onCopied }: { onCopied: (what: string) => void }) {
+  const all = setups(location.origin);
+  const [name, setName] = useState(all[0]!.name);
+  const setup = all.find((one) => one.name === name)!;
+  const text = setup.install === '' ? setup.code : `${setup.install}\n\n${setup.code}`;
+  return (
+    <section className={style['center']} aria-label="First run">
+      <div className={style['card']}>
+        <h1 className={style['title']}>No profile has arrived yet</h1>
+        <p className={style['lead']}>
+          Point any Pyroscope SDK or agent at this server and its flame graph appears here, usually within 15 seconds.
+        </p>
+        <div className={style['row']}>
+          <Segments label="Language" options={all.map((one) => ({ value: one.name, label: one.name }))} value={name} onChange={setName} />
+          <button type="button" className={controls['icon']} onClick={() => void navigator.clipboard?.writeText(text).then(() => onCopied('set-up'))}>
+            <Icon name="copy" />
+            Copy
+          </button>
+        </div>
+        {setup.install !== '' && <pre className={style['code']} tabIndex={0}>{setup.install}</pre>}
+        <pre className={style['code']} tabIndex={0}>{setup.code}</pre>
+        <p className={style['waiting']}>
+          <span className={style['pulse']} /> Waiting for the first profile. This page notices by itself.
+        </p>
+      </div>
+    </section>
+  );
+}
+
+interface NothingHereProps {
+  range: { from: number; until: number };
+  stats: Stats | null;
+  hasFilters: boolean;
+  service: string;
+  /** Whether anything at all lies in the range. */
+  othersHere: boolean;
+  onJump: () => void;
+  onDropFilters: () => void;
+  onWiden: () => void;
+}
+
+export function NothingHere(props: NothingHereProps) {
+  const { stats, range } = props;
+  const newest = stats?.newest ?? null;
+  const outside = newest !== null && (newest < range.from || newest > range.until);
+  return (
+    <section className={style['center']} aria-label="No data">
+      <div className={style['card']}>
+        <h1 className={style['title']}>{props.othersHere ? 'Nothing matches in this range' : 'No data in this range'}</h1>
+        <p className={style['lead']}>
+          {props.othersHere
+            ? `Other profiles lie in it, but none of ${props.service || 'this question'}${props.hasFilters ? ' with these labels' : ' with this type'}.`
+            : newest === null
+              ? 'The server does not say when its newest profile was taken.'
+              : `The newest profile was taken ${formatAge(Date.now() - newest)} ago.`}
+        </p>
+        <div className={style['row']}>
+          {outside && (
+            <button type="button" className={controls['primary']} onClick={props.onJump}>
+              Jump there
+            </button>
+          )}
+          {props.hasFilters && (
+            <button type="button" className={controls['plain']} onClick={props.onDropFilters}>
+              Remove label filters
+            </button>
+          )}
+          <button type="button" className={controls['plain']} onClick={props.onWiden}>
+            Widen to the last 24 h
+          </button>
+        </div>
+      </div>
+    </section>
+  );
+}
+
+const ADVICE: Record<string, string> = {
+  invalid_argument: 'The question has a part that the server does not accept. Correct the filter, type or range, then try again.',
+  unauthenticated: 'This server keeps several tenants. Open the page through a proxy that sets X-Scope-OrgID.',
+  permission_denied: 'You may not read this tenant.',
+  resource_exhausted: 'The question is larger than this server allows. Choose a shorter range or narrower labels.',
+  unavailable: 'The server is starting or overloaded. Try again in a moment.',
+  deadline_exceeded: 'The answer took too long. Choose a shorter range or narrower labels.',
+  unimplemented: 'This server is older than its page. Reload after the upgrade is done.',
+};
+
+export function Failed({ error, onRetry }: { error: Error; onRetry: () => void }) {
+  const api = error instanceof ApiError ? error : null;
+  const advice =
+    api?.status === 0
+      ? 'Check that Pyrograph runs and that this computer reaches it. The page tries again when you ask it to.'
+      : (ADVICE[api?.code ?? ''] ?? 'Try again; if it stays, the log of the server says more under the request id.');
+  return (
+    <section className={style['center']} role="alert">
+      <div className={`${style['card']} ${style['failed']}`}>
+        <h1 className={style['title']}>{api ? `${api.method} failed` : 'The page failed'}</h1>
+        <pre className={style['code']} tabIndex={0}>{error.message || 'no message'}</pre>
+        <p className={style['lead']}>{advice}</p>
+        <div className={style['row']}>
+          <button type="button" className={controls['primary']} onClick={onRetry}>
+            Try again
+          </button>
+          {api && (
+            <span className={style['request']}>
+              {api.code !== '' && <code>{api.code}</code>} {api.status > 0 && <code>HTTP {api.status}</code>}{' '}
+              {api.requestId !== '' && <code>request {api.requestId}</code>}
+            </span>
+          )}
+        </div>
+      </div>
+    </section>
+  );
+}

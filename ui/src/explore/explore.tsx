@@ -1,0 +1,510 @@
+// The Explore page: one question, its time series, its flame graph and its functions.
+//
+// Owns: which questions are asked for a state, how a wish of a part changes the state.
+// Does not own: the state itself (the address), the parts' insides.
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
+import { askFlameGraph, askLabelNames, askSeries, askServices, askStats } from '../api/questions';
+import { useAnswer } from '../api/use_answer';
+import { ancestry, filterStacks, findFocus, focusKey, foldedText, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
+import { parseType, preferredType, typeLabel } from '../format/profile_type';
+import { formatCount, formatPercent, formatTotal } from '../format/units';
+import { Icon, Mark } from '../parts/icon';
+import { OptionList } from '../parts/option_list';
+import { Popover } from '../parts/popover';
+import { Segments } from '../parts/segments';
+import { filtersOf, formatQuery, serviceOf, withFilters, withService } from '../state/query';
+import { parseSpan, resolveRange, seriesStep } from '../state/time';
+import { MAX_NODES_MOST, writeState } from '../state/url';
+import { useUrlState } from '../state/use_url_state';
+import { toggleTheme, useTheme } from '../theme';
+import controls from '../parts/controls.module.css';
+import { Failed, FirstRun, NothingHere } from './empty';
+import { Filters } from './filters';
+import { FlameHost, type FlameHandle } from './flame_host';
+import { FunctionTable } from './function_table';
+import { SeriesPanel } from './series_panel';
+import { Shortcuts } from './shortcuts';
+import { StatusLine } from './status_line';
+import { Refresh, TimePicker } from './time_picker';
+import style from './explore.module.css';
+
+/** Columns of the time series at most. */
+const SERIES_POINTS = 240;
+/** How often a page without any data looks for the first profile. */
+const FIRST_RUN_MILLISECONDS = 5000;
+const SEARCH_DELAY_MILLISECONDS = 120;
+const NOTE_MILLISECONDS = 2500;
+const REFINE_FACTOR = 4;
+
+export function Explore() {
+  const [state, change] = useUrlState();
+  const [tick, setTick] = useState(0);
+  const [help, setHelp] = useState(false);
+  const [note, setNote] = useState('');
+  const theme = useTheme();
+  const searchField = useRef<HTMLInputElement>(null);
+  const flame = useRef<FlameHandle>(null);
+  const { query } = state;
+  const service = serviceOf(query);
+
+  const range = useMemo(() => resolveRange(state.from, state.until, Date.now()), [state.from, state.until, tick]);
+  const refresh = useCallback(() => setTick((last) => last + 1), []);
+  useInterval(refresh, state.refresh === '' ? null : parseSpan(state.refresh));
+
+  const when = range ? `${range.from} ${range.until}` : null;
+  const asked = query.type !== '' && when !== null ? `${formatQuery(query)} ${when}` : null;
+  const services = useAnswer(when && `services ${when}`, (signal) => askServices(range!, signal));
+  const stats = useAnswer(`stats ${when} ${tick}`, askStats);
+  const graph = useAnswer(asked && `flame ${asked} ${state.maxNodes}`, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
+  const step = range ? seriesStep(range, SERIES_POINTS) : 15;
+  const series = useAnswer(asked && `series ${asked} ${step} ${state.by}`, (signal) => askSeries(query, range!, step, state.by, signal));
+  const labels = useAnswer(asked && `labels ${asked}`, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
+
+  const isFirstRun = stats.value?.dataIngested === false && services.value?.size === 0;
+  useInterval(refresh, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
+
+  // A page without a question opens with the server's own CPU, or with what there is.
+  useEffect(() => {
+    if (!services.value || services.value.size === 0 || query.type !== '') return;
+    const first = service ?? (services.value.has('pyrograph') ? 'pyrograph' : [...services.value.keys()][0]!);
+    const type = preferredType(services.value.get(first) ?? []);
+    if (type !== '') change({ query: { ...withService(query, first), type } }, 'replace');
+  }, [services.value, query, service, change]);
+
+  useEffect(() => {
+    document.title = service === null ? 'Pyrograph' : `${service} · ${typeLabel(query.type)} · Pyrograph`;
+  }, [service, query.type]);
+
+  const whole = graph.value?.model ?? null;
+  const searched = useMemo(() => (whole ? searchModel(whole, state.search) : null), [whole, state.search]);
+  const isFiltered = state.searchMode === 'filter' && searched !== null;
+  const model = useMemo(() => (whole && isFiltered ? filterStacks(whole, searched!.marked) : whole), [whole, isFiltered, searched]);
+  const sums = useMemo(() => (model ? sumFunctions(model) : null), [model]);
+  const focused = useMemo(() => (model ? Math.max(ROOT, findFocus(model, state.focus)) : ROOT), [model, state.focus]);
+  const unit = parseType(query.type).sampleUnit;
+
+  const say = useCallback((text: string) => setNote(text), []);
+  useEffect(() => {
+    if (note === '') return;
+    const timer = setTimeout(() => setNote(''), NOTE_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [note]);
+
+  const focusBar = (bar: number): void => change({ focus: model ? focusKey(model, bar) : '' });
+  const focusName = (name: string): void => {
+    if (model && findFocus(model, name) >= 0) change({ focus: name, select: name });
+  };
+  const select = (name: string): void => change({ select: name }, 'replace');
+  const nameOf = (bar: number): string => (model ? model.names[model.name[bar]!]! : '');
+  const copy = (text: string, what: string): void => {
+    if (text === '') return;
+    void navigator.clipboard?.writeText(text).then(
+      () => say(`copied ${what}`),
+      () => say('the browser refused to copy'),
+    );
+  };
+
+  /** Undoes the latest of search, zoom and selection. */
+  const stepBack = (): void => {
+    if (state.search !== '') change({ search: '' });
+    else if (focused !== ROOT || state.focus !== '') change({ focus: '' });
+    else {
+      flame.current?.clearCursor();
+      select('');
+    }
+  };
+  useKeys((key) => {
+    const bar = flame.current?.current() ?? ROOT;
+    switch (key) {
+      case '/':
+        searchField.current?.focus();
+        searchField.current?.select();
+        return true;
+      case 'f':
+        if (bar !== ROOT) focusBar(bar);
+        else focusName(state.select);
+        return true;
+      case 'c':
+        copy(bar !== ROOT ? nameOf(bar) : state.select, 'the name');
+        return true;
+      case 'r':
+        refresh();
+        return true;
+      case 't':
+        toggleTheme();
+        return true;
+      case '?':
+        setHelp(true);
+        return true;
+      case 'Escape':
+        stepBack();
+        return true;
+      case 'Enter':
+        if (bar === focused) return false;
+        focusBar(bar);
+        return true;
+      case 'ArrowUp':
+      case 'ArrowDown':
+      case 'ArrowLeft':
+      case 'ArrowRight':
+        flame.current?.step(key.slice(5).toLowerCase() as 'up' | 'down' | 'left' | 'right');
+        return true;
+      default:
+        return false;
+    }
+  });
+
+  const loading = graph.loading || services.loading;
+  const serviceOptions = [...(services.value ?? new Map<string, string[]>())].map(([value, types]) => ({
+    value,
+    label: value,
+    detail: types.map(typeLabel).join(', '),
+  }));
+  const types = (service === null ? [...new Set([...(services.value?.values() ?? [])].flat())].sort() : services.value?.get(service)) ?? [];
+  const filters = filtersOf(query);
+  const isEmpty = graph.value !== null && !graph.error && graph.key === (asked && `flame ${asked} ${state.maxNodes}`) && whole!.total[ROOT] === 0;
+  const error = range === null ? new Error(`“${state.from}” to “${state.until}” is no range of time`) : (graph.error ?? services.error);
+  const refine = state.maxNodes < MAX_NODES_MOST ? () => change({ maxNodes: Math.min(MAX_NODES_MOST, state.maxNodes * REFINE_FACTOR) }, 'replace') : null;
+
+  const jump = (): void => {
+    const newest = stats.value?.newest;
+    if (!newest) return;
+    const span = range ? range.until - range.from : 3_600_000;
+    if (Date.now() - newest < 3_600_000) change({ from: 'now-1h', until: 'now' });
+    else change({ from: String(newest + 1000 - span), until: String(newest + 1000) });
+  };
+
+  return (
+    <div className={style['page']}>
+      <header className={style['bar']}>
+        <a className={style['brand']} href="/explore" aria-label="Pyrograph, start over">
+          <span className={style['mark']}>
+            <Mark />
+          </span>
+          <span className={style['word']}>Pyrograph</span>
+        </a>
+        <Popover label={`Service: ${service ?? 'any'}`} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
+          {(close) => (
+            <OptionList
+              label="Find a service"
+              options={serviceOptions}
+              chosen={service ?? ''}
+              empty="no service in this range"
+              onPick={(name) => {
+                const offered = services.value?.get(name) ?? [];
+                const type = offered.includes(query.type) ? query.type : preferredType(offered);
+                change({ query: { ...withFilters(withService(query, name), []), type }, focus: '', select: '' });
+                close();
+              }}
+            />
+          )}
+        </Popover>
+        <Popover label={`Profile type: ${typeLabel(query.type)}`} title={query.type} className={style['picker']!} face={<>{typeLabel(query.type)}<Icon name="chevron" /></>}>
+          {(close) => (
+            <OptionList
+              label="Find a profile type"
+              options={types.map((value) => ({ value, label: typeLabel(value), detail: value }))}
+              chosen={query.type}
+              empty="no profile type in this range"
+              onPick={(type) => {
+                change({ query: { ...query, type }, focus: '', select: '' });
+                close();
+              }}
+            />
+          )}
+        </Popover>
+        {range && <Filters query={query} range={range} onChange={(next) => change({ query: next })} />}
+        <span className={style['gap']} />
+        <TimePicker from={state.from} until={state.until} onChange={(from, until) => (from === state.from && until === state.until ? refresh() : change({ from, until }))} />
+        <Refresh interval={state.refresh} loading={loading} onInterval={(interval) => change({ refresh: interval }, 'replace')} onRefresh={refresh} />
+        <button
+          type="button"
+          className={controls['icon']}
+          aria-label="Copy a link to exactly this"
+          title="Copy a link to exactly this, with the times fixed"
+          onClick={() =>
+            range && copy(`${location.origin}/explore${writeState({ ...state, from: String(Math.floor(range.from)), until: String(Math.ceil(range.until)), refresh: '' })}`, 'a link with fixed times')
+          }
+        >
+          <Icon name="link" />
+        </button>
+        <button type="button" className={controls['icon']} aria-label={theme === 'dark' ? 'Light theme' : 'Dark theme'} title="Theme (t)" onClick={toggleTheme}>
+          <Icon name={theme === 'dark' ? 'sun' : 'moon'} />
+        </button>
+        <button type="button" className={controls['icon']} aria-label="Keys" title="Keys (?)" onClick={() => setHelp(true)}>
+          <Icon name="help" />
+        </button>
+        <div className={`${style['progress']} ${loading ? style['running'] : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!loading} />
+      </header>
+
+      {isFirstRun ? (
+        <main className={style['single']}>
+          <FirstRun onCopied={(what) => say(`copied the ${what}`)} />
+        </main>
+      ) : (
+        <main className={style['main']}>
+          <SeriesPanel
+            type={query.type}
+            answer={series}
+            by={state.by}
+            labels={labels.value ?? []}
+            onBy={(by) => change({ by })}
+            onBrush={(from, until) => change({ from: String(from), until: String(until) })}
+            onReset={() => change({ from: 'now-1h', until: 'now' })}
+          />
+          <div className={style['tools']}>
+            <label className={style['search']}>
+              <Icon name="search" />
+              <SearchField ref={searchField} value={state.search} onChange={(text) => change({ search: text }, 'replace')} />
+            </label>
+            {searched && whole && (
+              <span className={style['found']} role="status">
+                {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
+              </span>
+            )}
+            <Segments
+              label="What a search does with the rest"
+              options={[
+                { value: 'highlight', label: 'highlight', title: 'Grey what does not match' },
+                { value: 'filter', label: 'filter', title: 'Leave out stacks without a match' },
+              ]}
+              value={state.searchMode}
+              onChange={(searchMode) => change({ searchMode })}
+            />
+            {state.focus !== '' && model && (
+              <span className={style['pill']}>
+                <Icon name="focus" />
+                <code title={ancestry(model, focused).map(nameOf).join(' › ')}>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
+                <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
+                  <Icon name="close" />
+                </button>
+              </span>
+            )}
+            <span className={style['gap']} />
+            <button
+              type="button"
+              className={controls['icon']}
+              disabled={state.focus === '' && state.search === '' && state.select === ''}
+              title="Undo zoom, search and selection"
+              onClick={() => {
+                flame.current?.clearCursor();
+                change({ focus: '', search: '', select: '' });
+              }}
+            >
+              <Icon name="reset" />
+              Reset
+            </button>
+            <Segments
+              label="Colour"
+              options={[
+                { value: 'package', label: 'package', title: 'Colour by package' },
+                { value: 'value', label: 'value', title: 'Colour by share of the whole' },
+              ]}
+              value={state.colour}
+              onChange={(colour) => change({ colour }, 'replace')}
+            />
+            <Popover label="Export" align="right" face={<Icon name="download" />} title="Export">
+              {(close) => (
+                <div className={style['menu']}>
+                  <button
+                    type="button"
+                    onClick={() => {
+                      close();
+                      if (model) save(new Blob([foldedText(model)], { type: 'text/plain' }), `${service ?? 'profile'}.folded`);
+                    }}
+                  >
+                    Folded text
+                  </button>
+                  <button
+                    type="button"
+                    onClick={() => {
+                      close();
+                      void flame.current?.image().then((image) => image && save(image, `${service ?? 'profile'}.png`));
+                    }}
+                  >
+                    Picture of the graph (PNG)
+                  </button>
+                </div>
+              )}
+            </Popover>
+            <Segments
+              label="View"
+              options={[
+                { value: 'table', label: 'table' },
+                { value: 'both', label: 'both' },
+                { value: 'graph', label: 'graph' },
+              ]}
+              value={state.view}
+              onChange={(view) => change({ view })}
+            />
+          </div>
+          {error && !(graph.error === null && model) ? (
+            <Failed
+              error={error}
+              onRetry={() => {
+                refresh();
+                graph.retry();
+              }}
+            />
+          ) : isEmpty && range ? (
+            <NothingHere
+              range={range}
+              stats={stats.value}
+              hasFilters={filters.length > 0}
+              service={service ?? ''}
+              othersHere={(services.value?.size ?? 0) > 0}
+              onJump={jump}
+              onDropFilters={() => change({ query: withFilters(query, []) })}
+              onWiden={() => change({ from: 'now-24h', until: 'now' })}
+            />
+          ) : services.value?.size === 0 && query.type === '' && range ? (
+            <NothingHere
+              range={range}
+              stats={stats.value}
+              hasFilters={false}
+              service=""
+              othersHere={false}
+              onJump={jump}
+              onDropFilters={() => undefined}
+              onWiden={() => change({ from: 'now-24h', until: 'now' })}
+            />
+          ) : (
+            <div className={`${style['panels']} ${style[state.view]} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
+              {model && sums && model.total[ROOT]! >= 0 && (
+                <>
+                  {state.view !== 'graph' && (
+                    <div className={style['table']}>
+                      <FunctionTable
+                        model={model}
+                        sums={sums}
+                        unit={unit}
+                        search={searched}
+                        sort={state.sort}
+                        descending={state.descending}
+                        selected={state.select}
+                        onSort={(sort, descending) => change({ sort, descending }, 'replace')}
+                        onSelect={(name) => {
+                          flame.current?.clearCursor();
+                          select(name);
+                        }}
+                        onFocus={focusName}
+                      />
+                    </div>
+                  )}
+                  {state.view !== 'table' && (
+                    <div className={style['graph']}>
+                      <FlameHost
+                        ref={flame}
+                        model={model}
+                        unit={unit}
+                        focused={focused}
+                        colouring={state.colour}
+                        search={isFiltered ? null : searched}
+                        selected={state.select}
+                        onFocus={focusBar}
+                        onSelect={(bar) => select(bar === ROOT ? '' : nameOf(bar))}
+                        onCopy={(bar) => copy(nameOf(bar), 'the name')}
+                        onRefine={refine}
+                      />
+                    </div>
+                  )}
+                </>
+              )}
+            </div>
+          )}
+        </main>
+      )}
+      <StatusLine
+        note={note}
+        facts={
+          model && sums && graph.value && !isFirstRun && !isEmpty
+            ? [
+                `${formatTotal(whole!.total[ROOT]!, unit)} of ${typeLabel(query.type)}${service === null ? '' : ` in ${service}`}`,
+                `${formatCount(sums.present.length)} functions in ${formatCount(model.count - 1)} bars`,
+                ...(whole!.names.includes(FOLDED_NAME) ? ['small ones folded into “other”'] : []),
+              ]
+            : []
+        }
+        cost={graph.value && !isFirstRun ? graph.value : null}
+        step={series.value ? series.value.step : null}
+        loading={loading}
+        error={error !== null && model !== null ? error.message : ''}
+      />
+      {help && <Shortcuts onClose={() => setHelp(false)} />}
+    </div>
+  );
+}
+
+/** Types at once, tells the page a moment after the last key. */
+function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputElement | null>; value: string; onChange: (text: string) => void }) {
+  const [text, setText] = useState(value);
+  const told = useRef(value);
+  useEffect(() => {
+    if (value !== told.current) {
+      told.current = value;
+      setText(value);
+    }
+  }, [value]);
+  useEffect(() => {
+    if (text === told.current) return;
+    const timer = setTimeout(() => {
+      told.current = text;
+      onChange(text);
+    }, SEARCH_DELAY_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [text, onChange]);
+  return (
+    <input
+      ref={ref}
+      type="search"
+      aria-label="Search functions"
+      placeholder="search functions  /"
+      title="Regular expressions, separated by commas"
+      spellCheck={false}
+      value={text}
+      onChange={(event) => setText(event.target.value)}
+      onKeyDown={(event) => {
+        if (event.key === 'Escape') {
+          event.stopPropagation();
+          if (text === '') event.currentTarget.blur();
+          else setText('');
+        } else if (event.key === 'Enter') event.currentTarget.blur();
+      }}
+    />
+  );
+}
+
+function useInterval(act: () => void, milliseconds: number | null): void {
+  useEffect(() => {
+    if (milliseconds === null) return;
+    const timer = setInterval(() => {
+      if (!document.hidden) act();
+    }, milliseconds);
+    return () => clearInterval(timer);
+  }, [act, milliseconds]);
+}
+
+/** Keys that mean the page; fields, menus and lists keep theirs. */
+function useKeys(act: (key: string) => boolean): void {
+  const latest = useRef(act);
+  latest.current = act;
+  useEffect(() => {
+    const pressed = (event: KeyboardEvent): void => {
+      if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+      const target = event.target as HTMLElement;
+      if (target.matches('input, textarea, select, dialog, dialog *')) return;
+      if (target.matches('button, a, [role="dialog"] *') && (event.key === 'Enter' || event.key === ' ')) return;
+      if (latest.current(event.key)) event.preventDefault();
+    };
+    window.addEventListener('keydown', pressed);
+    return () => window.removeEventListener('keydown', pressed);
+  }, []);
+}
+
+function save(content: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

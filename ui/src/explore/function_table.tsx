@@ -1,0 +1,182 @@
+// Functions with their own and their whole cost: the accessible twin of the graph.
+import { useEffect, useId, useMemo, useRef, useState } from 'react';
+import { packageColour, ROOT, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
+import { packagePalette } from '../flamegraph/colours';
+import { columnFormat, formatPercent } from '../format/units';
+import type { SortColumn } from '../state/url';
+import { useTheme } from '../theme';
+import style from './function_table.module.css';
+
+const ROW = 24;
+const OVERSCAN = 8;
+
+interface FunctionTableProps {
+  model: FlameModel;
+  sums: FunctionSums;
+  unit: string;
+  search: SearchResult | null;
+  sort: SortColumn;
+  descending: boolean;
+  /** Name of the marked function; empty for none. */
+  selected: string;
+  onSort: (column: SortColumn, descending: boolean) => void;
+  onSelect: (name: string) => void;
+  /** Enter or double click: zoom the graph to the function. */
+  onFocus: (name: string) => void;
+}
+
+export function FunctionTable(props: FunctionTableProps) {
+  const { model, sums, sort, descending, selected } = props;
+  const scroller = useRef<HTMLDivElement>(null);
+  const [view, setView] = useState({ top: 0, height: 600 });
+  const id = useId();
+  const dark = useTheme() === 'dark';
+  const palette = useMemo(() => packagePalette(dark), [dark]);
+  const rows = useMemo(() => sortFunctions(model, sums, props.search, sort, descending), [model, sums, props.search, sort, descending]);
+  const whole = model.total[ROOT]!;
+  const format = useMemo(() => {
+    let self = 0;
+    let total = 0;
+    for (const name of sums.present) {
+      self = Math.max(self, sums.self[name]!);
+      total = Math.max(total, sums.total[name]!);
+    }
+    return { self: columnFormat(self, props.unit), total: columnFormat(total, props.unit), maxSelf: self, maxTotal: total };
+  }, [sums, props.unit]);
+  const at = useMemo(() => (selected === '' ? -1 : rows.findIndex((name) => model.names[name] === selected)), [rows, selected, model]);
+
+  useEffect(() => {
+    const element = scroller.current!;
+    const resize = new ResizeObserver(() => setView((last) => ({ ...last, height: element.clientHeight })));
+    resize.observe(element);
+    return () => resize.disconnect();
+  }, []);
+
+  useEffect(() => {
+    const element = scroller.current!;
+    if (at < 0) return;
+    const top = at * ROW;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top + ROW > element.scrollTop + element.clientHeight) element.scrollTop = top + ROW - element.clientHeight;
+  }, [at]);
+
+  const first = Math.max(0, Math.floor(view.top / ROW) - OVERSCAN);
+  const last = Math.min(rows.length, Math.ceil((view.top + view.height) / ROW) + OVERSCAN);
+
+  const keyDown = (event: React.KeyboardEvent): void => {
+    const page = Math.max(1, Math.floor(view.height / ROW) - 1);
+    const moves: Record<string, number> = {
+      ArrowDown: at + 1,
+      ArrowUp: at < 0 ? 0 : at - 1,
+      PageDown: at + page,
+      PageUp: at - page,
+      Home: 0,
+      End: rows.length - 1,
+    };
+    const next = moves[event.key];
+    if (next !== undefined && rows.length > 0) {
+      event.preventDefault();
+      event.stopPropagation();
+      props.onSelect(model.names[rows[Math.max(0, Math.min(rows.length - 1, next))]!]!);
+    } else if (event.key === 'Enter' && at >= 0) {
+      event.preventDefault();
+      event.stopPropagation();
+      props.onFocus(selected);
+    }
+  };
+  const header = (column: SortColumn, label: string) => (
+    <div
+      role="columnheader"
+      aria-sort={sort === column ? (descending ? 'descending' : 'ascending') : 'none'}
+      className={column === 'name' ? style['name'] : style['number']}
+    >
+      <button type="button" onClick={() => props.onSort(column, sort === column ? !descending : column !== 'name')}>
+        {label}
+        <span aria-hidden="true" className={style['arrow']}>
+          {sort === column ? (descending ? '▼' : '▲') : ''}
+        </span>
+      </button>
+    </div>
+  );
+
+  return (
+    <div
+      className={style['root']}
+      role="grid"
+      aria-label="Functions"
+      aria-rowcount={rows.length + 1}
+      tabIndex={0}
+      aria-activedescendant={at >= first && at < last ? `${id}-${rows[at]}` : undefined}
+      onKeyDown={(event) => {
+        if (event.target === event.currentTarget) keyDown(event);
+      }}
+    >
+      <div role="rowgroup">
+        <div role="row" aria-rowindex={1} className={style['head']}>
+          {header('name', 'Function')}
+          {header('self', 'Self')}
+          {header('total', 'Total')}
+        </div>
+      </div>
+      <div
+        ref={scroller}
+        role="rowgroup"
+        className={style['body']}
+        onScroll={(event) => {
+          const top = event.currentTarget.scrollTop;
+          setView((before) => ({ ...before, top }));
+        }}
+      >
+        <div role="presentation" className={style['spacer']} ref={(spacer) => spacer?.style.setProperty('height', `${rows.length * ROW}px`)}>
+          {Array.from(rows.subarray(first, last), (name, offset) => {
+            const text = model.names[name]!;
+            const isSelected = text === selected;
+            return (
+              <div
+                key={name}
+                id={`${id}-${name}`}
+                role="row"
+                aria-rowindex={first + offset + 2}
+                aria-selected={isSelected}
+                className={style['row']}
+                ref={(row) => row?.style.setProperty('top', `${(first + offset) * ROW}px`)}
+                onClick={() => props.onSelect(isSelected ? '' : text)}
+                onDoubleClick={() => props.onFocus(text)}
+              >
+                <div role="gridcell" className={style['name']} title={text}>
+                  <span className={style['swatch']} ref={(swatch) => swatch?.style.setProperty('background', palette[packageColour(text)]!.fill)} />
+                  <span className={style['text']}>{text}</span>
+                </div>
+                <Cell value={sums.self[name]!} most={format.maxSelf} text={format.self(sums.self[name]!)} share={formatPercent(sums.self[name]!, whole)} />
+                <Cell value={sums.total[name]!} most={whole} text={format.total(sums.total[name]!)} share={formatPercent(sums.total[name]!, whole)} />
+              </div>
+            );
+          })}
+        </div>
+        {rows.length === 0 && <p className={style['empty']}>no function matches</p>}
+      </div>
+    </div>
+  );
+}
+
+function Cell({ value, most, text, share }: { value: number; most: number; text: string; share: string }) {
+  return (
+    <div role="gridcell" className={style['number']} title={share}>
+      <span className={style['value']}>{text}</span>
+      <span className={style['track']} aria-hidden="true">
+        <span className={style['bar']} ref={(bar) => bar?.style.setProperty('width', `${most > 0 ? (100 * value) / most : 0}%`)} />
+      </span>
+    </div>
+  );
+}
+
+/** Ids of names in the order of the table; equal values are in the order of their names. */
+export function sortFunctions(model: FlameModel, sums: FunctionSums, search: SearchResult | null, sort: SortColumn, descending: boolean): Uint32Array {
+  const rows = search ? sums.present.filter((name) => search.marked[name] === 1) : sums.present.slice();
+  const sign = descending ? -1 : 1;
+  const byName = (a: number, b: number): number => (model.names[a]! < model.names[b]! ? -1 : 1);
+  if (sort === 'name') return rows.sort((a, b) => sign * byName(a, b));
+  const values = sums[sort];
+  return rows.sort((a, b) => sign * (values[a]! - values[b]!) || byName(a, b));
+}
+

@@ -1,0 +1,176 @@
+// The time series above the graph: brush to zoom, split by a label.
+import { useEffect, useMemo, useRef, useState } from 'react';
+import type { SeriesAnswer } from '../api/questions';
+import type { Answer } from '../api/use_answer';
+import { seriesScale, typeLabel } from '../format/profile_type';
+import { Icon } from '../parts/icon';
+import { OptionList } from '../parts/option_list';
+import { Popover } from '../parts/popover';
+import { dateTime } from '../state/time';
+import { token, useTheme } from '../theme';
+import { Chart, MARGIN, type ChartPaint } from '../timeseries/chart';
+import style from './series_panel.module.css';
+
+const BRUSH_PIXELS_MIN = 4;
+
+interface SeriesPanelProps {
+  type: string;
+  answer: Answer<SeriesAnswer>;
+  by: string;
+  labels: readonly string[];
+  onBy: (label: string) => void;
+  onBrush: (from: number, until: number) => void;
+  onReset: () => void;
+}
+
+export function SeriesPanel(props: SeriesPanelProps) {
+  const { answer, type, by } = props;
+  const scale = useMemo(() => seriesScale(type), [type]);
+  const chart = useMemo(() => {
+    const { value } = answer;
+    if (!value) return null;
+    return new Chart({
+      range: value.range,
+      step: value.step * 1000,
+      format: scale.format,
+      series: value.series.map((series) => ({
+        ...series,
+        values: scale.divideBySeconds ? series.values.map((point) => point / value.step) : series.values,
+      })),
+    });
+  }, [answer.value, scale]);
+  const options = [{ value: '', label: 'none' }, ...props.labels.map((value) => ({ value, label: value }))];
+  const names = answer.value?.series.map((series) => series.name) ?? [];
+
+  return (
+    <section className={style['root']} aria-label="Time series">
+      <div className={style['head']}>
+        <span className={style['title']}>{typeLabel(type)}</span>
+        {scale.axis !== '' && <span className={style['axis']}>{scale.axis}</span>}
+        <Popover label={`Split by label: ${by || 'none'}`} face={<span className={style['by']}>by: {by || 'none'}<Icon name="chevron" /></span>}>
+          {(close) => (
+            <OptionList
+              label="Split by label"
+              options={options}
+              chosen={by}
+              onPick={(label) => {
+                props.onBy(label);
+                close();
+              }}
+            />
+          )}
+        </Popover>
+        {by !== '' && (
+          <ul className={style['legend']}>
+            {names.map((name, index) => (
+              <li key={name}>
+                <span className={style['dot']} ref={(dot) => dot?.style.setProperty('background', `var(--series-${(index % 10) + 1})`)} />
+                {name === '' ? '(none)' : name}
+              </li>
+            ))}
+          </ul>
+        )}
+        {answer.error && <span className={style['error']}>{answer.error.message}</span>}
+      </div>
+      <div className={`${style['plot']} ${answer.loading ? style['stale'] : ''}`}>
+        {chart && <Plot chart={chart} label={typeLabel(type)} onBrush={props.onBrush} onReset={props.onReset} />}
+      </div>
+    </section>
+  );
+}
+
+function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string; onBrush: (from: number, until: number) => void; onReset: () => void }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const [size, setSize] = useState({ width: 0, height: 0 });
+  const [hover, setHover] = useState<{ x: number; step: number } | null>(null);
+  const [brush, setBrush] = useState<[number, number] | null>(null);
+  const theme = useTheme();
+  const paint = useMemo(() => readPaint(), [theme]);
+
+  useEffect(() => {
+    const element = canvas.current!;
+    const resize = new ResizeObserver(() => setSize({ width: element.clientWidth, height: element.clientHeight }));
+    resize.observe(element);
+    return () => resize.disconnect();
+  }, []);
+
+  useEffect(() => {
+    const element = canvas.current!;
+    const context = element.getContext('2d', { alpha: false });
+    if (!context || size.width === 0) return;
+    const ratio = window.devicePixelRatio || 1;
+    if (element.width !== Math.round(size.width * ratio) || element.height !== Math.round(size.height * ratio)) {
+      element.width = Math.round(size.width * ratio);
+      element.height = Math.round(size.height * ratio);
+    }
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    chart.draw(context, size.width, size.height, paint, brush ? null : (hover?.step ?? null), brush);
+  }, [chart, size, hover, brush, paint]);
+
+  const clamp = (x: number): number => Math.max(MARGIN.left, Math.min(size.width - MARGIN.right, x));
+  const column = hover ? chart.columns.get(hover.step) : undefined;
+  const peak = [...chart.columns.values()].reduce((most, values) => Math.max(most, values.reduce((sum, value) => sum + value, 0)), 0);
+  return (
+    <>
+      <canvas
+        ref={canvas}
+        role="img"
+        aria-label={`${label} over time, peak ${chart.input.format(peak)}. Drag to zoom.`}
+        className={style['canvas']}
+        onPointerDown={(event) => {
+          if (event.button !== 0) return;
+          event.currentTarget.setPointerCapture(event.pointerId);
+          const x = clamp(event.nativeEvent.offsetX);
+          setBrush([x, x]);
+        }}
+        onPointerMove={(event) => {
+          const x = event.nativeEvent.offsetX;
+          if (brush) setBrush([brush[0], clamp(x)]);
+          setHover({ x, step: chart.stepAt(chart.timeAt(x, size.width)) });
+        }}
+        onPointerUp={() => {
+          if (!brush) return;
+          const [a, b] = [Math.min(...brush), Math.max(...brush)];
+          setBrush(null);
+          if (b - a < BRUSH_PIXELS_MIN) return;
+          onBrush(Math.round(chart.timeAt(a, size.width)), Math.round(chart.timeAt(b, size.width)));
+        }}
+        onPointerCancel={() => setBrush(null)}
+        onPointerLeave={() => setHover(null)}
+        onDoubleClick={onReset}
+      />
+      {hover && column && !brush && (
+        <div
+          className={style['tip']}
+          ref={(tip) => {
+            if (!tip) return;
+            const left = hover.x + 12 + tip.offsetWidth > size.width ? hover.x - 12 - tip.offsetWidth : hover.x + 12;
+            tip.style.setProperty('left', `${left}px`);
+          }}
+        >
+          <div className={style['tipTime']}>{dateTime(hover.step, true)}</div>
+          {column.map((value, index) =>
+            value > 0 ? (
+              <div key={index} className={style['tipRow']}>
+                <span>{chart.input.series[index]!.name}</span>
+                <b>{chart.input.format(value)}</b>
+              </div>
+            ) : null,
+          )}
+        </div>
+      )}
+    </>
+  );
+}
+
+function readPaint(): ChartPaint {
+  return {
+    ground: token('--ground'),
+    line: token('--line'),
+    text: token('--text'),
+    muted: token('--muted'),
+    accent: token('--accent'),
+    font: `11px ${token('--font-mono')}`,
+    series: Array.from({ length: 10 }, (_, index) => token(`--series-${index + 1}`)),
+  };
+}

@@ -1,0 +1,124 @@
+// Paints the visible bars on a canvas.
+//
+// Owns: colours per bar, labels that fit. Text is measured once: the font is monospaced.
+// Does not own: which bars are visible (`layout`), events (`view`).
+import { packageColour, packagePalette, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
+import { ROW_HEIGHT, type Bars } from './layout';
+import { FOLDED_NAME, ROOT, type FlameModel } from './model';
+
+/** Narrower bars have a muted colour and no label. */
+const MUTED_WIDTH = 10;
+const LABEL_WIDTH_MIN = 20;
+const PADDING = 5;
+
+export interface Paint {
+  dark: boolean;
+  font: string;
+  /** Bars that are too small, folded, or not searched for. */
+  muted: Colour;
+  /** Behind the bars; also the hairline between them. */
+  ground: string;
+  accent: string;
+  text: string;
+}
+
+/** What does not change from frame to frame: a colour per name and the measured font. */
+export class Painter {
+  private readonly byName: Uint8Array;
+  private readonly palette: Colour[];
+  private readonly folded: number;
+  private charWidth = 0;
+
+  constructor(
+    private readonly model: FlameModel,
+    private readonly paint: Paint,
+    private readonly colouring: Colouring,
+    private readonly formatValue: (value: number) => string,
+  ) {
+    this.palette = colouring === 'package' ? packagePalette(paint.dark) : valuePalette();
+    this.byName = Uint8Array.from(model.names, (name) => packageColour(name));
+    this.folded = model.names.indexOf(FOLDED_NAME);
+  }
+
+  /** Draws one frame. `top` is the scroll position in pixels. */
+  frame(
+    context: CanvasRenderingContext2D,
+    bars: Bars,
+    size: { width: number; height: number; top: number },
+    marks: { hover: number; cursor: number; selectedName: number; searched: Uint8Array | null; focusLevel: number },
+  ): void {
+    const { model, paint } = this;
+    context.fillStyle = paint.ground;
+    context.fillRect(0, 0, size.width, size.height);
+    context.font = paint.font;
+    context.textBaseline = 'middle';
+    if (this.charWidth === 0) this.charWidth = context.measureText('MMMMMMMMMM').width / 10;
+
+    for (let i = 0; i < bars.count; i++) {
+      const bar = bars.bar[i]!;
+      const level = bars.level[i]!;
+      const left = bars.left[i]!;
+      const width = bars.width[i]!;
+      const y = level * ROW_HEIGHT - size.top;
+      const look = this.look(bar, width, marks.searched);
+      context.globalAlpha = level < marks.focusLevel ? 0.6 : 1;
+      context.fillStyle = look.fill;
+      // The hairline between neighbours is the ground showing through.
+      context.fillRect(left, y, width > 3 ? width - 1 : width, ROW_HEIGHT - 1);
+      if (bar >= 0 && width >= LABEL_WIDTH_MIN) this.label(context, bar, left, width, y, look.text);
+    }
+    context.globalAlpha = 1;
+
+    for (let i = 0; i < bars.count; i++) {
+      const bar = bars.bar[i]!;
+      if (bar < 0) continue;
+      const selected = model.name[bar] === marks.selectedName && bar !== ROOT;
+      if (bar !== marks.hover && bar !== marks.cursor && !selected) continue;
+      const strong = bar === marks.cursor || bar === marks.hover;
+      context.lineWidth = strong ? 2 : 1.5;
+      context.strokeStyle = selected || bar === marks.cursor ? paint.accent : paint.text;
+      const inset = context.lineWidth / 2;
+      const y = bars.level[i]! * ROW_HEIGHT - size.top;
+      context.strokeRect(
+        bars.left[i]! + inset,
+        y + inset,
+        Math.max(1, bars.width[i]! - 1 - 2 * inset),
+        ROW_HEIGHT - 1 - 2 * inset,
+      );
+    }
+  }
+
+  private look(bar: number, width: number, searched: Uint8Array | null): Colour {
+    if (bar < 0 || bar === ROOT) return this.paint.muted;
+    const name = this.model.name[bar]!;
+    if (searched) {
+      if (!searched[name]) return this.paint.muted;
+    } else if (width < MUTED_WIDTH || name === this.folded) return this.paint.muted;
+    if (this.colouring === 'package') return this.palette[this.byName[name]!]!;
+    const share = this.model.total[bar]! / this.model.total[ROOT]!;
+    return this.palette[Math.min(VALUE_SHADES - 1, Math.floor(share * VALUE_SHADES))]!;
+  }
+
+  private label(context: CanvasRenderingContext2D, bar: number, left: number, width: number, y: number, text: string): void {
+    const room = Math.floor((width - 2 * PADDING) / this.charWidth);
+    if (room < 1) return;
+    const name = fitName(this.model.names[this.model.name[bar]!]!, room);
+    context.fillStyle = text;
+    context.fillText(name, left + PADDING, y + ROW_HEIGHT / 2);
+    const value = this.formatValue(this.model.total[bar]!);
+    if (room - name.length - 2 < value.length) return;
+    const alpha = context.globalAlpha;
+    context.globalAlpha = alpha * 0.72;
+    context.fillText(value, left + width - PADDING - 1 - value.length * this.charWidth, y + ROW_HEIGHT / 2);
+    context.globalAlpha = alpha;
+  }
+}
+
+/** The name in at most `room` characters: the path in front of a function goes first. */
+export function fitName(name: string, room: number): string {
+  if (name.length <= room) return name;
+  const slash = name.lastIndexOf('/', name.length - 2);
+  const short = slash >= 0 && slash + 1 < name.length ? name.slice(slash + 1) : name;
+  if (short.length <= room) return short;
+  return room <= 1 ? '' : `${short.slice(0, room - 1)}…`;
+}

@@ -1,0 +1,20 @@
+// A flame graph on a canvas: model → layout → draw → hit test → input. No framework inside.
+export { packageColour, packageOf, type Colouring, colour, parseColour } from './colours';
+export type { Paint } from './draw';
+export { ROW_HEIGHT, type Step } from './layout';
+export {
+  ancestry,
+  buildModel,
+  filterStacks,
+  findFocus,
+  focusKey,
+  foldedText,
+  FOLDED_NAME,
+  ROOT,
+  sumFunctions,
+  type EncodedFlameGraph,
+  type FlameModel,
+  type FunctionSums,
+} from './model';
+export { exactly, search, type SearchResult } from './search';
+export { FlameView, type FlameEvents, type FlameOptions } from './view';

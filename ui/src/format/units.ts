@@ -1,0 +1,116 @@
+// Numbers with units, as people read them.
+
+export type Quantity = 'time' | 'bytes' | 'count';
+
+/** What a unit of a profile type measures. */
+export function quantityOf(unit: string): Quantity {
+  if (unit === 'nanoseconds' || unit === 'microseconds' || unit === 'milliseconds' || unit === 'seconds') return 'time';
+  return unit === 'bytes' ? 'bytes' : 'count';
+}
+
+interface Scale {
+  size: number;
+  suffix: string;
+}
+
+const NANOSECONDS: Record<string, number> = { nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seconds: 1e9 };
+const TIME: readonly Scale[] = [
+  { size: 1, suffix: 'ns' },
+  { size: 1e3, suffix: 'µs' },
+  { size: 1e6, suffix: 'ms' },
+  { size: 1e9, suffix: 's' },
+  { size: 60e9, suffix: 'min' },
+  { size: 3600e9, suffix: 'h' },
+  { size: 86_400e9, suffix: 'd' },
+];
+const BYTES: readonly Scale[] = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'].map((suffix, i) => ({ size: 1024 ** i, suffix }));
+const COUNT: readonly Scale[] = ['', 'K', 'M', 'G', 'T'].map((suffix, i) => ({ size: 1000 ** i, suffix }));
+
+function scales(quantity: Quantity): readonly Scale[] {
+  return quantity === 'time' ? TIME : quantity === 'bytes' ? BYTES : COUNT;
+}
+
+function base(value: number, unit: string): number {
+  return value * (NANOSECONDS[unit] ?? 1);
+}
+
+function scaleFor(value: number, quantity: Quantity): Scale {
+  const all = scales(quantity);
+  let best = all[0]!;
+  for (const scale of all) if (Math.abs(value) >= scale.size) best = scale;
+  return best;
+}
+
+/** `12.4 s`, `4.20 min`, `1.50 GiB`, `36.2 K`: three significant digits. */
+export function formatValue(value: number, unit: string): string {
+  if (value === 0) return quantityOf(unit) === 'count' ? '0' : `0 ${scales(quantityOf(unit))[quantityOf(unit) === 'time' ? 3 : 0]!.suffix}`;
+  const inBase = base(value, unit);
+  const scale = scaleFor(inBase, quantityOf(unit));
+  const number = digits(inBase / scale.size, scale.size === 1);
+  return scale.suffix === '' ? number : `${number} ${scale.suffix}`;
+}
+
+/** Long times as a clock would say them: `4 m 12 s`, `2 h 05 m`, `3 d 04 h`. */
+export function formatTotal(value: number, unit: string): string {
+  if (quantityOf(unit) !== 'time') return formatValue(value, unit);
+  const seconds = Math.round(base(value, unit) / 1e9);
+  if (seconds < 60) return formatValue(value, unit);
+  const two = (part: number): string => String(part).padStart(2, '0');
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(seconds % 60)} s`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${two(Math.floor((seconds % 3600) / 60))} m`;
+  return `${Math.floor(seconds / 86_400)} d ${two(Math.floor((seconds % 86_400) / 3600))} h`;
+}
+
+/** One scale for a whole column, so that its values align on the decimal. */
+export function columnFormat(max: number, unit: string): (value: number) => string {
+  const quantity = quantityOf(unit);
+  const scale = scaleFor(base(max, unit), quantity);
+  const whole = scale.size === 1;
+  const suffix = scale.suffix === '' ? '' : ` ${scale.suffix}`;
+  const places = whole ? 0 : 2;
+  const least = 10 ** -places / 2;
+  return (value) => {
+    const scaled = base(value, unit) / scale.size;
+    if (scaled > 0 && scaled < least) return `<${(10 ** -places).toFixed(places)}${suffix}`;
+    return `${grouped(scaled.toFixed(places))}${suffix}`;
+  };
+}
+
+/** Two decimals of the whole: `31.02%`. */
+export function formatPercent(part: number, whole: number): string {
+  return whole > 0 ? `${((100 * part) / whole).toFixed(2)}%` : '0.00%';
+}
+
+export function formatCount(value: number): string {
+  return grouped(String(Math.round(value)));
+}
+
+export function formatBytes(bytes: number): string {
+  return formatValue(bytes, 'bytes');
+}
+
+/** Milliseconds of an answer: `38 ms`, `1.24 s`. */
+export function formatElapsed(milliseconds: number): string {
+  return milliseconds < 1000 ? `${Math.max(1, Math.round(milliseconds))} ms` : `${(milliseconds / 1000).toFixed(2)} s`;
+}
+
+/** `12 s`, `5 min`, `3 h`, `2 d`. */
+export function formatAge(milliseconds: number): string {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} d`;
+}
+
+function digits(value: number, whole: boolean): string {
+  if (whole) return Number.isInteger(value) ? grouped(String(value)) : value.toFixed(1);
+  const size = Math.abs(value);
+  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+function grouped(number: string): string {
+  const [whole, fraction] = number.split('.');
+  const withCommas = whole!.replace(/\B(?=(\d{3})+$)/g, ',');
+  return fraction === undefined ? withCommas : `${withCommas}.${fraction}`;
+}

@@ -1,0 +1,114 @@
+// The state of the page is its address. This is the way between the two.
+import { formatQuery, parseQuery, type Query } from './query';
+import { parseSpan } from './time';
+
+export type ViewMode = 'both' | 'table' | 'graph';
+export type SortColumn = 'name' | 'self' | 'total';
+
+export interface ExploreState {
+  query: Query;
+  /** As written: `now-1h` or Unix milliseconds. */
+  from: string;
+  until: string;
+  view: ViewMode;
+  /** End of the path to the focused bar, as folded text; empty for all. */
+  focus: string;
+  search: string;
+  /** Whether a search greys the rest or leaves it out. */
+  searchMode: 'highlight' | 'filter';
+  /** The function that table and graph mark; empty for none. */
+  select: string;
+  /** Label that the time series is split by; empty for none. */
+  by: string;
+  sort: SortColumn;
+  descending: boolean;
+  colour: 'package' | 'value';
+  /** `10s`; empty for never. */
+  refresh: string;
+  /** Largest number of bars to ask for. */
+  maxNodes: number;
+}
+
+export const MAX_NODES_DEFAULT = 16_384;
+/** The most that a server accepts for a flame graph. */
+export const MAX_NODES_MOST = 1_048_576;
+
+export const DEFAULT_STATE: ExploreState = {
+  query: { type: '', matchers: [] },
+  from: 'now-1h',
+  until: 'now',
+  view: 'both',
+  focus: '',
+  search: '',
+  searchMode: 'highlight',
+  select: '',
+  by: '',
+  sort: 'self',
+  descending: true,
+  colour: 'package',
+  refresh: '',
+  maxNodes: MAX_NODES_DEFAULT,
+};
+
+/** Whatever the address holds, a state comes out; what makes no sense is as if absent. */
+export function readState(search: string): ExploreState {
+  const params = new URLSearchParams(search);
+  const text = (name: string, otherwise: string): string => params.get(name) ?? otherwise;
+  const oneOf = <T extends string>(name: string, allowed: readonly T[], otherwise: T): T =>
+    allowed.find((value) => value === params.get(name)) ?? otherwise;
+  const [sort, direction] = text('sort', '').split('-');
+  const sorts = ['name', 'self', 'total'] as const;
+  const column = sorts.find((value) => value === sort);
+  const refresh = text('refresh', '');
+  const maxNodes = Number(params.get('maxNodes') ?? params.get('max-nodes'));
+  return {
+    query: parseQuery(text('query', '')) ?? DEFAULT_STATE.query,
+    from: text('from', DEFAULT_STATE.from),
+    until: text('until', DEFAULT_STATE.until),
+    view: oneOf('view', ['both', 'table', 'graph'], DEFAULT_STATE.view),
+    focus: text('focus', ''),
+    search: text('search', ''),
+    searchMode: oneOf('searchMode', ['highlight', 'filter'], DEFAULT_STATE.searchMode),
+    select: text('select', ''),
+    by: text('by', ''),
+    sort: column ?? DEFAULT_STATE.sort,
+    descending: column ? direction !== 'asc' : DEFAULT_STATE.descending,
+    colour: oneOf('colour', ['package', 'value'], DEFAULT_STATE.colour),
+    refresh: parseSpan(refresh) === null ? '' : refresh,
+    maxNodes:
+      Number.isInteger(maxNodes) && maxNodes > 0 ? Math.min(maxNodes, MAX_NODES_MOST) : DEFAULT_STATE.maxNodes,
+  };
+}
+
+/** The address of a state: query, from and until always, the rest where it differs from the default. */
+export function writeState(state: ExploreState): string {
+  const params: [string, string][] = [
+    ['query', formatQuery(state.query)],
+    ['from', state.from],
+    ['until', state.until],
+    ['view', state.view],
+  ];
+  const add = (name: string, value: string, otherwise: string): void => {
+    if (value !== otherwise) params.push([name, value]);
+  };
+  add('focus', state.focus, '');
+  add('search', state.search, '');
+  add('searchMode', state.searchMode, DEFAULT_STATE.searchMode);
+  add('select', state.select, '');
+  add('by', state.by, '');
+  add('sort', `${state.sort}${state.descending ? '' : '-asc'}`, DEFAULT_STATE.sort);
+  add('colour', state.colour, DEFAULT_STATE.colour);
+  add('refresh', state.refresh, '');
+  add('maxNodes', String(state.maxNodes), String(DEFAULT_STATE.maxNodes));
+  return `?${params
+    .filter(([, value]) => value !== '')
+    .map(([name, value]) => `${name}=${readable(value)}`)
+    .join('&')}`;
+}
+
+/** Escapes only what an address cannot hold, so that a query can still be read in it. */
+function readable(text: string): string {
+  return encodeURIComponent(text).replace(/%(3A|2C|2F|3D|40|24|28|29|3B|2A|7E|21|7B|7D|3F)/gi, (escape) =>
+    decodeURIComponent(escape),
+  );
+}

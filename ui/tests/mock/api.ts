@@ -1,0 +1,133 @@
+// A querier of fixed data, so that the page can be written and tested without a server.
+//
+// Owns: two services with three profile types over the last six hours, in Connect JSON.
+// `PYROGRAPH_MOCK_BARS=200000` makes the profile that large; `PYROGRAPH_MOCK_EMPTY=1` has none.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Plugin } from 'vite';
+import { profile, type Encoded } from './profile.ts';
+
+const CPU = 'process_cpu:cpu:nanoseconds:cpu:nanoseconds';
+const SPACE = 'memory:alloc_space:bytes:space:bytes';
+const INUSE = 'memory:inuse_space:bytes:space:bytes';
+const TYPES: Record<string, string[]> = { pyrograph: [CPU], checkout: [CPU, INUSE, SPACE] };
+const LABELS: Record<string, string[]> = {
+  pod: ['checkout-0', 'checkout-1', 'checkout-2'],
+  region: ['eu-west-1', 'us-east-1'],
+  version: ['1.4.0', '1.5.0-rc.1'],
+};
+const KEPT_MILLISECONDS = 6 * 3_600_000;
+
+export function mockApi(): Plugin {
+  const handle = (request: IncomingMessage, response: ServerResponse, next: () => void): void => {
+    const method = /^\/querier\.v1\.QuerierService\/(\w+)$/.exec(request.url ?? '')?.[1];
+    if (!method) return next();
+    let text = '';
+    request.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    request.on('end', () => {
+      try {
+        send(response, 200, answer(method, JSON.parse(text || '{}') as Request));
+      } catch (error) {
+        send(response, 400, { code: 'invalid_argument', message: (error as Error).message });
+      }
+    });
+  };
+  return {
+    name: 'mock-api',
+    configureServer: (server) => void server.middlewares.use(handle),
+    configurePreviewServer: (server) => void server.middlewares.use(handle),
+  };
+}
+
+interface Request {
+  start?: string;
+  end?: string;
+  name?: string;
+  matchers?: string[];
+  labelSelector?: string;
+  profileTypeID?: string;
+  groupBy?: string[];
+  step?: number;
+  maxNodes?: string;
+}
+
+function send(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { 'Content-Type': 'application/json', 'X-Request-Id': 'mock-0001' });
+  response.end(JSON.stringify(body));
+}
+
+function answer(method: string, request: Request): object {
+  const now = Date.now();
+  const empty = process.env['PYROGRAPH_MOCK_EMPTY'] === '1';
+  const hasData = !empty && Number(request.end) > now - KEPT_MILLISECONDS;
+  switch (method) {
+    case 'GetProfileStats':
+      return empty
+        ? {}
+        : { dataIngested: true, oldestProfileTime: String(now - KEPT_MILLISECONDS), newestProfileTime: String(now - 4000) };
+    case 'Series':
+      return hasData
+        ? {
+            labelsSet: Object.entries(TYPES).flatMap(([service, types]) =>
+              types.map((type) => ({
+                labels: [
+                  { name: '__profile_type__', value: type },
+                  { name: 'service_name', value: service },
+                ],
+              })),
+            ),
+          }
+        : {};
+    case 'ProfileTypes':
+      return hasData ? { profileTypes: [CPU, INUSE, SPACE].map((ID) => ({ ID })) } : {};
+    case 'LabelNames':
+      return hasData ? { names: ['__name__', '__profile_type__', ...Object.keys(LABELS), 'service_name'] } : {};
+    case 'LabelValues':
+      if (!request.name) throw new Error('name is required');
+      return hasData ? { names: request.name === 'service_name' ? Object.keys(TYPES) : (LABELS[request.name] ?? []) } : {};
+    case 'SelectMergeStacktraces':
+      return { flamegraph: hasData && known(request) ? scaled(request) : nothing };
+    case 'SelectSeries':
+      return hasData && known(request) ? series(request, now) : {};
+    default:
+      throw new Error(`no such method: ${method}`);
+  }
+}
+
+const nothing: Encoded = { names: ['total'], levels: [{ values: ['0', '0', '0', '0'] }], total: '0', maxSelf: '0' };
+
+function known(request: Request): boolean {
+  const selector = request.labelSelector ?? '';
+  if (selector === '') throw new Error('label selector is empty, {} matches everything');
+  if (selector.includes('=~"["')) throw new Error('matcher pod=~"[": missing closing ]');
+  return !/service_name="(?!checkout|pyrograph)/.test(selector) && Object.values(TYPES).flat().includes(request.profileTypeID ?? '');
+}
+
+/** A deeper cut for a longer range and for each matcher, so that a change can be seen. */
+function scaled(request: Request): Encoded {
+  const minutes = Math.max(1, (Number(request.end) - Number(request.start)) / 60_000);
+  const matchers = (request.labelSelector ?? '').split('=').length - 1;
+  const bars = Number(process.env['PYROGRAPH_MOCK_BARS'] ?? 3000);
+  return profile(Math.min(bars, Number(request.maxNodes ?? bars)), Math.round(minutes * 9e8) / matchers);
+}
+
+function series(request: Request, now: number): object {
+  const step = request.step ?? 15;
+  const by = request.groupBy?.[0];
+  const values = by === undefined ? [undefined] : (LABELS[by] ?? [by === 'service_name' ? 'checkout' : '']);
+  return {
+    series: values.map((value, index) => ({
+      labels: by === undefined ? [] : [{ name: by, value }],
+      points: points(Number(request.start), Number(request.end), step, now, index),
+    })),
+  };
+}
+
+function points(start: number, end: number, step: number, now: number, phase: number): object[] {
+  const out: object[] = [];
+  for (let at = start; at <= end; at += step * 1000) {
+    if (at > now || at < now - KEPT_MILLISECONDS) continue;
+    const wave = 1.4 + Math.sin(at / 700_000 + phase) * 0.6 + Math.sin(at / 91_000 + phase * 2) * 0.25;
+    out.push({ timestamp: String(at), value: Math.round(wave * step * 4e8) });
+  }
+  return out;
+}
