@@ -1,1 +1,10 @@
+//! Bytes ⇄ model: every format that clients send or ask for.
+//!
+//! Owns: decompression, pprof, folded text, multipart bodies, the parameters of `/ingest`.
+//! Does not own: whether a profile is acceptable (`distributor`), or what it is called once stored (`model`).
+//!
+//! Everything here is synchronous and pure, and holds no more memory than its limits or a small multiple
+//! of its input allow, whatever the input says about itself.
 
+pub mod gzip;
+pub mod pprof;
