@@ -48,7 +48,7 @@ struct OperationLabels {
 }
 
 impl Metrics {
-    pub fn new(registry: &mut Registry) -> Self {
+    pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
             "pyrograph_storage_requests",

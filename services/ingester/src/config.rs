@@ -1,0 +1,31 @@
+use limits::Duration;
+use serde::{Deserialize, Serialize};
+
+/// How profiles wait to become durable.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Longest time that a segment gathers pushes. Longer: fewer, larger uploads (cheaper). Shorter:
+    /// lone pushes return sooner.
+    pub segment_duration: Duration,
+    /// Time that a segment gathers pushes when many wait for it. Longer: fewer uploads under load
+    /// (cheaper). Shorter: pushes under load return sooner.
+    pub segment_duration_min: Duration,
+    /// A segment that holds this many bytes in memory is uploaded at once; the object is a fraction
+    /// of it. Larger: better compression under heavy load. Smaller: shorter uploads, less memory.
+    pub segment_bytes_max: usize,
+    /// Pushes that are not durable yet may hold this many bytes in all; further ones are refused
+    /// and told to come back. Larger: a slow store is felt later. Smaller: less memory.
+    pub inflight_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            segment_duration: Duration::from_millis(500),
+            segment_duration_min: Duration::from_millis(250),
+            segment_bytes_max: 8 << 20,
+            inflight_bytes_max: 256 << 20,
+        }
+    }
+}
