@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         descriptors.encode_to_vec(),
     )?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
         // Large fields that are handed on as they came; `Bytes` shares the request's buffer.
         .bytes(".push.v1.RawSample.raw_profile")
         .bytes(".querier.v1.SelectMergeStacktracesResponse.tree")

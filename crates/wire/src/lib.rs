@@ -15,6 +15,8 @@
     clippy::doc_lazy_continuation
 )]
 
+mod codec;
+
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;

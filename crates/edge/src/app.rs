@@ -1,0 +1,263 @@
+//! One request, from its headers to its answer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use clock::{Clock, Pool};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::accept::{self, Capabilities};
+use crate::body::Intake;
+use crate::bridge::Bridge;
+use crate::config::Config;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::rest::text_response;
+use crate::routes::Routes;
+use crate::tenants::Claim;
+
+/// Everything that is served; cheap to clone. Requests may also be given to it in process.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pool: Pool,
+    intake: Intake,
+    bridge: Bridge,
+    rest: Router,
+}
+
+/// Names one request in logs; a request extension, and the header `X-Request-Id` of the answer. The
+/// client's own, if it sent one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// The pattern that a plain route matched, on its way out to the metrics.
+#[derive(Clone)]
+struct Matched(Arc<str>);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id taken from a client, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+impl App {
+    /// `pool` decompresses, compresses and turns large messages into JSON.
+    pub fn new(
+        routes: Routes,
+        config: Config,
+        clock: Clock,
+        pool: Pool,
+        registry: &mut Registry,
+    ) -> Self {
+        let intake = Intake::new(clock.clone(), &config);
+        let bridge = Bridge::new(routes.services, clock.clone(), pool.clone(), intake.clone());
+        let rest = routes
+            .rest
+            .fallback(unknown_path)
+            .layer(axum::middleware::from_fn(observe_route))
+            .with_state(());
+        let metrics = Metrics::new(registry);
+        Self(Arc::new(Inner {
+            clock,
+            config,
+            metrics,
+            pool,
+            intake,
+            bridge,
+            rest,
+        }))
+    }
+
+    /// Answers one request; never fails, a panic of a handler included.
+    pub async fn answer(&self, request: Request<Body>) -> Response {
+        let inner = &*self.0;
+        let _in_flight = InFlight::enter(&inner.metrics.requests_in_flight);
+        let started = inner.clock.monotonic();
+        let id = inner.request_id(request.headers());
+        let method = request.method().clone();
+        let target = inner.bridge.find(request.uri().path());
+        let service_route = target.as_ref().map(|target| target.route());
+        let answer = inner.answer(target, request, id.clone());
+        let mut response = AssertUnwindSafe(answer)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| Error::panicked(&*panic).into_response());
+        let took = inner.clock.monotonic().saturating_sub(started);
+        let matched = || {
+            response
+                .extensions()
+                .get::<Matched>()
+                .map(|matched| matched.0.clone())
+        };
+        let route = service_route
+            .or_else(matched)
+            .unwrap_or_else(|| Arc::from("none"));
+        let status = response.status();
+        inner.log(&route, &method, &response, &id, took);
+        inner.metrics.answered(route, &method, status, took);
+        inner.metrics.bodies_bytes.set(inner.intake.bytes() as i64);
+        response.headers_mut().insert(REQUEST_ID, id.0);
+        response
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    async fn answer(
+        &self,
+        target: Option<crate::bridge::Target>,
+        mut request: Request<Body>,
+        id: RequestId,
+    ) -> Response {
+        let capabilities = match Capabilities::parse(request.headers()) {
+            Ok(capabilities) => capabilities,
+            Err(error) => {
+                let text = format!("Invalid header format: {error}\n");
+                return text_response(StatusCode::BAD_REQUEST, text);
+            }
+        };
+        let claim = Claim::of(request.headers(), self.config.multitenancy);
+        let extensions = request.extensions_mut();
+        extensions.insert(capabilities);
+        extensions.insert(claim);
+        extensions.insert(id);
+        match target {
+            Some(target) => self.bridge.answer(target, request).await,
+            None => self.plain(request).await,
+        }
+    }
+
+    async fn plain(&self, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(self.intake.clone());
+        let gzip = accept::accepts_gzip(request.headers(), header::ACCEPT_ENCODING.as_str());
+        if request.method() == Method::HEAD {
+            // Routes answer GET alone, but axum would let HEAD pass as one.
+            *request.method_mut() = Method::TRACE;
+        }
+        let is_api = is_api(request.uri().path());
+        let Ok(mut response) = self.rest.clone().oneshot(request).await;
+        if is_api && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            response = api_error(StatusCode::NOT_IMPLEMENTED, 12, "Method Not Allowed");
+        }
+        match gzip {
+            true => crate::gzip::response(&self.pool, response).await,
+            false => response,
+        }
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> RequestId {
+        let given = headers.get(REQUEST_ID).filter(|id| {
+            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+                && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        });
+        let new = || HeaderValue::from_str(&format!("{:032x}", self.clock.random()));
+        RequestId(
+            given
+                .cloned()
+                .or_else(|| new().ok())
+                .unwrap_or(HeaderValue::from_static("none")),
+        )
+    }
+
+    fn log(
+        &self,
+        route: &str,
+        method: &Method,
+        response: &Response,
+        id: &RequestId,
+        took: std::time::Duration,
+    ) {
+        let status = response.status().as_u16();
+        let error = response
+            .extensions()
+            .get::<Error>()
+            .map(Error::message)
+            .unwrap_or_default();
+        let took_us = took.as_micros() as u64;
+        let request_id = id.as_str();
+        match response.status().is_server_error() {
+            true => warn!(route, %method, status, took_us, request_id, error, "failed a request"),
+            false => debug!(route, %method, status, took_us, request_id, error, "answered"),
+        }
+    }
+}
+
+/// Counts a request from construction to drop, however it ends.
+struct InFlight<'a>(&'a Gauge);
+
+impl<'a> InFlight<'a> {
+    fn enter(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Tells the metrics which route matched, also where its handler panics.
+async fn observe_route(request: Request<Body>, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>();
+    let matched = matched.map(|path| Matched(Arc::from(path.as_str())));
+    let mut response = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Error::panicked(&*panic).into_response());
+    if let Some(matched) = matched {
+        response.extensions_mut().insert(matched);
+    }
+    response
+}
+
+async fn unknown_path(uri: http::Uri) -> Response {
+    match is_api(uri.path()) {
+        true => api_error(StatusCode::NOT_FOUND, 5, "Not Found"),
+        false => not_found(),
+    }
+}
+
+pub(crate) fn not_found() -> Response {
+    let mut response = text_response(StatusCode::NOT_FOUND, "404 page not found\n");
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+fn is_api(path: &str) -> bool {
+    path == "/api" || path.starts_with("/api/")
+}
+
+/// Errors below `/api` have a shape of their own: the number of the code, and details even if empty.
+fn api_error(status: StatusCode, code: u8, message: &str) -> Response {
+    let body = json!({ "code": code, "message": message, "details": [] }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,223 @@
+//! Reads request bodies: capped, in bounded time, within one memory budget for all of them.
+//!
+//! Owns: the caps, the budget, the timeout. Does not own: decompression (`formats::gzip`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use clock::Clock;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use tonic::Code;
+
+use crate::Error;
+
+/// First allocation for a body, whatever length the client announces.
+const FIRST_ALLOCATION_BYTES: usize = 1 << 20;
+
+/// The body of a plain route as it came, not decompressed. It counts against the budget until dropped.
+#[derive(Debug)]
+pub struct Body {
+    pub bytes: Bytes,
+    pub(crate) charge: Charge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("request body too large: more than the limit of {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("request body ends early: {0}")]
+    Broken(String),
+    #[error("request body took longer than the limit of {} s", .0.as_secs())]
+    Slow(Duration),
+    #[error("requests in flight hold more than the limit of {limit} bytes")]
+    Busy { limit: usize },
+}
+
+impl ReadError {
+    pub(crate) fn on_plain_route(&self) -> Error {
+        let status = match self {
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) | Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Error::rest(status, self.to_string())
+    }
+
+    pub(crate) fn on_service(&self) -> Error {
+        let code = match self {
+            Self::TooLarge { .. } => Code::ResourceExhausted,
+            Self::Broken(_) => Code::Cancelled,
+            Self::Slow(_) => Code::DeadlineExceeded,
+            Self::Busy { .. } => Code::Unavailable,
+        };
+        Error::new(code, self.to_string())
+    }
+}
+
+/// What all bodies together may hold; one for the whole listener, cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Intake(Arc<Shared>);
+
+struct Shared {
+    clock: Clock,
+    body_bytes_max: usize,
+    total_bytes_max: usize,
+    timeout: Duration,
+    bytes: AtomicUsize,
+}
+
+/// Bytes counted against the budget until dropped.
+#[derive(Default)]
+pub(crate) struct Charge {
+    bytes: usize,
+    intake: Option<Intake>,
+}
+
+impl Intake {
+    pub(crate) fn new(clock: Clock, config: &crate::Config) -> Self {
+        Self(Arc::new(Shared {
+            clock,
+            body_bytes_max: config.body_bytes_max,
+            total_bytes_max: config.bodies_bytes_max,
+            timeout: config.body_timeout,
+            bytes: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.0.body_bytes_max
+    }
+
+    /// Bytes that requests in flight hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn charge(&self) -> Charge {
+        Charge {
+            bytes: 0,
+            intake: Some(self.clone()),
+        }
+    }
+
+    /// The whole body, at most `limit` bytes of it.
+    pub(crate) async fn read<B>(&self, body: B, limit: usize) -> Result<Body, ReadError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let read = self.read_untimed(body, limit);
+        let timeout = self.0.timeout;
+        self.0
+            .clock
+            .timeout(timeout, read)
+            .await
+            .unwrap_or(Err(ReadError::Slow(timeout)))
+    }
+
+    async fn read_untimed<B>(&self, mut body: B, limit: usize) -> Result<Body, ReadError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let announced = body.size_hint();
+        if announced.lower() > limit as u64 {
+            return Err(ReadError::TooLarge { limit });
+        }
+        let mut charge = self.charge();
+        let mut first = Bytes::new();
+        let mut joined = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ReadError::Broken(error.to_string()))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if charge.bytes + data.len() > limit {
+                return Err(ReadError::TooLarge { limit });
+            }
+            charge.grow(data.len())?;
+            if first.is_empty() && joined.is_empty() {
+                // A body of one frame is handed on as it is.
+                first = data;
+                continue;
+            }
+            if joined.is_empty() {
+                let hint = announced
+                    .upper()
+                    .unwrap_or(0)
+                    .min(FIRST_ALLOCATION_BYTES as u64);
+                joined.reserve((hint as usize).max(first.len() + data.len()));
+                joined.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            joined.extend_from_slice(&data);
+        }
+        let bytes = if joined.is_empty() {
+            first
+        } else {
+            joined.into()
+        };
+        Ok(Body { bytes, charge })
+    }
+}
+
+impl Charge {
+    /// Counts `bytes` more.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ReadError> {
+        let Some(intake) = &self.intake else {
+            return Ok(());
+        };
+        let limit = intake.0.total_bytes_max;
+        let before = intake.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        match before + bytes > limit {
+            true => Err(ReadError::Busy { limit }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(intake) = &self.intake {
+            intake.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for Charge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Charge({})", self.bytes)
+    }
+}
+
+/// The body of a plain route's request, at most `limit` bytes of it.
+///
+/// # Errors
+/// 413 if it is larger, 408 if it ends early or is slow, 503 while too much is in flight.
+pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
+    let (parts, body) = request.into_parts();
+    let Some(intake) = parts.extensions.get::<Intake>() else {
+        let text = "request did not come through the edge";
+        return Err(Error::rest(StatusCode::INTERNAL_SERVER_ERROR, text));
+    };
+    intake
+        .read(body, limit)
+        .await
+        .map_err(|error| error.on_plain_route())
+}
+
+/// As [`read`], with the limit of the listener.
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Error> {
+        let intake = request.extensions().get::<Intake>();
+        let limit = intake.map_or(0, Intake::body_bytes_max);
+        read(request, limit).await
+    }
+}

@@ -1,0 +1,317 @@
+//! Serves every tonic service under Connect, gRPC and gRPC-web, in protobuf and JSON.
+//!
+//! All three are turned into one plain message, which tonic's generated code gets in process as an
+//! uncompressed gRPC request; its answer goes the same way back. So a service knows one protocol, and
+//! caps, decompression, deadlines and errors are the same for all of them.
+//!
+//! Only unary methods. A service that `proto/` does not describe is handed native gRPC untouched.
+
+mod connect;
+mod content;
+mod envelope;
+mod grpc;
+mod json;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use clock::{Clock, Pool};
+use hashbrown::HashMap;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use prost_reflect::MessageDescriptor;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+use crate::body::{Body, Intake};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::routes::Service;
+use content::{Content, Format, Protocol};
+
+pub(crate) struct Bridge {
+    clock: Clock,
+    pool: Pool,
+    intake: Intake,
+    services: HashMap<&'static str, Service>,
+    /// By path, of the services that are served.
+    methods: HashMap<String, Arc<Method>>,
+}
+
+/// One method that `proto/` describes.
+pub(crate) struct Method {
+    path: Arc<str>,
+    input: MessageDescriptor,
+    output: MessageDescriptor,
+    service: Service,
+}
+
+/// What a path stands for.
+pub(crate) enum Target {
+    Method(Arc<Method>),
+    /// A service without a description; its methods are not known.
+    Opaque(&'static str, Service),
+    /// A service that has no such method.
+    Missing,
+}
+
+impl Target {
+    /// For metrics and logs.
+    pub(crate) fn route(&self) -> Arc<str> {
+        match self {
+            Self::Method(method) => method.path.clone(),
+            Self::Opaque(service, _) => Arc::from(*service),
+            Self::Missing => Arc::from("none"),
+        }
+    }
+}
+
+/// What a service answered.
+pub(crate) struct Reply {
+    headers: HeaderMap,
+    trailers: HeaderMap,
+    /// Five bytes of envelope and the message after them.
+    envelope: Bytes,
+}
+
+impl Bridge {
+    pub(crate) fn new(
+        services: HashMap<&'static str, Service>,
+        clock: Clock,
+        pool: Pool,
+        intake: Intake,
+    ) -> Self {
+        let mut methods = HashMap::new();
+        for described in wire::descriptor_pool().services() {
+            let Some(service) = services.get(described.full_name()) else {
+                continue;
+            };
+            for method in described.methods() {
+                let path = format!("/{}/{}", described.full_name(), method.name());
+                let method = Method {
+                    path: Arc::from(path.as_str()),
+                    input: method.input(),
+                    output: method.output(),
+                    service: service.clone(),
+                };
+                methods.insert(path, Arc::new(method));
+            }
+        }
+        Self {
+            clock,
+            pool,
+            intake,
+            services,
+            methods,
+        }
+    }
+
+    /// Absent if the path is none of a service.
+    pub(crate) fn find(&self, path: &str) -> Option<Target> {
+        if let Some(method) = self.methods.get(path) {
+            return Some(Target::Method(method.clone()));
+        }
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let (name, service) = self.services.get_key_value(service)?;
+        let described = wire::descriptor_pool().get_service_by_name(name).is_some();
+        match described || method.is_empty() || method.contains('/') {
+            true => Some(Target::Missing),
+            false => Some(Target::Opaque(name, service.clone())),
+        }
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        target: Target,
+        request: Request<axum::body::Body>,
+    ) -> Response {
+        let (service, method) = match target {
+            Target::Method(method) => (method.service.clone(), Some(method)),
+            Target::Opaque(_, service) => (service, None),
+            Target::Missing => return crate::app::not_found(),
+        };
+        if request.method() != http::Method::POST {
+            return empty(StatusCode::METHOD_NOT_ALLOWED, header::ALLOW, "POST");
+        }
+        let content = match Content::of(request.headers()) {
+            Some(content) if method.is_some() || content.format == Format::Protobuf => content,
+            _ => {
+                let accept_post = HeaderName::from_static("accept-post");
+                return empty(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    accept_post,
+                    content::ACCEPT_POST,
+                );
+            }
+        };
+        if method.is_none() && content.protocol == Protocol::Grpc {
+            return pass_through(service, request).await;
+        }
+        let gzip = content.accepts_gzip(request.headers());
+        let outcome = self
+            .call(service, method.as_deref(), &content, request)
+            .await;
+        match content.protocol {
+            Protocol::Connect => connect::response(&self.pool, &content, outcome, gzip).await,
+            Protocol::Grpc | Protocol::GrpcWeb => {
+                grpc::response(&self.pool, &content, outcome, gzip).await
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        service: Service,
+        method: Option<&Method>,
+        content: &Content,
+        request: Request<axum::body::Body>,
+    ) -> Result<Reply, Error> {
+        let (mut parts, body) = request.into_parts();
+        let Some(timeout) = content.timeout(&parts.headers)? else {
+            return self
+                .call_untimed(service, method, content, parts, body)
+                .await;
+        };
+        parts
+            .extensions
+            .insert(Deadline(self.clock.monotonic().saturating_add(timeout)));
+        let call = self.call_untimed(service, method, content, parts, body);
+        let answered = self.clock.timeout(timeout, call).await;
+        answered.unwrap_or_else(|| Err(too_late(timeout)))
+    }
+
+    async fn call_untimed(
+        &self,
+        service: Service,
+        method: Option<&Method>,
+        content: &Content,
+        parts: Parts,
+        body: axum::body::Body,
+    ) -> Result<Reply, Error> {
+        let encoding = content.encoding(&parts.headers)?;
+        let limit = self.intake.body_bytes_max();
+        let body = self
+            .intake
+            .read(body, limit)
+            .await
+            .map_err(|error| error.on_service())?;
+        // The charge lasts until the service has answered.
+        let Body { bytes, mut charge } = body;
+        let (message, compressed) = match content.protocol {
+            Protocol::Connect => (bytes, encoding.is_some()),
+            Protocol::Grpc | Protocol::GrpcWeb => grpc::message(bytes, encoding)?,
+        };
+        let mut message = match compressed && !message.is_empty() {
+            true => {
+                let plain = self.inflate(message, limit).await?;
+                charge
+                    .grow(plain.len())
+                    .map_err(|error| error.on_service())?;
+                plain
+            }
+            false => message,
+        };
+        if let (Format::Json, Some(method)) = (content.format, method) {
+            message = json::decode(&self.pool, &method.input, message).await?;
+        }
+        let mut reply = invoke(service, parts, message).await?;
+        if let (Format::Json, Some(method)) = (content.format, method) {
+            reply.envelope = json::encode(&self.pool, &method.output, reply.envelope).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn inflate(&self, bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
+        let inline = bytes.len() <= crate::gzip::INFLATE_INLINE_BYTES_MAX;
+        let work = move || formats::gzip::decompress(&bytes, limit);
+        let plain = match inline {
+            true => work(),
+            false => self.pool.run(work).await,
+        };
+        plain.map_err(|error| {
+            let code = match error {
+                formats::gzip::Error::Corrupt { .. } => Code::InvalidArgument,
+                _ => Code::ResourceExhausted,
+            };
+            Error::new(code, error.to_string())
+        })
+    }
+}
+
+/// Runs the service on one message.
+async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Reply, Error> {
+    for name in NOT_FOR_SERVICES {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    let body = tonic::body::Body::new(envelope::Frames::message(message));
+    let Ok(response) = service.oneshot(Request::from_parts(parts, body)).await;
+    let (parts, mut body) = response.into_parts();
+    if let Some(status) = Status::from_header_map(&parts.headers) {
+        return Err(status.into());
+    }
+    let mut envelope = Bytes::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) if envelope.is_empty() => envelope = data,
+            Ok(data) => envelope = [envelope, data].concat().into(),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    match Status::from_header_map(&trailers) {
+        Some(status) if status.code() != Code::Ok => Err(status.into()),
+        Some(_) if envelope.len() >= envelope::HEADER_BYTES => Ok(Reply {
+            headers: parts.headers,
+            trailers,
+            envelope,
+        }),
+        _ => Err(Error::new(Code::Internal, "the service gave no answer")),
+    }
+}
+
+/// Headers that describe the message on the wire, not the one that the service gets.
+const NOT_FOR_SERVICES: [HeaderName; 6] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::TRANSFER_ENCODING,
+    header::ACCEPT_ENCODING,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+];
+
+/// Metadata that a service added, without what tonic itself writes.
+fn metadata(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().filter(|(name, _)| {
+        let name = name.as_str();
+        name != "content-type" && name != "grpc-status" && name != "grpc-message"
+    })
+}
+
+async fn pass_through(service: Service, request: Request<axum::body::Body>) -> Response {
+    let Ok(response) = service.oneshot(request.map(tonic::body::Body::new)).await;
+    response.map(axum::body::Body::new)
+}
+
+fn too_late(timeout: Duration) -> Error {
+    let text = format!(
+        "no answer within the client's timeout of {} ms",
+        timeout.as_millis()
+    );
+    Error::new(Code::DeadlineExceeded, text)
+}
+
+fn empty(status: StatusCode, name: HeaderName, value: &'static str) -> Response {
+    let mut response = Response::new(axum::body::Body::empty());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    response
+}

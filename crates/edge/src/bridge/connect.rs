@@ -1,0 +1,46 @@
+//! Writes answers as Connect does: the message alone is the body, and errors are JSON.
+
+use axum::response::{IntoResponse, Response};
+use clock::Pool;
+use http::{HeaderName, HeaderValue, header};
+
+use super::content::Content;
+use super::{Reply, envelope, metadata};
+use crate::error::Error;
+
+/// Below this gzip makes a message longer.
+const GZIP_BYTES_MIN: usize = 64;
+
+pub(crate) async fn response(
+    pool: &Pool,
+    content: &Content,
+    outcome: Result<Reply, Error>,
+    gzip: bool,
+) -> Response {
+    let reply = match outcome {
+        Ok(reply) => reply,
+        Err(error) => return error.into_response(),
+    };
+    let mut message = reply.envelope.slice(envelope::HEADER_BYTES..);
+    let mut response = Response::new(axum::body::Body::empty());
+    let headers = response.headers_mut();
+    for (name, value) in metadata(&reply.headers) {
+        headers.append(name, value.clone());
+    }
+    for (name, value) in metadata(&reply.trailers) {
+        if let Ok(name) = HeaderName::try_from(format!("trailer-{name}")) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(content.content_type),
+    );
+    if gzip && message.len() >= GZIP_BYTES_MIN {
+        message = crate::gzip::compress(pool, message).await;
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    *response.body_mut() = message.into();
+    response
+}

@@ -1,0 +1,38 @@
+use std::time::Duration;
+
+/// How the listener defends itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Off: every request is of the tenant `anonymous`, whatever `X-Scope-OrgID` says.
+    pub multitenancy: bool,
+    /// Most open connections; further ones wait to be accepted. Each costs some kilobytes while idle.
+    pub connections_max: usize,
+    /// How long a connection may be idle or take for the headers of a request. Longer: clients that
+    /// push seldom find their connection alive. Shorter: dead ones are noticed sooner.
+    pub idle_timeout: Duration,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// Largest request body, on the wire and decompressed.
+    pub body_bytes_max: usize,
+    /// What all request bodies in flight may hold; more are refused with 503.
+    pub bodies_bytes_max: usize,
+    /// Most requests at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// How long requests in flight may go on after shutdown began.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            multitenancy: false,
+            connections_max: 16_384,
+            idle_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(60),
+            body_bytes_max: 256 << 20,
+            bodies_bytes_max: 1 << 30,
+            streams_max: 250,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
