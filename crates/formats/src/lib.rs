@@ -6,5 +6,8 @@
 //! Everything here is synchronous and pure, and holds no more memory than its limits or a small multiple
 //! of its input allow, whatever the input says about itself.
 
+pub mod folded;
 pub mod gzip;
+pub mod ingest;
+pub mod multipart;
 pub mod pprof;

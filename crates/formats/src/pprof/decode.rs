@@ -97,7 +97,7 @@ pub fn decode(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
 pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
     let mut decoded = decode_as(data, limits, Dialect::Dotnet)?;
     let profile = &mut decoded.profile;
-    for sample_type in &mut profile.sample_types {
+    for sample_type in &profile.sample_types {
         let strings = &mut profile.symbols.strings;
         let name = strings.get(sample_type.r#type);
         if memchr::memchr(b'-', name).is_some() {
@@ -105,7 +105,8 @@ pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
                 .iter()
                 .map(|&b| if b == b'-' { b'_' } else { b })
                 .collect();
-            sample_type.r#type = strings.push(&name);
+            // In place, so that many types with one name cost no more than one.
+            strings.replace(sample_type.r#type, &name);
         }
     }
     Ok(decoded)

@@ -1,0 +1,73 @@
+/// What the body of `/ingest` is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// The body is one pprof, gzipped or not.
+    Pprof,
+    /// The body is a form: see [`crate::multipart`].
+    Multipart,
+    /// [`crate::folded::decode_groups`]
+    Groups,
+    /// [`crate::folded::decode_lines`]
+    Lines,
+}
+
+/// A format that is known, but not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "format {0:?} is not accepted; accepted are a multipart form with a file \"profile\" (pprof), and format=pprof, groups, folded or lines"
+)]
+pub struct Unsupported(pub &'static str);
+
+impl Format {
+    /// By the `format` parameter and the content type, both as sent; empty if absent. The first match wins:
+    /// several clients send a format together with a content type that says otherwise.
+    ///
+    /// # Errors
+    /// [`Unsupported`]; anything unknown is [`Format::Groups`].
+    pub fn of(format: &str, content_type: &str) -> Result<Self, Unsupported> {
+        match (format, content_type) {
+            ("trie", _) | (_, "binary/octet-stream+trie") => Err(Unsupported("trie")),
+            ("tree", _) | (_, "binary/octet-stream+tree") => Err(Unsupported("tree")),
+            ("lines", _) => Ok(Self::Lines),
+            ("jfr", _) => Err(Unsupported("jfr")),
+            ("pprof", _) => Ok(Self::Pprof),
+            ("speedscope", _) => Err(Unsupported("speedscope")),
+            (_, form) if form.contains("multipart/form-data") => Ok(Self::Multipart),
+            _ => Ok(Self::Groups),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_match_wins() {
+        let form = "multipart/form-data; boundary=x";
+        let cases = [
+            ("", "", Ok(Format::Groups)),
+            ("", form, Ok(Format::Multipart)),
+            ("collapsed", "", Ok(Format::Groups)),
+            ("groups", form, Ok(Format::Multipart)),
+            ("PPROF", "", Ok(Format::Groups)),
+            ("pprof", form, Ok(Format::Pprof)),
+            ("lines", form, Ok(Format::Lines)),
+            ("jfr", form, Err(Unsupported("jfr"))),
+            (
+                "lines",
+                "binary/octet-stream+trie",
+                Err(Unsupported("trie")),
+            ),
+            ("", "binary/octet-stream+tree", Err(Unsupported("tree"))),
+            ("speedscope", "", Err(Unsupported("speedscope"))),
+        ];
+        for (format, content_type, expected) in cases {
+            assert_eq!(
+                Format::of(format, content_type),
+                expected,
+                "{format} {content_type}"
+            );
+        }
+    }
+}
