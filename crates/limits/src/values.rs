@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
@@ -7,7 +8,7 @@ pub const MEBIBYTE: f64 = 1_048_576.0;
 
 /// What one tenant may do. Names are those of Pyroscope's `limits` block, and so are the defaults,
 /// except where a promise of this server says otherwise: no cap on the length or the age of a question.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Pushed bytes per second, uncompressed, in MB of 2^20 bytes. More is refused with 429. 0 means no limit.
