@@ -12,12 +12,14 @@ mod envelope;
 mod grpc;
 mod json;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
 use clock::{Clock, Pool};
+use futures::FutureExt;
 use hashbrown::HashMap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
@@ -251,7 +253,11 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
         HeaderValue::from_static("application/grpc"),
     );
     let body = tonic::body::Body::new(envelope::Frames::message(message));
-    let Ok(response) = service.oneshot(Request::from_parts(parts, body)).await;
+    let call = service.oneshot(Request::from_parts(parts, body));
+    let response = match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Err(panic) => return Err(Error::panicked(&*panic)),
+    };
     let (parts, mut body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&parts.headers) {
         return Err(status.into());
