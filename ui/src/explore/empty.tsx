@@ -49,7 +49,7 @@ export function FirstRun({ onCopied }: { onCopied: (what: string) => void }) {
   return (
     <section className={style['center']} aria-label="First run">
       <div className={style['card']}>
-        <h1 className={style['title']}>No profile has arrived yet</h1>
+        <h2 className={style['title']}>No profile has arrived yet</h2>
         <p className={style['lead']}>
           Point any Pyroscope SDK or agent at this server and its flame graph appears here, usually within 15 seconds.
         </p>
@@ -89,7 +89,7 @@ export function NothingHere(props: NothingHereProps) {
   return (
     <section className={style['center']} aria-label="No data">
       <div className={style['card']}>
-        <h1 className={style['title']}>{props.othersHere ? 'Nothing matches in this range' : 'No data in this range'}</h1>
+        <h2 className={style['title']}>{props.othersHere ? 'Nothing matches in this range' : 'No data in this range'}</h2>
         <p className={style['lead']}>
           {props.othersHere
             ? `Other profiles lie in it, but none of ${props.service || 'this question'}${props.hasFilters ? ' with these labels' : ' with this type'}.`
@@ -136,7 +136,7 @@ export function Failed({ error, onRetry }: { error: Error; onRetry: () => void }
   return (
     <section className={style['center']} role="alert">
       <div className={`${style['card']} ${style['failed']}`}>
-        <h1 className={style['title']}>{api ? `${api.method} failed` : 'The page failed'}</h1>
+        <h2 className={style['title']}>{api ? `${api.method} failed` : 'The page failed'}</h2>
         <pre className={style['code']} tabIndex={0}>{error.message || 'no message'}</pre>
         <p className={style['lead']}>{advice}</p>
         <div className={style['row']}>

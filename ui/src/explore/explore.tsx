@@ -177,6 +177,7 @@ export function Explore() {
   return (
     <div className={style['page']}>
       <header className={style['bar']}>
+        <h1 className="visually-hidden">Explore profiles</h1>
         <a className={style['brand']} href="/explore" aria-label="Pyrograph, start over">
           <span className={style['mark']}>
             <Mark />

@@ -33,6 +33,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
       range: value.range,
       step: value.step * 1000,
       format: scale.format,
+      tick: scale.tick,
       series: value.series.map((series) => ({
         ...series,
         values: scale.divideBySeconds ? series.values.map((point) => point / value.step) : series.values,

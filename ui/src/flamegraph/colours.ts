@@ -14,7 +14,7 @@ export interface Colour {
 
 type Rgb = readonly [number, number, number];
 
-const TEXT_DARK: Rgb = [31, 27, 22];
+const TEXT_DARK: Rgb = [8, 6, 4];
 const TEXT_LIGHT: Rgb = [255, 255, 255];
 
 const PACKAGE_COLOURS: readonly Rgb[] = [
@@ -119,7 +119,15 @@ export function colour(rgb: Rgb): Colour {
   return { fill: css(rgb), text: css(dark >= light ? TEXT_DARK : TEXT_LIGHT) };
 }
 
-/** `#rgb`, `#rrggbb` or `rgb(…)`, as a browser computes it. Anything else is black. */
+/** `share` of one colour, the rest of the other. */
+export function mix(one: Colour, other: Colour, share: number): Colour {
+  const a = parseColour(one.fill);
+  const b = parseColour(other.fill);
+  const channel = (at: 0 | 1 | 2): number => a[at] * share + b[at] * (1 - share);
+  return colour([channel(0), channel(1), channel(2)]);
+}
+
+/** `#rrggbb` or `rgb(…)`, as a browser computes it. Anything else is black. */
 export function parseColour(text: string): Rgb {
   const long = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})/i.exec(text);
   if (long) return [parseInt(long[1]!, 16), parseInt(long[2]!, 16), parseInt(long[3]!, 16)];

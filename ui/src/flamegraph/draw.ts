@@ -2,12 +2,14 @@
 //
 // Owns: colours per bar, labels that fit. Text is measured once: the font is monospaced.
 // Does not own: which bars are visible (`layout`), events (`view`).
-import { packageColour, packagePalette, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
+import { mix, packageColour, packagePalette, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
 import { ROW_HEIGHT, type Bars } from './layout';
 import { FOLDED_NAME, ROOT, type FlameModel } from './model';
 
-/** Narrower bars have a muted colour and no label. */
+/** Narrower bars are muted, so that the eye rests on those that matter. */
 const MUTED_WIDTH = 10;
+/** How much of its own colour a narrow bar keeps. */
+const MUTED_SHARE = 0.45;
 const LABEL_WIDTH_MIN = 20;
 const PADDING = 5;
 
@@ -26,6 +28,7 @@ export interface Paint {
 export class Painter {
   private readonly byName: Uint8Array;
   private readonly palette: Colour[];
+  private readonly narrow: Colour[];
   private readonly folded: number;
   private charWidth = 0;
 
@@ -36,6 +39,7 @@ export class Painter {
     private readonly formatValue: (value: number) => string,
   ) {
     this.palette = colouring === 'package' ? packagePalette(paint.dark) : valuePalette();
+    this.narrow = this.palette.map((own) => mix(own, paint.muted, MUTED_SHARE));
     this.byName = Uint8Array.from(model.names, (name) => packageColour(name));
     this.folded = model.names.indexOf(FOLDED_NAME);
   }
@@ -91,12 +95,11 @@ export class Painter {
   private look(bar: number, width: number, searched: Uint8Array | null): Colour {
     if (bar < 0 || bar === ROOT) return this.paint.muted;
     const name = this.model.name[bar]!;
-    if (searched) {
-      if (!searched[name]) return this.paint.muted;
-    } else if (width < MUTED_WIDTH || name === this.folded) return this.paint.muted;
-    if (this.colouring === 'package') return this.palette[this.byName[name]!]!;
+    if (searched ? !searched[name] : name === this.folded) return this.paint.muted;
+    const palette = !searched && width < MUTED_WIDTH ? this.narrow : this.palette;
+    if (this.colouring === 'package') return palette[this.byName[name]!]!;
     const share = this.model.total[bar]! / this.model.total[ROOT]!;
-    return this.palette[Math.min(VALUE_SHADES - 1, Math.floor(share * VALUE_SHADES))]!;
+    return palette[Math.min(VALUE_SHADES - 1, Math.floor(share * VALUE_SHADES))]!;
   }
 
   private label(context: CanvasRenderingContext2D, bar: number, left: number, width: number, y: number, text: string): void {
@@ -107,10 +110,7 @@ export class Painter {
     context.fillText(name, left + PADDING, y + ROW_HEIGHT / 2);
     const value = this.formatValue(this.model.total[bar]!);
     if (room - name.length - 2 < value.length) return;
-    const alpha = context.globalAlpha;
-    context.globalAlpha = alpha * 0.72;
     context.fillText(value, left + width - PADDING - 1 - value.length * this.charWidth, y + ROW_HEIGHT / 2);
-    context.globalAlpha = alpha;
   }
 }
 

@@ -28,6 +28,8 @@ export function typeLabel(id: string): string {
 export interface SeriesScale {
   divideBySeconds: boolean;
   format: (value: number) => string;
+  /** Shorter, for the axis: the unit stands in the title. */
+  tick: (value: number) => string;
   axis: string;
 }
 
@@ -35,16 +37,17 @@ export interface SeriesScale {
 export function seriesScale(id: string): SeriesScale {
   const { sampleType, sampleUnit, name } = parseType(id);
   const isLevel = sampleType.startsWith('inuse') || name.startsWith('goroutine') || sampleType.startsWith('live');
-  if (isLevel) return { divideBySeconds: false, axis: '', format: (value) => formatValue(value, sampleUnit) };
+  const plain = (value: number): string => formatValue(value, sampleUnit);
+  if (isLevel) return { divideBySeconds: false, axis: '', format: plain, tick: plain };
   if (sampleUnit === 'nanoseconds') {
-    return { divideBySeconds: true, axis: 'cores', format: (value) => formatCores(value / 1e9) };
+    return { divideBySeconds: true, axis: 'cores', format: (value) => `${cores(value / 1e9)} cores`, tick: (value) => cores(value / 1e9) };
   }
-  return { divideBySeconds: true, axis: 'per second', format: (value) => `${formatValue(value, sampleUnit)}/s` };
+  return { divideBySeconds: true, axis: 'per second', format: (value) => `${plain(value)}/s`, tick: plain };
 }
 
-function formatCores(cores: number): string {
-  if (cores === 0) return '0';
-  return cores < 1 ? `${(cores * 1000).toFixed(cores < 0.01 ? 1 : 0)} mcores` : `${cores.toFixed(2)} cores`;
+function cores(count: number): string {
+  if (count === 0) return '0';
+  return count >= 100 ? count.toFixed(0) : count >= 10 ? count.toFixed(1) : count >= 0.1 ? count.toFixed(2) : count.toPrecision(2);
 }
 
 /** The type that a new page opens with: CPU where there is one. */

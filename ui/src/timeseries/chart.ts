@@ -18,6 +18,7 @@ export interface ChartInput {
   /** Milliseconds per column. */
   step: number;
   format: (value: number) => string;
+  tick: (value: number) => string;
 }
 
 export interface ChartPaint {
@@ -73,7 +74,7 @@ export class Chart {
   }
 
   draw(context: CanvasRenderingContext2D, width: number, height: number, paint: ChartPaint, hover: number | null, brush: [number, number] | null): void {
-    const { range, step, format } = this.input;
+    const { range, step, tick } = this.input;
     const floor = height - MARGIN.bottom;
     const yOf = (value: number): number => floor - (value / this.top) * (floor - MARGIN.top);
     context.fillStyle = paint.ground;
@@ -89,7 +90,7 @@ export class Chart {
       context.fillRect(MARGIN.left, y, width - MARGIN.left - MARGIN.right, 1);
       if (line === 0 && this.top > 0) continue;
       context.fillStyle = paint.muted;
-      context.fillText(format(value), MARGIN.left - 8, y);
+      context.fillText(tick(value), MARGIN.left - 8, y);
     }
 
     context.save();

@@ -1,0 +1,280 @@
+// What people do on the Explore page, in a real browser.
+//
+// Run against any server that has profiles, or against the fixed data of tests/mock. Stories that
+// need a special state of the server make it by answering in its place.
+import { expect, test, type Page } from '@playwright/test';
+
+const METHOD = '**/querier.v1.QuerierService/';
+
+async function open(page: Page, address = '/'): Promise<void> {
+  await page.goto(address);
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+  await expect(page.getByRole('grid', { name: 'Functions' })).toBeVisible();
+  await expect(page.getByRole('contentinfo')).toContainText('functions in');
+}
+
+/** A point on the graph, in rows from the root. */
+async function pointOfRow(page: Page, row: number, share = 0.25): Promise<{ x: number; y: number }> {
+  const box = (await page.getByTestId('flamegraph').boundingBox())!;
+  return { x: box.x + box.width * share, y: box.y + row * 22 + 11 };
+}
+
+async function dataRows(page: Page): Promise<string[]> {
+  return page.locator('[role=grid] [role=row][aria-rowindex]:not([aria-rowindex="1"])').evaluateAll((rows) =>
+    rows
+      .sort((a, b) => Number(a.getAttribute('aria-rowindex')) - Number(b.getAttribute('aria-rowindex')))
+      .map((row) => row.querySelector('[role=gridcell]')!.getAttribute('title') ?? ''),
+  );
+}
+
+function parameter(page: Page, name: string): string | null {
+  return new URL(page.url()).searchParams.get(name);
+}
+
+let problems: string[] = [];
+test.beforeEach(({ page }) => {
+  problems = [];
+  page.on('pageerror', (error) => problems.push(String(error)));
+  page.on('console', (message) => {
+    if (message.type() === 'error' && !message.text().includes('Failed to load resource')) problems.push(message.text());
+  });
+  page.on('request', (request) => {
+    const url = new URL(request.url());
+    if (url.protocol.startsWith('http') && url.origin !== new URL(page.url() === 'about:blank' ? request.url() : page.url()).origin) {
+      problems.push(`request to another origin: ${request.url()}`);
+    }
+  });
+});
+test.afterEach(() => expect(problems).toEqual([]));
+
+test('the first visit lands on a flame graph of a service, with the question in the address', async ({ page }) => {
+  await open(page);
+  expect(new URL(page.url()).pathname).toBe('/explore');
+  expect(parameter(page, 'query')).toMatch(/^[\w:]+\{service_name="[^"]+"\}$/);
+  expect(parameter(page, 'from')).toBe('now-1h');
+  expect((await dataRows(page)).length).toBeGreaterThan(3);
+  await expect(page.getByRole('img', { name: /over time, peak/ })).toBeVisible();
+});
+
+test('a service and a profile type are picked by typing', async ({ page }) => {
+  await open(page);
+  const service = /service_name="([^"]+)"/.exec(parameter(page, 'query')!)![1]!;
+  await page.getByRole('button', { name: /^Service:/ }).click();
+  await page.getByRole('combobox', { name: 'Find a service' }).fill(service);
+  await page.keyboard.press('Enter');
+  await expect(page.getByRole('button', { name: `Service: ${service}` })).toBeVisible();
+  await page.getByRole('button', { name: /^Profile type:/ }).click();
+  const types = page.getByRole('option');
+  expect(await types.count()).toBeGreaterThan(0);
+  await types.last().click();
+  await expect(page.getByRole('contentinfo')).toContainText('functions in');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('a click zooms, the tooltip says self and total, Escape and back undo', async ({ page }) => {
+  await open(page);
+  const point = await pointOfRow(page, 1, 0.1);
+  await page.mouse.move(point.x, point.y);
+  const tip = page.getByRole('tooltip');
+  await expect(tip).toContainText(/Total.*%/s);
+  await expect(tip).toContainText(/Self.*%/s);
+  await page.mouse.click(point.x, point.y);
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+  await expect(page.getByRole('button', { name: 'Show all again' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect.poll(() => parameter(page, 'focus')).toBeNull();
+  await page.goBack();
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+  await page.getByRole('button', { name: 'Reset' }).click();
+  await expect.poll(() => parameter(page, 'focus')).toBeNull();
+  await expect.poll(() => parameter(page, 'select')).toBeNull();
+});
+
+test('a search counts its matches and narrows the table; filter leaves the rest out', async ({ page }) => {
+  await open(page);
+  const all = await dataRows(page);
+  const wanted = all[1]!;
+  await page.keyboard.press('/');
+  await page.keyboard.type(wanted.slice(0, 60));
+  await expect(page.getByText(/\d+ functions? · \d+\.\d\d%/)).toBeVisible();
+  await expect.poll(async () => (await dataRows(page)).includes(wanted)).toBe(true);
+  await expect.poll(async () => (await dataRows(page)).length).toBeLessThanOrEqual(all.length);
+  await page.getByRole('button', { name: 'filter', exact: true }).click();
+  await expect.poll(() => parameter(page, 'searchMode')).toBe('filter');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+  await page.getByRole('searchbox', { name: 'Search functions' }).fill('');
+  await expect.poll(() => parameter(page, 'search')).toBeNull();
+});
+
+test('the table sorts, selects with the graph, and zooms it', async ({ page }) => {
+  await open(page);
+  await page.getByRole('columnheader', { name: 'Function' }).getByRole('button').click();
+  const up = await dataRows(page);
+  expect(up).toEqual([...up].sort());
+  await page.getByRole('columnheader', { name: 'Total' }).getByRole('button').click();
+  await expect(page.getByRole('columnheader', { name: 'Total' })).toHaveAttribute('aria-sort', 'descending');
+  const [first] = await dataRows(page);
+  await page.getByRole('grid', { name: 'Functions' }).focus();
+  await page.keyboard.press('ArrowDown');
+  await expect.poll(() => parameter(page, 'select')).toBe(first!);
+  await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
+  await page.keyboard.press('Enter');
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+});
+
+test('arrows walk the graph, Enter zooms, the table follows', async ({ page }) => {
+  await open(page);
+  await page.getByTestId('flamegraph').focus();
+  await page.keyboard.press('ArrowDown');
+  await page.keyboard.press('ArrowDown');
+  await expect.poll(() => parameter(page, 'select')).not.toBeNull();
+  await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
+  await page.keyboard.press('Enter');
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+});
+
+test('a right click offers to focus and to copy the name', async ({ page, context }) => {
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
+  await open(page);
+  const point = await pointOfRow(page, 1, 0.1);
+  await page.mouse.click(point.x, point.y, { button: 'right' });
+  const menu = page.getByRole('menu');
+  const name = await menu.getAttribute('aria-label');
+  await menu.getByRole('menuitem', { name: /Copy function name/ }).click();
+  await expect(page.getByRole('contentinfo')).toContainText('copied the name');
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(name);
+  await page.mouse.click(point.x, point.y, { button: 'right' });
+  await menu.getByRole('menuitem', { name: /Focus block/ }).click();
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+});
+
+test('the theme follows the key, and stays after a reload', async ({ page }) => {
+  await page.emulateMedia({ colorScheme: 'light' });
+  await open(page);
+  await expect(page.locator('html')).toHaveAttribute('data-theme', 'light');
+  await page.keyboard.press('t');
+  await expect(page.locator('html')).toHaveAttribute('data-theme', 'dark');
+  await page.reload();
+  await expect(page.locator('html')).toHaveAttribute('data-theme', 'dark');
+});
+
+test('an address brings back the whole page', async ({ page }) => {
+  await open(page);
+  const point = await pointOfRow(page, 1, 0.1);
+  await page.mouse.click(point.x, point.y);
+  await page.getByRole('columnheader', { name: 'Total' }).getByRole('button').click();
+  await page.getByRole('group', { name: 'Colour' }).getByRole('button', { name: 'value' }).click();
+  await expect.poll(() => parameter(page, 'colour')).toBe('value');
+  const address = page.url();
+  await open(page, address);
+  expect(page.url()).toBe(address);
+  await expect(page.getByRole('button', { name: 'Show all again' })).toBeVisible();
+  await expect(page.getByRole('columnheader', { name: 'Total' })).toHaveAttribute('aria-sort', 'descending');
+});
+
+test('a drag over the time series zooms the range, back undoes it', async ({ page }) => {
+  await open(page);
+  const box = (await page.getByRole('img', { name: /over time/ }).boundingBox())!;
+  await page.mouse.move(box.x + box.width * 0.6, box.y + 30);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.98, box.y + 40, { steps: 4 });
+  await page.mouse.up();
+  await expect.poll(() => parameter(page, 'from')).toMatch(/^\d{13}$/);
+  await page.goBack();
+  await expect.poll(() => parameter(page, 'from')).toBe('now-1h');
+});
+
+test('a label filter is built from suggestions and removed again', async ({ page }) => {
+  await open(page);
+  await page.getByRole('button', { name: 'Add a label filter' }).click();
+  await expect(page.getByRole('listbox').getByRole('option').first()).toBeVisible();
+  const label = await page.getByRole('listbox').getByRole('option').filter({ hasNotText: 'service_name' }).first().textContent().catch(() => null);
+  await page.getByRole('option', { name: label ?? 'service_name', exact: true }).click();
+  await expect(page.getByRole('combobox', { name: 'value' })).toBeFocused();
+  await page.getByRole('listbox').getByRole('option').first().click();
+  const remove = page.getByRole('button', { name: /^Remove filter/ });
+  if (label !== null) {
+    await expect(remove).toBeVisible();
+    await remove.click();
+    await expect(remove).toHaveCount(0);
+  }
+});
+
+test('the time series splits by a label', async ({ page }) => {
+  await open(page);
+  await page.getByRole('button', { name: /^Split by label/ }).click();
+  await page.getByRole('option', { name: 'service_name' }).click();
+  await expect.poll(() => parameter(page, 'by')).toBe('service_name');
+  await expect(page.getByRole('region', { name: 'Time series' }).getByRole('listitem').first()).toBeVisible();
+});
+
+test('a range without data says where the newest is and jumps there', async ({ page }) => {
+  await open(page);
+  const address = new URL(page.url());
+  address.searchParams.set('from', '1500000000000');
+  address.searchParams.set('until', '1500003600000');
+  await page.goto(address.href);
+  await expect(page.getByRole('heading', { name: 'No data in this range' })).toBeVisible();
+  await expect(page.getByText(/newest profile was taken .* ago/)).toBeVisible();
+  await page.getByRole('button', { name: 'Jump there' }).click();
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+  await expect.poll(() => parameter(page, 'from')).not.toBe('1500000000000');
+});
+
+test('a server without any profile shows how to send one, with its own address', async ({ page, baseURL }) => {
+  for (const method of ['GetProfileStats', 'Series']) await page.route(METHOD + method, (route) => route.fulfill({ json: {} }));
+  await page.goto('/');
+  await expect(page.getByRole('heading', { name: 'No profile has arrived yet' })).toBeVisible();
+  for (const language of ['Python', 'Go', 'curl']) {
+    await page.getByRole('button', { name: language, exact: true }).click();
+    await expect(page.locator('pre').last()).toContainText(new URL(baseURL!).origin);
+  }
+  await page.unrouteAll();
+  await expect(page.getByTestId('flamegraph')).toBeVisible({ timeout: 12_000 });
+});
+
+test('a failure says what failed and with which request, and is tried again', async ({ page }) => {
+  await page.route(`${METHOD}SelectMergeStacktraces`, (route) =>
+    route.fulfill({
+      status: 400,
+      headers: { 'x-request-id': 'req-42' },
+      json: { code: 'invalid_argument', message: 'matcher pod=~"[": missing closing ]' },
+    }),
+  );
+  await page.goto('/');
+  const alert = page.getByRole('alert');
+  await expect(alert).toContainText('SelectMergeStacktraces failed');
+  await expect(alert).toContainText('missing closing ]');
+  await expect(alert).toContainText('invalid_argument');
+  await expect(alert).toContainText('req-42');
+  await page.unrouteAll();
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('while an answer is late the old one stays, and a late one is dropped', async ({ page }) => {
+  await open(page);
+  let held = 0;
+  await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
+    if (held++ === 0) await new Promise((resolve) => setTimeout(resolve, 1500));
+    await route.continue().catch(() => undefined);
+  });
+  await page.getByRole('button', { name: /^Time range/ }).click();
+  await page.getByRole('button', { name: 'last 15 min' }).click();
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+  await expect(page.locator('[aria-busy=true]').first()).toBeVisible();
+  await page.getByRole('button', { name: /^Time range/ }).click();
+  await page.getByRole('button', { name: 'last 30 min' }).click();
+  await expect(page.locator('[aria-busy=true]')).toHaveCount(0);
+  await page.waitForTimeout(1600);
+  expect(parameter(page, 'from')).toBe('now-30m');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('the keys are shown on request', async ({ page }) => {
+  await open(page);
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog', { name: 'Keys' })).toHaveCount(0);
+});
