@@ -258,11 +258,6 @@ export function Explore() {
               <Icon name="search" />
               <SearchField ref={searchField} value={state.search} onChange={(text) => change({ search: text }, 'replace')} />
             </label>
-            {searched && whole && (
-              <span className={style['found']} role="status">
-                {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
-              </span>
-            )}
             <Segments
               label="What a search does with the rest"
               options={[
@@ -279,6 +274,11 @@ export function Explore() {
                 <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
                   <Icon name="close" />
                 </button>
+              </span>
+            )}
+            {searched && whole && (
+              <span className={style['found']} role="status">
+                {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
               </span>
             )}
             <span className={style['gap']} />
@@ -370,11 +370,11 @@ export function Explore() {
               onWiden={() => change({ from: 'now-24h', until: 'now' })}
             />
           ) : (
-            <div className={`${style['panels']} ${style[state.view]} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
+            <div className={`${style['panels']} ${state.view === 'both' ? style['both'] : ''} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
               {model && sums && model.total[ROOT]! >= 0 && (
                 <>
                   {state.view !== 'graph' && (
-                    <div className={style['table']}>
+                    <div className={style['tablePane']}>
                       <FunctionTable
                         model={model}
                         sums={sums}
@@ -393,7 +393,7 @@ export function Explore() {
                     </div>
                   )}
                   {state.view !== 'table' && (
-                    <div className={style['graph']}>
+                    <div className={style['graphPane']}>
                       <FlameHost
                         ref={flame}
                         model={model}

@@ -145,7 +145,7 @@ export function FunctionTable(props: FunctionTableProps) {
               >
                 <div role="gridcell" className={style['name']} title={text}>
                   <span className={style['swatch']} ref={(swatch) => swatch?.style.setProperty('background', palette[packageColour(text)]!.fill)} />
-                  <span className={style['text']}>{text}</span>
+                  <Name text={text} />
                 </div>
                 <Cell value={sums.self[name]!} most={format.maxSelf} text={format.self(sums.self[name]!)} share={formatPercent(sums.self[name]!, whole)} />
                 <Cell value={sums.total[name]!} most={whole} text={format.total(sums.total[name]!)} share={formatPercent(sums.total[name]!, whole)} />
@@ -156,6 +156,17 @@ export function FunctionTable(props: FunctionTableProps) {
         {rows.length === 0 && <p className={style['empty']}>no function matches</p>}
       </div>
     </div>
+  );
+}
+
+/** The path of a package may shrink away, the function itself stays. */
+function Name({ text }: { text: string }) {
+  const slash = text.lastIndexOf('/', text.length - 2) + 1;
+  return (
+    <span className={style['text']}>
+      {slash > 0 && <span className={style['path']}>{text.slice(0, slash)}</span>}
+      <span className={style['tail']}>{text.slice(slash)}</span>
+    </span>
   );
 }
 

@@ -83,10 +83,11 @@ export function SeriesPanel(props: SeriesPanelProps) {
 function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string; onBrush: (from: number, until: number) => void; onReset: () => void }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [size, setSize] = useState({ width: 0, height: 0 });
-  const [hover, setHover] = useState<{ x: number; step: number } | null>(null);
+  const [hover, setHover] = useState<number | null>(null);
   const [brush, setBrush] = useState<[number, number] | null>(null);
   const theme = useTheme();
   const paint = useMemo(() => readPaint(), [theme]);
+  const step = hover === null || size.width === 0 ? null : chart.stepAt(chart.timeAt(hover, size.width));
 
   useEffect(() => {
     const element = canvas.current!;
@@ -105,11 +106,11 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
       element.height = Math.round(size.height * ratio);
     }
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    chart.draw(context, size.width, size.height, paint, brush ? null : (hover?.step ?? null), brush);
-  }, [chart, size, hover, brush, paint]);
+    chart.draw(context, size.width, size.height, paint, brush ? null : step, brush);
+  }, [chart, size, step, brush, paint]);
 
   const clamp = (x: number): number => Math.max(MARGIN.left, Math.min(size.width - MARGIN.right, x));
-  const column = hover ? chart.columns.get(hover.step) : undefined;
+  const column = step === null ? undefined : chart.columns.get(step);
   const peak = [...chart.columns.values()].reduce((most, values) => Math.max(most, values.reduce((sum, value) => sum + value, 0)), 0);
   return (
     <>
@@ -127,7 +128,7 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
         onPointerMove={(event) => {
           const x = event.nativeEvent.offsetX;
           if (brush) setBrush([brush[0], clamp(x)]);
-          setHover({ x, step: chart.stepAt(chart.timeAt(x, size.width)) });
+          setHover(x);
         }}
         onPointerUp={() => {
           if (!brush) return;
@@ -140,16 +141,16 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
         onPointerLeave={() => setHover(null)}
         onDoubleClick={onReset}
       />
-      {hover && column && !brush && (
+      {hover !== null && step !== null && column && !brush && (
         <div
           className={style['tip']}
           ref={(tip) => {
             if (!tip) return;
-            const left = hover.x + 12 + tip.offsetWidth > size.width ? hover.x - 12 - tip.offsetWidth : hover.x + 12;
+            const left = hover + 12 + tip.offsetWidth > size.width ? hover - 12 - tip.offsetWidth : hover + 12;
             tip.style.setProperty('left', `${left}px`);
           }}
         >
-          <div className={style['tipTime']}>{dateTime(hover.step, true)}</div>
+          <div className={style['tipTime']}>{dateTime(step, true)}</div>
           {column.map((value, index) =>
             value > 0 ? (
               <div key={index} className={style['tipRow']}>

@@ -2,7 +2,7 @@
 //
 // Owns: colours per bar, labels that fit. Text is measured once: the font is monospaced.
 // Does not own: which bars are visible (`layout`), events (`view`).
-import { mix, packageColour, packagePalette, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
+import { colour, mix, packageColour, packagePalette, parseColour, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
 import { ROW_HEIGHT, type Bars } from './layout';
 import { FOLDED_NAME, ROOT, type FlameModel } from './model';
 
@@ -10,6 +10,8 @@ import { FOLDED_NAME, ROOT, type FlameModel } from './model';
 const MUTED_WIDTH = 10;
 /** How much of its own colour a narrow bar keeps. */
 const MUTED_SHARE = 0.45;
+/** The same for what is above the focused bar. */
+const FADED_SHARE = 0.5;
 const LABEL_WIDTH_MIN = 20;
 const PADDING = 5;
 
@@ -29,6 +31,8 @@ export class Painter {
   private readonly byName: Uint8Array;
   private readonly palette: Colour[];
   private readonly narrow: Colour[];
+  private readonly faded: Colour[];
+  private readonly fadedMuted: Colour;
   private readonly folded: number;
   private charWidth = 0;
 
@@ -40,6 +44,9 @@ export class Painter {
   ) {
     this.palette = colouring === 'package' ? packagePalette(paint.dark) : valuePalette();
     this.narrow = this.palette.map((own) => mix(own, paint.muted, MUTED_SHARE));
+    const ground = colour(parseColour(paint.ground));
+    this.faded = this.palette.map((own) => mix(own, ground, FADED_SHARE));
+    this.fadedMuted = mix(paint.muted, ground, FADED_SHARE);
     this.byName = Uint8Array.from(model.names, (name) => packageColour(name));
     this.folded = model.names.indexOf(FOLDED_NAME);
   }
@@ -64,14 +71,12 @@ export class Painter {
       const left = bars.left[i]!;
       const width = bars.width[i]!;
       const y = level * ROW_HEIGHT - size.top;
-      const look = this.look(bar, width, marks.searched);
-      context.globalAlpha = level < marks.focusLevel ? 0.6 : 1;
+      const look = this.look(bar, width, marks.searched, level < marks.focusLevel);
       context.fillStyle = look.fill;
       // The hairline between neighbours is the ground showing through.
       context.fillRect(left, y, width > 3 ? width - 1 : width, ROW_HEIGHT - 1);
       if (bar >= 0 && width >= LABEL_WIDTH_MIN) this.label(context, bar, left, width, y, look.text);
     }
-    context.globalAlpha = 1;
 
     for (let i = 0; i < bars.count; i++) {
       const bar = bars.bar[i]!;
@@ -92,11 +97,12 @@ export class Painter {
     }
   }
 
-  private look(bar: number, width: number, searched: Uint8Array | null): Colour {
-    if (bar < 0 || bar === ROOT) return this.paint.muted;
+  private look(bar: number, width: number, searched: Uint8Array | null, isAbove: boolean): Colour {
+    const muted = isAbove ? this.fadedMuted : this.paint.muted;
+    if (bar < 0 || bar === ROOT) return muted;
     const name = this.model.name[bar]!;
-    if (searched ? !searched[name] : name === this.folded) return this.paint.muted;
-    const palette = !searched && width < MUTED_WIDTH ? this.narrow : this.palette;
+    if (searched ? !searched[name] : name === this.folded) return muted;
+    const palette = isAbove ? this.faded : !searched && width < MUTED_WIDTH ? this.narrow : this.palette;
     if (this.colouring === 'package') return palette[this.byName[name]!]!;
     const share = this.model.total[bar]! / this.model.total[ROOT]!;
     return palette[Math.min(VALUE_SHADES - 1, Math.floor(share * VALUE_SHADES))]!;

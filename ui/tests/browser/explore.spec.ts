@@ -148,6 +148,22 @@ test('a right click offers to focus and to copy the name', async ({ page, contex
   await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
 });
 
+test('table and graph each take the whole width when alone', async ({ page }) => {
+  await open(page);
+  const view = page.getByRole('group', { name: 'View' });
+  for (const [name, shown, hidden] of [
+    ['graph', page.getByTestId('flamegraph').locator('canvas'), page.getByRole('grid')],
+    ['table', page.getByRole('grid'), page.getByTestId('flamegraph')],
+  ] as const) {
+    await view.getByRole('button', { name }).click();
+    await expect.poll(() => parameter(page, 'view')).toBe(name);
+    await expect(hidden).toHaveCount(0);
+    const box = (await shown.boundingBox())!;
+    expect(box.width).toBeGreaterThan(1300);
+    expect(box.height).toBeGreaterThan(300);
+  }
+});
+
 test('the theme follows the key, and stays after a reload', async ({ page }) => {
   await page.emulateMedia({ colorScheme: 'light' });
   await open(page);

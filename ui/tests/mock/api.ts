@@ -1,7 +1,7 @@
 // A querier of fixed data, so that the page can be written and tested without a server.
 //
 // Owns: two services with three profile types over the last six hours, in Connect JSON.
-// `PYROGRAPH_MOCK_BARS=200000` makes the profile that large; `PYROGRAPH_MOCK_EMPTY=1` has none.
+// `maxNodes` above the usual makes the profile that large; `PYROGRAPH_MOCK_EMPTY=1` has none.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Plugin } from 'vite';
 import { profile, type Encoded } from './profile.ts';
@@ -15,6 +15,9 @@ const LABELS: Record<string, string[]> = {
   region: ['eu-west-1', 'us-east-1'],
   version: ['1.4.0', '1.5.0-rc.1'],
 };
+/** Bars of a profile, unless the page asks for more than a page asks for by itself. */
+const USUAL_BARS = 3000;
+const USUAL_BARS_MAX = 16_384;
 const KEPT_MILLISECONDS = 6 * 3_600_000;
 
 export function mockApi(): Plugin {
@@ -106,8 +109,8 @@ function known(request: Request): boolean {
 function scaled(request: Request): Encoded {
   const minutes = Math.max(1, (Number(request.end) - Number(request.start)) / 60_000);
   const matchers = (request.labelSelector ?? '').split('=').length - 1;
-  const bars = Number(process.env['PYROGRAPH_MOCK_BARS'] ?? 3000);
-  return profile(Math.min(bars, Number(request.maxNodes ?? bars)), Math.round(minutes * 9e8) / matchers);
+  const asked = Number(request.maxNodes ?? 0);
+  return profile(asked > USUAL_BARS_MAX ? asked : USUAL_BARS, Math.round(minutes * 9e8) / matchers);
 }
 
 function series(request: Request, now: number): object {
