@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::accept::{self, Capabilities};
-use crate::body::Intake;
+use crate::body::{Intake, Unread};
 use crate::bridge::Bridge;
 use crate::config::Config;
 use crate::error::Error;
@@ -92,6 +92,12 @@ impl App {
     /// Answers one request; never fails, a panic of a handler included.
     pub async fn answer(&self, request: Request<Body>) -> Response {
         let inner = &*self.0;
+        let unread = Unread::default();
+        // Who asks first whether to send the body waits for the answer instead of sending.
+        let request = match request.headers().contains_key(header::EXPECT) {
+            true => request,
+            false => request.map(|body| unread.watch(body)),
+        };
         let _in_flight = InFlight::enter(&inner.metrics.requests_in_flight);
         let started = inner.clock.monotonic();
         let id = inner.request_id(request.headers());
@@ -103,6 +109,7 @@ impl App {
             .catch_unwind()
             .await
             .unwrap_or_else(|panic| Error::panicked(&*panic).into_response());
+        unread.drain(&inner.clock).await;
         let took = inner.clock.monotonic().saturating_sub(started);
         let matched = || {
             response

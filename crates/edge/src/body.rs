@@ -1,15 +1,18 @@
 //! Reads request bodies: capped, in bounded time, within one memory budget for all of them.
 //!
-//! Owns: the caps, the budget, the timeout. Does not own: decompression (`formats::gzip`).
+//! Owns: the caps, the budget, the timeout, what happens to a body that nobody reads. Does not own: decompression (`formats::gzip`).
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use clock::Clock;
 use http::StatusCode;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tonic::Code;
 
@@ -17,6 +20,10 @@ use crate::Error;
 
 /// First allocation for a body, whatever length the client announces.
 const FIRST_ALLOCATION_BYTES: usize = 1 << 20;
+
+/// Most of an unread body that is thrown away for the sake of its connection, and the longest wait for it.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The body of a plain route as it came, not decompressed. It counts against the budget until dropped.
 #[derive(Debug)]
@@ -192,6 +199,90 @@ impl Drop for Charge {
 impl std::fmt::Debug for Charge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Charge({})", self.bytes)
+    }
+}
+
+/// Where a body goes when its reader drops it before its end.
+///
+/// An answer that overtakes the body makes the server close the connection under a client that still
+/// writes, and then many clients see a broken connection instead of the answer.
+#[derive(Clone, Default)]
+pub(crate) struct Unread(Arc<Mutex<Option<axum::body::Body>>>);
+
+impl Unread {
+    /// The same body, which comes back here if it is dropped too early.
+    pub(crate) fn watch(&self, body: axum::body::Body) -> axum::body::Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        axum::body::Body::new(Watched {
+            body: Some(body),
+            unread: self.clone(),
+        })
+    }
+
+    /// Throws away what came back, if it is little and comes soon.
+    pub(crate) async fn drain(&self, clock: &Clock) {
+        let body = self
+            .0
+            .lock()
+            .map(|mut body| body.take())
+            .unwrap_or_default();
+        let Some(mut body) = body else { return };
+        let drain = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > DRAIN_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        clock.timeout(DRAIN_TIMEOUT, drain).await;
+    }
+}
+
+struct Watched {
+    /// Absent once it ended.
+    body: Option<axum::body::Body>,
+    unread: Unread,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), |body| body.size_hint())
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Ok(mut unread)) = (body, self.unread.0.lock()) {
+            *unread = Some(body);
+        }
     }
 }
 

@@ -116,6 +116,23 @@ async fn a_body_that_ends_early_ends_its_request_only() {
 }
 
 #[tokio::test]
+async fn a_refusal_waits_for_the_body_that_nobody_reads() {
+    let (address, _stop) = listen(app(|_| ())).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        let head = b"POST /nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        Clock::system().sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"3\r\nabc\r\n0\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let count = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.ends_with("404 page not found\n"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_announced_length_alone_is_refused() {
     let (address, _stop) = listen(app(|_| ())).await;
     let head = "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
