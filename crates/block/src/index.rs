@@ -3,12 +3,29 @@ use std::sync::Arc;
 
 use model::{Labels, ValueSchema};
 
+use crate::codec::{Cursor, Delta, put, put_signed, put_text};
+use crate::error::Malformed;
+
+/// Most value columns that one profile may have.
+pub const VALUE_COLUMNS_MAX: usize = 64;
+
 /// The series and profiles of one dataset: all that metadata and time series questions need.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetIndex {
     pub schemas: Vec<Arc<ValueSchema>>,
+    /// Where the value columns of each schema are stored: `columns[schema][column]`.
+    pub columns: Vec<Vec<StoredColumn>>,
     pub series: Vec<Series>,
     pub profiles: Profiles,
+}
+
+/// Where a value column of a schema is stored. A value is what is stored there, times `factor`, wrapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoredColumn {
+    /// Number of the Parquet column `value_<n>`.
+    pub value: u32,
+    /// Common divisor of all values of the column in this dataset; 0 if all are 0.
+    pub factor: i64,
 }
 
 /// One label set with one schema. Towards clients it is one series per value column.
@@ -58,4 +75,203 @@ impl Profiles {
     pub fn total(&self, i: usize, column: usize) -> i64 {
         self.totals[self.total_starts[i] as usize + column]
     }
+}
+
+impl DatasetIndex {
+    /// Bytes held in memory, roughly.
+    pub fn byte_len(&self) -> usize {
+        let labels: usize = self.series.iter().map(|s| s.labels.byte_len() + s.labels.len() * 32 + 32).sum();
+        let profiles = self.profiles.len() * 48 + self.profiles.totals.len() * 8;
+        labels + profiles + self.schemas.len() * 512
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.series.len() * 64 + self.profiles.len() * 24);
+        put(&mut out, self.schemas.len() as u64);
+        for (schema, columns) in self.schemas.iter().zip(&self.columns) {
+            put_text(&mut out, &schema.name);
+            put(&mut out, schema.columns.len() as u64);
+            for ((r#type, unit), stored) in schema.columns.iter().zip(columns) {
+                put_text(&mut out, r#type);
+                put_text(&mut out, unit);
+                put(&mut out, u64::from(stored.value));
+                put_signed(&mut out, stored.factor);
+            }
+            out.push(u8::from(schema.period.is_some()));
+            if let Some((r#type, unit)) = &schema.period {
+                put_text(&mut out, r#type);
+                put_text(&mut out, unit);
+            }
+        }
+        self.encode_series(&mut out);
+        self.encode_profiles(&mut out);
+        out
+    }
+
+    fn encode_series(&self, out: &mut Vec<u8>) {
+        let mut texts: Vec<&str> = Vec::new();
+        for series in &self.series {
+            for (name, value) in series.labels.iter() {
+                texts.push(name);
+                texts.push(value);
+            }
+        }
+        texts.sort_unstable();
+        texts.dedup();
+        put(out, texts.len() as u64);
+        for text in &texts {
+            put_text(out, text);
+        }
+        put(out, self.series.len() as u64);
+        let id = |text: &str| texts.binary_search(&text).unwrap_or_default() as u64;
+        for series in &self.series {
+            put(out, u64::from(series.schema));
+            put(out, series.labels.len() as u64);
+            for (name, value) in series.labels.iter() {
+                put(out, id(name));
+                put(out, id(value));
+            }
+        }
+    }
+
+    fn encode_profiles(&self, out: &mut Vec<u8>) {
+        let profiles = &self.profiles;
+        put(out, profiles.len() as u64);
+        let delta_column = |out: &mut Vec<u8>, values: &mut dyn Iterator<Item = i64>| {
+            let mut delta = Delta::default();
+            for value in values {
+                delta.put(out, value);
+            }
+        };
+        delta_column(out, &mut profiles.series.iter().map(|v| i64::from(*v)));
+        delta_column(out, &mut profiles.time_nanos.iter().copied());
+        delta_column(out, &mut profiles.duration_nanos.iter().copied());
+        delta_column(out, &mut profiles.period.iter().copied());
+        for id in &profiles.id {
+            out.extend_from_slice(&id.to_le_bytes());
+        }
+        delta_column(out, &mut profiles.item.iter().map(|v| i64::from(*v)));
+        for i in 0..profiles.len() {
+            put(out, u64::from(profiles.row_starts[i + 1] - profiles.row_starts[i]));
+        }
+        for total in &profiles.totals {
+            put_signed(out, *total);
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(bytes);
+        let cursor = &mut cursor;
+        let (schemas, columns) = decode_schemas(cursor)?;
+        let series = decode_series(cursor, schemas.len())?;
+        let profiles = decode_profiles(cursor, &schemas, &series)?;
+        cursor.end()?;
+        Ok(Self { schemas, columns, series, profiles })
+    }
+}
+
+type Schemas = (Vec<Arc<ValueSchema>>, Vec<Vec<StoredColumn>>);
+
+fn decode_schemas(cursor: &mut Cursor<'_>) -> Result<Schemas, Malformed> {
+    let count = cursor.count()?;
+    let mut schemas = Vec::new();
+    let mut all_stored = Vec::new();
+    for _ in 0..count {
+        let name = cursor.text()?.to_owned();
+        let column_count = cursor.index(VALUE_COLUMNS_MAX + 1, "a schema has too many columns")?;
+        let mut columns = Vec::new();
+        let mut stored = Vec::new();
+        for _ in 0..column_count {
+            columns.push((cursor.text()?.to_owned(), cursor.text()?.to_owned()));
+            stored.push(StoredColumn {
+                value: cursor.index(VALUE_COLUMNS_MAX, "a value column does not exist")?,
+                factor: cursor.signed()?,
+            });
+        }
+        let period = match cursor.byte()? {
+            0 => None,
+            1 => Some((cursor.text()?.to_owned(), cursor.text()?.to_owned())),
+            _ => return Err(cursor.malformed("a flag is neither 0 nor 1")),
+        };
+        schemas.push(Arc::new(ValueSchema { name, columns, period }));
+        all_stored.push(stored);
+    }
+    Ok((schemas, all_stored))
+}
+
+fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<Vec<Series>, Malformed> {
+    let text_count = cursor.count()?;
+    let mut texts = Vec::new();
+    for _ in 0..text_count {
+        texts.push(cursor.text()?);
+    }
+    let count = cursor.count()?;
+    let mut all_series = Vec::new();
+    for _ in 0..count {
+        let schema = cursor.index(schemas, "a series has an unknown schema")?;
+        let label_count = cursor.count()?;
+        let mut pairs = Vec::new();
+        for _ in 0..label_count {
+            let name = texts[cursor.index(texts.len(), "a label name does not exist")? as usize];
+            let value = texts[cursor.index(texts.len(), "a label value does not exist")? as usize];
+            pairs.push((name, value));
+        }
+        all_series.push(Series { schema, labels: Labels::from_pairs(pairs) });
+    }
+    Ok(all_series)
+}
+
+fn decode_profiles(
+    cursor: &mut Cursor<'_>,
+    schemas: &[Arc<ValueSchema>],
+    all_series: &[Series],
+) -> Result<Profiles, Malformed> {
+    let count = cursor.count()?;
+    let ids = |cursor: &mut Cursor<'_>, limit: usize, what| {
+        let mut delta = Delta::default();
+        let mut column = Vec::with_capacity(count);
+        for _ in 0..count {
+            let value = delta.read(cursor)?;
+            if value < 0 || value >= limit as i64 {
+                return Err(cursor.malformed(what));
+            }
+            column.push(value as u32);
+        }
+        Ok(column)
+    };
+    let numbers = |cursor: &mut Cursor<'_>| {
+        let mut delta = Delta::default();
+        (0..count).map(|_| delta.read(cursor)).collect::<Result<Vec<i64>, Malformed>>()
+    };
+    let mut profiles = Profiles {
+        series: ids(cursor, all_series.len(), "a profile has an unknown series")?,
+        time_nanos: numbers(cursor)?,
+        duration_nanos: numbers(cursor)?,
+        period: numbers(cursor)?,
+        ..Profiles::default()
+    };
+    for _ in 0..count {
+        profiles.id.push(u64::from_le_bytes(cursor.array()?));
+    }
+    profiles.item = ids(cursor, u32::MAX as usize, "a profile has an impossible item")?;
+    let mut row = 0_u32;
+    profiles.row_starts.reserve(count + 1);
+    profiles.row_starts.push(0);
+    for _ in 0..count {
+        let Some(next) = row.checked_add(cursor.u32()?) else {
+            return Err(cursor.malformed("profiles have too many rows"));
+        };
+        row = next;
+        profiles.row_starts.push(row);
+    }
+    profiles.total_starts.reserve(count + 1);
+    profiles.total_starts.push(0);
+    for i in 0..count {
+        let series = &all_series[profiles.series[i] as usize];
+        for _ in 0..schemas[series.schema as usize].columns.len() {
+            profiles.totals.push(cursor.signed()?);
+        }
+        profiles.total_starts.push(profiles.totals.len() as u32);
+    }
+    Ok(profiles)
 }

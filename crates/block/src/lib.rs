@@ -3,12 +3,25 @@
 //! Owns: the open segment in memory ([`Head`]), encoding, reading, merging.
 //! Does not own: where objects lie, who may read them, when they are merged or deleted.
 
+mod codec;
 mod directory;
+mod directory_codec;
+mod error;
+mod head;
 mod index;
+mod intern;
+mod layout;
+mod rows;
 mod seal;
+mod symbols;
 mod tree;
+mod writer;
 
 pub use directory::{DatasetEntry, Directory, Origin, Section};
-pub use index::{DatasetIndex, Profiles, Series};
+pub use directory_codec::DirectoryError;
+pub use error::Error;
+pub use head::{Appended, Cut, Encoded, Head};
+pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
 pub use seal::Seal;
 pub use tree::NameTree;
+pub use writer::FORMAT_VERSION;

@@ -1,0 +1,51 @@
+use storage::Key;
+
+/// Why an object could not be read, merged or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The bytes are not what was written. Retrying cannot help.
+    #[error("object {object}: {section} is corrupt at byte {byte}: {what}")]
+    Corrupt {
+        object: Key,
+        section: &'static str,
+        /// Offset within the object, or within the section where that is compressed.
+        byte: u64,
+        what: &'static str,
+    },
+    /// Written by a newer release.
+    #[error("object {object} has format version {version}, this release reads up to {newest}")]
+    Version { object: Key, version: u32, newest: u32 },
+    /// More than the format can hold: nothing was written.
+    #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
+    TooLarge {
+        dataset: String,
+        what: &'static str,
+        count: u64,
+        limit: u64,
+    },
+    #[error("cannot encode {what}")]
+    Encode {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    pub(crate) fn encode(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Encode { what, source: source.into() }
+    }
+}
+
+/// Bytes of a section that do not read as what they should be; becomes [`Error::Corrupt`] where the
+/// object's key is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Malformed {
+    pub(crate) byte: u64,
+    pub(crate) what: &'static str,
+}

@@ -1,0 +1,291 @@
+//! The open segment: profiles in memory until they are cut into an object.
+//!
+//! Owns: one table of symbols per dataset, rows merged per profile, folding of equal pushes.
+//! Does not own: when to cut (the ingester), the bytes of an object (`writer`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::{HashMap, HashTable};
+use model::{ItemKey, Labels, NONE, ProfileId, PushItem, SeriesRows, Span, TenantId, ValueSchema};
+
+use crate::intern::{Import, Interner};
+use crate::rows::{NewDataset, NewProfile, Prepared};
+use crate::writer::{ObjectWriter, WriterOptions};
+use crate::{Directory, Error, Origin, Series, VALUE_COLUMNS_MAX};
+
+/// The open segment. Not shared: its owner appends and cuts in turn.
+#[derive(Default)]
+pub struct Head {
+    datasets: Vec<OpenDataset>,
+    by_name: HashMap<TenantId, HashMap<Box<str>, usize>>,
+    keys: Vec<ItemKey>,
+    ordinals: HashMap<ItemKey, u32>,
+    byte_len: usize,
+}
+
+/// What became of a push item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Number of the item within the segment.
+    pub ordinal: u32,
+    /// An equal item was there already; this one was folded into it and counts nothing.
+    pub duplicate: bool,
+}
+
+/// An object, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    pub bytes: Bytes,
+    pub directory: Directory,
+}
+
+/// A closed segment that is not encoded yet.
+pub struct Cut {
+    datasets: Vec<OpenDataset>,
+    keys: Vec<ItemKey>,
+}
+
+impl Head {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the rows of one item. Samples and columns that the profile does not have are left out.
+    pub fn append(&mut self, item: &PushItem) -> Appended {
+        let next = self.keys.len() as u32;
+        let ordinal = *self.ordinals.entry(item.key).or_insert(next);
+        if ordinal != next {
+            return Appended { ordinal, duplicate: true };
+        }
+        self.keys.push(item.key);
+        // One service is the rule; its symbols are brought over once for all its series.
+        let mut done = vec![false; item.series.len()];
+        for first in 0..item.series.len() {
+            if done[first] {
+                continue;
+            }
+            let service = service_of(&item.series[first]);
+            let position = self.dataset(&item.tenant, service);
+            let dataset = &mut self.datasets[position];
+            let before = dataset.byte_len();
+            let mut import = Import::new(&item.profile.symbols);
+            for (i, rows) in item.series.iter().enumerate().skip(first) {
+                if !done[i] && service_of(rows) == service {
+                    done[i] = true;
+                    dataset.append(item, rows, ordinal, &mut import);
+                }
+            }
+            self.byte_len += dataset.byte_len() - before;
+        }
+        self.byte_len += size_of::<ItemKey>() * 3;
+        Appended { ordinal, duplicate: false }
+    }
+
+    /// Memory held, in bytes, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.byte_len
+    }
+
+    /// Items that count; folded ones do not.
+    pub fn items(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Closes the segment; the head is empty afterwards. Quick: nothing is copied.
+    pub fn cut(&mut self) -> Cut {
+        let head = std::mem::take(self);
+        Cut { datasets: head.datasets, keys: head.keys }
+    }
+
+    fn dataset(&mut self, tenant: &TenantId, service: &str) -> usize {
+        if let Some(position) = self.by_name.get(tenant).and_then(|services| services.get(service)) {
+            return *position;
+        }
+        let position = self.datasets.len();
+        self.datasets.push(OpenDataset::new(tenant.clone(), service.to_owned()));
+        self.by_name.entry(tenant.clone()).or_default().insert(service.into(), position);
+        position
+    }
+}
+
+impl Cut {
+    /// Items that count.
+    pub fn items(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The segment's bytes. Computes for milliseconds: run it on a pool.
+    ///
+    /// # Errors
+    /// `TooLarge` or `Encode` if the segment holds more than the format can.
+    pub fn encode(self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
+        let mut datasets: Vec<Prepared> =
+            self.datasets.into_iter().map(|dataset| dataset.finish().prepare()).collect();
+        datasets.sort_by(|a, b| (&a.tenant, &a.service).cmp(&(&b.tenant, &b.service)));
+        let mut writer = ObjectWriter::new(WriterOptions {
+            origin,
+            created_millis,
+            keys: self.keys,
+            value_columns: datasets.iter().map(Prepared::value_columns).max().unwrap_or(0),
+            spans: datasets.iter().any(|dataset| !dataset.spans.is_empty()),
+        })?;
+        for dataset in &datasets {
+            writer.add(dataset, None)?;
+        }
+        writer.finish()
+    }
+}
+
+fn service_of(rows: &SeriesRows) -> &str {
+    rows.labels.get("service_name").unwrap_or_default()
+}
+
+struct OpenDataset {
+    tenant: TenantId,
+    service: String,
+    interner: Interner,
+    series: SeriesTable,
+    profiles: Vec<NewProfile>,
+    stacks: Vec<u32>,
+    /// Row-major; each profile has as many per row as its schema has columns.
+    values: Vec<i64>,
+    /// As long as `stacks` once any row has a span, empty before.
+    spans: Vec<Span>,
+    order: Vec<u64>,
+}
+
+impl OpenDataset {
+    fn new(tenant: TenantId, service: String) -> Self {
+        Self {
+            tenant,
+            service,
+            interner: Interner::default(),
+            series: SeriesTable::default(),
+            profiles: Vec::new(),
+            stacks: Vec::new(),
+            values: Vec::new(),
+            spans: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    fn byte_len(&self) -> usize {
+        self.interner.byte_len()
+            + self.profiles.len() * size_of::<NewProfile>()
+            + self.stacks.len() * 4
+            + self.values.len() * 8
+            + self.spans.len() * size_of::<Span>()
+            + self.series.byte_len
+    }
+
+    fn append(&mut self, item: &PushItem, rows: &SeriesRows, ordinal: u32, import: &mut Import<'_>) {
+        let profile = &item.profile;
+        let row_start = self.stacks.len();
+        let value_start = self.values.len();
+        let columns = rows.schema.columns.len().min(VALUE_COLUMNS_MAX);
+        let stride = profile.sample_types.len();
+        let spans = rows.spans.len() == rows.samples.len() && rows.spans.iter().any(|s| *s != Span::default());
+
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        for (i, sample) in rows.samples.iter().enumerate() {
+            let stack = import.stacktrace(&mut self.interner, *sample);
+            order.push((u64::from(stack) << 32) | i as u64);
+        }
+        order.sort_unstable();
+        if spans {
+            order.sort_by_key(|entry| (entry >> 32, rows.spans[*entry as u32 as usize]));
+            self.spans.resize(row_start, Span::default());
+        }
+        let with_spans = spans || !self.spans.is_empty();
+
+        let mut before = (NONE, Span::default());
+        for entry in &order {
+            let i = *entry as u32 as usize;
+            let sample = rows.samples[i] as usize;
+            let span = if spans { rows.spans[i] } else { Span::default() };
+            let this = ((entry >> 32) as u32, span);
+            let from = sample * stride;
+            let values = profile.samples.values.get(from..from + stride).unwrap_or_default();
+            let value = |column: usize| values.get(column).copied().unwrap_or(0);
+            if this == before {
+                let row = self.values.len() - columns;
+                for column in 0..columns {
+                    self.values[row + column] = self.values[row + column].wrapping_add(value(column));
+                }
+                continue;
+            }
+            before = this;
+            self.stacks.push(this.0);
+            self.values.extend((0..columns).map(value));
+            if with_spans {
+                self.spans.push(span);
+            }
+        }
+        self.order = order;
+        self.profiles.push(NewProfile {
+            series: self.series.id(&rows.schema, &rows.labels),
+            time_nanos: profile.time_nanos,
+            duration_nanos: profile.duration_nanos,
+            period: profile.period,
+            id: ProfileId::of(item.key).0,
+            item: ordinal,
+            row_start: row_start as u32,
+            rows: (self.stacks.len() - row_start) as u32,
+            value_start: value_start as u64,
+        });
+    }
+
+    fn finish(self) -> NewDataset {
+        NewDataset {
+            tenant: self.tenant,
+            service: self.service,
+            schemas: self.series.schemas,
+            series: self.series.series,
+            profiles: self.profiles,
+            stacks: self.stacks,
+            values: self.values,
+            spans: self.spans,
+            symbols: self.interner.symbols,
+        }
+    }
+}
+
+/// Schemas and series of a dataset, each once.
+#[derive(Default)]
+pub(crate) struct SeriesTable {
+    pub(crate) schemas: Vec<Arc<ValueSchema>>,
+    pub(crate) series: Vec<Series>,
+    ids: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+    pub(crate) byte_len: usize,
+}
+
+impl SeriesTable {
+    pub(crate) fn id(&mut self, schema: &Arc<ValueSchema>, labels: &Labels) -> u32 {
+        use std::hash::BuildHasher;
+        let known = self.schemas.iter().position(|s| Arc::ptr_eq(s, schema) || s == schema);
+        let schema = known.unwrap_or_else(|| {
+            self.byte_len += 256;
+            self.schemas.push(schema.clone());
+            self.schemas.len() - 1
+        }) as u32;
+        let Self { series, ids, hasher, byte_len, .. } = self;
+        let hash_of = |series: &Series| hasher.hash_one((series.schema, &series.labels));
+        let hash = hasher.hash_one((schema, labels));
+        let same = |id: &u32| series[*id as usize].schema == schema && series[*id as usize].labels == *labels;
+        if let Some(id) = ids.find(hash, same) {
+            return *id;
+        }
+        let id = series.len() as u32;
+        series.push(Series { schema, labels: labels.clone() });
+        *byte_len += labels.byte_len() + labels.len() * 32 + 64;
+        ids.insert_unique(hash, id, |id| hash_of(&series[*id as usize]));
+        id
+    }
+}
