@@ -36,7 +36,7 @@ pyroscope.Start(pyroscope.Config{
       install: '',
       code: `printf 'main;handle;parse 30\\nmain;handle;render 12\\n' |
   curl --fail --data-binary @- \\
-  '${origin}/ingest?name=my-app&format=folded&from=now-10s&until=now'`,
+  '${origin}/ingest?name=my-app.cpu&from=now-10s&until=now'`,
     },
   ];
 }

@@ -2,8 +2,8 @@
 //
 // Owns: which questions are asked for a state, how a wish of a part changes the state.
 // Does not own: the state itself (the address), the parts' insides.
-import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
-import { askFlameGraph, askLabelNames, askSeries, askServices, askStats } from '../api/questions';
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
+import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
 import { useAnswer } from '../api/use_answer';
 import { ancestry, filterStacks, findFocus, focusKey, foldedText, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
@@ -35,6 +35,8 @@ const FIRST_RUN_MILLISECONDS = 5000;
 const SEARCH_DELAY_MILLISECONDS = 120;
 const NOTE_MILLISECONDS = 2500;
 const REFINE_FACTOR = 4;
+/** Narrower pages show the table or the graph, not both. */
+const NARROW = '(max-width: 899px)';
 
 export function Explore() {
   const [state, change] = useUrlState();
@@ -42,6 +44,8 @@ export function Explore() {
   const [help, setHelp] = useState(false);
   const [note, setNote] = useState('');
   const theme = useTheme();
+  const isNarrow = useMedia(NARROW);
+  const view = isNarrow && state.view === 'both' ? 'graph' : state.view;
   const searchField = useRef<HTMLInputElement>(null);
   const flame = useRef<FlameHandle>(null);
   const { query } = state;
@@ -54,13 +58,17 @@ export function Explore() {
   const when = range ? `${range.from} ${range.until}` : null;
   const asked = query.type !== '' && when !== null ? `${formatQuery(query)} ${when}` : null;
   const services = useAnswer(when && `services ${when}`, (signal) => askServices(range!, signal));
-  const stats = useAnswer(`stats ${when} ${tick}`, askStats);
   const graph = useAnswer(asked && `flame ${asked} ${state.maxNodes}`, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
   const series = useAnswer(asked && `series ${asked} ${step} ${state.by}`, (signal) => askSeries(query, range!, step, state.by, signal));
-  const labels = useAnswer(asked && `labels ${asked}`, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
+  const graphKey = asked && `flame ${asked} ${state.maxNodes}`;
+  const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.model.total[ROOT] === 0;
+  const hasNoService = services.value?.size === 0;
+  // Only a page with nothing to draw needs to know where the data is.
+  const stats = useAnswer(when && (isEmpty || hasNoService) ? `stats ${when}` : null, askStats);
+  const statsKnown = stats.value !== null || stats.error !== null;
 
-  const isFirstRun = stats.value?.dataIngested === false && services.value?.size === 0;
+  const isFirstRun = stats.value?.dataIngested === false && hasNoService;
   useInterval(refresh, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
 
   // A page without a question opens with the server's own CPU, or with what there is.
@@ -162,7 +170,6 @@ export function Explore() {
   }));
   const types = (service === null ? [...new Set([...(services.value?.values() ?? [])].flat())].sort() : services.value?.get(service)) ?? [];
   const filters = filtersOf(query);
-  const isEmpty = graph.value !== null && !graph.error && graph.key === (asked && `flame ${asked} ${state.maxNodes}`) && whole!.total[ROOT] === 0;
   const error = range === null ? new Error(`“${state.from}” to “${state.until}” is no range of time`) : (graph.error ?? services.error);
   const refine = state.maxNodes < MAX_NODES_MOST ? () => change({ maxNodes: Math.min(MAX_NODES_MOST, state.maxNodes * REFINE_FACTOR) }, 'replace') : null;
 
@@ -245,10 +252,10 @@ export function Explore() {
       ) : (
         <main className={style['main']}>
           <SeriesPanel
-            type={query.type}
             answer={series}
             by={state.by}
-            labels={labels.value ?? []}
+            query={query}
+            range={range}
             onBy={(by) => change({ by })}
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}
             onReset={() => change({ from: 'now-1h', until: 'now' })}
@@ -332,11 +339,11 @@ export function Explore() {
               label="View"
               options={[
                 { value: 'table', label: 'table' },
-                { value: 'both', label: 'both' },
+                ...(isNarrow ? [] : [{ value: 'both' as const, label: 'both' }]),
                 { value: 'graph', label: 'graph' },
               ]}
-              value={state.view}
-              onChange={(view) => change({ view })}
+              value={view}
+              onChange={(chosen) => change({ view: chosen })}
             />
           </div>
           {error && !(graph.error === null && model) ? (
@@ -347,33 +354,22 @@ export function Explore() {
                 graph.retry();
               }}
             />
-          ) : isEmpty && range ? (
+          ) : range && statsKnown && (isEmpty || (hasNoService && query.type === '')) ? (
             <NothingHere
               range={range}
               stats={stats.value}
               hasFilters={filters.length > 0}
               service={service ?? ''}
-              othersHere={(services.value?.size ?? 0) > 0}
+              othersHere={!hasNoService}
               onJump={jump}
               onDropFilters={() => change({ query: withFilters(query, []) })}
               onWiden={() => change({ from: 'now-24h', until: 'now' })}
             />
-          ) : services.value?.size === 0 && query.type === '' && range ? (
-            <NothingHere
-              range={range}
-              stats={stats.value}
-              hasFilters={false}
-              service=""
-              othersHere={false}
-              onJump={jump}
-              onDropFilters={() => undefined}
-              onWiden={() => change({ from: 'now-24h', until: 'now' })}
-            />
           ) : (
-            <div className={`${style['panels']} ${state.view === 'both' ? style['both'] : ''} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
-              {model && sums && model.total[ROOT]! >= 0 && (
+            <div className={`${style['panels']} ${view === 'both' ? style['both'] : ''} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
+              {model && sums && (
                 <>
-                  {state.view !== 'graph' && (
+                  {view !== 'graph' && (
                     <div className={style['tablePane']}>
                       <FunctionTable
                         model={model}
@@ -392,7 +388,7 @@ export function Explore() {
                       />
                     </div>
                   )}
-                  {state.view !== 'table' && (
+                  {view !== 'table' && (
                     <div className={style['graphPane']}>
                       <FlameHost
                         ref={flame}
@@ -472,6 +468,17 @@ function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputE
         } else if (event.key === 'Enter') event.currentTarget.blur();
       }}
     />
+  );
+}
+
+function useMedia(query: string): boolean {
+  return useSyncExternalStore(
+    (changed) => {
+      const media = matchMedia(query);
+      media.addEventListener('change', changed);
+      return () => media.removeEventListener('change', changed);
+    },
+    () => matchMedia(query).matches,
   );
 }
 

@@ -1,12 +1,13 @@
 // The time series above the graph: brush to zoom, split by a label.
 import { useEffect, useMemo, useRef, useState } from 'react';
-import type { SeriesAnswer } from '../api/questions';
-import type { Answer } from '../api/use_answer';
+import { askLabelNames, type SeriesAnswer } from '../api/questions';
+import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
 import { Icon } from '../parts/icon';
 import { OptionList } from '../parts/option_list';
 import { Popover } from '../parts/popover';
-import { dateTime } from '../state/time';
+import { formatSelector, type Query } from '../state/query';
+import { dateTime, type Range } from '../state/time';
 import { token, useTheme } from '../theme';
 import { Chart, MARGIN, type ChartPaint } from '../timeseries/chart';
 import style from './series_panel.module.css';
@@ -14,17 +15,19 @@ import style from './series_panel.module.css';
 const BRUSH_PIXELS_MIN = 4;
 
 interface SeriesPanelProps {
-  type: string;
+  query: Query;
+  /** Null when the address holds no range. */
+  range: Range | null;
   answer: Answer<SeriesAnswer>;
   by: string;
-  labels: readonly string[];
   onBy: (label: string) => void;
   onBrush: (from: number, until: number) => void;
   onReset: () => void;
 }
 
 export function SeriesPanel(props: SeriesPanelProps) {
-  const { answer, type, by } = props;
+  const { answer, by } = props;
+  const { type } = props.query;
   const scale = useMemo(() => seriesScale(type), [type]);
   const chart = useMemo(() => {
     const { value } = answer;
@@ -34,13 +37,13 @@ export function SeriesPanel(props: SeriesPanelProps) {
       step: value.step * 1000,
       format: scale.format,
       tick: scale.tick,
+      binary: scale.binary,
       series: value.series.map((series) => ({
         ...series,
         values: scale.divideBySeconds ? series.values.map((point) => point / value.step) : series.values,
       })),
     });
   }, [answer.value, scale]);
-  const options = [{ value: '', label: 'none' }, ...props.labels.map((value) => ({ value, label: value }))];
   const names = answer.value?.series.map((series) => series.name) ?? [];
 
   return (
@@ -50,10 +53,10 @@ export function SeriesPanel(props: SeriesPanelProps) {
         {scale.axis !== '' && <span className={style['axis']}>{scale.axis}</span>}
         <Popover label={`Split by label: ${by || 'none'}`} face={<span className={style['by']}>by: {by || 'none'}<Icon name="chevron" /></span>}>
           {(close) => (
-            <OptionList
-              label="Split by label"
-              options={options}
-              chosen={by}
+            <LabelMenu
+              query={props.query}
+              range={props.range}
+              by={by}
               onPick={(label) => {
                 props.onBy(label);
                 close();
@@ -78,6 +81,13 @@ export function SeriesPanel(props: SeriesPanelProps) {
       </div>
     </section>
   );
+}
+
+function LabelMenu({ query, range, by, onPick }: { query: Query; range: Range | null; by: string; onPick: (label: string) => void }) {
+  const key = range && `label names ${query.type} ${formatSelector(query.matchers)} ${range.from} ${range.until}`;
+  const labels = useAnswer(key, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
+  const options = [{ value: '', label: 'none' }, ...(labels.value ?? []).map((value) => ({ value, label: value }))];
+  return <OptionList label="Split by label" options={options} chosen={by} onPick={onPick} />;
 }
 
 function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string; onBrush: (from: number, until: number) => void; onReset: () => void }) {

@@ -1,5 +1,5 @@
 // Profile types as people call them, and how their values spread over time.
-import { formatValue } from './units';
+import { formatValue, quantityOf } from './units';
 
 export interface ProfileType {
   id: string;
@@ -31,6 +31,8 @@ export interface SeriesScale {
   /** Shorter, for the axis: the unit stands in the title. */
   tick: (value: number) => string;
   axis: string;
+  /** Round numbers are those of 1024. */
+  binary: boolean;
 }
 
 /** Memory in use is a level; everything else accumulates and is shown per second. */
@@ -38,11 +40,18 @@ export function seriesScale(id: string): SeriesScale {
   const { sampleType, sampleUnit, name } = parseType(id);
   const isLevel = sampleType.startsWith('inuse') || name.startsWith('goroutine') || sampleType.startsWith('live');
   const plain = (value: number): string => formatValue(value, sampleUnit);
-  if (isLevel) return { divideBySeconds: false, axis: '', format: plain, tick: plain };
+  const binary = quantityOf(sampleUnit) === 'bytes';
+  if (isLevel) return { divideBySeconds: false, axis: '', binary, format: plain, tick: plain };
   if (sampleUnit === 'nanoseconds') {
-    return { divideBySeconds: true, axis: 'cores', format: (value) => `${cores(value / 1e9)} cores`, tick: (value) => cores(value / 1e9) };
+    return {
+      divideBySeconds: true,
+      axis: 'cores',
+      binary,
+      format: (value) => `${cores(value / 1e9)} cores`,
+      tick: (value) => cores(value / 1e9),
+    };
   }
-  return { divideBySeconds: true, axis: 'per second', format: (value) => `${plain(value)}/s`, tick: plain };
+  return { divideBySeconds: true, axis: 'per second', binary, format: (value) => `${plain(value)}/s`, tick: plain };
 }
 
 function cores(count: number): string {

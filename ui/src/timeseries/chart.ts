@@ -19,6 +19,8 @@ export interface ChartInput {
   step: number;
   format: (value: number) => string;
   tick: (value: number) => string;
+  /** Whether round numbers are those of 1024. */
+  binary: boolean;
 }
 
 export interface ChartPaint {
@@ -38,6 +40,7 @@ export class Chart {
   /** Series index → value, by end of step. */
   readonly columns = new Map<number, number[]>();
   readonly top: number;
+  private readonly isEmpty: boolean;
 
   constructor(readonly input: ChartInput) {
     input.series.forEach((series, index) => {
@@ -53,7 +56,8 @@ export class Chart {
       for (const value of column) sum += value;
       highest = Math.max(highest, sum);
     }
-    this.top = niceTop(highest);
+    this.top = niceTop(highest, input.binary);
+    this.isEmpty = highest === 0;
   }
 
   /** Unix milliseconds at a pixel. */
@@ -88,7 +92,7 @@ export class Chart {
       const y = Math.round(yOf(value)) - 0.5;
       context.fillStyle = paint.line;
       context.fillRect(MARGIN.left, y, width - MARGIN.left - MARGIN.right, 1);
-      if (line === 0 && this.top > 0) continue;
+      if (line === 0 || this.isEmpty) continue;
       context.fillStyle = paint.muted;
       context.fillText(tick(value), MARGIN.left - 8, y);
     }
@@ -139,8 +143,12 @@ export class Chart {
 }
 
 /** The next of 1, 1.5, 2, 3, 4.5, 6, 7.5 times a power of ten: thirds of it are readable. */
-export function niceTop(value: number): number {
+export function niceTop(value: number, binary = false): number {
   if (!(value > 0)) return 1;
+  if (binary && value >= 1024) {
+    const unit = 1024 ** Math.floor(Math.log2(value) / 10);
+    return niceTop(value / unit) * unit;
+  }
   const power = 10 ** Math.floor(Math.log10(value));
   const factor = [1, 1.5, 2, 3, 4.5, 6, 7.5, 10].find((step) => value <= step * power * (1 + 1e-9)) ?? 10;
   return factor * power;

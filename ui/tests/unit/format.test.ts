@@ -80,4 +80,5 @@ test('the top of an axis is round and holds the highest value', () => {
     expect(niceTop(value)).toBeLessThan(value * 2.01);
   }
   check('nothing', niceTop(0), 1);
+  check('bytes', niceTop(23 * 1024 ** 3, true), 30 * 1024 ** 3);
 });
