@@ -11,6 +11,7 @@ mod content;
 mod envelope;
 mod grpc;
 mod json;
+mod shape;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::routes::Service;
 use content::{Content, Format, Protocol};
+use shape::Shapes;
 
 pub(crate) struct Bridge {
     clock: Clock,
@@ -41,12 +43,15 @@ pub(crate) struct Bridge {
     services: HashMap<&'static str, Service>,
     /// By path, of the services that are served.
     methods: HashMap<String, Arc<Method>>,
+    shapes: Shapes,
 }
 
 /// One method that `proto/` describes.
 pub(crate) struct Method {
     path: Arc<str>,
     input: MessageDescriptor,
+    /// Of the input.
+    shape: usize,
     output: MessageDescriptor,
     service: Service,
 }
@@ -87,6 +92,7 @@ impl Bridge {
         intake: Intake,
     ) -> Self {
         let mut methods = HashMap::new();
+        let mut shapes = Shapes::default();
         for described in wire::descriptor_pool().services() {
             let Some(service) = services.get(described.full_name()) else {
                 continue;
@@ -95,6 +101,7 @@ impl Bridge {
                 let path = format!("/{}/{}", described.full_name(), method.name());
                 let method = Method {
                     path: Arc::from(path.as_str()),
+                    shape: shapes.add(&method.input()),
                     input: method.input(),
                     output: method.output(),
                     service: service.clone(),
@@ -108,6 +115,7 @@ impl Bridge {
             intake,
             services,
             methods,
+            shapes,
         }
     }
 
@@ -216,8 +224,11 @@ impl Bridge {
             }
             false => message,
         };
-        if let (Format::Json, Some(method)) = (content.format, method) {
-            message = json::decode(&self.pool, &method.input, message).await?;
+        if let Some(method) = method {
+            if content.format == Format::Json {
+                message = json::decode(&self.pool, &method.input, message).await?;
+            }
+            self.shapes.check(method.shape, &message)?;
         }
         let mut reply = invoke(service, parts, message).await?;
         if let (Format::Json, Some(method)) = (content.format, method) {

@@ -649,3 +649,77 @@ async fn refusals_of_plain_routes_are_utf8_json() {
     );
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
 }
+
+#[tokio::test]
+async fn few_bytes_that_mean_many_messages_are_refused() {
+    let app = app(|config| config.body_bytes_max = 64 << 20);
+    let push = "/push.v1.PusherService/Push";
+    let bomb = gzip::compress(&[0x0a, 0].repeat(20 << 20), 9);
+    let answer = ask(&app, "POST", push, &[PROTO, GZIPPED], bomb).await;
+    check_refused(&answer, 429, "resource_exhausted", "limit of 1000000");
+    let bomb = format!("{{\"series\":[{}{{}}]}}", "{},".repeat(2_000_000));
+    let answer = ask(
+        &app,
+        "POST",
+        push,
+        &[JSON, GZIPPED],
+        gzip::compress(bomb.as_bytes(), 9),
+    )
+    .await;
+    check_refused(&answer, 429, "resource_exhausted", "limit of 1000000");
+}
+
+#[tokio::test]
+async fn damaged_requests_are_never_the_servers_fault() {
+    let app = app(|_| ());
+    let mut state = 1_u64;
+    let mut random = move |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    let zipped = gzip::compress(&set("a", "b"), 6);
+    let whole = [
+        (PROTO, None, set("a", "b")),
+        (PROTO, Some(GZIPPED), zipped.clone()),
+        (
+            JSON,
+            None,
+            br#"{"setting":{"name":"a","modifiedAt":"5"}}"#.to_vec(),
+        ),
+        (
+            ("content-type", "application/grpc"),
+            None,
+            sealed(0, &set("a", "b")),
+        ),
+        (
+            ("content-type", "application/grpc-web+proto"),
+            Some(("grpc-encoding", "gzip")),
+            sealed(1, &zipped),
+        ),
+    ];
+    for _ in 0..2000 {
+        let (content_type, encoding, body) = &whole[random(whole.len())];
+        let mut body = body.clone();
+        for _ in 0..=random(4) {
+            let at = random(body.len());
+            match random(3) {
+                0 => body[at] = random(256) as u8,
+                1 => body.truncate(at + 1),
+                _ => body.insert(at, random(256) as u8),
+            }
+        }
+        let headers = [Some(*content_type), *encoding]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
+        let answer = ask(&app, "POST", SET, &headers, body.clone()).await;
+        assert!(answer.status < 500, "{headers:?} {body:?} {answer:?}");
+        // 13, a flag without an encoding, is what the protocol demands.
+        assert!(
+            !["2", "14"].contains(&answer.header("grpc-status")),
+            "{headers:?} {body:?}"
+        );
+    }
+}

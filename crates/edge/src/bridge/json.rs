@@ -6,7 +6,7 @@ use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::Code;
 
-use super::envelope;
+use super::{envelope, shape};
 use crate::error::Error;
 use crate::gzip::INLINE_BYTES_MAX;
 
@@ -27,6 +27,7 @@ pub(crate) async fn decode(
                 "zero-length payload is not a valid JSON object".to_owned(),
             ));
         }
+        shape::check_json(&json)?;
         let mut input = serde_json::Deserializer::from_slice(&json);
         let options = DeserializeOptions::new().deny_unknown_fields(false);
         let message = DynamicMessage::deserialize_with_options(descriptor, &mut input, &options);
