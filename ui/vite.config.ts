@@ -9,7 +9,7 @@ const server = process.env['PYROGRAPH_URL'];
 const publicPaths = ['/querier.v1.QuerierService', '/pyroscope', '/api', '/ingest', '/push.v1.PusherService'];
 
 /** The policy that the server sends as a header, so that a page that breaks it fails here first. */
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'";
 
 function contentSecurityPolicy(): Plugin {
   return {
@@ -23,6 +23,7 @@ function contentSecurityPolicy(): Plugin {
 
 export default defineConfig({
   plugins: [contentSecurityPolicy(), ...(server ? [] : [mockApi()])],
+  worker: { format: 'es' },
   build: { target: 'es2023', modulePreload: { polyfill: false }, assetsInlineLimit: 0 },
   server: server ? { proxy: Object.fromEntries(publicPaths.map((path) => [path, server])) } : {},
   test: { include: ['tests/unit/**/*.test.ts'] },

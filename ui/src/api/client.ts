@@ -31,7 +31,17 @@ export class ApiError extends Error {
   }
 }
 
-export async function call<T>(method: string, request: object, signal: AbortSignal): Promise<Reply<T>> {
+export async function call<T>(method: string, request: object, signal: AbortSignal): Promise<T> {
+  return (await callAs(method, request, signal, (text) => JSON.parse(text) as T)).body;
+}
+
+/** `decode` makes the answer of the text; what it throws means that the text is no answer. */
+export async function callAs<T>(
+  method: string,
+  request: object,
+  signal: AbortSignal,
+  decode: (text: string) => T | Promise<T>,
+): Promise<Reply<T>> {
   const begun = performance.now();
   let response: Response;
   let text: string;
@@ -47,14 +57,16 @@ export async function call<T>(method: string, request: object, signal: AbortSign
     if (signal.aborted) throw cause;
     throw new ApiError(method, 0, '', 'the server does not answer', '');
   }
+  const milliseconds = performance.now() - begun;
   const requestId = response.headers.get('x-request-id') ?? '';
   if (!response.ok) {
     const { code, message } = readError(text);
     throw new ApiError(method, response.status, code, message, requestId);
   }
   try {
-    return { body: JSON.parse(text) as T, milliseconds: performance.now() - begun, bytes: text.length };
-  } catch {
+    return { body: await decode(text), milliseconds, bytes: text.length };
+  } catch (cause) {
+    if (signal.aborted) throw cause;
     throw new ApiError(method, response.status, '', 'the answer is not JSON', requestId);
   }
 }

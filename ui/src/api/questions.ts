@@ -1,12 +1,12 @@
 // The questions of the page in its own words.
-import { buildModel, type FlameModel } from '../flamegraph';
+import type { FlameModel } from '../flamegraph';
 import { formatSelector, SERVICE_LABEL, type Matcher, type Query } from '../state/query';
 import type { Range } from '../state/time';
-import { call } from './client';
+import { call, callAs } from './client';
+import { decodeFlameGraph } from './decode';
 import type {
   GetProfileStatsResponse,
   LabelsResponse,
-  SelectMergeStacktracesResponse,
   SelectSeriesResponse,
   SeriesResponse,
 } from './types';
@@ -22,7 +22,7 @@ function within(range: Range): { start: string; end: string } {
 
 /** Services of the range with their profile types, both sorted. */
 export async function askServices(range: Range, signal: AbortSignal): Promise<Map<string, string[]>> {
-  const { body } = await call<SeriesResponse>(
+  const body = await call<SeriesResponse>(
     'Series',
     { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) },
     signal,
@@ -45,7 +45,7 @@ export interface Stats {
 }
 
 export async function askStats(signal: AbortSignal): Promise<Stats> {
-  const { body } = await call<GetProfileStatsResponse>('GetProfileStats', {}, signal);
+  const body = await call<GetProfileStatsResponse>('GetProfileStats', {}, signal);
   const newest = Number(body.newestProfileTime ?? 0);
   return { dataIngested: body.dataIngested === true, newest: newest > 0 && newest < 8.64e15 ? newest : null };
 }
@@ -57,7 +57,7 @@ export interface FlameAnswer {
 }
 
 export async function askFlameGraph(query: Query, range: Range, maxNodes: number, signal: AbortSignal): Promise<FlameAnswer> {
-  const { body, milliseconds, bytes } = await call<SelectMergeStacktracesResponse>(
+  const { body, milliseconds, bytes } = await callAs(
     'SelectMergeStacktraces',
     {
       profileTypeID: query.type,
@@ -66,8 +66,9 @@ export async function askFlameGraph(query: Query, range: Range, maxNodes: number
       maxNodes: String(maxNodes),
     },
     signal,
+    (text) => decodeFlameGraph(text, signal),
   );
-  return { model: buildModel(body.flamegraph ?? {}), milliseconds, bytes };
+  return { model: body, milliseconds, bytes };
 }
 
 export interface TimeSeries {
@@ -88,7 +89,7 @@ export interface SeriesAnswer {
 export async function askSeries(query: Query, range: Range, step: number, by: string, signal: AbortSignal): Promise<SeriesAnswer> {
   const width = step * 1000;
   const grid = { from: Math.floor(range.from / width) * width + width, until: Math.ceil(range.until / width) * width };
-  const { body } = await call<SelectSeriesResponse>(
+  const body = await call<SelectSeriesResponse>(
     'SelectSeries',
     {
       profileTypeID: query.type,
@@ -110,7 +111,7 @@ export async function askSeries(query: Query, range: Range, step: number, by: st
 
 /** Label names that the other matchers leave, without those the server made itself. */
 export async function askLabelNames(type: string, matchers: readonly Matcher[], range: Range, signal: AbortSignal): Promise<string[]> {
-  const { body } = await call<LabelsResponse>('LabelNames', { matchers: [selectorOf(type, matchers)], ...within(range) }, signal);
+  const body = await call<LabelsResponse>('LabelNames', { matchers: [selectorOf(type, matchers)], ...within(range) }, signal);
   return (body.names ?? []).filter((name) => !name.startsWith('__'));
 }
 
@@ -121,7 +122,7 @@ export async function askLabelValues(
   range: Range,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { body } = await call<LabelsResponse>(
+  const body = await call<LabelsResponse>(
     'LabelValues',
     { name, matchers: [selectorOf(type, matchers)], ...within(range) },
     signal,

@@ -5,6 +5,7 @@ import { packagePalette } from '../flamegraph/colours';
 import { columnFormat, formatPercent } from '../format/units';
 import type { SortColumn } from '../state/url';
 import { useTheme } from '../theme';
+import { sortFunctions } from './sort_functions';
 import style from './function_table.module.css';
 
 const ROW = 24;
@@ -32,7 +33,9 @@ export function FunctionTable(props: FunctionTableProps) {
   const id = useId();
   const dark = useTheme() === 'dark';
   const palette = useMemo(() => packagePalette(dark), [dark]);
-  const rows = useMemo(() => sortFunctions(model, sums, props.search, sort, descending), [model, sums, props.search, sort, descending]);
+  const order = useMemo(() => sortFunctions(model, sums, sort, descending), [model, sums, sort, descending]);
+  const { search } = props;
+  const rows = useMemo(() => (search ? order.filter((name) => search.marked[name] === 1) : order), [order, search]);
   const whole = model.total[ROOT]!;
   const format = useMemo(() => {
     let self = 0;
@@ -180,14 +183,3 @@ function Cell({ value, most, text, share }: { value: number; most: number; text:
     </div>
   );
 }
-
-/** Ids of names in the order of the table; equal values are in the order of their names. */
-export function sortFunctions(model: FlameModel, sums: FunctionSums, search: SearchResult | null, sort: SortColumn, descending: boolean): Uint32Array {
-  const rows = search ? sums.present.filter((name) => search.marked[name] === 1) : sums.present.slice();
-  const sign = descending ? -1 : 1;
-  const byName = (a: number, b: number): number => (model.names[a]! < model.names[b]! ? -1 : 1);
-  if (sort === 'name') return rows.sort((a, b) => sign * byName(a, b));
-  const values = sums[sort];
-  return rows.sort((a, b) => sign * (values[a]! - values[b]!) || byName(a, b));
-}
-
