@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -143,12 +144,15 @@ impl Server {
         };
         // Answers are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
+        // Futures are boxed where they begin, so that an idle connection does not hold room for a request,
+        // nor a silent one for a connection.
         let service = service_fn(move |request: http::Request<Incoming>| {
             let app = app.clone();
-            async move { Ok::<_, Infallible>(app.answer(request.map(Body::new)).await) }
+            let answer = Box::pin(async move { app.answer(request.map(Body::new)).await });
+            answer.map(Ok::<_, Infallible>)
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
+        if let Err(error) = Box::pin(watcher.watch(connection)).await {
             debug!(%error, "a connection ended early");
         }
     }
