@@ -1,0 +1,23 @@
+//! Text never makes more samples than it has lines, nor values other than the counts in it; nor do parameters panic.
+#![no_main]
+
+use bytes::Bytes;
+use formats::{folded, ingest};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let column = ingest::column("goroutines", 100).expect("a known column");
+    let text = Bytes::copy_from_slice(data);
+    let lines = data.split(|byte| *byte == b'\n').count();
+    for decode in [folded::decode_groups, folded::decode_lines] {
+        if let Ok(profile) = decode(text.clone(), &column, 0) {
+            assert!(profile.samples.len() <= lines);
+            assert_eq!(profile.samples.values.len(), profile.samples.len());
+            assert!(profile.symbols.strings.len() >= profile.symbols.functions.len());
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    let _ = ingest::AppName::parse(&text).map(|name| name.split_column() == ("", ""));
+    ingest::attime(&text, 1_750_000_000_000_000_000);
+    let _ = ingest::SampleTypeConfig::parse(data);
+});
