@@ -1,1 +1,73 @@
+//! Takes profiles in and makes them uniform.
+//!
+//! Owns: the ways in (`http`), limits of tenants, and everything between the bytes of a profile and the
+//! items that an ingester takes.
+//! Does not own: the formats' bytes (`formats`), connections and tenants (`edge`), durability (`rpc::Ingester`).
+//!
+//! An answer of success means that everything of the request is durable, or had nothing to count.
 
+mod budget;
+mod config;
+mod document;
+mod error;
+mod http;
+mod key;
+mod labels;
+mod metrics;
+mod normalise;
+mod push;
+mod source_code;
+mod split;
+mod validate;
+
+use std::sync::Arc;
+
+use clock::{Clock, Pool};
+use limits::{Overrides, RateLimiter};
+use prometheus_client::registry::Registry;
+
+pub use config::Config;
+
+/// The role. It keeps nothing that must survive.
+pub struct Distributor {
+    config: Config,
+    limits: Arc<Overrides>,
+    rates: RateLimiter,
+    budget: Arc<budget::Budget>,
+    ingester: Arc<dyn rpc::Ingester>,
+    clock: Clock,
+    pool: Pool,
+    metrics: metrics::Metrics,
+}
+
+impl Distributor {
+    pub fn new(
+        config: Config,
+        limits: Arc<Overrides>,
+        ingester: Arc<dyn rpc::Ingester>,
+        clock: Clock,
+        pool: Pool,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
+        let metrics = metrics::Metrics::new(registry);
+        let budget = budget::Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone());
+        let rates = RateLimiter::new();
+        Arc::new(Self {
+            config,
+            limits,
+            rates,
+            budget,
+            ingester,
+            clock,
+            pool,
+            metrics,
+        })
+    }
+
+    /// `push.v1.PusherService` and `POST /ingest`.
+    pub fn routes(self: Arc<Self>) -> edge::Routes {
+        edge::Routes::new()
+            .merge(http::push::routes(self.clone()))
+            .merge(http::ingest::routes(self))
+    }
+}

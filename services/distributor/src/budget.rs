@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::error::Error;
+
+/// Bytes that all requests in flight may hold together.
+pub(crate) struct Budget {
+    /// Counts and is shown: a second counter could disagree.
+    held: Gauge,
+    limit: usize,
+}
+
+/// A share of the budget, given back when dropped.
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize, held: Gauge) -> Arc<Self> {
+        Arc::new(Self { held, limit })
+    }
+
+    /// # Errors
+    /// [`Error::Busy`] if that much is not left. A single profile always finds an idle budget enough.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Share, Error> {
+        let held = self.held.inc_by(bytes as i64) as usize;
+        let share = Share {
+            budget: self.clone(),
+            bytes,
+        };
+        if held > 0 && held + bytes > self.limit {
+            return Err(Error::Busy {
+                held,
+                wanted: bytes,
+                limit: self.limit,
+            });
+        }
+        Ok(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.held.dec_by(self.bytes as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_can_be_taken_again() {
+        let budget = Budget::new(10, Gauge::default());
+        let first = budget.take(6).unwrap();
+        assert!(matches!(
+            budget.take(5),
+            Err(Error::Busy {
+                held: 6,
+                wanted: 5,
+                limit: 10
+            })
+        ));
+        let second = budget.take(4).unwrap();
+        drop((first, second));
+        assert!(budget.take(10).is_ok());
+        assert_eq!(budget.held.get(), 0);
+    }
+
+    #[test]
+    fn one_large_profile_passes_while_nothing_else_is_held() {
+        let budget = Budget::new(10, Gauge::default());
+        let large = budget.take(11).unwrap();
+        assert!(budget.take(1).is_err());
+        drop(large);
+        assert!(budget.take(1).is_ok());
+    }
+}

@@ -1,0 +1,315 @@
+use std::time::Duration;
+
+use rpc::ErrorKind;
+
+/// Longest description of a label set inside an error, in bytes; its values come from outside.
+const LABELS_SHOWN_BYTES_MAX: usize = 400;
+
+/// Errors of one request that are told one by one; of more, the number is told.
+const ERRORS_SHOWN_MAX: usize = 8;
+
+/// Why one profile, or all of a request, was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("no profiles received")]
+    NoProfiles,
+    #[error(
+        "uncompressed profiles of the request have more than {limit} bytes, the limit of one request"
+    )]
+    RequestTooLarge { limit: usize },
+    #[error("{0}")]
+    Decompress(#[from] formats::gzip::Error),
+    #[error("{0}")]
+    Pprof(#[from] formats::pprof::Error),
+    #[error("{0}")]
+    Flaw(#[from] formats::pprof::Flaw),
+    #[error("{0}")]
+    Form(#[from] formats::multipart::Error),
+    #[error("{0}")]
+    SampleTypeConfig(#[from] formats::ingest::ConfigError),
+    #[error("{0}")]
+    FrameNames(#[from] formats::ingest::FrameNamesTooLong),
+    #[error("{0}")]
+    Text(#[from] formats::folded::Error),
+    #[error("{0}")]
+    Column(#[from] formats::ingest::UnknownColumn),
+    #[error(
+        "form has a file \"prev_profile\": cumulative profiles are not accepted any more, please update the client"
+    )]
+    CumulativePair,
+    #[error("empty profile: it has no sample types")]
+    NoSampleTypes,
+    #[error(
+        "profile {labels} is outside of the ingestion window: its time is {time_ms} ms, the window is {start_ms} to {end_ms} ms (Unix time)"
+    )]
+    OutsideWindow {
+        labels: String,
+        time_ms: i64,
+        start_ms: i64,
+        end_ms: i64,
+    },
+    #[error(
+        "profile {labels} has {samples} samples, limit is {limit} (max_profile_stacktrace_samples)"
+    )]
+    Samples {
+        labels: String,
+        samples: usize,
+        limit: usize,
+    },
+    #[error(
+        "profile {labels} has a sample with {count} labels, limit is {limit} (max_profile_stacktrace_sample_labels)"
+    )]
+    SampleLabels {
+        labels: String,
+        count: usize,
+        limit: usize,
+    },
+    #[error("sample type {name:?} contains '-'")]
+    SampleTypeHyphen { name: String },
+    #[error("string {index} of the profile is not UTF-8")]
+    NotUtf8 { index: usize },
+    #[error("series {labels} has {count} labels, limit is {limit} (max_label_names_per_series)")]
+    LabelNames {
+        labels: String,
+        count: usize,
+        limit: usize,
+    },
+    #[error("series {labels} has no metric name: label \"__name__\" is missing or empty")]
+    NoMetricName { labels: String },
+    #[error("series {labels} has no service name: label \"service_name\" is empty")]
+    NoServiceName { labels: String },
+    #[error("series {labels} has a label with invalid name {name:?}")]
+    LabelName { labels: String, name: String },
+    #[error("label name {name:?} has {bytes} bytes, limit is {limit} (max_label_name_length)")]
+    LabelNameTooLong {
+        name: String,
+        bytes: usize,
+        limit: usize,
+    },
+    #[error(
+        "label {name:?} has a value of {bytes} bytes, limit is {limit} (max_label_value_length)"
+    )]
+    LabelValueTooLong {
+        name: String,
+        bytes: usize,
+        limit: usize,
+    },
+    #[error("series {labels} has label {name:?} twice")]
+    DuplicateLabel { labels: String, name: String },
+    #[error(
+        "labels of the samples of profile {labels} make more than {limit} bytes of series labels"
+    )]
+    SeriesLabelBytes { labels: String, limit: usize },
+    #[error(
+        "push rate limit of {rate_mb} MB/s (burst {burst_mb} MB) of tenant {tenant:?} is exceeded by {bytes} bytes, retry after {retry_after:?}"
+    )]
+    RateLimited {
+        tenant: String,
+        rate_mb: f64,
+        burst_mb: f64,
+        bytes: usize,
+        retry_after: Duration,
+    },
+    #[error(
+        "requests in flight hold {held} bytes, {wanted} more would pass the limit of {limit} (inflight_bytes_max)"
+    )]
+    Busy {
+        held: usize,
+        wanted: usize,
+        limit: usize,
+    },
+    #[error("profiles were not made durable within {limit:?}; pushing them again is safe")]
+    TimedOut { limit: Duration },
+    #[error("{0}")]
+    Ingester(#[source] rpc::Error),
+}
+
+/// When a refused request may come again while memory is short.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Error {
+    /// What the client should do about it.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::RateLimited { retry_after, .. } => ErrorKind::Exhausted {
+                retry_after: *retry_after,
+            },
+            Self::Busy { .. } => ErrorKind::Exhausted {
+                retry_after: BUSY_RETRY_AFTER,
+            },
+            Self::TimedOut { .. } => ErrorKind::Unavailable,
+            Self::Ingester(error) => error.kind,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+
+    /// The value of label `reason` in metrics; Pyroscope's words.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::NoProfiles
+            | Self::Decompress(formats::gzip::Error::Corrupt { .. })
+            | Self::Pprof(_)
+            | Self::Flaw(_)
+            | Self::Form(_)
+            | Self::SampleTypeConfig(_)
+            | Self::Text(_)
+            | Self::Column(_)
+            | Self::CumulativePair
+            | Self::NoSampleTypes
+            | Self::SampleTypeHyphen { .. }
+            | Self::NotUtf8 { .. } => "malformed_profile",
+            Self::RequestTooLarge { .. } => "body_size_limit_exceeded",
+            Self::Decompress(_) | Self::FrameNames(_) => "profile_size_limit",
+            Self::OutsideWindow { .. } => "not_in_ingestion_window",
+            Self::Samples { .. } => "samples_limit",
+            Self::SampleLabels { .. } => "sample_labels_limit",
+            Self::LabelNames { .. } => "max_label_names_per_series",
+            Self::NoMetricName { .. } | Self::LabelName { .. } => "invalid_labels",
+            Self::NoServiceName { .. } => "missing_labels",
+            Self::LabelNameTooLong { .. } => "label_name_too_long",
+            Self::LabelValueTooLong { .. } => "label_value_too_long",
+            Self::DuplicateLabel { .. } => "duplicate_label_names",
+            Self::SeriesLabelBytes { .. } => "series_limit",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Busy { .. } | Self::TimedOut { .. } | Self::Ingester(_) => "unavailable",
+        }
+    }
+}
+
+/// What was refused of one request; its other profiles are durable.
+#[derive(Debug)]
+pub(crate) struct Errors {
+    /// Never empty.
+    failures: Vec<Failure>,
+    /// Profiles in the request.
+    profiles: usize,
+}
+
+/// The refusal of one profile, by its position in the request.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) index: usize,
+    pub(crate) error: Error,
+}
+
+impl From<Error> for Errors {
+    fn from(error: Error) -> Self {
+        Self {
+            failures: vec![Failure { index: 0, error }],
+            profiles: 1,
+        }
+    }
+}
+
+impl Errors {
+    /// `Ok` without failures.
+    pub(crate) fn of(failures: Vec<Failure>, profiles: usize) -> Result<(), Self> {
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { failures, profiles })
+        }
+    }
+
+    /// What the client should do about the whole request. If any of it may succeed later, that wins:
+    /// sending the good profiles again is harmless, and never sending the others would lose them.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        let kinds = || self.failures.iter().map(|failure| failure.error.kind());
+        kinds()
+            .find(|kind| !matches!(kind, ErrorKind::InvalidArgument))
+            .unwrap_or(ErrorKind::InvalidArgument)
+    }
+
+    pub(crate) fn first(&self) -> Option<&Error> {
+        self.failures.first().map(|failure| &failure.error)
+    }
+}
+
+impl std::fmt::Display for Errors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.failures.len();
+        if count > 1 {
+            write!(f, "{count} errors: ")?;
+        }
+        for (i, Failure { index, error }) in self.failures.iter().take(ERRORS_SHOWN_MAX).enumerate()
+        {
+            let semicolon = if i > 0 { "; " } else { "" };
+            match self.profiles {
+                1 => write!(f, "{error}")?,
+                profiles => write!(f, "{semicolon}profile {index} of {profiles}: {error}")?,
+            }
+        }
+        if count > ERRORS_SHOWN_MAX {
+            write!(f, "; and {} more", count - ERRORS_SHOWN_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Labels, or any other text from outside, short enough for a message.
+pub(crate) fn shown(text: impl std::fmt::Display) -> String {
+    let mut text = text.to_string();
+    if text.len() > LABELS_SHOWN_BYTES_MAX {
+        let end = text.floor_char_boundary(LABELS_SHOWN_BYTES_MAX);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(errors: Vec<Error>, profiles: usize) -> Errors {
+        let failures = errors
+            .into_iter()
+            .enumerate()
+            .map(|(index, error)| Failure { index, error });
+        Errors {
+            failures: failures.collect(),
+            profiles,
+        }
+    }
+
+    #[test]
+    fn what_may_succeed_later_decides_the_kind() {
+        let busy = || Error::Busy {
+            held: 1,
+            wanted: 1,
+            limit: 1,
+        };
+        assert_eq!(
+            errors(vec![Error::NoProfiles], 1).kind(),
+            ErrorKind::InvalidArgument
+        );
+        assert_eq!(
+            errors(vec![Error::NoProfiles, busy()], 2).kind(),
+            busy().kind()
+        );
+    }
+
+    #[test]
+    fn many_errors_are_counted_and_the_first_told() {
+        let text = |count, profiles| {
+            errors(
+                (0..count).map(|_| Error::CumulativePair).collect(),
+                profiles,
+            )
+            .to_string()
+        };
+        assert_eq!(text(1, 1), Error::CumulativePair.to_string());
+        assert!(text(1, 2).starts_with("profile 0 of 2: form has"));
+        assert!(text(2, 2).starts_with("2 errors: profile 0 of 2: form has"));
+        assert!(text(20, 20).ends_with("update the client; and 12 more"));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(shown("short"), "short");
+        let long = "ü".repeat(1000);
+        assert_eq!(shown(&long).chars().count(), LABELS_SHOWN_BYTES_MAX / 2 + 1);
+    }
+}

@@ -1,0 +1,144 @@
+//! `POST /ingest`: what SDKs and people with curl send, one document per request.
+//!
+//! The parameters are in the URL, and the body is a pprof, a form around one, or text.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use clock::Clock;
+use edge::rest::Query;
+use edge::{Error, Tenants};
+use formats::ingest::{self, AppName, Format};
+use http::{HeaderValue, StatusCode, header};
+use model::TenantId;
+use rpc::ErrorKind;
+
+use crate::Distributor;
+use crate::document::{Document, Ingested};
+use crate::error::{self, Errors};
+use crate::http::retry_after_secs;
+
+pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
+    let routes = Router::new()
+        .route("/ingest", post(ingest))
+        .route("/pyroscope/ingest", post(ingest))
+        .with_state(distributor);
+    edge::Routes::new().rest(routes)
+}
+
+/// 200 with an empty body once the profile is durable, or if there was nothing in it. Some clients accept
+/// no other status of success.
+async fn ingest(
+    State(distributor): State<Arc<Distributor>>,
+    query: Query,
+    request: Request,
+) -> Result<StatusCode, Response> {
+    let name = query.get("name").unwrap_or_default();
+    let app = AppName::parse(name)
+        .map_err(|error| Error::rest(StatusCode::BAD_REQUEST, error.to_string()).into_response())?;
+    let tenant = tenant(&request)?;
+    let content_type = text_of(request.headers().get(header::CONTENT_TYPE));
+    let limit = distributor.limits.of(&tenant).ingestion_body_bytes();
+    let body = edge::body::read(request, limit)
+        .await
+        .map_err(IntoResponse::into_response)?;
+    if body.bytes.is_empty() {
+        return Ok(StatusCode::OK);
+    }
+    let format = Format::of(query.get("format").unwrap_or_default(), &content_type);
+    let format = format.map_err(|error| {
+        Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()).into_response()
+    })?;
+    let ingested = ingested(
+        app,
+        format,
+        &query,
+        content_type,
+        body.bytes.clone(),
+        &distributor.clock,
+    );
+    let documents = vec![Document::Ingested(Box::new(ingested))];
+    let outcome = distributor.push(tenant, documents).await;
+    outcome.map_err(|errors| response(&errors, format))?;
+    Ok(StatusCode::OK)
+}
+
+/// # Errors
+/// 401 without any tenant; 422 if the tenant cannot be, or if there are several.
+fn tenant(request: &Request) -> Result<TenantId, Response> {
+    let tenants = Tenants::of(request.extensions());
+    let named = request
+        .headers()
+        .get("x-scope-orgid")
+        .is_some_and(|value| !value.is_empty());
+    match tenants.and_then(|tenants| tenants.one().cloned()) {
+        Ok(tenant) => Ok(tenant),
+        Err(error) if !named => {
+            Err(Error::rest(StatusCode::UNAUTHORIZED, error.message()).into_response())
+        }
+        Err(error) => {
+            Err(Error::rest(StatusCode::UNPROCESSABLE_ENTITY, error.message()).into_response())
+        }
+    }
+}
+
+fn text_of(header: Option<&HeaderValue>) -> String {
+    header
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .unwrap_or_default()
+}
+
+fn ingested(
+    app: AppName,
+    format: Format,
+    query: &Query,
+    content_type: String,
+    body: bytes::Bytes,
+    clock: &Clock,
+) -> Ingested {
+    let now = clock.unix_nanos();
+    let text = query.get("from").unwrap_or_default();
+    let from = ingest::attime(text, now);
+    // What moves with the clock is counted back from now.
+    let from_is_fixed = from > 0 && from == ingest::attime(text, 0);
+    Ingested {
+        app,
+        from,
+        from_is_fixed,
+        spy_name: query.get("spyName").unwrap_or("unknown").to_owned(),
+        sample_rate: ingest::sample_rate(query.get("sampleRate").unwrap_or_default()),
+        format,
+        parameters: query
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        content_type,
+        body,
+    }
+}
+
+/// Every fault of a document is a 422, but text that was understood and then refused is a 400: clients know
+/// both. What may succeed later is told apart, so that they come again.
+fn response(errors: &Errors, format: Format) -> Response {
+    let is_text = matches!(format, Format::Groups | Format::Lines);
+    let understood = !matches!(errors.first(), Some(error::Error::Text(_)));
+    let status = match errors.kind() {
+        ErrorKind::Exhausted { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::InvalidArgument if is_text && understood => StatusCode::BAD_REQUEST,
+        ErrorKind::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    let mut response = Error::rest(status, errors.to_string()).into_response();
+    if let ErrorKind::Exhausted { retry_after } = errors.kind() {
+        let wait = HeaderValue::from(retry_after_secs(retry_after));
+        response.headers_mut().insert(header::RETRY_AFTER, wait);
+    }
+    response
+}

@@ -1,0 +1,73 @@
+//! `push.v1.PusherService/Push`: batches of series, each with pprof documents.
+
+use std::sync::Arc;
+
+use edge::Tenants;
+use rpc::ErrorKind;
+use tonic::{Code, Request, Response, Status};
+use wire::push::v1::pusher_service_server::{PusherService, PusherServiceServer};
+use wire::push::v1::{PushRequest, PushResponse};
+
+use crate::Distributor;
+use crate::document::{Document, Pushed};
+use crate::error::Errors;
+use crate::http::retry_after_secs;
+
+pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
+    let service = PusherServiceServer::new(Pusher(distributor))
+        .max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
+    edge::Routes::new().service(service)
+}
+
+struct Pusher(Arc<Distributor>);
+
+#[tonic::async_trait]
+impl PusherService for Pusher {
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let tenant = Tenants::of(request.extensions())?.one()?.clone();
+        let documents = documents(request.into_inner());
+        self.0
+            .push(tenant, documents)
+            .await
+            .map_err(|errors| status(&errors))?;
+        Ok(Response::new(PushResponse {}))
+    }
+}
+
+fn documents(request: PushRequest) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for series in request.series {
+        let labels: Vec<(String, String)> = series
+            .labels
+            .into_iter()
+            .map(|label| (label.name, label.value))
+            .collect();
+        for sample in series.samples {
+            let labels = labels.clone();
+            documents.push(Document::Pushed(Pushed {
+                labels,
+                pprof: sample.raw_profile,
+            }));
+        }
+    }
+    documents
+}
+
+fn status(errors: &Errors) -> Status {
+    let code = match errors.kind() {
+        ErrorKind::InvalidArgument => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Exhausted { .. } => Code::ResourceExhausted,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::Corrupt => Code::DataLoss,
+        ErrorKind::Internal => Code::Internal,
+    };
+    let mut status = Status::new(code, errors.to_string());
+    if let ErrorKind::Exhausted { retry_after } = errors.kind() {
+        status
+            .metadata_mut()
+            .insert("retry-after", retry_after_secs(retry_after).into());
+    }
+    status
+}

@@ -1,0 +1,159 @@
+//! Makes an accepted profile uniform: what cannot count is dropped, what differs without meaning is levelled.
+//!
+//! Owns: which samples count. Does not own: summing equal stacktraces (whoever appends the rows does that),
+//! or removing symbols that no counted sample refers to (nobody appends those).
+
+use memchr::memmem;
+use model::{Mapping, NONE, Profile, Symbols};
+
+const GO_SHAPE: &[u8] = b"[go.shape.";
+
+/// The indices of the samples that count, in order.
+///
+/// Dropped are samples with a negative value, with zeros only, or with a location that is unknown or
+/// says nothing (no line and no address). Locations without mapping get an empty one. Locations of
+/// mappings whose functions are known lose their addresses, which differ between processes.
+pub(crate) fn normalise(profile: &mut Profile) -> Vec<u32> {
+    let broken = Broken::of(&profile.symbols);
+    let columns = profile.sample_types.len();
+    let counts = |sample: usize| {
+        let values = &profile.samples.values[sample * columns..(sample + 1) * columns];
+        let all = values.iter().fold(0, |all, value| all | *value);
+        // The sign bit of the union is set if any value is negative.
+        all > 0 && !broken.touches(profile.symbols.stacktraces.get(sample as u32))
+    };
+    let counted = (0..profile.samples.len()).filter(|sample| counts(*sample));
+    let counted = counted.map(|sample| sample as u32).collect();
+    add_missing_mapping(&mut profile.symbols);
+    drop_addresses_of_known_functions(&mut profile.symbols);
+    counted
+}
+
+/// Locations that spoil every sample they are in.
+enum Broken {
+    /// No stacktrace can be spoilt.
+    Nothing,
+    /// Whether location `i` is; besides, unknown locations are.
+    Locations(Vec<bool>),
+}
+
+impl Broken {
+    fn of(symbols: &Symbols) -> Self {
+        let locations = &symbols.locations;
+        let says_nothing = |i: usize| {
+            locations.address[i] == 0 && locations.line_offsets[i] == locations.line_offsets[i + 1]
+        };
+        let unknown = symbols.stacktraces.locations.contains(&NONE);
+        if !unknown && !(0..locations.len()).any(says_nothing) {
+            return Self::Nothing;
+        }
+        Self::Locations((0..locations.len()).map(says_nothing).collect())
+    }
+
+    fn touches(&self, stacktrace: &[u32]) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Locations(broken) => {
+                let is_broken = |location: u32| broken.get(location as usize).is_none_or(|b| *b);
+                stacktrace.iter().any(|location| is_broken(*location))
+            }
+        }
+    }
+}
+
+fn add_missing_mapping(symbols: &mut Symbols) {
+    if !symbols.locations.mapping.contains(&NONE) {
+        return;
+    }
+    let added = symbols.mappings.len() as u32;
+    symbols.mappings.push(Mapping::default());
+    for mapping in symbols
+        .locations
+        .mapping
+        .iter_mut()
+        .filter(|mapping| **mapping == NONE)
+    {
+        *mapping = added;
+    }
+}
+
+fn drop_addresses_of_known_functions(symbols: &mut Symbols) {
+    for mapping in symbols
+        .mappings
+        .iter_mut()
+        .filter(|mapping| mapping.has_functions)
+    {
+        (
+            mapping.memory_start,
+            mapping.memory_limit,
+            mapping.file_offset,
+        ) = (0, 0, 0);
+    }
+    let locations = symbols
+        .locations
+        .address
+        .iter_mut()
+        .zip(&symbols.locations.mapping);
+    for (address, mapping) in locations {
+        if symbols.mappings[*mapping as usize].has_functions {
+            *address = 0;
+        }
+    }
+}
+
+/// Removes the type parameters that Go's compiler adds to names of generic functions, so that
+/// `f[go.shape.int]` and `f[go.shape.string]` are one function.
+pub(crate) fn strip_go_shapes(profile: &mut Profile) {
+    let strings = &mut profile.symbols.strings;
+    let finder = memmem::Finder::new(GO_SHAPE);
+    // One search over all bytes first: few profiles have any.
+    if !strings
+        .raw()
+        .iter()
+        .any(|bytes| finder.find(bytes).is_some())
+    {
+        return;
+    }
+    for id in 0..strings.len() as u32 {
+        if let Some(stripped) = without_go_shapes(strings.get(id), &finder) {
+            strings.replace(id, &stripped);
+        }
+    }
+}
+
+/// `name` without balanced `[go.shape.…]` parts; `None` if it has none.
+fn without_go_shapes(name: &[u8], finder: &memmem::Finder) -> Option<Vec<u8>> {
+    let mut stripped = Vec::new();
+    let mut rest = name;
+    while let Some(start) = finder.find(rest) {
+        let Some(length) = bracketed(&rest[start..]) else {
+            break;
+        };
+        stripped.extend_from_slice(&rest[..start]);
+        rest = &rest[start + length..];
+    }
+    if rest.len() == name.len() {
+        return None;
+    }
+    stripped.extend_from_slice(rest);
+    Some(stripped)
+}
+
+/// Bytes from the `[` at the start to its closing `]`, both included; `None` if it is never closed.
+fn bracketed(text: &[u8]) -> Option<usize> {
+    let mut depth = 0usize;
+    for (i, byte) in text.iter().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(i + 1);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The story of a push: open → admit → validate → normalise → split → hand over.
+//!
+//! Owns: the order, what is computed off the connection threads, and that one bad profile does not spoil
+//! the others of its request.
+//! Does not own: any single step; each is a file of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use limits::Limits;
+use model::{Labels, PushItem, TenantId};
+
+use crate::Distributor;
+use crate::budget::Share;
+use crate::document::{Document, Opened};
+use crate::error::{Error, Errors, Failure, shown};
+use crate::metrics::Received;
+use crate::{labels, normalise, source_code, split, validate};
+
+/// Documents are prepared in pieces of about this many bytes, which may run beside one another.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The reason under which a profile is counted that was accepted and had nothing to store.
+const NOTHING_TO_COUNT: &str = "nothing_to_count";
+
+/// What the documents of one request have in common.
+struct Batch {
+    tenant: TenantId,
+    limits: Arc<Limits>,
+    /// Unix nanoseconds.
+    now: i64,
+    /// Decompressed, of all documents so far.
+    bytes: AtomicUsize,
+}
+
+/// A profile that is ready, with the memory it was charged for.
+struct Prepared {
+    item: PushItem,
+    share: Share,
+}
+
+impl Distributor {
+    /// Makes the documents of one request durable. What is refused does not keep the others from it.
+    ///
+    /// # Errors
+    /// What was refused, or why nothing could be stored.
+    pub(crate) async fn push(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        documents: Vec<Document>,
+    ) -> Result<(), Errors> {
+        let started = self.clock.monotonic();
+        if documents.is_empty() {
+            return Err(Error::NoProfiles.into());
+        }
+        let count = documents.len();
+        let batch = Arc::new(Batch {
+            limits: self.limits.of(&tenant),
+            tenant,
+            now: self.clock.unix_nanos(),
+            bytes: AtomicUsize::new(0),
+        });
+        let pieces = pieces(documents).into_iter().map(|piece| {
+            let (distributor, batch) = (self.clone(), batch.clone());
+            self.pool
+                .run(move || distributor.prepare_all(&batch, piece))
+        });
+        let prepared = futures::future::join_all(pieces).await;
+        let elapsed = || (self.clock.monotonic() - started).as_secs_f64();
+        self.metrics.prepare_seconds.observe(elapsed());
+
+        let limit = batch.limits.ingestion_body_bytes();
+        if batch.bytes.load(Ordering::Relaxed) > limit {
+            return Err(Error::RequestTooLarge { limit }.into());
+        }
+        let (mut ready, mut failures) = (Vec::with_capacity(count), Vec::new());
+        for (index, outcome) in prepared.into_iter().flatten().enumerate() {
+            match outcome {
+                Ok(Some(prepared)) => ready.push(prepared),
+                Ok(None) => {}
+                Err(error) => failures.push(Failure { index, error }),
+            }
+        }
+        self.hand_over(ready).await?;
+        self.metrics.push_seconds.observe(elapsed());
+        Errors::of(failures, count)
+    }
+
+    fn prepare_all(
+        &self,
+        batch: &Batch,
+        documents: Vec<Document>,
+    ) -> Vec<Result<Option<Prepared>, Error>> {
+        let outcomes = documents.into_iter().map(|document| {
+            let mut bytes = document.wire_bytes();
+            let outcome = self.prepare(batch, document, &mut bytes);
+            let discarded = match &outcome {
+                Ok(Some(_)) => None,
+                Ok(None) => Some(NOTHING_TO_COUNT),
+                Err(error) => Some(error.reason()),
+            };
+            if let Some(reason) = discarded {
+                self.metrics.discarded(&batch.tenant, reason, bytes);
+            }
+            outcome
+        });
+        outcomes.collect()
+    }
+
+    /// One document as the ingester takes it; `None` if it has nothing that counts. `bytes` becomes the
+    /// size of its content.
+    fn prepare(
+        &self,
+        batch: &Batch,
+        document: Document,
+        bytes: &mut usize,
+    ) -> Result<Option<Prepared>, Error> {
+        let limits = &batch.limits;
+        let wire_bytes = document.wire_bytes();
+        let Some(opened) = document.open(&batch.tenant, limits, &self.clock)? else {
+            return Ok(None);
+        };
+        let memory_bytes = opened.memory_bytes();
+        let Opened {
+            decoded,
+            labels,
+            bytes: content_bytes,
+            key,
+        } = opened;
+        *bytes = content_bytes;
+        self.metrics.received(
+            &batch.tenant,
+            Received {
+                wire_bytes,
+                bytes: content_bytes,
+                samples: decoded.profile.samples.len(),
+            },
+        );
+        self.check_request(batch, content_bytes)?;
+        let share = self.budget.take(memory_bytes)?;
+        let labels = labels::complete(labels, limits)?;
+        self.admit(batch, &labels, content_bytes)?;
+        let mut profile = validate::validate(decoded, &labels, limits, batch.now)?;
+        normalise::strip_go_shapes(&mut profile);
+        let counted = normalise::normalise(&mut profile);
+        if counted.is_empty() {
+            return Ok(None);
+        }
+        source_code::note_in_build_ids(&mut profile, &labels);
+        let series = split::split(&profile, counted, &labels, limits)?;
+        let tenant = batch.tenant.clone();
+        let item = PushItem {
+            tenant,
+            key,
+            profile: Arc::new(profile),
+            series,
+        };
+        Ok(Some(Prepared { item, share }))
+    }
+
+    /// Keeps a request from growing past its limit while it is decompressed.
+    fn check_request(&self, batch: &Batch, bytes: usize) -> Result<(), Error> {
+        let limit = batch.limits.ingestion_body_bytes();
+        let before = batch.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit {
+            return Err(Error::RequestTooLarge { limit });
+        }
+        Ok(())
+    }
+
+    /// Charges the tenant's rate for one profile.
+    fn admit(&self, batch: &Batch, labels: &Labels, content_bytes: usize) -> Result<(), Error> {
+        let limits = &batch.limits;
+        let bytes = labels.byte_len() + content_bytes;
+        let (rate, burst) = (
+            limits.ingestion_rate_bytes(),
+            limits.ingestion_burst_bytes(),
+        );
+        let now = self.clock.monotonic();
+        self.rates
+            .admit(&batch.tenant, bytes as f64, rate, burst, now)
+            .map_err(|limited| Error::RateLimited {
+                tenant: shown(&batch.tenant),
+                rate_mb: limits.ingestion_rate_mb,
+                burst_mb: limits.ingestion_burst_size_mb,
+                bytes,
+                retry_after: limited.retry_after,
+            })
+    }
+
+    async fn hand_over(&self, ready: Vec<Prepared>) -> Result<(), Error> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        // The shares are held until the items are durable or refused.
+        let (items, _shares): (Vec<PushItem>, Vec<Share>) = ready
+            .into_iter()
+            .map(|prepared| (prepared.item, prepared.share))
+            .unzip();
+        let limit = self.config.push_timeout.0;
+        match self.clock.timeout(limit, self.ingester.push(items)).await {
+            Some(outcome) => outcome.map_err(Error::Ingester),
+            None => Err(Error::TimedOut { limit }),
+        }
+    }
+}
+
+/// The documents in their order, in runs of about [`PIECE_BYTES`].
+fn pieces(documents: Vec<Document>) -> Vec<Vec<Document>> {
+    let mut pieces = vec![Vec::new()];
+    let mut bytes = 0;
+    for document in documents {
+        if bytes >= PIECE_BYTES {
+            pieces.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += document.wire_bytes();
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(document);
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests;
