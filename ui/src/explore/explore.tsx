@@ -117,7 +117,7 @@ export function Explore() {
     if (state.search !== '') change({ search: '' });
     else if (focused !== ROOT || state.focus !== '') change({ focus: '' });
     else {
-      flame.current?.clearCursor();
+      flame.current?.home();
       select('');
     }
   };
@@ -292,10 +292,9 @@ export function Explore() {
             <button
               type="button"
               className={controls['icon']}
-              disabled={state.focus === '' && state.search === '' && state.select === ''}
               title="Undo zoom, search and selection"
               onClick={() => {
-                flame.current?.clearCursor();
+                flame.current?.home();
                 change({ focus: '', search: '', select: '' });
               }}
             >
@@ -381,7 +380,7 @@ export function Explore() {
                         selected={state.select}
                         onSort={(sort, descending) => change({ sort, descending }, 'replace')}
                         onSelect={(name) => {
-                          flame.current?.clearCursor();
+                          flame.current?.dropCursor();
                           select(name);
                         }}
                         onFocus={focusName}

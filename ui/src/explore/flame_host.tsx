@@ -23,7 +23,9 @@ export interface FlameHandle {
   step: (step: Step) => void;
   /** The bar that keys act on. */
   current: () => number;
-  clearCursor: () => boolean;
+  dropCursor: () => void;
+  /** Forgets the cursor and a zoom by hand. */
+  home: () => void;
   image: () => Promise<Blob | null>;
 }
 
@@ -99,27 +101,27 @@ export function FlameHost(props: FlameHostProps) {
 
   useEffect(() => {
     const current = view.current!;
-    if (shown.current === model) return;
+    if (shown.current === model) return current.setFocus(focused);
     const old = shown.current;
     const cursor = old && current.current !== ROOT ? findFocus(model, focusKey(old, current.current)) : -1;
     shown.current = model;
+    setHover(null);
     current.setModel(model, focused);
     if (cursor > 0) current.setCursor(cursor);
-    setHover(null);
-    setMenu(null);
+    setMenu((open) => {
+      const bar = open && old ? findFocus(model, focusKey(old, open.bar)) : -1;
+      return open && bar > 0 ? { ...open, bar } : null;
+    });
   }, [model, focused]);
   useEffect(() => view.current!.setOptions(options), [options]);
-  useEffect(() => view.current!.setFocus(focused), [focused, model]);
   useEffect(() => view.current!.setSearch(props.search?.marked ?? null), [props.search, model]);
   useEffect(() => view.current!.setSelected(props.selected === '' ? -1 : model.names.indexOf(props.selected)), [props.selected, model]);
 
   useImperativeHandle(props.ref, () => ({
     step: (step) => view.current?.step(step),
     current: () => view.current?.current ?? ROOT,
-    clearCursor: () => {
-      view.current?.setCursor(-1);
-      return true;
-    },
+    dropCursor: () => view.current?.setCursor(-1),
+    home: () => view.current?.home(),
     image: () => view.current?.toBlob() ?? Promise.resolve(null),
   }), []);
 
@@ -136,12 +138,12 @@ export function FlameHost(props: FlameHostProps) {
       <div className="visually-hidden" aria-live="polite">
         {spoken}
       </div>
-      {hover && !menu && <Tooltip model={model} unit={unit} focused={focused} search={props.search} {...hover} />}
+      {hover && hover.bar < model.count && !menu && <Tooltip model={model} unit={unit} focused={focused} search={props.search} {...hover} />}
       {menu && (
         <Menu
           {...menu}
-          name={nameOf(model, menu.bar)}
-          folded={isFolded(model, menu.bar)}
+          name={nameOf(model, Math.min(menu.bar, model.count - 1))}
+          folded={isFolded(model, Math.min(menu.bar, model.count - 1))}
           onClose={() => {
             setMenu(null);
             host.current?.focus({ preventScroll: true });

@@ -1,6 +1,6 @@
 // Functions with their own and their whole cost: the accessible twin of the graph.
 import { useEffect, useId, useMemo, useRef, useState } from 'react';
-import { packageColour, ROOT, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
+import { packageColour, ROOT, tailStart, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
 import { packagePalette } from '../flamegraph/colours';
 import { columnFormat, formatPercent } from '../format/units';
 import type { SortColumn } from '../state/url';
@@ -164,18 +164,18 @@ export function FunctionTable(props: FunctionTableProps) {
 
 /** The path of a package may shrink away, the function itself stays. */
 function Name({ text }: { text: string }) {
-  const slash = text.lastIndexOf('/', text.length - 2) + 1;
+  const start = tailStart(text);
   return (
     <span className={style['text']}>
-      {slash > 0 && <span className={style['path']}>{text.slice(0, slash)}</span>}
-      <span className={style['tail']}>{text.slice(slash)}</span>
+      {start > 0 && <span className={style['path']}>{text.slice(0, start)}</span>}
+      <span className={style['tail']}>{text.slice(start)}</span>
     </span>
   );
 }
 
 function Cell({ value, most, text, share }: { value: number; most: number; text: string; share: string }) {
   return (
-    <div role="gridcell" className={style['number']} title={share}>
+    <div role="gridcell" className={`${style['number']} ${value === 0 ? style['zero'] : ''}`} title={share}>
       <span className={style['value']}>{text}</span>
       <span className={style['track']} aria-hidden="true">
         <span className={style['bar']} ref={(bar) => bar?.style.setProperty('width', `${most > 0 ? (100 * value) / most : 0}%`)} />

@@ -5,6 +5,7 @@
 import { colour, mix, packageColour, packagePalette, parseColour, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
 import { ROW_HEIGHT, type Bars } from './layout';
 import { FOLDED_NAME, ROOT, type FlameModel } from './model';
+import { fitName } from './names';
 
 /** Narrower bars are muted, so that the eye rests on those that matter. */
 const MUTED_WIDTH = 10;
@@ -118,13 +119,4 @@ export class Painter {
     if (room - name.length - 2 < value.length) return;
     context.fillText(value, left + width - PADDING - 1 - value.length * this.charWidth, y + ROW_HEIGHT / 2);
   }
-}
-
-/** The name in at most `room` characters: the path in front of a function goes first. */
-export function fitName(name: string, room: number): string {
-  if (name.length <= room) return name;
-  const slash = name.lastIndexOf('/', name.length - 2);
-  const short = slash >= 0 && slash + 1 < name.length ? name.slice(slash + 1) : name;
-  if (short.length <= room) return short;
-  return room <= 1 ? '' : `${short.slice(0, room - 1)}…`;
 }

@@ -16,5 +16,6 @@ export {
   type FlameModel,
   type FunctionSums,
 } from './model';
+export { tailStart } from './names';
 export { exactly, search, type SearchResult } from './search';
 export { FlameView, type FlameEvents, type FlameOptions } from './view';

@@ -50,6 +50,8 @@ export class FlameView {
   private animation: { from: [number, number]; to: [number, number]; begun: number } | null = null;
   private drag: { x: number; start: number; end: number; moved: boolean } | null = null;
   private dropClick = false;
+  /** Where the pointer rests on the canvas, in window coordinates. */
+  private pointer: { x: number; y: number } | null = null;
 
   constructor(
     private readonly host: HTMLElement,
@@ -82,16 +84,22 @@ export class FlameView {
     this.scroller.remove();
   }
 
-  /** Shows a profile; `focused` is the bar that fills the width. */
+  /**
+   * Shows a profile; `focused` is the bar that fills the width. A part that the user zoomed to by
+   * hand stays in view, and what the pointer rests on is reported anew.
+   */
   setModel(model: FlameModel, focused: number): void {
+    const zoomed = this.handZoom();
     this.model = model;
     this.focused = focused;
     this.hovered = -1;
     this.cursor = -1;
     this.animation = null;
     this.spacer.style.height = `${model.depth * ROW_HEIGHT}px`;
-    [this.viewport.start, this.viewport.end] = this.extent(focused);
+    const whole = model.total[ROOT]!;
+    [this.viewport.start, this.viewport.end] = zoomed && whole > 0 ? [zoomed[0] * whole, zoomed[1] * whole] : this.extent(focused);
     this.newPainter();
+    if (this.pointer) this.hover(this.at(this.pointer), this.pointer.x, this.pointer.y);
   }
 
   setOptions(options: FlameOptions): void {
@@ -127,6 +135,12 @@ export class FlameView {
     this.draw();
   }
 
+  /** Forgets the cursor and a zoom by hand. */
+  home(): void {
+    this.cursor = -1;
+    if (this.model) this.moveTo(this.extent(this.focused));
+  }
+
   step(step: Step): void {
     if (!this.model) return;
     this.setCursor(this.cursor < 0 ? this.focused : neighbour(this.model, this.cursor, step));
@@ -148,6 +162,15 @@ export class FlameView {
     const model = this.model!;
     const start = model.x[bar] ?? 0;
     return [start, start + Math.max(model.total[bar] ?? 0, Number.MIN_VALUE)];
+  }
+
+  /** Edges of a view that is not that of the focused bar, as shares of the whole. */
+  private handZoom(): [number, number] | null {
+    const whole = this.model?.total[ROOT] ?? 0;
+    if (!(whole > 0) || this.animation) return null;
+    const [start, end] = this.extent(this.focused);
+    const { start: left, end: right } = this.viewport;
+    return left === start && right === end ? null : [left / whole, right / whole];
   }
 
   private newPainter(): void {
@@ -234,12 +257,12 @@ export class FlameView {
     if (end <= this.viewport.start || start >= this.viewport.end) this.moveTo(this.extent(model.parent[bar]! < 0 ? ROOT : model.parent[bar]!));
   }
 
-  private at(event: MouseEvent): number {
+  private at(point: { x: number; y: number }): number {
     if (!this.model) return -1;
     const box = this.canvas.getBoundingClientRect();
-    const level = Math.floor((event.clientY - box.top + this.scroller.scrollTop) / ROW_HEIGHT);
+    const level = Math.floor((point.y - box.top + this.scroller.scrollTop) / ROW_HEIGHT);
     const { start, end, width } = this.viewport;
-    return barAt(this.model, level, start + ((event.clientX - box.left) / width) * (end - start));
+    return barAt(this.model, level, start + ((point.x - box.left) / width) * (end - start));
   }
 
   private listen(): void {
@@ -247,7 +270,14 @@ export class FlameView {
     const { canvas } = this;
     this.scroller.addEventListener('scroll', () => this.draw(), { signal, passive: true });
     canvas.addEventListener('pointermove', (event) => this.pointerMoved(event), { signal });
-    canvas.addEventListener('pointerleave', () => this.hover(-1, 0, 0), { signal });
+    canvas.addEventListener(
+      'pointerleave',
+      () => {
+        this.pointer = null;
+        this.hover(-1, 0, 0);
+      },
+      { signal },
+    );
     canvas.addEventListener('pointerdown', (event) => this.pointerDown(event), { signal });
     canvas.addEventListener('pointerup', () => this.pointerUp(), { signal });
     canvas.addEventListener('pointercancel', () => (this.drag = null), { signal });
@@ -289,6 +319,7 @@ export class FlameView {
       this.show(this.drag.start - (by / this.viewport.width) * span, span);
       return;
     }
+    this.pointer = { x: event.clientX, y: event.clientY };
     this.hover(this.at(event), event.clientX, event.clientY);
   }
 

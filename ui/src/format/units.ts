@@ -43,9 +43,10 @@ function scaleFor(value: number, quantity: Quantity): Scale {
 
 /** `12.4 s`, `4.20 min`, `1.50 GiB`, `36.2 K`: three significant digits. */
 export function formatValue(value: number, unit: string): string {
-  if (value === 0) return quantityOf(unit) === 'count' ? '0' : `0 ${scales(quantityOf(unit))[quantityOf(unit) === 'time' ? 3 : 0]!.suffix}`;
+  const quantity = quantityOf(unit);
+  if (value === 0) return quantity === 'count' ? '0' : quantity === 'bytes' ? '0 B' : '0 s';
   const inBase = base(value, unit);
-  const scale = scaleFor(inBase, quantityOf(unit));
+  const scale = scaleFor(inBase, quantity);
   const number = digits(inBase / scale.size, scale.size === 1);
   return scale.suffix === '' ? number : `${number} ${scale.suffix}`;
 }
@@ -61,10 +62,14 @@ export function formatTotal(value: number, unit: string): string {
   return `${Math.floor(seconds / 86_400)} d ${two(Math.floor((seconds % 86_400) / 3600))} h`;
 }
 
-/** One scale for a whole column, so that its values align on the decimal. */
+/**
+ * One scale for a whole column, so that its values align on the decimal. Times stay in seconds
+ * however long: a hundredth of an hour would hide too much.
+ */
 export function columnFormat(max: number, unit: string): (value: number) => string {
   const quantity = quantityOf(unit);
-  const scale = scaleFor(base(max, unit), quantity);
+  const inBase = base(max, unit);
+  const scale = scaleFor(quantity === 'time' ? Math.min(inBase, 1e9) : inBase, quantity);
   const whole = scale.size === 1;
   const suffix = scale.suffix === '' ? '' : ` ${scale.suffix}`;
   const places = whole ? 0 : 2;

@@ -294,3 +294,20 @@ test('the keys are shown on request', async ({ page }) => {
   await page.keyboard.press('Escape');
   await expect(page.getByRole('dialog', { name: 'Keys' })).toHaveCount(0);
 });
+
+test('a refresh keeps the zoom, the selection and the tooltip', async ({ page }) => {
+  await open(page);
+  const point = await pointOfRow(page, 1, 0.1);
+  await page.mouse.click(point.x, point.y);
+  await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
+  const focus = parameter(page, 'focus');
+  await page.mouse.move(point.x + 40, point.y);
+  await expect(page.getByRole('tooltip')).toBeVisible();
+  const answered = page.waitForResponse(`${METHOD}SelectMergeStacktraces`);
+  await page.keyboard.press('r');
+  await answered;
+  await page.waitForTimeout(300);
+  expect(parameter(page, 'focus')).toBe(focus);
+  await expect(page.getByRole('tooltip')).toBeVisible();
+  await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
+});

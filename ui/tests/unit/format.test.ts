@@ -33,6 +33,7 @@ test('long times are said as a clock would', () => {
 test('a column has one unit, so its values align on the decimal', () => {
   const time = columnFormat(31e9, 'nanoseconds');
   expect([31e9, 1_234e6, 3e6, 0].map(time)).toEqual(['31.00 s', '1.23 s', '<0.01 s', '0.00 s']);
+  expect(columnFormat(7272e9, 'nanoseconds')(7272e9)).toBe('7,272.00 s');
   const count = columnFormat(900, 'count');
   expect([900, 5].map(count)).toEqual(['900', '5']);
 });

@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest';
 import { buildModel, ROOT } from '../../src/flamegraph';
-import { fitName } from '../../src/flamegraph/draw';
 import { barAt, Bars, layoutBars, neighbour, type Viewport } from '../../src/flamegraph/layout';
 import { profile } from '../mock/profile';
 
@@ -64,13 +63,6 @@ test('arrows walk to parent, heaviest child and neighbours, and stay at the edge
   expect(neighbour(MODEL, 1, 'right')).toBe(2);
   expect(neighbour(MODEL, 2, 'right')).toBe(2);
   expect(neighbour(MODEL, 1, 'left')).toBe(1);
-});
-
-test('a name that does not fit loses its path first', () => {
-  expect(fitName('net/http.(*conn).serve', 40)).toBe('net/http.(*conn).serve');
-  expect(fitName('net/http.(*conn).serve', 20)).toBe('http.(*conn).serve');
-  expect(fitName('net/http.(*conn).serve', 8)).toBe('http.(*…');
-  expect(fitName('abc', 1)).toBe('');
 });
 
 test('the bars of 200,000 nodes are laid out within a frame', () => {

@@ -1,0 +1,25 @@
+// How a function's name is shortened: what says least goes first.
+
+/**
+ * Where the function itself begins: after its path (`net/http.(*conn).serve`), its assembly
+ * (`System.Threading!Thread.Start`) or all but the last two parts (`alloc::vec::Vec::push`).
+ */
+export function tailStart(name: string): number {
+  const end = name.search(/[<([{ ]/);
+  const head = end < 0 ? name : name.slice(0, end);
+  const slash = head.lastIndexOf('/');
+  if (slash >= 0 && slash + 1 < name.length) return slash + 1;
+  const mark = head.indexOf('!');
+  if (mark > 0 && mark + 1 < name.length) return mark + 1;
+  const last = head.lastIndexOf('::');
+  const before = last > 0 ? head.lastIndexOf('::', last - 1) : -1;
+  return before > 0 ? before + 2 : 0;
+}
+
+/** The name in at most `room` characters: the path goes first, then the end. */
+export function fitName(name: string, room: number): string {
+  if (name.length <= room) return name;
+  const short = name.slice(tailStart(name));
+  if (short.length <= room) return short;
+  return room <= 1 ? '' : `${short.slice(0, room - 1)}…`;
+}

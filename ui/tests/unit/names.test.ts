@@ -1,0 +1,27 @@
+import { test } from 'vitest';
+import { fitName, tailStart } from '../../src/flamegraph/names';
+import { check } from './check';
+
+test('the function of a name begins after its path, assembly or outer modules', () => {
+  const cases: [string, string][] = [
+    ['runtime.mallocgc', 'runtime.mallocgc'],
+    ['net/http.(*conn).serve', 'http.(*conn).serve'],
+    ['slices.Sort[go.shape.[]github.com/a/b.T]', 'slices.Sort[go.shape.[]github.com/a/b.T]'],
+    ['System.Threading!Thread.Start<a/b>', 'Thread.Start<a/b>'],
+    ['alloc::vec::Vec::push', 'Vec::push'],
+    ['std::main', 'std::main'],
+    ['<T as core::fmt::Debug>::fmt', '<T as core::fmt::Debug>::fmt'],
+    ['app/views.py:10 - a/b', 'views.py:10 - a/b'],
+    ['trailing/', 'trailing/'],
+    ['', ''],
+  ];
+  for (const [name, expected] of cases) check(name, name.slice(tailStart(name)), expected);
+});
+
+test('a name that does not fit loses its path first, then its end', () => {
+  const name = 'net/http.(*conn).serve';
+  check(40, fitName(name, 40), name);
+  check(20, fitName(name, 20), 'http.(*conn).serve');
+  check(8, fitName(name, 8), 'http.(*…');
+  check(1, fitName('abc', 1), '');
+});
