@@ -2,16 +2,16 @@
 //
 // Owns: which questions are asked for a state, how a wish of a part changes the state.
 // Does not own: the state itself (the address), the parts' insides.
-import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
 import { useAnswer } from '../api/use_answer';
-import { ancestry, filterStacks, findFocus, focusKey, foldedText, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
+import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
-import { formatCount, formatPercent, formatTotal } from '../format/units';
+import { formatCount, formatTotal } from '../format/units';
+import { useInterval, useKeys, useMedia } from '../parts/hooks';
 import { Icon, Mark } from '../parts/icon';
 import { OptionList } from '../parts/option_list';
 import { Popover } from '../parts/popover';
-import { Segments } from '../parts/segments';
 import { filtersOf, formatQuery, serviceOf, withFilters, withService } from '../state/query';
 import { parseSpan, resolveRange, seriesStep } from '../state/time';
 import { MAX_NODES_MOST, writeState } from '../state/url';
@@ -22,6 +22,7 @@ import { Failed, FirstRun, NothingHere } from './empty';
 import { Filters } from './filters';
 import { FlameHost, type FlameHandle } from './flame_host';
 import { FunctionTable } from './function_table';
+import { GraphTools } from './graph_tools';
 import { SeriesPanel } from './series_panel';
 import { Shortcuts } from './shortcuts';
 import { StatusLine } from './status_line';
@@ -32,7 +33,6 @@ import style from './explore.module.css';
 const SERIES_POINTS = 240;
 /** How often a page without any data looks for the first profile. */
 const FIRST_RUN_MILLISECONDS = 5000;
-const SEARCH_DELAY_MILLISECONDS = 120;
 const NOTE_MILLISECONDS = 2500;
 const REFINE_FACTOR = 4;
 /** Narrower pages show the table or the graph, not both. */
@@ -260,91 +260,23 @@ export function Explore() {
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}
             onReset={() => change({ from: 'now-1h', until: 'now' })}
           />
-          <div className={style['tools']}>
-            <label className={style['search']}>
-              <Icon name="search" />
-              <SearchField ref={searchField} value={state.search} onChange={(text) => change({ search: text }, 'replace')} />
-            </label>
-            <Segments
-              label="What a search does with the rest"
-              options={[
-                { value: 'highlight', label: 'highlight', title: 'Grey what does not match' },
-                { value: 'filter', label: 'filter', title: 'Leave out stacks without a match' },
-              ]}
-              value={state.searchMode}
-              onChange={(searchMode) => change({ searchMode })}
-            />
-            {state.focus !== '' && model && (
-              <span className={style['pill']}>
-                <Icon name="focus" />
-                <code title={ancestry(model, focused).map(nameOf).join(' › ')}>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
-                <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
-                  <Icon name="close" />
-                </button>
-              </span>
-            )}
-            {searched && whole && (
-              <span className={style['found']} role="status">
-                {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
-              </span>
-            )}
-            <span className={style['gap']} />
-            <button
-              type="button"
-              className={controls['icon']}
-              title="Undo zoom, search and selection"
-              onClick={() => {
-                flame.current?.home();
-                change({ focus: '', search: '', select: '' });
-              }}
-            >
-              <Icon name="reset" />
-              Reset
-            </button>
-            <Segments
-              label="Colour"
-              options={[
-                { value: 'package', label: 'package', title: 'Colour by package' },
-                { value: 'value', label: 'value', title: 'Colour by share of the whole' },
-              ]}
-              value={state.colour}
-              onChange={(colour) => change({ colour }, 'replace')}
-            />
-            <Popover label="Export" align="right" face={<Icon name="download" />} title="Export">
-              {(close) => (
-                <div className={style['menu']}>
-                  <button
-                    type="button"
-                    onClick={() => {
-                      close();
-                      if (model) save(new Blob([foldedText(model)], { type: 'text/plain' }), `${service ?? 'profile'}.folded`);
-                    }}
-                  >
-                    Folded text
-                  </button>
-                  <button
-                    type="button"
-                    onClick={() => {
-                      close();
-                      void flame.current?.image().then((image) => image && save(image, `${service ?? 'profile'}.png`));
-                    }}
-                  >
-                    Picture of the graph (PNG)
-                  </button>
-                </div>
-              )}
-            </Popover>
-            <Segments
-              label="View"
-              options={[
-                { value: 'table', label: 'table' },
-                ...(isNarrow ? [] : [{ value: 'both' as const, label: 'both' }]),
-                { value: 'graph', label: 'graph' },
-              ]}
-              value={view}
-              onChange={(chosen) => change({ view: chosen })}
-            />
-          </div>
+          <GraphTools
+            ref={searchField}
+            state={state}
+            view={view}
+            isNarrow={isNarrow}
+            whole={whole}
+            model={model}
+            focused={focused}
+            searched={searched}
+            fileName={service ?? 'profile'}
+            image={() => flame.current?.image() ?? Promise.resolve(null)}
+            onChange={change}
+            onReset={() => {
+              flame.current?.home();
+              change({ focus: '', search: '', select: '' });
+            }}
+          />
           {error && !(graph.error === null && model) ? (
             <Failed
               error={error}
@@ -429,89 +361,4 @@ export function Explore() {
       {help && <Shortcuts onClose={() => setHelp(false)} />}
     </div>
   );
-}
-
-/** Types at once, tells the page a moment after the last key. */
-function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputElement | null>; value: string; onChange: (text: string) => void }) {
-  const [text, setText] = useState(value);
-  const told = useRef(value);
-  useEffect(() => {
-    if (value !== told.current) {
-      told.current = value;
-      setText(value);
-    }
-  }, [value]);
-  useEffect(() => {
-    if (text === told.current) return;
-    const timer = setTimeout(() => {
-      told.current = text;
-      onChange(text);
-    }, SEARCH_DELAY_MILLISECONDS);
-    return () => clearTimeout(timer);
-  }, [text, onChange]);
-  return (
-    <input
-      ref={ref}
-      type="search"
-      aria-label="Search functions"
-      placeholder="search functions  /"
-      title="Regular expressions, separated by commas"
-      spellCheck={false}
-      value={text}
-      onChange={(event) => setText(event.target.value)}
-      onKeyDown={(event) => {
-        if (event.key === 'Escape') {
-          event.stopPropagation();
-          if (text === '') event.currentTarget.blur();
-          else setText('');
-        } else if (event.key === 'Enter') event.currentTarget.blur();
-      }}
-    />
-  );
-}
-
-function useMedia(query: string): boolean {
-  return useSyncExternalStore(
-    (changed) => {
-      const media = matchMedia(query);
-      media.addEventListener('change', changed);
-      return () => media.removeEventListener('change', changed);
-    },
-    () => matchMedia(query).matches,
-  );
-}
-
-function useInterval(act: () => void, milliseconds: number | null): void {
-  useEffect(() => {
-    if (milliseconds === null) return;
-    const timer = setInterval(() => {
-      if (!document.hidden) act();
-    }, milliseconds);
-    return () => clearInterval(timer);
-  }, [act, milliseconds]);
-}
-
-/** Keys that mean the page; fields, menus and lists keep theirs. */
-function useKeys(act: (key: string) => boolean): void {
-  const latest = useRef(act);
-  latest.current = act;
-  useEffect(() => {
-    const pressed = (event: KeyboardEvent): void => {
-      if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-      const target = event.target as HTMLElement;
-      if (target.matches('input, textarea, select, dialog, dialog *')) return;
-      if (target.matches('button, a, [role="dialog"] *') && (event.key === 'Enter' || event.key === ' ')) return;
-      if (latest.current(event.key)) event.preventDefault();
-    };
-    window.addEventListener('keydown', pressed);
-    return () => window.removeEventListener('keydown', pressed);
-  }, []);
-}
-
-function save(content: Blob, name: string): void {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(content);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

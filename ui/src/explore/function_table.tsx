@@ -1,7 +1,6 @@
 // Functions with their own and their whole cost: the accessible twin of the graph.
 import { useEffect, useId, useMemo, useRef, useState } from 'react';
-import { packageColour, ROOT, tailStart, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
-import { packagePalette } from '../flamegraph/colours';
+import { packageColour, packagePalette, ROOT, tailStart, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
 import { columnFormat, formatPercent } from '../format/units';
 import type { SortColumn } from '../state/url';
 import { useTheme } from '../theme';

@@ -1,7 +1,7 @@
 // A flame graph on a canvas: model → layout → draw → hit test → input. No framework inside.
-export { packageColour, packageOf, type Colouring, colour, parseColour } from './colours';
+export { colour, packageColour, packagePalette, parseColour, type Colouring } from './colours';
 export type { Paint } from './draw';
-export { ROW_HEIGHT, type Step } from './layout';
+export type { Step } from './layout';
 export {
   ancestry,
   buildModel,
@@ -17,5 +17,5 @@ export {
   type FunctionSums,
 } from './model';
 export { tailStart } from './names';
-export { exactly, search, type SearchResult } from './search';
+export { search, type SearchResult } from './search';
 export { FlameView, type FlameEvents, type FlameOptions } from './view';

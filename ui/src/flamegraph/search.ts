@@ -56,11 +56,6 @@ export function splitTerms(text: string): string[] {
   return terms.map((part) => part.trim()).filter((part) => part !== '');
 }
 
-/** A search that means exactly this function. */
-export function exactly(name: string): string {
-  return `^${name.replace(/[.*+?^${}()|[\]\\,]/g, '\\$&')}$`;
-}
-
 function markTerm(model: FlameModel, term: string, marked: Uint8Array): void {
   let found = false;
   const mark = (test: (name: string) => boolean): void => {

@@ -151,13 +151,6 @@ export class FlameView {
     return new Promise((resolve) => this.canvas.toBlob(resolve));
   }
 
-  /** Milliseconds that one whole frame takes, from layout to the last stroke. */
-  timeFrame(): number {
-    const begun = performance.now();
-    this.paintFrame();
-    return performance.now() - begun;
-  }
-
   private extent(bar: number): [number, number] {
     const model = this.model!;
     const start = model.x[bar] ?? 0;

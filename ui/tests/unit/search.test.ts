@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { buildModel, exactly, search } from '../../src/flamegraph';
+import { buildModel, search } from '../../src/flamegraph';
 import { splitTerms } from '../../src/flamegraph/search';
 import { check } from './check';
 
@@ -24,7 +24,7 @@ test('terms are regular expressions, or plain text in any case when they match n
     ['x(', ['x(y)']],
     ['nothing', []],
     ['total', []],
-    [exactly('x(y)'), ['x(y)']],
+    ['^x\\(y\\)$', ['x(y)']],
   ];
   for (const [text, expected] of cases) check(text, found(text), expected);
 });

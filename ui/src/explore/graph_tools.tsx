@@ -1,0 +1,168 @@
+// The row above table and graph: search, zoom, colour, export, view.
+import { useEffect, useRef, useState } from 'react';
+import { ancestry, foldedText, ROOT, type FlameModel, type SearchResult } from '../flamegraph';
+import { formatCount, formatPercent } from '../format/units';
+import { Icon } from '../parts/icon';
+import { Popover } from '../parts/popover';
+import { Segments } from '../parts/segments';
+import type { ExploreState, ViewMode } from '../state/url';
+import type { Change } from '../state/use_url_state';
+import controls from '../parts/controls.module.css';
+import style from './graph_tools.module.css';
+
+const SEARCH_DELAY_MILLISECONDS = 120;
+
+interface GraphToolsProps {
+  /** The search field. */
+  ref: React.RefObject<HTMLInputElement | null>;
+  state: ExploreState;
+  /** What is shown, which on a narrow page may not be what was chosen. */
+  view: ViewMode;
+  isNarrow: boolean;
+  /** The answer; null before the first. */
+  whole: FlameModel | null;
+  /** The answer, or what a filter leaves of it. */
+  model: FlameModel | null;
+  focused: number;
+  searched: SearchResult | null;
+  fileName: string;
+  image: () => Promise<Blob | null>;
+  onChange: Change;
+  onReset: () => void;
+}
+
+export function GraphTools(props: GraphToolsProps) {
+  const { state, view, isNarrow, whole, model, focused, searched, onChange: change } = props;
+  const nameOf = (bar: number): string => (model ? model.names[model.name[bar]!]! : '');
+  return (
+    <div className={style['tools']}>
+      <label className={style['search']}>
+        <Icon name="search" />
+        <SearchField ref={props.ref} value={state.search} onChange={(text) => change({ search: text }, 'replace')} />
+      </label>
+      <Segments
+        label="What a search does with the rest"
+        options={[
+          { value: 'highlight', label: 'highlight', title: 'Grey what does not match' },
+          { value: 'filter', label: 'filter', title: 'Leave out stacks without a match' },
+        ]}
+        value={state.searchMode}
+        onChange={(searchMode) => change({ searchMode })}
+      />
+      {state.focus !== '' && model && (
+        <span className={style['pill']}>
+          <Icon name="focus" />
+          <code title={ancestry(model, focused).map(nameOf).join(' › ')}>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
+          <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
+            <Icon name="close" />
+          </button>
+        </span>
+      )}
+      {searched && whole && (
+        <span className={style['found']} role="status">
+          {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
+        </span>
+      )}
+      <span className={style['gap']} />
+      <button
+        type="button"
+        className={controls['icon']}
+        title="Undo zoom, search and selection"
+        onClick={props.onReset}
+      >
+        <Icon name="reset" />
+        Reset
+      </button>
+      <Segments
+        label="Colour"
+        options={[
+          { value: 'package', label: 'package', title: 'Colour by package' },
+          { value: 'value', label: 'value', title: 'Colour by share of the whole' },
+        ]}
+        value={state.colour}
+        onChange={(colour) => change({ colour }, 'replace')}
+      />
+      <Popover label="Export" align="right" face={<Icon name="download" />} title="Export">
+        {(close) => (
+          <div className={style['menu']}>
+            <button
+              type="button"
+              onClick={() => {
+                close();
+                if (model) save(new Blob([foldedText(model)], { type: 'text/plain' }), `${props.fileName}.folded`);
+              }}
+            >
+              Folded text
+            </button>
+            <button
+              type="button"
+              onClick={() => {
+                close();
+                void props.image().then((image) => image && save(image, `${props.fileName}.png`));
+              }}
+            >
+              Picture of the graph (PNG)
+            </button>
+          </div>
+        )}
+      </Popover>
+      <Segments
+        label="View"
+        options={[
+          { value: 'table', label: 'table' },
+          ...(isNarrow ? [] : [{ value: 'both' as const, label: 'both' }]),
+          { value: 'graph', label: 'graph' },
+        ]}
+        value={view}
+        onChange={(chosen) => change({ view: chosen })}
+      />
+    </div>
+  );
+}
+
+/** Types at once, tells the page a moment after the last key. */
+function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputElement | null>; value: string; onChange: (text: string) => void }) {
+  const [text, setText] = useState(value);
+  const told = useRef(value);
+  useEffect(() => {
+    if (value !== told.current) {
+      told.current = value;
+      setText(value);
+    }
+  }, [value]);
+  useEffect(() => {
+    if (text === told.current) return;
+    const timer = setTimeout(() => {
+      told.current = text;
+      onChange(text);
+    }, SEARCH_DELAY_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [text, onChange]);
+  return (
+    <input
+      ref={ref}
+      type="search"
+      aria-label="Search functions"
+      placeholder="search functions  /"
+      title="Regular expressions, separated by commas"
+      spellCheck={false}
+      value={text}
+      onChange={(event) => setText(event.target.value)}
+      onKeyDown={(event) => {
+        if (event.key === 'Escape') {
+          event.stopPropagation();
+          if (text === '') event.currentTarget.blur();
+          else setText('');
+        } else if (event.key === 'Enter') event.currentTarget.blur();
+      }}
+    />
+  );
+}
+
+function save(content: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
