@@ -3,6 +3,7 @@
 //! Owns: the open segment in memory ([`Head`]), encoding, reading, merging.
 //! Does not own: where objects lie, who may read them, when they are merged or deleted.
 
+mod cache;
 mod codec;
 mod directory;
 mod directory_codec;
@@ -11,17 +12,22 @@ mod head;
 mod index;
 mod intern;
 mod layout;
+mod reader;
 mod rows;
+mod scan;
 mod seal;
 mod symbols;
 mod tree;
 mod writer;
 
+pub use cache::Cache;
 pub use directory::{DatasetEntry, Directory, Origin, Section};
 pub use directory_codec::DirectoryError;
 pub use error::Error;
 pub use head::{Appended, Cut, Encoded, Head};
 pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
+pub use reader::{Block, Fetched, Want};
+pub use scan::{Batch, FetchedSamples};
 pub use seal::Seal;
 pub use tree::NameTree;
 pub use writer::FORMAT_VERSION;

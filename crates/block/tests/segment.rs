@@ -1,0 +1,103 @@
+//! What was appended is what is read.
+
+mod support;
+
+use block::{Head, Origin};
+use model::{PushItem, WriterId};
+use proptest::prelude::*;
+use support::{Program, Random, Shape, item, open, sums_of_items, sums_of_object};
+
+fn origin() -> Origin {
+    Origin::Segment { writer: WriterId(1), seq: 0 }
+}
+
+fn items(seed: u64, count: usize, spans: bool) -> Vec<PushItem> {
+    let program = Program::small(seed);
+    let mut random = Random::new(seed + 1);
+    (0..count)
+        .map(|i| {
+            let shape = Shape {
+                tenant: format!("tenant-{}", random.below(2)),
+                service: format!("service-{}", random.below(3)),
+                pod: random.below(3),
+                samples: random.below(40),
+                types: 1 + random.below(4),
+                time_nanos: 1_700_000_000_000_000_000 + random.below(5) as i64 * 1_000_000_000 + i as i64 % 2,
+                spans: spans && random.below(2) == 0,
+            };
+            item(&program, &mut random, &shape)
+        })
+        .filter(|item| !item.series.is_empty())
+        .collect()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_segment_holds_exactly_what_was_appended(seed in 0_u64..1 << 40, count in 0_usize..12, spans: bool) {
+        let items = items(seed, count, spans);
+        let mut head = Head::new();
+        for item in &items {
+            prop_assert!(!head.append(item).duplicate);
+        }
+        let encoded = head.cut().encode(origin(), 5).expect("encodes");
+        prop_assert!(head.is_empty());
+        let sums = block_on(async {
+            let block = open(encoded.bytes).await?;
+            assert_eq!(block.directory(), &encoded.directory);
+            sums_of_object(&block, &[]).await
+        });
+        prop_assert_eq!(sums.expect("reads"), sums_of_items(&items));
+    }
+
+    #[test]
+    fn flipped_bits_are_errors_or_harmless_and_never_panic(seed in 0_u64..1 << 40, at in 0.0..1.0_f64, bit in 0_u8..8) {
+        let items = items(seed, 4, true);
+        let mut head = Head::new();
+        for item in &items {
+            head.append(item);
+        }
+        let encoded = head.cut().encode(origin(), 5).expect("encodes");
+        let mut bytes = encoded.bytes.to_vec();
+        let position = (bytes.len() as f64 * at) as usize;
+        bytes[position] ^= 1 << bit;
+        let sums = block_on(async {
+            let block = open(bytes.into()).await?;
+            sums_of_object(&block, &[]).await
+        });
+        if let Ok(sums) = sums {
+            prop_assert_eq!(sums, sums_of_items(&items));
+        }
+    }
+}
+
+#[test]
+fn an_equal_item_in_one_segment_counts_once() {
+    let items = items(3, 6, false);
+    let mut head = Head::new();
+    let first = head.append(&items[0]);
+    let bytes = head.byte_len();
+    let again = head.append(&items[0]);
+    assert_eq!((first.ordinal, first.duplicate), (0, false));
+    assert_eq!((again.ordinal, again.duplicate), (0, true));
+    assert_eq!(head.byte_len(), bytes);
+    assert_eq!(head.items(), 1);
+    assert_eq!(head.append(&items[1]).ordinal, 1);
+}
+
+#[test]
+fn every_cut_of_an_object_is_refused() {
+    let mut head = Head::new();
+    for item in items(3, 3, true) {
+        head.append(&item);
+    }
+    let encoded = head.cut().encode(origin(), 5).expect("encodes");
+    for length in (0..encoded.bytes.len()).step_by(97) {
+        assert!(block_on(open(encoded.bytes.slice(..length))).is_err());
+    }
+}
