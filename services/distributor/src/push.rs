@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use formats::gzip;
 use limits::Limits;
 use model::{Labels, PushItem, TenantId};
 
@@ -31,6 +32,18 @@ struct Batch {
     now: i64,
     /// Decompressed, of all documents so far.
     bytes: AtomicUsize,
+}
+
+impl Batch {
+    /// Counts `bytes` more of decompressed content.
+    fn grow(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.limits.ingestion_body_bytes();
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit {
+            return Err(Error::RequestTooLarge { limit });
+        }
+        Ok(())
+    }
 }
 
 /// A profile that is ready, with the memory it was charged for.
@@ -69,10 +82,8 @@ impl Distributor {
         let elapsed = || (self.clock.monotonic() - started).as_secs_f64();
         self.metrics.prepare_seconds.observe(elapsed());
 
-        let limit = batch.limits.ingestion_body_bytes();
-        if batch.bytes.load(Ordering::Relaxed) > limit {
-            return Err(Error::RequestTooLarge { limit }.into());
-        }
+        // Beyond the limit of the request none of it is stored.
+        batch.grow(0)?;
         let (mut ready, mut failures) = (Vec::with_capacity(count), Vec::new());
         for (index, outcome) in prepared.into_iter().flatten().enumerate() {
             match outcome {
@@ -115,32 +126,15 @@ impl Distributor {
         document: Document,
         bytes: &mut usize,
     ) -> Result<Option<Prepared>, Error> {
-        let limits = &batch.limits;
-        let wire_bytes = document.wire_bytes();
-        let Some(opened) = document.open(&batch.tenant, limits, &self.clock)? else {
+        let (tenant, limits) = (&batch.tenant, &batch.limits);
+        let Some(opened) = self.open(batch, document)? else {
             return Ok(None);
         };
-        let memory_bytes = opened.memory_bytes();
-        let Opened {
-            decoded,
-            labels,
-            bytes: content_bytes,
-            key,
-        } = opened;
-        *bytes = content_bytes;
-        self.metrics.received(
-            &batch.tenant,
-            Received {
-                wire_bytes,
-                bytes: content_bytes,
-                samples: decoded.profile.samples.len(),
-            },
-        );
-        self.check_request(batch, content_bytes)?;
-        let share = self.budget.take(memory_bytes)?;
-        let labels = labels::complete(labels, limits)?;
-        self.admit(batch, &labels, content_bytes)?;
-        let mut profile = validate::validate(decoded, &labels, limits, batch.now)?;
+        *bytes = opened.bytes;
+        let share = self.budget.take(opened.memory_bytes())?;
+        let labels = labels::complete(opened.labels, limits)?;
+        self.admit(batch, &labels, opened.bytes)?;
+        let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
         normalise::strip_go_shapes(&mut profile);
         let counted = normalise::normalise(&mut profile);
         if counted.is_empty() {
@@ -148,24 +142,37 @@ impl Distributor {
         }
         source_code::note_in_build_ids(&mut profile, &labels);
         let series = split::split(&profile, counted, &labels, limits)?;
-        let tenant = batch.tenant.clone();
         let item = PushItem {
-            tenant,
-            key,
+            tenant: tenant.clone(),
+            key: opened.key,
             profile: Arc::new(profile),
             series,
         };
         Ok(Some(Prepared { item, share }))
     }
 
-    /// Keeps a request from growing past its limit while it is decompressed.
-    fn check_request(&self, batch: &Batch, bytes: usize) -> Result<(), Error> {
-        let limit = batch.limits.ingestion_body_bytes();
-        let before = batch.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > limit {
-            return Err(Error::RequestTooLarge { limit });
+    /// Opens a document, unless the request has grown past its limit.
+    fn open(&self, batch: &Batch, document: Document) -> Result<Option<Opened>, Error> {
+        batch.grow(0)?;
+        let wire_bytes = document.wire_bytes();
+        let opened = document.open(&batch.tenant, &batch.limits, &self.clock);
+        if let Err(Error::Decompress(gzip::Error::ExpandsTooFar { limit, .. })) = &opened {
+            // It was decompressed up to there: a request made of bombs ends too.
+            batch.grow(*limit)?;
         }
-        Ok(())
+        let opened = opened?;
+        if let Some(opened) = &opened {
+            batch.grow(opened.bytes)?;
+            let samples = opened.decoded.profile.samples.len();
+            let bytes = opened.bytes;
+            let received = Received {
+                wire_bytes,
+                bytes,
+                samples,
+            };
+            self.metrics.received(&batch.tenant, received);
+        }
+        Ok(opened)
     }
 
     /// Charges the tenant's rate for one profile.
