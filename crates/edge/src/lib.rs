@@ -35,6 +35,7 @@ pub use routes::Routes;
 pub use serve::serve;
 pub use tenants::Tenants;
 
-/// For `max_decoding_message_size` of every service: the edge has capped the message already, and
-/// tonic's own default of 4 MiB is less than a large push.
+/// For `max_decoding_message_size` of every service that `proto/` describes: the edge has capped the
+/// message already, and tonic's own default of 4 MiB is less than a large push. Other services are handed
+/// gRPC untouched and need a limit of their own.
 pub const MESSAGE_BYTES_MAX: usize = usize::MAX;
