@@ -171,6 +171,11 @@ export function Explore() {
   const types = (service === null ? [...new Set([...(services.value?.values() ?? [])].flat())].sort() : services.value?.get(service)) ?? [];
   const filters = filtersOf(query);
   const error = range === null ? new Error(`“${state.from}” to “${state.until}” is no range of time`) : (graph.error ?? services.error);
+  // A refresh that fails leaves what it would have replaced; a new question that fails does not.
+  const question = `${formatQuery(query)} ${state.from} ${state.until}`;
+  const answered = useRef('');
+  if (graph.value && graph.key === graphKey) answered.current = question;
+  const keepsOld = model !== null && (graph.error === null || answered.current === question);
   const refine = state.maxNodes < MAX_NODES_MOST ? () => change({ maxNodes: Math.min(MAX_NODES_MOST, state.maxNodes * REFINE_FACTOR) }, 'replace') : null;
 
   const jump = (): void => {
@@ -277,7 +282,7 @@ export function Explore() {
               change({ focus: '', search: '', select: '' });
             }}
           />
-          {error && !(graph.error === null && model) ? (
+          {error && !keepsOld ? (
             <Failed
               error={error}
               onRetry={() => {
