@@ -60,7 +60,7 @@ export function Explore() {
   const services = useAnswer(when && `services ${when}`, (signal) => askServices(range!, signal));
   const graph = useAnswer(asked && `flame ${asked} ${state.maxNodes}`, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
-  const series = useAnswer(asked && `series ${asked} ${step} ${state.by}`, (signal) => askSeries(query, range!, step, state.by, signal));
+  const series = useAnswer(asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null, (signal) => askSeries(query, range!, step, state.by, signal));
   const graphKey = asked && `flame ${asked} ${state.maxNodes}`;
   const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.model.total[ROOT] === 0;
   const hasNoService = services.value?.size === 0;
@@ -261,6 +261,8 @@ export function Explore() {
             by={state.by}
             query={query}
             range={range}
+            isHidden={state.series === 'hidden'}
+            onHide={(isHidden) => change({ series: isHidden ? 'hidden' : 'shown' }, 'replace')}
             onBy={(by) => change({ by })}
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}
             onReset={() => change({ from: 'now-1h', until: 'now' })}
@@ -359,7 +361,7 @@ export function Explore() {
             : []
         }
         cost={graph.value && !isFirstRun ? graph.value : null}
-        step={series.value ? series.value.step : null}
+        step={series.value && state.series === 'shown' ? series.value.step : null}
         loading={loading}
         error={error !== null && model !== null ? error.message : ''}
       />

@@ -20,13 +20,15 @@ interface SeriesPanelProps {
   range: Range | null;
   answer: Answer<SeriesAnswer>;
   by: string;
+  isHidden: boolean;
+  onHide: (isHidden: boolean) => void;
   onBy: (label: string) => void;
   onBrush: (from: number, until: number) => void;
   onReset: () => void;
 }
 
 export function SeriesPanel(props: SeriesPanelProps) {
-  const { answer, by } = props;
+  const { answer, by, isHidden } = props;
   const { type } = props.query;
   const scale = useMemo(() => seriesScale(type), [type]);
   const chart = useMemo(() => {
@@ -47,8 +49,18 @@ export function SeriesPanel(props: SeriesPanelProps) {
   const names = answer.value?.series.map((series) => series.name) ?? [];
 
   return (
-    <section className={style['root']} aria-label="Time series">
+    <section className={`${style['root']} ${isHidden ? style['hidden'] : ''}`} aria-label="Time series">
       <div className={style['head']}>
+        <button
+          type="button"
+          className={style['fold']}
+          aria-expanded={!isHidden}
+          aria-label="Time series"
+          title={isHidden ? 'Show the time series' : 'Fold the time series away'}
+          onClick={() => props.onHide(!isHidden)}
+        >
+          <Icon name="chevron" />
+        </button>
         <span className={style['title']}>{typeLabel(type)}</span>
         {scale.axis !== '' && <span className={style['axis']}>{scale.axis}</span>}
         <Popover label={`Split by label: ${by || 'none'}`} face={<span className={style['by']}>by: {by || 'none'}<Icon name="chevron" /></span>}>
@@ -76,9 +88,11 @@ export function SeriesPanel(props: SeriesPanelProps) {
         )}
         {answer.error && <span className={style['error']}>{answer.error.message}</span>}
       </div>
-      <div className={`${style['plot']} ${answer.loading ? style['stale'] : ''}`}>
-        {chart && <Plot chart={chart} label={typeLabel(type)} onBrush={props.onBrush} onReset={props.onReset} />}
-      </div>
+      {!isHidden && (
+        <div className={`${style['plot']} ${answer.loading ? style['stale'] : ''}`}>
+          {chart && <Plot chart={chart} label={typeLabel(type)} onBrush={props.onBrush} onReset={props.onReset} />}
+        </div>
+      )}
     </section>
   );
 }

@@ -20,6 +20,8 @@ export interface ExploreState {
   select: string;
   /** Label that the time series is split by; empty for none. */
   by: string;
+  /** Whether the time series is folded away. */
+  series: 'shown' | 'hidden';
   sort: SortColumn;
   descending: boolean;
   colour: 'package' | 'value';
@@ -43,6 +45,7 @@ export const DEFAULT_STATE: ExploreState = {
   searchMode: 'highlight',
   select: '',
   by: '',
+  series: 'shown',
   sort: 'self',
   descending: true,
   colour: 'package',
@@ -71,6 +74,7 @@ export function readState(search: string): ExploreState {
     searchMode: oneOf('searchMode', ['highlight', 'filter'], DEFAULT_STATE.searchMode),
     select: text('select', ''),
     by: text('by', ''),
+    series: oneOf('series', ['shown', 'hidden'], DEFAULT_STATE.series),
     sort: column ?? DEFAULT_STATE.sort,
     descending: column ? direction !== 'asc' : DEFAULT_STATE.descending,
     colour: oneOf('colour', ['package', 'value'], DEFAULT_STATE.colour),
@@ -96,6 +100,7 @@ export function writeState(state: ExploreState): string {
   add('searchMode', state.searchMode, DEFAULT_STATE.searchMode);
   add('select', state.select, '');
   add('by', state.by, '');
+  add('series', state.series, DEFAULT_STATE.series);
   add('sort', `${state.sort}${state.descending ? '' : '-asc'}`, DEFAULT_STATE.sort);
   add('colour', state.colour, DEFAULT_STATE.colour);
   add('refresh', state.refresh, '');

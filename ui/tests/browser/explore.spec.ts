@@ -200,6 +200,16 @@ test('a drag over the time series zooms the range, back undoes it', async ({ pag
   await expect.poll(() => parameter(page, 'from')).toBe('now-1h');
 });
 
+test('the time series folds away', async ({ page }) => {
+  await open(page);
+  await page.getByRole('button', { name: 'Time series', exact: true }).click();
+  await expect(page.getByRole('img', { name: /over time/ })).toHaveCount(0);
+  await expect.poll(() => parameter(page, 'series')).toBe('hidden');
+  await page.reload();
+  await page.getByRole('button', { name: 'Time series', exact: true }).click();
+  await expect(page.getByRole('img', { name: /over time/ })).toBeVisible();
+});
+
 test('a label filter is built from suggestions and removed again', async ({ page }) => {
   await open(page);
   await page.getByRole('button', { name: 'Add a label filter' }).click();

@@ -22,6 +22,7 @@ test('every state survives the way through the address', () => {
     searchMode: 'filter',
     select: 'a;b+c',
     by: 'pod',
+    series: 'hidden',
     sort: 'name',
     descending: false,
     colour: 'value',
