@@ -4,13 +4,8 @@
 use crate::codec::{Cursor, put};
 use crate::error::Malformed;
 
-/// Columns of every object, in the order of the file.
-pub(crate) const DATASET: usize = 0;
-pub(crate) const SERIES: usize = 1;
-pub(crate) const TIME: usize = 2;
+/// The first column that a reader needs; before it are `dataset`, `series` and `time`.
 pub(crate) const STACK: usize = 3;
-/// The first of the value columns; after them come the span columns, if there are any.
-pub(crate) const VALUE: usize = 4;
 
 /// Most rows of one row group.
 pub(crate) const ROW_GROUP_ROWS_MAX: usize = 1 << 20;

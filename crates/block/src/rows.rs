@@ -121,6 +121,26 @@ impl NewDataset {
         }
     }
 
+    /// Leaves out series, and schemas, that no profile has.
+    pub(crate) fn drop_unused_series(&mut self) {
+        let mut series_used = vec![false; self.series.len()];
+        for profile in &self.profiles {
+            series_used[profile.series as usize] = true;
+        }
+        let mut schema_used = vec![false; self.schemas.len()];
+        for (series, _) in self.series.iter().zip(&series_used).filter(|(_, used)| **used) {
+            schema_used[series.schema as usize] = true;
+        }
+        let series_ids = retain_used(&mut self.series, &series_used);
+        let schema_ids = retain_used(&mut self.schemas, &schema_used);
+        for series in &mut self.series {
+            series.schema = schema_ids[series.schema as usize];
+        }
+        for profile in &mut self.profiles {
+            profile.series = series_ids[profile.series as usize];
+        }
+    }
+
     /// Sorts schemas, and series by (schema, labels); profiles follow.
     fn sort_series(&mut self) {
         let schema_ranks = sort_with_ranks(&mut self.schemas);
@@ -150,6 +170,22 @@ impl Prepared {
     pub(crate) fn value_columns(&self) -> usize {
         self.schemas.iter().map(|schema| schema.values.len()).max().unwrap_or(0)
     }
+}
+
+/// Keeps the used `items`; gives the new position of each old one.
+fn retain_used<T>(items: &mut Vec<T>, used: &[bool]) -> Vec<u32> {
+    let mut next = 0;
+    let ids = used
+        .iter()
+        .map(|used| {
+            let id = next;
+            next += u32::from(*used);
+            id
+        })
+        .collect();
+    let mut keep = used.iter();
+    items.retain(|_| keep.next().copied().unwrap_or(false));
+    ids
 }
 
 /// Sorts `items`; gives the new position of each old one.

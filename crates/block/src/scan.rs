@@ -212,6 +212,79 @@ impl Block {
     }
 }
 
+/// All columns of all rows of a dataset, for a merge.
+pub(crate) struct DatasetRows {
+    samples: FetchedSamples,
+    value_columns: usize,
+}
+
+/// What a merge reads: factors are not applied.
+pub(crate) struct DecodedRows {
+    pub(crate) stacks: Vec<u32>,
+    pub(crate) values: Vec<Vec<i64>>,
+    /// Empty if the object has none.
+    pub(crate) spans: Vec<Span>,
+}
+
+impl Block {
+    pub(crate) async fn fetch_rows(&self, dataset: usize) -> Result<DatasetRows, Error> {
+        let entry = self.entry(dataset)?;
+        let layout = &self.parts.layout;
+        let row_count = (entry.rows.end - entry.rows.start) as u32;
+        let mut piece = Piece { rows: 0..row_count, ranges: Vec::new(), columns: Vec::new() };
+        let mut wanted = Vec::new();
+        for number in 0..layout.stored_columns() {
+            let source = self.source(dataset, entry.rows.start, &piece, number, false);
+            if let Source::Pages { pages, .. } = &source {
+                wanted.extend(pages.iter().map(|p| p.page.offset..p.page.offset + u64::from(p.page.bytes)));
+            }
+            piece.columns.push(source);
+        }
+        let mut got = self.get_ranges(&wanted).await?.into_iter();
+        for source in &mut piece.columns {
+            if let Source::Pages { pages, .. } = source {
+                for page in pages {
+                    page.bytes = got.next().unwrap_or_default();
+                }
+            }
+        }
+        Ok(DatasetRows {
+            samples: FetchedSamples { block: self.clone(), dataset, factor: 1, pieces: vec![piece] },
+            value_columns: layout.value_columns as usize,
+        })
+    }
+}
+
+impl DatasetRows {
+    pub(crate) fn decode(self) -> Result<DecodedRows, Error> {
+        let mut columns = Vec::new();
+        for piece in &self.samples.pieces {
+            for source in &piece.columns {
+                columns.push(self.samples.decode(source, piece.rows.len())?);
+            }
+        }
+        let mut columns = columns.into_iter().map(|column| Arc::try_unwrap(column).ok());
+        let stacks = match columns.next().flatten() {
+            Some(Column::Stacks(stacks)) => stacks,
+            _ => Vec::new(),
+        };
+        let mut numbers = columns.map(|column| match column {
+            Some(Column::Numbers(numbers)) => numbers,
+            _ => Vec::new(),
+        });
+        let values = numbers.by_ref().take(self.value_columns).collect();
+        let spans = match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(ids), Some(highs), Some(lows)) => (0..ids.len()).map(|i| span_of(ids[i], highs[i], lows[i])).collect(),
+            _ => Vec::new(),
+        };
+        Ok(DecodedRows { stacks, values, spans })
+    }
+}
+
+fn span_of(id: i64, high: i64, low: i64) -> Span {
+    Span { span_id: id as u64, trace_id: (u128::from(high as u64) << 64) | u128::from(low as u64) }
+}
+
 impl FetchedSamples {
     /// Hands out all rows that were asked for, in order.
     ///
@@ -251,11 +324,8 @@ impl FetchedSamples {
                     };
                     spans.clear();
                     if let [ids, highs, lows] = span_columns {
-                        spans.extend(at.clone().map(|i| Span {
-                            span_id: ids.numbers()[i] as u64,
-                            trace_id: (u128::from(highs.numbers()[i] as u64) << 64)
-                                | u128::from(lows.numbers()[i] as u64),
-                        }));
+                        let (ids, highs, lows) = (ids.numbers(), highs.numbers(), lows.numbers());
+                        spans.extend(at.clone().map(|i| span_of(ids[i], highs[i], lows[i])));
                     }
                     take(Batch { first_row: from, stacks: &stacks[at], values: batch_values, spans: &spans });
                     from = to;

@@ -32,6 +32,7 @@ pub(crate) const TRAILER_BYTES: usize = 44;
 const ROW_GROUP_ROWS: usize = 128 << 10;
 const PAGE_ROWS: usize = 100_000;
 
+#[derive(Clone)]
 pub(crate) struct WriterOptions {
     pub(crate) origin: Origin,
     pub(crate) created_millis: i64,
@@ -142,6 +143,13 @@ impl ObjectWriter {
             self.flush_group()?;
         }
         Ok(())
+    }
+
+    /// Numbers the output of a job.
+    pub(crate) fn set_part(&mut self, number: u32) {
+        if let Origin::Block { part, .. } = &mut self.directory.origin {
+            *part = number;
+        }
     }
 
     pub(crate) fn finish(mut self) -> Result<Encoded, Error> {

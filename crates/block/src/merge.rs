@@ -1,0 +1,365 @@
+//! Makes few blocks of many objects.
+//!
+//! Owns: unifying symbols and series, dividing rows by tenant and window, masks.
+//! Does not own: which objects to merge, where outputs go, when inputs may be deleted.
+//!
+//! One dataset of one tenant is in memory at a time, beside the finished bytes of that tenant's outputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clock::Pool;
+use futures::future::try_join_all;
+use model::{JobId, NONE, Span, Symbols, TenantId};
+
+use crate::head::SeriesTable;
+use crate::intern::{Import, Interner};
+use crate::rows::{NewDataset, NewProfile};
+use crate::scan::DatasetRows;
+use crate::sort::sort;
+use crate::writer::{ObjectWriter, WriterOptions};
+use crate::{Block, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Want};
+
+/// An object to merge.
+pub struct MergeInput {
+    /// Opened with a cache of the merge's own: its contents will not be asked for again.
+    pub block: Block,
+    /// Ordinals of push items that do not count.
+    pub masked: Vec<u32>,
+}
+
+pub struct MergeOptions {
+    pub job: JobId,
+    pub attempt: u32,
+    /// Of the outputs; at least 1.
+    pub level: u8,
+    pub created_millis: i64,
+    /// `(start, length)` in Unix seconds, sorted, without overlap. Rows outside all of them go to the day of their time.
+    pub windows: Vec<Window>,
+}
+
+/// `(start, length)` in Unix seconds.
+pub type Window = (i64, i64);
+
+pub struct MergeOutput {
+    pub tenant: TenantId,
+    pub window: Window,
+    /// Its origin has the number of this output among all as `part`.
+    pub encoded: Encoded,
+}
+
+/// The window that a profile of this time belongs to.
+pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
+    const DAY_SECONDS: i64 = 86_400;
+    let second = time_nanos.div_euclid(1_000_000_000);
+    let after = windows.partition_point(|(start, _)| *start <= second);
+    if let Some((start, length)) = after.checked_sub(1).and_then(|i| windows.get(i))
+        && second - start < *length
+    {
+        return (*start, *length);
+    }
+    (second.div_euclid(DAY_SECONDS) * DAY_SECONDS, DAY_SECONDS)
+}
+
+/// Merges whole objects; outputs are sorted by (tenant, window).
+///
+/// Every profile that is not masked is in exactly one output, with the sums that it had. Profiles are
+/// never merged with one another, however equal.
+///
+/// # Errors
+/// `Storage` and `Corrupt` name the input; `TooLarge` if one service has more in one window than a block can hold.
+pub async fn merge(inputs: Vec<MergeInput>, options: &MergeOptions, pool: &Pool) -> Result<Vec<MergeOutput>, Error> {
+    let inputs = Arc::new(inputs);
+    let mut tenants: BTreeMap<TenantId, BTreeMap<String, Vec<Place>>> = BTreeMap::new();
+    for (input, MergeInput { block, .. }) in inputs.iter().enumerate() {
+        for (dataset, entry) in block.directory().datasets.iter().enumerate() {
+            let services = tenants.entry(entry.tenant.clone()).or_default();
+            services.entry(entry.service.clone()).or_default().push(Place { input, dataset });
+        }
+    }
+    let mut outputs = Vec::new();
+    for (tenant, services) in tenants {
+        let made = merge_tenant(&inputs, &tenant, services, outputs.len() as u32, options, pool).await?;
+        outputs.extend(made);
+    }
+    Ok(outputs)
+}
+
+/// A dataset of an input.
+#[derive(Clone, Copy)]
+struct Place {
+    input: usize,
+    dataset: usize,
+}
+
+/// Outputs that are being written.
+struct Writers {
+    by_window: BTreeMap<Window, ObjectWriter>,
+    windows: Vec<Window>,
+    template: WriterOptions,
+}
+
+async fn merge_tenant(
+    inputs: &Arc<Vec<MergeInput>>,
+    tenant: &TenantId,
+    services: BTreeMap<String, Vec<Place>>,
+    first_part: u32,
+    options: &MergeOptions,
+    pool: &Pool,
+) -> Result<Vec<MergeOutput>, Error> {
+    let mut value_columns = 0;
+    let mut spans = false;
+    for place in services.values().flatten() {
+        let block = &inputs[place.input].block;
+        let index = block.fetch(place.dataset, Want { index: true, ..Want::default() }).await?.index()?;
+        let widest = index.schemas.iter().map(|schema| schema.columns.len()).max();
+        value_columns = value_columns.max(widest.unwrap_or(0));
+        spans |= block.parts.layout.spans;
+    }
+    let mut writers = Writers {
+        by_window: BTreeMap::new(),
+        windows: options.windows.clone(),
+        template: WriterOptions {
+            origin: Origin::Block {
+                job: options.job,
+                attempt: options.attempt,
+                part: 0,
+                level: options.level,
+            },
+            created_millis: options.created_millis,
+            keys: Vec::new(),
+            value_columns,
+            spans,
+        },
+    };
+    for (service, places) in services {
+        let fetched = try_join_all(places.iter().map(|place| fetch(&inputs[place.input].block, *place))).await?;
+        let work_inputs = inputs.clone();
+        let owner = tenant.clone();
+        writers = pool
+            .run(move || {
+                let mut gathered = Gathered::new(owner, service);
+                for (place, fetched) in places.iter().zip(fetched) {
+                    gathered.add(fetched, &work_inputs[place.input].masked, &writers.windows)?;
+                }
+                gathered.write(&mut writers)?;
+                Ok::<_, Error>(writers)
+            })
+            .await?;
+    }
+    let tenant = tenant.clone();
+    pool.run(move || {
+        let numbered = writers.by_window.into_iter().zip(first_part..);
+        numbered
+            .map(|((window, mut writer), part)| {
+                writer.set_part(part);
+                Ok(MergeOutput { tenant: tenant.clone(), window, encoded: writer.finish()? })
+            })
+            .collect()
+    })
+    .await
+}
+
+async fn fetch(block: &Block, place: Place) -> Result<(Fetched, DatasetRows), Error> {
+    let sections = block.fetch(place.dataset, Want { index: true, symbols: true, tree: false }).await?;
+    Ok((sections, block.fetch_rows(place.dataset).await?))
+}
+
+/// All rows of one dataset, from all inputs.
+struct Gathered {
+    tenant: TenantId,
+    service: String,
+    interner: Interner,
+    series: SeriesTable,
+    by_window: BTreeMap<Window, WindowRows>,
+}
+
+/// Rows as they came; stack ids are those of the interner.
+#[derive(Default)]
+struct WindowRows {
+    profiles: Vec<NewProfile>,
+    stacks: Vec<u32>,
+    values: Vec<i64>,
+    spans: Vec<Span>,
+}
+
+impl Gathered {
+    fn new(tenant: TenantId, service: String) -> Self {
+        Self {
+            tenant,
+            service,
+            interner: Interner::default(),
+            series: SeriesTable::default(),
+            by_window: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, (sections, rows): (Fetched, DatasetRows), masked: &[u32], windows: &[Window]) -> Result<(), Error> {
+        let index = sections.index()?;
+        let symbols = sections.symbols()?;
+        let rows = rows.decode()?;
+        let mut import = Import::new(&symbols);
+        let mut stack_ids = vec![NONE; symbols.stacktraces.len()];
+        let mut series_ids = vec![NONE; index.series.len()];
+        let profiles = &index.profiles;
+        for i in 0..profiles.len() {
+            if masked.binary_search(&profiles.item[i]).is_ok() {
+                continue;
+            }
+            let into = self.by_window.entry(window_of(profiles.time_nanos[i], windows)).or_default();
+            let old_series = profiles.series[i] as usize;
+            let schema = index.series[old_series].schema as usize;
+            if series_ids[old_series] == NONE {
+                let labels = &index.series[old_series].labels;
+                series_ids[old_series] = self.series.id(&index.schemas[schema], labels);
+            }
+            let range = profiles.rows(i).start as usize..profiles.rows(i).end as usize;
+            let row_start = into.stacks.len();
+            let value_start = into.values.len();
+            for stack in &rows.stacks[range.clone()] {
+                let id = &mut stack_ids[*stack as usize];
+                if *id == NONE {
+                    *id = import.stacktrace(&mut self.interner, *stack);
+                }
+                into.stacks.push(*id);
+            }
+            into.push_values(&index, schema, &rows.values, range.clone());
+            if !rows.spans.is_empty() {
+                into.spans.resize(row_start, Span::default());
+                into.spans.extend_from_slice(&rows.spans[range.clone()]);
+            } else if !into.spans.is_empty() {
+                into.spans.resize(into.stacks.len(), Span::default());
+            }
+            into.profiles.push(NewProfile {
+                series: series_ids[old_series],
+                time_nanos: profiles.time_nanos[i],
+                duration_nanos: profiles.duration_nanos[i],
+                period: profiles.period[i],
+                id: profiles.id[i],
+                item: 0,
+                row_start: row_start as u32,
+                rows: range.len() as u32,
+                value_start: value_start as u64,
+            });
+            if into.stacks.len() > u32::MAX as usize {
+                return Err(Error::TooLarge {
+                    dataset: self.service.clone(),
+                    what: "rows",
+                    count: into.stacks.len() as u64,
+                    limit: u32::MAX.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(self, writers: &mut Writers) -> Result<(), Error> {
+        let Self { tenant, service, interner, series, by_window } = self;
+        for (window, rows) in by_window {
+            let dataset = rows.into_dataset(&tenant, &service, &series, &interner.symbols).prepare();
+            let tree = NameTree::build(&dataset.symbols);
+            writers.of(window)?.add(&dataset, Some(&tree))?;
+        }
+        Ok(())
+    }
+}
+
+impl WindowRows {
+    fn push_values(&mut self, index: &DatasetIndex, schema: usize, values: &[Vec<i64>], rows: std::ops::Range<usize>) {
+        let columns = &index.columns[schema];
+        let start = self.values.len();
+        self.values.resize(start + columns.len() * rows.len(), 0);
+        for (column, stored) in columns.iter().enumerate() {
+            let Some(from) = values.get(stored.value as usize) else {
+                continue;
+            };
+            let into = self.values[start..].iter_mut().skip(column).step_by(columns.len());
+            for (into, value) in into.zip(&from[rows.clone()]) {
+                *into = value.wrapping_mul(stored.factor);
+            }
+        }
+    }
+
+    /// Brings stacktraces, and with them the rows of each profile, into their final order.
+    fn into_dataset(mut self, tenant: &TenantId, service: &str, series: &SeriesTable, all: &Symbols) -> NewDataset {
+        let mut used = vec![false; all.stacktraces.len()];
+        for stack in &self.stacks {
+            used[*stack as usize] = true;
+        }
+        let (symbols, stack_ids) = sort(all, &used);
+        self.sort_rows(&stack_ids, series);
+        let mut dataset = NewDataset {
+            tenant: tenant.clone(),
+            service: service.to_owned(),
+            schemas: series.schemas.clone(),
+            series: series.series.clone(),
+            profiles: self.profiles,
+            stacks: self.stacks,
+            values: self.values,
+            spans: self.spans,
+            symbols,
+        };
+        dataset.drop_unused_series();
+        dataset
+    }
+
+    fn sort_rows(&mut self, stack_ids: &[u32], series: &SeriesTable) {
+        let mut order: Vec<u64> = Vec::new();
+        let mut values: Vec<i64> = Vec::new();
+        let mut spans: Vec<Span> = Vec::new();
+        for profile in &self.profiles {
+            let start = profile.row_start as usize;
+            let rows = profile.rows as usize;
+            let schema = series.series[profile.series as usize].schema as usize;
+            let width = series.schemas[schema].columns.len();
+            order.clear();
+            let stacks = &mut self.stacks[start..start + rows];
+            order.extend(stacks.iter().enumerate().map(|(row, stack)| {
+                (u64::from(stack_ids[*stack as usize]) << 32) | row as u64
+            }));
+            order.sort_unstable();
+            for (into, entry) in stacks.iter_mut().zip(&order) {
+                *into = (entry >> 32) as u32;
+            }
+            let value_start = profile.value_start as usize;
+            let old = &mut self.values[value_start..value_start + rows * width];
+            values.clear();
+            for entry in &order {
+                let row = *entry as u32 as usize * width;
+                values.extend_from_slice(&old[row..row + width]);
+            }
+            old.copy_from_slice(&values);
+            if !self.spans.is_empty() {
+                let old = &mut self.spans[start..start + rows];
+                spans.clear();
+                spans.extend(order.iter().map(|entry| old[*entry as u32 as usize]));
+                old.copy_from_slice(&spans);
+            }
+        }
+    }
+}
+
+impl Writers {
+    fn of(&mut self, window: Window) -> Result<&mut ObjectWriter, Error> {
+        match self.by_window.entry(window) {
+            std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            std::collections::btree_map::Entry::Vacant(new) => Ok(new.insert(ObjectWriter::new(self.template.clone())?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_outside_all_windows_belongs_to_its_day() {
+        let windows = [(86_400, 300), (86_700, 300)];
+        let second = 1_000_000_000;
+        assert_eq!(window_of(86_400 * second, &windows), (86_400, 300));
+        assert_eq!(window_of(86_699_999_999_999, &windows), (86_400, 300));
+        assert_eq!(window_of(86_700 * second, &windows), (86_700, 300));
+        assert_eq!(window_of(87_000 * second, &windows), (86_400, 86_400));
+        assert_eq!(window_of(-1, &windows), (-86_400, 86_400));
+    }
+}

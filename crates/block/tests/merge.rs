@@ -1,0 +1,131 @@
+//! Merging keeps every sum and puts every profile into the output of its tenant and window.
+
+mod support;
+
+use block::{Block, Cache, Head, MergeInput, MergeOptions, Origin, merge, window_of};
+use clock::Pool;
+use model::{JobId, WriterId};
+use proptest::prelude::*;
+use storage::{Key, Store};
+use support::{Program, Random, Shape, Sums, item, sums_of_items, sums_of_object};
+
+const START_SECONDS: i64 = 1_700_000_100;
+
+fn options(level: u8) -> MergeOptions {
+    MergeOptions {
+        job: JobId(9),
+        attempt: 1,
+        level,
+        created_millis: 7,
+        windows: vec![(START_SECONDS, 2), (START_SECONDS + 2, 2)],
+    }
+}
+
+async fn put(store: &Store, cache: &Cache, number: usize, bytes: bytes::Bytes) -> Result<Block, block::Error> {
+    let key = Key::from_text(format!("log/test/{number:012}"));
+    let bytes_len = bytes.len() as u64;
+    store.settle_create(&key, bytes).await?;
+    Block::open(store, &key, bytes_len, cache).await
+}
+
+/// Merges `segments` segments, then the outputs once more, and compares sums each time.
+async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Error> {
+    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
+    let program = Program::small(seed);
+    let mut random = Random::new(seed + 1);
+    let mut inputs = Vec::new();
+    let mut expected = Sums::new();
+    for number in 0..segments {
+        let mut head = Head::new();
+        let mut counted = Vec::new();
+        let mut masked = Vec::new();
+        for _ in 0..random.below(5) {
+            let shape = Shape {
+                tenant: format!("tenant-{}", random.below(2)),
+                service: format!("service-{}", random.below(2)),
+                pod: random.below(3),
+                samples: 1 + random.below(30),
+                types: 1 + random.below(4),
+                time_nanos: (START_SECONDS + random.below(6) as i64) * 1_000_000_000,
+                spans: spans && random.below(2) == 0,
+            };
+            let item = item(&program, &mut random, &shape);
+            let ordinal = head.append(&item).ordinal;
+            if random.below(4) == 0 {
+                masked.push(ordinal);
+            } else {
+                counted.push(item);
+            }
+        }
+        expected.extend(sums_of_items(&counted));
+        let origin = Origin::Segment { writer: WriterId(1), seq: number as u64 };
+        let block = put(&store, &cache, number, head.cut().encode(origin, 5)?.bytes).await?;
+        assert_eq!(sums_of_object(&block, &masked).await?, sums_of_items(&counted));
+        inputs.push(MergeInput { block, masked });
+    }
+    for level in 1..3 {
+        let options = options(level);
+        let outputs = merge(inputs, &options, &pool).await?;
+        let mut found = Sums::new();
+        inputs = Vec::new();
+        for (part, output) in outputs.into_iter().enumerate() {
+            let origin = Origin::Block { job: JobId(9), attempt: 1, part: part as u32, level };
+            assert_eq!(output.encoded.directory.origin, origin);
+            let number = 1000 * usize::from(level) + part;
+            let block = put(&store, &cache, number, output.encoded.bytes).await?;
+            let sums = sums_of_object(&block, &[]).await?;
+            for row in sums.keys() {
+                assert_eq!(row.tenant, output.tenant.as_str());
+                assert_eq!(window_of(row.time_nanos, &options.windows), output.window);
+            }
+            found.extend(sums);
+            inputs.push(MergeInput { block, masked: Vec::new() });
+        }
+        assert_eq!(found, expected);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn merging_keeps_every_sum(seed in 0_u64..1 << 40, segments in 0_usize..6, spans: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(check(seed, segments, spans)).expect("merges");
+    }
+}
+
+#[test]
+fn profiles_that_are_equal_in_all_but_their_key_both_count() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
+    let shape = Shape {
+        tenant: "t".into(),
+        service: "s".into(),
+        pod: 0,
+        samples: 10,
+        types: 2,
+        time_nanos: START_SECONDS * 1_000_000_000,
+        spans: false,
+    };
+    let one = item(&Program::small(1), &mut Random::new(1), &shape);
+    let mut two = one.clone();
+    two.key.0 += 1;
+    let outputs = runtime.block_on(async {
+        let mut inputs = Vec::new();
+        for (number, item) in [&one, &two].into_iter().enumerate() {
+            let mut head = Head::new();
+            head.append(item);
+            let origin = Origin::Segment { writer: WriterId(1), seq: number as u64 };
+            let encoded = head.cut().encode(origin, 5).expect("encodes");
+            let block = put(&store, &cache, number, encoded.bytes).await.expect("opens");
+            inputs.push(MergeInput { block, masked: Vec::new() });
+        }
+        merge(inputs, &options(1), &pool).await.expect("merges")
+    });
+    assert_eq!(outputs.len(), 1);
+    let dataset = &outputs[0].encoded.directory.datasets[0];
+    assert_eq!(dataset.profiles, 2 * one.series.len() as u32);
+    assert!(dataset.tree.is_some());
+}
