@@ -1,7 +1,7 @@
 //! Profiles as real programs send them, made from a seed: call trees with few distinct edges, values in
 //! steps of the sampling period, stacktraces that repeat between profiles.
 
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
