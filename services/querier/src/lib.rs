@@ -1,1 +1,66 @@
+//! Answers a question: find objects, plan, scan, merge.
+//!
+//! Owns: the public query API, which questions may run at once, which leaf scans what, merging.
+//! Does not own: which objects exist (`rpc::Metastore`), how one dataset answers (`query`), how
+//! an object is read (`block`).
+//!
+//! A question uses one snapshot of the catalog. If an object of it is gone, a merge has replaced it
+//! since, and the question starts over, once, with a new snapshot.
 
+mod admit;
+mod config;
+mod error;
+mod execute;
+mod http;
+mod leaf;
+mod metrics;
+
+pub use config::Config;
+pub use error::Error;
+pub use leaf::Leaf;
+
+pub use metrics::Metrics;
+
+use std::sync::Arc;
+
+use clock::{Clock, Pool};
+use limits::Overrides;
+use prometheus_client::registry::Registry;
+
+use crate::admit::Admission;
+
+/// The root of every question: any querier is one, and hands the scanning to leaves.
+pub struct Querier {
+    config: Config,
+    metastore: Arc<dyn rpc::Metastore>,
+    /// At least one.
+    leaves: Vec<Arc<dyn rpc::Leaf>>,
+    limits: Arc<Overrides>,
+    /// Finishing an answer computes, too.
+    pool: Pool,
+    clock: Clock,
+    admission: Admission,
+    metrics: Metrics,
+}
+
+impl Querier {
+    /// `leaves` scan what this root finds; each object is always given to the same one, which has it cached.
+    pub fn new(
+        config: Config,
+        metastore: Arc<dyn rpc::Metastore>,
+        leaves: Vec<Arc<dyn rpc::Leaf>>,
+        limits: Arc<Overrides>,
+        pool: Pool,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
+        let admission = Admission::new(config.max_concurrent, config.max_waiting);
+        let metrics = Metrics::new(registry);
+        Arc::new(Self { config, metastore, leaves, limits, pool, clock, admission, metrics })
+    }
+
+    /// The query API and the plain routes of older clients.
+    pub fn routes(self: Arc<Self>) -> edge::Routes {
+        http::routes(self)
+    }
+}

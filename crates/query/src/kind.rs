@@ -1,0 +1,7 @@
+//! One file per kind of question: fold a dataset, merge two answers, finish.
+
+pub mod heatmap;
+pub mod labels;
+pub mod merge_stacktraces;
+pub mod profile;
+pub mod series;

@@ -1,0 +1,298 @@
+//! How many profiles, or spans, had which value at which time.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use model::Labels;
+
+use crate::kind::series::group_labels;
+use crate::partial::{Dataset, FoldError, TooLarge};
+use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
+
+/// Most profiles or spans in one heat map.
+pub const HEATMAP_POINTS_MAX: usize = 4_000_000;
+
+/// Rows of a heat map.
+const VALUE_BUCKETS: usize = 20;
+
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub start_millis: i64,
+    pub end_millis: i64,
+    /// At least 1.
+    pub step_millis: i64,
+    pub of: Of,
+    pub group_by: Vec<String>,
+    pub exemplars: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// A point is a profile; its value is the profile's total.
+    Profiles,
+    /// A point is a span within a profile; its value is the sum of its samples.
+    Spans,
+}
+
+/// One point per profile or span.
+#[derive(Clone, Debug, Default)]
+pub struct Points(Vec<Point>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Point {
+    pub group: Arc<Labels>,
+    pub time_nanos: i64,
+    pub value: i64,
+    pub id: Id,
+    /// Those that the group does not have; only if exemplars are asked for.
+    pub labels: Labels,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Id {
+    Profile(u64),
+    Span { span: u64, trace: u128 },
+}
+
+/// One series of the answer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Map {
+    pub labels: Labels,
+    /// By time; only those with a point.
+    pub slots: Vec<Slot>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Slot {
+    pub time_millis: i64,
+    pub counts: Vec<i32>,
+    /// By value bucket.
+    pub exemplars: Vec<Point>,
+}
+
+/// A finished heat map.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Heatmap {
+    /// Lower bounds of the value buckets, the same for every slot.
+    pub y_min: Vec<f64>,
+    pub maps: Vec<Map>,
+}
+
+impl Points {
+    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+        let index = dataset.index;
+        // Series that were split from one profile are one point, within one group.
+        let mut found: HashMap<(Arc<Labels>, i64, Id), Point> = HashMap::new();
+        for (at, column) in dataset.selection.columns.iter().enumerate() {
+            let described = describe(question, &dataset, column);
+            let mut add = |place: usize, id: Id, value: i64| {
+                let Described { group, labels, profile } = &described[place];
+                let time_nanos = index.profiles.time_nanos[*profile];
+                let whole = found.entry((group.clone(), time_nanos, id)).or_insert_with(|| Point {
+                    group: group.clone(),
+                    time_nanos,
+                    value: 0,
+                    id,
+                    labels: (**labels).clone(),
+                });
+                whole.value = whole.value.saturating_add(value);
+                whole.labels.retain(|name, value| labels.get(name) == Some(value));
+            };
+            match (question.of, dataset.samples) {
+                (Of::Profiles, _) => {
+                    for (place, (_, profile)) in column.profiles().enumerate() {
+                        let total = index.profiles.total(profile, column.column as usize);
+                        add(place, Id::Profile(index.profiles.id[profile]), total);
+                    }
+                }
+                (Of::Spans, Some(samples)) => {
+                    let mut walk = ProfileOfRow::new(index, column);
+                    samples.scan(at, &mut |batch| {
+                        let rows = batch.spans.iter().zip(batch.values).zip(batch.first_row..);
+                        for ((span, value), row) in rows.filter(|((span, _), _)| span.span_id != 0) {
+                            if let Some(place) = walk.place(row) {
+                                let id = Id::Span { span: span.span_id, trace: span.trace_id };
+                                add(place, id, *value);
+                            }
+                        }
+                    })?;
+                }
+                (Of::Spans, None) => {}
+            }
+            if self.0.len() + found.len() > HEATMAP_POINTS_MAX {
+                let limit = HEATMAP_POINTS_MAX;
+                return Err(TooLarge { what: "points", limit }.into());
+            }
+        }
+        self.0.extend(found.into_values());
+        Ok(())
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
+        self.0.extend(other.0);
+        if self.0.len() > HEATMAP_POINTS_MAX {
+            return Err(TooLarge { what: "points", limit: HEATMAP_POINTS_MAX });
+        }
+        Ok(())
+    }
+
+    /// Groups with the most points first; of equal ones by their labels. `limit` of 0: all.
+    pub fn finish(self, question: &Question, limit: usize) -> Heatmap {
+        let values = || self.0.iter().map(|point| point.value);
+        let (Some(least), Some(most)) = (values().min(), values().max()) else {
+            return Heatmap::default();
+        };
+        let scale = Scale::new(least, most);
+        let mut groups: HashMap<Arc<Labels>, HashMap<i64, Cells>> = HashMap::new();
+        for point in self.0 {
+            let time = question.slot(point.time_nanos);
+            let bucket = scale.bucket(point.value);
+            let slots = groups.entry(point.group.clone()).or_default();
+            slots.entry(time).or_default().add(bucket, point, question.exemplars);
+        }
+        let mut maps: Vec<(i64, Map)> = groups
+            .into_iter()
+            .map(|(labels, slots)| {
+                let mut slots: Vec<Slot> = slots
+                    .into_iter()
+                    .map(|(time_millis, cells)| Slot {
+                        time_millis,
+                        counts: cells.counts.to_vec(),
+                        exemplars: cells.best.into_iter().flatten().collect(),
+                    })
+                    .collect();
+                slots.sort_unstable_by_key(|slot| slot.time_millis);
+                let count = slots.iter().flat_map(|slot| &slot.counts).map(|c| i64::from(*c)).sum();
+                (count, Map { labels: (*labels).clone(), slots })
+            })
+            .collect();
+        maps.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.labels.cmp(&y.labels)));
+        if limit > 0 {
+            maps.truncate(limit);
+        }
+        Heatmap { y_min: scale.bounds(), maps: maps.into_iter().map(|(_, map)| map).collect() }
+    }
+}
+
+/// What the points of one profile have in common.
+struct Described {
+    group: Arc<Labels>,
+    labels: Arc<Labels>,
+    profile: usize,
+}
+
+/// Every profile of the column, in its order.
+fn describe(question: &Question, dataset: &Dataset<'_>, column: &ColumnSelection) -> Vec<Described> {
+    let schema = &dataset.index.schemas[column.schema as usize];
+    let derived = Derived::new(schema, column.column as usize);
+    let mut described = Vec::new();
+    let mut last: Option<(u32, Arc<Labels>, Arc<Labels>)> = None;
+    for (series, profile) in column.profiles() {
+        let (group, labels) = match &last {
+            Some((of, group, labels)) if *of == series => (group.clone(), labels.clone()),
+            _ => {
+                let own = &dataset.index.series[series as usize].labels;
+                let group = Arc::new(group_labels(&question.group_by, &derived, own));
+                let mut rest = Labels::default();
+                if question.exemplars {
+                    rest = schema.series_labels(column.column as usize, own);
+                    rest.retain(|name, _| !question.group_by.iter().any(|by| by == name));
+                }
+                (group, Arc::new(rest))
+            }
+        };
+        last = Some((series, group.clone(), labels.clone()));
+        described.push(Described { group, labels, profile });
+    }
+    described
+}
+
+#[derive(Default)]
+struct Cells {
+    counts: [i32; VALUE_BUCKETS],
+    best: [Option<Point>; VALUE_BUCKETS],
+}
+
+impl Cells {
+    fn add(&mut self, bucket: usize, point: Point, exemplars: bool) {
+        self.counts[bucket] = self.counts[bucket].saturating_add(1);
+        let rank = |p: &Point| (std::cmp::Reverse(p.value), p.time_nanos, p.id);
+        let best = &mut self.best[bucket];
+        if exemplars && best.as_ref().is_none_or(|kept| rank(&point) < rank(kept)) {
+            *best = Some(point);
+        }
+    }
+}
+
+/// Equal value buckets between the least and the greatest value.
+struct Scale {
+    least: i64,
+    most: i64,
+}
+
+impl Scale {
+    fn new(least: i64, most: i64) -> Self {
+        Self { least, most: if least == most { most.saturating_add(1) } else { most } }
+    }
+
+    fn bound(&self, bucket: usize) -> i64 {
+        let width = i128::from(self.most) - i128::from(self.least);
+        let from_least = bucket as i128 * width / VALUE_BUCKETS as i128;
+        (i128::from(self.least) + from_least) as i64
+    }
+
+    fn bounds(&self) -> Vec<f64> {
+        (0..VALUE_BUCKETS).map(|bucket| self.bound(bucket) as f64).collect()
+    }
+
+    fn bucket(&self, value: i64) -> usize {
+        (1..VALUE_BUCKETS).take_while(|bucket| self.bound(*bucket) <= value).count()
+    }
+}
+
+impl Question {
+    /// The right edge of the slot of a time: edges lie at the start plus multiples of the step, and
+    /// what is later than the last one counts there.
+    fn slot(&self, time_nanos: i64) -> i64 {
+        let millis = time_nanos.div_euclid(1_000_000);
+        let step = self.step_millis.max(1);
+        let round_up = |time: i64| {
+            let steps = (i128::from(time) - i128::from(self.start_millis) + i128::from(step) - 1)
+                .div_euclid(i128::from(step));
+            (i128::from(self.start_millis) + steps * i128::from(step)) as i64
+        };
+        round_up(millis).min(round_up(self.end_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_divided_into_twenty_equal_buckets() {
+        let scale = Scale::new(10, 315);
+        assert_eq!(scale.bounds()[..4], [10.0, 25.0, 40.0, 55.0]);
+        assert_eq!(scale.bounds()[19], 299.0);
+        assert_eq!(scale.bucket(10), 0);
+        assert_eq!(scale.bucket(24), 0);
+        assert_eq!(scale.bucket(25), 1);
+        assert_eq!(scale.bucket(315), 19);
+        assert_eq!(Scale::new(5, 5).bucket(5), 19);
+    }
+
+    #[test]
+    fn slots_end_at_the_start_and_every_step_after() {
+        let question = Question {
+            start_millis: 100,
+            end_millis: 140,
+            step_millis: 15,
+            of: Of::Profiles,
+            group_by: Vec::new(),
+            exemplars: false,
+        };
+        let slot = |millis: i64| question.slot(millis * 1_000_000);
+        assert_eq!([slot(100), slot(101), slot(115), slot(116)], [100, 115, 115, 130]);
+        assert_eq!(slot(139), 145);
+    }
+}

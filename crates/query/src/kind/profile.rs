@@ -1,0 +1,352 @@
+//! All matching samples as one profile, with the symbols they were pushed with.
+//!
+//! Symbols of different datasets are the same if their content is: strings by bytes, functions and
+//! mappings by their fields, locations by mapping, address and lines, stacktraces by locations.
+
+use std::hash::BuildHasher;
+
+use block::NameTree;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use model::{Function, Line, Mapping, NONE, Symbols};
+
+use crate::flamegraph::nth_largest;
+use crate::partial::{Dataset, FoldError, TooLarge};
+use crate::query::SampleFilter;
+use crate::scan::add_weights;
+
+/// Most distinct stacktraces of one profile.
+pub const STACKTRACES_MAX: usize = 4_000_000;
+
+/// Most bytes of symbols of one profile.
+pub const SYMBOL_BYTES_MAX: usize = 1 << 30;
+
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    pub filter: SampleFilter,
+    /// What a compiler needs of a profile, instead of whole stacktraces.
+    pub go_pgo: Option<GoPgo>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GoPgo {
+    /// Locations to keep of each stacktrace, from the leaf; 0 keeps all.
+    pub keep_locations: u32,
+    /// Forget where in the leaf function a sample was, so that equal callees are one.
+    pub aggregate_callees: bool,
+}
+
+/// Symbols of several datasets, with a value per stacktrace.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    pub symbols: Symbols,
+    /// Per stacktrace.
+    pub values: Vec<i64>,
+    tables: Tables,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    hasher: FixedState,
+    strings: HashTable<u32>,
+    mappings: HashTable<u32>,
+    functions: HashTable<u32>,
+    locations: HashTable<u32>,
+    stacktraces: HashTable<u32>,
+}
+
+impl Default for Merged {
+    fn default() -> Self {
+        let mut merged =
+            Self { symbols: Symbols::default(), values: Vec::new(), tables: Tables::default() };
+        merged.string(b"");
+        merged
+    }
+}
+
+impl Merged {
+    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+        let Some(symbols) = &dataset.symbols else { return Ok(()) };
+        let mut weights = vec![0i64; symbols.stacktraces.len()];
+        dataset.scan_all(|batch| add_weights(&mut weights, &batch, &question.filter))?;
+        Ok(self.add(symbols, &weights, question)?)
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
+        if self.values.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        // What the question cuts off is cut off already.
+        self.add(&other.symbols, &other.values, &Question::default())
+    }
+
+    fn add(&mut self, from: &Symbols, weights: &[i64], question: &Question) -> Result<(), TooLarge> {
+        let mut import = Import::new(from);
+        let call_site = &question.filter.call_site;
+        let mut locations = Vec::new();
+        for (stacktrace, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0) {
+            let stack = from.stacktraces.get(stacktrace as u32);
+            if !call_site.is_empty() && !begins_with(from, stack, call_site) {
+                continue;
+            }
+            let keep = match question.go_pgo {
+                Some(pgo) if pgo.keep_locations > 0 => pgo.keep_locations as usize,
+                _ => stack.len(),
+            };
+            locations.clear();
+            for location in stack.iter().take(keep) {
+                locations.push(import.location(self, *location));
+            }
+            if let (Some(leaf), true) =
+                (locations.first_mut(), question.go_pgo.is_some_and(|pgo| pgo.aggregate_callees))
+            {
+                *leaf = self.without_first_line(*leaf);
+            }
+            self.add_stacktrace(&locations, *weight);
+            if self.symbols.stacktraces.len() > STACKTRACES_MAX {
+                return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+            }
+        }
+        if self.symbols.byte_len() > SYMBOL_BYTES_MAX {
+            return Err(TooLarge { what: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, bytes: &[u8]) -> u32 {
+        let Self { symbols, tables: Tables { hasher, strings: table, .. }, .. } = self;
+        let strings = &mut symbols.strings;
+        let hash = hasher.hash_one(bytes);
+        if let Some(found) = table.find(hash, |id| strings.get(*id) == bytes) {
+            return *found;
+        }
+        let id = strings.push(bytes);
+        table.insert_unique(hash, id, |id| hasher.hash_one(strings.get(*id)));
+        id
+    }
+
+    fn mapping(&mut self, mapping: Mapping) -> u32 {
+        let Self { symbols, tables: Tables { hasher, mappings: table, .. }, .. } = self;
+        intern(table, hasher, &mut symbols.mappings, mapping)
+    }
+
+    fn function(&mut self, function: Function) -> u32 {
+        let Self { symbols, tables: Tables { hasher, functions: table, .. }, .. } = self;
+        intern(table, hasher, &mut symbols.functions, function)
+    }
+
+    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
+        let Self { symbols, tables: Tables { hasher, locations: table, .. }, .. } = self;
+        let locations = &mut symbols.locations;
+        let hash = hasher.hash_one((mapping, address, folded, lines));
+        let same = |id: &u32| {
+            let at = *id as usize;
+            locations.mapping[at] == mapping
+                && locations.address[at] == address
+                && locations.folded[at] == folded
+                && locations.lines_of(*id) == lines
+        };
+        if let Some(found) = table.find(hash, same) {
+            return *found;
+        }
+        let id = locations.push(mapping, address, folded, lines);
+        table.insert_unique(hash, id, |id| {
+            let at = *id as usize;
+            let (mapping, address) = (locations.mapping[at], locations.address[at]);
+            hasher.hash_one((mapping, address, locations.folded[at], locations.lines_of(*id)))
+        });
+        id
+    }
+
+    /// The location as if nothing were known of where in its innermost function it is.
+    fn without_first_line(&mut self, location: u32) -> u32 {
+        let mut lines = self.symbols.locations.lines_of(location).to_vec();
+        let Some(first) = lines.first_mut() else { return location };
+        first.line = 0;
+        let at = location as usize;
+        let locations = &self.symbols.locations;
+        self.location(locations.mapping[at], locations.address[at], locations.folded[at], &lines)
+    }
+
+    fn add_stacktrace(&mut self, locations: &[u32], value: i64) {
+        let Self { symbols, values, tables: Tables { hasher, stacktraces: table, .. } } = self;
+        let stacktraces = &mut symbols.stacktraces;
+        let hash = hasher.hash_one(locations);
+        if let Some(found) = table.find(hash, |id| stacktraces.get(*id) == locations) {
+            let sum = &mut values[*found as usize];
+            *sum = sum.wrapping_add(value);
+            return;
+        }
+        let id = stacktraces.push(locations);
+        values.push(value);
+        table.insert_unique(hash, id, |id| hasher.hash_one(stacktraces.get(*id)));
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.values.iter().all(|value| *value == 0)
+    }
+
+    /// Keeps the `max_nodes` largest nodes of the tree of function names, and those as large as the
+    /// smallest of them; a stacktrace that goes on has a location `other` as its leaf. 0 keeps all.
+    pub fn truncate(self, max_nodes: usize) -> Self {
+        let tree = NameTree::build(&self.symbols);
+        let mut total = vec![0i64; tree.parents.len().max(1)];
+        for (leaf, value) in tree.leaves.iter().zip(&self.values).filter(|(_, value)| **value > 0) {
+            total[*leaf as usize] = total[*leaf as usize].saturating_add(*value);
+        }
+        for node in (1..total.len()).rev() {
+            let parent = tree.parents[node] as usize;
+            total[parent] = total[parent].saturating_add(total[node]);
+        }
+        if max_nodes == 0 {
+            return self;
+        }
+        let mut sizes = total[1..].to_vec();
+        sizes.retain(|size| *size > 0);
+        let Some(threshold) = nth_largest(&sizes, max_nodes) else { return self };
+
+        let mut cut = Self::default();
+        let other = {
+            let name = cut.string(b"other");
+            let function = cut.function(Function { name, system_name: name, ..Function::default() });
+            cut.location(NONE, 0, false, &[Line { function, line: 0 }])
+        };
+        let mut import = Import::new(&self.symbols);
+        let mut path = Vec::new();
+        let mut locations = Vec::new();
+        for (stacktrace, value) in self.values.iter().enumerate().filter(|(_, value)| **value > 0) {
+            path.clear();
+            let mut node = tree.leaves[stacktrace];
+            while node != 0 {
+                path.push(node);
+                node = tree.parents[node as usize];
+            }
+            let mut kept = path.iter().rev().take_while(|node| total[**node as usize] >= threshold).count();
+            let stack = self.symbols.stacktraces.get(stacktrace as u32);
+            locations.clear();
+            for location in stack.iter().rev() {
+                let frames = self.symbols.locations.lines_of(*location).len().max(1);
+                if frames > kept {
+                    locations.push(other);
+                    break;
+                }
+                kept -= frames;
+                locations.push(import.location(&mut cut, *location));
+            }
+            locations.reverse();
+            cut.add_stacktrace(&locations, *value);
+        }
+        cut
+    }
+}
+
+fn intern<T: Copy + Eq + std::hash::Hash>(
+    table: &mut HashTable<u32>,
+    hasher: &FixedState,
+    all: &mut Vec<T>,
+    one: T,
+) -> u32 {
+    let hash = hasher.hash_one(one);
+    if let Some(found) = table.find(hash, |id| all[*id as usize] == one) {
+        return *found;
+    }
+    let id = all.len() as u32;
+    all.push(one);
+    table.insert_unique(hash, id, |id| hasher.hash_one(all[*id as usize]));
+    id
+}
+
+/// Whether the first functions from the root are exactly `call_site`.
+fn begins_with(symbols: &Symbols, stack: &[u32], call_site: &[Box<[u8]>]) -> bool {
+    let frames = stack.iter().rev().flat_map(|location| {
+        let lines = symbols.locations.lines_of(*location).iter().rev();
+        lines.map(|line| match symbols.functions.get(line.function as usize) {
+            Some(function) => symbols.strings.get(function.name),
+            None => b"".as_slice(),
+        })
+    });
+    let mut wanted = call_site.iter();
+    let same = frames.zip(&mut wanted).all(|(frame, name)| frame == &**name);
+    same && wanted.next().is_none()
+}
+
+/// Moves what is used of one table of symbols into another.
+struct Import<'a> {
+    from: &'a Symbols,
+    strings: Vec<u32>,
+    mappings: Vec<u32>,
+    functions: Vec<u32>,
+    locations: Vec<u32>,
+    lines: Vec<Line>,
+}
+
+impl<'a> Import<'a> {
+    fn new(from: &'a Symbols) -> Self {
+        Self {
+            from,
+            strings: vec![NONE; from.strings.len()],
+            mappings: vec![NONE; from.mappings.len()],
+            functions: vec![NONE; from.functions.len()],
+            locations: vec![NONE; from.locations.len()],
+            lines: Vec::new(),
+        }
+    }
+
+    fn location(&mut self, to: &mut Merged, location: u32) -> u32 {
+        let at = location as usize;
+        if self.locations[at] == NONE {
+            let mapping = self.mapping(to, self.from.locations.mapping[at]);
+            let mut lines = std::mem::take(&mut self.lines);
+            lines.clear();
+            for line in self.from.locations.lines_of(location) {
+                lines.push(Line { function: self.function(to, line.function), line: line.line });
+            }
+            let (address, folded) = (self.from.locations.address[at], self.from.locations.folded[at]);
+            self.locations[at] = to.location(mapping, address, folded, &lines);
+            self.lines = lines;
+        }
+        self.locations[at]
+    }
+
+    fn mapping(&mut self, to: &mut Merged, mapping: u32) -> u32 {
+        let Some(known) = self.mappings.get(mapping as usize) else { return NONE };
+        if *known != NONE {
+            return *known;
+        }
+        let from = self.from.mappings[mapping as usize];
+        let moved = Mapping {
+            filename: self.string(to, from.filename),
+            build_id: self.string(to, from.build_id),
+            ..from
+        };
+        self.mappings[mapping as usize] = to.mapping(moved);
+        self.mappings[mapping as usize]
+    }
+
+    fn function(&mut self, to: &mut Merged, function: u32) -> u32 {
+        let Some(known) = self.functions.get(function as usize) else { return NONE };
+        if *known != NONE {
+            return *known;
+        }
+        let from = self.from.functions[function as usize];
+        let moved = Function {
+            name: self.string(to, from.name),
+            system_name: self.string(to, from.system_name),
+            filename: self.string(to, from.filename),
+            ..from
+        };
+        self.functions[function as usize] = to.function(moved);
+        self.functions[function as usize]
+    }
+
+    fn string(&mut self, to: &mut Merged, string: u32) -> u32 {
+        let Some(known) = self.strings.get(string as usize) else { return 0 };
+        if *known != NONE {
+            return *known;
+        }
+        self.strings[string as usize] = to.string(self.from.strings.get(string));
+        self.strings[string as usize]
+    }
+}

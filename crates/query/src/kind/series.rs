@@ -1,0 +1,284 @@
+//! Values over time: the totals of matching profiles, on a grid that begins with the question.
+
+use hashbrown::HashMap;
+use model::{Labels, LabelsBuilder};
+
+use crate::flamegraph::below_call_site;
+use crate::partial::{Dataset, FoldError, TooLarge};
+use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
+
+/// Most points of all series together.
+pub const POINTS_MAX: usize = 2_000_000;
+
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The first grid point, in Unix milliseconds.
+    pub start_millis: i64,
+    /// No grid point is later.
+    pub end_millis: i64,
+    /// At least 1.
+    pub step_millis: i64,
+    pub group_by: Vec<String>,
+    pub exemplars: bool,
+    /// Names of the first functions from the root; only samples below them count.
+    pub call_site: Vec<Box<[u8]>>,
+}
+
+impl Question {
+    /// The number of the grid point that a profile belongs to: the first that is not before it.
+    fn bucket(&self, time_nanos: i64) -> Option<i64> {
+        let millis = time_nanos.div_euclid(1_000_000);
+        let after_start = i128::from(millis) - i128::from(self.start_millis);
+        let step = i128::from(self.step_millis.max(1));
+        if after_start < -step {
+            return None;
+        }
+        let bucket = (after_start + step - 1).div_euclid(step).max(0);
+        let last = (i128::from(self.end_millis) - i128::from(self.start_millis)).div_euclid(step);
+        (bucket <= last).then_some(bucket as i64)
+    }
+
+    /// When grid point `bucket` is, in Unix milliseconds.
+    pub fn time(&self, bucket: i64) -> i64 {
+        self.start_millis + bucket * self.step_millis
+    }
+}
+
+/// Points by group, by grid point.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Grouped {
+    groups: HashMap<Labels, HashMap<i64, Point>>,
+    points: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Point {
+    pub sum: i64,
+    /// Profiles.
+    pub count: u64,
+    pub exemplar: Option<Exemplar>,
+}
+
+/// The profile with the highest value of a point.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exemplar {
+    pub value: i64,
+    pub time_nanos: i64,
+    /// [`model::ProfileId`].
+    pub profile: u64,
+    /// Those that the group does not have.
+    pub labels: Labels,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aggregation {
+    Sum,
+    Average,
+}
+
+/// One series of the answer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Line {
+    pub labels: Labels,
+    /// By time; `(Unix milliseconds, value, exemplar)`.
+    pub points: Vec<(i64, f64, Option<Exemplar>)>,
+}
+
+impl Grouped {
+    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+        let index = dataset.index;
+        for (at, column) in dataset.selection.columns.iter().enumerate() {
+            let schema = &index.schemas[column.schema as usize];
+            let derived = Derived::new(schema, column.column as usize);
+            let below = match question.call_site.is_empty() {
+                true => None,
+                false => Some(values_below(question, &dataset, at, column)?),
+            };
+            let mut exemplars: HashMap<(Labels, i64, u64), Exemplar> = HashMap::new();
+            let mut place = 0;
+            let mut start = 0;
+            while start < column.runs.len() {
+                let series = column.runs[start].series;
+                let end = start + column.runs[start..].partition_point(|run| run.series == series);
+                let labels = &index.series[series as usize].labels;
+                let key = group_labels(&question.group_by, &derived, labels);
+                let points = self.groups.entry_ref(&key).or_default();
+                let before = points.len();
+                for profile in column.runs[start..end].iter().flat_map(|run| run.profiles.clone()) {
+                    let profile = profile as usize;
+                    let value = match &below {
+                        None => Some(index.profiles.total(profile, column.column as usize)),
+                        Some(values) => values[place],
+                    };
+                    place += 1;
+                    let time = index.profiles.time_nanos[profile];
+                    let (Some(value), Some(bucket)) = (value, question.bucket(time)) else { continue };
+                    let point = points.entry(bucket).or_default();
+                    point.sum = point.sum.saturating_add(value);
+                    point.count += 1;
+                    if question.exemplars {
+                        let id = index.profiles.id[profile];
+                        let mut rest = schema.series_labels(column.column as usize, labels);
+                        rest.retain(|name, _| !question.group_by.iter().any(|by| by == name));
+                        let part =
+                            Exemplar { value, time_nanos: time, profile: id, labels: rest };
+                        exemplars
+                            .entry((key.clone(), bucket, id))
+                            .and_modify(|whole| whole.add_part(&part))
+                            .or_insert(part);
+                    }
+                }
+                self.points += points.len() - before;
+                start = end;
+            }
+            for ((key, bucket, _), exemplar) in exemplars {
+                if let Some(point) = self.groups.get_mut(&key).and_then(|g| g.get_mut(&bucket)) {
+                    point.offer(exemplar);
+                }
+            }
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
+        for (key, points) in other.groups {
+            let mine = self.groups.entry(key).or_default();
+            let before = mine.len();
+            for (bucket, point) in points {
+                let sum = mine.entry(bucket).or_default();
+                sum.sum = sum.sum.saturating_add(point.sum);
+                sum.count += point.count;
+                if let Some(exemplar) = point.exemplar {
+                    sum.offer(exemplar);
+                }
+            }
+            self.points += mine.len() - before;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), TooLarge> {
+        if self.points > POINTS_MAX {
+            return Err(TooLarge { what: "points", limit: POINTS_MAX });
+        }
+        Ok(())
+    }
+
+    /// The series with the largest sums first; of equal ones by their labels. `limit` of 0: all.
+    pub fn finish(self, question: &Question, aggregation: Aggregation, limit: usize) -> Vec<Line> {
+        let mut lines: Vec<(f64, Line)> = Vec::with_capacity(self.groups.len());
+        for (labels, points) in self.groups.into_iter().filter(|(_, points)| !points.is_empty()) {
+            let mut points: Vec<(i64, f64, Option<Exemplar>)> = points
+                .into_iter()
+                .map(|(bucket, point)| {
+                    let value = match aggregation {
+                        Aggregation::Sum => point.sum as f64,
+                        Aggregation::Average => point.sum as f64 / point.count.max(1) as f64,
+                    };
+                    (question.time(bucket), value, point.exemplar)
+                })
+                .collect();
+            points.sort_unstable_by_key(|(time, _, _)| *time);
+            let sum = points.iter().map(|(_, value, _)| value).sum();
+            lines.push((sum, Line { labels, points }));
+        }
+        lines.sort_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| x.labels.cmp(&y.labels)));
+        if limit > 0 {
+            lines.truncate(limit);
+        }
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+}
+
+impl Point {
+    /// Keeps the better one: the higher value, then the earlier, then the smaller id.
+    fn offer(&mut self, exemplar: Exemplar) {
+        let rank = |e: &Exemplar| (std::cmp::Reverse(e.value), e.time_nanos, e.profile);
+        if self.exemplar.as_ref().is_none_or(|kept| rank(&exemplar) < rank(kept)) {
+            self.exemplar = Some(exemplar);
+        }
+    }
+}
+
+impl Exemplar {
+    /// Adds another series that was split from the same profile.
+    pub(crate) fn add_part(&mut self, part: &Self) {
+        self.value = self.value.saturating_add(part.value);
+        self.labels.retain(|name, value| part.labels.get(name) == Some(value));
+    }
+}
+
+/// The labels that name the group of a series; absent ones are left out.
+pub(crate) fn group_labels(group_by: &[String], derived: &Derived, labels: &Labels) -> Labels {
+    let mut key = LabelsBuilder::default();
+    for name in group_by {
+        if let Some(value) = derived.get(labels, name) {
+            key.push(name.as_str(), value);
+        }
+    }
+    key.build()
+}
+
+/// Per profile of the column, in its order, the sum of the samples below the call site; none without any.
+fn values_below(
+    question: &Question,
+    dataset: &Dataset<'_>,
+    at: usize,
+    column: &ColumnSelection,
+) -> Result<Vec<Option<i64>>, block::Error> {
+    let profiles = column.runs.iter().map(|run| run.profiles.len()).sum();
+    let mut values = vec![None; profiles];
+    let (Some(tree), Some(samples)) = (&dataset.tree, dataset.samples) else { return Ok(values) };
+    let below = below_call_site(tree, &question.call_site);
+    let mut walk = ProfileOfRow::new(dataset.index, column);
+    samples.scan(at, &mut |batch| {
+        for ((stacktrace, value), row) in batch.stacks.iter().zip(batch.values).zip(batch.first_row..) {
+            let leaf = tree.leaves.get(*stacktrace as usize);
+            if leaf.is_some_and(|leaf| below[*leaf as usize])
+                && let Some(place) = walk.place(row)
+            {
+                values[place] = Some(values[place].unwrap_or(0i64).saturating_add(*value));
+            }
+        }
+    })?;
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(start: i64, end: i64, step: i64) -> Question {
+        Question {
+            start_millis: start,
+            end_millis: end,
+            step_millis: step,
+            group_by: Vec::new(),
+            exemplars: false,
+            call_site: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_profile_belongs_to_the_first_grid_point_that_is_not_before_it() {
+        let question = question(100, 145, 15);
+        let bucket = |millis: i64| question.bucket(millis * 1_000_000);
+        assert_eq!(bucket(84), None);
+        assert_eq!(bucket(85), Some(0));
+        assert_eq!(bucket(100), Some(0));
+        assert_eq!(question.bucket(100_999_999), Some(0));
+        assert_eq!(bucket(101), Some(1));
+        assert_eq!(bucket(115), Some(1));
+        assert_eq!(bucket(145), Some(3));
+        assert_eq!(bucket(146), None);
+        assert_eq!(question.time(3), 145);
+    }
+
+    #[test]
+    fn a_range_shorter_than_the_step_has_one_point() {
+        let question = question(1000, 6000, 1_000_000);
+        assert_eq!(question.bucket(1000 * 1_000_000), Some(0));
+        assert_eq!(question.bucket(1001 * 1_000_000), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! Answers that can be merged: one dataset's, one leaf's, all leaves'.
+
+use std::sync::Arc;
+
+use block::{Batch, DatasetIndex, NameTree};
+use model::Symbols;
+
+use crate::flamegraph::Part;
+use crate::kind::{heatmap, labels, merge_stacktraces, profile, series};
+use crate::query::{Kind, Query};
+use crate::scan::{Samples, Selection};
+
+/// A mergeable answer. Merging is associative, and, towards clients, commutative.
+#[derive(Debug)]
+pub struct Partial {
+    pub answer: Answer,
+    pub stats: Stats,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    MergeStacktraces(Vec<Part>),
+    MergeProfile(Box<profile::Merged>),
+    Series(series::Grouped),
+    Heatmap(heatmap::Points),
+    Labels(labels::Found),
+}
+
+/// What it took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    pub objects: u64,
+    pub datasets: u64,
+    pub series: u64,
+    pub profiles: u64,
+    pub samples: u64,
+    /// Bytes of the sections and columns that were used, encoded.
+    pub bytes: u64,
+}
+
+/// What a dataset brings to a fold. Trees, symbols and samples are there if [`Query::needs`] says so.
+pub struct Dataset<'a> {
+    pub index: &'a DatasetIndex,
+    pub selection: &'a Selection,
+    pub tree: Option<Arc<NameTree>>,
+    pub symbols: Option<Arc<Symbols>>,
+    pub samples: Option<&'a dyn Samples>,
+}
+
+/// Why a dataset could not be added to an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    #[error(transparent)]
+    Block(#[from] block::Error),
+}
+
+/// An answer outgrew what one question may hold in memory.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the answer has more than {limit} {what}; ask for a shorter time range or fewer series")]
+pub struct TooLarge {
+    pub what: &'static str,
+    pub limit: usize,
+}
+
+impl Dataset<'_> {
+    /// Hands out all samples, whichever column they are of.
+    pub(crate) fn scan_all(&self, mut each: impl FnMut(Batch<'_>)) -> Result<(), block::Error> {
+        let Some(samples) = self.samples else { return Ok(()) };
+        for at in 0..self.selection.columns.len() {
+            samples.scan(at, &mut each)?;
+        }
+        Ok(())
+    }
+}
+
+impl Partial {
+    /// The answer of no data.
+    pub fn empty(query: &Query) -> Self {
+        let answer = match &query.kind {
+            Kind::MergeStacktraces(_) => Answer::MergeStacktraces(Vec::new()),
+            Kind::MergeProfile(_) => Answer::MergeProfile(Box::default()),
+            Kind::Series(_) => Answer::Series(series::Grouped::default()),
+            Kind::Heatmap(_) => Answer::Heatmap(heatmap::Points::default()),
+            Kind::LabelNames | Kind::LabelValues(_) | Kind::SeriesLabels(_) | Kind::ProfileTypes => {
+                Answer::Labels(labels::Found::default())
+            }
+        };
+        Self { answer, stats: Stats::default() }
+    }
+
+    /// Adds what one dataset has to say.
+    ///
+    /// # Errors
+    /// The answer would outgrow its limit, or the samples are damaged.
+    pub fn fold(&mut self, query: &Query, dataset: Dataset<'_>) -> Result<(), FoldError> {
+        self.stats.datasets += 1;
+        self.stats.series += dataset.selection.series();
+        self.stats.profiles += dataset.selection.profiles();
+        if dataset.samples.is_some() {
+            self.stats.samples += dataset.selection.rows(dataset.index);
+        }
+        match (&mut self.answer, &query.kind) {
+            (Answer::MergeStacktraces(parts), Kind::MergeStacktraces(filter)) => {
+                merge_stacktraces::fold(parts, filter, dataset)
+            }
+            (Answer::MergeProfile(merged), Kind::MergeProfile(question)) => {
+                merged.fold(question, dataset)
+            }
+            (Answer::Series(grouped), Kind::Series(question)) => grouped.fold(question, dataset),
+            (Answer::Heatmap(points), Kind::Heatmap(question)) => points.fold(question, dataset),
+            (Answer::Labels(found), kind) => Ok(found.fold(kind, dataset)?),
+            (answer, _) => Ok(unreachable_answer(answer)?),
+        }
+    }
+
+    /// Whether merging another one in takes noticeable time.
+    pub fn is_heavy(&self) -> bool {
+        matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())
+    }
+
+    /// Joins two answers of one question.
+    ///
+    /// # Errors
+    /// The answer would outgrow its limit.
+    pub fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
+        self.stats.merge(other.stats);
+        match (&mut self.answer, other.answer) {
+            (Answer::MergeStacktraces(parts), Answer::MergeStacktraces(others)) => {
+                merge_stacktraces::merge(parts, others);
+                Ok(())
+            }
+            (Answer::MergeProfile(merged), Answer::MergeProfile(other)) => merged.merge(*other),
+            (Answer::Series(grouped), Answer::Series(other)) => grouped.merge(other),
+            (Answer::Heatmap(points), Answer::Heatmap(other)) => points.merge(other),
+            (Answer::Labels(found), Answer::Labels(other)) => found.merge(other),
+            (answer, _) => unreachable_answer(answer),
+        }
+    }
+}
+
+/// An answer of another kind can only come from a caller that mixes questions up.
+fn unreachable_answer(answer: &Answer) -> Result<(), TooLarge> {
+    debug_assert!(false, "answers of different questions meet: {answer:?}");
+    Ok(())
+}
+
+impl Stats {
+    pub fn merge(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.datasets += other.datasets;
+        self.series += other.series;
+        self.profiles += other.profiles;
+        self.samples += other.samples;
+        self.bytes += other.bytes;
+    }
+}

@@ -1,0 +1,286 @@
+//! The one loop over a dataset: which series match, which of their profiles count, which rows that is.
+//!
+//! Owns: derived labels as matchers see them, time, masks, sums per stacktrace.
+//! Does not own: reading objects (the leaf), what becomes of the sums ([`crate::kind`]).
+
+use std::ops::Range;
+
+use block::{Batch, DatasetIndex};
+use model::{Labels, ProfileType, ValueSchema};
+
+use crate::query::{Query, SampleFilter};
+use crate::selector::Matcher;
+
+/// The matching profiles of one dataset.
+#[derive(Debug, Default)]
+pub struct Selection {
+    pub columns: Vec<ColumnSelection>,
+}
+
+/// Matching profiles of one value column of one schema.
+#[derive(Debug)]
+pub struct ColumnSelection {
+    pub schema: u32,
+    pub column: u32,
+    /// In the order of the index.
+    pub runs: Vec<Run>,
+}
+
+/// Neighbouring profiles of one series; at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Index into the series of the dataset.
+    pub series: u32,
+    /// Indices into the profiles of the dataset.
+    pub profiles: Range<u32>,
+}
+
+/// The samples of a selection, decoded as they are asked for.
+pub trait Samples {
+    /// Calls `each` with the rows of column `at` of the selection, in the order of the dataset.
+    ///
+    /// # Errors
+    /// What the object holds is damaged.
+    fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
+}
+
+impl Selection {
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    pub fn profiles(&self) -> u64 {
+        let runs = self.columns.iter().flat_map(|column| &column.runs);
+        runs.map(|run| u64::from(run.profiles.end - run.profiles.start)).sum()
+    }
+
+    /// Rows of all selected profiles.
+    pub fn rows(&self, index: &DatasetIndex) -> u64 {
+        let starts = &index.profiles.row_starts;
+        let rows = |run: &Run| {
+            u64::from(starts[run.profiles.end as usize] - starts[run.profiles.start as usize])
+        };
+        self.columns.iter().flat_map(|column| &column.runs).map(rows).sum()
+    }
+
+    pub fn series(&self) -> u64 {
+        let count = |column: &ColumnSelection| {
+            1 + column.runs.windows(2).filter(|two| two[0].series != two[1].series).count() as u64
+        };
+        self.columns.iter().map(count).sum()
+    }
+}
+
+impl ColumnSelection {
+    /// Rows to read, relative to the dataset's first row; neighbours are joined.
+    pub fn rows(&self, index: &DatasetIndex) -> Vec<Range<u32>> {
+        let mut rows: Vec<Range<u32>> = Vec::new();
+        for run in &self.runs {
+            let start = index.profiles.row_starts[run.profiles.start as usize];
+            let end = index.profiles.row_starts[run.profiles.end as usize];
+            match rows.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => rows.push(start..end),
+            }
+        }
+        rows
+    }
+
+    /// Every profile with its series.
+    pub fn profiles(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
+        let of = |run: &Run| {
+            let series = run.series;
+            run.profiles.clone().map(move |profile| (series, profile as usize))
+        };
+        self.runs.iter().flat_map(of)
+    }
+}
+
+/// Finds what `query` asks of a dataset. `masked` are the ordinals, sorted, of push items that are
+/// counted elsewhere.
+pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection {
+    let mut selection = Selection::default();
+    let filter = query.profiles();
+    for (schema, value_schema) in index.schemas.iter().enumerate() {
+        for column in 0..value_schema.columns.len() {
+            if query.profile_type.as_ref().is_some_and(|t| !has_type(value_schema, column, t)) {
+                continue;
+            }
+            let derived = Derived::new(value_schema, column);
+            let Some(matchers) = derived.narrow(&query.selector.matchers) else {
+                continue;
+            };
+            let mut runs = Vec::new();
+            select_runs(index, schema as u32, &matchers, |series, profiles| {
+                let profiles = in_range(index, profiles, query);
+                push_runs(index, masked, filter, series, profiles, &mut runs);
+            });
+            if !runs.is_empty() {
+                let (schema, column) = (schema as u32, column as u32);
+                selection.columns.push(ColumnSelection { schema, column, runs });
+            }
+        }
+    }
+    selection
+}
+
+fn has_type(schema: &ValueSchema, column: usize, wanted: &ProfileType) -> bool {
+    let (sample_type, sample_unit) = &schema.columns[column];
+    let (period_type, period_unit) =
+        schema.period.as_ref().map_or(("", ""), |(r#type, unit)| (r#type.as_str(), unit.as_str()));
+    schema.name == wanted.name
+        && *sample_type == wanted.sample_type
+        && *sample_unit == wanted.sample_unit
+        && period_type == wanted.period_type
+        && period_unit == wanted.period_unit
+}
+
+/// Calls `found` with the profiles of every series of `schema` that matches.
+fn select_runs(
+    index: &DatasetIndex,
+    schema: u32,
+    matchers: &[&Matcher],
+    mut found: impl FnMut(u32, Range<usize>),
+) {
+    let series_of = &index.profiles.series;
+    let mut start = 0;
+    while start < series_of.len() {
+        let series = series_of[start];
+        let end = start + series_of[start..].partition_point(|other| *other == series);
+        let described = &index.series[series as usize];
+        let matches = |matcher: &&Matcher| {
+            matcher.matches(stored(&described.labels, &matcher.name).unwrap_or_default())
+        };
+        if described.schema == schema && matchers.iter().all(matches) {
+            found(series, start..end);
+        }
+        start = end;
+    }
+}
+
+/// Profiles of one series are sorted by time.
+fn in_range(index: &DatasetIndex, profiles: Range<usize>, query: &Query) -> Range<usize> {
+    let times = &index.profiles.time_nanos[profiles.clone()];
+    let first = times.partition_point(|time| *time < query.range.start);
+    let end = times.partition_point(|time| *time < query.range.end);
+    profiles.start + first..profiles.start + end.max(first)
+}
+
+fn push_runs(
+    index: &DatasetIndex,
+    masked: &[u32],
+    filter: Option<&SampleFilter>,
+    series: u32,
+    profiles: Range<usize>,
+    runs: &mut Vec<Run>,
+) {
+    let whole = profiles.start as u32..profiles.end as u32;
+    if masked.is_empty() && filter.is_none() {
+        if !whole.is_empty() {
+            runs.push(Run { series, profiles: whole });
+        }
+        return;
+    }
+    for profile in whole {
+        let at = profile as usize;
+        let counted_elsewhere = masked.binary_search(&index.profiles.item[at]).is_ok();
+        let wanted =
+            filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
+        if counted_elsewhere || !wanted {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(last) if last.series == series && last.profiles.end == profile => {
+                last.profiles.end += 1;
+            }
+            _ => runs.push(Run { series, profiles: profile..profile + 1 }),
+        }
+    }
+}
+
+/// A label that is stored, or follows from one that is.
+fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
+    match name {
+        "__service_name__" => labels.get("service_name"),
+        name => labels.get(name),
+    }
+}
+
+/// The labels that a value column gives to its series.
+pub(crate) struct Derived {
+    labels: Labels,
+}
+
+impl Derived {
+    pub(crate) fn new(schema: &ValueSchema, column: usize) -> Self {
+        Self { labels: schema.series_labels(column, &Labels::default()) }
+    }
+
+    /// The matchers that are left for stored labels; none if a derived label does not match.
+    fn narrow<'a>(&self, matchers: &'a [Matcher]) -> Option<Vec<&'a Matcher>> {
+        let mut left = Vec::new();
+        for matcher in matchers {
+            match self.labels.get(&matcher.name) {
+                Some(value) if !matcher.matches(value) => return None,
+                Some(_) => {}
+                None => left.push(matcher),
+            }
+        }
+        Some(left)
+    }
+
+    /// The value that clients see of a series with these stored labels.
+    pub(crate) fn get<'a>(&'a self, labels: &'a Labels, name: &str) -> Option<&'a str> {
+        self.labels.get(name).or_else(|| stored(labels, name))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.iter()
+    }
+}
+
+/// Adds up the values per stacktrace; `weights` has one entry per stacktrace of the dataset.
+/// Sums wrap: a profile whose values do not fit in 64 bits has no meaning that could be kept.
+pub(crate) fn add_weights(weights: &mut [i64], batch: &Batch<'_>, filter: &SampleFilter) {
+    let rows = || batch.stacks.iter().zip(batch.values);
+    let mut add = |stacktrace: u32, value: i64| {
+        if let Some(weight) = weights.get_mut(stacktrace as usize) {
+            *weight = weight.wrapping_add(value);
+        }
+    };
+    if filter.spans.is_empty() && filter.traces.is_empty() {
+        rows().for_each(|(stacktrace, value)| add(*stacktrace, *value));
+        return;
+    }
+    for ((stacktrace, value), span) in rows().zip(batch.spans) {
+        if filter.spans.contains(&span.span_id) || filter.traces.contains(&span.trace_id) {
+            add(*stacktrace, *value);
+        }
+    }
+}
+
+/// Walks the profiles of a column beside its rows.
+pub(crate) struct ProfileOfRow<'a> {
+    index: &'a DatasetIndex,
+    profiles: Vec<(u32, usize)>,
+    at: usize,
+}
+
+impl<'a> ProfileOfRow<'a> {
+    pub(crate) fn new(index: &'a DatasetIndex, column: &ColumnSelection) -> Self {
+        Self { index, profiles: column.profiles().collect(), at: 0 }
+    }
+
+    /// The place among the column's profiles of the one that row `row` belongs to. Rows must be asked
+    /// for in their order.
+    pub(crate) fn place(&mut self, row: u32) -> Option<usize> {
+        while let Some((_, profile)) = self.profiles.get(self.at) {
+            let rows = self.index.profiles.rows(*profile);
+            if row < rows.end {
+                return (row >= rows.start).then_some(self.at);
+            }
+            self.at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,480 @@
+//! Reads and applies label selectors, in the syntax of a Prometheus instant-vector selector.
+//!
+//! Owns: the grammar, the four operators, anchoring and bounding of regular expressions.
+//! Does not own: which labels a series has ([`crate::scan`]).
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+
+/// Longest selector, in bytes; a longer one is refused before it is read.
+pub const SELECTOR_BYTES_MAX: usize = 64 << 10;
+
+/// Largest compiled regular expression, in bytes.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Most matchers in one selector.
+const MATCHERS_MAX: usize = 256;
+
+/// Label matchers, all of which must hold. Empty: every series matches.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    pub matchers: Vec<Matcher>,
+}
+
+/// One `name op value`.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    pub name: Box<str>,
+    pub value: Box<str>,
+    pub op: Op,
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Equal,
+    NotEqual,
+    Matches(Regex),
+    MatchesNot(Regex),
+}
+
+/// What is wrong with a selector, and where.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("1:{column}: parse error: {what}")]
+pub struct SelectorError {
+    /// Counted in bytes from 1.
+    pub column: usize,
+    pub what: String,
+}
+
+impl Matcher {
+    /// A matcher for exactly `value`.
+    pub fn equal(name: &str, value: &str) -> Self {
+        Self { name: name.into(), value: value.into(), op: Op::Equal }
+    }
+
+    /// `value` is the empty string where the series lacks the label.
+    pub fn matches(&self, value: &str) -> bool {
+        match &self.op {
+            Op::Equal => *self.value == *value,
+            Op::NotEqual => *self.value != *value,
+            Op::Matches(regex) => regex.is_match(value),
+            Op::MatchesNot(regex) => !regex.is_match(value),
+        }
+    }
+
+    /// All values that can match, if they can be listed: those of `=`, and of `=~` with plain alternatives.
+    fn values(&self) -> Option<Vec<&str>> {
+        let plain = |part: &&str| !part.contains(|c: char| r"\.+*?()[]{}^$".contains(c));
+        match self.op {
+            Op::Equal => Some(vec![&self.value]),
+            Op::Matches(_) if self.value.split('|').all(|part| plain(&part)) => {
+                Some(self.value.split('|').collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Selector {
+    /// Reads one selector. `{}` matches everything; the empty string is an error.
+    ///
+    /// # Errors
+    /// Names the first part that is wrong and its position.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        if text.len() > SELECTOR_BYTES_MAX {
+            let what =
+                format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
+            return Err(SelectorError { column: 1, what });
+        }
+        Parser { text, at: 0 }.selector()
+    }
+
+    /// Reads several, all of which must hold.
+    ///
+    /// # Errors
+    /// That of the first that cannot be read, with its text.
+    pub fn parse_all<S: AsRef<str>>(texts: &[S]) -> Result<Self, (String, SelectorError)> {
+        let mut all = Self::default();
+        for text in texts {
+            let text = text.as_ref();
+            all.matchers.extend(Self::parse(text).map_err(|e| (text.to_owned(), e))?.matchers);
+        }
+        if all.matchers.len() > MATCHERS_MAX {
+            let what = format!("{} matchers, limit is {MATCHERS_MAX}", all.matchers.len());
+            return Err((String::new(), SelectorError { column: 1, what }));
+        }
+        Ok(all)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.matchers.is_empty()
+    }
+
+    /// The only services that can match, if the selector lists them.
+    pub fn services(&self) -> Option<Vec<String>> {
+        let names = ["service_name", "__service_name__"];
+        let listed = self.matchers.iter().filter(|m| names.contains(&m.name.as_ref()));
+        let smallest = listed.filter_map(Matcher::values).min_by_key(Vec::len)?;
+        // A series always has a service, so only an impossible selector asks for none.
+        Some(smallest.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Takes the `=` matcher on `name` out and gives its value.
+    pub fn take(&mut self, name: &str) -> Option<Box<str>> {
+        let at = self.matchers.iter().position(|m| *m.name == *name)?;
+        Some(self.matchers.remove(at).value)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, matcher) in self.matchers.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            let op = match matcher.op {
+                Op::Equal => "=",
+                Op::NotEqual => "!=",
+                Op::Matches(_) => "=~",
+                Op::MatchesNot(_) => "!~",
+            };
+            let name = &matcher.name;
+            if is_label_name(name) {
+                write!(f, "{comma}{name}{op}{:?}", matcher.value)?;
+            } else {
+                write!(f, "{comma}{name:?}{op}{:?}", matcher.value)?;
+            }
+        }
+        f.write_str("}")
+    }
+}
+
+/// Whether `name` needs no quotes: `[a-zA-Z_][a-zA-Z0-9_]*`.
+pub fn is_label_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn selector(mut self) -> Result<Selector, SelectorError> {
+        let mut matchers = Vec::new();
+        self.skip_space();
+        let metric = self.take_while(|c, first| {
+            c.is_ascii_alphabetic() || c == '_' || c == ':' || (!first && c.is_ascii_digit())
+        });
+        if !metric.is_empty() {
+            matchers.push(Matcher::equal("__name__", &metric));
+        }
+        self.skip_space();
+        match self.peek() {
+            Some('{') => self.braces(&mut matchers)?,
+            None if !matchers.is_empty() => {}
+            None => return Err(self.fail("unexpected end of input")),
+            Some(c) => return Err(self.fail(format!("unexpected character: {c:?}"))),
+        }
+        self.skip_space();
+        match self.peek() {
+            None => Ok(Selector { matchers }),
+            Some(c) => Err(self.fail(format!("unexpected {c:?} after the selector"))),
+        }
+    }
+
+    fn braces(&mut self, matchers: &mut Vec<Matcher>) -> Result<(), SelectorError> {
+        self.at += 1;
+        loop {
+            self.skip_space();
+            match self.peek() {
+                Some('}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                None => return Err(self.fail("unexpected end of input inside braces")),
+                Some(_) => {}
+            }
+            if matchers.len() == MATCHERS_MAX {
+                return Err(self.fail(format!("more than {MATCHERS_MAX} matchers")));
+            }
+            matchers.push(self.matcher()?);
+            self.skip_space();
+            match self.peek() {
+                Some(',') => self.at += 1,
+                Some('}') => {}
+                None => return Err(self.fail("unexpected end of input inside braces")),
+                Some(c) => {
+                    let what = format!("unexpected {c:?} in label matching, expected \",\" or \"}}\"");
+                    return Err(self.fail(what));
+                }
+            }
+        }
+    }
+
+    fn matcher(&mut self) -> Result<Matcher, SelectorError> {
+        let start = self.at;
+        let quoted = matches!(self.peek(), Some('"' | '\'' | '`'));
+        let name = if quoted {
+            self.string()?
+        } else {
+            self.take_while(|c, first| {
+                c.is_ascii_alphabetic() || c == '_' || (!first && c.is_ascii_digit())
+            })
+        };
+        if name.is_empty() {
+            let found = self.peek().map_or_else(String::new, |c| format!("{c:?}"));
+            return Err(self.fail(format!(
+                "unexpected {found} in label matching, expected a label name or \"}}\""
+            )));
+        }
+        self.skip_space();
+        let operator = self.at;
+        let rest = &self.text[self.at..];
+        let (negated, regex) = match rest.as_bytes() {
+            [b'=', b'~', ..] => (false, true),
+            [b'!', b'~', ..] => (true, true),
+            [b'!', b'=', ..] => (true, false),
+            [b'=', ..] => (false, false),
+            // `{"metric.name"}` alone is the name of the metric.
+            [b',' | b'}', ..] if quoted => return Ok(Matcher::equal("__name__", &name)),
+            _ => {
+                let found = self.peek().map_or("end of input".into(), |c| format!("{c:?}"));
+                return Err(self.fail(format!(
+                    "unexpected {found} in label matching after {name:?}, expected one of = != =~ !~"
+                )));
+            }
+        };
+        self.at = operator + if negated || regex { 2 } else { 1 };
+        self.skip_space();
+        if !matches!(self.peek(), Some('"' | '\'' | '`')) {
+            let found = self.peek().map_or("end of input".into(), |c| format!("{c:?}"));
+            return Err(self.fail(format!(
+                "unexpected {found} in label matching after {name:?}, expected a quoted string"
+            )));
+        }
+        let value = self.string()?;
+        let op = match (negated, regex) {
+            (false, false) => Op::Equal,
+            (true, false) => Op::NotEqual,
+            (negated, true) => {
+                let compiled = compile(&value).map_err(|what| SelectorError {
+                    column: start + 1,
+                    what: format!("error parsing regexp of {name:?}: {what}"),
+                })?;
+                if negated { Op::MatchesNot(compiled) } else { Op::Matches(compiled) }
+            }
+        };
+        Ok(Matcher { name: name.into(), value: value.into(), op })
+    }
+
+    /// A string in double, single or back quotes, the first two with the escapes of Go.
+    fn string(&mut self) -> Result<String, SelectorError> {
+        let start = self.at;
+        let unterminated = |parser: &Self| SelectorError {
+            column: start + 1,
+            what: format!("unterminated quoted string {}", &parser.text[start..]),
+        };
+        let Some(quote) = self.next() else {
+            return Err(unterminated(self));
+        };
+        let mut bytes = Vec::new();
+        loop {
+            let at = self.at;
+            match self.next() {
+                None => return Err(unterminated(self)),
+                Some('\n') if quote != '`' => return Err(unterminated(self)),
+                Some(c) if c == quote => break,
+                Some('\\') if quote != '`' => self.escape(at, quote, &mut bytes)?,
+                Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        String::from_utf8(bytes).map_err(|_| SelectorError {
+            column: start + 1,
+            what: "string is not valid UTF-8".into(),
+        })
+    }
+
+    fn escape(&mut self, at: usize, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
+        let fail = |what: String| SelectorError { column: at + 1, what };
+        let Some(c) = self.next() else {
+            return Err(fail("unterminated escape sequence".into()));
+        };
+        let (radix, digits) = match c {
+            'a' => return Ok(bytes.push(7)),
+            'b' => return Ok(bytes.push(8)),
+            'f' => return Ok(bytes.push(12)),
+            'n' => return Ok(bytes.push(b'\n')),
+            'r' => return Ok(bytes.push(b'\r')),
+            't' => return Ok(bytes.push(b'\t')),
+            'v' => return Ok(bytes.push(11)),
+            '\\' => return Ok(bytes.push(b'\\')),
+            c if c == quote => return Ok(bytes.push(c as u8)),
+            'x' => (16, 2),
+            'u' => (16, 4),
+            'U' => (16, 8),
+            '0'..='7' => {
+                self.at -= 1;
+                (8, 3)
+            }
+            c => return Err(fail(format!("unknown escape sequence \\{c}"))),
+        };
+        let end = self.at + digits;
+        let number = self.text.get(self.at..end).and_then(|d| u32::from_str_radix(d, radix).ok());
+        self.at = end.min(self.text.len());
+        match (c, number) {
+            ('u' | 'U', Some(number)) => match char::from_u32(number) {
+                Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                None => return Err(fail(format!("escape \\{c} names no character"))),
+            },
+            (_, Some(number @ 0..=255)) => bytes.push(number as u8),
+            _ => return Err(fail(format!("escape \\{c} needs {digits} digits"))),
+        }
+        Ok(())
+    }
+
+    fn take_while(&mut self, mut wanted: impl FnMut(char, bool) -> bool) -> String {
+        let start = self.at;
+        while let Some(c) = self.peek() {
+            if !wanted(c, self.at == start) {
+                break;
+            }
+            self.at += c.len_utf8();
+        }
+        self.text[start..self.at].to_owned()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(' ' | '\t' | '\n' | '\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text.get(self.at..)?.chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn fail(&self, what: impl Into<String>) -> SelectorError {
+        SelectorError { column: self.at + 1, what: what.into() }
+    }
+}
+
+/// Compiles an expression so that it matches whole values only.
+fn compile(pattern: &str) -> Result<Regex, String> {
+    if pattern.contains(')') {
+        // `a)|(b` is wrong, but would close and open the group that is put around it.
+        build(pattern, pattern)?;
+    }
+    build(&format!("^(?s:{pattern})$"), pattern)
+}
+
+fn build(expression: &str, pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(expression)
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                format!("{pattern:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled")
+            }
+            // The last line of the long form says what is wrong; the others draw where.
+            other => {
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                format!("{} in {pattern:?}", last.strip_prefix("error: ").unwrap_or(last))
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_read_as_prometheus_reads_them() {
+        let cases = [
+            ("{}", "{}"),
+            (" { } ", "{}"),
+            ("foo", r#"{__name__="foo"}"#),
+            ("a:b:c::{x=\"y\"}", r#"{__name__="a:b:c::",x="y"}"#),
+            (r#"{a="1",}"#, r#"{a="1"}"#),
+            (r#"{ a = "1" , b != '2', c=~`x|y`, d !~ "" }"#, r#"{a="1",b!="2",c=~"x|y",d!~""}"#),
+            (r#"{"service.name"="ü"}"#, r#"{"service.name"="ü"}"#),
+            (r#"{"up.time", a="b"}"#, r#"{__name__="up.time",a="b"}"#),
+            (r#"{a="\x41\u00fc\101\n\""}"#, "{a=\"AüA\\n\\\"\"}"),
+            (r#"foo{__name__="bar"}"#, r#"{__name__="foo",__name__="bar"}"#),
+        ];
+        for (text, expected) in cases {
+            let read = Selector::parse(text).map(|s| s.to_string());
+            assert_eq!(read.as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_part_and_its_place() {
+        let cases = [
+            ("", "1:1: parse error: unexpected end of input"),
+            ("{", "1:2: parse error: unexpected end of input inside braces"),
+            ("}", "1:1: parse error: unexpected character: '}'"),
+            ("{env}", "after \"env\", expected one of"),
+            ("{env=}", "after \"env\", expected a quoted string"),
+            ("{env=a}", "1:6:"),
+            (r#"{env="a""#, "1:9: parse error: unexpected end of input inside braces"),
+            (r#"{env=="a"}"#, "1:6:"),
+            (r#"{env=~"("}"#, "1:2: parse error: error parsing regexp of \"env\""),
+            (r#"{env=~"a{2,1}"}"#, "invalid repetition"),
+            (r#"{="a"}"#, "expected a label name"),
+            (r#"{env="a" host="h1"}"#, "1:10:"),
+            ("sum(x)", "1:4:"),
+            (r#"{env="a"}[5m]"#, "1:10:"),
+            (r#"{1a="x"}"#, "1:2:"),
+            ("{} {}", "1:4:"),
+            (r#"{env="\q"}"#, "unknown escape sequence \\q"),
+            (r#"{a.b="x"}"#, "1:3:"),
+            (r#"{a="x"#, "unterminated"),
+            (r#"{a="\"#, "unterminated"),
+            (r#"{a=~"x)|(y"}"#, "unopened group"),
+            (r#"{a="\xü"}"#, "needs 2 digits"),
+        ];
+        for (text, expected) in cases {
+            let error = Selector::parse(text).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn expressions_match_whole_values_and_absent_labels_are_empty() {
+        let matches = |text: &str, value: &str| {
+            let selector = Selector::parse(text).expect(text);
+            selector.matchers[0].matches(value)
+        };
+        assert!(matches(r#"{a=~"x|y"}"#, "y"));
+        assert!(!matches(r#"{a=~"x|y"}"#, "xy"));
+        assert!(matches(r#"{a=~"x.y"}"#, "x\ny"));
+        assert!(matches(r#"{a!~"x"}"#, ""));
+        assert!(matches(r#"{a=""}"#, ""));
+        assert!(!matches(r#"{a!=""}"#, ""));
+    }
+
+    #[test]
+    fn huge_expressions_are_refused() {
+        assert!(Selector::parse(r#"{a=~"((a{100}){100}){100}"}"#).is_err());
+        assert!(Selector::parse(&format!("{{a={:?}}}", "x".repeat(SELECTOR_BYTES_MAX))).is_err());
+    }
+
+    #[test]
+    fn listed_services_are_known() {
+        let services = |text: &str| Selector::parse(text).expect(text).services();
+        assert_eq!(services(r#"{service_name="a"}"#), Some(vec!["a".into()]));
+        assert_eq!(services(r#"{service_name=~"a|b-c"}"#), Some(vec!["a".into(), "b-c".into()]));
+        assert_eq!(services(r#"{service_name=~"a.*"}"#), None);
+        assert_eq!(services(r#"{service_name!="a"}"#), None);
+    }
+}

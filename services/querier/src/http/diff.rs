@@ -1,0 +1,55 @@
+use model::TenantId;
+use query::flamegraph::{FlameGraph, Real, encode_levels, finish};
+use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, SelectMergeStacktracesRequest};
+
+use crate::execute::Report;
+use crate::http::request::Allowed;
+use crate::http::service::Answer;
+use crate::http::stacktraces::{merge_question, parts};
+use crate::{Error, Querier};
+
+pub(crate) async fn diff(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: DiffRequest,
+) -> Answer<DiffResponse> {
+    let left = request.left.unwrap_or_default();
+    let right = request.right.unwrap_or_default();
+    let (graph, report) = compare(querier, tenants, left, right).await?;
+    let side = |at: usize| graph.ticks.get(at).copied().unwrap_or_default();
+    let flamegraph = FlameGraphDiff {
+        left_ticks: side(0),
+        right_ticks: side(1),
+        names: graph.names,
+        levels: graph.levels.into_iter().map(|values| Level { values }).collect(),
+        total: graph.total,
+        max_self: graph.max_self,
+    };
+    Ok((DiffResponse { flamegraph: Some(flamegraph) }, report))
+}
+
+/// Both sides as one graph of seven numbers a node, cut to the larger `max_nodes` of the two.
+pub(crate) async fn compare(
+    querier: &Querier,
+    tenants: &[TenantId],
+    left: SelectMergeStacktracesRequest,
+    right: SelectMergeStacktracesRequest,
+) -> Result<(FlameGraph, Report), Error> {
+    let allowed = Allowed::of(querier, tenants);
+    let left_query = merge_question(querier, &allowed, &left)?;
+    let right_query = merge_question(querier, &allowed, &right)?;
+    let nodes = allowed.nodes(left.max_nodes.max(right.max_nodes))?;
+    let ask = |query| async {
+        match query {
+            Some(query) => parts(querier, tenants, query).await,
+            None => Ok(Default::default()),
+        }
+    };
+    let ((left, left_report), (right, right_report)) =
+        futures::try_join!(ask(left_query), ask(right_query))?;
+    let graph = querier
+        .pool
+        .run(move || encode_levels(finish([&left[..], &right[..]], nodes, Real::Fold)))
+        .await;
+    Ok((graph, left_report.merge(right_report)))
+}

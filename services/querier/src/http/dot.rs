@@ -1,0 +1,312 @@
+//! A call graph as Graphviz text.
+
+use std::fmt::Write;
+
+use hashbrown::HashMap;
+use model::{ProfileType, Symbols, TenantId};
+use query::kind::profile::Merged;
+use wire::querier::v1::SelectMergeStacktracesRequest;
+
+use crate::Querier;
+use crate::http::pprof;
+use crate::http::request::Allowed;
+use crate::http::service::Answer;
+
+/// Nodes of the graph if the request does not say.
+const NODES_DEFAULT: i64 = 100;
+
+/// Fewest nodes of the tree that the graph is made of.
+const TREE_NODES_MIN: usize = 512;
+
+/// Answers with a graph of the functions with the largest totals; empty if nothing matches.
+pub(crate) async fn merge(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectMergeStacktracesRequest,
+) -> Answer<String> {
+    let asked = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
+    let nodes = Allowed::of(querier, tenants).nodes(Some(asked))?;
+    let (merged, report) = pprof::merged(querier, tenants, &request).await?;
+    let profile_type: ProfileType = request.profile_type_id.parse()?;
+    let graph = move || {
+        let merged = merged.truncate(nodes.max(TREE_NODES_MIN));
+        Graph::new(&merged).write(&profile_type, nodes)
+    };
+    Ok((querier.pool.run(graph).await, report))
+}
+
+/// A function at a line, as a node of the graph.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Frame {
+    function: u32,
+    line: i64,
+}
+
+struct Graph<'a> {
+    symbols: &'a Symbols,
+    frames: Vec<Frame>,
+    flat: Vec<i64>,
+    total: Vec<i64>,
+    /// Per stacktrace its nodes, root first, and its value.
+    stacks: Vec<(Vec<u32>, i64)>,
+    sum: i64,
+}
+
+impl<'a> Graph<'a> {
+    fn new(merged: &'a Merged) -> Self {
+        let symbols = &merged.symbols;
+        let mut graph =
+            Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };
+        let mut nodes: HashMap<Frame, u32> = HashMap::new();
+        for (stacktrace, value) in merged.values.iter().enumerate().filter(|(_, v)| **v > 0) {
+            let mut path = Vec::new();
+            for location in symbols.stacktraces.get(stacktrace as u32).iter().rev() {
+                for line in symbols.locations.lines_of(*location).iter().rev() {
+                    let frame = Frame { function: line.function, line: line.line };
+                    path.push(*nodes.entry(frame).or_insert_with(|| {
+                        graph.frames.push(frame);
+                        graph.flat.push(0);
+                        graph.total.push(0);
+                        (graph.frames.len() - 1) as u32
+                    }));
+                }
+            }
+            let mut seen = path.clone();
+            seen.sort_unstable();
+            seen.dedup();
+            for node in seen {
+                let total = &mut graph.total[node as usize];
+                *total = total.saturating_add(*value);
+            }
+            if let Some(leaf) = path.last() {
+                let flat = &mut graph.flat[*leaf as usize];
+                *flat = flat.saturating_add(*value);
+            }
+            graph.sum = graph.sum.saturating_add(*value);
+            graph.stacks.push((path, *value));
+        }
+        graph
+    }
+
+    fn name(&self, node: u32) -> (String, String) {
+        let frame = self.frames[node as usize];
+        let Some(function) = self.symbols.functions.get(frame.function as usize) else {
+            return ("?".into(), String::new());
+        };
+        let name = self.symbols.strings.text(function.name).into_owned();
+        let file = self.symbols.strings.text(function.filename);
+        let file = file.rsplit('/').next().unwrap_or_default();
+        let place = match (file, frame.line) {
+            ("", _) => String::new(),
+            (file, 0) => file.to_owned(),
+            (file, line) => format!("{file}:{line}"),
+        };
+        (name, place)
+    }
+
+    fn write(&self, profile_type: &ProfileType, max_nodes: usize) -> String {
+        let mut out = String::new();
+        if self.sum == 0 {
+            return out;
+        }
+        let mut order: Vec<u32> = (0..self.frames.len() as u32).collect();
+        order.sort_by_cached_key(|node| {
+            let at = *node as usize;
+            (-self.total[at], -self.flat[at], self.name(*node))
+        });
+        order.truncate(max_nodes);
+        // Numbers of the nodes that are shown, from 1; 0 is not shown.
+        let mut number = vec![0usize; self.frames.len()];
+        for (at, node) in order.iter().enumerate() {
+            number[*node as usize] = at + 1;
+        }
+        let scale = Scale::new(&profile_type.sample_unit, self.sum);
+
+        let binary = self.symbols.mappings.first().map(|mapping| mapping.filename);
+        let binary = binary.map(|name| self.symbols.strings.text(name)).unwrap_or_default();
+        let binary = escape(binary.rsplit('/').next().unwrap_or_default());
+        let shown: i64 =
+            order.iter().fold(0, |sum, node| self.flat[*node as usize].saturating_add(sum));
+        let _ = writeln!(out, "digraph \"{binary}\" {{");
+        let _ = writeln!(out, "node [style=filled fillcolor=\"#f8f8f8\"]");
+        let mut legend = String::new();
+        if !binary.is_empty() {
+            let _ = write!(legend, "File: {binary}\\l");
+        }
+        let _ = write!(legend, "Type: {}\\l", escape(&profile_type.sample_type));
+        let _ = write!(
+            legend,
+            "Showing nodes accounting for {}, {} of {} total\\l",
+            scale.text(shown),
+            percent(shown, self.sum),
+            scale.text(self.sum)
+        );
+        if order.len() < self.frames.len() {
+            let (some, all) = (order.len(), self.frames.len());
+            let _ = write!(legend, "Showing top {some} nodes out of {all}\\l");
+        }
+        let _ = writeln!(
+            out,
+            "subgraph cluster_L {{ \"legend\" [shape=box fontsize=16 label=\"{legend}\" tooltip=\"{binary}\"] }}"
+        );
+        for node in &order {
+            self.write_node(&mut out, *node, number[*node as usize], &scale);
+        }
+        self.write_edges(&mut out, &number, &scale);
+        out.push_str("}\n");
+        out
+    }
+
+    fn write_node(&self, out: &mut String, node: u32, number: usize, scale: &Scale) {
+        let (flat, total) = (self.flat[node as usize], self.total[node as usize]);
+        let (name, place) = self.name(node);
+        let (name, place) = (escape(&name), escape(&place));
+        let mut label = name.clone();
+        if !place.is_empty() {
+            let _ = write!(label, "\\n{place}");
+        }
+        let _ = write!(label, "\\n{}", scale.text(flat));
+        if flat != 0 {
+            let _ = write!(label, " ({})", percent(flat, self.sum));
+        }
+        if flat != total {
+            let separator = if flat != 0 { "\\n" } else { " " };
+            let (value, share) = (scale.text(total), percent(total, self.sum));
+            let _ = write!(label, "{separator}of {value} ({share})");
+        }
+        // Between 8 and 24 points, by the square root of the own share.
+        let size = 8 + (16.0 * (flat as f64 / self.sum as f64).sqrt()).round() as i64;
+        let _ = writeln!(
+            out,
+            "N{number} [label=\"{label}\" id=\"node{number}\" fontsize={size} shape=box tooltip=\"{name} {place} ({})\" color=\"{}\" fillcolor=\"{}\"]",
+            scale.text(total),
+            heat(total, self.sum, 0.7),
+            heat(total, self.sum, 0.93),
+        );
+    }
+
+    /// From each shown node of a stacktrace to the next shown one; dotted where others lie between.
+    fn write_edges(&self, out: &mut String, number: &[usize], scale: &Scale) {
+        let mut edges: HashMap<(usize, usize), (i64, bool)> = HashMap::new();
+        let mut seen = Vec::new();
+        for (path, value) in &self.stacks {
+            seen.clear();
+            let mut last: Option<(usize, usize)> = None;
+            for (depth, node) in path.iter().enumerate() {
+                let to = number[*node as usize];
+                if to == 0 {
+                    continue;
+                }
+                if let Some((from, at)) = last
+                    && from != to
+                    && !seen.contains(&(from, to))
+                {
+                    seen.push((from, to));
+                    let edge = edges.entry((from, to)).or_default();
+                    edge.0 = edge.0.saturating_add(*value);
+                    edge.1 |= at + 1 != depth;
+                }
+                last = Some((to, depth));
+            }
+        }
+        let mut edges: Vec<_> = edges.into_iter().collect();
+        edges.sort_by_key(|((from, to), (value, _))| (-value, *from, *to));
+        for ((from, to), (value, residual)) in edges {
+            let text = scale.text(value);
+            let style = if residual { " style=\"dotted\"" } else { "" };
+            let weight = 1 + (i128::from(value) * 100 / i128::from(self.sum.max(1))) as i64;
+            let color = heat(value, self.sum, 0.7);
+            let _ = writeln!(
+                out,
+                "N{from} -> N{to} [label=\" {text}\" weight={weight} color=\"{color}\"{style}]"
+            );
+        }
+    }
+}
+
+/// Grey for nothing, red for everything, as a Graphviz color.
+fn heat(part: i64, whole: i64, brightness: f64) -> String {
+    let share = (part as f64 / whole.max(1) as f64).clamp(0.0, 1.0).sqrt();
+    let channel = |value: f64| (value.clamp(0.0, 1.0) * 255.0) as u8;
+    let pale = brightness * (1.0 - share * if brightness > 0.9 { 0.1 } else { 1.0 });
+    format!("#{:02x}{:02x}{:02x}", channel(brightness), channel(pale), channel(pale))
+}
+
+fn percent(part: i64, whole: i64) -> String {
+    let share = part as f64 * 100.0 / whole.max(1) as f64;
+    match share {
+        share if share >= 99.95 => "100%".into(),
+        share if share <= 0.0 => "0%".into(),
+        share => format!("{share:.2}%"),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// A unit in which the whole graph is written.
+struct Scale {
+    per_unit: f64,
+    unit: String,
+}
+
+impl Scale {
+    /// The largest unit of which `most` has at least one.
+    fn new(unit: &str, most: i64) -> Self {
+        const TIME: &[(f64, &str)] =
+            &[(3.6e12, "hrs"), (6e10, "mins"), (1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns")];
+        const BYTES: &[(f64, &str)] = &[
+            (1_125_899_906_842_624.0, "PB"),
+            (1_099_511_627_776.0, "TB"),
+            (1_073_741_824.0, "GB"),
+            (1_048_576.0, "MB"),
+            (1024.0, "kB"),
+            (1.0, "B"),
+        ];
+        let (units, own): (&[(f64, &str)], f64) = match unit {
+            "nanoseconds" | "ns" => (TIME, 1.0),
+            "microseconds" | "us" => (TIME, 1e3),
+            "milliseconds" | "ms" => (TIME, 1e6),
+            "seconds" | "s" => (TIME, 1e9),
+            "bytes" | "B" => (BYTES, 1.0),
+            _ => (&[], 1.0),
+        };
+        match units.iter().find(|(size, _)| most as f64 * own >= *size) {
+            Some((size, name)) => Self { per_unit: size / own, unit: (*name).to_owned() },
+            None if unit == "count" => Self { per_unit: 1.0, unit: String::new() },
+            None => Self { per_unit: 1.0, unit: unit.to_owned() },
+        }
+    }
+
+    fn text(&self, value: i64) -> String {
+        if value == 0 {
+            return "0".into();
+        }
+        let number = format!("{:.2}", value as f64 / self.per_unit);
+        format!("{}{}", number.strip_suffix(".00").unwrap_or(&number), self.unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_in_the_unit_of_the_whole() {
+        let text = |unit: &str, most: i64, value: i64| Scale::new(unit, most).text(value);
+        assert_eq!(text("nanoseconds", 1_584_000_000, 24_000_000), "0.02s");
+        assert_eq!(text("nanoseconds", 1_584_000_000, 300_000_000), "0.30s");
+        assert_eq!(text("bytes", 2048, 2048), "2kB");
+        assert_eq!(text("count", 7, 7), "7");
+        assert_eq!(text("count", 7, 0), "0");
+        assert_eq!(text("objects", 7, 3), "3objects");
+    }
+
+    #[test]
+    fn shares_are_written_with_two_digits() {
+        assert_eq!(percent(780, 1584), "49.24%");
+        assert_eq!(percent(1584, 1584), "100%");
+        assert_eq!(percent(0, 1584), "0%");
+    }
+}

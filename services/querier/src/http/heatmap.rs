@@ -1,0 +1,102 @@
+use model::TenantId;
+use query::Kind;
+use query::kind::heatmap::{Heatmap, Id, Of, Point, Question};
+use wire::querier::v1::{HeatmapQueryType, SelectHeatmapRequest, SelectHeatmapResponse};
+use wire::types::v1::{Exemplar, ExemplarType, HeatmapSeries, HeatmapSlot};
+
+use crate::http::labels::label_pairs;
+use crate::http::request::{Allowed, question};
+use crate::http::series::{check_group_by, step_millis};
+use crate::http::service::Answer;
+use crate::{Error, Querier};
+
+pub(crate) async fn select_heatmap(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectHeatmapRequest,
+) -> Answer<SelectHeatmapResponse> {
+    let step_millis = step_millis(request.step)?;
+    let limit = request.limit.unwrap_or_default();
+    let limit = usize::try_from(limit)
+        .map_err(|_| Error::invalid(format!("limit must be non-negative, got {limit}")))?;
+    if request.start >= request.end {
+        return Err(Error::invalid(format!(
+            "start time must be before end time, got start={} end={}",
+            request.start, request.end
+        )));
+    }
+    check_group_by(&request.group_by)?;
+    let of = match request.query_type() {
+        HeatmapQueryType::Individual => Of::Profiles,
+        HeatmapQueryType::Span => Of::Spans,
+        HeatmapQueryType::Unspecified => {
+            return Err(Error::invalid("valid heatmap query type must be specified"));
+        }
+    };
+    let exemplars = match (ExemplarType::try_from(request.exemplar_type), of) {
+        (Ok(ExemplarType::Unspecified | ExemplarType::None), _) => false,
+        (Ok(ExemplarType::Individual), Of::Profiles) | (Ok(ExemplarType::Span), Of::Spans) => true,
+        (Ok(ExemplarType::Span), Of::Profiles) => {
+            return Err(Error::invalid("span exemplars only available for span query type"));
+        }
+        (Ok(ExemplarType::Individual), Of::Spans) => {
+            let what = "individual exemplars only available for individual query type";
+            return Err(Error::invalid(what));
+        }
+        (Err(_), _) => {
+            return Err(Error::invalid(format!("unknown exemplar type: {}", request.exemplar_type)));
+        }
+    };
+    let now = querier.clock.unix_millis();
+    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let (start_millis, end_millis) = range.unwrap_or_default();
+    let group_by = request.group_by;
+    let grid = Question { start_millis, end_millis, step_millis, of, group_by, exemplars };
+    let query = question(
+        (start_millis, end_millis),
+        &request.profile_type_id,
+        &request.label_selector,
+        Kind::Heatmap(grid.clone()),
+    )?;
+    if range.is_none() {
+        return Ok(Default::default());
+    }
+    let answered = querier.execute(tenants, query).await?;
+    let query::Answer::Heatmap(points) = answered.partial.answer else {
+        return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
+    };
+    let Heatmap { y_min, maps } = points.finish(&grid, limit);
+    let series = maps.into_iter().map(|map| HeatmapSeries {
+        labels: label_pairs(&map.labels),
+        slots: map
+            .slots
+            .into_iter()
+            .map(|slot| HeatmapSlot {
+                timestamp: slot.time_millis,
+                y_min: y_min.clone(),
+                counts: slot.counts,
+                exemplars: slot.exemplars.iter().map(exemplar).collect(),
+            })
+            .collect(),
+    });
+    Ok((SelectHeatmapResponse { series: series.collect() }, answered.report))
+}
+
+fn exemplar(point: &Point) -> Exemplar {
+    let mut exemplar = Exemplar {
+        timestamp: point.time_nanos.div_euclid(1_000_000),
+        value: point.value,
+        labels: label_pairs(&point.labels),
+        ..Exemplar::default()
+    };
+    match point.id {
+        Id::Profile(id) => exemplar.profile_id = model::ProfileId(id).to_string(),
+        Id::Span { span, trace } => {
+            exemplar.span_id = format!("{span:016x}");
+            if trace != 0 {
+                exemplar.trace_id = format!("{trace:032x}");
+            }
+        }
+    }
+    exemplar
+}

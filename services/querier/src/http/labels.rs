@@ -1,0 +1,132 @@
+//! ProfileTypes, LabelNames, LabelValues, Series.
+
+use std::collections::BTreeSet;
+
+use edge::Capabilities;
+use model::{Labels, ProfileType, TenantId, TimeRange};
+use query::kind::labels::Found;
+use query::selector::is_label_name;
+use query::{Kind, Query, Selector};
+use wire::querier::v1::{ProfileTypesRequest, ProfileTypesResponse, SeriesRequest, SeriesResponse};
+use wire::types::v1::{
+    LabelNamesRequest, LabelNamesResponse, LabelPair, LabelValuesRequest, LabelValuesResponse,
+};
+
+use crate::execute::Report;
+use crate::http::request::{Allowed, selectors};
+use crate::http::service::Answer;
+use crate::{Error, Querier};
+
+/// What a question without a range is about.
+const RECENT_MILLIS: i64 = 3_600_000;
+
+pub(crate) async fn profile_types(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: ProfileTypesRequest,
+) -> Answer<ProfileTypesResponse> {
+    let now = querier.clock.unix_millis();
+    let (start, end) = match (request.start, request.end) {
+        (0, 0) => (now - RECENT_MILLIS, now),
+        range => range,
+    };
+    let Some(range) = Allowed::of(querier, tenants).range(start, end, now)? else {
+        return Ok(Default::default());
+    };
+    let (found, report) = find(querier, tenants, range, Selector::default(), Kind::ProfileTypes).await?;
+    let types = found.texts.iter().filter_map(|id| {
+        let of: ProfileType = id.parse().ok()?;
+        Some(wire::types::v1::ProfileType {
+            id: id.clone(),
+            name: of.name,
+            sample_type: of.sample_type,
+            sample_unit: of.sample_unit,
+            period_type: of.period_type,
+            period_unit: of.period_unit,
+        })
+    });
+    Ok((ProfileTypesResponse { profile_types: types.collect() }, report))
+}
+
+pub(crate) async fn label_names(
+    querier: &Querier,
+    tenants: &[TenantId],
+    capabilities: Capabilities,
+    request: LabelNamesRequest,
+) -> Answer<LabelNamesResponse> {
+    let now = querier.clock.unix_millis();
+    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let selector = selectors(&request.matchers)?;
+    let Some(range) = range else { return Ok(Default::default()) };
+    let (found, report) = find(querier, tenants, range, selector, Kind::LabelNames).await?;
+    let visible = |name: &String| capabilities.utf8_label_names || is_label_name(name);
+    let names = found.texts.into_iter().filter(visible).collect();
+    Ok((LabelNamesResponse { names }, report))
+}
+
+pub(crate) async fn label_values(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: LabelValuesRequest,
+) -> Answer<LabelValuesResponse> {
+    let now = querier.clock.unix_millis();
+    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    if request.name.is_empty() {
+        return Err(Error::invalid("name is required"));
+    }
+    let selector = selectors(&request.matchers)?;
+    let Some(range) = range else { return Ok(Default::default()) };
+    let kind = Kind::LabelValues(request.name);
+    let (found, report) = find(querier, tenants, range, selector, kind).await?;
+    Ok((LabelValuesResponse { names: found.texts.into_iter().collect() }, report))
+}
+
+pub(crate) async fn series(
+    querier: &Querier,
+    tenants: &[TenantId],
+    capabilities: Capabilities,
+    request: SeriesRequest,
+) -> Answer<SeriesResponse> {
+    let now = querier.clock.unix_millis();
+    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let selector = selectors(&request.matchers)?;
+    let Some(range) = range else { return Ok(Default::default()) };
+    let everything = request.label_names.is_empty();
+    let kind = Kind::SeriesLabels(request.label_names);
+    let (mut found, report) = find(querier, tenants, range, selector, kind).await?;
+    if everything && !capabilities.utf8_label_names {
+        let visible = found.sets.into_iter().map(|mut set| {
+            set.retain(|name, _| is_label_name(name));
+            set
+        });
+        found.sets = visible.collect();
+    }
+    // Only where some series has one of the names do the others answer with an empty set.
+    if found.sets.iter().all(Labels::is_empty) {
+        found.sets = BTreeSet::new();
+    }
+    let labels_set = found.sets.iter().map(|set| wire::types::v1::Labels { labels: label_pairs(set) });
+    Ok((SeriesResponse { labels_set: labels_set.collect() }, report))
+}
+
+pub(crate) fn label_pairs(labels: &Labels) -> Vec<LabelPair> {
+    let pair = |(name, value): (&str, &str)| LabelPair { name: name.into(), value: value.into() };
+    labels.iter().map(pair).collect()
+}
+
+/// Asks one question about labels.
+pub(crate) async fn find(
+    querier: &Querier,
+    tenants: &[TenantId],
+    (start, end): (i64, i64),
+    selector: Selector,
+    kind: Kind,
+) -> Result<(Found, Report), Error> {
+    let range = TimeRange::from_millis_inclusive(start, end);
+    let query = Query { range, selector, profile_type: None, kind };
+    let answered = querier.execute(tenants, query).await?;
+    match answered.partial.answer {
+        query::Answer::Labels(found) => Ok((found, answered.report)),
+        _ => Err(Error::Internal("labels were asked for, something else was answered".into())),
+    }
+}

@@ -1,0 +1,93 @@
+//! Plain GET routes about labels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use edge::Tenants;
+use edge::rest;
+use model::TimeRange;
+use query::{Kind, Query, Selector};
+use serde::Serialize;
+
+use crate::http::labels::find;
+use crate::http::render::{parse_time, refusal};
+use crate::http::request::{Allowed, selector};
+use crate::{Error, Querier};
+
+/// What a question without a range is about.
+const RECENT_MILLIS: i64 = 3_600_000;
+
+/// The values of `label`; for `__name__` the ids of the profile types. Of the last hour, or of
+/// `from` to `until`, and of the series that `query` selects.
+pub(crate) async fn label_values(
+    State(querier): State<Arc<Querier>>,
+    tenants: Tenants,
+    query: rest::Query,
+) -> Response {
+    let answer = async {
+        let Some(label) = query.get("label").filter(|label| !label.is_empty()) else {
+            return Err(Error::invalid("label parameter is required"));
+        };
+        let now = querier.clock.unix_millis();
+        let time = |name: &str, default: i64| match query.get(name) {
+            Some(text) => parse_time(text, now),
+            None => default,
+        };
+        let (start, end) = (time("from", now - RECENT_MILLIS), time("until", now));
+        let matchers = query.get("query").map_or(Ok(Selector::default()), selector)?;
+        let range = Allowed::of(&querier, tenants.as_slice()).range(start, end, now)?;
+        let kind = match label {
+            "__name__" => Kind::ProfileTypes,
+            label => Kind::LabelValues(label.to_owned()),
+        };
+        let Some(range) = range else { return Ok(Vec::new()) };
+        let (found, _) = find(&querier, tenants.as_slice(), range, matchers, kind).await?;
+        Ok(found.texts.into_iter().collect())
+    };
+    match answer.await {
+        // Clients have always seen null here, not an empty list.
+        Ok(values) if values.is_empty() => rest::json_response(&Option::<()>::None),
+        Ok(values) => rest::json_response::<Vec<String>>(&values),
+        Err(error) => refusal(error),
+    }
+}
+
+#[derive(Serialize)]
+struct App {
+    name: String,
+    #[serde(rename = "profileTypes")]
+    profile_types: Vec<String>,
+    /// RFC 3339 is for people; this is Unix milliseconds, as everywhere in the API.
+    #[serde(rename = "lastSeen")]
+    last_seen: i64,
+}
+
+/// Every service with its profile types and the time of its newest profile.
+pub(crate) async fn apps(State(querier): State<Arc<Querier>>, tenants: Tenants) -> Response {
+    let query = Query {
+        range: TimeRange { start: i64::MIN, end: i64::MAX },
+        selector: Selector::default(),
+        profile_type: None,
+        kind: Kind::ProfileTypes,
+    };
+    let snapshot = match querier.find(tenants.as_slice(), &query).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return edge::Error::from(error).into_response(),
+    };
+    let mut apps: BTreeMap<String, App> = BTreeMap::new();
+    for dataset in snapshot.objects.into_iter().flat_map(|object| object.datasets) {
+        let name = dataset.service.to_string();
+        let app = apps.entry(name.clone()).or_insert_with(|| App {
+            name,
+            profile_types: Vec::new(),
+            last_seen: i64::MIN,
+        });
+        app.last_seen = app.last_seen.max(dataset.time_max.div_euclid(1_000_000));
+        app.profile_types.extend(dataset.profile_types.iter().map(ToString::to_string));
+        app.profile_types.sort_unstable();
+        app.profile_types.dedup();
+    }
+    rest::json_response(&apps.into_values().collect::<Vec<_>>())
+}

@@ -1,0 +1,190 @@
+//! SelectMergeProfile, and every other answer that is a pprof.
+
+use model::{NONE, ProfileType, Strings, TenantId};
+use query::Kind;
+use query::kind::profile::{GoPgo, Merged, Question};
+use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
+use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest};
+
+use crate::execute::Report;
+use crate::http::request::{Allowed, question, sample_filter};
+use crate::http::service::Answer;
+use crate::{Error, Querier};
+
+pub(crate) async fn select_merge_profile(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectMergeProfileRequest,
+) -> Answer<Profile> {
+    let request = SelectMergeStacktracesRequest {
+        profile_type_id: request.profile_type_id,
+        label_selector: request.label_selector,
+        start: request.start,
+        end: request.end,
+        max_nodes: request.max_nodes,
+        stack_trace_selector: request.stack_trace_selector,
+        profile_id_selector: request.profile_id_selector,
+        trace_id_selector: request.trace_id_selector,
+        ..SelectMergeStacktracesRequest::default()
+    };
+    merge(querier, tenants, request).await
+}
+
+/// Answers with one pprof; an empty message if nothing matches.
+pub(crate) async fn merge(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectMergeStacktracesRequest,
+) -> Answer<Profile> {
+    let nodes = Allowed::of(querier, tenants).profile_nodes(request.max_nodes)?;
+    let (merged, report) = merged(querier, tenants, &request).await?;
+    let profile_type: ProfileType = request.profile_type_id.parse()?;
+    let end = request.end;
+    let profile = querier.pool.run(move || encode(merged.truncate(nodes), &profile_type, end)).await;
+    Ok((profile, report))
+}
+
+/// All matching samples with their symbols.
+pub(crate) async fn merged(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: &SelectMergeStacktracesRequest,
+) -> Result<(Merged, Report), Error> {
+    let now = querier.clock.unix_millis();
+    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let stacks = request.stack_trace_selector.as_ref();
+    let filter = sample_filter(
+        &request.span_selector,
+        &request.trace_id_selector,
+        &request.profile_id_selector,
+        stacks,
+    )?;
+    let go_pgo = stacks.and_then(|stacks| stacks.go_pgo.as_ref()).map(|pgo| GoPgo {
+        keep_locations: pgo.keep_locations,
+        aggregate_callees: pgo.aggregate_callees,
+    });
+    let query = question(
+        range.unwrap_or_default(),
+        &request.profile_type_id,
+        &request.label_selector,
+        Kind::MergeProfile(Question { filter, go_pgo }),
+    )?;
+    if range.is_none() {
+        return Ok(Default::default());
+    }
+    let answered = querier.execute(tenants, query).await?;
+    match answered.partial.answer {
+        query::Answer::MergeProfile(merged) => Ok((*merged, answered.report)),
+        _ => Err(Error::Internal("a profile was asked for, something else was answered".into())),
+    }
+}
+
+fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profile {
+    if merged.is_empty() {
+        return Profile::default();
+    }
+    let Merged { symbols, values, .. } = merged;
+    let mut texts = Texts::new(&symbols.strings);
+    let mut value_type =
+        |kind: &str, unit: &str| ValueType { r#type: texts.id(kind), unit: texts.id(unit) };
+    let sample_type = value_type(&profile_type.sample_type, &profile_type.sample_unit);
+    let period_type = value_type(&profile_type.period_type, &profile_type.period_unit);
+    let samples = values.iter().enumerate().filter(|(_, value)| **value != 0);
+    Profile {
+        default_sample_type: sample_type.r#type,
+        sample: samples
+            .map(|(stacktrace, value)| Sample {
+                location_id: symbols
+                    .stacktraces
+                    .get(stacktrace as u32)
+                    .iter()
+                    .map(|location| u64::from(*location) + 1)
+                    .collect(),
+                value: vec![*value],
+                label: Vec::new(),
+            })
+            .collect(),
+        sample_type: vec![sample_type],
+        mapping: symbols
+            .mappings
+            .iter()
+            .zip(1..)
+            .map(|(mapping, id)| Mapping {
+                id,
+                memory_start: mapping.memory_start,
+                memory_limit: mapping.memory_limit,
+                file_offset: mapping.file_offset,
+                filename: i64::from(mapping.filename),
+                build_id: i64::from(mapping.build_id),
+                has_functions: mapping.has_functions,
+                has_filenames: mapping.has_filenames,
+                has_line_numbers: mapping.has_line_numbers,
+                has_inline_frames: mapping.has_inline_frames,
+            })
+            .collect(),
+        location: (0..symbols.locations.len())
+            .map(|at| Location {
+                id: at as u64 + 1,
+                mapping_id: one_based(symbols.locations.mapping[at]),
+                address: symbols.locations.address[at],
+                line: symbols
+                    .locations
+                    .lines_of(at as u32)
+                    .iter()
+                    .map(|line| Line { function_id: one_based(line.function), line: line.line })
+                    .collect(),
+                is_folded: symbols.locations.folded[at],
+            })
+            .collect(),
+        function: symbols
+            .functions
+            .iter()
+            .zip(1..)
+            .map(|(function, id)| Function {
+                id,
+                name: i64::from(function.name),
+                system_name: i64::from(function.system_name),
+                filename: i64::from(function.filename),
+                start_line: function.start_line,
+            })
+            .collect(),
+        string_table: texts.table,
+        time_nanos: end_millis.saturating_mul(1_000_000),
+        period_type: Some(period_type),
+        period: period_of(&profile_type.name),
+        ..Profile::default()
+    }
+}
+
+/// What a sampling period usually is: the one with which a profile was made is not kept when profiles are merged.
+fn period_of(name: &str) -> i64 {
+    match name {
+        "process_cpu" => 1_000_000_000,
+        "memory" => 524_288,
+        _ => 1,
+    }
+}
+
+fn one_based(index: u32) -> u64 {
+    if index == NONE { 0 } else { u64::from(index) + 1 }
+}
+
+/// The string table of the answer: that of the symbols, and a few more.
+struct Texts {
+    table: Vec<String>,
+}
+
+impl Texts {
+    fn new(strings: &Strings) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { table: strings.iter().map(text).collect() }
+    }
+
+    fn id(&mut self, text: &str) -> i64 {
+        let at = self.table.iter().position(|other| other == text).unwrap_or_else(|| {
+            self.table.push(text.to_owned());
+            self.table.len() - 1
+        });
+        at as i64
+    }
+}

@@ -1,0 +1,262 @@
+//! Checks that questions have in common.
+
+use limits::Limits;
+use model::{ProfileId, ProfileType, TenantId, TimeRange};
+use query::{Query, SampleFilter, Selector};
+use wire::types::v1::StackTraceSelector;
+
+use crate::{Error, Querier};
+
+/// Most ids in one span, trace or profile selector.
+const IDS_MAX: usize = 10_000;
+
+/// Most functions in one call site.
+const CALL_SITE_MAX: usize = 10_000;
+
+/// What a question may do, over all of its tenants: for each limit the smallest that is set.
+pub(crate) struct Allowed {
+    /// Nanoseconds; 0 is any.
+    query_length: i64,
+    query_lookback: i64,
+    nodes_default: i64,
+    nodes_max: i64,
+    nodes_on_profiles: bool,
+}
+
+impl Allowed {
+    pub(crate) fn of(querier: &Querier, tenants: &[TenantId]) -> Self {
+        let limits: Vec<_> = tenants.iter().map(|tenant| querier.limits.of(tenant)).collect();
+        let smallest = |of: &dyn Fn(&Limits) -> i64| {
+            limits.iter().map(|limits| of(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
+        };
+        Self {
+            query_length: smallest(&|limits| limits.max_query_length.nanos()),
+            query_lookback: smallest(&|limits| limits.max_query_lookback.nanos()),
+            nodes_default: smallest(&|limits| limits.max_flamegraph_nodes_default),
+            nodes_max: smallest(&|limits| limits.max_flamegraph_nodes_max),
+            nodes_on_profiles: limits.iter().any(|l| l.max_flamegraph_nodes_on_select_merge_profile),
+        }
+    }
+
+    /// Checks a range in Unix milliseconds. None: it lies before everything that may be asked for,
+    /// and the answer is empty.
+    pub(crate) fn range(
+        &self,
+        start: i64,
+        end: i64,
+        now_millis: i64,
+    ) -> Result<Option<(i64, i64)>, Error> {
+        if start == 0 || end == 0 {
+            return Err(Error::invalid("missing time range in the query"));
+        }
+        if start > end {
+            return Err(Error::invalid(format!(
+                "start time {start} of the query is after its end time {end}"
+            )));
+        }
+        let mut start = start;
+        if self.query_lookback > 0 {
+            let oldest = now_millis.saturating_sub(self.query_lookback / 1_000_000);
+            if end < oldest {
+                return Ok(None);
+            }
+            start = start.max(oldest);
+        }
+        let length_millis = self.query_length / 1_000_000;
+        let length = end.saturating_sub(start);
+        if length_millis > 0 && length > length_millis {
+            return Err(Error::invalid(format!(
+                "the query time range exceeds the limit (query length: {}, limit: {})",
+                seconds(length),
+                seconds(length_millis)
+            )));
+        }
+        Ok(Some((start, end)))
+    }
+
+    /// Nodes of a flame graph; 0 or nothing asked for is the tenant's default.
+    pub(crate) fn nodes(&self, asked: Option<i64>) -> Result<usize, Error> {
+        let max = self.nodes_max;
+        let nodes = match asked.unwrap_or_default() {
+            0 => self.nodes_default,
+            nodes => nodes,
+        };
+        if nodes < 0 || (nodes == 0 && max > 0) {
+            return Err(Error::invalid(format!(
+                "max flamegraph nodes limit must be set (max allowed {max})"
+            )));
+        }
+        if max > 0 && nodes > max {
+            return Err(Error::invalid(format!(
+                "max flamegraph nodes limit {nodes} is greater than allowed {max}"
+            )));
+        }
+        Ok(usize::try_from(nodes).unwrap_or(usize::MAX))
+    }
+
+    /// Nodes of a pprof; 0 is all of them.
+    pub(crate) fn profile_nodes(&self, asked: Option<i64>) -> Result<usize, Error> {
+        if self.nodes_on_profiles {
+            return self.nodes(asked);
+        }
+        Ok(usize::try_from(asked.unwrap_or_default()).unwrap_or_default())
+    }
+}
+
+fn seconds(millis: i64) -> String {
+    format!("{}s", millis / 1000)
+}
+
+/// Reads a selector of a request field.
+pub(crate) fn selector(text: &str) -> Result<Selector, Error> {
+    Selector::parse(text).map_err(|error| Error::selector(text, &error))
+}
+
+/// Reads several selectors, all of which must hold.
+pub(crate) fn selectors(texts: &[String]) -> Result<Selector, Error> {
+    Selector::parse_all(texts).map_err(|(text, error)| Error::selector(&text, &error))
+}
+
+/// A question about one profile type; `kind` is set by the caller.
+pub(crate) fn question(
+    (start, end): (i64, i64),
+    profile_type: &str,
+    label_selector: &str,
+    kind: query::Kind,
+) -> Result<Query, Error> {
+    Ok(Query {
+        range: TimeRange::from_millis_inclusive(start, end),
+        selector: selector(label_selector)?,
+        profile_type: Some(profile_type.parse::<ProfileType>()?),
+        kind,
+    })
+}
+
+/// Which samples count, by the ids of a request.
+pub(crate) fn sample_filter(
+    spans: &[String],
+    traces: &[String],
+    profiles: &[String],
+    stacks: Option<&StackTraceSelector>,
+) -> Result<SampleFilter, Error> {
+    if !spans.is_empty() && !traces.is_empty() {
+        return Err(Error::invalid("span_selector and trace_id_selector cannot be combined"));
+    }
+    for (what, ids) in [("span", spans), ("trace id", traces), ("profile id", profiles)] {
+        if ids.len() > IDS_MAX {
+            let count = ids.len();
+            return Err(Error::invalid(format!("{what} selector has {count} ids, limit is {IDS_MAX}")));
+        }
+    }
+    let mut filter = SampleFilter { call_site: call_site(stacks)?, ..SampleFilter::default() };
+    for span in spans {
+        filter.spans.push(hex(span, 16, "span id")? as u64);
+    }
+    for trace in traces {
+        filter.traces.push(hex(trace, 32, "trace id")?);
+    }
+    for profile in profiles {
+        let id = uuid(profile)?;
+        // A UUID that this server does not make names no profile of it.
+        match profile.parse::<ProfileId>() {
+            Ok(own) if uuid(&own.to_string())? == id => filter.profiles.push(own.0),
+            _ => filter.nothing = filter.profiles.is_empty(),
+        }
+    }
+    filter.nothing &= filter.profiles.is_empty();
+    Ok(filter)
+}
+
+pub(crate) fn call_site(stacks: Option<&StackTraceSelector>) -> Result<Vec<Box<[u8]>>, Error> {
+    let Some(stacks) = stacks else { return Ok(Vec::new()) };
+    let count = stacks.call_site.len();
+    if count > CALL_SITE_MAX {
+        return Err(Error::invalid(format!("call site has {count} functions, limit is {CALL_SITE_MAX}")));
+    }
+    Ok(stacks.call_site.iter().map(|location| location.name.as_bytes().into()).collect())
+}
+
+fn hex(text: &str, digits: usize, what: &str) -> Result<u128, Error> {
+    let wrong = || Error::invalid(format!("{what} {text:?} does not have {digits} hexadecimal digits"));
+    if text.len() != digits || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    u128::from_str_radix(text, 16).map_err(|_| wrong())
+}
+
+fn uuid(text: &str) -> Result<u128, Error> {
+    let digits = text.replace('-', "");
+    hex(&digits, 32, "profile id").map_err(|_| Error::invalid(format!("profile id {text:?} is no UUID")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(length_hours: i64, lookback_hours: i64) -> Allowed {
+        Allowed {
+            query_length: length_hours * 3_600_000_000_000,
+            query_lookback: lookback_hours * 3_600_000_000_000,
+            nodes_default: 8192,
+            nodes_max: 1_048_576,
+            nodes_on_profiles: false,
+        }
+    }
+
+    #[test]
+    fn ranges_are_refused_clamped_or_found_empty() {
+        const HOUR: i64 = 3_600_000;
+        let now = 1000 * HOUR;
+        let text = |allowed: &Allowed, start, end| match allowed.range(start, end, now) {
+            Ok(range) => format!("{range:?}"),
+            Err(error) => error.to_string(),
+        };
+        let free = allowed(0, 0);
+        assert_eq!(text(&free, 0, 5), "missing time range in the query");
+        assert_eq!(text(&free, 5, 0), "missing time range in the query");
+        assert!(text(&free, 6, 5).contains("after its end"));
+        assert_eq!(text(&free, 5, 5), "Some((5, 5))");
+        assert_eq!(text(&free, -5, i64::MAX), format!("Some((-5, {}))", i64::MAX));
+        let tight = allowed(24, 48);
+        assert_eq!(text(&tight, 1000, 4000), "None");
+        assert_eq!(
+            text(&tight, 900 * HOUR, 975 * HOUR),
+            format!("Some(({}, {}))", 952 * HOUR, 975 * HOUR)
+        );
+        assert!(text(&tight, 960 * HOUR, now).starts_with("the query time range exceeds the limit"));
+    }
+
+    #[test]
+    fn nodes_have_a_default_and_a_limit() {
+        let allowed = allowed(0, 0);
+        assert_eq!(allowed.nodes(None).ok(), Some(8192));
+        assert_eq!(allowed.nodes(Some(0)).ok(), Some(8192));
+        assert_eq!(allowed.nodes(Some(1_048_576)).ok(), Some(1_048_576));
+        assert!(allowed.nodes(Some(1_048_577)).is_err());
+        assert!(allowed.nodes(Some(-1)).is_err());
+        assert_eq!(allowed.profile_nodes(None).ok(), Some(0));
+        assert_eq!(allowed.profile_nodes(Some(-1)).ok(), Some(0));
+        assert_eq!(allowed.profile_nodes(Some(5_000_000)).ok(), Some(5_000_000));
+    }
+
+    #[test]
+    fn ids_are_hexadecimal_of_exact_length() {
+        let spans = |id: &str| sample_filter(&[id.into()], &[], &[], None).map(|f| f.spans);
+        assert_eq!(spans("00000BAC2a5ab0c7").ok(), Some(vec![0xbac_2a5a_b0c7]));
+        assert!(spans("bac").is_err());
+        assert!(spans("zzzzzzzzzzzzzzzz").is_err());
+        assert!(spans("+000000000000001").is_err());
+        let both = sample_filter(&["0".repeat(16)], &["0".repeat(32)], &[], None);
+        assert!(both.is_err());
+    }
+
+    #[test]
+    fn profile_ids_are_uuids_and_foreign_ones_match_nothing() {
+        let filter = |id: &str| sample_filter(&[], &[], &[id.into()], None);
+        assert!(filter("not-a-uuid").is_err());
+        let own = ProfileId(7).to_string();
+        assert_eq!(filter(&own).map(|f| f.profiles).ok(), Some(vec![7]));
+        let foreign = filter("00000000-0000-4000-8000-000000000000").expect("a UUID");
+        assert!(foreign.nothing && foreign.profiles.is_empty());
+    }
+}

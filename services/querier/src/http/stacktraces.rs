@@ -1,0 +1,135 @@
+//! SelectMergeStacktraces and SelectMergeSpanProfile.
+
+use bytes::Bytes;
+use model::TenantId;
+use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish};
+use query::{Kind, Query};
+use wire::querier::v1::{
+    AsyncQueryType, FlameGraph, Level, PprofProfile, ProfileFormat, SelectMergeSpanProfileRequest,
+    SelectMergeSpanProfileResponse, SelectMergeStacktracesRequest, SelectMergeStacktracesResponse,
+};
+
+use crate::execute::Report;
+use crate::http::request::{Allowed, question, sample_filter};
+use crate::http::service::Answer;
+use crate::http::{dot, pprof};
+use crate::{Error, Querier};
+
+pub(crate) async fn select_merge_stacktraces(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectMergeStacktracesRequest,
+) -> Answer<SelectMergeStacktracesResponse> {
+    let forced = |of: &wire::querier::v1::AsyncQueryRequest| of.r#type() == AsyncQueryType::Force;
+    if request.r#async.as_ref().is_some_and(forced) {
+        return Err(Error::Unimplemented("asynchronous queries are not enabled".into()));
+    }
+    let mut response = SelectMergeStacktracesResponse::default();
+    let report = match request.format() {
+        ProfileFormat::Pprof => {
+            let (profile, report) = pprof::merge(querier, tenants, request.into()).await?;
+            response.pprof = Some(PprofProfile { profile: Some(profile) });
+            report
+        }
+        ProfileFormat::Dot => {
+            let (text, report) = dot::merge(querier, tenants, request).await?;
+            response.dot = text;
+            report
+        }
+        ProfileFormat::Tree => {
+            let (flame, report) = merge(querier, tenants, &request, Real::Keep).await?;
+            response.tree = Bytes::from(encode_tree(&flame));
+            report
+        }
+        ProfileFormat::Flamegraph | ProfileFormat::Unspecified => {
+            let (flame, report) = merge(querier, tenants, &request, Real::Fold).await?;
+            response.flamegraph = Some(flame_graph(flame));
+            report
+        }
+    };
+    Ok((response, report))
+}
+
+pub(crate) async fn select_merge_span_profile(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: SelectMergeSpanProfileRequest,
+) -> Answer<SelectMergeSpanProfileResponse> {
+    let format = request.format();
+    let request = SelectMergeStacktracesRequest {
+        profile_type_id: request.profile_type_id,
+        label_selector: request.label_selector,
+        start: request.start,
+        end: request.end,
+        max_nodes: request.max_nodes,
+        span_selector: request.span_selector,
+        ..SelectMergeStacktracesRequest::default()
+    };
+    let mut response = SelectMergeSpanProfileResponse::default();
+    let report = if format == ProfileFormat::Tree {
+        let (flame, report) = merge(querier, tenants, &request, Real::Keep).await?;
+        response.tree = Bytes::from(encode_tree(&flame));
+        report
+    } else {
+        let (flame, report) = merge(querier, tenants, &request, Real::Fold).await?;
+        response.flamegraph = Some(flame_graph(flame));
+        report
+    };
+    Ok((response, report))
+}
+
+/// Answers with one tree, cut to the nodes that the request asks for.
+pub(crate) async fn merge(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: &SelectMergeStacktracesRequest,
+    real: Real,
+) -> Result<(Flame<1>, Report), Error> {
+    let allowed = Allowed::of(querier, tenants);
+    let query = merge_question(querier, &allowed, request)?;
+    let nodes = allowed.nodes(request.max_nodes)?;
+    let (parts, report) = match query {
+        Some(query) => parts(querier, tenants, query).await?,
+        None => Default::default(),
+    };
+    let flame = querier.pool.run(move || finish([&parts], nodes, real)).await;
+    Ok((flame, report))
+}
+
+/// The question of a request; none if it is about a time that must not be asked for.
+pub(crate) fn merge_question(
+    querier: &Querier,
+    allowed: &Allowed,
+    request: &SelectMergeStacktracesRequest,
+) -> Result<Option<Query>, Error> {
+    let range = allowed.range(request.start, request.end, querier.clock.unix_millis())?;
+    let filter = sample_filter(
+        &request.span_selector,
+        &request.trace_id_selector,
+        &request.profile_id_selector,
+        request.stack_trace_selector.as_ref(),
+    )?;
+    let kind = Kind::MergeStacktraces(filter);
+    let (type_id, selector) = (&request.profile_type_id, &request.label_selector);
+    let query = question(range.unwrap_or_default(), type_id, selector, kind)?;
+    Ok(range.map(|_| query))
+}
+
+/// The trees that answer a question, one for each dataset.
+pub(crate) async fn parts(
+    querier: &Querier,
+    tenants: &[TenantId],
+    query: Query,
+) -> Result<(Vec<Part>, Report), Error> {
+    let answered = querier.execute(tenants, query).await?;
+    match answered.partial.answer {
+        query::Answer::MergeStacktraces(parts) => Ok((parts, answered.report)),
+        _ => Err(Error::Internal("trees were asked for, something else was answered".into())),
+    }
+}
+
+fn flame_graph(flame: Flame<1>) -> FlameGraph {
+    let query::flamegraph::FlameGraph { names, levels, total, max_self, .. } = encode_levels(flame);
+    let levels = levels.into_iter().map(|values| Level { values }).collect();
+    FlameGraph { names, levels, total, max_self }
+}

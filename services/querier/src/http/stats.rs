@@ -1,0 +1,66 @@
+//! GetProfileStats and AnalyzeQuery: answered by the catalog alone.
+
+use model::{TenantId, TimeRange};
+use query::{Kind, Query, Selector};
+use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
+use wire::types::v1::GetProfileStatsResponse;
+
+use crate::execute::Report;
+use crate::http::service::Answer;
+use crate::{Error, Querier};
+
+/// Whether this tenant has ever stored a profile, and of which time; all zero if not.
+pub(crate) async fn get_profile_stats(
+    querier: &Querier,
+    tenants: &[TenantId],
+) -> Answer<GetProfileStatsResponse> {
+    if tenants.len() != 1 {
+        return Err(Error::invalid(format!("expected 1 tenant, got {}", tenants.len())));
+    }
+    let always = TimeRange { start: i64::MIN, end: i64::MAX };
+    let snapshot = querier.find(tenants, &everything(always, Selector::default())).await?;
+    let datasets = || snapshot.objects.iter().flat_map(|object| &object.datasets);
+    let oldest = datasets().map(|dataset| dataset.time_min).min();
+    let newest = datasets().map(|dataset| dataset.time_max).max();
+    let millis = |nanos: Option<i64>| nanos.unwrap_or_default().div_euclid(1_000_000);
+    let response = GetProfileStatsResponse {
+        data_ingested: oldest.is_some(),
+        oldest_profile_time: millis(oldest),
+        newest_profile_time: millis(newest),
+    };
+    Ok((response, Report::default()))
+}
+
+/// How much the catalog says that a question would read. Never an error: clients show it as a hint.
+pub(crate) async fn analyze_query(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: AnalyzeQueryRequest,
+) -> Answer<AnalyzeQueryResponse> {
+    let Ok(mut selector) = Selector::parse(&request.query) else {
+        return Ok(Default::default());
+    };
+    let profile_type = selector.take("__name__").and_then(|id| id.parse().ok());
+    let range = TimeRange::from_millis_inclusive(request.start, request.end);
+    let query = Query { profile_type, ..everything(range, selector) };
+    let snapshot = querier.find(tenants, &query).await?;
+    let bytes = snapshot.objects.iter().map(|object| object.bytes).sum();
+    let blocks = snapshot.objects.len() as u64;
+    if blocks == 0 {
+        return Ok(Default::default());
+    }
+    let scope = QueryScope {
+        component_type: "querier".into(),
+        component_count: querier.leaves.len() as u64,
+        block_count: blocks,
+        profile_bytes: bytes,
+        ..QueryScope::default()
+    };
+    let impact = QueryImpact { total_bytes_in_time_range: bytes, ..QueryImpact::default() };
+    let response = AnalyzeQueryResponse { query_scopes: vec![scope], query_impact: Some(impact) };
+    Ok((response, Report::default()))
+}
+
+fn everything(range: TimeRange, selector: Selector) -> Query {
+    Query { range, selector, profile_type: None, kind: Kind::ProfileTypes }
+}

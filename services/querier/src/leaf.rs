@@ -1,0 +1,222 @@
+//! Scans objects: open, match series, fetch what the question needs, fold.
+//!
+//! Owns: how many objects and bytes are in flight, what runs on the pool.
+//! Does not own: the bytes of an object (`block`), what a dataset answers (`query`).
+//!
+//! Fetching waits on the executor; decoding and folding run on the pool. Nothing is spawned, so
+//! whoever drops the future stops everything but the pieces that compute at that moment.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use block::{Batch, Block, Cache, DatasetIndex, Fetched, FetchedSamples, Want};
+use clock::Pool;
+use futures::stream::{self, StreamExt};
+use query::scan::{Samples, Selection, select};
+use query::{Dataset, FoldError, Needs, Partial, Query};
+use rpc::{Error, ErrorKind, Found, FoundDataset, ScanRequest};
+use storage::Store;
+use tokio::sync::Semaphore;
+
+use crate::Config;
+
+/// Datasets with at most so many profiles are matched where the answer is awaited: going to the pool
+/// and back would take longer.
+const INLINE_PROFILES_MAX: usize = 4096;
+
+/// Bytes that one permit of the budget stands for.
+const PERMIT_BYTES: u64 = 16 << 10;
+
+/// Answers for the objects that a root names.
+pub struct Leaf {
+    store: Store,
+    cache: Cache,
+    pool: Pool,
+    parallel_objects: usize,
+    /// Encoded bytes in flight, in units of [`PERMIT_BYTES`].
+    budget: Semaphore,
+    permits_max: u32,
+}
+
+impl Leaf {
+    pub fn new(config: &Config, store: Store, cache: Cache, pool: Pool) -> Self {
+        let permits = (config.max_inflight_bytes / PERMIT_BYTES).clamp(1, 1 << 28) as u32;
+        Self {
+            store,
+            cache,
+            pool,
+            parallel_objects: config.max_parallel_objects.max(1),
+            budget: Semaphore::new(permits as usize),
+            permits_max: permits,
+        }
+    }
+
+    async fn scan_object(&self, query: &Arc<Query>, found: Found) -> Result<Partial, Error> {
+        let block = Block::open(&self.store, &found.key, found.bytes, &self.cache).await;
+        let block = block.map_err(failed)?;
+        let mut partial = Partial::empty(query);
+        partial.stats.objects = 1;
+        let masked: Arc<[u32]> = found.masked.into();
+        for dataset in found.datasets {
+            if let Some(answer) = self.scan_dataset(query, &block, &masked, dataset).await? {
+                partial.merge(answer).map_err(too_large)?;
+            }
+        }
+        Ok(partial)
+    }
+
+    /// Gives nothing if nothing of the dataset matches.
+    async fn scan_dataset(
+        &self,
+        query: &Arc<Query>,
+        block: &Block,
+        masked: &Arc<[u32]>,
+        dataset: FoundDataset,
+    ) -> Result<Option<Partial>, Error> {
+        let at = dataset.position as usize;
+        let named = block.directory().datasets.get(at);
+        if named.is_none_or(|entry| entry.tenant != dataset.tenant) {
+            let what = format!("object {} has no dataset {at} of {}", block.key(), dataset.tenant);
+            return Err(Error::new(ErrorKind::Corrupt, what));
+        }
+        let needs = query.needs();
+        let bytes = named.map_or(0, |entry| {
+            let tree = entry.tree.filter(|_| needs.tree);
+            let symbols = needs.symbols || (needs.tree && tree.is_none());
+            let rows = if needs.samples { (entry.rows.end - entry.rows.start) * 3 } else { 0 };
+            u64::from(entry.index.bytes)
+                + u64::from(tree.map_or(0, |section| section.bytes))
+                + if symbols { u64::from(entry.symbols.bytes) } else { 0 }
+                + rows
+        });
+        let permits = u32::try_from(bytes / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        let budget = self.budget.acquire_many(permits.min(self.permits_max)).await;
+        let _budget = budget.map_err(|_| Error::new(ErrorKind::Unavailable, "the leaf stops"))?;
+
+        let want = Want { index: true, ..Want::default() };
+        let fetched = block.fetch(at, want).await.map_err(failed)?;
+        let profiles = named.map_or(0, |entry| entry.profiles) as usize;
+        let small = profiles <= INLINE_PROFILES_MAX;
+        let (of, masks) = (query.clone(), masked.clone());
+        let match_series = move || {
+            let index = fetched.index()?;
+            let selection = select(&index, &masks, &of);
+            Ok((index, selection))
+        };
+        let (index, selection): (Arc<DatasetIndex>, Selection) =
+            self.run(small, match_series).await.map_err(failed)?;
+        if selection.is_empty() {
+            return Ok(None);
+        }
+
+        let want = Want { index: false, symbols: needs.symbols, tree: needs.tree };
+        let (sections, samples) = futures::try_join!(
+            block.fetch(at, want),
+            fetch_samples(block, at, &index, &selection, needs)
+        )
+        .map_err(failed)?;
+        let of = query.clone();
+        let fold = move || fold(&of, &index, &selection, &sections, samples, bytes);
+        let light = small && needs == Needs::default();
+        match self.run(light, fold).await {
+            Ok(partial) => Ok(Some(partial)),
+            Err(FoldError::Block(error)) => Err(failed(error)),
+            Err(FoldError::TooLarge(error)) => Err(too_large(error)),
+        }
+    }
+
+    /// Runs `work` here if it is little, and on the pool if not.
+    async fn run<T: Send + 'static>(&self, little: bool, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if little { work() } else { self.pool.run(work).await }
+    }
+}
+
+/// Gets the rows of every column of the selection, if the question looks at samples.
+async fn fetch_samples(
+    block: &Block,
+    dataset: usize,
+    index: &DatasetIndex,
+    selection: &Selection,
+    needs: Needs,
+) -> Result<Vec<FetchedSamples>, block::Error> {
+    let mut samples = Vec::new();
+    for column in selection.columns.iter().filter(|_| needs.samples) {
+        let stored = index.columns[column.schema as usize][column.column as usize];
+        samples.push(block.fetch_samples(dataset, &column.rows(index), stored, needs.spans).await?);
+    }
+    Ok(samples)
+}
+
+fn fold(
+    query: &Query,
+    index: &DatasetIndex,
+    selection: &Selection,
+    sections: &Fetched,
+    samples: Vec<FetchedSamples>,
+    bytes: u64,
+) -> Result<Partial, FoldError> {
+    let needs = query.needs();
+    let mut partial = Partial::empty(query);
+    partial.stats.bytes = bytes;
+    let samples = ColumnSamples(samples);
+    let dataset = Dataset {
+        index,
+        selection,
+        tree: if needs.tree { Some(sections.tree()?) } else { None },
+        symbols: if needs.symbols { Some(sections.symbols()?) } else { None },
+        samples: if needs.samples { Some(&samples) } else { None },
+    };
+    partial.fold(query, dataset)?;
+    Ok(partial)
+}
+
+struct ColumnSamples(Vec<FetchedSamples>);
+
+impl Samples for ColumnSamples {
+    fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
+        match self.0.get(at) {
+            Some(samples) => samples.for_each(each),
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl rpc::Leaf for Leaf {
+    async fn scan(&self, request: ScanRequest) -> Result<Partial, Error> {
+        let query = Arc::new(request.query);
+        let mut merged = Partial::empty(&query);
+        let mut scans = stream::iter(request.objects)
+            .map(|found| self.scan_object(&query, found))
+            .buffer_unordered(self.parallel_objects);
+        while let Some(partial) = scans.next().await {
+            let partial = partial?;
+            merged = match merged.is_heavy() {
+                false => {
+                    merged.merge(partial).map_err(too_large)?;
+                    merged
+                }
+                // Symbols are hashed again when two profiles are joined.
+                true => {
+                    let merge = move || merged.merge(partial).map(|()| merged);
+                    self.pool.run(merge).await.map_err(too_large)?
+                }
+            };
+        }
+        Ok(merged)
+    }
+}
+
+/// What a leaf says of an object that it cannot read.
+fn failed(error: block::Error) -> Error {
+    let kind = match &error {
+        block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
+        block::Error::Storage(_) => ErrorKind::Unavailable,
+        _ => ErrorKind::Corrupt,
+    };
+    Error::with_source(kind, error.to_string(), error)
+}
+
+fn too_large(error: query::TooLarge) -> Error {
+    Error::with_source(ErrorKind::InvalidArgument, error.to_string(), error)
+}

@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use query::Stats;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Outcome {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// What questions cost.
+#[derive(Clone)]
+pub struct Metrics {
+    queries: Family<Outcome, Counter>,
+    seconds: Family<KindLabel, Histogram>,
+    running: Gauge,
+    bytes: Counter,
+    samples: Counter,
+    profiles: Counter,
+    retries: Counter,
+    partial: Counter,
+}
+
+impl Metrics {
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            queries: Family::default(),
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new([
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                ])
+            }),
+            running: Gauge::default(),
+            bytes: Counter::default(),
+            samples: Counter::default(),
+            profiles: Counter::default(),
+            retries: Counter::default(),
+            partial: Counter::default(),
+        };
+        let Self { queries, seconds, running, bytes, samples, profiles, retries, partial } = &metrics;
+        let registry = registry.sub_registry_with_prefix("pyrograph_querier");
+        registry.register("queries", "Queries by kind and outcome", queries.clone());
+        registry.register("query_seconds", "Time from question to answer", seconds.clone());
+        registry.register("queries_running", "Queries that run now", running.clone());
+        registry.register("read_bytes", "Encoded bytes that queries used", bytes.clone());
+        registry.register("scanned_samples", "Samples that queries looked at", samples.clone());
+        registry.register("matched_profiles", "Profiles that queries matched", profiles.clone());
+        registry.register("query_retries", "Queries started over with a new snapshot", retries.clone());
+        registry.register("queries_partial", "Answers that lack unreadable objects", partial.clone());
+        metrics
+    }
+
+    pub(crate) fn started(&self) -> Running<'_> {
+        self.running.inc();
+        Running(&self.running)
+    }
+
+    pub(crate) fn finished(&self, kind: &'static str, ok: bool, took: Duration) {
+        let outcome = if ok { "ok" } else { "error" };
+        self.queries.get_or_create(&Outcome { kind, outcome }).inc();
+        self.seconds.get_or_create(&KindLabel { kind }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn used(&self, stats: &Stats) {
+        self.bytes.inc_by(stats.bytes);
+        self.samples.inc_by(stats.samples);
+        self.profiles.inc_by(stats.profiles);
+    }
+
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn partial(&self) {
+        self.partial.inc();
+    }
+}
+
+/// A question that runs; also counted down when its client goes away.
+pub(crate) struct Running<'a>(&'a Gauge);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,444 @@
+//! Questions over HTTP, answered from segments in a store in memory.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use block::{Cache, Head, Origin};
+use clock::{Clock, Pool};
+use limits::{Limits, Overrides};
+use model::{
+    Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span,
+    Symbols, TenantId, ValueSchema, WriterId,
+};
+use prometheus_client::registry::Registry;
+use rpc::{
+    DeadObject, Error, FindRequest, Found, FoundDataset, Job, Metastore, Publication, Published,
+    SegmentHint, Snapshot,
+};
+use serde_json::{Value, json};
+use storage::{Key, Store};
+
+const SECOND: i64 = 1_750_000_000;
+const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
+
+/// Names every object that it was told of, after failing as often as told.
+#[derive(Default)]
+struct Catalog {
+    objects: Mutex<Vec<Found>>,
+    /// Taken by the first find instead of the objects.
+    stale: Mutex<Option<Found>>,
+    quarantined: Mutex<Vec<(Key, String)>>,
+}
+
+#[async_trait]
+impl Metastore for Catalog {
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        let mut objects = self.objects.lock().expect("lock").clone();
+        if let Some(stale) = self.stale.lock().expect("lock").take() {
+            objects = vec![stale];
+        }
+        for object in &mut objects {
+            object.datasets.retain(|d| {
+                request.tenants.contains(&d.tenant)
+                    && request.range.overlaps(d.time_min, d.time_max)
+                    && request.services.as_ref().is_none_or(|s| s.iter().any(|s| **s == *d.service))
+            });
+        }
+        objects.retain(|object| !object.datasets.is_empty());
+        let quarantined = self.quarantined.lock().expect("lock").clone();
+        Ok(Snapshot { version: 1, objects, quarantined })
+    }
+
+    async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        Ok(None)
+    }
+
+    async fn publish(&self, _: Publication) -> Result<Published, Error> {
+        Ok(Published::Rejected)
+    }
+
+    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+struct Server {
+    app: edge::App,
+    store: Store,
+    catalog: Arc<Catalog>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        let clock = Clock::system();
+        let mut registry = Registry::default();
+        let store = Store::in_memory();
+        let catalog = Arc::new(Catalog::default());
+        let config = querier::Config::default();
+        let leaf = querier::Leaf::new(&config, store.clone(), Cache::new(64 << 20), Pool::inline());
+        let querier = querier::Querier::new(
+            config,
+            catalog.clone(),
+            vec![Arc::new(leaf)],
+            Arc::new(Overrides::uniform(limits)),
+            Pool::inline(),
+            clock.clone(),
+            &mut registry,
+        );
+        let app = edge::App::new(
+            querier.routes(),
+            edge::Config::default(),
+            clock,
+            Pool::inline(),
+            &mut registry,
+        );
+        Self { app, store, catalog }
+    }
+
+    /// Stores one segment with these items, and tells the catalog.
+    async fn push(&self, items: &[PushItem]) {
+        let seq = self.catalog.objects.lock().expect("lock").len() as u64;
+        let found = self.put(items, seq).await;
+        self.catalog.objects.lock().expect("lock").push(found);
+    }
+
+    async fn put(&self, items: &[PushItem], seq: u64) -> Found {
+        let mut head = Head::new();
+        for item in items {
+            head.append(item);
+        }
+        let writer = WriterId(1);
+        let encoded = head.cut().encode(Origin::Segment { writer, seq }, 0).expect("small");
+        let key = Key::log_slot(writer, seq);
+        self.store.settle_create(&key, encoded.bytes.clone()).await.expect("in memory");
+        let datasets = encoded.directory.datasets.iter().zip(0..).map(|(entry, position)| FoundDataset {
+            position,
+            tenant: entry.tenant.clone(),
+            service: entry.service.as_str().into(),
+            time_min: entry.time_min,
+            time_max: entry.time_max,
+            profile_types: entry.profile_types.clone().into(),
+        });
+        let datasets = datasets.collect();
+        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), datasets }
+    }
+
+    async fn send(&self, request: http::Request<Body>) -> (u16, http::HeaderMap, Value) {
+        let response = self.app.answer(request).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = axum::body::to_bytes(response.into_body(), 1 << 24).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(text.into()));
+        (status, headers, value)
+    }
+
+    async fn call(&self, method: &str, body: Value) -> (u16, Value) {
+        let (status, _, value) = self.call_for_headers(method, body).await;
+        (status, value)
+    }
+
+    async fn call_for_headers(&self, method: &str, body: Value) -> (u16, http::HeaderMap, Value) {
+        let request = http::Request::post(format!("/querier.v1.QuerierService/{method}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .expect("a request");
+        self.send(request).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let request = http::Request::get(path).body(Body::empty()).expect("a request");
+        let (status, _, value) = self.send(request).await;
+        (status, value)
+    }
+}
+
+/// Stacks root first, `;` between functions, with their CPU value and span.
+fn item(key: u128, service: &str, env: &str, second: i64, stacks: &[(&str, i64, u64)]) -> PushItem {
+    let mut symbols = Symbols::default();
+    symbols.strings.push(b"");
+    let mut values = Vec::new();
+    let mut spans = Vec::new();
+    for (stack, value, span) in stacks {
+        let locations: Vec<u32> = stack
+            .rsplit(';')
+            .map(|name| {
+                let name = symbols.strings.push(name.as_bytes());
+                let function = symbols.functions.len() as u32;
+                symbols.functions.push(Function { name, ..Function::default() });
+                symbols.locations.push(NONE, 0, false, &[Line { function, line: 1 }])
+            })
+            .collect();
+        symbols.stacktraces.push(&locations);
+        values.push(*value);
+        spans.push(Span { span_id: *span, trace_id: 0 });
+    }
+    let schema = ValueSchema {
+        name: "process_cpu".into(),
+        columns: vec![("cpu".into(), "nanoseconds".into())],
+        period: Some(("cpu".into(), "nanoseconds".into())),
+    };
+    let count = stacks.len() as u32;
+    let profile = Profile {
+        symbols,
+        samples: Samples { values, label_offsets: vec![0; stacks.len() + 1], labels: Vec::new() },
+        sample_types: vec![Default::default()],
+        time_nanos: second * 1_000_000_000,
+        ..Profile::default()
+    };
+    let labels = Labels::from_pairs([("env", env), ("service_name", service), ("dotted.name", "x")]);
+    let series = SeriesRows { labels, schema: Arc::new(schema), samples: (0..count).collect(), spans };
+    let tenant = TenantId::anonymous();
+    PushItem { tenant, key: ItemKey(key), profile: Arc::new(profile), series: vec![series] }
+}
+
+fn example() -> PushItem {
+    let stacks = [("main;foo", 30_000_000, 0xbac), ("main;bar", 10_000_000, 0)];
+    item(1, "app", "dev", SECOND + 5, &stacks)
+}
+
+fn range(mut body: Value) -> Value {
+    body["start"] = json!(SECOND * 1000);
+    body["end"] = json!((SECOND + 3600) * 1000);
+    body
+}
+
+fn cpu(mut body: Value) -> Value {
+    body["profileTypeID"] = json!(CPU);
+    if body.get("labelSelector").is_none() {
+        body["labelSelector"] = json!("{}");
+    }
+    range(body)
+}
+
+#[tokio::test]
+async fn a_pushed_profile_is_answered_in_every_form() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+
+    let types = server.call("ProfileTypes", range(json!({}))).await;
+    let expected = json!({"profileTypes": [{
+        "ID": CPU, "name": "process_cpu", "sampleType": "cpu", "sampleUnit": "nanoseconds",
+        "periodType": "cpu", "periodUnit": "nanoseconds"
+    }]});
+    assert_eq!(types, (200, expected));
+
+    let selector = json!({"labelSelector": "{service_name=\"app\"}", "maxNodes": "1024"});
+    let graph = server.call("SelectMergeStacktraces", cpu(selector)).await;
+    let expected = json!({"flamegraph": {
+        "names": ["total", "main", "foo", "bar"],
+        "levels": [
+            {"values": ["0", "40000000", "0", "0"]},
+            {"values": ["0", "40000000", "0", "1"]},
+            {"values": ["0", "10000000", "10000000", "3", "0", "30000000", "30000000", "2"]}
+        ],
+        "total": "40000000", "maxSelf": "30000000"
+    }});
+    assert_eq!(graph, (200, expected));
+
+    let span = json!({"spanSelector": ["0000000000000bac"], "format": "PROFILE_FORMAT_TREE"});
+    let tree = server.call("SelectMergeSpanProfile", cpu(span)).await;
+    assert_eq!(tree, (200, json!({"tree": "AAABBG1haW4AAQNmb2+Ah6cOAA=="})));
+
+    let series = server.call("SelectSeries", cpu(json!({"step": 15, "groupBy": ["env"]}))).await;
+    let expected = json!({"series": [{
+        "labels": [{"name": "env", "value": "dev"}],
+        "points": [{"value": 40_000_000.0, "timestamp": ((SECOND + 15) * 1000).to_string()}]
+    }]});
+    assert_eq!(series, (200, expected));
+
+    let (status, profile) = server.call("SelectMergeProfile", cpu(json!({}))).await;
+    assert_eq!(status, 200);
+    assert_eq!(profile["sample"].as_array().map(Vec::len), Some(2));
+    assert_eq!(profile["period"], "1000000000");
+    let pprof = cpu(json!({"format": "PROFILE_FORMAT_PPROF", "labelSelector": "{env=\"none\"}"}));
+    let none = server.call("SelectMergeStacktraces", pprof).await;
+    assert_eq!(none, (200, json!({"pprof": {"profile": {}}})));
+
+    let body = json!({"labelNames": ["service_name", "__profile_type__"], "matchers": []});
+    let sets = server.call("Series", range(body)).await;
+    let expected = json!({"labelsSet": [{"labels": [
+        {"name": "__profile_type__", "value": CPU}, {"name": "service_name", "value": "app"}
+    ]}]});
+    assert_eq!(sets, (200, expected));
+
+    let stats = server.call("GetProfileStats", json!({})).await;
+    let time = ((SECOND + 5) * 1000).to_string();
+    let expected =
+        json!({"dataIngested": true, "oldestProfileTime": time, "newestProfileTime": time});
+    assert_eq!(stats, (200, expected));
+}
+
+#[tokio::test]
+async fn dotted_names_are_hidden_from_clients_that_do_not_know_them() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let (_, names) = server.call("LabelNames", range(json!({}))).await;
+    let names: Vec<&str> =
+        names["names"].as_array().expect("names").iter().filter_map(Value::as_str).collect();
+    assert!(names.contains(&"__profile_type__") && names.contains(&"env"));
+    assert!(!names.contains(&"dotted.name"));
+    let request = http::Request::post("/querier.v1.QuerierService/LabelNames")
+        .header("content-type", "application/json")
+        .header("accept", "*/*;allow-utf8-labelnames=true")
+        .body(Body::from(range(json!({})).to_string()))
+        .expect("a request");
+    let (_, _, names) = server.send(request).await;
+    assert!(names["names"].as_array().expect("names").contains(&json!("dotted.name")));
+    let values = server.call("LabelValues", range(json!({"name": "dotted.name"}))).await;
+    assert_eq!(values, (200, json!({"names": ["x"]})));
+}
+
+#[tokio::test]
+async fn wrong_questions_are_refused_with_what_is_wrong() {
+    let server = Server::new();
+    let refused = async |method: &str, body: Value, code: &str, part: &str| {
+        let (status, answer) = server.call(method, body).await;
+        assert!(status >= 400, "{method}: {answer}");
+        assert_eq!(answer["code"], code, "{method}: {answer}");
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(message.contains(part), "{method}: {message}");
+    };
+    let invalid = "invalid_argument";
+    refused("LabelNames", json!({}), invalid, "missing time range").await;
+    refused("LabelValues", range(json!({})), invalid, "name is required").await;
+    let empty = cpu(json!({"labelSelector": ""}));
+    refused("SelectMergeStacktraces", empty, invalid, "unexpected end of input").await;
+    let open = cpu(json!({"labelSelector": "{env="}));
+    refused("SelectSeries", { let mut b = open; b["step"] = json!(15); b }, invalid, "env").await;
+    let mut wrong_type = cpu(json!({}));
+    wrong_type["profileTypeID"] = json!("cpu");
+    refused("SelectMergeProfile", wrong_type, invalid, "profile-type selection").await;
+    refused("SelectSeries", cpu(json!({})), invalid, "step must be").await;
+    refused("SelectMergeStacktraces", cpu(json!({"maxNodes": -1})), invalid, "nodes").await;
+    refused("Diff", json!({"left": cpu(json!({}))}), invalid, "missing time range").await;
+    let forced = cpu(json!({"async": {"type": "ASYNC_QUERY_TYPE_FORCE"}}));
+    refused("SelectMergeStacktraces", forced, "unimplemented", "asynchronous").await;
+    let ids = cpu(json!({"spanSelector": ["0000000000000bac"], "traceIdSelector": ["0".repeat(32)]}));
+    refused("SelectMergeStacktraces", ids, invalid, "cannot be combined").await;
+}
+
+#[tokio::test]
+async fn the_lookback_limit_answers_old_questions_with_nothing() {
+    let lookback = limits::Duration::from_days(7);
+    let server = Server::with_limits(Limits { max_query_lookback: lookback, ..Limits::default() });
+    server.push(&[example()]).await;
+    let health = server.call("ProfileTypes", json!({"start": 1000, "end": 4000})).await;
+    assert_eq!(health, (200, json!({})));
+    let graph = server.call("SelectMergeStacktraces", cpu(json!({}))).await;
+    assert_eq!(graph.1["flamegraph"]["names"], json!(["total"]));
+}
+
+#[tokio::test]
+async fn segments_add_up_and_masked_items_do_not_count() {
+    let server = Server::new();
+    server.push(&[example(), item(2, "other", "dev", SECOND + 6, &[("main;x", 5, 0)])]).await;
+    server.push(&[example(), item(3, "app", "prod", SECOND + 7, &[("main;bar", 7, 0)])]).await;
+    server.catalog.objects.lock().expect("lock")[1].masked = vec![0];
+    let (_, graph) = server.call("SelectMergeStacktraces", cpu(json!({}))).await;
+    assert_eq!(graph["flamegraph"]["total"], "40000012");
+    let app = cpu(json!({"labelSelector": "{service_name=\"app\", env=~\"prod|x\"}"}));
+    let (_, graph) = server.call("SelectMergeStacktraces", app).await;
+    assert_eq!(graph["flamegraph"]["total"], "7");
+    let (status, diff) = server
+        .call(
+            "Diff",
+            json!({"left": cpu(json!({"labelSelector": "{env=\"prod\"}"})), "right": cpu(json!({}))}),
+        )
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(diff["flamegraph"]["leftTicks"], "7");
+    assert_eq!(diff["flamegraph"]["rightTicks"], "40000012");
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_makes_the_question_start_over() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let mut gone = server.catalog.objects.lock().expect("lock")[0].clone();
+    gone.key = Key::log_slot(WriterId(9), 9);
+    *server.catalog.stale.lock().expect("lock") = Some(gone);
+    let (status, graph) = server.call("SelectMergeStacktraces", cpu(json!({}))).await;
+    assert_eq!((status, &graph["flamegraph"]["total"]), (200, &json!("40000000")));
+}
+
+#[tokio::test]
+async fn answers_say_what_they_took_and_what_they_lack() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let lost = (Key::log_slot(WriterId(9), 9), "damaged".to_owned());
+    server.catalog.quarantined.lock().expect("lock").push(lost);
+    let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
+    assert_eq!(headers["x-pyrograph-partial"], "1");
+    let stats = headers["x-pyrograph-query-stats"].to_str().expect("ascii");
+    let stats: Value = serde_json::from_str(stats).expect("JSON");
+    assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn render_answers_as_it_always_did() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let query = "process_cpu:cpu:nanoseconds:cpu:nanoseconds%7Bservice_name%3D%22app%22%7D";
+    let until = SECOND + 60;
+    let path = format!("/pyroscope/render?query={query}&from={SECOND}&until={until}");
+    let (status, answer) = server.get(&format!("{path}&groupBy=env")).await;
+    assert_eq!(status, 200, "{answer}");
+    let start = SECOND / 15 * 15;
+    let mut samples = vec![0i64; ((until / 15 * 15 - start) / 15) as usize];
+    samples[((SECOND + 15 - start) / 15) as usize] = 40_000_000;
+    let timeline =
+        json!({"startTime": start, "samples": samples, "durationDelta": 15, "watermarks": null});
+    let expected = json!({
+        "version": 1,
+        "flamebearer": {
+            "names": ["total", "main", "foo", "bar"],
+            "levels": [
+                [0, 40_000_000, 0, 0], [0, 40_000_000, 0, 1],
+                [0, 10_000_000, 10_000_000, 3, 0, 30_000_000, 30_000_000, 2]
+            ],
+            "numTicks": 40_000_000, "maxSelf": 30_000_000
+        },
+        "metadata": {
+            "format": "single", "spyName": "", "sampleRate": 1_000_000_000, "units": "samples",
+            "name": "cpu"
+        },
+        "timeline": timeline, "groups": {"dev": timeline}, "heatmap": null
+    });
+    assert_eq!(answer, expected);
+
+    let (status, dot) = server.get(&format!("{path}&format=dot")).await;
+    assert_eq!(status, 200);
+    let dot = dot.as_str().expect("text");
+    assert!(dot.contains("N1 [label=\"main\\n0 of 0.04s (100%)\"") || dot.contains("40ms"), "{dot}");
+
+    let diff = format!(
+        "/pyroscope/render-diff?leftQuery={query}&leftFrom={SECOND}&leftUntil={until}&rightQuery={query}&rightFrom={SECOND}&rightUntil={until}"
+    );
+    let (status, answer) = server.get(&diff).await;
+    assert_eq!((status, &answer["leftTicks"]), (200, &json!(40_000_000)));
+    assert_eq!(answer["flamebearer"]["numTicks"], 80_000_000);
+
+    let (status, error) = server.get("/pyroscope/render").await;
+    assert_eq!((status, &error["message"]), (400, &json!("\"query\" is required")));
+    assert_eq!(server.get("/pyroscope/label-values?label=__name__").await, (200, Value::Null));
+    let apps = server.get("/api/apps").await;
+    let last = (SECOND + 5) * 1000;
+    assert_eq!(apps, (200, json!([{"name": "app", "profileTypes": [CPU], "lastSeen": last}])));
+}
