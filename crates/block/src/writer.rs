@@ -178,7 +178,6 @@ impl ObjectWriter {
         ] {
             self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        self.file.finish().map_err(failed)?;
         let bytes = self.file.into_inner().map_err(failed)?;
         Ok(Encoded { bytes: Bytes::from(bytes), directory: self.directory })
     }
