@@ -175,7 +175,7 @@ impl Block {
         corrupt(&self.parts.key, section, malformed)
     }
 
-    /// Ranges were checked to lie within the object, or are: a range that does not is `Corrupt`.
+    /// In one round trip at most. A range outside of the object is `Corrupt`.
     pub(crate) async fn get_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         if ranges.is_empty() {
             return Ok(Vec::new());
@@ -320,7 +320,12 @@ async fn get_end(store: &Store, key: &Key, bytes_len: u64, wanted: u64) -> Resul
         return Ok(Bytes::new());
     }
     let mut got = store.get_ranges(key, std::slice::from_ref(&range)).await?;
-    Ok(got.pop().unwrap_or_default())
+    let end = got.pop().unwrap_or_default();
+    if end.len() as u64 != range.end - range.start {
+        let malformed = Malformed { byte: range.start + end.len() as u64, what: "the object ends too early" };
+        return Err(corrupt(key, "footer", malformed));
+    }
+    Ok(end)
 }
 
 /// The end of an object: trailer and Parquet footer, the directory before them.

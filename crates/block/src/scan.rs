@@ -15,9 +15,12 @@ use crate::error::Malformed;
 use crate::layout::Page;
 use crate::{Block, Error, StoredColumn};
 
-/// Columns of a dataset with at most so many rows are decoded and cached whole; of larger ones, only
-/// the pages that a scan needs are decoded, each time.
+/// Columns of a dataset with at most so many rows are decoded and cached whole, whatever is asked for.
+const CACHED_ROWS_ALWAYS: u64 = 128 << 10;
+/// So are those with at most so many rows if a large part of them is asked for. Otherwise only the
+/// pages that a scan needs are fetched and decoded, each time.
 const CACHED_ROWS_MAX: u64 = 1 << 20;
+const LARGE_PART: u64 = 8;
 
 /// Rows of one batch: their columns together stay in a core's cache.
 const BATCH_ROWS: u32 = 16 << 10;
@@ -130,7 +133,9 @@ impl Block {
             numbers.extend(first..first + 3);
         }
         let ranges: Vec<Range<u32>> = rows.iter().filter(|range| !range.is_empty()).cloned().collect();
-        let cached = u64::from(row_count) <= CACHED_ROWS_MAX;
+        let asked: u64 = ranges.iter().map(|range| range.len() as u64).sum();
+        let all = u64::from(row_count);
+        let cached = all <= CACHED_ROWS_ALWAYS || (all <= CACHED_ROWS_MAX && asked * LARGE_PART >= all);
         let mut pieces = if cached {
             vec![Piece { rows: 0..row_count, ranges, columns: Vec::new() }]
         } else {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use block::{Head, Origin};
+use block::{Error, Head, Origin};
 use model::{PushItem, WriterId};
 use proptest::prelude::*;
 use support::{Program, Random, Shape, item, open, sums_of_items, sums_of_object};
@@ -100,4 +100,46 @@ fn every_cut_of_an_object_is_refused() {
     for length in (0..encoded.bytes.len()).step_by(97) {
         assert!(block_on(open(encoded.bytes.slice(..length))).is_err());
     }
+}
+
+#[test]
+fn damage_is_named_by_object_section_and_byte() {
+    let mut head = Head::new();
+    for item in items(3, 5, true) {
+        head.append(&item);
+    }
+    let encoded = head.cut().encode(origin(), 5).expect("encodes");
+    let dataset = &encoded.directory.datasets[0];
+    let directory_end = encoded.directory.datasets.last().expect("several").symbols;
+    let check = |section: &str, at: u64| {
+        let mut bytes = encoded.bytes.to_vec();
+        bytes[at as usize] ^= 0x10;
+        let read = block_on(async {
+            let block = open(bytes.into()).await?;
+            sums_of_object(&block, &[]).await
+        });
+        match read {
+            Err(Error::Corrupt { object, section: named, .. }) => {
+                assert_eq!((object.as_str(), named), ("log/test/000000000000", section));
+            }
+            other => panic!("damage in {section} at byte {at} gave {:?}", other.map(|sums| sums.len())),
+        }
+    };
+    check("index", dataset.index.offset + 5);
+    check("symbols", dataset.symbols.offset + u64::from(dataset.symbols.bytes) / 2);
+    check("directory", directory_end.offset + u64::from(directory_end.bytes) + 20);
+    check("footer", encoded.bytes.len() as u64 - 1);
+}
+
+#[test]
+fn a_newer_version_is_refused_by_name() {
+    let encoded = Head::new().cut().encode(origin(), 5).expect("encodes");
+    let mut bytes = encoded.bytes.to_vec();
+    let magic = bytes.windows(8).rposition(|window| window == b"PYROGRPH").expect("a trailer");
+    bytes[magic - 12] = 9;
+    let error = block_on(open(bytes.into())).err().expect("refused");
+    assert_eq!(
+        error.to_string(),
+        "object log/test/000000000000 has format version 9, this release reads up to 1"
+    );
 }

@@ -1,0 +1,174 @@
+//! What the life of a profile costs in this crate, as a table. Run: `cargo bench -p block`.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use block::{Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Want, merge};
+use clock::{Clock, Pool};
+use model::{JobId, PushItem, WriterId};
+use storage::{Key, Store};
+use support::{Program, Random, Shape, item};
+
+const SAMPLES: usize = 560;
+
+/// Profiles of two services and two types, as many pods push them every 15 s.
+fn profiles(count: usize) -> Vec<PushItem> {
+    let programs = [Program::new(1), Program::new(2)];
+    let mut random = Random::new(3);
+    (0..count)
+        .map(|i| {
+            let service = i % 2;
+            let shape = Shape {
+                tenant: "anonymous".into(),
+                service: format!("service-{service}"),
+                pod: i / 4 % 10,
+                samples: SAMPLES,
+                types: if i % 4 < 2 { 2 } else { 4 },
+                time_nanos: (1_700_000_100 + i as i64 / 40 * 15) * 1_000_000_000,
+                spans: false,
+            };
+            item(&programs[service], &mut random, &shape)
+        })
+        .collect()
+}
+
+struct Bench {
+    clock: Clock,
+    store: Store,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> (T, Duration) {
+        let start = self.clock.monotonic();
+        let result = work();
+        (result, self.clock.monotonic() - start)
+    }
+
+    fn put(&self, name: &str, encoded: Encoded, cache: &Cache) -> Block {
+        let key = Key::from_text(name);
+        let bytes_len = encoded.bytes.len() as u64;
+        self.runtime.block_on(async {
+            self.store.settle_create(&key, encoded.bytes).await.expect("in memory");
+            Block::open(&self.store, &key, bytes_len, cache).await.expect("opens")
+        })
+    }
+
+    fn segments(&self, items: &[PushItem], per_segment: usize) -> Vec<Encoded> {
+        let mut append = Duration::ZERO;
+        let mut encode = Duration::ZERO;
+        let mut head = Head::new();
+        let mut segments = Vec::new();
+        for chunk in items.chunks(per_segment) {
+            append += self.time(|| chunk.iter().for_each(|item| drop(head.append(item)))).1;
+            let origin = Origin::Segment { writer: WriterId(1), seq: segments.len() as u64 };
+            let (encoded, spent) = self.time(|| head.cut().encode(origin, 0).expect("encodes"));
+            encode += spent;
+            segments.push(encoded);
+        }
+        let (profiles, samples) = (items.len() as f64, (items.len() * SAMPLES) as f64);
+        let bytes: usize = segments.iter().map(|s| s.bytes.len()).sum();
+        let datasets = || segments.iter().flat_map(|s| &s.directory.datasets);
+        let symbols: u64 = datasets().map(|d| u64::from(d.symbols.bytes)).sum();
+        row(&format!("append, {per_segment} per segment"), append.as_secs_f64() * 1e6 / profiles, "µs/profile");
+        row(&format!("cut and encode, {per_segment} per segment"), encode.as_secs_f64() * 1e6 / profiles, "µs/profile");
+        row("  stored", bytes as f64 / samples, "B/sample");
+        row("  of it symbols", symbols as f64 / samples, "B/sample");
+        segments
+    }
+
+    fn merge(&self, name: &str, inputs: Vec<Block>, level: u8, samples: f64) -> Vec<Block> {
+        let inputs: Vec<MergeInput> = inputs.into_iter().map(|block| MergeInput { block, masked: Vec::new() }).collect();
+        let options = MergeOptions { job: JobId(u128::from(level)), attempt: 1, level, created_millis: 0, windows: Vec::new() };
+        let (outputs, spent) =
+            self.time(|| self.runtime.block_on(merge(inputs, &options, &Pool::inline())).expect("merges"));
+        let bytes: usize = outputs.iter().map(|o| o.encoded.bytes.len()).sum();
+        let datasets = || outputs.iter().flat_map(|o| &o.encoded.directory.datasets);
+        let symbols: u64 = datasets().map(|d| u64::from(d.symbols.bytes)).sum();
+        let trees: u64 = datasets().filter_map(|d| d.tree).map(|t| u64::from(t.bytes)).sum();
+        row(name, spent.as_secs_f64() * 1e9 / samples, "ns/sample");
+        row("  the same", spent.as_secs_f64() * 1e6 / samples * SAMPLES as f64, "µs/profile");
+        row("  stored", bytes as f64 / samples, "B/sample");
+        row("  of it symbols", symbols as f64 / samples, "B/sample");
+        row("  of it trees", trees as f64 / samples, "B/sample");
+        let cache = Cache::new(0);
+        outputs
+            .into_iter()
+            .enumerate()
+            .map(|(part, output)| self.put(&format!("block/{level}/{part}"), output.encoded, &cache))
+            .collect()
+    }
+
+    /// Weighs every stacktrace of one dataset and adds it up to the root, as a flame graph does.
+    fn flame(&self, block: &Block) -> (u64, i64) {
+        let fetched = self.runtime.block_on(block.fetch(0, Want { index: true, tree: true, symbols: false })).expect("fetches");
+        let index = fetched.index().expect("whole");
+        let tree = fetched.tree().expect("whole");
+        let rows = 0..index.profiles.row_starts.last().copied().unwrap_or(0);
+        let samples = self.runtime.block_on(block.fetch_samples(0, std::slice::from_ref(&rows), index.columns[0][0], false)).expect("fetches");
+        let mut weights = vec![0_i64; block.stacktraces(0)];
+        samples
+            .for_each(|batch| {
+                for (stack, value) in batch.stacks.iter().zip(batch.values) {
+                    weights[*stack as usize] += value;
+                }
+            })
+            .expect("whole");
+        let mut totals = vec![0_i64; tree.parents.len()];
+        for (leaf, weight) in tree.leaves.iter().zip(&weights) {
+            totals[*leaf as usize] += weight;
+        }
+        for node in (1..totals.len()).rev() {
+            totals[tree.parents[node] as usize] += totals[node];
+        }
+        (rows.end.into(), totals[0])
+    }
+
+    fn scan(&self, name: &str, block: &Block) {
+        for (state, cache) in [("cold", Cache::new(0)), ("warm", Cache::new(1 << 30))] {
+            let block = self
+                .runtime
+                .block_on(Block::open(&self.store, block.key(), self.len(block), &cache))
+                .expect("opens");
+            if state == "warm" {
+                self.flame(&block);
+            }
+            let ((rows, _), spent) = self.time(|| self.flame(&block));
+            row(&format!("flame graph of one service, {name}, {state}"), spent.as_secs_f64() * 1e3, "ms");
+            row("  the same", spent.as_secs_f64() * 1e9 / rows as f64, "ns/row");
+        }
+    }
+
+    fn len(&self, block: &Block) -> u64 {
+        self.runtime.block_on(self.store.get(block.key())).expect("in memory").len() as u64
+    }
+}
+
+fn row(what: &str, value: f64, unit: &str) {
+    println!("{what:<52} {value:>10.2} {unit}");
+}
+
+fn main() {
+    let bench = Bench {
+        clock: Clock::system(),
+        store: Store::in_memory(),
+        runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
+    };
+    let items = profiles(1200);
+    let samples = (items.len() * SAMPLES) as f64;
+    println!("{} profiles of {SAMPLES} samples, 2 services, one thread", items.len());
+    bench.segments(&items, 300);
+    let segments = bench.segments(&items, 25);
+    let cache = Cache::new(0);
+    let inputs: Vec<Block> = segments
+        .into_iter()
+        .enumerate()
+        .map(|(number, encoded)| bench.put(&format!("log/x/{number:012}"), encoded, &cache))
+        .collect();
+    bench.scan("one segment", &inputs[0]);
+    let blocks = bench.merge("merge of segments", inputs, 1, samples);
+    let blocks = bench.merge("merge of a block", blocks, 2, samples);
+    bench.scan("one block", &blocks[0]);
+}
