@@ -145,6 +145,16 @@ fn service_of(rows: &SeriesRows) -> &str {
     rows.labels.get("service_name").unwrap_or_default()
 }
 
+/// The schema without the columns that the format has no room for.
+fn storable(schema: &Arc<ValueSchema>) -> Arc<ValueSchema> {
+    if schema.columns.len() <= VALUE_COLUMNS_MAX {
+        return schema.clone();
+    }
+    let mut shortened = (**schema).clone();
+    shortened.columns.truncate(VALUE_COLUMNS_MAX);
+    Arc::new(shortened)
+}
+
 struct OpenDataset {
     tenant: TenantId,
     service: String,
@@ -187,7 +197,8 @@ impl OpenDataset {
         let profile = &item.profile;
         let row_start = self.stacks.len();
         let value_start = self.values.len();
-        let columns = rows.schema.columns.len().min(VALUE_COLUMNS_MAX);
+        let schema = storable(&rows.schema);
+        let columns = schema.columns.len();
         let stride = profile.sample_types.len();
         let spans = rows.spans.len() == rows.samples.len() && rows.spans.iter().any(|s| *s != Span::default());
 
@@ -229,7 +240,7 @@ impl OpenDataset {
         }
         self.order = order;
         self.profiles.push(NewProfile {
-            series: self.series.id(&rows.schema, &rows.labels),
+            series: self.series.id(&schema, &rows.labels),
             time_nanos: profile.time_nanos,
             duration_nanos: profile.duration_nanos,
             period: profile.period,

@@ -1,7 +1,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use model::{Line, NONE, Strings, Symbols};
 
 use crate::codec::{Cursor, Delta, put};
@@ -115,6 +115,7 @@ impl<'a> Builder<'a> {
     fn build(mut self) -> NameTree {
         let symbols = self.symbols;
         let mut address_names: Vec<u32> = vec![0; symbols.locations.len()];
+        let mut name_by_text: HashMap<String, u32> = HashMap::new();
         let mut before: &[u32] = &[];
         self.tree.leaves.reserve(symbols.stacktraces.len());
         for id in 0..symbols.stacktraces.len() as u32 {
@@ -132,7 +133,11 @@ impl<'a> Builder<'a> {
                 if lines.is_empty() {
                     let known = &mut address_names[*location as usize];
                     if *known == 0 {
-                        *known = self.tree.names.push(address_name(symbols, *location).as_bytes());
+                        let names = &mut self.tree.names;
+                        let text = address_name(symbols, *location);
+                        // One binary may be mapped twice, so two locations may have one name.
+                        let id = name_by_text.entry(text).or_insert_with_key(|text| names.push(text.as_bytes()));
+                        *known = *id;
                     }
                     node = self.child(node, *known);
                 }
@@ -188,5 +193,46 @@ fn address_name(symbols: &Symbols, location: u32) -> String {
     match text.rsplit('/').next().unwrap_or_default() {
         "" => format!("0x{address:x}"),
         binary => format!("{binary}!0x{address:x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Function, Mapping};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_has_inlined_lines_and_names_for_bare_addresses() {
+        let mut symbols = Symbols::default();
+        let ids: Vec<u32> = [&b""[..], b"main", b"work", b"inlined", b"/usr/bin/app"]
+            .iter()
+            .map(|text| symbols.strings.push(text))
+            .collect();
+        symbols.functions = ids[1..4].iter().map(|name| Function { name: *name, ..Function::default() }).collect();
+        symbols.mappings = vec![Mapping { filename: ids[4], ..Mapping::default() }; 2];
+        let line = |function| Line { function, line: 1 };
+        let main = symbols.locations.push(0, 1, false, &[line(0)]);
+        let work = symbols.locations.push(0, 2, false, &[line(2), line(1)]);
+        let bare = symbols.locations.push(0, 0xbeef, false, &[]);
+        let same_bare = symbols.locations.push(1, 0xbeef, false, &[]);
+        for stack in [&[work, main][..], &[bare, main], &[same_bare, main], &[main], &[]] {
+            symbols.stacktraces.push(stack);
+        }
+        let tree = NameTree::build(&symbols);
+        let path = |leaf: u32| {
+            let mut path = Vec::new();
+            let mut node = leaf;
+            while node != 0 {
+                path.push(tree.names.text(tree.name[node as usize]).into_owned());
+                node = tree.parents[node as usize];
+            }
+            path.join(" < ")
+        };
+        let paths: Vec<String> = tree.leaves.iter().map(|leaf| path(*leaf)).collect();
+        assert_eq!(paths, ["inlined < work < main", "app!0xbeef < main", "app!0xbeef < main", "main", ""]);
+        assert_eq!(tree.leaves[1], tree.leaves[2]);
+        let decoded = NameTree::decode(&tree.encode()).expect("reads");
+        assert_eq!((decoded.name, decoded.parents, decoded.leaves), (tree.name, tree.parents, tree.leaves));
     }
 }

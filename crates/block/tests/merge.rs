@@ -1,5 +1,7 @@
 //! Merging keeps every sum and puts every profile into the output of its tenant and window.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use block::{Block, Cache, Head, MergeInput, MergeOptions, Origin, merge, window_of};

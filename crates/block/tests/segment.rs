@@ -1,5 +1,7 @@
 //! What was appended is what is read.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use block::{Error, Head, Origin};

@@ -1,7 +1,7 @@
 //! Profiles as real programs send them, made from a seed: call trees with few distinct edges, values in
 //! steps of the sampling period, stacktraces that repeat between profiles.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,10 +117,10 @@ impl Program {
         symbols.functions.push(Function { name, system_name: name, filename, start_line });
         let function = symbols.functions.len() as u32 - 1;
         let mut lines = vec![Line { function, line: start_line + (at % 40) as i64 }];
-        if at % 11 == 0 && function > 0 {
+        if at.is_multiple_of(11) && function > 0 {
             lines.push(Line { function: function - 1, line: 7 });
         }
-        if at % 53 == 0 {
+        if at.is_multiple_of(53) {
             lines.clear();
         }
         let location = symbols.locations.push(0, 0x40_0000 + (at as u64) * 64, false, &lines);
