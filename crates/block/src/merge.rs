@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clock::Pool;
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use model::{JobId, NONE, Span, Symbols, TenantId};
 
 use crate::head::SeriesTable;
@@ -19,6 +19,9 @@ use crate::scan::DatasetRows;
 use crate::sort::sort;
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{Block, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Want};
+
+/// Requests to the store at once.
+const PARALLEL_FETCHES: usize = 16;
 
 /// An object to merge.
 pub struct MergeInput {
@@ -109,13 +112,18 @@ async fn merge_tenant(
 ) -> Result<Vec<MergeOutput>, Error> {
     let mut value_columns = 0;
     let mut spans = false;
-    for place in services.values().flatten() {
-        let block = &inputs[place.input].block;
-        let index = block.fetch(place.dataset, Want { index: true, ..Want::default() }).await?.index()?;
-        let widest = index.schemas.iter().map(|schema| schema.columns.len()).max();
+    let mut indexes = stream::iter(services.values().flatten().copied())
+        .map(|place| {
+            let block = inputs[place.input].block.clone();
+            async move { block.fetch(place.dataset, Want { index: true, ..Want::default() }).await }
+        })
+        .buffered(PARALLEL_FETCHES);
+    while let Some(fetched) = indexes.try_next().await? {
+        let widest = fetched.index()?.schemas.iter().map(|schema| schema.columns.len()).max();
         value_columns = value_columns.max(widest.unwrap_or(0));
-        spans |= block.parts.layout.spans;
+        spans |= fetched.block().parts.layout.spans;
     }
+    drop(indexes);
     let mut writers = Writers {
         by_window: BTreeMap::new(),
         windows: options.windows.clone(),
@@ -133,7 +141,11 @@ async fn merge_tenant(
         },
     };
     for (service, places) in services {
-        let fetched = try_join_all(places.iter().map(|place| fetch(&inputs[place.input].block, *place))).await?;
+        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(places.clone())
+            .map(|place| fetch(inputs[place.input].block.clone(), place))
+            .buffered(PARALLEL_FETCHES)
+            .try_collect()
+            .await?;
         let work_inputs = inputs.clone();
         let owner = tenant.clone();
         writers = pool
@@ -160,7 +172,7 @@ async fn merge_tenant(
     .await
 }
 
-async fn fetch(block: &Block, place: Place) -> Result<(Fetched, DatasetRows), Error> {
+async fn fetch(block: Block, place: Place) -> Result<(Fetched, DatasetRows), Error> {
     let sections = block.fetch(place.dataset, Want { index: true, symbols: true, tree: false }).await?;
     Ok((sections, block.fetch_rows(place.dataset).await?))
 }

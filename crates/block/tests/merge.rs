@@ -131,3 +131,9 @@ fn profiles_that_are_equal_in_all_but_their_key_both_count() {
     assert_eq!(dataset.profiles, 2 * one.series.len() as u32);
     assert!(dataset.tree.is_some());
 }
+
+#[test]
+fn a_merge_may_run_on_any_thread() {
+    fn check<T: Send>(_: T) {}
+    check(merge(Vec::new(), &options(1), &Pool::inline()));
+}
