@@ -58,6 +58,8 @@ impl Default for Config {
 
 impl Default for FilesystemConfig {
     fn default() -> Self {
-        Self { dir: "./data".into() }
+        Self {
+            dir: "./data".into(),
+        }
     }
 }

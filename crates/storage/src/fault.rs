@@ -1,6 +1,6 @@
 //! Stores that fail on purpose, for tests.
 //!
-//! [`Faulty`] does to each request what a script says, or else what its seed draws from [`Rates`].
+//! [`Faulty`] does to each request what a rule or a script says, or else what its seed draws from [`Rates`].
 //! Every outcome that a real store has shown is here: nothing happened, it happened but the reply
 //! was lost, "exists" although nothing landed, no answer for a long time, landing long after the
 //! caller gave up.
@@ -66,7 +66,11 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// The fault that a request to this key meets; `None` leaves it to script and rates.
+type Rule = Box<dyn Fn(&str) -> Option<Fault> + Send>;
+
 struct State {
+    create_rule: Option<Rule>,
     seed: u64,
     rates: Rates,
     creates: VecDeque<Fault>,
@@ -81,6 +85,7 @@ impl Faulty {
             store,
             clock,
             state: Mutex::new(State {
+                create_rule: None,
                 seed,
                 rates: Rates::default(),
                 creates: VecDeque::new(),
@@ -93,6 +98,11 @@ impl Faulty {
     /// Applies to requests that no script covers.
     pub fn set_rates(&self, rates: Rates) {
         self.0.state.lock().rates = rates;
+    }
+
+    /// Decides about creates by their key, before script and rates do.
+    pub fn set_create_rule(&self, rule: impl Fn(&str) -> Option<Fault> + Send + 'static) {
+        self.0.state.lock().create_rule = Some(Box::new(rule));
     }
 
     /// The next creates meet these faults, in this order.
@@ -110,8 +120,8 @@ impl Faulty {
         self.0.state.lock().requests
     }
 
-    async fn strike(&self, create: bool) -> Fault {
-        let (fault, latency) = self.0.state.lock().draw(create);
+    async fn strike(&self, created: Option<&Path>) -> Fault {
+        let (fault, latency) = self.0.state.lock().draw(created);
         if !latency.is_zero() {
             self.0.clock.sleep(latency).await;
         }
@@ -120,7 +130,7 @@ impl Faulty {
 
     /// The fault of a request that only reads or deletes, as a result.
     async fn pass(&self) -> Result<()> {
-        match self.strike(false).await {
+        match self.strike(None).await {
             Fault::None => Ok(()),
             Fault::Silence(time) => {
                 self.0.clock.sleep(time).await;
@@ -132,12 +142,15 @@ impl Faulty {
 }
 
 impl State {
-    fn draw(&mut self, create: bool) -> (Fault, Duration) {
+    fn draw(&mut self, created: Option<&Path>) -> (Fault, Duration) {
         self.requests += 1;
         let latency = self.up_to(self.rates.latency);
-        let scripted = if create { self.creates.pop_front() } else { self.reads.pop_front() };
-        let fault = scripted.unwrap_or_else(|| self.draw_fault());
-        (fault, latency)
+        let ruled = created.and_then(|at| self.create_rule.as_ref()?(at.as_ref()));
+        let scripted = ruled.or_else(|| match created {
+            Some(_) => self.creates.pop_front(),
+            None => self.reads.pop_front(),
+        });
+        (scripted.unwrap_or_else(|| self.draw_fault()), latency)
     }
 
     fn draw_fault(&mut self) -> Fault {
@@ -178,7 +191,10 @@ impl State {
 }
 
 fn broken() -> Error {
-    Error::Generic { store: "faulty store", source: "a fault that a test asked for".into() }
+    Error::Generic {
+        store: "faulty store",
+        source: "a fault that a test asked for".into(),
+    }
 }
 
 #[async_trait]
@@ -190,7 +206,7 @@ impl ObjectStore for Faulty {
         options: PutOptions,
     ) -> Result<PutResult> {
         let inner = &self.0;
-        match self.strike(true).await {
+        match self.strike(Some(location)).await {
             Fault::None => inner.store.put_opts(location, payload, options).await,
             Fault::Fail => Err(broken()),
             Fault::LoseReply => {
@@ -300,7 +316,10 @@ impl ObjectStore for Careless {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        let options = PutOptions { mode: PutMode::Overwrite, ..options };
+        let options = PutOptions {
+            mode: PutMode::Overwrite,
+            ..options
+        };
         self.0.put_opts(location, payload, options).await
     }
 

@@ -74,7 +74,11 @@ impl LocalDir {
             return Ok(folder);
         }
         let (root, wanted) = (self.0.root.clone(), folder.clone());
-        self.0.pool.run(move || make_folder(&root, &wanted)).await.map_err(generic)?;
+        self.0
+            .pool
+            .run(move || make_folder(&root, &wanted))
+            .await
+            .map_err(generic)?;
         self.0.durable.lock().insert(folder.clone());
         Ok(folder)
     }
@@ -85,7 +89,11 @@ impl LocalDir {
         // Under load the folder stays, until its next deletion or the next start.
         if let Ok(_alone) = self.0.folders.try_write() {
             let root = self.0.root.clone();
-            let removed = self.0.pool.run(move || remove_empty_folders(&root, &file)).await;
+            let removed = self
+                .0
+                .pool
+                .run(move || remove_empty_folders(&root, &file))
+                .await;
             let mut durable = self.0.durable.lock();
             for folder in removed {
                 durable.remove(&folder);
@@ -108,7 +116,11 @@ impl ObjectStore for LocalDir {
         let folder = self.folder_of(&file).await?;
         let put = self.0.files.put_opts(location, payload, options).await;
         if let Err(Error::AlreadyExists { .. }) = &put {
-            self.0.pool.run(move || sync(&folder)).await.map_err(generic)?;
+            self.0
+                .pool
+                .run(move || sync(&folder))
+                .await
+                .map_err(generic)?;
         }
         put
     }
@@ -136,7 +148,9 @@ impl ObjectStore for LocalDir {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
-        locations.and_then(move |location| this.clone().delete_one(location)).boxed()
+        locations
+            .and_then(move |location| this.clone().delete_one(location))
+            .boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -153,7 +167,9 @@ impl ObjectStore for LocalDir {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let mut listed = self.0.files.list_with_delimiter(prefix).await?;
-        listed.objects.retain(|object| object.location.as_ref() != LOCK_FILE);
+        listed
+            .objects
+            .retain(|object| object.location.as_ref() != LOCK_FILE);
         Ok(listed)
     }
 
@@ -186,7 +202,10 @@ fn without_lock(
 }
 
 fn lock_and_recover(dir: &FilePath) -> std::result::Result<(PathBuf, File), OpenError> {
-    let at = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let at = |source| OpenError::Directory {
+        dir: dir.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(dir).map_err(at)?;
     let root = dir.canonicalize().map_err(at)?;
     let lock = lock(&root)?;
@@ -202,7 +221,10 @@ fn lock_and_recover(dir: &FilePath) -> std::result::Result<(PathBuf, File), Open
 }
 
 fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
-    let at = |source| OpenError::Directory { dir: root.to_owned(), source };
+    let at = |source| OpenError::Directory {
+        dir: root.to_owned(),
+        source,
+    };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -217,7 +239,10 @@ fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
             // The holder may not have written its pid yet; the refusal stands without it.
             let _ = (&mut file).take(20).read_to_string(&mut pid);
             let pid = pid.trim().parse().ok();
-            return Err(OpenError::Locked { dir: root.to_owned(), pid });
+            return Err(OpenError::Locked {
+                dir: root.to_owned(),
+                pid,
+            });
         }
         Err(TryLockError::Error(source)) => return Err(at(source)),
     }
@@ -293,7 +318,10 @@ fn sync(folder: &FilePath) -> io::Result<()> {
 }
 
 fn generic(source: io::Error) -> Error {
-    Error::Generic { store: "local directory", source: Box::new(source) }
+    Error::Generic {
+        store: "local directory",
+        source: Box::new(source),
+    }
 }
 
 #[cfg(test)]
@@ -303,8 +331,13 @@ mod tests {
     use super::*;
 
     async fn put(dir: &LocalDir, key: &str) {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        dir.put_opts(&Path::from(key), "x".into(), options).await.expect("put");
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        dir.put_opts(&Path::from(key), "x".into(), options)
+            .await
+            .expect("put");
     }
 
     #[tokio::test]
@@ -317,7 +350,9 @@ mod tests {
             other => panic!("not refused: {other:?}"),
         }
         drop(first);
-        LocalDir::open(dir).await.expect("opens once the first has gone");
+        LocalDir::open(dir)
+            .await
+            .expect("opens once the first has gone");
     }
 
     #[tokio::test]
@@ -329,7 +364,9 @@ mod tests {
         std::fs::create_dir_all(dir.join("block/t/empty")).expect("folder");
         std::fs::write(&staged, "half").expect("file");
         std::fs::write(dir.join("log/a/000000000000"), "whole").expect("file");
-        LocalDir::open(dir.to_str().expect("utf-8")).await.expect("opens");
+        LocalDir::open(dir.to_str().expect("utf-8"))
+            .await
+            .expect("opens");
         assert!(!staged.exists());
         assert!(!dir.join("block").exists());
         assert!(dir.join("log/a/000000000000").exists());
@@ -338,7 +375,9 @@ mod tests {
     #[tokio::test]
     async fn neither_the_lock_nor_staging_files_are_listed() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"))
+            .await
+            .expect("opens");
         put(&dir, "log/a/0").await;
         std::fs::write(temp.path().join("log/a/1#1"), "half").expect("file");
         let listed: Vec<_> = dir.list(None).try_collect().await.expect("list");
@@ -349,10 +388,14 @@ mod tests {
     #[tokio::test]
     async fn the_last_deletion_removes_the_folder_and_a_later_create_makes_it_anew() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"))
+            .await
+            .expect("opens");
         for _ in 0..2 {
             put(&dir, "block/t/w/0").await;
-            dir.delete(&Path::from("block/t/w/0")).await.expect("delete");
+            dir.delete(&Path::from("block/t/w/0"))
+                .await
+                .expect("delete");
             assert!(!temp.path().join("block").exists());
         }
     }

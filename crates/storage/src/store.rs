@@ -83,12 +83,20 @@ enum Holds {
 
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, clock: Clock, metrics: Metrics) -> Self {
-        Self { inner, clock, metrics }
+        Self {
+            inner,
+            clock,
+            metrics,
+        }
     }
 
     /// A store in memory, for tests.
     pub fn in_memory() -> Self {
-        Self::new(Arc::new(InMemory::new()), Clock::system(), Metrics::default())
+        Self::new(
+            Arc::new(InMemory::new()),
+            Clock::system(),
+            Metrics::default(),
+        )
     }
 
     /// Creates `key` with `bytes` if it does not exist, and settles what happened.
@@ -138,12 +146,20 @@ impl Store {
     /// As [`Store::get`]; also if a range begins beyond the end of the object.
     pub async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let at = path(key)?;
-        let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
-        self.read(key, Operation::get, time_for(READ_TIMEOUT, asked), || async {
-            let parts = self.inner.get_ranges(&at, ranges).await?;
-            let len = parts.iter().map(|part| part.len() as u64).sum();
-            Ok((parts, len))
-        })
+        let asked = ranges
+            .iter()
+            .map(|range| range.end.saturating_sub(range.start))
+            .sum();
+        self.read(
+            key,
+            Operation::get,
+            time_for(READ_TIMEOUT, asked),
+            || async {
+                let parts = self.inner.get_ranges(&at, ranges).await?;
+                let len = parts.iter().map(|part| part.len() as u64).sum();
+                Ok((parts, len))
+            },
+        )
         .await
     }
 
@@ -154,12 +170,21 @@ impl Store {
     pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
         let at = path(key)?;
         self.read(key, Operation::get, time_for(READ_TIMEOUT, len), || async {
-            let options = GetOptions { range: Some(GetRange::Suffix(len)), ..GetOptions::default() };
+            let options = GetOptions {
+                range: Some(GetRange::Suffix(len)),
+                ..GetOptions::default()
+            };
             let got = self.inner.get_opts(&at, options).await?;
             let object_bytes = got.meta.size;
             let bytes = got.bytes().await?;
             let read = bytes.len() as u64;
-            Ok((Tail { bytes, object_bytes }, read))
+            Ok((
+                Tail {
+                    bytes,
+                    object_bytes,
+                },
+                read,
+            ))
         })
         .await
     }
@@ -181,7 +206,8 @@ impl Store {
     pub async fn list_after(&self, prefix: &str, after: &Key) -> Result<Vec<Object>, Error> {
         let from = Key::from_text(prefix);
         let (at, offset) = (path(&from)?, path(after)?);
-        self.list_stream(&from, || self.inner.list_with_offset(Some(&at), &offset)).await
+        self.list_stream(&from, || self.inner.list_with_offset(Some(&at), &offset))
+            .await
     }
 
     /// Deletes an object; one that does not exist is no error.
@@ -207,14 +233,20 @@ impl Store {
     pub(crate) async fn overwrites(&self, key: &Key, bytes: &Bytes) -> Result<bool, Error> {
         match self.create_once(key, bytes).await {
             Ok(()) => Ok(true),
-            Err(Error::Backend { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            Err(Error::Backend {
+                source: object_store::Error::AlreadyExists { .. },
+                ..
+            }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     async fn create_once(&self, key: &Key, bytes: &Bytes) -> Result<(), Error> {
         let at = path(key)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
         let limit = time_for(CREATE_TIMEOUT, bytes.len() as u64);
         let put = self.inner.put_opts(&at, bytes.clone().into(), options);
         self.attempt(key, Operation::create, limit, async {
@@ -295,9 +327,17 @@ impl Store {
         let (outcome, bytes, result) = match answer {
             Some(Ok((value, bytes))) => (Outcome::ok, bytes, Ok(value)),
             Some(Err(source)) => (outcome_of(&source), 0, Err(failed(key, source))),
-            None => (Outcome::timeout, 0, Err(Error::Timeout { key: key.clone(), limit })),
+            None => (
+                Outcome::timeout,
+                0,
+                Err(Error::Timeout {
+                    key: key.clone(),
+                    limit,
+                }),
+            ),
         };
-        self.metrics.request(operation, key.as_str(), outcome, took, bytes);
+        self.metrics
+            .request(operation, key.as_str(), outcome, took, bytes);
         result
     }
 
@@ -371,6 +411,9 @@ fn outcome_of(source: &object_store::Error) -> Outcome {
 fn failed(key: &Key, source: object_store::Error) -> Error {
     match source {
         object_store::Error::NotFound { .. } => Error::NotFound(key.clone()),
-        source => Error::Backend { key: key.clone(), source },
+        source => Error::Backend {
+            key: key.clone(),
+            source,
+        },
     }
 }
