@@ -46,6 +46,12 @@ pub struct Cut {
     keys: Vec<ItemKey>,
 }
 
+/// A closed segment in the order in which it is stored. It can be encoded again, for another slot.
+pub struct Sorted {
+    datasets: Vec<Prepared>,
+    keys: Vec<ItemKey>,
+}
+
 impl Head {
     pub fn new() -> Self {
         Self::default()
@@ -119,22 +125,37 @@ impl Cut {
         self.keys.len()
     }
 
+    /// As [`Sorted::encode`], once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode(self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
+        self.sort().encode(origin, created_millis)
+    }
+
+    /// Brings everything into the order in which it is stored. Computes for milliseconds.
+    pub fn sort(self) -> Sorted {
+        let mut datasets: Vec<Prepared> =
+            self.datasets.into_iter().map(|dataset| dataset.finish().prepare()).collect();
+        datasets.sort_by(|a, b| (&a.tenant, &a.service).cmp(&(&b.tenant, &b.service)));
+        Sorted { datasets, keys: self.keys }
+    }
+}
+
+impl Sorted {
     /// The segment's bytes. Computes for milliseconds: run it on a pool.
     ///
     /// # Errors
     /// `TooLarge` or `Encode` if the segment holds more than the format can.
-    pub fn encode(self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
-        let mut datasets: Vec<Prepared> =
-            self.datasets.into_iter().map(|dataset| dataset.finish().prepare()).collect();
-        datasets.sort_by(|a, b| (&a.tenant, &a.service).cmp(&(&b.tenant, &b.service)));
+    pub fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
         let mut writer = ObjectWriter::new(WriterOptions {
             origin,
             created_millis,
-            keys: self.keys,
-            value_columns: datasets.iter().map(Prepared::value_columns).max().unwrap_or(0),
-            spans: datasets.iter().any(|dataset| !dataset.spans.is_empty()),
+            keys: self.keys.clone(),
+            value_columns: self.datasets.iter().map(Prepared::value_columns).max().unwrap_or(0),
+            spans: self.datasets.iter().any(|dataset| !dataset.spans.is_empty()),
         })?;
-        for dataset in &datasets {
+        for dataset in &self.datasets {
             writer.add(dataset, None)?;
         }
         writer.finish()

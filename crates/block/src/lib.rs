@@ -26,7 +26,7 @@ pub use cache::Cache;
 pub use directory::{DatasetEntry, Directory, Origin, Section};
 pub use directory_codec::DirectoryError;
 pub use error::Error;
-pub use head::{Appended, Cut, Encoded, Head};
+pub use head::{Appended, Cut, Encoded, Head, Sorted};
 pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
 pub use merge::{MergeInput, MergeOptions, MergeOutput, Window, merge, window_of};
 pub use reader::{Block, Fetched, Want};
