@@ -1,8 +1,9 @@
 use limits::Duration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How profiles wait to become durable.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Longest time that a segment gathers pushes. Longer: fewer, larger uploads (cheaper). Shorter:

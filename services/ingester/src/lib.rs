@@ -1,7 +1,18 @@
-//! Makes pushes durable: gathers them in an open segment, uploads it to this writer's own log, and
+//! Makes pushes durable: gathers them in an open segment, puts it into this writer's own log, and
 //! answers once everything up to it is there.
+//!
+//! Owns: the open segment, the writer log, the byte budget. The story is `push`, then `flush`.
+//! Does not own: the bytes of a segment (`block`), which of two equal pushes counts (`metastore`).
+//!
+//! Promise: an acknowledged push lies below the first gap and the first seal of its log. A push that
+//! failed may be durable all the same, so pushing again is safe only because its key is counted once.
 
 mod config;
+mod error;
+mod flush;
+mod log;
+mod metrics;
+mod push;
 
 use std::sync::Arc;
 
@@ -10,11 +21,21 @@ use clock::{Clock, Pool};
 use model::PushItem;
 use prometheus_client::registry::Registry;
 use storage::Store;
+use tokio::sync::watch;
 
 pub use config::Config;
 
+use error::Error;
+use flush::Flusher;
+use metrics::Metrics;
+use push::Open;
+
 /// The open segment and the log it goes to.
-pub struct Ingester {}
+pub struct Ingester {
+    open: Arc<Open>,
+    stopped: watch::Receiver<bool>,
+    metrics: Metrics,
+}
 
 impl Ingester {
     /// Opens a log of its own, which costs no request, and starts to accept pushes.
@@ -26,17 +47,38 @@ impl Ingester {
         pool: Pool,
         registry: &mut Registry,
     ) -> Arc<Self> {
-        let _ = (config, store, metastore, clock, pool, registry);
-        Arc::new(Self {})
+        let metrics = Metrics::register(registry, config.inflight_bytes_max);
+        let open = Arc::new(Open::new(
+            config,
+            clock.clone(),
+            pool.clone(),
+            metrics.clone(),
+        ));
+        let stopped = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
+        Arc::new(Self {
+            open,
+            stopped,
+            metrics,
+        })
     }
 
     /// Refuses further pushes, makes durable what waits, seals the log. Idempotent.
-    pub async fn drain(&self) {}
+    ///
+    /// Takes as long as the store does, but no segment and no seal longer than eight seconds.
+    pub async fn drain(&self) {
+        self.open.drain();
+        // An error means that the flusher is gone, which is what was wanted.
+        let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
 }
 
 #[async_trait]
 impl rpc::Ingester for Ingester {
-    async fn push(&self, _items: Vec<PushItem>) -> Result<(), rpc::Error> {
-        Err(rpc::Error::new(rpc::ErrorKind::Unavailable, "ingester is not ready"))
+    async fn push(&self, items: Vec<PushItem>) -> Result<(), rpc::Error> {
+        let pushed = self.open.push(items).await;
+        if let Err(error) = &pushed {
+            self.metrics.refused(error.reason());
+        }
+        pushed.map_err(Error::into)
     }
 }

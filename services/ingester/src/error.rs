@@ -1,0 +1,75 @@
+use std::time::Duration;
+
+use rpc::ErrorKind;
+
+/// Why a push was not acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("push holds {bytes} bytes, limit is {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("pushes that wait for the store hold {used} of {limit} bytes, this one needs {bytes}")]
+    OverBudget {
+        bytes: usize,
+        used: usize,
+        limit: usize,
+        retry_after: Duration,
+    },
+    #[error("ingester is shutting down")]
+    Draining,
+    #[error("slot {slot} of log {log} was not settled by the store within {limit:?}")]
+    Unsettled {
+        log: model::WriterId,
+        slot: u64,
+        limit: Duration,
+    },
+    #[error("slot {slot} of log {log} took {took:?} of this machine's time, limit is {limit:?}")]
+    Suspended {
+        log: model::WriterId,
+        slot: u64,
+        took: Duration,
+        limit: Duration,
+    },
+    #[error("segment lost its slot in {logs} logs, one after the other")]
+    Displaced { logs: u32 },
+    #[error("segment cannot be encoded: {0}")]
+    Encode(String),
+    #[error("ingester stopped before the segment was durable")]
+    Stopped,
+}
+
+impl Error {
+    /// One word, for metrics.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::OverBudget { .. } => "over_budget",
+            Self::Draining => "draining",
+            Self::Unsettled { .. } => "unsettled",
+            Self::Suspended { .. } => "suspended",
+            Self::Displaced { .. } => "displaced",
+            Self::Encode(_) => "unencodable",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } => ErrorKind::InvalidArgument,
+            Self::OverBudget { retry_after, .. } => ErrorKind::Exhausted {
+                retry_after: *retry_after,
+            },
+            Self::Encode(_) => ErrorKind::Internal,
+            Self::Draining
+            | Self::Unsettled { .. }
+            | Self::Suspended { .. }
+            | Self::Displaced { .. }
+            | Self::Stopped => ErrorKind::Unavailable,
+        }
+    }
+}
+
+impl From<Error> for rpc::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}

@@ -1,0 +1,410 @@
+//! Cuts the open segment, makes it durable and acknowledges it.
+//!
+//! Owns: the writer's log, the uploads, when a log is abandoned, telling the metastore, the ack.
+//! Does not own: the bytes of a segment (`block`), when a segment is ripe (`push`).
+//!
+//! The ack follows the upload alone. If the metastore cannot be told, it finds the object by
+//! probing this writer's log, so a crash between the two loses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::{Encoded, Origin, Seal};
+use bytes::Bytes;
+use clock::{Clock, Pool};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use model::WriterId;
+use rpc::SegmentHint;
+use storage::{Created, Key, Store};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::error::Error;
+use crate::log::Log;
+use crate::metrics::{Metrics, Stage};
+use crate::push::{Charge, Content, Ended, Gathering, Open, Ripe};
+
+/// Slots that are taken and not acknowledged. More would let a slow store see more parallel
+/// uploads, and make a reader who starts at the wrong moment stop further below.
+const SLOTS_IN_FLIGHT_MAX: usize = 4;
+/// A slot that is not settled by then is in doubt, and its log with it.
+const SETTLE_LIMIT: Duration = Duration::from_secs(8);
+/// Pause before a store that did not answer is asked again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// If this much of the machine's time has passed since an upload began, this process was suspended,
+/// and others may have closed the log and forgotten it.
+const SUSPENSION_LIMIT: Duration = Duration::from_secs(30);
+/// A log without a new slot for so long is left for a new one. Others close a silent log after ten
+/// minutes, and remove the seal some day; a slot beyond it would then be put where nobody looks.
+const LOG_IDLE_MAX: Duration = Duration::from_secs(300);
+/// How often a segment whose slot was taken by somebody else is put into a new log.
+const MOVES_MAX: u32 = 3;
+/// How long an ack waits for the metastore's answer.
+const HINT_WAIT: Duration = Duration::from_millis(250);
+/// After so many hints in a row without an answer, acks do not wait for [`HINT_SILENCE`].
+const HINT_TIMEOUTS_MAX: u32 = 2;
+const HINT_SILENCE: Duration = Duration::from_secs(5);
+/// A hint without an answer is forgotten after this long, and no more than so many are under way.
+const HINT_LIFE: Duration = Duration::from_secs(10);
+const HINTS_MAX: usize = 16;
+
+/// A cut segment, until it has ended.
+struct Segment {
+    content: Arc<Content>,
+    ended: watch::Sender<Ended>,
+    _charge: Charge,
+    moves: u32,
+}
+
+/// How the upload to one slot ended.
+enum Uploaded {
+    Durable(SegmentHint),
+    /// Somebody else's bytes are in the slot: as a rule a seal.
+    Lost,
+    Unencodable(String),
+    Doubtful(Error),
+}
+
+pub(crate) struct Flusher {
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    log: Log<Segment, SegmentHint>,
+    uploads: FuturesUnordered<BoxFuture<'static, (u64, Uploaded)>>,
+    acks: mpsc::UnboundedSender<(Segment, SegmentHint)>,
+}
+
+struct Shared {
+    store: Store,
+    clock: Clock,
+    pool: Pool,
+    metrics: Metrics,
+}
+
+impl Flusher {
+    /// Starts to flush `open`; the receiver turns true when all is drained.
+    pub(crate) fn start(
+        open: Arc<Open>,
+        store: Store,
+        metastore: Arc<dyn rpc::Metastore>,
+        clock: Clock,
+        pool: Pool,
+        metrics: Metrics,
+    ) -> watch::Receiver<bool> {
+        let (acks, to_acknowledge) = mpsc::unbounded_channel();
+        let (stopped, on_stop) = watch::channel(false);
+        let log = new_log(&clock);
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            pool,
+            metrics,
+        });
+        let acknowledger = Acknowledger {
+            shared: shared.clone(),
+            metastore,
+            underway: Arc::new(Semaphore::new(HINTS_MAX)),
+            timeouts: 0,
+            silent_until: Duration::ZERO,
+        };
+        let acknowledged = shared.clock.spawn(acknowledger.run(to_acknowledge));
+        let flusher = Self {
+            shared: shared.clone(),
+            open,
+            log,
+            uploads: FuturesUnordered::new(),
+            acks,
+        };
+        shared.clock.spawn(async move {
+            flusher.run().await;
+            // Ends once the last ack is out, because the flusher's end of the channel is gone.
+            let _ = acknowledged.await;
+            stopped.send_replace(true);
+        });
+        on_stop
+    }
+
+    async fn run(mut self) {
+        let mut drained = false;
+        loop {
+            let room = self.log.in_flight() < SLOTS_IN_FLIGHT_MAX;
+            let quiet = self.uploads.is_empty();
+            tokio::select! {
+                biased;
+                Some((slot, uploaded)) = self.uploads.next() => self.settle(slot, uploaded),
+                ripe = self.open.ripe(quiet), if room && !drained => match ripe {
+                    Ripe::Cut(gathering) => self.flush(gathering),
+                    Ripe::Drained => drained = true,
+                },
+                else => break,
+            }
+        }
+        self.shared
+            .seal(self.log.writer(), self.log.next_slot())
+            .await;
+    }
+
+    fn flush(&mut self, gathering: Gathering) {
+        let now = self.shared.clock.monotonic();
+        if self.log.is_idle_since(now, LOG_IDLE_MAX) {
+            self.leave_idle_log();
+        }
+        let Gathering {
+            content,
+            ended,
+            charge,
+            ..
+        } = gathering;
+        self.upload(Segment {
+            content,
+            ended,
+            _charge: charge,
+            moves: 0,
+        });
+    }
+
+    fn leave_idle_log(&mut self) {
+        let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
+        let shared = self.shared.clone();
+        self.shared
+            .clock
+            .spawn(async move { shared.seal(left.writer(), left.next_slot()).await });
+    }
+
+    fn upload(&mut self, segment: Segment) {
+        let (shared, content, writer) = (
+            self.shared.clone(),
+            segment.content.clone(),
+            self.log.writer(),
+        );
+        let slot = self.log.take(segment);
+        self.uploads.push(Box::pin(async move {
+            let uploaded = shared.upload(content, writer, slot).await;
+            (slot, uploaded)
+        }));
+    }
+
+    fn settle(&mut self, slot: u64, uploaded: Uploaded) {
+        match uploaded {
+            Uploaded::Durable(hint) => {
+                let now = self.shared.clock.monotonic();
+                for segment in self.log.durable(slot, hint, now) {
+                    // The other end lives as long as this one.
+                    let _ = self.acks.send(segment);
+                }
+            }
+            Uploaded::Lost => {
+                for (_, segment) in self.abandon("lost_slot") {
+                    self.move_on(segment);
+                }
+            }
+            Uploaded::Unencodable(reason) => {
+                // The slot stays a gap, so what lies above it needs another log.
+                for (other, segment) in self.abandon("unencodable") {
+                    if other == slot {
+                        segment.fail(Error::Encode(reason.clone()));
+                    } else {
+                        self.upload(segment);
+                    }
+                }
+            }
+            Uploaded::Doubtful(error) => {
+                for (_, segment) in self.abandon("doubt") {
+                    segment.fail(error.clone());
+                }
+            }
+        }
+    }
+
+    /// Stops every upload to the log, and opens another.
+    fn abandon(&mut self, reason: &'static str) -> Vec<(u64, Segment)> {
+        self.uploads.clear();
+        let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
+        self.shared.metrics.abandoned(reason);
+        tracing::warn!(log = %left.writer(), reason, next = %self.log.writer(), "abandoned log");
+        left.abandon()
+    }
+
+    fn move_on(&mut self, mut segment: Segment) {
+        segment.moves += 1;
+        if segment.moves > MOVES_MAX {
+            segment.fail(Error::Displaced {
+                logs: segment.moves,
+            });
+        } else {
+            self.upload(segment);
+        }
+    }
+}
+
+impl Segment {
+    fn fail(&self, error: Error) {
+        self.ended.send_replace(Some(Err(error)));
+    }
+}
+
+fn new_log<S, D>(clock: &Clock) -> Log<S, D> {
+    Log::open(WriterId(clock.random()), clock.monotonic())
+}
+
+impl Shared {
+    /// Encodes the segment for one slot, puts it there, and finds out whether it is.
+    async fn upload(&self, content: Arc<Content>, log: WriterId, slot: u64) -> Uploaded {
+        let encoding = self.clock.monotonic();
+        let origin = Origin::Segment {
+            writer: log,
+            seq: slot,
+        };
+        let created_millis = self.clock.unix_millis();
+        let encoded = self
+            .pool
+            .run(move || content.encode(origin, created_millis))
+            .await;
+        let Encoded { bytes, directory } = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                tracing::error!(%log, slot, %error, "cannot encode segment");
+                return Uploaded::Unencodable(error.to_string());
+            }
+        };
+        let began = self.clock.monotonic();
+        self.metrics
+            .stage(Stage::encode, began.saturating_sub(encoding));
+        self.metrics.segment_bytes.observe(bytes.len() as f64);
+        self.metrics
+            .segment_items
+            .observe(directory.keys.len() as f64);
+        let hint = SegmentHint {
+            writer: log,
+            seq: slot,
+            bytes: bytes.len() as u64,
+            directory,
+        };
+        let settled = self
+            .clock
+            .timeout(SETTLE_LIMIT, self.settle(log, slot, bytes))
+            .await;
+        let took = self.clock.monotonic().saturating_sub(began);
+        self.metrics.stage(Stage::put, took);
+        match settled {
+            None => Uploaded::Doubtful(Error::Unsettled {
+                log,
+                slot,
+                limit: SETTLE_LIMIT,
+            }),
+            // Even "ours" proves nothing by now: the log may have been closed, read and forgotten.
+            Some(_) if took > SUSPENSION_LIMIT => Uploaded::Doubtful(Error::Suspended {
+                log,
+                slot,
+                took,
+                limit: SUSPENSION_LIMIT,
+            }),
+            Some(Created::Mine) => Uploaded::Durable(hint),
+            Some(Created::Other) => Uploaded::Lost,
+        }
+    }
+
+    /// Asks until the store has answered.
+    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Created {
+        let key = Key::log_slot(log, slot);
+        loop {
+            match self.store.settle_create(&key, bytes.clone()).await {
+                Ok(created) => return created,
+                Err(error) => {
+                    tracing::warn!(%key, %error, "store did not settle a create, asking again")
+                }
+            }
+            self.clock.sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    /// Closes a log whose every slot below `slot` is durable, so that nobody has to wait for more.
+    /// Whoever consumes it closes it otherwise, later.
+    async fn seal(&self, log: WriterId, slot: u64) {
+        if slot == 0 {
+            return;
+        }
+        let seal = Seal {
+            writer: log,
+            seq: slot,
+            created_millis: self.clock.unix_millis(),
+        };
+        let settled = self
+            .clock
+            .timeout(SETTLE_LIMIT, self.settle(log, slot, seal.encode()))
+            .await;
+        if settled.is_none() {
+            tracing::warn!(%log, slot, "left a log without a seal: the store did not settle it");
+        }
+    }
+}
+
+/// Tells the metastore, then whoever waits, segment by segment in slot order.
+struct Acknowledger {
+    shared: Arc<Shared>,
+    metastore: Arc<dyn rpc::Metastore>,
+    /// Hints without an answer.
+    underway: Arc<Semaphore>,
+    /// Hints in a row that were not answered in time.
+    timeouts: u32,
+    /// Acks do not wait for an answer before.
+    silent_until: Duration,
+}
+
+impl Acknowledger {
+    async fn run(mut self, mut durable: mpsc::UnboundedReceiver<(Segment, SegmentHint)>) {
+        while let Some((segment, hint)) = durable.recv().await {
+            if !self.hint(hint).await {
+                self.shared.metrics.unheard_hints.inc();
+            }
+            segment.ended.send_replace(Some(Ok(())));
+        }
+    }
+
+    /// Whether the metastore answered, in time, that it knows the segment.
+    async fn hint(&mut self, hint: SegmentHint) -> bool {
+        let clock = self.shared.clock.clone();
+        let Ok(permit) = self.underway.clone().try_acquire_owned() else {
+            return false;
+        };
+        let began = clock.monotonic();
+        let (metastore, lifetime) = (self.metastore.clone(), clock.clone());
+        // A task of its own: an ack that stops waiting does not take the hint back.
+        let answer = clock.spawn(async move {
+            let _permit = permit;
+            lifetime
+                .timeout(HINT_LIFE, metastore.segment_written(hint))
+                .await
+        });
+        if began < self.silent_until {
+            return false;
+        }
+        let answer = clock.timeout(HINT_WAIT, answer).await;
+        let now = clock.monotonic();
+        self.shared
+            .metrics
+            .stage(Stage::hint, now.saturating_sub(began));
+        match answer {
+            Some(Ok(Some(Ok(())))) => {
+                self.timeouts = 0;
+                true
+            }
+            Some(Ok(Some(Err(error)))) => {
+                self.timeouts = 0;
+                tracing::debug!(%error, "metastore refused a hint");
+                false
+            }
+            Some(_) | None => {
+                self.timeouts += 1;
+                if self.timeouts >= HINT_TIMEOUTS_MAX {
+                    self.timeouts = 0;
+                    self.silent_until = now + HINT_SILENCE;
+                    tracing::warn!(
+                        "metastore does not answer hints; acks do not wait for it for a while"
+                    );
+                }
+                false
+            }
+        }
+    }
+}
