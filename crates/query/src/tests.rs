@@ -444,7 +444,7 @@ fn a_truncated_profile_ends_in_other() {
     let asked = query("{}", (0, 1000), Kind::MergeProfile(profile::Question::default()));
     let Answer::MergeProfile(merged) = ask(&asked, &datasets).answer else { panic!("profile") };
     let cut = |nodes| {
-        let merged = Box::new(merged.clone().truncate(nodes));
+        let merged = Box::new(merged.clone().finish(None, nodes));
         let partial = Partial { answer: Answer::MergeProfile(merged), ..Partial::empty(&asked) };
         stacks(partial).into_iter().map(|(s, v)| format!("{s} {v}")).collect::<Vec<_>>()
     };
@@ -461,9 +461,28 @@ fn a_compilers_profile_keeps_few_locations() {
     let kept = |keep_locations| {
         let go_pgo = Some(profile::GoPgo { keep_locations, aggregate_callees: true });
         let question = profile::Question { go_pgo, ..profile::Question::default() };
-        stacks(ask(&query("{}", (0, 1000), Kind::MergeProfile(question)), &datasets))
+        let asked = query("{}", (0, 1000), Kind::MergeProfile(question));
+        let mut partial = ask(&asked, &datasets);
+        let Answer::MergeProfile(merged) = partial.answer else { panic!("profile") };
+        let merged = merged.finish(go_pgo, 0);
+        let lines: BTreeMap<String, i64> = merged
+            .symbols
+            .locations
+            .lines
+            .iter()
+            .map(|line| {
+                let name = merged.symbols.functions[line.function as usize].name;
+                (merged.symbols.strings.text(name).into_owned(), line.line)
+            })
+            .collect();
+        partial.answer = Answer::MergeProfile(Box::new(merged));
+        (stacks(partial), lines)
     };
-    let expected = |stacks: &[(&str, i64)]| stacks.iter().map(|(s, v)| ((*s).into(), *v)).collect();
-    assert_eq!(kept(1), expected(&[("a", 50), ("b", 40), ("c", 3)]));
-    assert_eq!(kept(2), expected(&[("main;a", 50), ("main;b", 40), ("a;c", 3)]));
+    let stacks = |stacks: &[(&str, i64)]| -> BTreeMap<String, i64> {
+        stacks.iter().map(|(s, v)| ((*s).into(), *v)).collect()
+    };
+    assert_eq!(kept(1).0, stacks(&[("a", 50), ("b", 40), ("c", 3)]));
+    let (two, lines) = kept(2);
+    assert_eq!(two, stacks(&[("main;a", 50), ("main;b", 40), ("a;c", 3)]));
+    assert_eq!(lines, stacks(&[("a", 0), ("b", 0), ("c", 0), ("main", 1)]));
 }

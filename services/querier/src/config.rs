@@ -15,6 +15,8 @@ pub struct Config {
     pub max_parallel_objects: usize,
     /// Encoded bytes that all questions of this process together read and hold while they scan.
     pub max_inflight_bytes: u64,
+    /// What was read before is kept, decoded, up to so many bytes.
+    pub cache_bytes: u64,
 }
 
 impl Default for Config {
@@ -25,6 +27,7 @@ impl Default for Config {
             query_timeout: limits::Duration::from_secs(60),
             max_parallel_objects: 16,
             max_inflight_bytes: 256 << 20,
+            cache_bytes: 128 << 20,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How many profiles, or spans, had which value at which time.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -216,7 +217,7 @@ struct Cells {
 impl Cells {
     fn add(&mut self, bucket: usize, point: Point, exemplars: bool) {
         self.counts[bucket] = self.counts[bucket].saturating_add(1);
-        let rank = |p: &Point| (std::cmp::Reverse(p.value), p.time_nanos, p.id);
+        let rank = |p: &Point| (Reverse(p.value), p.time_nanos, Reverse(p.id));
         let best = &mut self.best[bucket];
         if exemplars && best.as_ref().is_none_or(|kept| rank(&point) < rank(kept)) {
             *best = Some(point);

@@ -32,7 +32,7 @@ pub struct Question {
 pub struct GoPgo {
     /// Locations to keep of each stacktrace, from the leaf; 0 keeps all.
     pub keep_locations: u32,
-    /// Forget where in the leaf function a sample was, so that equal callees are one.
+    /// Forget at which line a location is that is the leaf of any stacktrace, so that equal callees are one.
     pub aggregate_callees: bool,
 }
 
@@ -98,11 +98,6 @@ impl Merged {
             for location in stack.iter().take(keep) {
                 locations.push(import.location(self, *location));
             }
-            if let (Some(leaf), true) =
-                (locations.first_mut(), question.go_pgo.is_some_and(|pgo| pgo.aggregate_callees))
-            {
-                *leaf = self.without_first_line(*leaf);
-            }
             self.add_stacktrace(&locations, *weight);
             if self.symbols.stacktraces.len() > STACKTRACES_MAX {
                 return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
@@ -159,16 +154,6 @@ impl Merged {
         id
     }
 
-    /// The location as if nothing were known of where in its innermost function it is.
-    fn without_first_line(&mut self, location: u32) -> u32 {
-        let mut lines = self.symbols.locations.lines_of(location).to_vec();
-        let Some(first) = lines.first_mut() else { return location };
-        first.line = 0;
-        let at = location as usize;
-        let locations = &self.symbols.locations;
-        self.location(locations.mapping[at], locations.address[at], locations.folded[at], &lines)
-    }
-
     fn add_stacktrace(&mut self, locations: &[u32], value: i64) {
         let Self { symbols, values, tables: Tables { hasher, stacktraces: table, .. } } = self;
         let stacktraces = &mut symbols.stacktraces;
@@ -188,9 +173,47 @@ impl Merged {
         self.values.iter().all(|value| *value == 0)
     }
 
+    /// What is sent of a whole answer: with callees aggregated, cut to `max_nodes`.
+    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize) -> Self {
+        match go_pgo.is_some_and(|pgo| pgo.aggregate_callees) {
+            true => self.without_leaf_lines().truncate(max_nodes),
+            false => self.truncate(max_nodes),
+        }
+    }
+
+    /// As if nothing were known of the line at which the innermost function of a leaf is. A location that
+    /// is a leaf somewhere is without it everywhere.
+    fn without_leaf_lines(self) -> Self {
+        let mut is_leaf = vec![false; self.symbols.locations.len()];
+        for stacktrace in 0..self.symbols.stacktraces.len() as u32 {
+            if let Some(leaf) = self.symbols.stacktraces.get(stacktrace).first() {
+                is_leaf[*leaf as usize] = true;
+            }
+        }
+        let mut symbols = self.symbols;
+        for location in (0..is_leaf.len()).filter(|location| is_leaf[*location]) {
+            let locations = &mut symbols.locations;
+            let lines = locations.line_offsets[location]..locations.line_offsets[location + 1];
+            if !lines.is_empty() {
+                locations.lines[lines.start as usize].line = 0;
+            }
+        }
+        let mut aggregated = Self::default();
+        let mut import = Import::new(&symbols);
+        let mut locations = Vec::new();
+        for (stacktrace, value) in self.values.iter().enumerate() {
+            locations.clear();
+            for location in symbols.stacktraces.get(stacktrace as u32) {
+                locations.push(import.location(&mut aggregated, *location));
+            }
+            aggregated.add_stacktrace(&locations, *value);
+        }
+        aggregated
+    }
+
     /// Keeps the `max_nodes` largest nodes of the tree of function names, and those as large as the
     /// smallest of them; a stacktrace that goes on has a location `other` as its leaf. 0 keeps all.
-    pub fn truncate(self, max_nodes: usize) -> Self {
+    fn truncate(self, max_nodes: usize) -> Self {
         let tree = NameTree::build(&self.symbols);
         let mut total = vec![0i64; tree.parents.len().max(1)];
         for (leaf, value) in tree.leaves.iter().zip(&self.values).filter(|(_, value)| **value > 0) {

@@ -38,7 +38,8 @@ pub(crate) async fn compare(
     let allowed = Allowed::of(querier, tenants);
     let left_query = merge_question(querier, &allowed, &left)?;
     let right_query = merge_question(querier, &allowed, &right)?;
-    let nodes = allowed.nodes(left.max_nodes.max(right.max_nodes))?;
+    let asked = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
+    let nodes = allowed.nodes(Some(asked(&left).max(asked(&right))))?;
     let ask = |query| async {
         match query {
             Some(query) => parts(querier, tenants, query).await,

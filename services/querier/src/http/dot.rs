@@ -29,7 +29,7 @@ pub(crate) async fn merge(
     let (merged, report) = pprof::merged(querier, tenants, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let graph = move || {
-        let merged = merged.truncate(nodes.max(TREE_NODES_MIN));
+        let merged = merged.finish(None, nodes.max(TREE_NODES_MIN));
         Graph::new(&merged).write(&profile_type, nodes)
     };
     Ok((querier.pool.run(graph).await, report))

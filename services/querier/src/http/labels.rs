@@ -91,8 +91,12 @@ pub(crate) async fn series(
     let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
-    let everything = request.label_names.is_empty();
-    let kind = Kind::SeriesLabels(request.label_names);
+    let mut label_names = request.label_names;
+    if !capabilities.utf8_label_names {
+        label_names.retain(|name| is_label_name(name));
+    }
+    let everything = label_names.is_empty();
+    let kind = Kind::SeriesLabels(label_names);
     let (mut found, report) = find(querier, tenants, range, selector, kind).await?;
     if everything && !capabilities.utf8_label_names {
         let visible = found.sets.into_iter().map(|mut set| {

@@ -37,10 +37,13 @@ pub(crate) async fn merge(
     request: SelectMergeStacktracesRequest,
 ) -> Answer<Profile> {
     let nodes = Allowed::of(querier, tenants).profile_nodes(request.max_nodes)?;
+    let pgo = go_pgo(&request);
+    // A compiler needs everything.
+    let nodes = if pgo.is_some() { 0 } else { nodes };
     let (merged, report) = merged(querier, tenants, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
-    let profile = querier.pool.run(move || encode(merged.truncate(nodes), &profile_type, end)).await;
+    let profile = querier.pool.run(move || encode(merged.finish(pgo, nodes), &profile_type, end)).await;
     Ok((profile, report))
 }
 
@@ -59,15 +62,11 @@ pub(crate) async fn merged(
         &request.profile_id_selector,
         stacks,
     )?;
-    let go_pgo = stacks.and_then(|stacks| stacks.go_pgo.as_ref()).map(|pgo| GoPgo {
-        keep_locations: pgo.keep_locations,
-        aggregate_callees: pgo.aggregate_callees,
-    });
     let query = question(
         range.unwrap_or_default(),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::MergeProfile(Question { filter, go_pgo }),
+        Kind::MergeProfile(Question { filter, go_pgo: go_pgo(request) }),
     )?;
     if range.is_none() {
         return Ok(Default::default());
@@ -77,6 +76,11 @@ pub(crate) async fn merged(
         query::Answer::MergeProfile(merged) => Ok((*merged, answered.report)),
         _ => Err(Error::Internal("a profile was asked for, something else was answered".into())),
     }
+}
+
+fn go_pgo(request: &SelectMergeStacktracesRequest) -> Option<GoPgo> {
+    let pgo = request.stack_trace_selector.as_ref()?.go_pgo.as_ref()?;
+    Some(GoPgo { keep_locations: pgo.keep_locations, aggregate_callees: pgo.aggregate_callees })
 }
 
 fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profile {
@@ -149,7 +153,8 @@ fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profil
             })
             .collect(),
         string_table: texts.table,
-        time_nanos: end_millis.saturating_mul(1_000_000),
+        // A time out of all reason wraps, as it always did.
+        time_nanos: end_millis.wrapping_mul(1_000_000),
         period_type: Some(period_type),
         period: period_of(&profile_type.name),
         ..Profile::default()
