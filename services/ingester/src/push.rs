@@ -141,7 +141,9 @@ impl Open {
         let content = gathering.content.clone();
         let needs_worker = content.add(items);
         let ended = gathering.ended.subscribe();
-        let wake = gathering.pushes == 1 || gathering.ripe_at(&self.config, true) <= now;
+        // Before its least age, whoever waits for the segment looks when that is reached; after it,
+        // each push may make the segment ripe sooner than it was.
+        let wake = gathering.pushes == 1 || now >= gathering.least_age(&self.config);
         drop(state);
         if needs_worker {
             let this = self.clone();
@@ -168,19 +170,20 @@ impl Open {
             let pause = {
                 let mut state = self.state.lock();
                 let now = self.clock.monotonic();
-                match &state.gathering {
-                    None if state.draining => return Ripe::Drained,
-                    None => None,
-                    Some(open) => {
-                        let at = open.ripe_at(&self.config, quiet);
-                        if (state.draining || at <= now)
-                            && let Some(open) = state.gathering.take()
-                        {
-                            return Ripe::Cut(open);
-                        }
-                        Some(at - now)
-                    }
+                let draining = state.draining;
+                if draining && state.gathering.is_none() {
+                    return Ripe::Drained;
                 }
+                let ripe =
+                    |open: &mut Gathering| draining || open.ripe_at(&self.config, quiet) <= now;
+                if let Some(open) = state.gathering.take_if(ripe) {
+                    return Ripe::Cut(open);
+                }
+                // It may have ripened since, by a worker that appended.
+                state.gathering.as_ref().map(|open| {
+                    open.look_again_at(&self.config, quiet, now)
+                        .saturating_sub(now)
+                })
             };
             let changed = self.changed.notified();
             match pause {
@@ -199,6 +202,20 @@ impl Open {
 }
 
 impl Gathering {
+    fn least_age(&self, config: &Config) -> Duration {
+        self.opened + config.segment_duration_min.0
+    }
+
+    /// As [`Self::ripe_at`], but not past its least age: who comes until then changes the answer.
+    fn look_again_at(&self, config: &Config, quiet: bool, now: Duration) -> Duration {
+        let (ripe, least_age) = (self.ripe_at(config, quiet), self.least_age(config));
+        if now < least_age {
+            ripe.min(least_age)
+        } else {
+            ripe
+        }
+    }
+
     fn ripe_at(&self, config: &Config, quiet: bool) -> Duration {
         if self.content.byte_len.load(Ordering::Relaxed) >= config.segment_bytes_max {
             return Duration::ZERO;
@@ -208,9 +225,7 @@ impl Gathering {
             return latest;
         }
         let waited_enough = (self.arrivals + WAITED_TOTAL) / self.pushes.max(1);
-        waited_enough
-            .max(self.opened + config.segment_duration_min.0)
-            .min(latest)
+        waited_enough.max(self.least_age(config)).min(latest)
     }
 }
 

@@ -282,6 +282,8 @@ async fn median_ack(pushers: u128, pause: Duration) -> u128 {
                     .await;
                 let end = rig.clock.monotonic() + Duration::from_secs(10);
                 for n in 0.. {
+                    // Clients do not all come back in the same instant.
+                    rig.sleep(pusher as u64 % 20).await;
                     let began = rig.clock.monotonic();
                     if began > end {
                         break;
