@@ -1,1 +1,110 @@
+//! The catalog: a small, ordered key-value store with one owner, kept in the bucket.
+//!
+//! Owns: the [`Engine`] and [`Catalog`] traits, their conformance suite, the engine [`Numbered`], what rows look like ([`rows`]).
+//! Does not own: what rows mean to one another; preconditions are the owner's, in its memory.
 
+pub mod codec;
+pub mod conformance;
+pub mod numbered;
+pub mod rows;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use numbered::Numbered;
+
+/// Opens a catalog that lies somewhere.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Takes ownership: every earlier owner's commits fail from now on.
+    async fn open(&self) -> Result<Arc<dyn Catalog>, Error>;
+
+    /// A view for processes that do not own the catalog.
+    async fn view(&self) -> Result<Box<dyn View>, Error>;
+}
+
+/// A catalog, as its owner sees it.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// Rises with every opening.
+    fn epoch(&self) -> u64;
+
+    /// Of the last commit; rises with every commit.
+    fn version(&self) -> u64;
+
+    /// Makes all of `batch` durable, or nothing, and gives the new version.
+    ///
+    /// Waits for as long as the store cannot be asked. If the caller stops waiting, the batch may
+    /// still be committed, in front of the next one.
+    ///
+    /// # Errors
+    /// `Fenced` for ever, once another owner opened the catalog.
+    async fn commit(&self, batch: Batch) -> Result<u64, Error>;
+
+    /// Checks that nobody has opened the catalog since; one read.
+    ///
+    /// # Errors
+    /// `Fenced` if somebody has.
+    async fn check(&self) -> Result<(), Error>;
+
+    /// Rows whose key lies in `keys`, sorted by key, as of the last commit.
+    async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error>;
+
+    /// Makes the next opening quick and deletes what nobody needs; without requests if nothing is due.
+    async fn maintain(&self) -> Result<(), Error>;
+}
+
+/// A catalog, as others see it: some version of it, never a mix of two.
+#[async_trait]
+pub trait View: Send + Sync {
+    fn version(&self) -> u64;
+
+    /// Moves to the newest version.
+    async fn refresh(&mut self) -> Result<u64, Error>;
+
+    /// Rows whose key lies in `keys`, sorted by key.
+    async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error>;
+}
+
+/// A key and its value.
+pub type Row = (Bytes, Bytes);
+
+/// Puts and deletes that happen together; a later one wins over an earlier one of the same key.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct Batch {
+    /// `None` deletes.
+    pub changes: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Batch {
+    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.changes.push((key.into(), Some(value.into())));
+    }
+
+    pub fn delete(&mut self, key: impl Into<Bytes>) {
+        self.changes.push((key.into(), None));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the catalog was opened by another process after epoch {epoch}")]
+    Fenced { epoch: u64 },
+    #[error("catalog object {object} is unreadable: {reason}")]
+    Corrupt { object: String, reason: String },
+    #[error("catalog object {object} has version {found}, this program reads up to {supported}")]
+    Newer {
+        object: String,
+        found: u8,
+        supported: u8,
+    },
+    #[error("the catalog cannot be read or written")]
+    Store(#[from] storage::Error),
+}

@@ -50,6 +50,17 @@ impl Key {
         Self(format!("catalog/{incarnation:012}/{name}"))
     }
 
+    /// The incarnation and file name of a `catalog/` key; `None` for any other key.
+    pub fn parse_catalog(&self) -> Option<(u64, &str)> {
+        let (incarnation, name) = self.0.strip_prefix("catalog/")?.split_once('/')?;
+        Some((incarnation.parse().ok()?, name))
+    }
+
+    /// The writer of a folder of `log/`; `None` for any other key.
+    pub fn parse_log_folder(&self) -> Option<WriterId> {
+        self.0.strip_prefix("log/")?.parse().ok()
+    }
+
     /// The writer and slot of a `log/` key; `None` for any other key.
     pub fn parse_log_slot(&self) -> Option<(WriterId, u64)> {
         let (writer, seq) = self.0.strip_prefix("log/")?.split_once('/')?;

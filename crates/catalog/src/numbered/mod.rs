@@ -1,0 +1,755 @@
+//! The engine: numbered commits in the bucket, all rows in the owner's memory.
+//!
+//! Owns: `catalog/<incarnation>/commit/<n>` and `…/snapshot/<n>`, fencing, collecting old files.
+//! Does not own: what rows mean.
+//!
+//! A commit is a create of the next slot, so at most one owner gets it. An opening is such a commit
+//! too: the earlier owner's next create meets bytes that are not its own, and it is fenced. Between
+//! commits the engine asks the store nothing.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clock::Clock;
+use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::RwLock;
+use storage::{Created, Key, Object, Store};
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use crate::{Batch, Catalog, Engine, Error, Row, View};
+use file::{Commit, Content, Snapshot};
+
+/// Commits read at once while opening.
+const READS_AT_ONCE: usize = 16;
+/// Files deleted by one round of maintenance, so that it never floods the store.
+const DELETES_AT_ONCE_MAX: usize = 32;
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// When the engine tidies up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// A snapshot is written after this many commits. More: fewer writes. Fewer: openings read less.
+    pub snapshot_commits: u64,
+    /// … or after this many bytes of commits, or half the bytes of the last snapshot, if that is more.
+    pub snapshot_bytes: u64,
+    /// Commits and snapshots that a newer snapshot covers are deleted at this age.
+    pub collect_after: Duration,
+    /// An opening or a view that took longer than this between two looks at the store starts anew. Must
+    /// be shorter than `collect_after`.
+    pub look_within: Duration,
+    /// Openings are what fences a paused owner: they stay for as long as a process may be paused.
+    pub openings_kept: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            snapshot_commits: 256,
+            snapshot_bytes: 4 << 20,
+            collect_after: Duration::from_secs(15 * 60),
+            look_within: Duration::from_secs(7 * 60),
+            openings_kept: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// A catalog of numbered commits in a bucket.
+#[derive(Clone)]
+pub struct Numbered {
+    store: Store,
+    clock: Clock,
+    options: Options,
+}
+
+impl Numbered {
+    pub fn new(store: Store, clock: Clock, options: Options) -> Self {
+        Self {
+            store,
+            clock,
+            options,
+        }
+    }
+
+    /// Starts a new, empty catalog beside the current one, which stays in force until
+    /// [`Rebuilt::replace`]. The current one is opened, so its owner is fenced from now on.
+    pub async fn rebuild(&self) -> Result<Rebuilt, Error> {
+        let files = self.store.list("catalog").await?;
+        let old = match newest_ready(&files) {
+            Some(incarnation) => Some(self.open_incarnation(incarnation, &files).await?),
+            None => None,
+        };
+        let mut incarnation = files
+            .iter()
+            .filter_map(|f| parse(&f.key))
+            .map(|f| f.0)
+            .max()
+            .unwrap_or(0);
+        let owner = self.clock.random();
+        let epoch = old.as_ref().map_or(0, |o| o.epoch) + 1;
+        loop {
+            incarnation += 1;
+            let millis = self.clock.unix_millis();
+            let open = Commit {
+                slot: 0,
+                epoch,
+                owner,
+                millis,
+                content: Content::Open,
+            };
+            let key = commit_key(incarnation, 0);
+            if self.store.settle_create(&key, open.encode()).await? == Created::Mine {
+                let state = Loaded::first(epoch, millis);
+                let new = Owned::new(self.clone(), incarnation, owner, state);
+                return Ok(Rebuilt { old, new });
+            }
+        }
+    }
+
+    async fn open_newest(&self) -> Result<Owned, Error> {
+        loop {
+            let files = self.store.list("catalog").await?;
+            let incarnation = match newest_ready(&files) {
+                Some(incarnation) => incarnation,
+                None => {
+                    self.store
+                        .settle_create(&ready_key(1), Bytes::from_static(b"ready"))
+                        .await?;
+                    1
+                }
+            };
+            let began = self.clock.monotonic();
+            let owned = match self.open_incarnation(incarnation, &files).await {
+                Ok(owned) => owned,
+                Err(Opening::Superseded(by)) => {
+                    // Its content was complete before the old one said so.
+                    self.store
+                        .settle_create(&ready_key(by), Bytes::from_static(b"ready"))
+                        .await?;
+                    continue;
+                }
+                Err(Opening::Failed(error)) => return Err(error),
+            };
+            // Whoever paused for long may have created a slot that had been used and collected.
+            if self.clock.monotonic() - began > self.options.look_within {
+                warn!("opening the catalog took long, opening it again");
+                continue;
+            }
+            return Ok(owned);
+        }
+    }
+
+    /// Reads an incarnation to its end and creates an opening there.
+    async fn open_incarnation(&self, incarnation: u64, files: &[Object]) -> Result<Owned, Opening> {
+        let mut state = self.load(incarnation, files).await?;
+        let owner = self.clock.random();
+        loop {
+            if let Some(by) = state.superseded {
+                return Err(Opening::Superseded(by));
+            }
+            let millis = self.clock.unix_millis();
+            let epoch = state.epoch + 1;
+            let open = Commit {
+                slot: state.next,
+                epoch,
+                owner,
+                millis,
+                content: Content::Open,
+            };
+            let key = commit_key(incarnation, state.next);
+            let bytes = open.encode();
+            let len = bytes.len() as u64;
+            match self
+                .store
+                .settle_create(&key, bytes)
+                .await
+                .map_err(Error::from)?
+            {
+                Created::Mine => {
+                    state.apply(open, len);
+                    return Ok(Owned::new(self.clone(), incarnation, owner, state));
+                }
+                Created::Other => {
+                    let bytes = self.store.get(&key).await.map_err(Error::from)?;
+                    let commit = Commit::decode(key.as_str(), &bytes)?;
+                    state.apply(commit, bytes.len() as u64);
+                }
+            }
+        }
+    }
+
+    /// The newest snapshot and every commit after it that `files` lists.
+    async fn load(&self, incarnation: u64, files: &[Object]) -> Result<Loaded, Error> {
+        let mine = || {
+            let parsed = files.iter().filter_map(|f| parse(&f.key).map(|p| (p, f)));
+            parsed.filter(|((i, _), _)| *i == incarnation)
+        };
+        let newest = mine().filter_map(|((_, file), _)| match file {
+            File::Snapshot(slot) => Some(slot),
+            _ => None,
+        });
+        let newest = newest.max();
+        let mut state = match newest {
+            None => Loaded::default(),
+            Some(slot) => {
+                let key = snapshot_key(incarnation, slot);
+                let bytes = self.store.get(&key).await?;
+                Loaded::from_snapshot(Snapshot::decode(key.as_str(), &bytes)?, bytes.len() as u64)
+            }
+        };
+        for ((_, file), object) in mine() {
+            match file {
+                File::Commit(slot) if slot < state.next => {
+                    state
+                        .files
+                        .push_back((File::Commit(slot), object.modified_millis));
+                }
+                File::Snapshot(slot) => {
+                    state
+                        .files
+                        .push_back((File::Snapshot(slot), object.modified_millis));
+                }
+                _ => {}
+            }
+        }
+        let slots: Vec<u64> = mine()
+            .filter_map(|((_, file), _)| match file {
+                File::Commit(slot) if slot >= state.next => Some(slot),
+                _ => None,
+            })
+            .collect();
+        let mut commits = stream::iter(slots.into_iter().map(|slot| self.read(incarnation, slot)))
+            .buffered(READS_AT_ONCE);
+        while let Some((commit, bytes)) = commits.try_next().await? {
+            if commit.slot != state.next {
+                return Err(Error::Corrupt {
+                    object: commit_key(incarnation, state.next).to_string(),
+                    reason: format!("missing, while commit {} exists", commit.slot),
+                });
+            }
+            state.apply(commit, bytes);
+        }
+        Ok(state)
+    }
+
+    async fn read(&self, incarnation: u64, slot: u64) -> Result<(Commit, u64), Error> {
+        let key = commit_key(incarnation, slot);
+        let bytes = self.store.get(&key).await?;
+        let commit = Commit::decode(key.as_str(), &bytes)?;
+        if commit.slot != slot {
+            let reason = format!("holds commit {}", commit.slot);
+            return Err(Error::Corrupt {
+                object: key.to_string(),
+                reason,
+            });
+        }
+        Ok((commit, bytes.len() as u64))
+    }
+}
+
+#[async_trait]
+impl Engine for Numbered {
+    async fn open(&self) -> Result<Arc<dyn Catalog>, Error> {
+        Ok(Arc::new(self.open_newest().await?))
+    }
+
+    async fn view(&self) -> Result<Box<dyn View>, Error> {
+        let mut view = NumberedView {
+            engine: self.clone(),
+            incarnation: 0,
+            state: Loaded::default(),
+            loaded: self.clock.monotonic(),
+        };
+        view.reload().await?;
+        Ok(Box::new(view))
+    }
+}
+
+/// Why an incarnation was not opened.
+enum Opening {
+    Superseded(u64),
+    Failed(Error),
+}
+
+impl From<Error> for Opening {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Opening> for Error {
+    fn from(opening: Opening) -> Self {
+        match opening {
+            Opening::Failed(error) => error,
+            Opening::Superseded(by) => Self::Corrupt {
+                object: "catalog".into(),
+                reason: format!("superseded by incarnation {by} meanwhile"),
+            },
+        }
+    }
+}
+
+/// A new catalog that is being filled.
+pub struct Rebuilt {
+    old: Option<Owned>,
+    new: Owned,
+}
+
+impl Rebuilt {
+    pub fn catalog(&self) -> &dyn Catalog {
+        &self.new
+    }
+
+    /// Puts the new catalog in force.
+    ///
+    /// # Errors
+    /// `Fenced` if somebody opened the old one meanwhile; it stays in force.
+    pub async fn replace(self) -> Result<(), Error> {
+        self.new.snapshot().await?;
+        if let Some(old) = &self.old {
+            old.append(Content::Superseded(self.new.incarnation))
+                .await?;
+        }
+        let ready = ready_key(self.new.incarnation);
+        self.new
+            .engine
+            .store
+            .settle_create(&ready, Bytes::from_static(b"ready"))
+            .await?;
+        Ok(())
+    }
+}
+
+/// The state after commit `next - 1`.
+#[derive(Default)]
+struct Loaded {
+    rows: BTreeMap<Bytes, Bytes>,
+    next: u64,
+    epoch: u64,
+    superseded: Option<u64>,
+    openings: Vec<(u64, i64)>,
+    /// Files that may become superfluous, with their time.
+    files: VecDeque<(File, i64)>,
+    /// Of the newest snapshot: the first slot that it does not cover, its bytes.
+    snapshot: (u64, u64),
+    /// Bytes of the commits after it.
+    commit_bytes: u64,
+}
+
+impl Loaded {
+    fn first(epoch: u64, millis: i64) -> Self {
+        Self {
+            next: 1,
+            epoch,
+            openings: vec![(0, millis)],
+            files: VecDeque::from([(File::Commit(0), millis)]),
+            ..Self::default()
+        }
+    }
+
+    fn from_snapshot(snapshot: Snapshot, bytes: u64) -> Self {
+        Self {
+            rows: snapshot.rows.into_iter().collect(),
+            next: snapshot.slot + 1,
+            epoch: snapshot.epoch,
+            openings: snapshot.openings,
+            snapshot: (snapshot.slot + 1, bytes),
+            ..Self::default()
+        }
+    }
+
+    fn apply(&mut self, commit: Commit, bytes: u64) {
+        self.files
+            .push_back((File::Commit(commit.slot), commit.millis));
+        self.next = commit.slot + 1;
+        self.epoch = commit.epoch;
+        self.commit_bytes += bytes;
+        match commit.content {
+            Content::Open => self.openings.push((commit.slot, commit.millis)),
+            Content::Superseded(by) => self.superseded = Some(by),
+            Content::Changes(batch) => {
+                for (key, value) in batch.changes {
+                    match value {
+                        Some(value) => self.rows.insert(key, value),
+                        None => self.rows.remove(&key),
+                    };
+                }
+            }
+        }
+    }
+
+    fn range(&self, keys: Range<Bytes>) -> Vec<Row> {
+        if keys.start >= keys.end {
+            return Vec::new();
+        }
+        self.rows
+            .range(keys)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+}
+
+/// An opened catalog.
+struct Owned {
+    engine: Numbered,
+    incarnation: u64,
+    owner: u128,
+    epoch: u64,
+    version: AtomicU64,
+    fenced: AtomicBool,
+    state: RwLock<Loaded>,
+    /// Held while a slot is decided: the commit that is in doubt, if its caller went away.
+    in_doubt: Mutex<Option<Doubt>>,
+    /// When a request last showed that this is the owner, in milliseconds of own clock.
+    sure: AtomicU64,
+}
+
+struct Doubt {
+    commit: Commit,
+    bytes: Bytes,
+}
+
+impl Owned {
+    fn new(engine: Numbered, incarnation: u64, owner: u128, state: Loaded) -> Self {
+        let sure = engine.clock.monotonic().as_millis() as u64;
+        Self {
+            incarnation,
+            owner,
+            epoch: state.epoch,
+            version: AtomicU64::new(version_of(incarnation, state.next - 1)),
+            fenced: AtomicBool::new(false),
+            state: RwLock::new(state),
+            in_doubt: Mutex::new(None),
+            sure: AtomicU64::new(sure),
+            engine,
+        }
+    }
+
+    fn fenced(&self) -> Error {
+        self.fenced.store(true, Ordering::SeqCst);
+        Error::Fenced { epoch: self.epoch }
+    }
+
+    /// Takes the next slot for `content`.
+    async fn append(&self, content: Content) -> Result<u64, Error> {
+        let mut in_doubt = self.in_doubt.lock().await;
+        if in_doubt.is_some() {
+            self.settle(&mut in_doubt).await?;
+        }
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(self.fenced());
+        }
+        let commit = Commit {
+            slot: self.state.read().next,
+            epoch: self.epoch,
+            owner: self.owner,
+            millis: self.engine.clock.unix_millis(),
+            content,
+        };
+        let bytes = commit.encode();
+        *in_doubt = Some(Doubt { commit, bytes });
+        self.settle(&mut in_doubt).await
+    }
+
+    /// Decides the slot of the commit in doubt, however long that takes.
+    async fn settle(&self, in_doubt: &mut Option<Doubt>) -> Result<u64, Error> {
+        let Some(doubt) = in_doubt.as_ref() else {
+            return Ok(self.version());
+        };
+        let key = commit_key(self.incarnation, doubt.commit.slot);
+        let clock = &self.engine.clock;
+        let mut pause = RETRY_PAUSE_MIN;
+        let created = loop {
+            match self
+                .engine
+                .store
+                .settle_create(&key, doubt.bytes.clone())
+                .await
+            {
+                Ok(created) => break created,
+                Err(error) => {
+                    warn!(%key, %error, "catalog commit is in doubt, asking again");
+                    clock.sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+            }
+        };
+        if created == Created::Other || self.was_paused().await {
+            *in_doubt = None;
+            return Err(self.fenced());
+        }
+        let Some(Doubt { commit, bytes }) = in_doubt.take() else {
+            return Ok(self.version());
+        };
+        let slot = commit.slot;
+        self.state.write().apply(commit, bytes.len() as u64);
+        let version = version_of(self.incarnation, slot);
+        self.version.store(version, Ordering::SeqCst);
+        Ok(version)
+    }
+
+    /// Whether this process slept so long that the opening which fenced it may have been collected:
+    /// then its create succeeded far behind the newest commit.
+    async fn was_paused(&self) -> bool {
+        let now = self.engine.clock.monotonic().as_millis() as u64;
+        let before = self.sure.swap(now, Ordering::SeqCst);
+        if now.saturating_sub(before) < (self.engine.options.openings_kept / 2).as_millis() as u64 {
+            return false;
+        }
+        let slot = self.state.read().next;
+        loop {
+            match self.engine.store.list("catalog").await {
+                Ok(files) => {
+                    return files.iter().filter_map(|f| parse(&f.key)).any(|(i, file)| {
+                        i == self.incarnation
+                            && matches!(file, File::Commit(n) | File::Snapshot(n) if n > slot)
+                    });
+                }
+                Err(_) => self.engine.clock.sleep(RETRY_PAUSE_MAX).await,
+            }
+        }
+    }
+
+    async fn snapshot(&self) -> Result<(), Error> {
+        let snapshot = {
+            let state = self.state.read();
+            Snapshot {
+                slot: state.next - 1,
+                epoch: state.epoch,
+                openings: state.openings.clone(),
+                rows: state
+                    .rows
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect(),
+            }
+        };
+        let slot = snapshot.slot;
+        let bytes = snapshot.encode();
+        let len = bytes.len() as u64;
+        // Other bytes of the same slot are the same rows, written by an earlier attempt.
+        self.engine
+            .store
+            .settle_create(&snapshot_key(self.incarnation, slot), bytes)
+            .await?;
+        let now = self.engine.clock.unix_millis();
+        let mut state = self.state.write();
+        state.files.push_back((File::Snapshot(slot), now));
+        state.snapshot = (slot + 1, len);
+        state.commit_bytes = 0;
+        Ok(())
+    }
+
+    /// Deletes what the newest snapshot covers, oldest first, by age.
+    async fn collect(&self) -> Result<(), Error> {
+        let now = self.engine.clock.unix_millis();
+        let options = &self.engine.options;
+        let mut superfluous = Vec::new();
+        {
+            let mut state = self.state.write();
+            let kept = options.openings_kept.as_millis() as i64;
+            let covered = state.snapshot.0;
+            let openings = std::mem::take(&mut state.openings);
+            let (expired, openings): (Vec<_>, Vec<_>) = openings
+                .into_iter()
+                .partition(|(slot, at)| *slot < covered && now - at > kept);
+            state.openings = openings;
+            let mut left = VecDeque::with_capacity(state.files.len());
+            for (file, at) in std::mem::take(&mut state.files) {
+                let old = now - at > options.collect_after.as_millis() as i64;
+                let needed = match file {
+                    File::Ready => true,
+                    File::Snapshot(slot) => slot + 1 >= covered,
+                    File::Commit(slot) => {
+                        slot >= covered || state.openings.iter().any(|(s, _)| *s == slot)
+                    }
+                };
+                if needed || !old || superfluous.len() >= DELETES_AT_ONCE_MAX {
+                    left.push_back((file, at));
+                } else {
+                    superfluous.push((file, at));
+                }
+            }
+            state.files = left;
+            drop(expired);
+        }
+        for (file, at) in superfluous {
+            if let Err(error) = self.engine.store.delete(&file.key(self.incarnation)).await {
+                self.state.write().files.push_back((file, at));
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Catalog for Owned {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<u64, Error> {
+        self.append(Content::Changes(batch)).await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(self.fenced());
+        }
+        let slot = self.state.read().next;
+        match self
+            .engine
+            .store
+            .get(&commit_key(self.incarnation, slot))
+            .await
+        {
+            Err(storage::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(bytes) => {
+                let key = commit_key(self.incarnation, slot);
+                match Commit::decode(key.as_str(), &bytes)? {
+                    commit if commit.owner == self.owner => Ok(()),
+                    _ => Err(self.fenced()),
+                }
+            }
+        }
+    }
+
+    async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error> {
+        Ok(self.state.read().range(keys))
+    }
+
+    async fn maintain(&self) -> Result<(), Error> {
+        let due = {
+            let state = self.state.read();
+            let commits = state.next - state.snapshot.0;
+            let bytes_max = self.engine.options.snapshot_bytes.max(state.snapshot.1 / 2);
+            commits >= self.engine.options.snapshot_commits || state.commit_bytes >= bytes_max
+        };
+        if due && !self.fenced.load(Ordering::SeqCst) {
+            self.snapshot().await?;
+        }
+        self.collect().await
+    }
+}
+
+/// The catalog without owning it.
+struct NumberedView {
+    engine: Numbered,
+    incarnation: u64,
+    state: Loaded,
+    /// When the state was last known to be the newest, by own clock.
+    loaded: Duration,
+}
+
+impl NumberedView {
+    async fn reload(&mut self) -> Result<(), Error> {
+        let began = self.engine.clock.monotonic();
+        let files = self.engine.store.list("catalog").await?;
+        self.incarnation = newest_ready(&files).unwrap_or(1);
+        self.state = self.engine.load(self.incarnation, &files).await?;
+        self.loaded = began;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl View for NumberedView {
+    fn version(&self) -> u64 {
+        version_of(self.incarnation, self.state.next.saturating_sub(1))
+    }
+
+    async fn refresh(&mut self) -> Result<u64, Error> {
+        let began = self.engine.clock.monotonic();
+        // After a while the next commit may have been collected, and an absent slot says nothing.
+        if began - self.loaded > self.engine.options.look_within {
+            self.reload().await?;
+        }
+        loop {
+            match self.engine.read(self.incarnation, self.state.next).await {
+                Ok((commit, bytes)) => self.state.apply(commit, bytes),
+                Err(Error::Store(storage::Error::NotFound(_))) => break,
+                Err(error) => return Err(error),
+            }
+            if self.state.superseded.is_some() {
+                self.reload().await?;
+            }
+        }
+        self.loaded = began;
+        // A view deletes nothing.
+        self.state.files.clear();
+        Ok(self.version())
+    }
+
+    async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error> {
+        Ok(self.state.range(keys))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum File {
+    Ready,
+    Commit(u64),
+    Snapshot(u64),
+}
+
+impl File {
+    fn key(self, incarnation: u64) -> Key {
+        match self {
+            Self::Ready => ready_key(incarnation),
+            Self::Commit(slot) => commit_key(incarnation, slot),
+            Self::Snapshot(slot) => snapshot_key(incarnation, slot),
+        }
+    }
+}
+
+/// A rebuilt catalog counts its slots anew, but its versions go on.
+fn version_of(incarnation: u64, slot: u64) -> u64 {
+    (incarnation << 40) + slot
+}
+
+fn ready_key(incarnation: u64) -> Key {
+    Key::catalog(incarnation, "ready")
+}
+
+fn commit_key(incarnation: u64, slot: u64) -> Key {
+    Key::catalog(incarnation, &format!("commit/{slot:012}"))
+}
+
+fn snapshot_key(incarnation: u64, slot: u64) -> Key {
+    Key::catalog(incarnation, &format!("snapshot/{slot:012}"))
+}
+
+fn parse(key: &Key) -> Option<(u64, File)> {
+    let (incarnation, name) = key.parse_catalog()?;
+    let file = match name.split_once('/') {
+        None if name == "ready" => File::Ready,
+        Some(("commit", slot)) => File::Commit(slot.parse().ok()?),
+        Some(("snapshot", slot)) => File::Snapshot(slot.parse().ok()?),
+        _ => return None,
+    };
+    Some((incarnation, file))
+}
+
+fn newest_ready(files: &[Object]) -> Option<u64> {
+    let parsed = files.iter().filter_map(|f| parse(&f.key));
+    parsed
+        .filter(|(_, file)| *file == File::Ready)
+        .map(|(incarnation, _)| incarnation)
+        .max()
+}
