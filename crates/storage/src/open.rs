@@ -68,6 +68,10 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
         _ => Arc::new(PrefixStore::new(backend, prefix)),
     };
     let store = Store::new(backend, clock.clone(), metrics);
+    let store = match config.backend {
+        Backend::Filesystem => store.exclusive(),
+        Backend::S3 => store,
+    };
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
     tracing::info!(%store, cluster = cluster.name, id = cluster.id, "opened storage");
     Ok(store)

@@ -33,6 +33,7 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     clock: Clock,
     metrics: Metrics,
+    is_exclusive: bool,
 }
 
 /// How a create ended, once that is certain.
@@ -87,7 +88,21 @@ impl Store {
             inner,
             clock,
             metrics,
+            is_exclusive: false,
         }
+    }
+
+    /// The same store, which no other process can open as long as this one runs.
+    pub fn exclusive(self) -> Self {
+        Self {
+            is_exclusive: true,
+            ..self
+        }
+    }
+
+    /// Whether no other process can use this store now.
+    pub fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     /// A store in memory, for tests.
@@ -197,6 +212,24 @@ impl Store {
         let from = Key::from_text(prefix);
         let at = path(&from)?;
         self.list_stream(&from, || self.inner.list(Some(&at))).await
+    }
+
+    /// The folders directly below the folder `prefix`, sorted; one request, however full they are.
+    ///
+    /// # Errors
+    /// The store could not be asked, repeatedly.
+    pub async fn list_folders(&self, prefix: &str) -> Result<Vec<Key>, Error> {
+        let from = Key::from_text(prefix);
+        let at = path(&from)?;
+        let mut folders = self
+            .read(&from, Operation::list, READ_TIMEOUT, || async {
+                let listed = self.inner.list_with_delimiter(Some(&at)).await?;
+                let folders = listed.common_prefixes.iter();
+                Ok((folders.map(|f| Key::from_text(f.to_string())).collect::<Vec<_>>(), 0))
+            })
+            .await?;
+        folders.sort();
+        Ok(folders)
     }
 
     /// As [`Store::list`], but only keys greater than `after`.
