@@ -1,6 +1,65 @@
+use limits::Duration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the catalog is kept.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Longest time between consuming a segment and its rows. Longer: fewer writes, more to read again after a crash.
+    pub commit_interval: Duration,
+    /// Between looks at the next slot of a log whose segments nobody tells of.
+    pub probe_interval: Duration,
+    /// … of a log that is silent.
+    pub probe_interval_silent: Duration,
+    /// Between listings of logs that nobody told of.
+    pub list_interval: Duration,
+    /// A log is closed after this long without a new slot. Its writer, if alive, opens another.
+    pub seal_after: Duration,
+    /// Equal pushes count once if they come within this time.
+    pub dedup_window: Duration,
+    /// Added to the window for clocks that differ.
+    pub dedup_slack: Duration,
+    /// Most keys of the window held in memory, at about 20 bytes each; over it the window shrinks.
+    pub dedup_keys_max: usize,
+    /// Segments are merged when the oldest is this old. Longer: fewer, larger merges, slower queries of fresh data.
+    pub merge_after: Duration,
+    /// … or when they have this many bytes.
+    pub merge_bytes: u64,
+    /// Most bytes of inputs of one job.
+    pub job_bytes_max: u64,
+    /// An hour or day takes late data for this long after its end before it counts as closed.
+    pub close_after: Duration,
+    /// Blocks of one window are merged when none came for this long.
+    pub settle_after: Duration,
+    /// An attempt that did not publish within this time is given to another compactor.
+    pub attempt_time: Duration,
+    /// Dead objects stay readable for this long, for questions that began before.
+    pub sweep_grace: Duration,
+    /// Between looks for data whose time is over.
+    pub retention_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            commit_interval: secs(1),
+            probe_interval: secs(1),
+            probe_interval_silent: secs(2),
+            list_interval: secs(10),
+            seal_after: secs(10 * 60),
+            dedup_window: secs(60 * 60),
+            dedup_slack: secs(15 * 60),
+            dedup_keys_max: 8_000_000,
+            merge_after: secs(30),
+            merge_bytes: 64 << 20,
+            job_bytes_max: 256 << 20,
+            close_after: secs(10 * 60),
+            settle_after: secs(2 * 60),
+            attempt_time: secs(5 * 60),
+            sweep_grace: secs(15 * 60),
+            retention_interval: secs(10 * 60),
+        }
+    }
+}

@@ -1,18 +1,19 @@
 //! Answers finds from memory.
 //!
 //! Owns: the live objects by tenant, service and day.
-//! Does not own: which objects are live (`consume`, `publish`, `retention`).
+//! Does not own: which objects are live (`state`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
 use model::{ProfileType, TenantId};
 use rpc::{FindRequest, Found, FoundDataset};
 use storage::Key;
 
 /// Length of a day of Unix time, in nanoseconds.
-pub(crate) const DAY_NANOS: i64 = 86_400_000_000_000;
+const DAY_NANOS: i64 = 86_400_000_000_000;
 
 /// The live objects, by what finds ask for.
 #[derive(Default)]
@@ -31,10 +32,10 @@ pub(crate) struct Object {
     pub(crate) bytes: u64,
     /// Sorted; empty for blocks.
     pub(crate) masked: Vec<u32>,
-    pub(crate) datasets: Vec<FoundDataset>,
+    pub(crate) datasets: Vec<DatasetSummary>,
 }
 
-/// Where the datasets of one service lie: by object id and position within `Object::datasets`.
+/// Where the datasets of one service lie: by object id and index into `Object::datasets`.
 #[derive(Default)]
 struct Service {
     days: BTreeMap<i64, Vec<Place>>,
@@ -58,12 +59,11 @@ impl Index {
                 .types
                 .get_or_insert(entry.profile_types.clone())
                 .clone();
-            let service = self
-                .tenants
-                .entry(entry.tenant.clone())
-                .or_default()
-                .entry(entry.service.clone())
-                .or_default();
+            let services = self.tenants.entry(entry.tenant.clone()).or_default();
+            if let Some((name, _)) = services.get_key_value(&entry.service) {
+                entry.service = name.clone();
+            }
+            let service = services.entry(entry.service.clone()).or_default();
             service.places(entry).push(Place {
                 object: id,
                 dataset: dataset as u32,
@@ -99,13 +99,20 @@ impl Index {
         self.objects.get(&id)
     }
 
-    /// Every live object that holds a dataset `request` asks for, with just those datasets.
-    pub(crate) fn find(&self, request: &FindRequest) -> Vec<Found> {
+    /// Every live object that holds a dataset `request` asks for, with just those datasets. What
+    /// ends before `kept_from(tenant)` is past its time and not found.
+    pub(crate) fn find(
+        &self,
+        request: &FindRequest,
+        kept_from: impl Fn(&TenantId) -> i64,
+    ) -> Vec<Found> {
         let mut places = Vec::new();
+        let mut past = HashMap::new();
         for tenant in &request.tenants {
             let Some(services) = self.tenants.get(tenant) else {
                 continue;
             };
+            past.insert(tenant, kept_from(tenant));
             match &request.services {
                 Some(names) => {
                     for name in names {
@@ -131,7 +138,11 @@ impl Index {
                 continue;
             };
             let dataset = &object.datasets[place.dataset as usize];
-            if !request.range.overlaps(dataset.time_min, dataset.time_max) {
+            if !request.range.overlaps(dataset.time_min, dataset.time_max)
+                || past
+                    .get(&dataset.tenant)
+                    .is_some_and(|from| dataset.time_max < *from)
+            {
                 continue;
             }
             if let Some(wanted) = &request.profile_type
@@ -149,7 +160,14 @@ impl Index {
                 });
             }
             if let Some(found) = found.last_mut() {
-                found.datasets.push(dataset.clone());
+                found.datasets.push(FoundDataset {
+                    position: dataset.position,
+                    tenant: dataset.tenant.clone(),
+                    service: dataset.service.clone(),
+                    time_min: dataset.time_min,
+                    time_max: dataset.time_max,
+                    profile_types: dataset.profile_types.clone(),
+                });
             }
         }
         found
@@ -157,7 +175,7 @@ impl Index {
 }
 
 impl Service {
-    fn places(&mut self, dataset: &FoundDataset) -> &mut Vec<Place> {
+    fn places(&mut self, dataset: &DatasetSummary) -> &mut Vec<Place> {
         let first = dataset.time_min.div_euclid(DAY_NANOS);
         let last = dataset.time_max.div_euclid(DAY_NANOS);
         if first == last {
@@ -174,23 +192,8 @@ impl Service {
         }
         let first = request.range.start.div_euclid(DAY_NANOS);
         let last = (request.range.end - 1).div_euclid(DAY_NANOS);
-        for day in self.days.range(first..=last).map(|(_, places)| places) {
-            places.extend_from_slice(day);
+        for places_of_day in self.days.range(first..=last).map(|(_, places)| places) {
+            places.extend_from_slice(places_of_day);
         }
     }
-}
-
-/// The datasets of a directory, as finds hand them out.
-pub(crate) fn datasets_of(directory: &block::Directory) -> Vec<FoundDataset> {
-    let datasets = directory.datasets.iter().enumerate();
-    datasets
-        .map(|(position, entry)| FoundDataset {
-            position: position as u32,
-            tenant: entry.tenant.clone(),
-            service: entry.service.as_str().into(),
-            time_min: entry.time_min,
-            time_max: entry.time_max,
-            profile_types: entry.profile_types.as_slice().into(),
-        })
-        .collect()
 }

@@ -1,111 +1,364 @@
 //! Knows which objects exist and what they hold.
 //!
-//! Owns: consuming logs, deciding which of two equal pushes counts, finds, the plan of compaction.
+//! Owns: consuming logs, deciding which of two equal pushes counts, finds, the plan of compaction,
+//! what may be deleted, rebuilding all of it from the bucket.
 //! Does not own: the bytes of any object, merging, deleting.
+//!
+//! One owner at a time commits; all it knows is in its memory ([`state`]) and answers at once.
 
 mod config;
+mod consume;
+mod dedup;
 mod error;
 mod find;
+pub mod header;
+mod load;
+mod metrics;
+mod plan;
+mod publish;
+mod rebuild;
+mod record;
+mod retention;
+mod state;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
-use hashbrown::HashMap;
-use model::{JobId, WriterId};
+use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rpc::{DeadObject, Error, FindRequest, Job, Publication, Published, SegmentHint, Snapshot};
+use rpc::{
+    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot,
+};
 use storage::{Key, Store};
+use tokio::sync::{MutexGuard, Notify, watch};
+use tracing::{error, warn};
 
 pub use config::Config;
 pub use error::OpenError;
+pub use rebuild::{Rebuilt, rebuild};
+pub use retention::Retention;
 
-use find::{Index, Object, datasets_of};
+use header::Headers;
+use metrics::Metrics;
+use state::State;
 
-/// The one owner of the catalog.
+/// An owner answers finds only if it knew for sure, less than this ago, that it is one. A successor waits as long
+/// before it serves, so that no two answer with different histories.
+const SURE_FOR: Duration = Duration::from_secs(2);
+
+/// The owner of the catalog.
 pub struct Metastore {
+    config: Config,
+    store: Store,
+    headers: Arc<dyn Headers>,
+    clock: Clock,
+    retention: Retention,
+    metrics: Metrics,
+    catalog: Arc<dyn Catalog>,
+    /// No other process can open the catalog while this one runs.
+    is_alone: bool,
     state: Mutex<State>,
+    /// Held from the check of a commit's conditions until memory follows it.
+    turn: tokio::sync::Mutex<()>,
+    /// Something is pending.
+    work: Notify,
+    /// When a request last began that showed that this is the owner, by own clock.
+    sure: tokio::sync::Mutex<Duration>,
+    stop: watch::Sender<bool>,
+    me: Weak<Self>,
 }
 
-#[derive(Default)]
-struct State {
-    index: Index,
-    /// The next slot of each log.
-    logs: HashMap<WriterId, u64>,
-    version: u64,
+/// What a metastore is made of, where a test has its own.
+pub struct Parts {
+    pub headers: Arc<dyn Headers>,
+    pub engine: Arc<dyn Engine>,
+    pub is_alone: bool,
+}
+
+impl Parts {
+    pub fn of(store: &Store, clock: &Clock) -> Self {
+        let options = numbered::Options::default();
+        Self {
+            headers: Arc::new(header::Bucket::new(store.clone())),
+            engine: Arc::new(Numbered::new(store.clone(), clock.clone(), options)),
+            is_alone: store.is_exclusive(),
+        }
+    }
 }
 
 impl Metastore {
-    /// Opens the catalog of `store`, and takes it from any earlier owner.
+    /// Opens the catalog of `store`, takes it from any earlier owner, and consumes what was written
+    /// since. `retention` says how long a tenant's data are kept; `None` is for ever.
     ///
     /// # Errors
     /// The catalog cannot be read, or is newer than this program.
     pub async fn open(
         config: Config,
         store: Store,
+        retention: impl Fn(&TenantId) -> Option<Duration> + Send + Sync + 'static,
         clock: Clock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, OpenError> {
-        let _ = (config, store, clock, registry);
-        Ok(Arc::new(Self {
-            state: Mutex::default(),
-        }))
+        let parts = Parts::of(&store, &clock);
+        Self::open_parts(config, store, parts, Arc::new(retention), clock, registry).await
     }
 
-    /// Keeps the catalog up to date until [`Self::drain`].
-    pub async fn run(self: Arc<Self>) {}
+    /// As [`Self::open`], made of other parts.
+    pub async fn open_parts(
+        config: Config,
+        store: Store,
+        parts: Parts,
+        retention: Retention,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, OpenError> {
+        let catalog = parts.engine.open().await?;
+        let fenced = clock.monotonic();
+        let state = load::load(&*catalog, &config, parts.is_alone, fenced).await?;
+        let metastore = Arc::new_cyclic(|me| Self {
+            config,
+            store,
+            headers: parts.headers,
+            clock,
+            retention,
+            metrics: Metrics::register(registry),
+            catalog,
+            is_alone: parts.is_alone,
+            state: Mutex::new(state),
+            turn: tokio::sync::Mutex::new(()),
+            work: Notify::new(),
+            sure: tokio::sync::Mutex::new(fenced),
+            stop: watch::Sender::new(false),
+            me: me.clone(),
+        });
+        metastore.catch_up(metastore.is_alone).await?;
+        metastore.tend();
+        metastore.commit_pending().await?;
+        if !metastore.is_alone {
+            let waited = metastore.clock.monotonic() - fenced;
+            metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;
+        }
+        Ok(metastore)
+    }
+
+    /// Keeps the catalog up to date until [`Self::drain`], or until another owner opens it.
+    pub async fn run(self: Arc<Self>) {
+        futures::join!(
+            self.keep_committing(),
+            self.keep_looking(),
+            self.keep_tending()
+        );
+    }
 
     /// Commits what is pending and stops.
-    pub async fn drain(&self) {}
+    pub async fn drain(&self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.commit_pending().await {
+            warn!(%error, "the last commit failed: the next owner reads more");
+        }
+    }
+
+    async fn keep_committing(&self) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.work.notified() => {}
+            }
+            if let Err(error) = self.commit_pending().await {
+                error!(%error, "cannot commit, the catalog has another owner");
+                self.stop.send_replace(true);
+                return;
+            }
+            if let Err(error) = self.catalog.maintain().await {
+                warn!(%error, "cannot tidy up the catalog's files, trying again later");
+            }
+            if !self.pause(self.config.commit_interval.0).await {
+                return;
+            }
+        }
+    }
+
+    async fn keep_looking(&self) {
+        let mut listed = self.clock.monotonic();
+        while self.pause(self.config.probe_interval.0).await {
+            if let Err(error) = self.look(&mut listed).await {
+                warn!(%error, "cannot look for new segments, trying again");
+            }
+        }
+    }
+
+    async fn keep_tending(&self) {
+        while self.pause(self.config.retention_interval.0).await {
+            self.tend();
+            if let Err(error) = self.create_records().await {
+                warn!(%error, "cannot create publish records, trying again");
+            }
+        }
+    }
+
+    /// Ends what is past its time.
+    fn tend(&self) {
+        let unix_millis = self.clock.unix_millis();
+        let mut state = self.state.lock();
+        self.expire(&mut state);
+        self.end_logs(&mut state);
+        self.forget_jobs(&mut state, unix_millis);
+        self.metrics.observe(&state);
+        let lag = unix_millis - state.oldest_segment_millis(unix_millis);
+        self.metrics.merge_lag.set(lag as f64 / 1e3);
+        let first_millis = (unix_millis - self.window_millis())
+            .max(state.dedup.first_minute().saturating_mul(60_000));
+        self.metrics
+            .dedup_window
+            .set((unix_millis - first_millis) as f64 / 1e3);
+        self.work.notify_one();
+    }
+
+    /// Waits; false if it is time to stop.
+    async fn pause(&self, duration: Duration) -> bool {
+        let mut stop = self.stop.subscribe();
+        self.clock
+            .timeout(duration, stop.wait_for(|stop| *stop))
+            .await
+            .is_none()
+    }
+
+    fn window_millis(&self) -> i64 {
+        (self.config.dedup_window.0 + self.config.dedup_slack.0).as_millis() as i64
+    }
+
+    /// Commits every pending step at once; nothing if there is none.
+    async fn commit_pending(&self) -> Result<(), catalog::Error> {
+        let turn = self.turn.lock().await;
+        let (batch, segments) = self
+            .state
+            .lock()
+            .take_pending(self.window_millis(), self.clock.unix_millis());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.append(&turn, batch).await?;
+        let mut state = self.state.lock();
+        for key in segments {
+            if let Some(live) = state.live.get_mut(&key) {
+                live.is_committed = true;
+            }
+        }
+        self.metrics.observe(&state);
+        Ok(())
+    }
+
+    async fn commit_in_turn(&self, turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), Error> {
+        self.append(turn, batch).await.map_err(error::of_catalog)
+    }
+
+    async fn append(&self, _turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), catalog::Error> {
+        let began = self.clock.monotonic();
+        let version = self.catalog.commit(batch).await?;
+        self.metrics.commits.inc();
+        self.state.lock().version = version;
+        // A check that runs now is about to say the same.
+        if let Ok(mut sure) = self.sure.try_lock() {
+            *sure = began;
+        }
+        Ok(())
+    }
+
+    /// Refuses to answer for a catalog that may have another owner by now.
+    async fn ensure_owner(&self) -> Result<(), Error> {
+        if self.is_alone {
+            return Ok(());
+        }
+        let mut sure = self.sure.lock().await;
+        let now = self.clock.monotonic();
+        if now - *sure >= SURE_FOR {
+            self.catalog.check().await.map_err(error::of_catalog)?;
+            *sure = now;
+        }
+        Ok(())
+    }
+
+    /// Runs `step` to its end even if the caller goes away: memory must follow a commit.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.clock.spawn(step).await.unwrap_or_else(|error| {
+            Err(Error::with_source(
+                ErrorKind::Internal,
+                "a step of the metastore was cut off",
+                error,
+            ))
+        })
+    }
+
+    fn me(&self) -> Result<Arc<Self>, Error> {
+        self.me
+            .upgrade()
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the metastore is gone"))
+    }
 }
 
 #[async_trait]
 impl rpc::Metastore for Metastore {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        let next = state.logs.entry(hint.writer).or_default();
-        if hint.seq < *next {
-            return Ok(());
-        }
-        *next = hint.seq + 1;
-        state.version += 1;
-        state.index.insert(Object {
-            key: Key::log_slot(hint.writer, hint.seq),
-            bytes: hint.bytes,
-            masked: Vec::new(),
-            datasets: datasets_of(&hint.directory),
-        });
-        Ok(())
+        self.hinted(hint).await
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        self.ensure_owner().await?;
         let state = self.state.lock();
-        let objects = state.index.find(&request);
+        let objects = state.index.find(&request, |tenant| self.kept_from(tenant));
+        let quarantined = state.quarantined.iter().filter(|(_, quarantined)| {
+            let datasets = &quarantined.datasets;
+            request
+                .range
+                .overlaps(quarantined.why.time_min, quarantined.why.time_max)
+                && (datasets.is_empty()
+                    || datasets.iter().any(|d| {
+                        request.tenants.contains(&d.tenant)
+                            && request.range.overlaps(d.time_min, d.time_max)
+                    }))
+        });
+        let quarantined = quarantined
+            .map(|(key, q)| (key.clone(), q.why.reason.clone()))
+            .collect();
         Ok(Snapshot {
             version: state.version,
             objects,
-            quarantined: Vec::new(),
+            quarantined,
         })
     }
 
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        Ok(None)
+        let me = self.me()?;
+        self.to_its_end(me.claim()).await
     }
 
-    async fn publish(&self, _: Publication) -> Result<Published, Error> {
-        Ok(Published::Rejected)
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        let me = self.me()?;
+        self.to_its_end(me.publish_job(publication)).await
     }
 
-    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
-        Ok(())
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+        let me = self.me()?;
+        self.to_its_end(me.fail(job, attempt, reason)).await
     }
 
-    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
-        Ok(Vec::new())
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        Ok(self.list_sweepable(limit))
     }
 
-    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
+        self.forget_swept(&keys);
         Ok(())
     }
 }

@@ -1,0 +1,268 @@
+//! Consumes writers' logs, each strictly in slot order.
+//!
+//! Owns: where segments are heard of (hints, probes, listings), closing dead logs.
+//! Does not own: what consuming changes (`state`), when it is committed (`lib`).
+//!
+//! A segment is visible to finds as soon as it is consumed. A crash before its rows are committed
+//! loses only the decision which of two equal items counts; the next owner decides anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use block::{Directory, Origin, Seal};
+use futures::{StreamExt, TryStreamExt, stream};
+use model::WriterId;
+use rpc::{Error, SegmentHint};
+use storage::{Created, Key};
+use tracing::{info, warn};
+
+use crate::Metastore;
+use crate::error::{OpenError, of_header};
+use crate::header::{self, Header};
+use crate::state::{Data, LogState, Slot};
+
+/// Logs read at once.
+const LOGS_AT_ONCE: usize = 8;
+/// Slots of one log read ahead while catching up.
+const SLOTS_AHEAD: usize = 8;
+
+/// What a hint met.
+enum Hinted {
+    Done,
+    /// Slots before it were never heard of.
+    Ahead,
+}
+
+impl Metastore {
+    /// Takes in a hint, and what it skipped.
+    pub(crate) async fn hinted(&self, hint: SegmentHint) -> Result<(), Error> {
+        let (writer, seq) = (hint.writer, hint.seq);
+        let data = Data::Segment {
+            bytes: hint.bytes,
+            directory: hint.directory,
+        };
+        let known = Slot::Data(data);
+        if let Hinted::Ahead = self.take_hint(writer, seq, known) {
+            self.probe(writer).await.map_err(of_header)?;
+        }
+        Ok(())
+    }
+
+    fn take_hint(&self, writer: WriterId, seq: u64, known: Slot) -> Hinted {
+        let now = self.clock.monotonic();
+        {
+            let mut state = self.state.lock();
+            let log = state.log(writer, now);
+            if log.row.sealed || seq < log.row.next {
+                return Hinted::Done;
+            }
+            if seq > log.row.next {
+                return Hinted::Ahead;
+            }
+            log.is_hinted = true;
+        }
+        self.consume(writer, seq, known);
+        Hinted::Done
+    }
+
+    fn consume(&self, writer: WriterId, seq: u64, slot: Slot) {
+        if let Slot::Data(Data::Unreadable(reason)) = &slot {
+            let key = Key::log_slot(writer, seq);
+            tracing::error!(%key, reason, "segment cannot be read: answers over its time are partial");
+            self.metrics.segments_unreadable.inc();
+        }
+        let (now, unix_millis) = (self.clock.monotonic(), self.clock.unix_millis());
+        let consumed = self
+            .state
+            .lock()
+            .consume(writer, seq, slot, now, unix_millis);
+        if let Some(masked) = consumed {
+            self.metrics.segments.inc();
+            self.metrics.items_masked.inc_by(masked as u64);
+            self.work.notify_one();
+        }
+    }
+
+    /// Consumes a log to its end, as it is now.
+    pub(crate) async fn probe(&self, writer: WriterId) -> Result<(), header::Error> {
+        loop {
+            let (now, unix_millis) = (self.clock.monotonic(), self.clock.unix_millis());
+            let next = {
+                let mut state = self.state.lock();
+                let log = state.log(writer, now);
+                if log.row.sealed {
+                    return Ok(());
+                }
+                log.probed = now;
+                log.row.next
+            };
+            let header = self.headers.read(&Key::log_slot(writer, next)).await?;
+            let Some(slot) = slot_of(writer, next, header) else {
+                let mut state = self.state.lock();
+                let log = state.log(writer, now);
+                if log.row.next == next {
+                    log.absent_millis = Some(unix_millis);
+                    return Ok(());
+                }
+                continue;
+            };
+            self.state.lock().log(writer, now).is_hinted = false;
+            self.consume(writer, next, slot);
+        }
+    }
+
+    /// Consumes a log to its end and closes it there.
+    pub(crate) async fn seal(&self, writer: WriterId) -> Result<(), header::Error> {
+        loop {
+            self.probe(writer).await?;
+            let now = self.clock.monotonic();
+            let seq = {
+                let mut state = self.state.lock();
+                let log = state.log(writer, now);
+                if log.row.sealed {
+                    return Ok(());
+                }
+                log.row.next
+            };
+            let seal = Seal {
+                writer,
+                seq,
+                created_millis: self.clock.unix_millis(),
+            };
+            let key = Key::log_slot(writer, seq);
+            if self.store.settle_create(&key, seal.encode()).await? == Created::Mine {
+                info!(%writer, seq, "closed a silent log");
+                self.consume(writer, seq, Slot::Seal);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Before the first find: lists `log/` once and consumes every open log to its end. Alone, no
+    /// writer of an earlier process is left, so their logs are closed too.
+    pub(crate) async fn catch_up(&self, is_alone: bool) -> Result<(), OpenError> {
+        let mut last_slots: BTreeMap<WriterId, u64> = BTreeMap::new();
+        for object in self.store.list("log").await? {
+            if let Some((writer, seq)) = object.key.parse_log_slot() {
+                let last = last_slots.entry(writer).or_default();
+                *last = seq.max(*last);
+            }
+        }
+        let now = self.clock.monotonic();
+        let open: Vec<(WriterId, u64, u64)> = {
+            let mut state = self.state.lock();
+            for writer in last_slots.keys() {
+                state.log(*writer, now);
+            }
+            let open = state.logs.values().filter(|log| !log.row.sealed);
+            open.map(|log| {
+                let last = last_slots.get(&log.row.writer).map_or(0, |last| last + 1);
+                (log.row.writer, log.row.next, last)
+            })
+            .collect()
+        };
+        stream::iter(open)
+            .map(|(writer, next, end)| async move {
+                self.consume_listed(writer, next, end).await?;
+                if is_alone {
+                    self.seal(writer).await
+                } else {
+                    self.probe(writer).await
+                }
+            })
+            .buffer_unordered(LOGS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        Ok(())
+    }
+
+    async fn consume_listed(
+        &self,
+        writer: WriterId,
+        next: u64,
+        end: u64,
+    ) -> Result<(), header::Error> {
+        let read = |seq| async move {
+            let header = self.headers.read(&Key::log_slot(writer, seq)).await?;
+            Ok::<_, header::Error>((seq, header))
+        };
+        let mut headers = stream::iter((next..end).map(read)).buffered(SLOTS_AHEAD);
+        while let Some((seq, header)) = headers.try_next().await? {
+            match slot_of(writer, seq, header) {
+                Some(slot) => self.consume(writer, seq, slot),
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// One round: probes the logs whose turn it is, lists for unknown ones, closes silent ones.
+    pub(crate) async fn look(&self, listed: &mut Duration) -> Result<(), header::Error> {
+        let now = self.clock.monotonic();
+        let (due, silent) = {
+            let state = self.state.lock();
+            let open = || state.logs.values().filter(|log| !log.row.sealed);
+            let due = open()
+                .filter(|log| self.is_due(log, now))
+                .map(|log| log.row.writer);
+            let silent = open().filter(|log| now - log.moved >= self.config.seal_after.0);
+            (
+                due.collect::<Vec<_>>(),
+                silent.map(|log| log.row.writer).collect::<Vec<_>>(),
+            )
+        };
+        stream::iter(due)
+            .map(|writer| self.probe(writer))
+            .buffer_unordered(LOGS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        for writer in silent {
+            self.seal(writer).await?;
+        }
+        if now - *listed >= self.config.list_interval.0 {
+            *listed = now;
+            for folder in self.store.list_folders("log").await? {
+                let Some(writer) = folder.parse_log_folder() else {
+                    continue;
+                };
+                if !self.state.lock().logs.contains_key(&writer) {
+                    warn!(%writer, "found a log that nobody told of");
+                    self.probe(writer).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, log: &LogState, now: Duration) -> bool {
+        let is_silent = now - log.moved > 2 * self.config.probe_interval.0;
+        let interval = if log.is_hinted || is_silent {
+            self.config.probe_interval_silent.0
+        } else {
+            self.config.probe_interval.0
+        };
+        now - log.probed.max(log.moved) >= interval
+    }
+}
+
+/// What a header read at a slot means for its log; `None` if the slot is absent.
+pub(crate) fn slot_of(writer: WriterId, seq: u64, header: Header) -> Option<Slot> {
+    match header {
+        Header::Absent => None,
+        Header::Seal => Some(Slot::Seal),
+        Header::Unreadable(reason) => Some(Slot::Data(Data::Unreadable(reason))),
+        Header::Object { bytes, directory } => {
+            Some(Slot::Data(match belongs(writer, seq, &directory) {
+                Ok(()) => Data::Segment { bytes, directory },
+                Err(reason) => Data::Unreadable(reason),
+            }))
+        }
+    }
+}
+
+fn belongs(writer: WriterId, seq: u64, directory: &Directory) -> Result<(), String> {
+    if directory.origin == (Origin::Segment { writer, seq }) {
+        return Ok(());
+    }
+    Err(format!("its header says that it is {:?}", directory.origin))
+}

@@ -1,0 +1,79 @@
+//! What an object says about itself.
+
+use async_trait::async_trait;
+use block::{Directory, Seal};
+use storage::{Key, Store};
+
+/// An object, by its header.
+#[derive(Clone, Debug)]
+pub enum Header {
+    Absent,
+    Seal,
+    Object {
+        bytes: u64,
+        directory: Directory,
+    },
+    /// Bytes that are no segment, block or seal, with what is wrong.
+    Unreadable(String),
+}
+
+/// Why a header is not known. Later it may be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] storage::Error),
+    /// A newer release wrote it, and this one must not judge it.
+    #[error(transparent)]
+    Newer(block::Error),
+}
+
+/// Reads headers.
+#[async_trait]
+pub trait Headers: Send + Sync {
+    async fn read(&self, key: &Key) -> Result<Header, Error>;
+}
+
+/// Longer than a seal, and long enough for the directories of most segments.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Headers are read once each, so nothing is worth keeping.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// Reads headers from the objects themselves.
+pub struct Bucket {
+    store: Store,
+    cache: block::Cache,
+}
+
+impl Bucket {
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            cache: block::Cache::new(CACHE_BYTES),
+        }
+    }
+}
+
+#[async_trait]
+impl Headers for Bucket {
+    async fn read(&self, key: &Key) -> Result<Header, Error> {
+        let tail = match self.store.get_tail(key, TAIL_BYTES).await {
+            Ok(tail) => tail,
+            Err(storage::Error::NotFound(_)) => return Ok(Header::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = tail.object_bytes;
+        if Seal::decode(&tail.bytes).is_some() {
+            return Ok(Header::Seal);
+        }
+        match block::Block::open(&self.store, key, bytes, &self.cache).await {
+            Ok(opened) => Ok(Header::Object {
+                bytes,
+                directory: opened.directory().clone(),
+            }),
+            Err(block::Error::Storage(storage::Error::NotFound(_))) => Ok(Header::Absent),
+            Err(block::Error::Storage(error)) => Err(error.into()),
+            Err(error @ block::Error::Version { .. }) => Err(Error::Newer(error)),
+            Err(error) => Ok(Header::Unreadable(error.to_string())),
+        }
+    }
+}

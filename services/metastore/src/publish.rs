@@ -1,0 +1,423 @@
+//! The life of a job: claimed, then published, failed or lapsed.
+//!
+//! Owns: attempts, and the one commit that replaces inputs by outputs.
+//! Does not own: what is worth merging (`plan`), merging (`compactor`).
+//!
+//! Leases only save work. Safety is that a publish commits only if its attempt is open and every
+//! input is still claimed by its job; both are checked in front of the commit, under the lock that
+//! orders all commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::Origin;
+use catalog::Batch;
+use catalog::rows::{self, Block, BlockId, JobState as Progress, Row, Work};
+use model::JobId;
+use rpc::{Error, ErrorKind, Job, JobInput, JobOutput, Publication, Published};
+use storage::Key;
+use tracing::{error, info, warn};
+
+use crate::record::{Output, Record};
+use crate::state::{JobState, State, put_block, summaries};
+use crate::{Metastore, plan};
+
+/// An attempt that fails is tried again this often, then its inputs are divided.
+const TRIES_MAX: u32 = 3;
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// A published job is remembered for as long as a compactor may ask about it.
+const REMEMBERED_MILLIS: i64 = 24 * 3_600_000;
+
+impl Metastore {
+    pub(crate) async fn claim(self: Arc<Self>) -> Result<Option<Job>, Error> {
+        let turn = self.turn.lock().await;
+        let now = self.clock.monotonic();
+        let unix_millis = self.clock.unix_millis();
+        let (job, batch) = {
+            let mut state = self.state.lock();
+            let mut batch = Batch::default();
+            close_lapsed(&mut state, now, unix_millis, &self.clock, &mut batch);
+            let job = self.open_attempt(&mut state, now, unix_millis, &mut batch);
+            (job, batch)
+        };
+        if !batch.is_empty() {
+            self.commit_in_turn(&turn, batch).await?;
+        }
+        if job.is_some() {
+            self.metrics.jobs_claimed.inc();
+        }
+        Ok(job)
+    }
+
+    /// Opens the next attempt of a job that waits for one, or of a new job.
+    fn open_attempt(
+        &self,
+        state: &mut State,
+        now: Duration,
+        unix_millis: i64,
+        batch: &mut Batch,
+    ) -> Option<Job> {
+        let waiting = state.jobs.values().filter(|job| {
+            matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now
+        });
+        let id = match waiting.map(|job| (job.due, job.row.id)).min() {
+            Some((_, id)) => id,
+            None => {
+                let work = plan::next(state, &self.config, unix_millis)?;
+                add_job(state, JobId(self.clock.random()), work, 0, unix_millis)
+            }
+        };
+        let job = state.jobs.get_mut(&id)?;
+        let Progress::Working { open, work } = &mut job.row.state else {
+            return None;
+        };
+        *open = true;
+        job.row.attempt += 1;
+        job.due = now + self.config.attempt_time.0;
+        let inputs = work.inputs.iter().filter_map(|key| {
+            let live = state.live.get(key)?;
+            let object = state.index.get(live.id?)?;
+            Some(JobInput {
+                key: key.clone(),
+                bytes: live.bytes,
+                masked: object.masked.clone(),
+            })
+        });
+        let claimed = Job {
+            id,
+            attempt: job.row.attempt,
+            inputs: inputs.collect(),
+            level: work.level,
+            windows: work.windows.clone(),
+        };
+        job.row.put_into(batch);
+        Some(claimed)
+    }
+
+    pub(crate) async fn publish_job(
+        self: Arc<Self>,
+        publication: Publication,
+    ) -> Result<Published, Error> {
+        let turn = self.turn.lock().await;
+        let id = publication.job;
+        let unix_millis = self.clock.unix_millis();
+        let (record, batch, blocks) = {
+            let state = self.state.lock();
+            let Some(job) = state.jobs.get(&id) else {
+                return Ok(Published::Rejected);
+            };
+            if job.row.attempt != publication.attempt {
+                return Ok(Published::Rejected);
+            }
+            let work = match &job.row.state {
+                Progress::Published { .. } => return Ok(Published::Done),
+                Progress::Working { open: false, .. } => return Ok(Published::Rejected),
+                Progress::Working { open: true, work } => work,
+            };
+            let is_claimed = |key: &Key| {
+                state
+                    .live
+                    .get(key)
+                    .is_some_and(|live| live.claimed == Some(id))
+            };
+            if !work.inputs.iter().all(is_claimed) {
+                return Ok(Published::Rejected);
+            }
+            let blocks = publication
+                .outputs
+                .iter()
+                .map(|o| block_of(o, &publication, work));
+            let blocks: Vec<Block> = blocks.collect::<Result<_, _>>()?;
+            let record = record_of(&state, work, &publication, unix_millis);
+            let mut batch = Batch::default();
+            for (block, output) in blocks.iter().zip(&publication.outputs) {
+                put_block(block, &summaries(&output.directory), &mut batch);
+            }
+            let row = rows::Job {
+                state: Progress::Published {
+                    record: Some(record.encode()),
+                },
+                ..job.row.clone()
+            };
+            row.put_into(&mut batch);
+            // What dies is taken out of memory after the commit only: until then it is what is found.
+            let mut rest = Batch::default();
+            for key in &work.inputs {
+                state.rows_of_death(key, Some(id), unix_millis, &mut rest);
+            }
+            batch.changes.extend(rest.changes);
+            (record, batch, blocks)
+        };
+        self.commit_in_turn(&turn, batch).await?;
+        {
+            let mut state = self.state.lock();
+            for (key, _) in &record.inputs {
+                state.bury(key, Some(id), unix_millis, &mut Batch::default());
+            }
+            for (block, output) in blocks.iter().zip(&publication.outputs) {
+                state.add_block(block, summaries(&output.directory));
+            }
+            if let Some(job) = state.jobs.get_mut(&id) {
+                job.row.state = Progress::Published {
+                    record: Some(record.encode()),
+                };
+            }
+            self.metrics.jobs_published.inc();
+            self.metrics.observe(&state);
+        }
+        drop(turn);
+        // Without it the inputs are not swept; whoever owns the catalog next creates it.
+        if let Err(error) = self.create_records().await {
+            warn!(job = %id, %error, "publish record is not created yet");
+        }
+        Ok(Published::Done)
+    }
+
+    /// Creates every publish record that is not known to be in the bucket.
+    pub(crate) async fn create_records(&self) -> Result<(), Error> {
+        let missing: Vec<_> = {
+            let state = self.state.lock();
+            let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
+                Progress::Published {
+                    record: Some(record),
+                } => Some((job.row.id, job.row.created_millis, record.clone())),
+                _ => None,
+            });
+            jobs.collect()
+        };
+        for (id, created_millis, record) in missing {
+            let key = Key::publish(created_millis.div_euclid(86_400_000), id);
+            self.store
+                .settle_create(&key, record)
+                .await
+                .map_err(crate::error::of_store)?;
+            let mut state = self.state.lock();
+            if let Some(job) = state.jobs.get_mut(&id) {
+                job.row.state = Progress::Published { record: None };
+                let row = job.row.clone();
+                row.put_into(&mut state.pending.batch);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn fail(
+        self: Arc<Self>,
+        id: JobId,
+        attempt: u32,
+        reason: String,
+    ) -> Result<(), Error> {
+        let turn = self.turn.lock().await;
+        let now = self.clock.monotonic();
+        let unix_millis = self.clock.unix_millis();
+        let mut batch = Batch::default();
+        {
+            let mut state = self.state.lock();
+            let is_open = state.jobs.get(&id).is_some_and(|job| {
+                job.row.attempt == attempt
+                    && matches!(job.row.state, Progress::Working { open: true, .. })
+            });
+            if !is_open {
+                return Ok(());
+            }
+            self.metrics.jobs_failed.inc();
+            close_attempt(
+                &mut state,
+                id,
+                Failure::OfInputs(&reason),
+                now,
+                unix_millis,
+                &self.clock,
+                &mut batch,
+            );
+        }
+        self.commit_in_turn(&turn, batch).await
+    }
+
+    /// Forgets jobs that nobody can ask about any more.
+    pub(crate) fn forget_jobs(&self, state: &mut State, unix_millis: i64) {
+        let old: Vec<JobId> = state
+            .jobs
+            .values()
+            .filter(|job| matches!(job.row.state, Progress::Published { record: None }))
+            .filter(|job| unix_millis - job.row.created_millis > REMEMBERED_MILLIS)
+            .map(|job| job.row.id)
+            .collect();
+        for id in old {
+            if let Some(job) = state.jobs.remove(&id) {
+                state.pending.batch.delete(job.row.key());
+            }
+        }
+    }
+}
+
+fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Result<Block, Error> {
+    let Origin::Block {
+        job,
+        attempt,
+        part,
+        level,
+    } = output.directory.origin
+    else {
+        let message = format!("output {} is a segment", output.key);
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    };
+    if (job, attempt, level) != (publication.job, publication.attempt, work.level) {
+        let message = format!(
+            "output {} says it is of job {job}, attempt {attempt}",
+            output.key
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(Block {
+        id: BlockId { job, attempt, part },
+        key: output.key.clone(),
+        tenant: output.tenant.clone(),
+        level,
+        window: output.window,
+        bytes: output.bytes,
+        created_millis: output.directory.created_millis,
+        quarantine: None,
+    })
+}
+
+fn record_of(state: &State, work: &Work, publication: &Publication, unix_millis: i64) -> Record {
+    let masked = |key: &Key| {
+        let object = state
+            .live
+            .get(key)
+            .and_then(|l| l.id)
+            .and_then(|id| state.index.get(id));
+        object
+            .map(|object| object.masked.clone())
+            .unwrap_or_default()
+    };
+    let outputs = publication.outputs.iter().map(|output| Output {
+        key: output.key.clone(),
+        bytes: output.bytes,
+        window: output.window,
+        floor: 0,
+    });
+    Record {
+        job: publication.job,
+        attempt: publication.attempt,
+        published_millis: unix_millis,
+        inputs: work
+            .inputs
+            .iter()
+            .map(|key| (key.clone(), masked(key)))
+            .collect(),
+        outputs: outputs.collect(),
+    }
+}
+
+fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i64) -> JobId {
+    for key in &work.inputs {
+        if let Some(live) = state.live.get_mut(key) {
+            live.claimed = Some(id);
+        }
+    }
+    let row = rows::Job {
+        id,
+        created_millis: unix_millis,
+        attempt: 0,
+        tries,
+        state: Progress::Working { open: false, work },
+    };
+    state.jobs.insert(
+        id,
+        JobState {
+            row,
+            due: Duration::ZERO,
+        },
+    );
+    id
+}
+
+fn close_lapsed(
+    state: &mut State,
+    now: Duration,
+    unix_millis: i64,
+    clock: &clock::Clock,
+    batch: &mut Batch,
+) {
+    let open = state.jobs.values().filter(|job| {
+        matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now
+    });
+    for id in open.map(|job| job.row.id).collect::<Vec<_>>() {
+        close_attempt(state, id, Failure::Lapsed, now, unix_millis, clock, batch);
+    }
+}
+
+/// Why an attempt is closed.
+enum Failure<'a> {
+    OfInputs(&'a str),
+    Lapsed,
+}
+
+/// Closes the open attempt of a job. After the last try, its inputs are divided between two jobs
+/// that are tried once, until a poisonous one is alone; that is quarantined.
+fn close_attempt(
+    state: &mut State,
+    id: JobId,
+    failure: Failure<'_>,
+    now: Duration,
+    unix_millis: i64,
+    clock: &clock::Clock,
+    batch: &mut Batch,
+) {
+    let Some(job) = state.jobs.get_mut(&id) else {
+        return;
+    };
+    let Progress::Working { open, work } = &mut job.row.state else {
+        return;
+    };
+    *open = false;
+    let (reason, may_divide) = match failure {
+        Failure::OfInputs(reason) => (reason, true),
+        // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
+        Failure::Lapsed => ("its time is over", work.inputs.len() > 1),
+    };
+    let (attempt, tries) = (job.row.attempt, (job.row.tries + 1).min(TRIES_MAX));
+    if tries < TRIES_MAX || !may_divide {
+        job.row.tries = if may_divide {
+            tries
+        } else {
+            tries.min(TRIES_MAX - 1)
+        };
+        warn!(job = %id, attempt, reason, "attempt failed, another follows");
+        job.due = now + RETRY_PAUSE * tries;
+        job.row.put_into(batch);
+        return;
+    }
+    let work = work.clone();
+    let row = job.row.key();
+    state.jobs.remove(&id);
+    batch.delete(row);
+    if let [input] = work.inputs.as_slice() {
+        error!(job = %id, %input, reason, "input cannot be merged and is quarantined");
+        if let Some(live) = state.live.get_mut(input) {
+            live.claimed = None;
+        }
+        state.quarantine(input, reason.to_owned(), batch);
+        return;
+    }
+    info!(job = %id, attempt, reason, inputs = work.inputs.len(), "job failed and is divided");
+    let (left, right) = work.inputs.split_at(work.inputs.len() / 2);
+    for inputs in [left, right] {
+        let work = Work {
+            inputs: inputs.to_vec(),
+            ..work.clone()
+        };
+        let part = add_job(
+            state,
+            JobId(clock.random()),
+            work,
+            TRIES_MAX - 1,
+            unix_millis,
+        );
+        if let Some(part) = state.jobs.get(&part) {
+            part.row.put_into(batch);
+        }
+    }
+}

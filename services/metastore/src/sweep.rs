@@ -1,0 +1,66 @@
+//! Says which dead objects may be deleted.
+//!
+//! Owns: the grace. Does not own: deleting (`compactor`).
+//!
+//! A segment stays longer than a block: a rebuild decides anew which equal items count among the
+//! segments that no publish record names, and for that it needs the keys of all that could meet them.
+
+use catalog::rows::{Dead, JobState};
+use rpc::DeadObject;
+use storage::Key;
+
+use crate::Metastore;
+use crate::state::State;
+
+impl Metastore {
+    pub(crate) fn list_sweepable(&self, limit: usize) -> Vec<DeadObject> {
+        let unix_millis = self.clock.unix_millis();
+        let state = self.state.lock();
+        let keys_needed_from = state
+            .watermark(unix_millis)
+            .min(state.oldest_segment_millis(unix_millis))
+            - self.window_millis();
+        let sweepable = state.dead.values().filter(|dead| {
+            unix_millis - dead.died_millis >= self.config.sweep_grace.0.as_millis() as i64
+                && dead
+                    .segment_millis
+                    .is_none_or(|millis| millis < keys_needed_from)
+                && is_recorded(&state, dead)
+        });
+        sweepable
+            .take(limit)
+            .map(|dead| DeadObject {
+                key: dead.key.clone(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn forget_swept(&self, keys: &[Key]) {
+        let mut state = self.state.lock();
+        for key in keys {
+            if state.dead.remove(key).is_none() {
+                continue;
+            }
+            state.pending.batch.delete(Dead::key_of(key));
+            if let Some((writer, seq)) = key.parse_log_slot()
+                && state
+                    .logs
+                    .get(&writer)
+                    .is_some_and(|log| log.row.sealed && log.row.next == seq)
+                && let Some(log) = state.logs.remove(&writer)
+            {
+                use catalog::rows::Row;
+                state.pending.logs.remove(&writer);
+                state.pending.batch.delete(log.row.key());
+            }
+        }
+        self.metrics.observe(&state);
+        self.work.notify_one();
+    }
+}
+
+/// Whether the publish record that replaced the object is in the bucket.
+fn is_recorded(state: &State, dead: &Dead) -> bool {
+    let job = dead.job.and_then(|job| state.jobs.get(&job));
+    job.is_none_or(|job| !matches!(job.row.state, JobState::Published { record: Some(_) }))
+}

@@ -1,0 +1,844 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use block::{DatasetEntry, Directory, Origin, Section};
+use bytes::Bytes;
+use clock::Source;
+use header::Header;
+use model::{ItemKey, TimeRange, WriterId};
+use rpc::{JobOutput, Metastore as _};
+
+use super::*;
+
+/// Keys are hashes, so tests' small numbers are moved to where hashes differ.
+const SPREAD: u32 = 40;
+
+/// Time that moves only when a test says so, or sleeps.
+#[derive(Clone)]
+struct Time {
+    millis: Arc<AtomicU64>,
+    random: Arc<AtomicU64>,
+}
+
+/// 2023-11-15 12:30:00 UTC.
+const START_MILLIS: u64 = 1_700_051_400_000;
+
+#[async_trait]
+impl Source for Time {
+    fn unix(&self) -> Duration {
+        Duration::from_millis(START_MILLIS + self.millis.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::SeqCst))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.pass(duration);
+        tokio::task::yield_now().await;
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(mixed(self.random.fetch_add(1, Ordering::SeqCst))) << 64 | 7
+    }
+}
+
+impl Time {
+    fn pass(&self, duration: Duration) {
+        self.millis
+            .fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+fn mixed(i: u64) -> u64 {
+    let mut x = i.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Headers of what a test wrote, so that objects need no real bytes.
+#[derive(Default)]
+struct Written {
+    headers: Mutex<HashMap<Key, Header>>,
+    store: Option<Store>,
+}
+
+#[async_trait]
+impl Headers for Written {
+    async fn read(&self, key: &Key) -> Result<Header, header::Error> {
+        let Some(store) = &self.store else {
+            return Ok(Header::Absent);
+        };
+        match store.get(key).await {
+            Err(storage::Error::NotFound(_)) => Ok(Header::Absent),
+            Err(error) => Err(error.into()),
+            Ok(bytes) if block::Seal::decode(&bytes).is_some() => Ok(Header::Seal),
+            Ok(_) => Ok(self
+                .headers
+                .lock()
+                .get(key)
+                .cloned()
+                .unwrap_or(Header::Unreadable("no header".into()))),
+        }
+    }
+}
+
+struct World {
+    store: Store,
+    time: Time,
+    clock: Clock,
+    written: Arc<Written>,
+    /// Keys of each object, by its datasets' tenants.
+    keys: HashMap<Key, Vec<ItemKey>>,
+    config: Config,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let store = Store::in_memory();
+        let time = Time {
+            millis: Arc::default(),
+            random: Arc::new(AtomicU64::new(seed << 20)),
+        };
+        let written = Arc::new(Written {
+            store: Some(store.clone()),
+            ..Written::default()
+        });
+        let clock = Clock::new(time.clone());
+        Self {
+            store,
+            time,
+            clock,
+            written,
+            keys: HashMap::new(),
+            config: Config::default(),
+        }
+    }
+
+    async fn open(&self) -> Arc<Metastore> {
+        self.open_as(true).await
+    }
+
+    async fn open_as(&self, is_alone: bool) -> Arc<Metastore> {
+        let parts = Parts {
+            headers: self.written.clone(),
+            is_alone,
+            ..Parts::of(&self.store, &self.clock)
+        };
+        let retention: Retention = Arc::new(|_| Some(Duration::from_secs(31 * 86_400)));
+        let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
+        Metastore::open_parts(
+            config,
+            store,
+            parts,
+            retention,
+            clock,
+            &mut Registry::default(),
+        )
+        .await
+        .expect("opens")
+    }
+
+    /// Puts a segment with these keys; gives its hint. `None` if the slot is taken: the log is closed.
+    async fn put(&mut self, writer: u128, seq: u64, keys: &[u128]) -> Option<SegmentHint> {
+        let writer = WriterId(writer);
+        let keys: Vec<ItemKey> = keys.iter().map(|key| ItemKey(*key << SPREAD)).collect();
+        let created_millis = self.clock.unix_millis();
+        let origin = Origin::Segment { writer, seq };
+        let directory = directory(
+            origin,
+            created_millis,
+            keys.clone(),
+            &["a", "b"],
+            created_millis,
+        );
+        let key = Key::log_slot(writer, seq);
+        let bytes = Bytes::from(format!("segment {key} {created_millis}"));
+        if self.store.settle_create(&key, bytes).await.expect("puts") == storage::Created::Other {
+            return None;
+        }
+        let header = Header::Object {
+            bytes: 1 << 20,
+            directory: directory.clone(),
+        };
+        self.written.headers.lock().insert(key.clone(), header);
+        self.keys.insert(key, keys);
+        Some(SegmentHint {
+            writer,
+            seq,
+            bytes: 1 << 20,
+            directory,
+        })
+    }
+
+    /// Does what a compactor does.
+    async fn merge(&mut self, job: &Job) -> Publication {
+        let mut keys = Vec::new();
+        let (mut time_min, mut time_max) = (i64::MAX, i64::MIN);
+        for input in &job.inputs {
+            let masked = &input.masked;
+            let ordinals = self.keys[&input.key].iter().enumerate();
+            keys.extend(
+                ordinals
+                    .filter(|(i, _)| !masked.contains(&(*i as u32)))
+                    .map(|(_, k)| *k),
+            );
+            let headers = self.written.headers.lock();
+            let Some(Header::Object { directory, .. }) = headers.get(&input.key) else {
+                continue;
+            };
+            time_min = time_min.min(directory.datasets[0].time_min);
+            time_max = time_max.max(directory.datasets[0].time_max);
+        }
+        let mut outputs = Vec::new();
+        for (part, name) in ["a", "b"].into_iter().enumerate() {
+            let window = job.windows.first().copied().unwrap_or((0, 86_400));
+            let (attempt, level, part) = (job.attempt, job.level, part as u32);
+            let origin = Origin::Block {
+                job: job.id,
+                attempt,
+                part,
+                level,
+            };
+            let millis = self.clock.unix_millis();
+            let mut directory =
+                directory(origin, millis, Vec::new(), &[name], time_min / 1_000_000);
+            directory.datasets[0].time_max = time_max;
+            let tenant = tenant(name);
+            let key = Key::block(
+                &tenant,
+                &format!("{level}-{}-{}", window.0, window.1),
+                job.id,
+                attempt,
+                part,
+            );
+            let bytes = Bytes::from(format!("block {key}"));
+            self.store.settle_create(&key, bytes).await.expect("puts");
+            let header = Header::Object {
+                bytes: 1 << 20,
+                directory: directory.clone(),
+            };
+            self.written.headers.lock().insert(key.clone(), header);
+            // Every key is held once: by the block of the first tenant.
+            let held = if part == 0 { keys.clone() } else { Vec::new() };
+            self.keys.insert(key.clone(), held);
+            outputs.push(JobOutput {
+                key,
+                bytes: 1 << 20,
+                tenant,
+                window,
+                directory,
+            });
+        }
+        Publication {
+            job: job.id,
+            attempt: job.attempt,
+            outputs,
+        }
+    }
+
+    /// How often each key counts.
+    async fn counts(&self, metastore: &Metastore) -> BTreeMap<u128, usize> {
+        let mut counts = BTreeMap::new();
+        let snapshot = metastore.find(everything()).await.expect("finds");
+        assert_eq!(snapshot.quarantined, []);
+        for object in snapshot.objects {
+            for (ordinal, key) in self.keys[&object.key].iter().enumerate() {
+                if object.masked.binary_search(&(ordinal as u32)).is_err() {
+                    *counts.entry(key.0 >> SPREAD).or_default() += 1;
+                }
+            }
+        }
+        counts
+    }
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).expect("a tenant")
+}
+
+fn directory(
+    origin: Origin,
+    created_millis: i64,
+    keys: Vec<ItemKey>,
+    tenants: &[&str],
+    time_millis: i64,
+) -> Directory {
+    let section = Section {
+        offset: 0,
+        bytes: 0,
+        raw_bytes: 0,
+        checksum: 0,
+    };
+    let datasets = tenants.iter().map(|name| DatasetEntry {
+        tenant: tenant(name),
+        service: "app".into(),
+        time_min: time_millis * 1_000_000,
+        time_max: time_millis * 1_000_000,
+        rows: 0..1,
+        profiles: 1,
+        profile_types: vec![
+            "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
+                .parse()
+                .expect("a type"),
+        ],
+        label_names: vec![],
+        index: section,
+        symbols: section,
+        tree: None,
+    });
+    Directory {
+        origin,
+        created_millis,
+        keys,
+        datasets: datasets.collect(),
+    }
+}
+
+fn everything() -> FindRequest {
+    FindRequest {
+        tenants: vec![tenant("a"), tenant("b")],
+        range: TimeRange {
+            start: i64::MIN,
+            end: i64::MAX,
+        },
+        services: None,
+        profile_type: None,
+    }
+}
+
+async fn found(metastore: &Metastore) -> usize {
+    metastore
+        .find(everything())
+        .await
+        .expect("finds")
+        .objects
+        .len()
+}
+
+#[tokio::test]
+async fn a_hint_is_visible_at_once_and_its_rows_survive_a_restart() {
+    let mut world = World::new(1);
+    let metastore = world.open().await;
+    let hint = world.put(1, 0, &[1, 2]).await.expect("free");
+    metastore
+        .segment_written(hint.clone())
+        .await
+        .expect("takes the hint");
+    assert_eq!(found(&metastore).await, 1);
+    metastore.segment_written(hint).await.expect("ignores it");
+    assert_eq!(found(&metastore).await, 1);
+    metastore.drain().await;
+    assert_eq!(found(&*world.open().await).await, 1);
+}
+
+#[tokio::test]
+async fn a_segment_without_hint_is_found_by_probing_and_by_the_hint_after_it() {
+    let mut world = World::new(2);
+    let metastore = world.open().await;
+    world.put(1, 0, &[1]).await.expect("free");
+    let hint = world.put(1, 1, &[2]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("probes what it skips");
+    assert_eq!(found(&metastore).await, 2);
+    world.put(1, 2, &[3]).await.expect("free");
+    world.time.pass(Duration::from_secs(3));
+    let mut listed = Duration::ZERO;
+    metastore.look(&mut listed).await.expect("looks");
+    assert_eq!(found(&metastore).await, 3);
+    world.put(9, 0, &[4]).await.expect("free");
+    world.time.pass(Duration::from_secs(11));
+    metastore.look(&mut listed).await.expect("looks");
+    assert_eq!(found(&metastore).await, 4, "a log that nobody told of");
+}
+
+#[tokio::test]
+async fn a_restart_reads_and_closes_the_logs_of_before() {
+    let mut world = World::new(3);
+    let metastore = world.open().await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("takes the hint");
+    // Killed before anything is committed.
+    drop(metastore);
+    world.put(1, 1, &[2]).await.expect("free");
+    let metastore = world.open().await;
+    assert_eq!(found(&metastore).await, 2);
+    assert!(
+        world.put(1, 2, &[3]).await.is_none(),
+        "the log must be closed"
+    );
+    let requests = world.store.list("log").await.expect("lists").len();
+    assert_eq!(requests, 3);
+}
+
+#[tokio::test]
+async fn equal_items_count_once_across_logs_and_restarts() {
+    let mut world = World::new(4);
+    let metastore = world.open().await;
+    for writer in [1, 2] {
+        let hint = world
+            .put(writer, 0, &[7, 8, u128::from(writer as u64 + 100)])
+            .await
+            .expect("free");
+        metastore
+            .segment_written(hint)
+            .await
+            .expect("takes the hint");
+    }
+    let expected = BTreeMap::from([(7, 1), (8, 1), (101, 1), (102, 1)]);
+    assert_eq!(world.counts(&metastore).await, expected);
+    metastore.drain().await;
+    let metastore = world.open().await;
+    let hint = world.put(3, 0, &[8, 7]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("takes the hint");
+    assert_eq!(world.counts(&metastore).await, expected);
+}
+
+#[tokio::test]
+async fn equal_items_count_again_after_the_window() {
+    let mut world = World::new(5);
+    let metastore = world.open().await;
+    let hint = world.put(1, 0, &[7]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("takes the hint");
+    world.time.pass(Duration::from_secs(80 * 60));
+    metastore.seal(WriterId(1)).await.expect("seals");
+    metastore.commit_pending().await.expect("commits");
+    let hint = world.put(2, 0, &[7]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("takes the hint");
+    assert_eq!(world.counts(&metastore).await, BTreeMap::from([(7, 2)]));
+}
+
+#[tokio::test]
+async fn an_unreadable_segment_makes_answers_partial_and_the_log_goes_on() {
+    let mut world = World::new(6);
+    let metastore = world.open().await;
+    let key = Key::log_slot(WriterId(1), 0);
+    world
+        .store
+        .settle_create(&key, Bytes::from_static(b"junk"))
+        .await
+        .expect("puts");
+    let hint = world.put(1, 1, &[2]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("probes what it skips");
+    for metastore in [&metastore, &{
+        metastore.drain().await;
+        world.open().await
+    }] {
+        let snapshot = metastore.find(everything()).await.expect("finds");
+        assert_eq!(snapshot.objects.len(), 1);
+        assert_eq!(
+            snapshot.quarantined,
+            [(key.clone(), "no header".to_owned())]
+        );
+    }
+}
+
+async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
+    let metastore = world.open().await;
+    for seq in 0..3 {
+        let hint = world
+            .put(1, seq, &[u128::from(seq), 50])
+            .await
+            .expect("free");
+        metastore
+            .segment_written(hint)
+            .await
+            .expect("takes the hint");
+    }
+    assert!(
+        metastore.claim_job().await.expect("claims").is_none(),
+        "nothing is committed yet"
+    );
+    metastore.commit_pending().await.expect("commits");
+    assert!(
+        metastore.claim_job().await.expect("claims").is_none(),
+        "nothing is old enough"
+    );
+    world.time.pass(Duration::from_secs(31));
+    let job = metastore.claim_job().await.expect("claims").expect("a job");
+    assert_eq!((job.inputs.len(), job.attempt, job.level), (3, 1, 1));
+    (metastore, job)
+}
+
+#[tokio::test]
+async fn a_publish_replaces_inputs_by_outputs_once() {
+    let mut world = World::new(7);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let expected = world.counts(&metastore).await;
+    let publication = world.merge(&job).await;
+    assert_eq!(
+        world.counts(&metastore).await,
+        expected,
+        "outputs do not count before"
+    );
+    for _ in 0..2 {
+        let published = metastore
+            .publish(publication.clone())
+            .await
+            .expect("publishes");
+        assert_eq!(published, Published::Done);
+        assert_eq!(world.counts(&metastore).await, expected);
+    }
+    assert_eq!(found(&metastore).await, 2);
+    metastore.drain().await;
+    let metastore = world.open().await;
+    assert_eq!(world.counts(&metastore).await, expected);
+    assert_eq!(
+        metastore.publish(publication).await.expect("asks again"),
+        Published::Done
+    );
+}
+
+#[tokio::test]
+async fn only_the_open_attempt_publishes() {
+    let mut world = World::new(8);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let expected = world.counts(&metastore).await;
+    let late = world.merge(&job).await;
+    world.time.pass(Duration::from_secs(301));
+    assert!(
+        metastore.claim_job().await.expect("claims").is_none(),
+        "it waits after a failure"
+    );
+    world.time.pass(Duration::from_secs(11));
+    let again = metastore
+        .claim_job()
+        .await
+        .expect("claims")
+        .expect("the job again");
+    assert_eq!((again.id, again.attempt), (job.id, 2));
+    assert_eq!(
+        metastore.publish(late).await.expect("asks"),
+        Published::Rejected
+    );
+    let publication = world.merge(&again).await;
+    assert_eq!(
+        metastore.publish(publication).await.expect("publishes"),
+        Published::Done
+    );
+    assert_eq!(world.counts(&metastore).await, expected);
+}
+
+#[tokio::test]
+async fn a_poisonous_input_ends_alone_in_quarantine() {
+    let mut world = World::new(9);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let poison = job.inputs[1].key.clone();
+    let mut next = Some(job);
+    for _ in 0..40 {
+        if let Some(job) = next {
+            if job.inputs.iter().any(|input| input.key == poison) {
+                metastore
+                    .fail_job(job.id, job.attempt, "bad page".into())
+                    .await
+                    .expect("fails");
+            } else {
+                let publication = world.merge(&job).await;
+                assert_eq!(
+                    metastore.publish(publication).await.expect("publishes"),
+                    Published::Done
+                );
+            }
+        }
+        world.time.pass(Duration::from_secs(35));
+        next = metastore.claim_job().await.expect("claims");
+    }
+    for metastore in [&metastore, &{
+        metastore.drain().await;
+        world.open().await
+    }] {
+        let snapshot = metastore.find(everything()).await.expect("finds");
+        assert_eq!(
+            snapshot.quarantined,
+            [(poison.clone(), "bad page".to_owned())]
+        );
+        assert!(
+            snapshot
+                .objects
+                .iter()
+                .all(|o| o.key.as_str().starts_with("block/"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_nothing_is_swept() {
+    let mut world = World::new(10);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    metastore.publish(publication).await.expect("publishes");
+    let records = world.store.list("publish").await.expect("lists");
+    let key = records[0].key.clone();
+    let record = world.store.get(&key).await.expect("gets");
+    // As if it had died between the commit and the record.
+    world.store.delete(&key).await.expect("deletes");
+    {
+        let mut state = metastore.state.lock();
+        let state = &mut *state;
+        let row = &mut state.jobs.get_mut(&job.id).expect("known").row;
+        row.state = catalog::rows::JobState::Published {
+            record: Some(record.clone()),
+        };
+        catalog::rows::Row::put_into(row, &mut state.pending.batch);
+    }
+    metastore.commit_pending().await.expect("commits");
+    world.time.pass(Duration::from_secs(3 * 3600));
+    assert!(metastore.sweepable(10).await.expect("lists").is_empty());
+    let metastore = world.open().await;
+    metastore.create_records().await.expect("creates");
+    assert_eq!(world.store.get(&key).await.expect("gets"), record);
+    assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
+}
+
+#[tokio::test]
+async fn dead_segments_are_swept_after_their_keys_left_the_window() {
+    let mut world = World::new(11);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    metastore.publish(publication).await.expect("publishes");
+    metastore.seal(WriterId(1)).await.expect("seals");
+    world.time.pass(Duration::from_secs(16 * 60));
+    assert!(metastore.sweepable(10).await.expect("lists").is_empty());
+    world.time.pass(Duration::from_secs(60 * 60));
+    let dead = metastore.sweepable(2).await.expect("lists");
+    assert_eq!(dead.len(), 2);
+    metastore
+        .swept(dead.into_iter().map(|d| d.key).collect())
+        .await
+        .expect("forgets");
+    assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 1);
+}
+
+#[tokio::test]
+async fn a_fenced_owner_answers_nothing() {
+    let mut world = World::new(12);
+    let first = world.open_as(false).await;
+    let second = world.open_as(false).await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    second
+        .segment_written(hint.clone())
+        .await
+        .expect("takes the hint");
+    let error = first.find(everything()).await.expect_err("is fenced");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    first.segment_written(hint).await.expect("takes the hint");
+    assert!(matches!(
+        first.commit_pending().await,
+        Err(catalog::Error::Fenced { .. })
+    ));
+    assert_eq!(found(&second).await, 1);
+}
+
+#[tokio::test]
+async fn objects_past_their_time_die() {
+    let mut world = World::new(13);
+    let metastore = world.open().await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    metastore
+        .segment_written(hint)
+        .await
+        .expect("takes the hint");
+    metastore.commit_pending().await.expect("commits");
+    world.time.pass(Duration::from_secs(31 * 86_400 + 1));
+    assert_eq!(found(&metastore).await, 0);
+    metastore.tend();
+    metastore.commit_pending().await.expect("commits");
+    assert_eq!(metastore.state.lock().live.len(), 0);
+    let metastore = world.open().await;
+    assert_eq!(metastore.state.lock().live.len(), 0);
+    assert_eq!(metastore.state.lock().dead.len(), 1);
+}
+
+/// Writers that resend, lost hints, restarts, racing compactors: every key counts exactly once.
+async fn check_exactly_once(seed: u64) {
+    let mut world = World::new(seed);
+    let mut rng = seed;
+    let mut random = move |below: u64| {
+        rng = mixed(rng);
+        rng % below
+    };
+    let mut metastore = world.open().await;
+    let mut writers: Vec<(u128, u64)> = vec![(1, 0), (2, 0), (3, 0)];
+    let mut minted = 3;
+    let mut pushed: Vec<u128> = Vec::new();
+    let mut open_jobs: Vec<Publication> = Vec::new();
+    for step in 0..120 {
+        world.time.pass(Duration::from_secs(random(40)));
+        match random(10) {
+            0..=4 => {
+                let at = random(3) as usize;
+                let keys: Vec<u128> = (0..1 + random(4))
+                    .map(|_| match random(3) {
+                        0 if !pushed.is_empty() => pushed[random(pushed.len() as u64) as usize],
+                        _ => u128::from(mixed(random(u64::MAX))),
+                    })
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect();
+                let (writer, seq) = writers[at];
+                match world.put(writer, seq, &keys).await {
+                    None => {
+                        // A closed log: the ingester opens another and puts its segment there.
+                        minted += 1;
+                        writers[at] = (minted, 0);
+                    }
+                    Some(hint) => {
+                        writers[at].1 += 1;
+                        pushed.extend(&keys);
+                        if random(3) > 0 {
+                            metastore
+                                .segment_written(hint)
+                                .await
+                                .expect("takes the hint");
+                        }
+                    }
+                }
+            }
+            5 => metastore.commit_pending().await.expect("commits"),
+            6 | 7 => {
+                if let Some(job) = metastore.claim_job().await.expect("claims") {
+                    let publication = world.merge(&job).await;
+                    if random(4) == 0 {
+                        open_jobs.push(publication);
+                    } else {
+                        metastore.publish(publication).await.expect("publishes");
+                    }
+                }
+            }
+            8 => {
+                // A zombie, perhaps of an earlier owner.
+                if !open_jobs.is_empty() {
+                    let publication =
+                        open_jobs.swap_remove(random(open_jobs.len() as u64) as usize);
+                    metastore.publish(publication).await.expect("is told");
+                }
+            }
+            _ => {
+                if random(2) == 0 {
+                    metastore.drain().await;
+                }
+                metastore = world.open().await;
+            }
+        }
+        let counts = world.counts(&metastore).await;
+        let double: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
+        assert!(double.is_empty(), "seed {seed}, step {step}: {double:?}");
+    }
+    for (writer, _) in &writers {
+        metastore.probe(WriterId(*writer)).await.expect("probes");
+    }
+    metastore.drain().await;
+    let expected: BTreeMap<u128, usize> = pushed.iter().map(|key| (*key, 1)).collect();
+    assert_eq!(world.counts(&metastore).await, expected, "seed {seed}");
+    rebuild::rebuild_with(
+        &world.store,
+        &world.clock,
+        &*world.written,
+        &world.config,
+        true,
+    )
+    .await
+    .expect("rebuilds");
+    let rebuilt = world.open().await;
+    assert_eq!(
+        world.counts(&rebuilt).await,
+        expected,
+        "seed {seed}, rebuilt"
+    );
+    let names = |snapshot: Snapshot| {
+        snapshot
+            .objects
+            .into_iter()
+            .map(|o| (o.key, o.datasets))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let before = names(metastore.find(everything()).await.expect("finds"));
+    let after = names(rebuilt.find(everything()).await.expect("finds"));
+    assert_eq!(before, after, "seed {seed}: the same live set");
+}
+
+#[tokio::test]
+async fn every_key_counts_exactly_once() {
+    for seed in 100..160 {
+        check_exactly_once(seed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
+    let world = World::new(14);
+    world.open().await;
+    // The store's own clock is the machine's, so the file is from the future of this test's.
+    let result = rebuild::rebuild_with(
+        &world.store,
+        &world.clock,
+        &*world.written,
+        &world.config,
+        false,
+    );
+    assert!(matches!(result.await, Err(OpenError::Alive { .. })));
+}
+
+#[tokio::test]
+async fn a_find_over_thousands_of_blocks_is_quick() {
+    let mut state = State::new(&Config::default());
+    for i in 0..4_000 {
+        let id = catalog::rows::BlockId {
+            job: JobId(i),
+            attempt: 1,
+            part: 0,
+        };
+        let origin = Origin::Block {
+            job: JobId(i),
+            attempt: 1,
+            part: 0,
+            level: 1,
+        };
+        let directory = directory(
+            origin,
+            0,
+            vec![],
+            &["a"],
+            START_MILLIS as i64 + i as i64 * 1_000,
+        );
+        let block = catalog::rows::Block {
+            id,
+            key: Key::from_text(format!("block/a/1-0-300/{i:032x}-1-0")),
+            tenant: tenant("a"),
+            level: 1,
+            window: (0, 300),
+            bytes: 1,
+            created_millis: 0,
+            quarantine: None,
+        };
+        state.add_block(&block, state::summaries(&directory));
+    }
+    let clock = Clock::system();
+    let began = clock.monotonic();
+    let rounds = 50;
+    for _ in 0..rounds {
+        assert_eq!(state.index.find(&everything(), |_| i64::MIN).len(), 4_000);
+    }
+    println!(
+        "find of 4000 blocks: {:?}",
+        (clock.monotonic() - began) / rounds
+    );
+}
