@@ -1,0 +1,166 @@
+//! One job after the other: claim, merge, put, publish.
+
+use std::time::Duration;
+
+use block::{Block, Cache, MergeInput, MergeOptions, MergeOutput};
+use futures::{StreamExt, TryStreamExt, stream};
+use rpc::{Job, JobOutput, Publication, Published};
+use storage::{Created, Key};
+use tracing::{debug, info, warn};
+
+use crate::{Compactor, Error};
+
+/// Inputs opened, and outputs written, at once.
+const OBJECTS_AT_ONCE: usize = 8;
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A job that the store or the metastore holds up is tried so often; then its attempt lapses.
+const TRIES_MAX: u32 = 5;
+
+impl Compactor {
+    pub(crate) async fn keep_compacting(&self) {
+        let mut pause = RETRY_PAUSE_MIN;
+        while !*self.stop.borrow() {
+            match self.metastore.claim_job().await {
+                Ok(Some(job)) => {
+                    pause = RETRY_PAUSE_MIN;
+                    self.attempt(&job).await;
+                }
+                Ok(None) => {
+                    pause = RETRY_PAUSE_MIN;
+                    self.pause(self.config.poll_interval.0).await;
+                }
+                Err(error) => {
+                    warn!(%error, "cannot ask for work");
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, job: &Job) {
+        let began = self.clock.monotonic();
+        let (id, attempt, inputs) = (job.id, job.attempt, job.inputs.len());
+        let reason = match self.compact(job).await {
+            Ok((Published::Done, outputs)) => {
+                self.metrics.jobs.inc();
+                let millis = (self.clock.monotonic() - began).as_millis() as u64;
+                debug!(job = %id, inputs, outputs, level = job.level, millis, "merged");
+                return;
+            }
+            Ok((Published::Rejected, _)) => {
+                self.metrics.jobs_failed.inc();
+                info!(job = %id, attempt, "merged too late, the outputs stay unused");
+                return;
+            }
+            Err(error) => {
+                self.metrics.jobs_failed.inc();
+                let reason = error.text();
+                warn!(job = %id, attempt, inputs, reason, "attempt failed");
+                if !error.is_of_inputs() {
+                    return;
+                }
+                reason
+            }
+        };
+        if let Err(error) = self.metastore.fail_job(id, attempt, reason).await {
+            warn!(job = %id, attempt, %error, "cannot tell that an attempt failed, it will lapse");
+        }
+    }
+
+    /// Merges and publishes; gives the number of outputs.
+    async fn compact(&self, job: &Job) -> Result<(Published, usize), Error> {
+        let merged = self.merge(job).await?;
+        let outputs: Vec<JobOutput> =
+            stream::iter(merged.into_iter().map(|output| self.put(job, output)))
+                .buffered(OBJECTS_AT_ONCE)
+                .try_collect()
+                .await?;
+        let count = outputs.len();
+        let bytes = outputs.iter().map(|output| output.bytes).sum();
+        let published = self
+            .publish(Publication {
+                job: job.id,
+                attempt: job.attempt,
+                outputs,
+            })
+            .await?;
+        if published == Published::Done {
+            self.metrics
+                .input_bytes
+                .inc_by(job.inputs.iter().map(|input| input.bytes).sum());
+            self.metrics.output_bytes.inc_by(bytes);
+        }
+        Ok((published, count))
+    }
+
+    async fn merge(&self, job: &Job) -> Result<Vec<MergeOutput>, Error> {
+        // A cache of its own: what is merged will not be asked for again.
+        let cache = Cache::new(self.config.cache_bytes);
+        let options = MergeOptions {
+            job: job.id,
+            attempt: job.attempt,
+            level: job.level,
+            created_millis: self.clock.unix_millis(),
+            windows: job.windows.clone(),
+        };
+        let open = |input: &rpc::JobInput| {
+            let (input, cache) = (input.clone(), cache.clone());
+            async move {
+                let block = Block::open(&self.store, &input.key, input.bytes, &cache).await?;
+                Ok::<_, block::Error>(MergeInput {
+                    block,
+                    masked: input.masked,
+                })
+            }
+        };
+        let inputs = stream::iter(job.inputs.iter().map(open))
+            .buffered(OBJECTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(block::merge(inputs, &options, &self.pool).await?)
+    }
+
+    async fn put(&self, job: &Job, output: MergeOutput) -> Result<JobOutput, Error> {
+        let MergeOutput {
+            tenant,
+            window,
+            encoded,
+        } = output;
+        let part = match encoded.directory.origin {
+            block::Origin::Block { part, .. } => part,
+            block::Origin::Segment { .. } => 0,
+        };
+        let place = format!("{}-{}-{}", job.level, window.0, window.1);
+        let key = Key::block(&tenant, &place, job.id, job.attempt, part);
+        let bytes = encoded.bytes.len() as u64;
+        match self.store.settle_create(&key, encoded.bytes).await? {
+            Created::Mine => Ok(JobOutput {
+                key,
+                bytes,
+                tenant,
+                window,
+                directory: encoded.directory,
+            }),
+            Created::Other => Err(Error::Taken(key)),
+        }
+    }
+
+    /// Asks until there is an answer: asking twice is harmless.
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        let mut pause = RETRY_PAUSE_MIN;
+        let mut tries = 1;
+        loop {
+            match self.metastore.publish(publication.clone()).await {
+                Err(error) if error.kind == rpc::ErrorKind::Unavailable && tries < TRIES_MAX => {
+                    warn!(job = %publication.job, %error, "cannot publish, trying again");
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                    tries += 1;
+                }
+                answered => return Ok(answered?),
+            }
+        }
+    }
+}

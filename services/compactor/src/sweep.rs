@@ -1,0 +1,68 @@
+//! Deletes what the metastore lists as dead.
+//!
+//! The object goes first, then its row: deleting twice is harmless, forgetting is not.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use rpc::DeadObject;
+use storage::Key;
+use tracing::{debug, warn};
+
+use crate::Compactor;
+
+/// Deletions of one round, and at once, so that they never crowd out reads.
+const ROUND_MAX: usize = 200;
+const OBJECTS_AT_ONCE: usize = 8;
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+
+impl Compactor {
+    pub(crate) async fn keep_sweeping(&self) {
+        let mut pause = self.config.sweep_interval.0;
+        while self.pause(pause).await {
+            let is_full = self.sweep().await;
+            pause = if is_full {
+                ROUND_PAUSE
+            } else {
+                self.config.sweep_interval.0
+            };
+        }
+    }
+
+    /// One round; says whether there may be more.
+    async fn sweep(&self) -> bool {
+        let dead = match self.metastore.sweepable(ROUND_MAX).await {
+            Ok(dead) => dead,
+            Err(error) => {
+                warn!(%error, "cannot ask what is dead");
+                return false;
+            }
+        };
+        let is_full = dead.len() == ROUND_MAX;
+        let deleted: Vec<Option<Key>> =
+            stream::iter(dead.into_iter().map(|object| self.delete(object)))
+                .buffer_unordered(OBJECTS_AT_ONCE)
+                .collect()
+                .await;
+        let deleted: Vec<Key> = deleted.into_iter().flatten().collect();
+        if deleted.is_empty() {
+            return false;
+        }
+        debug!(objects = deleted.len(), "deleted dead objects");
+        self.metrics.objects_deleted.inc_by(deleted.len() as u64);
+        if let Err(error) = self.metastore.swept(deleted).await {
+            warn!(%error, "cannot tell what was deleted, it will be deleted again");
+        }
+        is_full
+    }
+
+    async fn delete(&self, object: DeadObject) -> Option<Key> {
+        match self.store.delete(&object.key).await {
+            Ok(()) => Some(object.key),
+            Err(error) => {
+                warn!(key = %object.key, %error, "cannot delete a dead object, trying again later");
+                None
+            }
+        }
+    }
+}
