@@ -305,8 +305,8 @@ impl Store {
         }
     }
 
-    async fn list_stream<'a>(
-        &'a self,
+    async fn list_stream(
+        &self,
         from: &Key,
         start: impl Fn() -> futures::stream::BoxStream<'static, object_store::Result<ObjectMeta>>,
     ) -> Result<Vec<Object>, Error> {
