@@ -91,13 +91,18 @@ impl ValueSchema {
     pub fn series_labels(&self, column: usize, labels: &Labels) -> Labels {
         let profile_type = self.profile_type(column);
         let mut seen = labels.clone();
-        seen.set("__name__", &profile_type.name);
         seen.set("__profile_type__", &profile_type.to_string());
-        seen.set("__type__", &profile_type.sample_type);
-        seen.set("__unit__", &profile_type.sample_unit);
-        if self.period.is_some() {
-            seen.set("__period_type__", &profile_type.period_type);
-            seen.set("__period_unit__", &profile_type.period_unit);
+        for (name, value) in [
+            ("__name__", &profile_type.name),
+            ("__type__", &profile_type.sample_type),
+            ("__unit__", &profile_type.sample_unit),
+            ("__period_type__", &profile_type.period_type),
+            ("__period_unit__", &profile_type.period_unit),
+        ] {
+            // A label without a value is one that is not there.
+            if !value.is_empty() {
+                seen.set(name, value);
+            }
         }
         if let Some(service) = labels.get("service_name") {
             seen.set("__service_name__", service);

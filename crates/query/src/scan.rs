@@ -101,6 +101,7 @@ impl ColumnSelection {
 pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection {
     let mut selection = Selection::default();
     let filter = query.profiles();
+    let by_totals = !query.needs().samples;
     for (schema, value_schema) in index.schemas.iter().enumerate() {
         for column in 0..value_schema.columns.len() {
             if query.profile_type.as_ref().is_some_and(|t| !has_type(value_schema, column, t)) {
@@ -111,9 +112,23 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
                 continue;
             };
             let mut runs = Vec::new();
+            let counts = |profile: u32| {
+                let at = profile as usize;
+                let masked = masked.binary_search(&index.profiles.item[at]).is_ok();
+                let named =
+                    filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
+                // A column of zeros is a profile type that the document has no samples of.
+                let empty = by_totals && index.profiles.total(at, column) == 0;
+                !masked && named && !empty
+            };
+            let all_count = masked.is_empty() && filter.is_none() && !by_totals;
             select_runs(index, schema as u32, &matchers, |series, profiles| {
                 let profiles = in_range(index, profiles, query);
-                push_runs(index, masked, filter, series, profiles, &mut runs);
+                if all_count {
+                    push_run(series, profiles, &mut runs);
+                } else {
+                    profiles.filter(|at| counts(*at)).for_each(|at| push_run(series, at..at + 1, &mut runs));
+                }
             });
             if !runs.is_empty() {
                 let (schema, column) = (schema as u32, column as u32);
@@ -159,42 +174,21 @@ fn select_runs(
 }
 
 /// Profiles of one series are sorted by time.
-fn in_range(index: &DatasetIndex, profiles: Range<usize>, query: &Query) -> Range<usize> {
+fn in_range(index: &DatasetIndex, profiles: Range<usize>, query: &Query) -> Range<u32> {
     let times = &index.profiles.time_nanos[profiles.clone()];
     let first = times.partition_point(|time| *time < query.range.start);
     let end = times.partition_point(|time| *time < query.range.end);
-    profiles.start + first..profiles.start + end.max(first)
+    (profiles.start + first) as u32..(profiles.start + end.max(first)) as u32
 }
 
-fn push_runs(
-    index: &DatasetIndex,
-    masked: &[u32],
-    filter: Option<&SampleFilter>,
-    series: u32,
-    profiles: Range<usize>,
-    runs: &mut Vec<Run>,
-) {
-    let whole = profiles.start as u32..profiles.end as u32;
-    if masked.is_empty() && filter.is_none() {
-        if !whole.is_empty() {
-            runs.push(Run { series, profiles: whole });
+/// Adds profiles, to the last run if they follow it.
+fn push_run(series: u32, profiles: Range<u32>, runs: &mut Vec<Run>) {
+    match runs.last_mut() {
+        _ if profiles.is_empty() => {}
+        Some(last) if last.series == series && last.profiles.end == profiles.start => {
+            last.profiles.end = profiles.end;
         }
-        return;
-    }
-    for profile in whole {
-        let at = profile as usize;
-        let counted_elsewhere = masked.binary_search(&index.profiles.item[at]).is_ok();
-        let wanted =
-            filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
-        if counted_elsewhere || !wanted {
-            continue;
-        }
-        match runs.last_mut() {
-            Some(last) if last.series == series && last.profiles.end == profile => {
-                last.profiles.end += 1;
-            }
-            _ => runs.push(Run { series, profiles: profile..profile + 1 }),
-        }
+        _ => runs.push(Run { series, profiles }),
     }
 }
 

@@ -252,19 +252,19 @@ struct Scale {
 }
 
 impl Scale {
-    /// The largest unit of which `most` has at least one.
+    /// The largest unit that suits `most`.
     fn new(unit: &str, most: i64) -> Self {
-        const TIME: &[(f64, &str)] =
-            &[(3.6e12, "hrs"), (6e10, "mins"), (1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns")];
-        const BYTES: &[(f64, &str)] = &[
-            (1_125_899_906_842_624.0, "PB"),
-            (1_099_511_627_776.0, "TB"),
-            (1_073_741_824.0, "GB"),
-            (1_048_576.0, "MB"),
-            (1024.0, "kB"),
-            (1.0, "B"),
+        // Least value, size and name of each unit. Seconds are written from a hundredth on.
+        const TIME: &[(f64, f64, &str)] =
+            &[(1e7, 1e9, "s"), (1e6, 1e6, "ms"), (1e3, 1e3, "us"), (1.0, 1.0, "ns")];
+        const BYTES: &[(f64, f64, &str)] = &[
+            (1_099_511_627_776.0, 1_099_511_627_776.0, "TB"),
+            (1_073_741_824.0, 1_073_741_824.0, "GB"),
+            (1_048_576.0, 1_048_576.0, "MB"),
+            (1024.0, 1024.0, "kB"),
+            (1.0, 1.0, "B"),
         ];
-        let (units, own): (&[(f64, &str)], f64) = match unit {
+        let (units, own): (&[(f64, f64, &str)], f64) = match unit {
             "nanoseconds" | "ns" => (TIME, 1.0),
             "microseconds" | "us" => (TIME, 1e3),
             "milliseconds" | "ms" => (TIME, 1e6),
@@ -272,8 +272,8 @@ impl Scale {
             "bytes" | "B" => (BYTES, 1.0),
             _ => (&[], 1.0),
         };
-        match units.iter().find(|(size, _)| most as f64 * own >= *size) {
-            Some((size, name)) => Self { per_unit: size / own, unit: (*name).to_owned() },
+        match units.iter().find(|(least, _, _)| most as f64 * own >= *least) {
+            Some((_, size, name)) => Self { per_unit: size / own, unit: (*name).to_owned() },
             None if unit == "count" => Self { per_unit: 1.0, unit: String::new() },
             None => Self { per_unit: 1.0, unit: unit.to_owned() },
         }

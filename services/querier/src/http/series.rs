@@ -52,7 +52,7 @@ pub(crate) async fn lines(
         call_site: call_site(request.stack_trace_selector.as_ref())?,
     };
     // The first grid point covers what is up to one step before it.
-    let mut query = question(
+    let query = question(
         (start.saturating_sub(step_millis), end),
         &request.profile_type_id,
         &request.label_selector,
@@ -61,8 +61,6 @@ pub(crate) async fn lines(
     if range.is_none() {
         return Ok(Default::default());
     }
-    // Times are compared in whole milliseconds, so all of the last one counts.
-    query.range.end = query.range.end.saturating_add(999_999);
     let answered = querier.execute(tenants, query).await?;
     let query::Answer::Series(grouped) = answered.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
