@@ -43,17 +43,18 @@ impl Random {
 pub struct Program {
     seed: u64,
     functions: usize,
+    stacks: usize,
     fan_out: usize,
 }
 
 impl Program {
     pub fn new(seed: u64) -> Self {
-        Self { seed, functions: 4000, fan_out: 6 }
+        Self { seed, functions: 4000, stacks: 8000, fan_out: 3 }
     }
 
     /// A program small enough for property tests.
     pub fn small(seed: u64) -> Self {
-        Self { seed, functions: 40, fan_out: 3 }
+        Self { seed, functions: 40, stacks: 60, fan_out: 3 }
     }
 
     /// The location of the `choice`th call made by `caller`.
@@ -80,11 +81,14 @@ impl Program {
         let mut values = Vec::new();
         let mut stack = Vec::new();
         for _ in 0..samples {
+            // Programs are in the same few thousand places again and again.
+            let mut path = Random::new(self.seed ^ (random.skewed(self.stacks) as u64) << 20);
+            path.next();
             stack.clear();
-            let mut at = random.skewed(8);
-            for _ in 0..4 + random.below(36) {
+            let mut at = path.skewed(8);
+            for _ in 0..4 + path.below(36) {
                 stack.push(self.location(&mut symbols, &mut known, at));
-                at = self.callee(at, random.skewed(self.fan_out));
+                at = self.callee(at, path.skewed(self.fan_out));
             }
             stack.reverse();
             symbols.stacktraces.push(&stack);
