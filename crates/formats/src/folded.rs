@@ -116,6 +116,8 @@ impl<'t> Builder<'t> {
             Entry::Vacant(vacant) => vacant.insert(samples.len() as u32),
         };
         self.stack.clear();
+        // A separator at the end begins no frame.
+        let stack = stack.strip_suffix(b";").unwrap_or(stack);
         for frame in stack.rsplit(|byte| *byte == b';') {
             let next = self.frames.len() as u32;
             let function = *self.frames.entry(frame).or_insert_with(|| {
@@ -197,7 +199,8 @@ mod tests {
 
     #[test]
     fn groups_are_stacks_with_counts() {
-        let cases: [(&str, &[&str]); 7] = [
+        let cases: [(&str, &[&str]); 8] = [
+            ("a;b; 1", &["a;b 1"]),
             ("main;foo 3\nmain;bar 1\n", &["main;foo 3", "main;bar 1"]),
             ("a b;c d 2\r\n", &["a b;c d 2"]),
             ("a;b 1\na;b 2", &["a;b 3"]),

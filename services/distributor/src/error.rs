@@ -64,6 +64,8 @@ pub(crate) enum Error {
         count: usize,
         limit: usize,
     },
+    #[error("profile has {count} sample types, limit is {limit}")]
+    SampleTypes { count: usize, limit: usize },
     #[error("sample type {name:?} contains '-'")]
     SampleTypeHyphen { name: String },
     #[error("string {index} of the profile is not UTF-8")]
@@ -156,6 +158,7 @@ impl Error {
             | Self::Column(_)
             | Self::CumulativePair
             | Self::NoSampleTypes
+            | Self::SampleTypes { .. }
             | Self::SampleTypeHyphen { .. }
             | Self::NotUtf8 { .. } => "malformed_profile",
             Self::RequestTooLarge { .. } => "body_size_limit_exceeded",

@@ -9,6 +9,9 @@ use model::{Labels, Profile, Stacktraces};
 
 use crate::error::{Error, shown};
 
+/// Most sample types of one profile: each is a column of what is stored.
+const SAMPLE_TYPES_MAX: usize = 64;
+
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// Checks a profile and gives it, its time set: `now` if it has none. Times are Unix nanoseconds.
@@ -26,6 +29,12 @@ pub(crate) fn validate(
     let Decoded { mut profile, flaw } = decoded;
     if profile.sample_types.is_empty() {
         return Err(Error::NoSampleTypes);
+    }
+    if profile.sample_types.len() > SAMPLE_TYPES_MAX {
+        return Err(Error::SampleTypes {
+            count: profile.sample_types.len(),
+            limit: SAMPLE_TYPES_MAX,
+        });
     }
     if profile.time_nanos <= 0 {
         profile.time_nanos = now;

@@ -39,7 +39,7 @@ async fn ingest(
     let name = query.get("name").unwrap_or_default();
     let app = AppName::parse(name)
         .map_err(|error| Error::rest(StatusCode::BAD_REQUEST, error.to_string()).into_response())?;
-    let tenant = tenant(&request)?;
+    let tenant = tenant(&request).map_err(IntoResponse::into_response)?;
     let content_type = text_of(request.headers().get(header::CONTENT_TYPE));
     let limit = distributor.limits.of(&tenant).ingestion_body_bytes();
     let body = edge::body::read(request, limit)
@@ -68,21 +68,19 @@ async fn ingest(
 
 /// # Errors
 /// 401 without any tenant; 422 if the tenant cannot be, or if there are several.
-fn tenant(request: &Request) -> Result<TenantId, Response> {
+fn tenant(request: &Request) -> Result<TenantId, Error> {
     let tenants = Tenants::of(request.extensions());
     let named = request
         .headers()
         .get("x-scope-orgid")
         .is_some_and(|value| !value.is_empty());
-    match tenants.and_then(|tenants| tenants.one().cloned()) {
-        Ok(tenant) => Ok(tenant),
-        Err(error) if !named => {
-            Err(Error::rest(StatusCode::UNAUTHORIZED, error.message()).into_response())
-        }
-        Err(error) => {
-            Err(Error::rest(StatusCode::UNPROCESSABLE_ENTITY, error.message()).into_response())
-        }
-    }
+    let status = match named {
+        true => StatusCode::UNPROCESSABLE_ENTITY,
+        false => StatusCode::UNAUTHORIZED,
+    };
+    tenants
+        .and_then(|tenants| tenants.one().cloned())
+        .map_err(|error| Error::rest(status, error.message()))
 }
 
 fn text_of(header: Option<&HeaderValue>) -> String {
@@ -100,6 +98,7 @@ fn ingested(
     clock: &Clock,
 ) -> Ingested {
     let now = clock.unix_nanos();
+    let spy_name = query.get("spyName").filter(|name| !name.is_empty());
     let text = query.get("from").unwrap_or_default();
     let from = ingest::attime(text, now);
     // What moves with the clock is counted back from now.
@@ -108,7 +107,7 @@ fn ingested(
         app,
         from,
         from_is_fixed,
-        spy_name: query.get("spyName").unwrap_or("unknown").to_owned(),
+        spy_name: spy_name.unwrap_or("unknown").to_owned(),
         sample_rate: ingest::sample_rate(query.get("sampleRate").unwrap_or_default()),
         format,
         parameters: query

@@ -489,7 +489,7 @@ mod answers {
         assert_eq!(
             fixture.stored(),
             [
-                r#"process_cpu:samples:count:: {app_name="front", service_name="other"} [1]"#,
+                r#"process_cpu:samples:count:: {app_name="front", pyroscope_spy="unknown", service_name="other"} [1]"#,
                 r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds {pyroscope_spy="gospy", service_name="other"} [5]"#,
             ]
         );

@@ -65,10 +65,13 @@ fn a_profile_without_time_is_of_now() {
 }
 
 #[test]
-fn sample_types_are_needed_and_have_no_hyphen() {
+fn sample_types_are_needed_bounded_and_have_no_hyphen() {
     let mut none = decoded(1, &[]);
     none.profile.sample_types.clear();
     assert_eq!(refusal(none, &Limits::default()), Some("malformed_profile"));
+    let mut many = decoded(1, &[]);
+    many.profile.sample_types = vec![ValueType::default(); 65];
+    assert_eq!(refusal(many, &Limits::default()), Some("malformed_profile"));
     let mut hyphen = decoded(1, &[b"wall-time"]);
     hyphen.profile.sample_types[0].r#type = 2;
     assert_eq!(
