@@ -1,1 +1,28 @@
-fn main() {}
+//! The one binary: reads the configuration, builds the chosen roles, listens, drains; and the command line.
+
+mod cli;
+mod config;
+mod http;
+mod self_profile;
+mod server;
+mod ui;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before the first client is built: reqwest and object_store take whatever provider stands.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let first = arguments.first().map(String::as_str).unwrap_or_default();
+    match first {
+        "server" => server::main(&arguments[1..]),
+        // Flags without a command mean the server, as in `docker run pyrograph -target=all`.
+        flag if flag.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&flag) => {
+            server::main(&arguments)
+        }
+        _ => cli::main(),
+    }
+}

@@ -1,0 +1,60 @@
+# Everything a person does with this repository. Each target is thin; the work is in cargo, npm and pytest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+COMPOSE := docker compose --env-file deploy/.env
+FLAGS ?=
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+run: build ## Build everything, start the server on http://localhost:4040 with data in ./data
+	./target/release/pyrograph server $(FLAGS)
+
+build: ui ## Build the UI and the release binary that contains it
+	cargo build --release --locked -p pyrograph
+
+ui: ui/dist/index.html ## Build the UI into ui/dist
+ui/dist/index.html: ui/package-lock.json ui/index.html $(shell find ui/src ui/public -type f 2>/dev/null)
+	cd ui && npm ci --no-audit --no-fund && npm run build && touch dist/index.html
+
+demo: build $(VENV) ## Start the server and two small programs with the real SDKs (Python, Go) that send to it
+	$(VENV)/bin/python deploy/demo/demo.py ./target/release/pyrograph $(FLAGS)
+
+test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDKs, a headless browser
+	bash tests/run.sh
+
+lint: tools ## Formatting, clippy, dependency rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --offline check bans licenses sources
+
+bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, start; prints a table
+	cargo build --release --locked -p bench && ./target/release/bench
+
+fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60)
+	bash crates/formats/fuzz/run.sh
+
+config-reference: ## Make config/reference.yaml anew from the doc comments
+	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml
+
+install: ## Start the core stack that profiling joins: network, Grafana on :3000, Tempo (docker)
+	$(COMPOSE) -f deploy/core.compose.yaml up -d
+
+install-profiling: ## Start Pyrograph as oib-pyroscope on that network (docker)
+	$(COMPOSE) -f deploy/profiling.compose.yaml up -d --build
+
+status: ## Show the containers of both stacks (docker)
+	$(COMPOSE) -f deploy/core.compose.yaml -f deploy/profiling.compose.yaml ps
+
+logs-profiling: ## Follow Pyrograph's log (docker)
+	$(COMPOSE) -f deploy/profiling.compose.yaml logs -f
+
+tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium
+	bash tests/tools.sh
+
+$(VENV): tests/requirements.txt
+	$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && touch $(VENV)
+
+.PHONY: help run build ui demo test lint bench fuzz config-reference install install-profiling status logs-profiling tools

@@ -1,0 +1,88 @@
+//! The command line beside `server`: push, query, look inside.
+
+mod block;
+mod catalog;
+mod client;
+mod push;
+mod query;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Continuous profiling database: takes profiles in, answers where the time went.
+///
+/// `pyrograph server` runs the database. The other commands talk to a running one, or look into
+/// its files. Start here:
+///
+///   pyrograph server &
+///   pyrograph query top --query '{service_name="pyrograph"}'
+#[derive(Parser)]
+#[command(name = "pyrograph", version, verbatim_doc_comment, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the database. Flags as Pyroscope's: `-name=value`; all of them: `pyrograph config reference`.
+    Server,
+    /// Push profile files (pprof, or folded stacks) to a server.
+    Push(push::Arguments),
+    /// Ask a server: top functions, flame graph, time series, labels.
+    #[command(subcommand)]
+    Query(query::Command),
+    /// Look into segments and blocks.
+    #[command(subcommand)]
+    Block(block::Command),
+    /// Repair the catalog.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// Print what can be configured.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every value with its meaning, flag and default, as YAML.
+    Reference,
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let done = match arguments.command {
+        Command::Server => return crate::server::main(&[]),
+        Command::Push(arguments) => runtime.block_on(push::run(arguments)),
+        Command::Query(command) => runtime.block_on(query::run(command)),
+        Command::Block(command) => runtime.block_on(block::run(command)),
+        Command::Catalog(command) => runtime.block_on(catalog::run(command)),
+        Command::Config(ConfigCommand::Reference) => match crate::config::reference() {
+            Ok(text) => client::print(text.as_bytes()),
+            Err(error) => Err(error.into()),
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+/// What a command gives back when it fails: words for a person.
+type Error = Box<dyn std::error::Error>;
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    eprintln!("{text}");
+    ExitCode::FAILURE
+}

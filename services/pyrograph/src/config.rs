@@ -1,0 +1,111 @@
+//! Everything an operator can set, as one tree. Names and meanings are Pyroscope's wherever both agree.
+//!
+//! Lowest to highest: defaults, the YAML file, flags. A flag is the path of the value with dashes
+//! (`server.http_listen_port` → `-server.http-listen-port`), except where Pyroscope's own name
+//! differs (`flags`).
+
+mod flags;
+mod load;
+mod reference;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use load::{LoadError, Loaded, load};
+pub(crate) use reference::reference;
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Which roles this process runs. Only `all` for now: one process is the whole system.
+    pub target: String,
+    /// Tell tenants apart by the header X-Scope-OrgID. Off: the header is ignored, and everything
+    /// belongs to the tenant `anonymous`.
+    pub multitenancy_enabled: bool,
+    pub server: Server,
+    /// Where objects are kept.
+    pub storage: storage::Config,
+    /// What one tenant may do.
+    pub limits: limits::Limits,
+    pub distributor: distributor::Config,
+    pub ingester: ingester::Config,
+    pub metastore: metastore::Config,
+    pub compactor: compactor::Config,
+    pub querier: querier::Config,
+    pub self_profiling: SelfProfiling,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Server {
+    /// Address of the one public listener; empty means every interface.
+    pub http_listen_address: String,
+    /// Port of the one public listener: REST, Connect, gRPC, gRPC-web and the UI.
+    pub http_listen_port: u16,
+    /// Port on which roles will talk to one another once they run apart; not opened by `all`.
+    pub grpc_listen_port: u16,
+    /// How long a drain may take after SIGTERM before the process exits anyway.
+    pub graceful_shutdown_timeout: limits::Duration,
+    /// debug, info, warn or error.
+    pub log_level: String,
+    /// logfmt (for people) or json.
+    pub log_format: String,
+    /// Connections open at once; more wait to be accepted. 0 means no limit.
+    pub http_listen_conn_limit: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SelfProfiling {
+    /// Do not profile this server into itself.
+    pub disable_push: bool,
+    /// Tenant that gets the server's own profiles while multitenancy is on; empty means `anonymous`.
+    pub tenant_id: String,
+    /// CPU samples per second. More: finer flame graphs, more overhead.
+    pub sample_rate: u32,
+    /// How much time one profile covers.
+    pub interval: limits::Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            target: "all".into(),
+            multitenancy_enabled: false,
+            server: Server::default(),
+            storage: storage::Config::default(),
+            limits: limits::Limits::default(),
+            distributor: distributor::Config::default(),
+            ingester: ingester::Config::default(),
+            metastore: metastore::Config::default(),
+            compactor: compactor::Config::default(),
+            querier: querier::Config::default(),
+            self_profiling: SelfProfiling::default(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            http_listen_address: String::new(),
+            http_listen_port: 4040,
+            grpc_listen_port: 9095,
+            graceful_shutdown_timeout: limits::Duration::from_secs(30),
+            log_level: "info".into(),
+            log_format: "logfmt".into(),
+            http_listen_conn_limit: 0,
+        }
+    }
+}
+
+impl Default for SelfProfiling {
+    fn default() -> Self {
+        Self {
+            disable_push: false,
+            tenant_id: String::new(),
+            sample_rate: 100,
+            interval: limits::Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Flag names: derived from the path of a value, or Pyroscope's own where that differs.
+
+/// `(flag, path)` where the flag is not the path with dashes. A path may have several flags.
+const NAMES: &[(&str, &str)] = &[
+    ("auth.multitenancy-enabled", "multitenancy_enabled"),
+    ("log.level", "server.log_level"),
+    ("log.format", "server.log_format"),
+    ("server.http-conn-limit", "server.http_listen_conn_limit"),
+    ("retention-period", "limits.retention_period"),
+    ("storage.retention-period", "limits.retention_period"),
+    ("distributor.ingestion-rate-limit-mb", "limits.ingestion_rate_mb"),
+    ("distributor.ingestion-burst-size-mb", "limits.ingestion_burst_size_mb"),
+    ("distributor.ingestion-body-limit-mb", "limits.ingestion_body_limit_mb"),
+    ("validation.max-length-label-name", "limits.max_label_name_length"),
+    ("validation.max-length-label-value", "limits.max_label_value_length"),
+    ("validation.max-label-names-per-series", "limits.max_label_names_per_series"),
+    ("validation.max-sessions-per-series", "limits.max_sessions_per_series"),
+    ("validation.disable-label-sanitization", "limits.disable_label_sanitization"),
+    ("validation.max-profile-size-bytes", "limits.max_profile_size_bytes"),
+    ("validation.max-profile-stacktrace-samples", "limits.max_profile_stacktrace_samples"),
+    ("validation.max-profile-stacktrace-sample-labels", "limits.max_profile_stacktrace_sample_labels"),
+    ("validation.max-profile-stacktrace-depth", "limits.max_profile_stacktrace_depth"),
+    ("validation.max-profile-symbol-value-length", "limits.max_profile_symbol_value_length"),
+    ("validation.reject-older-than", "limits.reject_older_than"),
+    ("validation.reject-newer-than", "limits.reject_newer_than"),
+    ("querier.max-query-length", "limits.max_query_length"),
+    ("querier.max-query-lookback", "limits.max_query_lookback"),
+    ("querier.max-flamegraph-nodes-default", "limits.max_flamegraph_nodes_default"),
+    ("querier.max-flamegraph-nodes-max", "limits.max_flamegraph_nodes_max"),
+    ("segment-writer.segment-duration", "ingester.segment_duration"),
+];
+
+/// Pyroscope flags (and everything below them) that have no meaning here and do no harm:
+/// accepted with a warning, so that an existing command line starts.
+const IGNORED: &[&str] = &[
+    "architecture.storage",
+    "adaptive-placement",
+    "admin-server",
+    "async-ingest",
+    "enable-query-backend",
+    "embedded-grafana",
+    "memberlist",
+    "metastore.raft",
+    "metastore.data-dir",
+    "metastore.address",
+    "overrides-exporter",
+    "pyroscopedb",
+    "query-backend",
+    "query-frontend",
+    "query-scheduler",
+    "ring.store",
+    "runtime-config.reload-period",
+    "segment-writer.min-ready-duration",
+    "store-gateway",
+    "tracing",
+    "usage-stats",
+    "write-path",
+    "config.show_banner",
+    "compactor.blocks-retention-period",
+];
+
+/// The flags that set the value at `path`.
+pub(super) fn flags_of(path: &str) -> Vec<String> {
+    let named: Vec<String> =
+        NAMES.iter().filter(|(_, p)| *p == path).map(|(flag, _)| (*flag).to_owned()).collect();
+    if named.is_empty() { vec![path.replace('_', "-")] } else { named }
+}
+
+pub(super) fn is_ignored(flag: &str) -> bool {
+    IGNORED.iter().any(|known| {
+        flag.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_point_at_values_that_exist() {
+        let defaults = serde_json::to_value(super::super::Config::default()).expect("serializes");
+        for (flag, path) in NAMES {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            assert!(defaults.pointer(&pointer).is_some(), "-{flag} sets {path}, which does not exist");
+        }
+    }
+
+    #[test]
+    fn a_value_without_a_special_name_has_its_path() {
+        assert_eq!(flags_of("storage.s3.bucket_name"), ["storage.s3.bucket-name"]);
+        assert_eq!(flags_of("multitenancy_enabled"), ["auth.multitenancy-enabled"]);
+    }
+
+    #[test]
+    fn ignored_names_cover_what_lies_below_them() {
+        assert!(is_ignored("memberlist.bind-port"));
+        assert!(is_ignored("usage-stats.enabled"));
+        assert!(!is_ignored("tracingx"));
+    }
+}

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Every test, fastest first. Called by `make test`, which installs what it needs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { echo; echo "=== $* ($(date +%H:%M:%S))"; }
+
+step lint
+make -s lint
+
+step "Rust: unit, property, conformance, architecture"
+cargo test --workspace --locked
+
+step "UI: types and units"
+(cd ui && npm run -s lint && npm test -s)
+
+step "processes: end to end, real SDKs, compatibility, open data, browser"
+cargo build --locked -p pyrograph
+.venv/bin/python -m pytest tests -q --durations=10
