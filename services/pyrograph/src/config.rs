@@ -11,7 +11,7 @@ mod reference;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{LoadError, Loaded, load};
+pub(crate) use load::{LoadError, load};
 pub(crate) use reference::reference;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

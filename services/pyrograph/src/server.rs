@@ -81,10 +81,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut registry = Registry::default();
     let limits = Arc::new(limits::Overrides::uniform(config.limits.clone()));
     let store = storage::open(&config.storage, clock.clone(), storage::Metrics::register(&mut registry)).await?;
-    let cache = Arc::new(block::Cache::new(config.querier.cache_bytes));
+    let cache = block::Cache::new(config.querier.cache_bytes as u64);
 
     let retention = limits.clone();
-    let retention = move |tenant: &model::TenantId| retention.of(tenant).retention_period.nonzero();
+    let retention = move |tenant: &model::TenantId| {
+        let period = retention.of(tenant).retention_period;
+        (!period.is_zero()).then_some(std::time::Duration::from(period))
+    };
     let metastore =
         metastore::Metastore::open(config.metastore.clone(), store.clone(), retention, clock.clone(), &mut registry)
             .await?;
@@ -105,17 +108,17 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         &mut registry,
     );
     let leaf = Arc::new(querier::Leaf::new(
-        config.querier.clone(),
+        &config.querier,
         store.clone(),
-        cache.clone(),
+        cache,
         pool.clone(),
-        clock.clone(),
     ));
     let querier = querier::Querier::new(
         config.querier.clone(),
         metastore.clone(),
         vec![leaf],
         limits.clone(),
+        pool.clone(),
         clock.clone(),
         &mut registry,
     );

@@ -37,7 +37,7 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
         directory.keys.len()
     );
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header([
+    table.load_style(presets::NOTHING).set_header([
         "tenant", "service", "profiles", "rows", "index B", "symbols B", "tree B", "minutes", "types",
     ]);
     for column in 2..8 {

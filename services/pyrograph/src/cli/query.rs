@@ -131,7 +131,7 @@ async fn top(arguments: Top) -> Result<(), Error> {
     };
     let functions = Functions::of(&profile);
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["self", "%", "total", "%", "function"]);
+    table.load_style(presets::NOTHING).set_header(["self", "%", "total", "%", "function"]);
     for column in 0..4 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -231,7 +231,7 @@ async fn series(arguments: Series) -> Result<(), Error> {
     let answer: serde_json::Value = serde_json::from_str(&text)?;
     let unit = profile_type.parse::<ProfileType>()?.sample_unit;
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["series", "sum", "largest", "over time"]);
+    table.load_style(presets::NOTHING).set_header(["series", "sum", "largest", "over time"]);
     for line in answer["series"].as_array().into_iter().flatten() {
         let labels: Vec<String> = line["labels"]
             .as_array()
@@ -280,7 +280,7 @@ async fn labels(arguments: Labels) -> Result<(), Error> {
         return print(format!("{}\n", serde_json::to_string(&names.names)?).as_bytes());
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["label", "values", "for example"]);
+    table.load_style(presets::NOTHING).set_header(["label", "values", "for example"]);
     for name in &names.names {
         let found = values(name).await?;
         table.add_row([name.clone(), found.len().to_string(), found.first().cloned().unwrap_or_default()]);
