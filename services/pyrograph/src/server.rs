@@ -196,6 +196,7 @@ fn own_address(local: SocketAddr) -> String {
 fn start_log(server: &config::Server) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&server.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     if server.log_format == "json" { log.json().init() } else { log.init() }
 }
