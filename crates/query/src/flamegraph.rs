@@ -42,7 +42,8 @@ impl Part {
     pub fn new(tree: Arc<NameTree>, weights: &[i64], call_site: &[Box<[u8]>]) -> Self {
         let mut own = vec![0i64; tree.parents.len().max(1)];
         for (weight, leaf) in weights.iter().zip(&tree.leaves) {
-            if *weight > 0 {
+            // A stacktrace without any location is in no tree.
+            if *weight > 0 && *leaf != 0 {
                 let own = &mut own[*leaf as usize];
                 *own = own.saturating_add(*weight);
             }

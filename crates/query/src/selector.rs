@@ -302,16 +302,23 @@ impl Parser<'_> {
         let Some(c) = self.next() else {
             return Err(fail("unterminated escape sequence".into()));
         };
+        let plain = match c {
+            'a' => 7,
+            'b' => 8,
+            'f' => 12,
+            'n' => b'\n',
+            'r' => b'\r',
+            't' => b'\t',
+            'v' => 11,
+            '\\' => b'\\',
+            c if c == quote => c as u8,
+            _ => 0,
+        };
+        if plain != 0 {
+            bytes.push(plain);
+            return Ok(());
+        }
         let (radix, digits) = match c {
-            'a' => return Ok(bytes.push(7)),
-            'b' => return Ok(bytes.push(8)),
-            'f' => return Ok(bytes.push(12)),
-            'n' => return Ok(bytes.push(b'\n')),
-            'r' => return Ok(bytes.push(b'\r')),
-            't' => return Ok(bytes.push(b'\t')),
-            'v' => return Ok(bytes.push(11)),
-            '\\' => return Ok(bytes.push(b'\\')),
-            c if c == quote => return Ok(bytes.push(c as u8)),
             'x' => (16, 2),
             'u' => (16, 4),
             'U' => (16, 8),

@@ -181,11 +181,11 @@ fn query(selector: &str, (start, end): (i64, i64), kind: Kind) -> Query {
     }
 }
 
-fn counted<'a>(
-    datasets: &'a [(Vec<Pushed>, Vec<u32>)],
+fn counted(
+    datasets: &[(Vec<Pushed>, Vec<u32>)],
     (start, end): (i64, i64),
     pod: Option<u8>,
-) -> impl Iterator<Item = &'a Pushed> {
+) -> impl Iterator<Item = &Pushed> {
     datasets.iter().flat_map(move |(pushed, masked)| {
         pushed.iter().filter(move |p| {
             let nanos = p.millis * 1_000_000 + 7;

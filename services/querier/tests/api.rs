@@ -1,5 +1,8 @@
 //! Questions over HTTP, answered from segments in a store in memory.
 
+// Helpers of tests may fail loudly, too.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;

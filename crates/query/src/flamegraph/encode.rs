@@ -38,16 +38,12 @@ pub fn encode_levels<const S: usize>(flame: Flame<S>) -> FlameGraph {
             }
             values.push(i64::from(node.name));
             let mut offset = offsets[at];
-            for side in 0..S {
-                offset[side] = offset[side].wrapping_add(node.own[side]);
-            }
+            add(&mut offset, &node.own);
             let below = node.first_child as usize..(node.first_child + node.children) as usize;
             end_below = end_below.max(below.end);
             for child in below {
                 offsets[child] = offset;
-                for side in 0..S {
-                    offset[side] = offset[side].wrapping_add(nodes[child].total[side]);
-                }
+                add(&mut offset, &nodes[child].total);
             }
         }
         levels.push(values);
@@ -56,6 +52,10 @@ pub fn encode_levels<const S: usize>(flame: Flame<S>) -> FlameGraph {
     let ticks = nodes[0].total.to_vec();
     let total = ticks.iter().fold(0i64, |sum, side| sum.saturating_add(*side));
     FlameGraph { names, levels, total, max_self, ticks }
+}
+
+fn add<const S: usize>(to: &mut [i64; S], by: &[i64; S]) {
+    to.iter_mut().zip(by).for_each(|(to, by)| *to = to.wrapping_add(*by));
 }
 
 /// The tree as bytes: per node the length of its name, its name, its own weight and the number of

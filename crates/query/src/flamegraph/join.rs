@@ -251,14 +251,10 @@ impl<'a, const S: usize> Joined<'a, S> {
                     &mut children[starts[from as usize] as usize..starts[from as usize + 1] as usize];
                 below.sort_unstable_by_key(|node| ranks[self.name[*node as usize] as usize]);
                 let mut left = nodes[next].total;
-                for side in 0..S {
-                    left[side] = left[side].saturating_sub(nodes[next].own[side]);
-                }
+                subtract(&mut left, &nodes[next].own);
                 let mut other = None;
                 for node in below.iter().map(|node| *node as usize) {
-                    for side in 0..S {
-                        left[side] = left[side].saturating_sub(self.total[node][side]);
-                    }
+                    subtract(&mut left, &self.total[node]);
                     if is_other[self.name[node] as usize] {
                         other = Some(nodes.len());
                     }
@@ -275,9 +271,10 @@ impl<'a, const S: usize> Joined<'a, S> {
                 match other {
                     _ if left == [0; S] => {}
                     Some(other) => {
-                        for side in 0..S {
-                            nodes[other].own[side] += left[side];
-                            nodes[other].total[side] += left[side];
+                        let Node { own, total, .. } = &mut nodes[other];
+                        for (side, left) in left.iter().enumerate() {
+                            own[side] = own[side].saturating_add(*left);
+                            total[side] = total[side].saturating_add(*left);
                         }
                     }
                     None => {
@@ -339,6 +336,10 @@ impl<'a, const S: usize> Joined<'a, S> {
         }
         Flame { names, nodes }
     }
+}
+
+fn subtract<const S: usize>(from: &mut [i64; S], by: &[i64; S]) {
+    from.iter_mut().zip(by).for_each(|(from, by)| *from = from.saturating_sub(*by));
 }
 
 const NOWHERE: u32 = u32::MAX;

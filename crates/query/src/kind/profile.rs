@@ -87,6 +87,9 @@ impl Merged {
         let mut locations = Vec::new();
         for (stacktrace, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0) {
             let stack = from.stacktraces.get(stacktrace as u32);
+            if stack.is_empty() {
+                continue;
+            }
             if !call_site.is_empty() && !begins_with(from, stack, call_site) {
                 continue;
             }

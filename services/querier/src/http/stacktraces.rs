@@ -27,7 +27,7 @@ pub(crate) async fn select_merge_stacktraces(
     let mut response = SelectMergeStacktracesResponse::default();
     let report = match request.format() {
         ProfileFormat::Pprof => {
-            let (profile, report) = pprof::merge(querier, tenants, request.into()).await?;
+            let (profile, report) = pprof::merge(querier, tenants, request).await?;
             response.pprof = Some(PprofProfile { profile: Some(profile) });
             report
         }
