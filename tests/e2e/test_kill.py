@@ -7,7 +7,7 @@ import time
 from harness import CPU, pprof, push_request
 
 ROUNDS = 20
-WRITERS = 8
+WRITERS = 32
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_by_kill_9(new_server):
