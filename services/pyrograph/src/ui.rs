@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../../ui/dist"]
+#[folder = "../../ui/dist"]
 #[allow_missing = true]
 struct Files;
 
@@ -16,13 +16,13 @@ const ABSENT: &str = "The UI was not built into this binary: run `make ui`, then
 
 /// No script, style or connection but our own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+     font-src 'self'; worker-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The pages (all of them one document that reads its URL) and their assets.
 pub(crate) fn routes() -> Router {
     let mut router = Router::new()
         .route("/ui", get(|| async { Redirect::to("/") }))
-        .route("/favicon.ico", get(|| async { asset("favicon.svg", false) }));
+        .route("/favicon.ico", get(|| async { asset("assets/pyrograph.svg", false) }));
     for page in ["/", "/explore", "/comparison", "/comparison-diff"] {
         router = router.route(page, get(|| async { asset("index.html", false) }));
     }
