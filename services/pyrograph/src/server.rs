@@ -81,7 +81,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut registry = Registry::default();
     let limits = Arc::new(limits::Overrides::uniform(config.limits.clone()));
     let store = storage::open(&config.storage, clock.clone(), storage::Metrics::register(&mut registry)).await?;
-    let cache = block::Cache::new(config.querier.cache_bytes as u64);
+    let cache = block::Cache::new(config.querier.cache_bytes);
 
     let retention = limits.clone();
     let retention = move |tenant: &model::TenantId| {

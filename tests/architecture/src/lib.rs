@@ -14,7 +14,7 @@ mod tests {
         ("formats", &["model"]),
         ("limits", &["model", "clock"]),
         ("storage", &["model", "clock"]),
-        ("block", &["model", "storage"]),
+        ("block", &["model", "clock", "storage"]),
         ("catalog", &["model", "clock", "storage", "block"]),
         ("query", &["model", "wire", "formats", "block"]),
         ("rpc", &["model", "storage", "block", "query"]),

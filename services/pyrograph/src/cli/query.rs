@@ -194,10 +194,7 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
     }
     let bytes = prost::Message::encode_to_vec(&message);
     if output == Output::Pprof {
-        let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
-        let mut file = vec![0; compressor.gzip_compress_bound(bytes.len())];
-        let length = compressor.gzip_compress(&bytes, &mut file)?;
-        print(&file[..length])?;
+        print(&formats::gzip::compress(&bytes, 6))?;
         return Ok(None);
     }
     let profile = formats::pprof::decode(bytes.into(), &formats::pprof::Limits::default())?.profile;
