@@ -102,9 +102,12 @@ fn add_windows(
     }
 }
 
+/// Blocks by tenant and by the window they belong into.
+type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64), Vec<(&'a Key, &'a Live)>>;
+
 /// Blocks of one tenant that belong into one window: a closed day, a closed hour, or their own.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    let mut groups: BTreeMap<(&TenantId, i64, i64), Vec<(&Key, &Live)>> = BTreeMap::new();
+    let mut groups = Groups::new();
     for (key, live) in &state.live {
         let What::Block { tenant, window, .. } = &live.what else {
             continue;
