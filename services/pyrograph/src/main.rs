@@ -1,5 +1,6 @@
 //! The one binary: reads the configuration, builds the chosen roles, listens, drains; and the command line.
 
+mod allocator;
 mod cli;
 mod config;
 mod http;
@@ -9,10 +10,8 @@ mod ui;
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::give_memory_back_at_once();
     // Before the first client is built: reqwest and object_store take whatever provider stands.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
