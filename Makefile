@@ -27,6 +27,7 @@ test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDK
 	bash tests/run.sh
 
 lint: tools ## Formatting, clippy, dependency rules
+	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 

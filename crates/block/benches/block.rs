@@ -78,16 +78,31 @@ impl Bench {
         let bytes: usize = segments.iter().map(|s| s.bytes.len()).sum();
         let datasets = || segments.iter().flat_map(|s| &s.directory.datasets);
         let symbols: u64 = datasets().map(|d| u64::from(d.symbols.bytes)).sum();
-        row(&format!("append, {per_segment} per segment"), append.as_secs_f64() * 1e6 / profiles, "µs/profile");
-        row(&format!("cut and encode, {per_segment} per segment"), encode.as_secs_f64() * 1e6 / profiles, "µs/profile");
+        row(
+            &format!("append, {per_segment} per segment"),
+            append.as_secs_f64() * 1e6 / profiles,
+            "µs/profile",
+        );
+        row(
+            &format!("cut and encode, {per_segment} per segment"),
+            encode.as_secs_f64() * 1e6 / profiles,
+            "µs/profile",
+        );
         row("  stored", bytes as f64 / samples, "B/sample");
         row("  of it symbols", symbols as f64 / samples, "B/sample");
         segments
     }
 
     fn merge(&self, name: &str, inputs: Vec<Block>, level: u8, samples: f64) -> Vec<Block> {
-        let inputs: Vec<MergeInput> = inputs.into_iter().map(|block| MergeInput { block, masked: Vec::new() }).collect();
-        let options = MergeOptions { job: JobId(u128::from(level)), attempt: 1, level, created_millis: 0, windows: Vec::new() };
+        let inputs: Vec<MergeInput> =
+            inputs.into_iter().map(|block| MergeInput { block, masked: Vec::new() }).collect();
+        let options = MergeOptions {
+            job: JobId(u128::from(level)),
+            attempt: 1,
+            level,
+            created_millis: 0,
+            windows: Vec::new(),
+        };
         let (outputs, spent) =
             self.time(|| self.runtime.block_on(merge(inputs, &options, &Pool::inline())).expect("merges"));
         let bytes: usize = outputs.iter().map(|o| o.encoded.bytes.len()).sum();
@@ -109,11 +124,17 @@ impl Bench {
 
     /// Weighs every stacktrace of one dataset and adds it up to the root, as a flame graph does.
     fn flame(&self, block: &Block) -> (u64, i64) {
-        let fetched = self.runtime.block_on(block.fetch(0, Want { index: true, tree: true, symbols: false })).expect("fetches");
+        let fetched = self
+            .runtime
+            .block_on(block.fetch(0, Want { index: true, tree: true, symbols: false }))
+            .expect("fetches");
         let index = fetched.index().expect("whole");
         let tree = fetched.tree().expect("whole");
         let rows = 0..index.profiles.row_starts.last().copied().unwrap_or(0);
-        let samples = self.runtime.block_on(block.fetch_samples(0, std::slice::from_ref(&rows), index.columns[0][0], false)).expect("fetches");
+        let samples = self
+            .runtime
+            .block_on(block.fetch_samples(0, std::slice::from_ref(&rows), index.columns[0][0], false))
+            .expect("fetches");
         let mut weights = vec![0_i64; block.stacktraces(0)];
         samples
             .for_each(|batch| {

@@ -123,15 +123,14 @@ impl DatasetEntry {
     }
 
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
-        let tenant = TenantId::parse(cursor.text()?)
-            .map_err(|_| cursor.malformed("a tenant id is not allowed"))?;
+        let tenant =
+            TenantId::parse(cursor.text()?).map_err(|_| cursor.malformed("a tenant id is not allowed"))?;
         let service = cursor.text()?.to_owned();
         let time_min = cursor.signed()?;
         let time_max = time_min.wrapping_add(cursor.signed()?);
         let first_row = cursor.varint()?;
         let row_count = cursor.varint()?;
-        let Some(end_row) = first_row.checked_add(row_count).filter(|_| row_count <= u32::MAX.into())
-        else {
+        let Some(end_row) = first_row.checked_add(row_count).filter(|_| row_count <= u32::MAX.into()) else {
             return Err(cursor.malformed("a dataset has too many rows"));
         };
         let profiles = cursor.u32()?;

@@ -19,12 +19,7 @@ pub enum Error {
     Version { object: Key, version: u32, newest: u32 },
     /// More than the format can hold: nothing was written.
     #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
-    TooLarge {
-        dataset: String,
-        what: &'static str,
-        count: u64,
-        limit: u64,
-    },
+    TooLarge { dataset: String, what: &'static str, count: u64, limit: u64 },
     #[error("cannot encode {what}")]
     Encode {
         what: &'static str,

@@ -221,7 +221,8 @@ impl OpenDataset {
         let schema = storable(&rows.schema);
         let columns = schema.columns.len();
         let stride = profile.sample_types.len();
-        let spans = rows.spans.len() == rows.samples.len() && rows.spans.iter().any(|s| *s != Span::default());
+        let spans =
+            rows.spans.len() == rows.samples.len() && rows.spans.iter().any(|s| *s != Span::default());
 
         let mut order = std::mem::take(&mut self.order);
         order.clear();

@@ -121,7 +121,12 @@ impl Interner {
     }
 }
 
-fn intern_value<T: Copy + Eq + Hash>(ids: &mut Ids, values: &mut Vec<T>, hasher: &RandomState, value: T) -> u32 {
+fn intern_value<T: Copy + Eq + Hash>(
+    ids: &mut Ids,
+    values: &mut Vec<T>,
+    hasher: &RandomState,
+    value: T,
+) -> u32 {
     let values = std::cell::RefCell::new(values);
     let same = |id: u32| values.borrow()[id as usize] == value;
     let add = || {

@@ -69,7 +69,11 @@ impl Layout {
     }
 
     /// `object_bytes`: no page may end behind it.
-    pub(crate) fn read(cursor: &mut Cursor<'_>, datasets: usize, object_bytes: u64) -> Result<Self, Malformed> {
+    pub(crate) fn read(
+        cursor: &mut Cursor<'_>,
+        datasets: usize,
+        object_bytes: u64,
+    ) -> Result<Self, Malformed> {
         let value_columns = cursor.index(crate::VALUE_COLUMNS_MAX + 1, "too many value columns")?;
         let spans = match cursor.byte()? {
             0 => false,

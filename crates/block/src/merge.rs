@@ -71,7 +71,11 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
 ///
 /// # Errors
 /// `Storage` and `Corrupt` name the input; `TooLarge` if one service has more in one window than a block can hold.
-pub async fn merge(inputs: Vec<MergeInput>, options: &MergeOptions, pool: &Pool) -> Result<Vec<MergeOutput>, Error> {
+pub async fn merge(
+    inputs: Vec<MergeInput>,
+    options: &MergeOptions,
+    pool: &Pool,
+) -> Result<Vec<MergeOutput>, Error> {
     let inputs = Arc::new(inputs);
     let mut tenants: BTreeMap<TenantId, BTreeMap<String, Vec<Place>>> = BTreeMap::new();
     for (input, MergeInput { block, .. }) in inputs.iter().enumerate() {
@@ -206,7 +210,12 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, (sections, rows): (Fetched, DatasetRows), masked: &[u32], windows: &[Window]) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        (sections, rows): (Fetched, DatasetRows),
+        masked: &[u32],
+        windows: &[Window],
+    ) -> Result<(), Error> {
         let index = sections.index()?;
         let symbols = sections.symbols()?;
         let rows = rows.decode()?;
@@ -277,7 +286,13 @@ impl Gathered {
 }
 
 impl WindowRows {
-    fn push_values(&mut self, index: &DatasetIndex, schema: usize, values: &[Vec<i64>], rows: std::ops::Range<usize>) {
+    fn push_values(
+        &mut self,
+        index: &DatasetIndex,
+        schema: usize,
+        values: &[Vec<i64>],
+        rows: std::ops::Range<usize>,
+    ) {
         let columns = &index.columns[schema];
         let start = self.values.len();
         self.values.resize(start + columns.len() * rows.len(), 0);
@@ -293,7 +308,13 @@ impl WindowRows {
     }
 
     /// Brings stacktraces, and with them the rows of each profile, into their final order.
-    fn into_dataset(mut self, tenant: &TenantId, service: &str, series: &SeriesTable, all: &Symbols) -> NewDataset {
+    fn into_dataset(
+        mut self,
+        tenant: &TenantId,
+        service: &str,
+        series: &SeriesTable,
+        all: &Symbols,
+    ) -> NewDataset {
         let mut used = vec![false; all.stacktraces.len()];
         for stack in &self.stacks {
             used[*stack as usize] = true;
@@ -326,9 +347,12 @@ impl WindowRows {
             let width = series.schemas[schema].columns.len();
             order.clear();
             let stacks = &mut self.stacks[start..start + rows];
-            order.extend(stacks.iter().enumerate().map(|(row, stack)| {
-                (u64::from(stack_ids[*stack as usize]) << 32) | row as u64
-            }));
+            order.extend(
+                stacks
+                    .iter()
+                    .enumerate()
+                    .map(|(row, stack)| (u64::from(stack_ids[*stack as usize]) << 32) | row as u64),
+            );
             order.sort_unstable();
             for (into, entry) in stacks.iter_mut().zip(&order) {
                 *into = (entry >> 32) as u32;
@@ -355,7 +379,9 @@ impl Writers {
     fn of(&mut self, window: Window) -> Result<&mut ObjectWriter, Error> {
         match self.by_window.entry(window) {
             std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
-            std::collections::btree_map::Entry::Vacant(new) => Ok(new.insert(ObjectWriter::new(self.template.clone())?)),
+            std::collections::btree_map::Entry::Vacant(new) => {
+                Ok(new.insert(ObjectWriter::new(self.template.clone())?))
+            }
         }
     }
 }

@@ -19,7 +19,9 @@ use crate::codec::{Cursor, unpack};
 use crate::error::Malformed;
 use crate::layout::Layout;
 use crate::writer::{TRAILER_BYTES, TRAILER_MAGIC};
-use crate::{Cache, DatasetEntry, DatasetIndex, Directory, Error, FORMAT_VERSION, NameTree, Section, symbols};
+use crate::{
+    Cache, DatasetEntry, DatasetIndex, Directory, Error, FORMAT_VERSION, NameTree, Section, symbols,
+};
 
 /// Objects up to this size are read, and cached, whole.
 const WHOLE_BYTES_MAX: u64 = 2 << 20;
@@ -91,7 +93,8 @@ impl Block {
             }
         };
         let (directory, layout) = tail.decode_directory(&section)?;
-        let whole = (tail.bytes.len() as u64 == bytes_len && bytes_len <= WHOLE_BYTES_MAX).then_some(tail.bytes);
+        let whole =
+            (tail.bytes.len() as u64 == bytes_len && bytes_len <= WHOLE_BYTES_MAX).then_some(tail.bytes);
         let parts = Arc::new(Parts { key: key.clone(), key_hash, directory, layout, whole });
         cache.insert(name, Entry::Object(parts.clone()));
         Ok(opened(parts))
@@ -116,18 +119,16 @@ impl Block {
     /// `Storage`; `Corrupt` if there is no such dataset.
     pub async fn fetch(&self, dataset: usize, want: Want) -> Result<Fetched, Error> {
         let entry = self.entry(dataset)?;
-        let mut fetched = Fetched {
-            block: self.clone(),
-            dataset,
-            index: None,
-            symbols: None,
-            tree: None,
-        };
+        let mut fetched = Fetched { block: self.clone(), dataset, index: None, symbols: None, tree: None };
         let cached = |kind| self.cache.get(&self.name(dataset, kind));
-        if want.index && let Some(Entry::Index(index)) = cached(Kind::Index) {
+        if want.index
+            && let Some(Entry::Index(index)) = cached(Kind::Index)
+        {
             fetched.index = Some(Source::Decoded(index));
         }
-        if want.tree && let Some(Entry::Tree(tree)) = cached(Kind::Tree) {
+        if want.tree
+            && let Some(Entry::Tree(tree)) = cached(Kind::Tree)
+        {
             fetched.tree = Some(Source::Decoded(tree));
         }
         // Without a stored tree one is built from the symbols.
@@ -139,11 +140,8 @@ impl Block {
         let fetch_index = want.index && fetched.index.is_none();
         let fetch_symbols = need_symbols && fetched.symbols.is_none();
         let fetch_tree = if want.tree && fetched.tree.is_none() { entry.tree } else { None };
-        let sections = [
-            fetch_index.then_some(entry.index),
-            fetch_symbols.then_some(entry.symbols),
-            fetch_tree,
-        ];
+        let sections =
+            [fetch_index.then_some(entry.index), fetch_symbols.then_some(entry.symbols), fetch_tree];
         let ranges: Vec<Range<u64>> = sections
             .iter()
             .flatten()
@@ -164,7 +162,8 @@ impl Block {
 
     pub(crate) fn entry(&self, dataset: usize) -> Result<&DatasetEntry, Error> {
         let entry = self.parts.directory.datasets.get(dataset);
-        entry.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "a dataset does not exist" }))
+        entry
+            .ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "a dataset does not exist" }))
     }
 
     pub(crate) fn name(&self, dataset: usize, kind: Kind) -> Name {
@@ -204,7 +203,8 @@ impl Parts {
             .iter()
             .map(|d| 256 + d.service.len() + d.profile_types.len() * 200 + d.label_names.len() * 32)
             .sum();
-        let pages: usize = self.layout.row_groups.iter().flat_map(|g| &g.columns).map(|pages| 24 + pages.len() * 32).sum();
+        let pages: usize =
+            self.layout.row_groups.iter().flat_map(|g| &g.columns).map(|pages| 24 + pages.len() * 32).sum();
         whole + datasets + pages + self.directory.keys.len() * 16
     }
 }
@@ -378,7 +378,11 @@ impl Tail<'_> {
         if distance > TAIL_BYTES_MAX {
             return Err(wrong(trailer_offset, "the directory is larger than allowed"));
         }
-        Ok(if distance > self.bytes.len() as u64 { Located::Needs(distance) } else { Located::Found(section) })
+        Ok(if distance > self.bytes.len() as u64 {
+            Located::Needs(distance)
+        } else {
+            Located::Found(section)
+        })
     }
 
     fn decode_directory(&self, section: &Section) -> Result<(Directory, Layout), Error> {

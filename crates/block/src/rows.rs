@@ -159,7 +159,8 @@ impl NewDataset {
         for profile in &mut self.profiles {
             profile.series = ranks[profile.series as usize];
         }
-        let mut numbered: Vec<(u32, Series)> = ranks.into_iter().zip(std::mem::take(&mut self.series)).collect();
+        let mut numbered: Vec<(u32, Series)> =
+            ranks.into_iter().zip(std::mem::take(&mut self.series)).collect();
         numbered.sort_unstable_by_key(|(rank, _)| *rank);
         self.series = numbered.into_iter().map(|(_, series)| series).collect();
     }
@@ -274,8 +275,7 @@ mod tests {
         let (stored, kept) = reduce(columns.clone());
         assert_eq!(kept, vec![vec![1, 2, 0], vec![3, -2, 1]]);
         for (column, at) in columns.iter().zip(&stored) {
-            let back: Vec<i64> =
-                kept[at.value as usize].iter().map(|v| v.wrapping_mul(at.factor)).collect();
+            let back: Vec<i64> = kept[at.value as usize].iter().map(|v| v.wrapping_mul(at.factor)).collect();
             assert_eq!(back, *column);
         }
     }

@@ -61,7 +61,11 @@ struct Piece {
 enum Source {
     Decoded(Arc<Column>),
     /// The pages that hold the rows of the piece. `cached_as` is the column's number, if the piece is the whole dataset.
-    Pages { number: usize, pages: Vec<FetchedPage>, cached: bool },
+    Pages {
+        number: usize,
+        pages: Vec<FetchedPage>,
+        cached: bool,
+    },
 }
 
 struct FetchedPage {
@@ -147,7 +151,8 @@ impl Block {
             for number in &numbers {
                 let source = self.source(dataset, entry.rows.start, piece, *number, cached);
                 if let Source::Pages { pages, .. } = &source {
-                    wanted.extend(pages.iter().map(|p| p.page.offset..p.page.offset + u64::from(p.page.bytes)));
+                    wanted
+                        .extend(pages.iter().map(|p| p.page.offset..p.page.offset + u64::from(p.page.bytes)));
                 }
                 piece.columns.push(source);
             }
@@ -209,7 +214,8 @@ impl Block {
             .pages(number, start..end)
             .map(|(page_start, page)| FetchedPage {
                 page,
-                rows: (start.saturating_sub(page_start)) as u32..(end - page_start).min(page.rows.into()) as u32,
+                rows: (start.saturating_sub(page_start)) as u32
+                    ..(end - page_start).min(page.rows.into()) as u32,
                 bytes: Bytes::new(),
             })
             .collect();
@@ -279,7 +285,9 @@ impl DatasetRows {
         });
         let values = numbers.by_ref().take(self.value_columns).collect();
         let spans = match (numbers.next(), numbers.next(), numbers.next()) {
-            (Some(ids), Some(highs), Some(lows)) => (0..ids.len()).map(|i| span_of(ids[i], highs[i], lows[i])).collect(),
+            (Some(ids), Some(highs), Some(lows)) => {
+                (0..ids.len()).map(|i| span_of(ids[i], highs[i], lows[i])).collect()
+            }
             _ => Vec::new(),
         };
         Ok(DecodedRows { stacks, values, spans })

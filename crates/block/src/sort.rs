@@ -72,7 +72,8 @@ pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
         })
         .collect();
 
-    let location_ids = sort_locations(&from.locations, &locations_used, &function_ids, &mapping_ids, &mut into.locations);
+    let location_ids =
+        sort_locations(&from.locations, &locations_used, &function_ids, &mapping_ids, &mut into.locations);
     let stack_ids = sort_stacktraces(&from.stacktraces, used, &location_ids, &mut into.stacktraces);
     (into, stack_ids)
 }
@@ -128,16 +129,22 @@ fn sort_locations(
     let mut moved: Vec<Line> = Vec::new();
     for id in order {
         moved.clear();
-        moved.extend(from.lines_of(id as u32).iter().map(|line| Line {
-            function: place(functions, line.function),
-            line: line.line,
-        }));
+        moved.extend(
+            from.lines_of(id as u32)
+                .iter()
+                .map(|line| Line { function: place(functions, line.function), line: line.line }),
+        );
         into.push(place(mappings, from.mapping[id]), from.address[id], from.folded[id], &moved);
     }
     places
 }
 
-fn sort_stacktraces(from: &Stacktraces, used: &[bool], locations: &[u32], into: &mut Stacktraces) -> Vec<u32> {
+fn sort_stacktraces(
+    from: &Stacktraces,
+    used: &[bool],
+    locations: &[u32],
+    into: &mut Stacktraces,
+) -> Vec<u32> {
     // Root first and moved to the new ids, so that comparing runs forward over plain memory.
     let mut moved = Stacktraces::default();
     for (id, used) in used.iter().enumerate() {

@@ -300,10 +300,7 @@ fn decode_stacktraces(cursor: &mut Cursor<'_>, locations: usize) -> Result<Stack
     for _ in 0..count {
         shares.push(cursor.u32()?);
     }
-    let mut stacktraces = Stacktraces {
-        offsets: Vec::with_capacity(count + 1),
-        locations: Vec::new(),
-    };
+    let mut stacktraces = Stacktraces { offsets: Vec::with_capacity(count + 1), locations: Vec::new() };
     stacktraces.offsets.push(0);
     let mut total = 0_usize;
     let mut length_before = 0_u32;

@@ -120,8 +120,7 @@ impl<'a> Builder<'a> {
         self.tree.leaves.reserve(symbols.stacktraces.len());
         for id in 0..symbols.stacktraces.len() as u32 {
             let stack = symbols.stacktraces.get(id);
-            let shared =
-                before.iter().rev().zip(stack.iter().rev()).take_while(|(a, b)| a == b).count();
+            let shared = before.iter().rev().zip(stack.iter().rev()).take_while(|(a, b)| a == b).count();
             self.path.truncate(shared);
             let mut node = self.path.last().copied().unwrap_or(0);
             for location in stack[..stack.len() - shared].iter().rev() {
@@ -136,7 +135,8 @@ impl<'a> Builder<'a> {
                         let names = &mut self.tree.names;
                         let text = address_name(symbols, *location);
                         // One binary may be mapped twice, so two locations may have one name.
-                        let id = name_by_text.entry(text).or_insert_with_key(|text| names.push(text.as_bytes()));
+                        let id =
+                            name_by_text.entry(text).or_insert_with_key(|text| names.push(text.as_bytes()));
                         *known = *id;
                     }
                     node = self.child(node, *known);
@@ -209,7 +209,8 @@ mod tests {
             .iter()
             .map(|text| symbols.strings.push(text))
             .collect();
-        symbols.functions = ids[1..4].iter().map(|name| Function { name: *name, ..Function::default() }).collect();
+        symbols.functions =
+            ids[1..4].iter().map(|name| Function { name: *name, ..Function::default() }).collect();
         symbols.mappings = vec![Mapping { filename: ids[4], ..Mapping::default() }; 2];
         let line = |function| Line { function, line: 1 };
         let main = symbols.locations.push(0, 1, false, &[line(0)]);

@@ -85,7 +85,8 @@ impl ObjectWriter {
         let value_columns = options.value_columns.max(1);
         let schema = parse_message_type(&schema_text(value_columns, options.spans)).map_err(failed)?;
         let properties = properties(zstd_level)?;
-        let file = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties)).map_err(failed)?;
+        let file =
+            SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties)).map_err(failed)?;
         Ok(Self {
             file,
             directory: Directory {
@@ -94,11 +95,7 @@ impl ObjectWriter {
                 keys: options.keys,
                 datasets: Vec::new(),
             },
-            layout: Layout {
-                value_columns: value_columns as u32,
-                spans: options.spans,
-                ..Layout::default()
-            },
+            layout: Layout { value_columns: value_columns as u32, spans: options.spans, ..Layout::default() },
             zstd_level,
             rows: 0,
             group: GroupRows {

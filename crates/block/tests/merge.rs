@@ -23,7 +23,12 @@ fn options(level: u8) -> MergeOptions {
     }
 }
 
-async fn put(store: &Store, cache: &Cache, number: usize, bytes: bytes::Bytes) -> Result<Block, block::Error> {
+async fn put(
+    store: &Store,
+    cache: &Cache,
+    number: usize,
+    bytes: bytes::Bytes,
+) -> Result<Block, block::Error> {
     let key = Key::from_text(format!("log/test/{number:012}"));
     let bytes_len = bytes.len() as u64;
     store.settle_create(&key, bytes).await?;

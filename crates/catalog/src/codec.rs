@@ -14,11 +14,7 @@ pub enum DecodeError {
     #[error("{what} has {left} bytes too many")]
     Long { what: &'static str, left: usize },
     #[error("{what} has version {found}, this program reads up to {supported}")]
-    Newer {
-        what: &'static str,
-        found: u8,
-        supported: u8,
-    },
+    Newer { what: &'static str, found: u8, supported: u8 },
 }
 
 /// Appends values to a buffer.
@@ -82,10 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, left) = self
-            .left
-            .split_at_checked(len)
-            .ok_or(DecodeError::Short { what: self.what })?;
+        let (taken, left) = self.left.split_at_checked(len).ok_or(DecodeError::Short { what: self.what })?;
         self.left = left;
         Ok(taken)
     }
@@ -103,18 +96,12 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(DecodeError::Value {
-            what: self.what,
-            value,
-        })
+        Err(DecodeError::Value { what: self.what, value })
     }
 
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         let value = self.u64()?;
-        u32::try_from(value).map_err(|_| DecodeError::Value {
-            what: self.what,
-            value,
-        })
+        u32::try_from(value).map_err(|_| DecodeError::Value { what: self.what, value })
     }
 
     pub fn i64(&mut self) -> Result<i64, DecodeError> {
@@ -152,10 +139,9 @@ impl<'a> Reader<'a> {
         let mut last = 0u32;
         for _ in 0..count {
             let step = self.u32()?;
-            last = last.checked_add(step).ok_or(DecodeError::Value {
-                what: self.what,
-                value: u64::from(step),
-            })?;
+            last = last
+                .checked_add(step)
+                .ok_or(DecodeError::Value { what: self.what, value: u64::from(step) })?;
             values.push(last);
         }
         Ok(values)
@@ -166,10 +152,7 @@ impl<'a> Reader<'a> {
     pub fn end(self) -> Result<(), DecodeError> {
         match self.left.len() {
             0 => Ok(()),
-            left => Err(DecodeError::Long {
-                what: self.what,
-                left,
-            }),
+            left => Err(DecodeError::Long { what: self.what, left }),
         }
     }
 }

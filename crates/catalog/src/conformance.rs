@@ -29,17 +29,11 @@ async fn a_batch_is_read_back_in_order(engine: &dyn Engine) -> Result<(), String
     batch.delete(&b"c"[..]);
     batch.delete(&b"never"[..]);
     commit(&*catalog, batch).await?;
-    ensure(
-        rows(&*catalog).await? == ["a=1", "b=4"],
-        "later changes win, and rows are sorted",
-    )?;
+    ensure(rows(&*catalog).await? == ["a=1", "b=4"], "later changes win, and rows are sorted")?;
     let some = catalog.range(range(b"a", b"b")).await.map_err(text)?;
     ensure(some.len() == 1, "a range excludes its end")?;
     let none = catalog.range(range(b"b", b"a")).await.map_err(text)?;
-    ensure(
-        none.is_empty(),
-        "a range that ends before it starts is empty",
-    )
+    ensure(none.is_empty(), "a range that ends before it starts is empty")
 }
 
 async fn versions_and_epochs_rise(engine: &dyn Engine) -> Result<(), String> {
@@ -47,19 +41,10 @@ async fn versions_and_epochs_rise(engine: &dyn Engine) -> Result<(), String> {
     let before = first.version();
     let one = commit(&*first, put("a", "1")).await?;
     let two = commit(&*first, put("a", "2")).await?;
-    ensure(
-        before < one && one < two && two == first.version(),
-        "every commit raises the version",
-    )?;
+    ensure(before < one && one < two && two == first.version(), "every commit raises the version")?;
     let second = open(engine).await?;
-    ensure(
-        second.epoch() > first.epoch(),
-        "every opening raises the epoch",
-    )?;
-    ensure(
-        second.version() >= two,
-        "an opening does not lower the version",
-    )
+    ensure(second.epoch() > first.epoch(), "every opening raises the epoch")?;
+    ensure(second.version() >= two, "an opening does not lower the version")
 }
 
 async fn a_successor_reads_everything(engine: &dyn Engine) -> Result<(), String> {
@@ -67,25 +52,16 @@ async fn a_successor_reads_everything(engine: &dyn Engine) -> Result<(), String>
     commit(&*first, put("a", "1")).await?;
     commit(&*first, put("b", "2")).await?;
     let second = open(engine).await?;
-    ensure(
-        rows(&*second).await? == ["a=1", "b=2"],
-        "a successor reads every commit",
-    )
+    ensure(rows(&*second).await? == ["a=1", "b=2"], "a successor reads every commit")
 }
 
 async fn an_earlier_owner_is_fenced_for_ever(engine: &dyn Engine) -> Result<(), String> {
     let first = open(engine).await?;
     commit(&*first, put("a", "1")).await?;
-    ensure(
-        first.check().await.is_ok(),
-        "the owner knows that it is one",
-    )?;
+    ensure(first.check().await.is_ok(), "the owner knows that it is one")?;
     let second = open(engine).await?;
     let fenced = |result: Result<(), Error>| matches!(result, Err(Error::Fenced { .. }));
-    ensure(
-        fenced(first.check().await),
-        "a fenced owner learns it by asking",
-    )?;
+    ensure(fenced(first.check().await), "a fenced owner learns it by asking")?;
     for _ in 0..3 {
         let result = first.commit(put("a", "2")).await.map(|_| ());
         ensure(fenced(result), "a fenced owner commits nothing")?;
@@ -96,10 +72,7 @@ async fn an_earlier_owner_is_fenced_for_ever(engine: &dyn Engine) -> Result<(), 
         let result = owner.commit(put("a", "3")).await.map(|_| ());
         ensure(fenced(result), "every earlier owner stays fenced")?;
     }
-    ensure(
-        rows(&*third).await? == ["a=1", "b=2"],
-        "nothing of a fenced owner is seen",
-    )
+    ensure(rows(&*third).await? == ["a=1", "b=2"], "nothing of a fenced owner is seen")
 }
 
 async fn a_view_follows_whole_commits(engine: &dyn Engine) -> Result<(), String> {
@@ -111,15 +84,9 @@ async fn a_view_follows_whole_commits(engine: &dyn Engine) -> Result<(), String>
     let seen = view.range(everything()).await.map_err(text)?;
     ensure(seen.len() == 1, "a view stays at its version")?;
     let later = view.refresh().await.map_err(text)?;
-    ensure(
-        at < later && later == owner.version(),
-        "a refresh reaches the newest version",
-    )?;
+    ensure(at < later && later == owner.version(), "a refresh reaches the newest version")?;
     let seen = view.range(everything()).await.map_err(text)?;
-    ensure(
-        seen.len() == 2,
-        "a refreshed view has the rows of its version",
-    )?;
+    ensure(seen.len() == 2, "a refreshed view has the rows of its version")?;
     ensure(owner.check().await.is_ok(), "a view fences nobody")
 }
 
@@ -133,15 +100,9 @@ async fn many_commits_survive_maintenance(engine: &dyn Engine) -> Result<(), Str
         }
     }
     let expected: Vec<String> = (0..100).map(|i| format!("k{i:03}={}", i + 900)).collect();
-    ensure(
-        rows(&*owner).await? == expected,
-        "maintenance changes no row",
-    )?;
+    ensure(rows(&*owner).await? == expected, "maintenance changes no row")?;
     let successor = open(engine).await?;
-    ensure(
-        rows(&*successor).await? == expected,
-        "maintenance leaves all that an opening needs",
-    )
+    ensure(rows(&*successor).await? == expected, "maintenance leaves all that an opening needs")
 }
 
 async fn open(engine: &dyn Engine) -> Result<std::sync::Arc<dyn Catalog>, String> {
@@ -155,10 +116,7 @@ async fn commit(catalog: &dyn Catalog, batch: Batch) -> Result<u64, String> {
 async fn rows(catalog: &dyn Catalog) -> Result<Vec<String>, String> {
     let rows = catalog.range(everything()).await.map_err(text)?;
     let show = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ok(rows
-        .iter()
-        .map(|(key, value)| format!("{}={}", show(key), show(value)))
-        .collect())
+    Ok(rows.iter().map(|(key, value)| format!("{}={}", show(key), show(value))).collect())
 }
 
 fn put(key: &str, value: &str) -> Batch {
@@ -176,11 +134,7 @@ fn everything() -> Range<Bytes> {
 }
 
 fn ensure(holds: bool, sentence: &str) -> Result<(), String> {
-    if holds {
-        Ok(())
-    } else {
-        Err(format!("does not hold: {sentence}"))
-    }
+    if holds { Ok(()) } else { Err(format!("does not hold: {sentence}")) }
 }
 
 fn text(error: Error) -> String {

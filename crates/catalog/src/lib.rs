@@ -100,11 +100,7 @@ pub enum Error {
     #[error("catalog object {object} is unreadable: {reason}")]
     Corrupt { object: String, reason: String },
     #[error("catalog object {object} has version {found}, this program reads up to {supported}")]
-    Newer {
-        object: String,
-        found: u8,
-        supported: u8,
-    },
+    Newer { object: String, found: u8, supported: u8 },
     #[error("the catalog cannot be read or written")]
     Store(#[from] storage::Error),
 }

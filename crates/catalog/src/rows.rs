@@ -186,19 +186,12 @@ pub trait Row: Sized {
         let mut key = Reader::new(key, "row key");
         let kind = key.u8()?;
         if kind != Self::KIND as u8 {
-            return Err(DecodeError::Value {
-                what: "row kind",
-                value: u64::from(kind),
-            });
+            return Err(DecodeError::Value { what: "row kind", value: u64::from(kind) });
         }
         let mut value = Reader::new(value, "row");
         let version = value.u8()?;
         if version > VERSION {
-            return Err(DecodeError::Newer {
-                what: "row",
-                found: version,
-                supported: VERSION,
-            });
+            return Err(DecodeError::Newer { what: "row", found: version, supported: VERSION });
         }
         let row = Self::decode(&mut key, &mut value)?;
         key.end()?;
@@ -266,15 +259,7 @@ impl Row for Segment {
             let service = value.text()?.into();
             datasets.push(take_summary(value, tenant, service)?);
         }
-        Ok(Self {
-            writer,
-            seq,
-            created_millis,
-            bytes,
-            masked,
-            quarantine,
-            datasets,
-        })
+        Ok(Self { writer, seq, created_millis, bytes, masked, quarantine, datasets })
     }
 }
 
@@ -325,16 +310,11 @@ impl Row for Dataset {
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let tenant = tenant(take_short_text(key)?)?;
         let len = fixed_u32(key)? as usize;
-        let service = std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text {
-            what: "service of a dataset row",
-        })?;
+        let service = std::str::from_utf8(key.take(len)?)
+            .map_err(|_| DecodeError::Text { what: "service of a dataset row" })?;
         let day = take_day(key)?;
         let block = take_block_id(key)?;
-        Ok(Self {
-            block,
-            day,
-            summary: take_summary(value, tenant, service.into())?,
-        })
+        Ok(Self { block, day, summary: take_summary(value, tenant, service.into())? })
     }
 }
 
@@ -366,9 +346,7 @@ impl Row for Job {
                 }
             }
             JobState::Published { record: None } => out.u8(2),
-            JobState::Published {
-                record: Some(record),
-            } => {
+            JobState::Published { record: Some(record) } => {
                 out.u8(3);
                 out.bytes(record);
             }
@@ -393,33 +371,15 @@ impl Row for Job {
                 for _ in 0..count {
                     inputs.push(Key::from_text(value.text()?));
                 }
-                JobState::Working {
-                    open: open == 1,
-                    work: Work {
-                        level,
-                        windows,
-                        inputs,
-                    },
-                }
+                JobState::Working { open: open == 1, work: Work { level, windows, inputs } }
             }
             2 => JobState::Published { record: None },
-            3 => JobState::Published {
-                record: Some(Bytes::copy_from_slice(value.bytes()?)),
-            },
+            3 => JobState::Published { record: Some(Bytes::copy_from_slice(value.bytes()?)) },
             other => {
-                return Err(DecodeError::Value {
-                    what: "job state",
-                    value: u64::from(other),
-                });
+                return Err(DecodeError::Value { what: "job state", value: u64::from(other) });
             }
         };
-        Ok(Self {
-            id,
-            created_millis,
-            attempt,
-            tries,
-            state,
-        })
+        Ok(Self { id, created_millis, attempt, tries, state })
     }
 }
 
@@ -443,27 +403,13 @@ impl Row for Dead {
 
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let len = fixed_u32(key)? as usize;
-        let text = std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text {
-            what: "key of a dead row",
-        })?;
+        let text = std::str::from_utf8(key.take(len)?)
+            .map_err(|_| DecodeError::Text { what: "key of a dead row" })?;
         let died_millis = value.i64()?;
         let has = value.u8()?;
-        let job = if has & 1 == 0 {
-            None
-        } else {
-            Some(JobId(value.u128()?))
-        };
-        let segment_millis = if has & 2 == 0 {
-            None
-        } else {
-            Some(value.i64()?)
-        };
-        Ok(Self {
-            key: Key::from_text(text),
-            died_millis,
-            job,
-            segment_millis,
-        })
+        let job = if has & 1 == 0 { None } else { Some(JobId(value.u128()?)) };
+        let segment_millis = if has & 2 == 0 { None } else { Some(value.i64()?) };
+        Ok(Self { key: Key::from_text(text), died_millis, job, segment_millis })
     }
 }
 
@@ -471,8 +417,7 @@ impl Dead {
     /// The row of a dead object.
     pub fn key_of(object: &Key) -> Bytes {
         let mut key = start(Self::KIND);
-        key.0
-            .extend_from_slice(&(object.as_str().len() as u32).to_be_bytes());
+        key.0.extend_from_slice(&(object.as_str().len() as u32).to_be_bytes());
         key.0.extend_from_slice(object.as_str().as_bytes());
         key.0.into()
     }
@@ -500,11 +445,7 @@ impl Row for Dedup {
         for _ in 0..count {
             keys.push(ItemKey(value.u128()?));
         }
-        Ok(Self {
-            minute,
-            ordinal,
-            keys,
-        })
+        Ok(Self { minute, ordinal, keys })
     }
 }
 
@@ -540,8 +481,7 @@ pub fn dataset_key(summary: &DatasetSummary, day: i64, block: BlockId) -> Bytes 
     let mut key = start(Kind::Dataset);
     short_text(&mut key, summary.tenant.as_str());
     let service = summary.service.as_bytes();
-    key.0
-        .extend_from_slice(&(service.len() as u32).to_be_bytes());
+    key.0.extend_from_slice(&(service.len() as u32).to_be_bytes());
     key.0.extend_from_slice(service);
     put_day(&mut key, day);
     put_block_id(&mut key, block);
@@ -565,13 +505,7 @@ fn put_summary(out: &mut Writer, dataset: &DatasetSummary) {
     out.u64(dataset.rows);
     out.u64(dataset.profile_types.len() as u64);
     for one in dataset.profile_types.iter() {
-        for part in [
-            &one.name,
-            &one.sample_type,
-            &one.sample_unit,
-            &one.period_type,
-            &one.period_unit,
-        ] {
+        for part in [&one.name, &one.sample_type, &one.sample_unit, &one.period_type, &one.period_unit] {
             out.text(part);
         }
     }
@@ -598,25 +532,13 @@ fn take_summary(
         });
     }
     let profile_types = types.into();
-    Ok(DatasetSummary {
-        position,
-        tenant,
-        service,
-        time_min,
-        time_max,
-        rows,
-        profile_types,
-    })
+    Ok(DatasetSummary { position, tenant, service, time_min, time_max, rows, profile_types })
 }
 
 fn put_quarantine(out: &mut Writer, quarantine: Option<&Quarantine>) {
     match quarantine {
         None => out.u8(0),
-        Some(Quarantine {
-            reason,
-            time_min,
-            time_max,
-        }) => {
+        Some(Quarantine { reason, time_min, time_max }) => {
             out.u8(1);
             out.text(reason);
             out.i64(*time_min);
@@ -630,17 +552,11 @@ fn take_quarantine(value: &mut Reader<'_>) -> Result<Option<Quarantine>, DecodeE
         return Ok(None);
     }
     let reason = value.text()?.to_owned();
-    Ok(Some(Quarantine {
-        reason,
-        time_min: value.i64()?,
-        time_max: value.i64()?,
-    }))
+    Ok(Some(Quarantine { reason, time_min: value.i64()?, time_max: value.i64()? }))
 }
 
 fn tenant(text: &str) -> Result<TenantId, DecodeError> {
-    TenantId::parse(text).map_err(|_| DecodeError::Text {
-        what: "tenant of a row",
-    })
+    TenantId::parse(text).map_err(|_| DecodeError::Text { what: "tenant of a row" })
 }
 
 /// Tenant ids have at most 150 bytes.
@@ -651,15 +567,12 @@ fn short_text(key: &mut Writer, text: &str) {
 
 fn take_short_text<'a>(key: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     let len = key.u8()? as usize;
-    std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text {
-        what: "text of a row key",
-    })
+    std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text { what: "text of a row key" })
 }
 
 /// Big-endian with the sign flipped, so that keys sort like numbers.
 fn put_day(key: &mut Writer, day: i64) {
-    key.0
-        .extend_from_slice(&((day as u64) ^ (1 << 63)).to_be_bytes());
+    key.0.extend_from_slice(&((day as u64) ^ (1 << 63)).to_be_bytes());
 }
 
 fn take_day(key: &mut Reader<'_>) -> Result<i64, DecodeError> {
@@ -673,11 +586,7 @@ fn put_block_id(key: &mut Writer, id: BlockId) {
 }
 
 fn take_block_id(key: &mut Reader<'_>) -> Result<BlockId, DecodeError> {
-    Ok(BlockId {
-        job: JobId(key.u128()?),
-        attempt: fixed_u32(key)?,
-        part: fixed_u32(key)?,
-    })
+    Ok(BlockId { job: JobId(key.u128()?), attempt: fixed_u32(key)?, part: fixed_u32(key)? })
 }
 
 fn fixed_u64(key: &mut Reader<'_>) -> Result<u64, DecodeError> {
@@ -704,23 +613,14 @@ mod tests {
         assert!(R::KIND.keys().contains(key));
         assert_eq!(R::read(key, value).as_ref(), Ok(&row));
         for len in 0..value.len() {
-            assert!(
-                R::read(key, &value[..len]).is_err(),
-                "{row:?} cut to {len} bytes"
-            );
+            assert!(R::read(key, &value[..len]).is_err(), "{row:?} cut to {len} bytes");
         }
         for len in 0..key.len() {
-            assert!(
-                R::read(&key[..len], value).is_err(),
-                "{row:?} with a key of {len} bytes"
-            );
+            assert!(R::read(&key[..len], value).is_err(), "{row:?} with a key of {len} bytes");
         }
         let mut newer = value.to_vec();
         newer[0] = VERSION + 1;
-        assert!(matches!(
-            R::read(key, &newer),
-            Err(DecodeError::Newer { .. })
-        ));
+        assert!(matches!(R::read(key, &newer), Err(DecodeError::Newer { .. })));
     }
 
     fn summary() -> DatasetSummary {
@@ -737,22 +637,9 @@ mod tests {
 
     #[test]
     fn rows_read_back_and_damage_is_refused() {
-        let id = BlockId {
-            job: JobId(u128::MAX),
-            attempt: 2,
-            part: 1,
-        };
-        let quarantine = Some(Quarantine {
-            reason: "bad".into(),
-            time_min: -1,
-            time_max: 1,
-        });
-        check(Log {
-            writer: WriterId(7),
-            next: 300,
-            sealed: true,
-            created_millis: -5,
-        });
+        let id = BlockId { job: JobId(u128::MAX), attempt: 2, part: 1 };
+        let quarantine = Some(Quarantine { reason: "bad".into(), time_min: -1, time_max: 1 });
+        check(Log { writer: WriterId(7), next: 300, sealed: true, created_millis: -5 });
         check(Segment {
             writer: WriterId(7),
             seq: 1,
@@ -772,44 +659,20 @@ mod tests {
             created_millis: 0,
             quarantine: None,
         });
-        check(Dataset {
-            block: id,
-            day: -1,
-            summary: summary(),
-        });
-        let work = Work {
-            level: 1,
-            windows: vec![(0, 300), (300, 300)],
-            inputs: vec![Key::from_text("log/x/1")],
-        };
+        check(Dataset { block: id, day: -1, summary: summary() });
+        let work =
+            Work { level: 1, windows: vec![(0, 300), (300, 300)], inputs: vec![Key::from_text("log/x/1")] };
         for state in [
             JobState::Working { open: true, work },
             JobState::Published { record: None },
-            JobState::Published {
-                record: Some(Bytes::from_static(b"r")),
-            },
+            JobState::Published { record: Some(Bytes::from_static(b"r")) },
         ] {
-            check(Job {
-                id: JobId(1),
-                created_millis: 1,
-                attempt: 2,
-                tries: 1,
-                state,
-            });
+            check(Job { id: JobId(1), created_millis: 1, attempt: 2, tries: 1, state });
         }
         for (job, segment_millis) in [(None, None), (Some(JobId(4)), None), (None, Some(-4))] {
-            check(Dead {
-                key: Key::from_text("log/x/2"),
-                died_millis: 4,
-                job,
-                segment_millis,
-            });
+            check(Dead { key: Key::from_text("log/x/2"), died_millis: 4, job, segment_millis });
         }
-        check(Dedup {
-            minute: -3,
-            ordinal: 9,
-            keys: vec![ItemKey(1), ItemKey(u128::MAX)],
-        });
+        check(Dedup { minute: -3, ordinal: 9, keys: vec![ItemKey(1), ItemKey(u128::MAX)] });
     }
 
     #[test]

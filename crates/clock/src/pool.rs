@@ -13,9 +13,7 @@ pub struct Pool {
 impl Pool {
     /// At most `threads` pieces of work at once; more wait in the order they came.
     pub fn new(threads: usize) -> Self {
-        Self {
-            permits: Some(Arc::new(Semaphore::new(threads.max(1)))),
-        }
+        Self { permits: Some(Arc::new(Semaphore::new(threads.max(1)))) }
     }
 
     /// Runs work where it is called.

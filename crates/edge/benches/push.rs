@@ -34,54 +34,25 @@ fn main() {
     let service = service.max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
     let (clock, pool) = (Clock::system(), Pool::inline());
     let routes = Routes::new().service(service);
-    let app = App::new(
-        routes,
-        Config::default(),
-        clock,
-        pool,
-        &mut Registry::default(),
-    );
+    let app = App::new(routes, Config::default(), clock, pool, &mut Registry::default());
     let message = push(300_000).encode_to_vec();
     let zipped = Bytes::from(formats::gzip::compress(&message, 6));
     let json = Bytes::from(json(&message));
-    println!(
-        "a push of {} bytes, {} gzipped, {} as JSON",
-        message.len(),
-        zipped.len(),
-        json.len()
-    );
+    println!("a push of {} bytes, {} gzipped, {} as JSON", message.len(), zipped.len(), json.len());
     let message = Bytes::from(message);
 
-    let inflate = measure("gunzip alone", || {
-        std::hint::black_box(formats::gzip::decompress(&zipped, 1 << 30)).is_ok()
-    });
-    let decode = measure("decode alone", || {
-        PushRequest::decode(message.clone()).is_ok()
-    });
+    let inflate =
+        measure("gunzip alone", || std::hint::black_box(formats::gzip::decompress(&zipped, 1 << 30)).is_ok());
+    let decode = measure("decode alone", || PushRequest::decode(message.clone()).is_ok());
     let proto = &[("content-type", "application/proto")];
     let plain = measure("connect, protobuf", || answer(&app, proto, message.clone()));
-    let gzip = &[
-        ("content-type", "application/proto"),
-        ("content-encoding", "gzip"),
-    ];
-    let gzipped = measure("connect, protobuf, gzip", || {
-        answer(&app, gzip, zipped.clone())
-    });
-    measure("connect, JSON", || {
-        answer(&app, &[("content-type", "application/json")], json.clone())
-    });
+    let gzip = &[("content-type", "application/proto"), ("content-encoding", "gzip")];
+    let gzipped = measure("connect, protobuf, gzip", || answer(&app, gzip, zipped.clone()));
+    measure("connect, JSON", || answer(&app, &[("content-type", "application/json")], json.clone()));
     let small = Bytes::from(push(100).encode_to_vec());
-    measure("connect, protobuf, 100 bytes", || {
-        answer(&app, proto, small.clone())
-    });
-    println!(
-        "beside gunzip and decode: {:?} plain",
-        plain.saturating_sub(decode)
-    );
-    println!(
-        "beside gunzip and decode: {:?} gzip",
-        gzipped.saturating_sub(inflate + decode)
-    );
+    measure("connect, protobuf, 100 bytes", || answer(&app, proto, small.clone()));
+    println!("beside gunzip and decode: {:?} plain", plain.saturating_sub(decode));
+    println!("beside gunzip and decode: {:?} gzip", gzipped.saturating_sub(inflate + decode));
 }
 
 fn push(bytes: usize) -> PushRequest {
@@ -92,29 +63,15 @@ fn push(bytes: usize) -> PushRequest {
         (state >> 26) as u8
     };
     let raw_profile = (0..bytes).map(|_| next()).collect::<Vec<u8>>().into();
-    let label = |n: usize| LabelPair {
-        name: format!("label_{n}"),
-        value: format!("value_{n}"),
-    };
-    let sample = RawSample {
-        raw_profile,
-        id: "6a4c9f10-0a7e-4b0a-8a3c-6a4c9f100a7e".into(),
-    };
+    let label = |n: usize| LabelPair { name: format!("label_{n}"), value: format!("value_{n}") };
+    let sample = RawSample { raw_profile, id: "6a4c9f10-0a7e-4b0a-8a3c-6a4c9f100a7e".into() };
     let labels = (0..10).map(label).collect();
-    let series = RawProfileSeries {
-        labels,
-        samples: vec![sample],
-        annotations: Vec::new(),
-    };
-    PushRequest {
-        series: vec![series],
-    }
+    let series = RawProfileSeries { labels, samples: vec![sample], annotations: Vec::new() };
+    PushRequest { series: vec![series] }
 }
 
 fn json(message: &[u8]) -> Vec<u8> {
-    let descriptor = wire::descriptor_pool()
-        .get_message_by_name("push.v1.PushRequest")
-        .unwrap();
+    let descriptor = wire::descriptor_pool().get_message_by_name("push.v1.PushRequest").unwrap();
     let message = prost_reflect::DynamicMessage::decode(descriptor, message).unwrap();
     serde_json::to_vec(&message).unwrap()
 }

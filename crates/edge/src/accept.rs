@@ -21,10 +21,7 @@ impl Capabilities {
                 continue;
             }
             let value = String::from_utf8_lossy(value.as_bytes());
-            for element in value
-                .split(',')
-                .filter(|element| !element.trim().is_empty())
-            {
+            for element in value.split(',').filter(|element| !element.trim().is_empty()) {
                 let media = MediaType::parse(element)?;
                 if media.parameter("allow-utf8-labelnames") == Some("true") {
                     capabilities.utf8_label_names = true;
@@ -61,31 +58,22 @@ impl MediaType {
                 rest = after;
                 break;
             }
-            let ((name, value), after) = parameter(after).ok_or_else(|| {
-                format!("media type {essence:?} has a parameter that is not name=value")
-            })?;
+            let ((name, value), after) = parameter(after)
+                .ok_or_else(|| format!("media type {essence:?} has a parameter that is not name=value"))?;
             if parameters.iter().any(|(other, _)| *other == name) {
-                return Err(format!(
-                    "media type {essence:?} has the parameter {name:?} twice"
-                ));
+                return Err(format!("media type {essence:?} has the parameter {name:?} twice"));
             }
             parameters.push((name, value));
             rest = after;
         }
         match rest.is_empty() {
-            true => Ok(Self {
-                essence,
-                parameters,
-            }),
+            true => Ok(Self { essence, parameters }),
             false => Err(format!("media type {essence:?} ends with {rest:?}")),
         }
     }
 
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -119,10 +107,7 @@ fn parameter(text: &str) -> Option<((String, String), &str)> {
     let (value, rest) = match rest.strip_prefix('"') {
         Some(quoted) => unquote(quoted)?,
         None => {
-            let end = rest
-                .bytes()
-                .position(|byte| !is_token_byte(byte))
-                .unwrap_or(rest.len());
+            let end = rest.bytes().position(|byte| !is_token_byte(byte)).unwrap_or(rest.len());
             (rest.get(..end)?.to_owned(), rest.get(end..)?)
         }
     };
@@ -147,20 +132,16 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 
 /// Whether one of the named headers lists gzip with a weight above zero.
 pub(crate) fn accepts_gzip(headers: &HeaderMap, name: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value: &HeaderValue| value.to_str().ok())
-        .any(|value| {
-            value.split(',').any(|element| {
-                let mut parts = element.split(';').map(str::trim);
-                let coding = parts.next().unwrap_or_default();
-                let refused = parts
-                    .filter_map(|part| part.strip_prefix("q="))
-                    .any(|weight| weight.parse::<f32>() == Ok(0.0));
-                (coding.eq_ignore_ascii_case("gzip") || coding == "*") && !refused
-            })
+    headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok()).any(|value| {
+        value.split(',').any(|element| {
+            let mut parts = element.split(';').map(str::trim);
+            let coding = parts.next().unwrap_or_default();
+            let refused = parts
+                .filter_map(|part| part.strip_prefix("q="))
+                .any(|weight| weight.parse::<f32>() == Ok(0.0));
+            (coding.eq_ignore_ascii_case("gzip") || coding == "*") && !refused
         })
+    })
 }
 
 #[cfg(test)]
@@ -198,11 +179,7 @@ mod tests {
         let check = |value: &'static str, expected| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
-            assert_eq!(
-                accepts_gzip(&headers, "accept-encoding"),
-                expected,
-                "{value}"
-            );
+            assert_eq!(accepts_gzip(&headers, "accept-encoding"), expected, "{value}");
         };
         check("gzip, deflate, br", true);
         check("br;q=1, GZIP;q=0.5", true);

@@ -63,30 +63,13 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 impl App {
     /// `pool` decompresses, compresses and turns large messages into JSON.
-    pub fn new(
-        routes: Routes,
-        config: Config,
-        clock: Clock,
-        pool: Pool,
-        registry: &mut Registry,
-    ) -> Self {
+    pub fn new(routes: Routes, config: Config, clock: Clock, pool: Pool, registry: &mut Registry) -> Self {
         let intake = Intake::new(clock.clone(), &config);
         let bridge = Bridge::new(routes.services, clock.clone(), pool.clone(), intake.clone());
-        let rest = routes
-            .rest
-            .fallback(unknown_path)
-            .layer(axum::middleware::from_fn(observe_route))
-            .with_state(());
+        let rest =
+            routes.rest.fallback(unknown_path).layer(axum::middleware::from_fn(observe_route)).with_state(());
         let metrics = Metrics::new(registry);
-        Self(Arc::new(Inner {
-            clock,
-            config,
-            metrics,
-            pool,
-            intake,
-            bridge,
-            rest,
-        }))
+        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest }))
     }
 
     /// Answers one request; never fails, a panic of a handler included.
@@ -111,15 +94,8 @@ impl App {
             .unwrap_or_else(|panic| Error::panicked(&*panic).into_response());
         unread.drain(&inner.clock).await;
         let took = inner.clock.monotonic().saturating_sub(started);
-        let matched = || {
-            response
-                .extensions()
-                .get::<Matched>()
-                .map(|matched| matched.0.clone())
-        };
-        let route = service_route
-            .or_else(matched)
-            .unwrap_or_else(|| Arc::from("none"));
+        let matched = || response.extensions().get::<Matched>().map(|matched| matched.0.clone());
+        let route = service_route.or_else(matched).unwrap_or_else(|| Arc::from("none"));
         let status = response.status();
         inner.log(&route, &method, &response, &id, took);
         inner.metrics.answered(route, &method, status, took);
@@ -178,16 +154,10 @@ impl Inner {
 
     fn request_id(&self, headers: &HeaderMap) -> RequestId {
         let given = headers.get(REQUEST_ID).filter(|id| {
-            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
-                && id.as_bytes().iter().all(u8::is_ascii_graphic)
+            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
         });
         let new = || HeaderValue::from_str(&format!("{:032x}", self.clock.random()));
-        RequestId(
-            given
-                .cloned()
-                .or_else(|| new().ok())
-                .unwrap_or(HeaderValue::from_static("none")),
-        )
+        RequestId(given.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("none")))
     }
 
     fn log(
@@ -199,11 +169,7 @@ impl Inner {
         took: std::time::Duration,
     ) {
         let status = response.status().as_u16();
-        let error = response
-            .extensions()
-            .get::<Error>()
-            .map(Error::message)
-            .unwrap_or_default();
+        let error = response.extensions().get::<Error>().map(Error::message).unwrap_or_default();
         let took_us = took.as_micros() as u64;
         let request_id = id.as_str();
         match response.status().is_server_error() {
@@ -253,9 +219,7 @@ async fn unknown_path(uri: http::Uri) -> Response {
 pub(crate) fn not_found() -> Response {
     let mut response = text_response(StatusCode::NOT_FOUND, "404 page not found\n");
     let nosniff = HeaderValue::from_static("nosniff");
-    response
-        .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 

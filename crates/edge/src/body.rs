@@ -105,10 +105,7 @@ impl Intake {
     }
 
     pub(crate) fn charge(&self) -> Charge {
-        Charge {
-            bytes: 0,
-            intake: Some(self.clone()),
-        }
+        Charge { bytes: 0, intake: Some(self.clone()) }
     }
 
     /// The whole body, at most `limit` bytes of it.
@@ -119,11 +116,7 @@ impl Intake {
     {
         let read = self.read_untimed(body, limit);
         let timeout = self.0.timeout;
-        self.0
-            .clock
-            .timeout(timeout, read)
-            .await
-            .unwrap_or(Err(ReadError::Slow(timeout)))
+        self.0.clock.timeout(timeout, read).await.unwrap_or(Err(ReadError::Slow(timeout)))
     }
 
     async fn read_untimed<B>(&self, mut body: B, limit: usize) -> Result<Body, ReadError>
@@ -153,21 +146,14 @@ impl Intake {
                 continue;
             }
             if joined.is_empty() {
-                let hint = announced
-                    .upper()
-                    .unwrap_or(0)
-                    .min(FIRST_ALLOCATION_BYTES as u64);
+                let hint = announced.upper().unwrap_or(0).min(FIRST_ALLOCATION_BYTES as u64);
                 joined.reserve((hint as usize).max(first.len() + data.len()));
                 joined.extend_from_slice(&first);
                 first = Bytes::new();
             }
             joined.extend_from_slice(&data);
         }
-        let bytes = if joined.is_empty() {
-            first
-        } else {
-            joined.into()
-        };
+        let bytes = if joined.is_empty() { first } else { joined.into() };
         Ok(Body { bytes, charge })
     }
 }
@@ -215,19 +201,12 @@ impl Unread {
         if body.is_end_stream() {
             return body;
         }
-        axum::body::Body::new(Watched {
-            body: Some(body),
-            unread: self.clone(),
-        })
+        axum::body::Body::new(Watched { body: Some(body), unread: self.clone() })
     }
 
     /// Throws away what came back, if it is little and comes soon.
     pub(crate) async fn drain(&self, clock: &Clock) {
-        let body = self
-            .0
-            .lock()
-            .map(|mut body| body.take())
-            .unwrap_or_default();
+        let body = self.0.lock().map(|mut body| body.take()).unwrap_or_default();
         let Some(mut body) = body else { return };
         let drain = async {
             let mut bytes = 0;
@@ -271,9 +250,7 @@ impl http_body::Body for Watched {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or(SizeHint::with_exact(0), |body| body.size_hint())
+        self.body.as_ref().map_or(SizeHint::with_exact(0), |body| body.size_hint())
     }
 }
 
@@ -296,10 +273,7 @@ pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
         let text = "request did not come through the edge";
         return Err(Error::rest(StatusCode::INTERNAL_SERVER_ERROR, text));
     };
-    intake
-        .read(body, limit)
-        .await
-        .map_err(|error| error.on_plain_route())
+    intake.read(body, limit).await.map_err(|error| error.on_plain_route())
 }
 
 /// As [`read`], with the limit of the listener.

@@ -109,14 +109,7 @@ impl Bridge {
                 methods.insert(path, Arc::new(method));
             }
         }
-        Self {
-            clock,
-            pool,
-            intake,
-            services,
-            methods,
-            shapes,
-        }
+        Self { clock, pool, intake, services, methods, shapes }
     }
 
     /// Absent if the path is none of a service.
@@ -133,11 +126,7 @@ impl Bridge {
         }
     }
 
-    pub(crate) async fn answer(
-        &self,
-        target: Target,
-        request: Request<axum::body::Body>,
-    ) -> Response {
+    pub(crate) async fn answer(&self, target: Target, request: Request<axum::body::Body>) -> Response {
         let (service, method) = match target {
             Target::Method(method) => (method.service.clone(), Some(method)),
             Target::Opaque(_, service) => (service, None),
@@ -150,25 +139,17 @@ impl Bridge {
             Some(content) if method.is_some() || content.format == Format::Protobuf => content,
             _ => {
                 let accept_post = HeaderName::from_static("accept-post");
-                return empty(
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    accept_post,
-                    content::ACCEPT_POST,
-                );
+                return empty(StatusCode::UNSUPPORTED_MEDIA_TYPE, accept_post, content::ACCEPT_POST);
             }
         };
         if method.is_none() && content.protocol == Protocol::Grpc {
             return pass_through(service, request).await;
         }
         let gzip = content.accepts_gzip(request.headers());
-        let outcome = self
-            .call(service, method.as_deref(), &content, request)
-            .await;
+        let outcome = self.call(service, method.as_deref(), &content, request).await;
         match content.protocol {
             Protocol::Connect => connect::response(&self.pool, &content, outcome, gzip).await,
-            Protocol::Grpc | Protocol::GrpcWeb => {
-                grpc::response(&self.pool, &content, outcome, gzip).await
-            }
+            Protocol::Grpc | Protocol::GrpcWeb => grpc::response(&self.pool, &content, outcome, gzip).await,
         }
     }
 
@@ -181,13 +162,9 @@ impl Bridge {
     ) -> Result<Reply, Error> {
         let (mut parts, body) = request.into_parts();
         let Some(timeout) = content.timeout(&parts.headers)? else {
-            return self
-                .call_untimed(service, method, content, parts, body)
-                .await;
+            return self.call_untimed(service, method, content, parts, body).await;
         };
-        parts
-            .extensions
-            .insert(Deadline(self.clock.monotonic().saturating_add(timeout)));
+        parts.extensions.insert(Deadline(self.clock.monotonic().saturating_add(timeout)));
         let call = self.call_untimed(service, method, content, parts, body);
         let answered = self.clock.timeout(timeout, call).await;
         answered.unwrap_or_else(|| Err(too_late(timeout)))
@@ -203,11 +180,7 @@ impl Bridge {
     ) -> Result<Reply, Error> {
         let encoding = content.encoding(&parts.headers)?;
         let limit = self.intake.body_bytes_max();
-        let body = self
-            .intake
-            .read(body, limit)
-            .await
-            .map_err(|error| error.on_service())?;
+        let body = self.intake.read(body, limit).await.map_err(|error| error.on_service())?;
         // The charge lasts until the service has answered.
         let Body { bytes, mut charge } = body;
         let (message, compressed) = match content.protocol {
@@ -217,9 +190,7 @@ impl Bridge {
         let mut message = match compressed && !message.is_empty() {
             true => {
                 let plain = self.inflate(message, limit).await?;
-                charge
-                    .grow(plain.len())
-                    .map_err(|error| error.on_service())?;
+                charge.grow(plain.len()).map_err(|error| error.on_service())?;
                 plain
             }
             false => message,
@@ -259,10 +230,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     for name in NOT_FOR_SERVICES {
         parts.headers.remove(name);
     }
-    parts.headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let body = tonic::body::Body::new(envelope::Frames::message(message));
     let call = service.oneshot(Request::from_parts(parts, body));
     let response = match AssertUnwindSafe(call).catch_unwind().await {
@@ -284,11 +252,9 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     }
     match Status::from_header_map(&trailers) {
         Some(status) if status.code() != Code::Ok => Err(status.into()),
-        Some(_) if envelope.len() >= envelope::HEADER_BYTES => Ok(Reply {
-            headers: parts.headers,
-            trailers,
-            envelope,
-        }),
+        Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
+            Ok(Reply { headers: parts.headers, trailers, envelope })
+        }
         _ => Err(Error::new(Code::Internal, "the service gave no answer")),
     }
 }
@@ -317,18 +283,13 @@ async fn pass_through(service: Service, request: Request<axum::body::Body>) -> R
 }
 
 fn too_late(timeout: Duration) -> Error {
-    let text = format!(
-        "no answer within the client's timeout of {} ms",
-        timeout.as_millis()
-    );
+    let text = format!("no answer within the client's timeout of {} ms", timeout.as_millis());
     Error::new(Code::DeadlineExceeded, text)
 }
 
 fn empty(status: StatusCode, name: HeaderName, value: &'static str) -> Response {
     let mut response = Response::new(axum::body::Body::empty());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static(value));
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }

@@ -20,9 +20,7 @@ pub(crate) fn connect_timeout(headers: &HeaderMap) -> Result<Option<Duration>, S
     }
     match digits(text) {
         Some(millis) => Ok(Some(Duration::from_millis(millis))),
-        None => Err(format!(
-            "parse timeout: {text:?} is no number of milliseconds"
-        )),
+        None => Err(format!("parse timeout: {text:?} is no number of milliseconds")),
     }
 }
 
@@ -32,25 +30,21 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Stri
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();
-    let parsed = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .and_then(|(number, unit)| {
-            let number = digits(number).filter(|_| number.len() <= 8)?;
-            match unit {
-                "H" => Some(Duration::from_secs(number * 3600)),
-                "M" => Some(Duration::from_secs(number * 60)),
-                "S" => Some(Duration::from_secs(number)),
-                "m" => Some(Duration::from_millis(number)),
-                "u" => Some(Duration::from_micros(number)),
-                "n" => Some(Duration::from_nanos(number)),
-                _ => None,
-            }
-        });
+    let parsed = text.split_at_checked(text.len().saturating_sub(1)).and_then(|(number, unit)| {
+        let number = digits(number).filter(|_| number.len() <= 8)?;
+        match unit {
+            "H" => Some(Duration::from_secs(number * 3600)),
+            "M" => Some(Duration::from_secs(number * 60)),
+            "S" => Some(Duration::from_secs(number)),
+            "m" => Some(Duration::from_millis(number)),
+            "u" => Some(Duration::from_micros(number)),
+            "n" => Some(Duration::from_nanos(number)),
+            _ => None,
+        }
+    });
     match parsed {
         Some(timeout) => Ok(Some(timeout)),
-        None => Err(format!(
-            "parse timeout: {text:?} is not up to 8 digits and a unit"
-        )),
+        None => Err(format!("parse timeout: {text:?} is not up to 8 digits and a unit")),
     }
 }
 
@@ -79,10 +73,7 @@ mod tests {
         assert!(connect("12345678901").is_err());
         let grpc = |value| grpc_timeout(&with("grpc-timeout", value));
         assert_eq!(grpc("2M"), Ok(Some(Duration::from_secs(120))));
-        assert_eq!(
-            grpc("99999999n"),
-            Ok(Some(Duration::from_nanos(99_999_999)))
-        );
+        assert_eq!(grpc("99999999n"), Ok(Some(Duration::from_nanos(99_999_999))));
         for bad in ["", "5", "S", "123456789S", "5x", "+5S"] {
             assert!(grpc(bad).is_err(), "{bad}");
         }

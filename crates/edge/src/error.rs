@@ -27,12 +27,7 @@ pub struct Error {
 impl Error {
     /// A refusal whose HTTP status follows from `code`.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            status: None,
-            details: Bytes::new(),
-        }
+        Self { code, message: message.into(), status: None, details: Bytes::new() }
     }
 
     /// A refusal of a plain route with this status; the code follows from it.
@@ -52,10 +47,7 @@ impl Error {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("panic");
-        Self::rest(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error while processing request: {text}"),
-        )
+        Self::rest(StatusCode::INTERNAL_SERVER_ERROR, format!("error while processing request: {text}"))
     }
 
     /// The same refusal under another code.
@@ -80,11 +72,7 @@ impl Error {
 
     fn body(&self) -> Vec<u8> {
         let details = google_rpc_details(&self.details);
-        let body = Body {
-            code: name(self.code),
-            message: &self.message,
-            details,
-        };
+        let body = Body { code: name(self.code), message: &self.message, details };
         serde_json::to_vec(&body).unwrap_or_default()
     }
 }
@@ -111,16 +99,10 @@ impl IntoResponse for Error {
         let mut body = self.body();
         let mut response = Response::new(axum::body::Body::empty());
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status.is_some() {
             body.push(b'\n');
-            headers.insert(
-                header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            );
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
         *response.status_mut() = self.status();
         response.extensions_mut().insert(self);
@@ -158,12 +140,7 @@ fn google_rpc_details(encoded: &[u8]) -> Vec<Detail> {
     }
     let status = GoogleRpcStatus::decode(encoded).unwrap_or_default();
     let detail = |any: prost_types::Any| Detail {
-        type_name: any
-            .type_url
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        type_name: any.type_url.rsplit('/').next().unwrap_or_default().to_owned(),
         value: base64::engine::general_purpose::STANDARD_NO_PAD.encode(any.value),
     };
     status.details.into_iter().map(detail).collect()
@@ -197,9 +174,7 @@ pub fn status_of_code(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
         Code::Cancelled => client_closed_request(),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
@@ -245,16 +220,8 @@ mod tests {
 
     #[test]
     fn the_status_follows_from_the_code() {
-        check_body(
-            Error::new(Code::Cancelled, "größer"),
-            499,
-            r#"{"code":"canceled","message":"größer"}"#,
-        );
-        check_body(
-            Error::new(Code::Internal, ""),
-            500,
-            r#"{"code":"internal"}"#,
-        );
+        check_body(Error::new(Code::Cancelled, "größer"), 499, r#"{"code":"canceled","message":"größer"}"#);
+        check_body(Error::new(Code::Internal, ""), 500, r#"{"code":"internal"}"#);
     }
 
     #[test]
@@ -273,10 +240,7 @@ mod tests {
 
     #[test]
     fn details_keep_their_type_and_bytes() {
-        let any = prost_types::Any {
-            type_url: "type.googleapis.com/a.B".into(),
-            value: vec![1],
-        };
+        let any = prost_types::Any { type_url: "type.googleapis.com/a.B".into(), value: vec![1] };
         let details = GoogleRpcStatus { details: vec![any] }.encode_to_vec();
         let status = Status::with_details(Code::Aborted, "m", details.into());
         check_body(

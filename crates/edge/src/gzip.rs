@@ -51,9 +51,7 @@ pub(crate) async fn response(pool: &Pool, response: Response) -> Response {
 
 fn is_compressible(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     !["image/png", "image/webp", "font/woff", "application/gzip"]
         .iter()
         .any(|packed| content_type.starts_with(packed))

@@ -31,9 +31,7 @@ struct Route {
 }
 
 /// In seconds.
-const DURATIONS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
-];
+const DURATIONS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
@@ -44,11 +42,7 @@ impl Metrics {
             connections: Gauge::default(),
             bodies_bytes: Gauge::default(),
         };
-        registry.register(
-            "pyrograph_edge_requests",
-            "Requests answered",
-            metrics.requests.clone(),
-        );
+        registry.register("pyrograph_edge_requests", "Requests answered", metrics.requests.clone());
         registry.register(
             "pyrograph_edge_request_duration_seconds",
             "Time from the headers of a request to the headers of its answer",
@@ -59,11 +53,7 @@ impl Metrics {
             "Requests being answered",
             metrics.requests_in_flight.clone(),
         );
-        registry.register(
-            "pyrograph_edge_connections",
-            "Open connections",
-            metrics.connections.clone(),
-        );
+        registry.register("pyrograph_edge_connections", "Open connections", metrics.connections.clone());
         registry.register(
             "pyrograph_edge_bodies_bytes",
             "What the bodies of requests in flight hold",
@@ -79,16 +69,8 @@ impl Metrics {
         status: http::StatusCode,
         took: Duration,
     ) {
-        self.durations
-            .get_or_create(&Route {
-                route: route.clone(),
-            })
-            .observe(took.as_secs_f64());
-        let request = Request {
-            route,
-            method: method_name(method),
-            status: status.as_u16(),
-        };
+        self.durations.get_or_create(&Route { route: route.clone() }).observe(took.as_secs_f64());
+        let request = Request { route, method: method_name(method), status: status.as_u16() };
         self.requests.get_or_create(&request).inc();
     }
 }

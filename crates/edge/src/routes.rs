@@ -42,8 +42,7 @@ impl Routes {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.services
-            .insert(S::NAME, BoxCloneSyncService::new(service));
+        self.services.insert(S::NAME, BoxCloneSyncService::new(service));
         self
     }
 

@@ -67,10 +67,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
                 continue;
             }
         };
-        let connection =
-            server
-                .clone()
-                .connection(app.clone(), stream, graceful.watcher(), stopping.clone());
+        let connection = server.clone().connection(app.clone(), stream, graceful.watcher(), stopping.clone());
         let connections = inner.metrics.connections.clone();
         inner.clock.spawn(async move {
             connections.inc();
@@ -83,15 +80,9 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
     stopping.cancel();
     let open = graceful.count();
     info!(connections = open, "draining");
-    let drained = inner
-        .clock
-        .timeout(inner.config.drain_timeout, graceful.shutdown())
-        .await;
+    let drained = inner.clock.timeout(inner.config.drain_timeout, graceful.shutdown()).await;
     if drained.is_none() {
-        warn!(
-            connections = open,
-            "requests were still in flight when the drain time was over"
-        );
+        warn!(connections = open, "requests were still in flight when the drain time was over");
     }
 }
 
@@ -104,10 +95,7 @@ struct Server {
 impl Server {
     fn new(config: &Config) -> Self {
         let mut http1 = Builder::new(TokioExecutor::new()).http1_only();
-        http1
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.idle_timeout);
+        http1.http1().timer(TokioTimer::new()).header_read_timeout(config.idle_timeout);
         let mut http2 = Builder::new(TokioExecutor::new()).http2_only();
         http2
             .http2()
@@ -117,11 +105,7 @@ impl Server {
             .max_concurrent_streams(config.streams_max)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES);
-        Self {
-            http1,
-            http2,
-            idle_timeout: config.idle_timeout,
-        }
+        Self { http1, http2, idle_timeout: config.idle_timeout }
     }
 
     async fn connection(
@@ -177,8 +161,5 @@ async fn speaks_http2(clock: &clock::Clock, stream: &TcpStream) -> io::Result<bo
 /// Whether the listener itself is well and the next accept may succeed at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -53,10 +53,7 @@ impl Tenants {
     pub fn one(&self) -> Result<&TenantId, Error> {
         match self.0.as_slice() {
             [tenant] => Ok(tenant),
-            _ => Err(Error::new(
-                Code::Unauthenticated,
-                "multiple org IDs present",
-            )),
+            _ => Err(Error::new(Code::Unauthenticated, "multiple org IDs present")),
         }
     }
 

@@ -22,9 +22,7 @@ async fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
-    Clock::system()
-        .timeout(5 * SECOND, stream.read_to_end(&mut answer))
-        .await;
+    Clock::system().timeout(5 * SECOND, stream.read_to_end(&mut answer)).await;
     String::from_utf8(answer).unwrap()
 }
 
@@ -47,30 +45,16 @@ async fn one_port_speaks_http1_and_h2c() {
         .send_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Gzip);
     let setting = |name: &str, value: &str| SetSettingsRequest {
-        setting: Some(Setting {
-            name: name.into(),
-            value: value.into(),
-            modified_at: 0,
-        }),
+        setting: Some(Setting { name: name.into(), value: value.into(), modified_at: 0 }),
     };
-    let answer = client
-        .set(setting("grow", "100000"))
-        .await
-        .unwrap()
-        .into_inner();
+    let answer = client.set(setting("grow", "100000")).await.unwrap().into_inner();
     assert_eq!(answer.setting.unwrap().value.len(), 100_000);
     let refused = client.set(setting("fail", "größer\n✓")).await.unwrap_err();
-    assert_eq!(
-        (refused.code(), refused.message()),
-        (tonic::Code::AlreadyExists, "größer\n✓")
-    );
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::AlreadyExists, "größer\n✓"));
     let mut request = tonic::Request::new(setting("sleep", ""));
     request.set_timeout(Duration::from_millis(20));
     let code = client.set(request).await.unwrap_err().code();
-    assert!(
-        matches!(code, tonic::Code::DeadlineExceeded | tonic::Code::Cancelled),
-        "{code:?}"
-    );
+    assert!(matches!(code, tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{code:?}");
 }
 
 #[tokio::test]
@@ -79,10 +63,7 @@ async fn large_pushes_pass_over_h2c() {
     let mut client = PusherServiceClient::new(grpc(address).await);
     let push = |bytes: usize| PushRequest {
         series: vec![RawProfileSeries {
-            samples: vec![RawSample {
-                raw_profile: vec![7; bytes].into(),
-                id: String::new(),
-            }],
+            samples: vec![RawSample { raw_profile: vec![7; bytes].into(), id: String::new() }],
             ..Default::default()
         }],
     };
@@ -103,14 +84,9 @@ async fn a_body_that_ends_early_ends_its_request_only() {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = String::new();
-        let closed = Clock::system()
-            .timeout(5 * SECOND, stream.read_to_string(&mut answer))
-            .await;
+        let closed = Clock::system().timeout(5 * SECOND, stream.read_to_string(&mut answer)).await;
         assert!(closed.is_some(), "the connection stays open");
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{answer}"
-        );
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
     assert!(is_ready(address).await);
 }
@@ -142,15 +118,9 @@ async fn an_announced_length_alone_is_refused() {
 
 #[tokio::test]
 async fn garbage_and_silence_are_dropped() {
-    let (address, _stop) = listen(app(|config| {
-        config.idle_timeout = Duration::from_millis(300)
-    }))
-    .await;
+    let (address, _stop) = listen(app(|config| config.idle_timeout = Duration::from_millis(300))).await;
     let answer = raw(address, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await;
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
-        "{answer}"
-    );
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert_eq!(raw(address, b"PRI").await, "");
     assert_eq!(raw(address, b"").await, "");
     assert_eq!(raw(address, b"GET /ready HTT").await, "");
@@ -172,10 +142,7 @@ async fn idle_connections_keep_nobody_out() {
 #[tokio::test]
 async fn beyond_the_cap_connections_wait_for_a_place() {
     let (address, _stop) = listen(app(|config| config.connections_max = 2)).await;
-    let idle = (
-        TcpStream::connect(address).await.unwrap(),
-        TcpStream::connect(address).await.unwrap(),
-    );
+    let idle = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
     Clock::system().sleep(Duration::from_millis(50)).await;
     let waiting = Clock::system().spawn(is_ready(address));
     Clock::system().sleep(Duration::from_millis(100)).await;
@@ -195,9 +162,7 @@ async fn shutdown_lets_requests_in_flight_finish() {
     });
     let _idle = TcpStream::connect(address).await.unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
-    slow.write_all(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na")
-        .await
-        .unwrap();
+    slow.write_all(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na").await.unwrap();
     Clock::system().sleep(Duration::from_millis(50)).await;
     stop.send(()).unwrap();
     Clock::system().sleep(Duration::from_millis(50)).await;

@@ -17,15 +17,8 @@ const PROTO: (&str, &str) = ("content-type", "application/proto");
 const GZIPPED: (&str, &str) = ("content-encoding", "gzip");
 
 fn set(name: &str, value: &str) -> Vec<u8> {
-    let setting = Setting {
-        name: name.into(),
-        value: value.into(),
-        modified_at: 0,
-    };
-    SetSettingsRequest {
-        setting: Some(setting),
-    }
-    .encode_to_vec()
+    let setting = Setting { name: name.into(), value: value.into(), modified_at: 0 };
+    SetSettingsRequest { setting: Some(setting) }.encode_to_vec()
 }
 
 fn sealed(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -41,18 +34,8 @@ fn check(answer: &Answer, status: u16, text: &str) {
 #[track_caller]
 fn check_refused(answer: &Answer, status: u16, code: &str, message_part: &str) {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(
-        (answer.status, body["code"].as_str()),
-        (status, Some(code)),
-        "{body}"
-    );
-    assert!(
-        body["message"]
-            .as_str()
-            .unwrap_or_default()
-            .contains(message_part),
-        "{body}"
-    );
+    assert_eq!((answer.status, body["code"].as_str()), (status, Some(code)), "{body}");
+    assert!(body["message"].as_str().unwrap_or_default().contains(message_part), "{body}");
     assert_eq!(answer.header("content-type"), "application/json");
 }
 
@@ -68,36 +51,17 @@ async fn connect_json_is_answered_in_json() {
 
     check(&ask(&app, "POST", SET, &[JSON], "{}").await, 200, "{}");
     let charset = ("content-type", "application/json; charset=utf-8");
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &[charset, ("connect-protocol-version", "1")],
-        "{}",
-    )
-    .await;
-    assert_eq!(
-        answer.header("content-type"),
-        "application/json; charset=utf-8"
-    );
+    let answer = ask(&app, "POST", SET, &[charset, ("connect-protocol-version", "1")], "{}").await;
+    assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
 }
 
 #[tokio::test]
 async fn json_numbers_may_be_floats_strings_and_null() {
     let app = app(|_| ());
-    for number in [
-        "1793534400000",
-        "1793534400000.0",
-        "1.7935344e12",
-        r#""1793534400000""#,
-    ] {
+    for number in ["1793534400000", "1793534400000.0", "1.7935344e12", r#""1793534400000""#] {
         let body = format!(r#"{{"setting":{{"name":null,"modifiedAt":{number}}}}}"#);
         let answer = ask(&app, "POST", SET, &[JSON], body).await;
-        check(
-            &answer,
-            200,
-            r#"{"setting":{"modifiedAt":"1793534400000"}}"#,
-        );
+        check(&answer, 200, r#"{"setting":{"modifiedAt":"1793534400000"}}"#);
     }
 }
 
@@ -115,58 +79,19 @@ async fn connect_protobuf_is_answered_in_protobuf() {
 async fn connect_requests_may_be_gzipped_and_answers_are_if_allowed() {
     let app = app(|_| ());
     let small = gzip::compress(&set("grow", "10"), 1);
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &[PROTO, GZIPPED, ("accept-encoding", "gzip")],
-        small,
-    )
-    .await;
-    assert_eq!(
-        (answer.status, answer.header("content-encoding")),
-        (200, "")
-    );
+    let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED, ("accept-encoding", "gzip")], small).await;
+    assert_eq!((answer.status, answer.header("content-encoding")), (200, ""));
 
     let large = gzip::compress(&set("grow", "300000"), 1);
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &[PROTO, GZIPPED, ("accept-encoding", "gzip")],
-        large,
-    )
-    .await;
-    assert_eq!(
-        (answer.status, answer.header("content-encoding")),
-        (200, "gzip")
-    );
+    let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED, ("accept-encoding", "gzip")], large).await;
+    assert_eq!((answer.status, answer.header("content-encoding")), (200, "gzip"));
     let plain = gzip::decompress(&answer.body, 1 << 20).unwrap();
     let response = SetSettingsResponse::decode(plain).unwrap();
     assert_eq!(response.setting.unwrap().value.len(), 300_000);
 
-    let members = [
-        gzip::compress(b"{\"setting\":", 1),
-        gzip::compress(b"{}}", 1),
-    ]
-    .concat();
-    check(
-        &ask(&app, "POST", SET, &[JSON, GZIPPED], members).await,
-        200,
-        "{\"setting\":{}}",
-    );
-    check(
-        &ask(
-            &app,
-            "POST",
-            SET,
-            &[JSON, ("content-encoding", "identity")],
-            "{}",
-        )
-        .await,
-        200,
-        "{}",
-    );
+    let members = [gzip::compress(b"{\"setting\":", 1), gzip::compress(b"{}}", 1)].concat();
+    check(&ask(&app, "POST", SET, &[JSON, GZIPPED], members).await, 200, "{\"setting\":{}}");
+    check(&ask(&app, "POST", SET, &[JSON, ("content-encoding", "identity")], "{}").await, 200, "{}");
 }
 
 #[tokio::test]
@@ -181,52 +106,22 @@ async fn what_cannot_be_decoded_is_the_clients_fault() {
     check(&[JSON], b"{", "unmarshal message").await;
     check(&[JSON], b"[]", "unmarshal message").await;
     check(&[JSON], b"{} {}", "unmarshal message").await;
-    check(
-        &[JSON],
-        br#"{"setting":{"modifiedAt":"x"}}"#,
-        "unmarshal message",
-    )
-    .await;
-    check(
-        &[JSON],
-        br#"{"setting":{"name":"\ud800"}}"#,
-        "unmarshal message",
-    )
-    .await;
+    check(&[JSON], br#"{"setting":{"modifiedAt":"x"}}"#, "unmarshal message").await;
+    check(&[JSON], br#"{"setting":{"name":"\ud800"}}"#, "unmarshal message").await;
     check(&[JSON], "[".repeat(100_000).as_bytes(), "unmarshal message").await;
     check(&[JSON, GZIPPED], b"{}", "corrupt").await;
     let cut = gzip::compress(&set("a", "b"), 1);
     check(&[PROTO, GZIPPED], &cut[..cut.len() - 1], "corrupt").await;
-    check(
-        &[JSON, ("connect-protocol-version", "2")],
-        b"{}",
-        "must be \"1\"",
-    )
-    .await;
-    check(
-        &[JSON, ("connect-timeout-ms", "abc")],
-        b"{}",
-        "parse timeout",
-    )
-    .await;
-    check(
-        &[JSON, ("connect-timeout-ms", "12345678901")],
-        b"{}",
-        "10 digits",
-    )
-    .await;
+    check(&[JSON, ("connect-protocol-version", "2")], b"{}", "must be \"1\"").await;
+    check(&[JSON, ("connect-timeout-ms", "abc")], b"{}", "parse timeout").await;
+    check(&[JSON, ("connect-timeout-ms", "12345678901")], b"{}", "10 digits").await;
 }
 
 #[tokio::test]
 async fn an_unknown_compression_is_unimplemented() {
     let app = app(|_| ());
     let answer = ask(&app, "POST", SET, &[JSON, ("content-encoding", "br")], "{}").await;
-    check_refused(
-        &answer,
-        501,
-        "unimplemented",
-        "supported encodings are gzip",
-    );
+    check_refused(&answer, 501, "unimplemented", "supported encodings are gzip");
 }
 
 #[tokio::test]
@@ -237,10 +132,7 @@ async fn too_large_a_message_exhausts_a_resource() {
     let bomb = gzip::compress(&vec![0; 64 << 20], 9);
     let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED], bomb.clone()).await;
     check_refused(&answer, 429, "resource_exhausted", "limit of 1048576");
-    let headers = [
-        ("content-type", "application/grpc"),
-        ("grpc-encoding", "gzip"),
-    ];
+    let headers = [("content-type", "application/grpc"), ("grpc-encoding", "gzip")];
     let answer = ask(&app, "POST", SET, &headers, sealed(1, &bomb)).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "8"));
 }
@@ -263,11 +155,7 @@ async fn errors_of_services_keep_code_and_message() {
     let app = app(|_| ());
     let body = r#"{"setting":{"name":"fail","value":"größer ✓ 100%\n"}}"#;
     let answer = ask(&app, "POST", SET, &[JSON], body).await;
-    check(
-        &answer,
-        409,
-        r#"{"code":"already_exists","message":"größer ✓ 100%\n"}"#,
-    );
+    check(&answer, 409, r#"{"code":"already_exists","message":"größer ✓ 100%\n"}"#);
     let answer = ask(&app, "POST", SET, &[PROTO], set("fail", "")).await;
     check(&answer, 409, r#"{"code":"already_exists"}"#);
     assert_eq!(answer.header("content-type"), "application/json");
@@ -290,10 +178,7 @@ async fn grpc_errors_are_trailers_without_a_body() {
 #[tokio::test]
 async fn grpc_is_answered_with_trailers() {
     let app = app(|_| ());
-    let headers = [
-        ("content-type", "application/grpc"),
-        ("grpc-accept-encoding", "gzip"),
-    ];
+    let headers = [("content-type", "application/grpc"), ("grpc-accept-encoding", "gzip")];
     let answer = ask(&app, "POST", SET, &headers, sealed(0, &set("a", "b"))).await;
     assert_eq!(&answer.body[..], &sealed(0, &set("a", "b"))[..]);
     assert_eq!(answer.trailers.get("grpc-status").unwrap(), "0");
@@ -301,38 +186,17 @@ async fn grpc_is_answered_with_trailers() {
     let headers = [headers[0], headers[1], ("grpc-encoding", "gzip")];
     let zipped = sealed(1, &gzip::compress(&set("grow", "5000"), 1));
     let answer = ask(&app, "POST", SET, &headers, zipped).await;
-    assert_eq!(
-        (answer.header("grpc-encoding"), answer.body[0]),
-        ("gzip", 1)
-    );
+    assert_eq!((answer.header("grpc-encoding"), answer.body[0]), ("gzip", 1));
     let plain = gzip::decompress(&answer.body[5..], 1 << 20).unwrap();
-    assert!(
-        SetSettingsResponse::decode(plain)
-            .unwrap()
-            .setting
-            .unwrap()
-            .value
-            .len()
-            == 5000
-    );
+    assert!(SetSettingsResponse::decode(plain).unwrap().setting.unwrap().value.len() == 5000);
 }
 
 #[tokio::test]
 async fn grpc_may_carry_json() {
     let app = app(|_| ());
     let headers = [("content-type", "application/grpc+json")];
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &headers,
-        sealed(0, br#"{"setting":{"name":"a"}}"#),
-    )
-    .await;
-    assert_eq!(
-        &answer.body[..],
-        &sealed(0, br#"{"setting":{"name":"a"}}"#)[..]
-    );
+    let answer = ask(&app, "POST", SET, &headers, sealed(0, br#"{"setting":{"name":"a"}}"#)).await;
+    assert_eq!(&answer.body[..], &sealed(0, br#"{"setting":{"name":"a"}}"#)[..]);
     assert_eq!(answer.header("content-type"), "application/grpc+json");
 }
 
@@ -341,11 +205,7 @@ async fn grpc_web_carries_its_trailers_in_the_body() {
     let app = app(|_| ());
     let headers = [("content-type", "application/grpc-web+proto")];
     let answer = ask(&app, "POST", SET, &headers, sealed(0, &set("a", "b"))).await;
-    let expected = [
-        sealed(0, &set("a", "b")),
-        sealed(0x80, b"grpc-status: 0\r\n"),
-    ]
-    .concat();
+    let expected = [sealed(0, &set("a", "b")), sealed(0x80, b"grpc-status: 0\r\n")].concat();
     assert_eq!(&answer.body[..], &expected[..]);
     assert_eq!(answer.header("content-type"), "application/grpc-web+proto");
 }
@@ -356,11 +216,7 @@ async fn a_unary_request_has_exactly_one_message() {
     let check = async |body: Vec<u8>, status: &str| {
         let headers = [("content-type", "application/grpc-web")];
         let answer = ask(&app, "POST", SET, &headers, body.clone()).await;
-        assert_eq!(
-            (answer.status, answer.header("grpc-status")),
-            (200, status),
-            "{body:?}"
-        );
+        assert_eq!((answer.status, answer.header("grpc-status")), (200, status), "{body:?}");
     };
     check(vec![], "12").await;
     check(vec![0, 0, 0, 0], "3").await;
@@ -384,52 +240,27 @@ async fn only_post_reaches_a_method() {
 #[tokio::test]
 async fn an_unknown_content_type_is_told_the_known_ones() {
     let app = app(|_| ());
-    for headers in [
-        &[][..],
-        &[("content-type", "text/plain")],
-        &[("content-type", "äö")],
-    ] {
+    for headers in [&[][..], &[("content-type", "text/plain")], &[("content-type", "äö")]] {
         let answer = ask(&app, "POST", SET, headers, "{}").await;
         check(&answer, 415, "");
-        assert!(
-            answer
-                .header("accept-post")
-                .starts_with("application/grpc, ")
-        );
-        assert!(
-            answer
-                .header("accept-post")
-                .ends_with(", application/proto")
-        );
+        assert!(answer.header("accept-post").starts_with("application/grpc, "));
+        assert!(answer.header("accept-post").ends_with(", application/proto"));
     }
 }
 
 #[tokio::test]
 async fn unknown_paths_are_not_found() {
     let app = app(|_| ());
-    for path in [
-        "/settings.v1.SettingsService/Nope",
-        "/nope.v1.Nope/Nope",
-        "/nothing",
-        "/ready/",
-    ] {
+    for path in ["/settings.v1.SettingsService/Nope", "/nope.v1.Nope/Nope", "/nothing", "/ready/"] {
         let answer = ask(&app, "POST", path, &[JSON], "{}").await;
         check(&answer, 404, "404 page not found\n");
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
     }
     let answer = ask(&app, "GET", "/api/nothing", &[], "").await;
-    check(
-        &answer,
-        404,
-        r#"{"code":5,"details":[],"message":"Not Found"}"#,
-    );
+    check(&answer, 404, r#"{"code":5,"details":[],"message":"Not Found"}"#);
     assert_eq!(answer.header("content-type"), "application/json");
     let answer = ask(&app, "POST", "/api/known", &[], "").await;
-    check(
-        &answer,
-        501,
-        r#"{"code":12,"details":[],"message":"Method Not Allowed"}"#,
-    );
+    check(&answer, 501, r#"{"code":12,"details":[],"message":"Method Not Allowed"}"#);
 }
 
 #[tokio::test]
@@ -439,11 +270,7 @@ async fn plain_routes_refuse_other_methods_without_a_body() {
     for method in ["POST", "PUT", "DELETE", "HEAD"] {
         check(&ask(&app, method, "/ready", &[], "x").await, 405, "");
     }
-    check(
-        &ask(&app, "HEAD", "/nothing", &[], "").await,
-        404,
-        "404 page not found\n",
-    );
+    check(&ask(&app, "HEAD", "/nothing", &[], "").await, 404, "404 page not found\n");
 }
 
 #[tokio::test]
@@ -454,11 +281,7 @@ async fn plain_routes_get_capped_bodies_as_they_came() {
     check(&answer, 200, &zipped.len().to_string());
     let answer = ask(&app, "POST", "/length", &[], vec![0; (1 << 20) + 1]).await;
     check_refused(&answer, 413, "invalid_argument", "request body too large");
-    check(
-        &ask(&app, "POST", "/small", &[], "1234567890").await,
-        200,
-        "1234567890",
-    );
+    check(&ask(&app, "POST", "/small", &[], "1234567890").await, 200, "1234567890");
     check_refused(
         &ask(&app, "POST", "/small", &[], "12345678901").await,
         413,
@@ -470,21 +293,11 @@ async fn plain_routes_get_capped_bodies_as_they_came() {
 #[tokio::test]
 async fn plain_answers_are_gzipped_from_a_size_on_if_allowed() {
     let app = app(|_| ());
-    let answer = ask(
-        &app,
-        "GET",
-        "/large",
-        &[("accept-encoding", "br, gzip")],
-        "",
-    )
-    .await;
+    let answer = ask(&app, "GET", "/large", &[("accept-encoding", "br, gzip")], "").await;
     assert_eq!(answer.header("content-encoding"), "gzip");
     assert_eq!(gzip::decompress(&answer.body, 6000).unwrap().len(), 6000);
     let answer = ask(&app, "GET", "/large", &[], "").await;
-    assert_eq!(
-        (answer.header("content-encoding"), answer.body.len()),
-        ("", 6000)
-    );
+    assert_eq!((answer.header("content-encoding"), answer.body.len()), ("", 6000));
     let answer = ask(&app, "GET", "/ready", &[("accept-encoding", "gzip")], "").await;
     check(&answer, 200, "ready");
 }
@@ -493,75 +306,33 @@ async fn plain_answers_are_gzipped_from_a_size_on_if_allowed() {
 async fn a_panic_is_an_error_of_one_request() {
     let app = app(|_| ());
     let answer = ask(&app, "GET", "/panic", &[], "").await;
-    check_refused(
-        &answer,
-        500,
-        "unknown",
-        "error while processing request: at the route",
-    );
+    check_refused(&answer, 500, "unknown", "error while processing request: at the route");
     let answer = ask(&app, "POST", SET, &[PROTO], set("panic", "at the service")).await;
-    check_refused(
-        &answer,
-        500,
-        "unknown",
-        "error while processing request: at the service",
-    );
+    check_refused(&answer, 500, "unknown", "error while processing request: at the service");
     let headers = [("content-type", "application/grpc")];
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &headers,
-        sealed(0, &set("panic", "again")),
-    )
-    .await;
+    let answer = ask(&app, "POST", SET, &headers, sealed(0, &set("panic", "again"))).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "2"));
 }
 
 #[tokio::test]
 async fn a_timeout_of_the_client_ends_the_call() {
     let app = app(|_| ());
-    let answer = ask(
-        &app,
-        "POST",
-        SET,
-        &[PROTO, ("connect-timeout-ms", "20")],
-        set("sleep", ""),
-    );
+    let answer = ask(&app, "POST", SET, &[PROTO, ("connect-timeout-ms", "20")], set("sleep", ""));
     check_refused(&answer.await, 504, "deadline_exceeded", "20 ms");
-    let headers = [
-        ("content-type", "application/grpc"),
-        ("grpc-timeout", "20m"),
-    ];
+    let headers = [("content-type", "application/grpc"), ("grpc-timeout", "20m")];
     let answer = ask(&app, "POST", SET, &headers, sealed(0, &set("sleep", ""))).await;
     assert_eq!(answer.header("grpc-status"), "4");
-    let answer = ask(
-        &app,
-        "POST",
-        GET,
-        &[JSON, ("connect-timeout-ms", "5000")],
-        "{}",
-    )
-    .await;
-    assert!(
-        answer
-            .text()
-            .contains(r#"{"name":"deadline","value":"true"}"#)
-    );
+    let answer = ask(&app, "POST", GET, &[JSON, ("connect-timeout-ms", "5000")], "{}").await;
+    assert!(answer.text().contains(r#"{"name":"deadline","value":"true"}"#));
 }
 
 #[tokio::test]
 async fn a_slow_body_times_out() {
     let app = app(|config| config.body_timeout = std::time::Duration::from_millis(20));
     let send = async |path: &str| {
-        let body = axum::body::Body::from_stream(futures::stream::pending::<
-            Result<Bytes, std::io::Error>,
-        >());
+        let body = axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
         let request = http::Request::post(path).header("content-type", "application/proto");
-        app.answer(request.body(body).unwrap())
-            .await
-            .status()
-            .as_u16()
+        app.answer(request.body(body).unwrap()).await.status().as_u16()
     };
     assert_eq!(send("/length").await, 408);
     assert_eq!(send(SET).await, 504);
@@ -573,14 +344,7 @@ async fn accept_tells_of_utf8_label_names() {
     let utf8 = ("accept", "*/*; allow-utf8-labelnames=true");
     let answer = ask(&app, "POST", GET, &[JSON, utf8], "{}").await;
     assert!(answer.text().contains(r#"{"name":"utf8","value":"true"}"#));
-    let answer = ask(
-        &app,
-        "POST",
-        GET,
-        &[JSON, ("accept", "not a media type;;")],
-        "{}",
-    )
-    .await;
+    let answer = ask(&app, "POST", GET, &[JSON, ("accept", "not a media type;;")], "{}").await;
     assert_eq!(answer.status, 400);
     assert!(answer.text().starts_with("Invalid header format: "));
     assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
@@ -592,12 +356,7 @@ async fn metadata_of_a_service_becomes_headers() {
     let answer = ask(&app, "POST", GET, &[JSON], "{}").await;
     assert_eq!(answer.header("x-said"), "hello");
     let mine = ("x-request-id", "mine");
-    assert_eq!(
-        ask(&app, "POST", GET, &[JSON, mine], "{}")
-            .await
-            .header("x-request-id"),
-        "mine"
-    );
+    assert_eq!(ask(&app, "POST", GET, &[JSON, mine], "{}").await.header("x-request-id"), "mine");
 }
 
 #[tokio::test]
@@ -605,25 +364,13 @@ async fn tenants_come_from_the_header_if_there_are_several() {
     let off = app(|_| ());
     let bad = ("x-scope-orgid", "a/b");
     let answer = ask(&off, "POST", GET, &[JSON, bad], "{}").await;
-    assert!(
-        answer.text().contains(r#""[\"anonymous\"]""#),
-        "{}",
-        answer.text()
-    );
-    check(
-        &ask(&off, "POST", "/tenant", &[bad], "").await,
-        200,
-        "anonymous",
-    );
+    assert!(answer.text().contains(r#""[\"anonymous\"]""#), "{}", answer.text());
+    check(&ask(&off, "POST", "/tenant", &[bad], "").await, 200, "anonymous");
 
     let on = app(|config| config.multitenancy = true);
     let two = ("x-scope-orgid", "b|a");
     let answer = ask(&on, "POST", GET, &[JSON, two], "{}").await;
-    assert!(
-        answer.text().contains(r#""[\"a\", \"b\"]""#),
-        "{}",
-        answer.text()
-    );
+    assert!(answer.text().contains(r#""[\"a\", \"b\"]""#), "{}", answer.text());
     let delete = "/settings.v1.SettingsService/Delete";
     for (path, headers, message) in [
         (GET, &[JSON][..], "no org id"),
@@ -642,11 +389,7 @@ async fn tenants_come_from_the_header_if_there_are_several() {
 #[tokio::test]
 async fn refusals_of_plain_routes_are_utf8_json() {
     let answer = ask(&app(|_| ()), "GET", "/refuse", &[], "").await;
-    check(
-        &answer,
-        422,
-        "{\"code\":\"unknown\",\"message\":\"größer als das Limit\"}\n",
-    );
+    check(&answer, 422, "{\"code\":\"unknown\",\"message\":\"größer als das Limit\"}\n");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
 }
 
@@ -658,14 +401,7 @@ async fn few_bytes_that_mean_many_messages_are_refused() {
     let answer = ask(&app, "POST", push, &[PROTO, GZIPPED], bomb).await;
     check_refused(&answer, 429, "resource_exhausted", "limit of 1000000");
     let bomb = format!("{{\"series\":[{}{{}}]}}", "{},".repeat(2_000_000));
-    let answer = ask(
-        &app,
-        "POST",
-        push,
-        &[JSON, GZIPPED],
-        gzip::compress(bomb.as_bytes(), 9),
-    )
-    .await;
+    let answer = ask(&app, "POST", push, &[JSON, GZIPPED], gzip::compress(bomb.as_bytes(), 9)).await;
     check_refused(&answer, 429, "resource_exhausted", "limit of 1000000");
 }
 
@@ -674,30 +410,16 @@ async fn damaged_requests_are_never_the_servers_fault() {
     let app = app(|_| ());
     let mut state = 1_u64;
     let mut random = move |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) as usize % below
     };
     let zipped = gzip::compress(&set("a", "b"), 6);
     let whole = [
         (PROTO, None, set("a", "b")),
         (PROTO, Some(GZIPPED), zipped.clone()),
-        (
-            JSON,
-            None,
-            br#"{"setting":{"name":"a","modifiedAt":"5"}}"#.to_vec(),
-        ),
-        (
-            ("content-type", "application/grpc"),
-            None,
-            sealed(0, &set("a", "b")),
-        ),
-        (
-            ("content-type", "application/grpc-web+proto"),
-            Some(("grpc-encoding", "gzip")),
-            sealed(1, &zipped),
-        ),
+        (JSON, None, br#"{"setting":{"name":"a","modifiedAt":"5"}}"#.to_vec()),
+        (("content-type", "application/grpc"), None, sealed(0, &set("a", "b"))),
+        (("content-type", "application/grpc-web+proto"), Some(("grpc-encoding", "gzip")), sealed(1, &zipped)),
     ];
     for _ in 0..2000 {
         let (content_type, encoding, body) = &whole[random(whole.len())];
@@ -710,16 +432,10 @@ async fn damaged_requests_are_never_the_servers_fault() {
                 _ => body.insert(at, random(256) as u8),
             }
         }
-        let headers = [Some(*content_type), *encoding]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>();
+        let headers = [Some(*content_type), *encoding].into_iter().flatten().collect::<Vec<_>>();
         let answer = ask(&app, "POST", SET, &headers, body.clone()).await;
         assert!(answer.status < 500, "{headers:?} {body:?} {answer:?}");
         // 13, a flag without an encoding, is what the protocol demands.
-        assert!(
-            !["2", "14"].contains(&answer.header("grpc-status")),
-            "{headers:?} {body:?}"
-        );
+        assert!(!["2", "14"].contains(&answer.header("grpc-status")), "{headers:?} {body:?}");
     }
 }

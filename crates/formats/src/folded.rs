@@ -39,9 +39,7 @@ pub fn decode_groups(text: Bytes, column: &Column, time_nanos: i64) -> Result<Pr
             continue;
         };
         let count = &line[space + 1..];
-        let value = std::str::from_utf8(count)
-            .ok()
-            .and_then(|count| count.parse().ok());
+        let value = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
         let value = value.ok_or_else(|| Error::Count {
             line: number,
             // Enough to recognise it by.
@@ -90,10 +88,7 @@ impl<'t> Builder<'t> {
     fn new(text: &'t Bytes) -> Result<Self, Error> {
         let limit = 1 << 31;
         if text.len() > limit {
-            return Err(Error::TooLarge {
-                bytes: text.len(),
-                limit,
-            });
+            return Err(Error::TooLarge { bytes: text.len(), limit });
         }
         Ok(Self {
             text,
@@ -136,18 +131,10 @@ impl<'t> Builder<'t> {
         let mut profile = self.profile;
         let symbols = &mut profile.symbols;
         for function in 0..self.frames.len() as u32 {
-            symbols.functions.push(Function {
-                name: function + 1,
-                ..Function::default()
-            });
-            symbols
-                .locations
-                .push(0, 0, false, &[Line { function, line: 0 }]);
+            symbols.functions.push(Function { name: function + 1, ..Function::default() });
+            symbols.locations.push(0, 0, false, &[Line { function, line: 0 }]);
         }
-        symbols.mappings.push(Mapping {
-            has_functions: true,
-            ..Mapping::default()
-        });
+        symbols.mappings.push(Mapping { has_functions: true, ..Mapping::default() });
         symbols.strings = Strings::new(self.text.clone(), self.spans);
         profile.sample_types.push(ValueType {
             r#type: symbols.strings.push(column.sample_type.as_bytes()),
@@ -182,9 +169,7 @@ mod tests {
                 let names: Vec<_> = stack
                     .map(|location| {
                         let line = symbols.locations.lines_of(*location)[0];
-                        symbols
-                            .strings
-                            .text(symbols.functions[line.function as usize].name)
+                        symbols.strings.text(symbols.functions[line.function as usize].name)
                     })
                     .collect();
                 format!("{} {}", names.join(";"), profile.samples.values[sample])
@@ -219,11 +204,7 @@ mod tests {
     fn a_count_that_is_none_is_refused() {
         for (text, count) in [("a 1\nb x", "x"), ("b\nc ", ""), ("\na 1.5", "1.5")] {
             let count = count.to_owned();
-            assert_eq!(
-                groups(text),
-                Err(Error::Count { line: 2, count }),
-                "{text:?}"
-            );
+            assert_eq!(groups(text), Err(Error::Count { line: 2, count }), "{text:?}");
         }
     }
 

@@ -40,10 +40,7 @@ pub fn content(bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
         return decompress(&bytes, limit);
     }
     if bytes.len() > limit {
-        return Err(Error::TooLarge {
-            bytes: bytes.len(),
-            limit,
-        });
+        return Err(Error::TooLarge { bytes: bytes.len(), limit });
     }
     Ok(bytes)
 }
@@ -54,10 +51,7 @@ pub fn content(bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
 /// [`Error::ExpandsTooFar`] or [`Error::Corrupt`]; also for anything but a gzip member after the first one.
 pub fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, Error> {
     let corrupt = || Error::Corrupt { bytes: bytes.len() };
-    let too_far = || Error::ExpandsTooFar {
-        bytes: bytes.len(),
-        limit,
-    };
+    let too_far = || Error::ExpandsTooFar { bytes: bytes.len(), limit };
     if bytes.len() < MEMBER_BYTES_MIN || !is_gzip(bytes) {
         return Err(corrupt());
     }
@@ -91,18 +85,14 @@ pub fn compress(bytes: &[u8], level: i32) -> Vec<u8> {
     let level = CompressionLvl::new(level).unwrap_or_default();
     let mut compressor = Compressor::new(level);
     let mut output = vec![0; compressor.gzip_compress_bound(bytes.len())];
-    let size = compressor
-        .gzip_compress(bytes, &mut output)
-        .unwrap_or_default();
+    let size = compressor.gzip_compress(bytes, &mut output).unwrap_or_default();
     output.truncate(size);
     output
 }
 
 /// What the trailer says the content measures, modulo 2³². The sender may lie.
 fn trailer_size(bytes: &[u8]) -> u32 {
-    bytes
-        .last_chunk::<4>()
-        .map_or(0, |size| u32::from_le_bytes(*size))
+    bytes.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size))
 }
 
 /// The trailer's size if deflate can reach it at all (at most 1:1032), otherwise a guess.
@@ -122,10 +112,7 @@ fn decompress_members(bytes: &[u8], limit: usize) -> Result<Bytes, Error> {
         .read_to_end(&mut output)
         .map_err(|_| Error::Corrupt { bytes: bytes.len() })?;
     if output.len() > limit {
-        return Err(Error::ExpandsTooFar {
-            bytes: bytes.len(),
-            limit,
-        });
+        return Err(Error::ExpandsTooFar { bytes: bytes.len(), limit });
     }
     Ok(output.into())
 }
@@ -138,10 +125,7 @@ mod tests {
     fn what_was_compressed_comes_back() {
         for size in [0, 1, 100, 100_000] {
             let plain: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            assert_eq!(
-                decompress(&compress(&plain, 1), 100_000).as_deref(),
-                Ok(&plain[..])
-            );
+            assert_eq!(decompress(&compress(&plain, 1), 100_000).as_deref(), Ok(&plain[..]));
         }
     }
 
@@ -150,13 +134,7 @@ mod tests {
         let both = [compress(&[7; 1000], 6), compress(b"second", 6)].concat();
         let plain = decompress(&both, 1006).unwrap();
         assert_eq!((plain.len(), &plain[1000..]), (1006, &b"second"[..]));
-        assert_eq!(
-            decompress(&both, 1005),
-            Err(Error::ExpandsTooFar {
-                bytes: both.len(),
-                limit: 1005
-            })
-        );
+        assert_eq!(decompress(&both, 1005), Err(Error::ExpandsTooFar { bytes: both.len(), limit: 1005 }));
     }
 
     #[test]
@@ -169,10 +147,7 @@ mod tests {
     fn a_bomb_is_refused_at_the_limit_whatever_its_trailer_says() {
         let mut bomb = compress(&vec![0; 10 << 20], 9);
         let limit = 1 << 20;
-        let refused = Err(Error::ExpandsTooFar {
-            bytes: bomb.len(),
-            limit,
-        });
+        let refused = Err(Error::ExpandsTooFar { bytes: bomb.len(), limit });
         assert_eq!(decompress(&bomb, limit), refused);
         let end = bomb.len();
         for lie in [0_u32, 1, u32::MAX] {
@@ -187,10 +162,7 @@ mod tests {
         assert!(decompress(&zipped, 5000).is_ok());
         assert!(decompress(&zipped, 4999).is_err());
         assert!(content(Bytes::from_static(b"plain"), 5).is_ok());
-        assert_eq!(
-            content(Bytes::from_static(b"plain"), 4),
-            Err(Error::TooLarge { bytes: 5, limit: 4 })
-        );
+        assert_eq!(content(Bytes::from_static(b"plain"), 4), Err(Error::TooLarge { bytes: 5, limit: 4 }));
     }
 
     #[test]
@@ -202,12 +174,7 @@ mod tests {
         let mut bad_sum = zipped.clone();
         let sum_at = zipped.len() - 8;
         bad_sum[sum_at] ^= 1;
-        assert_eq!(
-            decompress(&bad_sum, 5000),
-            Err(Error::Corrupt {
-                bytes: zipped.len()
-            })
-        );
+        assert_eq!(decompress(&bad_sum, 5000), Err(Error::Corrupt { bytes: zipped.len() }));
         let rubbish = [&zipped[..], b"rubbish!"].concat();
         assert!(decompress(&rubbish, 1 << 20).is_err());
     }

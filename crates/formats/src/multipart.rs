@@ -79,10 +79,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
         // An empty content may share its line end with the header.
         let mut search_at = content_at - 1;
         let end = loop {
-            let found = finder
-                .find(&body[search_at..])
-                .ok_or(Error::CutOff { part })?
-                + search_at;
+            let found = finder.find(&body[search_at..]).ok_or(Error::CutOff { part })? + search_at;
             at = found + delimiter.len();
             if body[at..].starts_with(b"--") || line_end(body, at).is_some() {
                 break found;
@@ -101,11 +98,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
 /// Where the next line begins, if nothing but blanks stands before it.
 fn line_end(body: &[u8], at: usize) -> Option<usize> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
-    let blanks = body[at..]
-        .iter()
-        .take(HEADER_BYTES_MAX)
-        .take_while(|b| blank(b))
-        .count();
+    let blanks = body[at..].iter().take(HEADER_BYTES_MAX).take_while(|b| blank(b)).count();
     (body.get(at + blanks) == Some(&b'\n')).then_some(at + blanks + 1)
 }
 
@@ -166,10 +159,7 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
     while let Some((at, c)) = chars.next() {
         match c {
             '"' => return Some((text, &quoted[at + 1..])),
-            '\\' if chars
-                .peek()
-                .is_some_and(|(_, next)| matches!(next, '"' | '\\')) =>
-            {
+            '\\' if chars.peek().is_some_and(|(_, next)| matches!(next, '"' | '\\')) => {
                 text.extend(chars.next().map(|(_, escaped)| escaped));
             }
             _ => text.push(c),
@@ -198,14 +188,8 @@ mod tests {
             Content-Type: application/octet-stream\r\n\r\n\x1f\x8b\r\nbin\r\n\r\n--xyz\r\n\
             content-disposition: form-data; filename=c; name=sample_type_config\r\n\r\n{}\r\n--xyz\r\n\
             Content-Disposition: form-data; name=\"field\"\r\n\r\nplain\r\n--xyz--\r\n";
-        assert_eq!(
-            file("profile", body).as_deref(),
-            Some(&b"\x1f\x8b\r\nbin\r\n"[..])
-        );
-        assert_eq!(
-            file("sample_type_config", body).as_deref(),
-            Some(&b"{}"[..])
-        );
+        assert_eq!(file("profile", body).as_deref(), Some(&b"\x1f\x8b\r\nbin\r\n"[..]));
+        assert_eq!(file("sample_type_config", body).as_deref(), Some(&b"{}"[..]));
         assert_eq!(file("field", body), None);
     }
 
@@ -222,13 +206,9 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_the_boundary_is_content() {
-        let body =
-            b"preamble\r\n--xyz \r\nContent-Disposition: form-data; name=a; filename=f\r\n\r\n\
+        let body = b"preamble\r\n--xyz \r\nContent-Disposition: form-data; name=a; filename=f\r\n\r\n\
             1\r\n--xyzz\r\n--xy\r\n\r\n--xyz--";
-        assert_eq!(
-            file("a", body).as_deref(),
-            Some(&b"1\r\n--xyzz\r\n--xy\r\n"[..])
-        );
+        assert_eq!(file("a", body).as_deref(), Some(&b"1\r\n--xyzz\r\n--xy\r\n"[..]));
     }
 
     #[test]
@@ -238,10 +218,7 @@ mod tests {
         };
         check("form-data; name=a", Some("a"));
         check("form-data; filename=\"; name=b\"; NAME=\"a\"", Some("a"));
-        check(
-            "form-data;flag;name = \"a\\\"b\\\\c\\d\"",
-            Some("a\"b\\c\\d"),
-        );
+        check("form-data;flag;name = \"a\\\"b\\\\c\\d\"", Some("a\"b\\c\\d"));
         check("form-data; name=", Some(""));
         check("form-data; name=\"open", None);
         check("name=a", None);
@@ -249,18 +226,12 @@ mod tests {
 
     #[test]
     fn damage_is_an_error() {
-        assert!(matches!(
-            Form::parse("multipart/form-data", &Bytes::new()),
-            Err(Error::Boundary(_))
-        ));
+        assert!(matches!(Form::parse("multipart/form-data", &Bytes::new()), Err(Error::Boundary(_))));
         assert_eq!(form(b""), Err(Error::NoPart { bytes: 0 }));
         assert_eq!(form(b"--xyz"), Err(Error::CutOff { part: 1 }));
         assert_eq!(form(b"--xyz\r\nA: b\r\n"), Err(Error::Header { part: 1 }));
         assert_eq!(form(b"--xyz\r\n\r\nbody"), Err(Error::CutOff { part: 1 }));
-        assert_eq!(
-            form(b"--xyz\r\n\r\nbody\r\n--xyz\r\n"),
-            Err(Error::Header { part: 2 })
-        );
+        assert_eq!(form(b"--xyz\r\n\r\nbody\r\n--xyz\r\n"), Err(Error::Header { part: 2 }));
         assert_eq!(form(b"--xyz--"), Ok(Form::default()));
         let many = ["--xyz\r\n\r\n".repeat(PARTS_MAX + 1), "--xyz--".to_owned()].concat();
         assert_eq!(Form::parse(TYPE, &many.into()), Err(Error::TooManyParts));

@@ -41,11 +41,7 @@ fn a_document_of_empty_messages_stays_within_its_limits() {
     for tag in [0x0a, 0x12, 0x1a, 0x22, 0x2a, 0x32] {
         let document = Bytes::from([tag, 0].repeat(LIMIT / 2));
         if let Ok(decoded) = pprof::decode(document, &pprof::Limits::default()) {
-            assert!(
-                decoded.profile.symbols.byte_len() <= 16 * LIMIT,
-                "field {}",
-                tag >> 3
-            );
+            assert!(decoded.profile.symbols.byte_len() <= 16 * LIMIT, "field {}", tag >> 3);
         }
     }
 }

@@ -33,12 +33,7 @@ fn every_profile_of_the_corpus_survives_encoding() {
         };
         let encoded = pprof::encode(&first.profile);
         let second = pprof::decode(encoded.clone().into(), &limits).unwrap();
-        assert_eq!(
-            pprof::encode(&second.profile),
-            encoded,
-            "{}",
-            path.display()
-        );
+        assert_eq!(pprof::encode(&second.profile), encoded, "{}", path.display());
     }
 }
 

@@ -92,10 +92,7 @@ impl FromStr for Duration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let wrong = |problem| DurationError {
-            text: text.to_owned(),
-            problem,
-        };
+        let wrong = |problem| DurationError { text: text.to_owned(), problem };
         let mut rest = text.trim();
         if rest == "0" {
             return Ok(Self::ZERO);
@@ -105,10 +102,7 @@ impl FromStr for Duration {
         }
         let mut nanos: u64 = 0;
         while !rest.is_empty() {
-            let digits = rest
-                .bytes()
-                .take_while(|b| b.is_ascii_digit() || *b == b'.')
-                .count();
+            let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
             let (number, after) = rest.split_at(digits);
             let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
             if whole.is_empty() || fraction.len() > 9 || fraction.contains('.') {
@@ -155,10 +149,7 @@ impl fmt::Display for Duration {
             return f.write_str("0");
         }
         for name in ["d", "h", "m", "s", "ms", "us", "ns"] {
-            let unit = UNITS
-                .iter()
-                .find(|(unit, _)| *unit == name)
-                .map_or(1, |(_, nanos)| *nanos);
+            let unit = UNITS.iter().find(|(unit, _)| *unit == name).map_or(1, |(_, nanos)| *nanos);
             let count = rest / u128::from(unit);
             if count > 0 {
                 write!(f, "{count}{name}")?;
@@ -237,9 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused_by_name() {
-        for text in [
-            "", "5", "h", "5 h", "-5m", "5x", "1.2.3s", ".5s", "1e3s", "600y",
-        ] {
+        for text in ["", "5", "h", "5 h", "-5m", "5x", "1.2.3s", ".5s", "1e3s", "600y"] {
             let error = text.parse::<Duration>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
         }

@@ -43,13 +43,8 @@ impl Overrides {
 
 impl Table {
     fn new(default: Limits, tenants: HashMap<TenantId, Limits>) -> Self {
-        let tenants = tenants
-            .into_iter()
-            .map(|(tenant, limits)| (tenant, Arc::new(limits)));
-        Self {
-            default: Arc::new(default),
-            tenants: tenants.collect(),
-        }
+        let tenants = tenants.into_iter().map(|(tenant, limits)| (tenant, Arc::new(limits)));
+        Self { default: Arc::new(default), tenants: tenants.collect() }
     }
 }
 
@@ -59,10 +54,7 @@ mod tests {
 
     #[test]
     fn a_tenant_without_own_limits_has_the_default_ones() {
-        let own = Limits {
-            ingestion_rate_mb: 100.0,
-            ..Limits::default()
-        };
+        let own = Limits { ingestion_rate_mb: 100.0, ..Limits::default() };
         let loud = TenantId::parse("loud").unwrap();
         let overrides = Overrides::new(Limits::default(), HashMap::from([(loud.clone(), own)]));
         assert_eq!(overrides.of(&loud).ingestion_rate_mb, 100.0);

@@ -71,12 +71,7 @@ impl RateLimiter {
 
 impl Buckets {
     fn of(&mut self, tenant: &TenantId, now: Duration, burst: f64) -> &mut Bucket {
-        let full = Bucket {
-            tokens: burst,
-            rate: 0.0,
-            burst,
-            filled: now,
-        };
+        let full = Bucket { tokens: burst, rate: 0.0, burst, filled: now };
         let crowded = self.tenants.len() >= TENANTS_TRACKED_MAX;
         if crowded && now.saturating_sub(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
@@ -93,12 +88,7 @@ impl Bucket {
     /// Adds what came in since the last call, at the rate now in force.
     fn fill(&mut self, rate: f64, burst: f64, now: Duration) {
         let gained = now.saturating_sub(self.filled).as_secs_f64() * rate;
-        *self = Self {
-            tokens: (self.tokens + gained).min(burst),
-            rate,
-            burst,
-            filled: now,
-        };
+        *self = Self { tokens: (self.tokens + gained).min(burst), rate, burst, filled: now };
     }
 
     fn is_full(&self, now: Duration) -> bool {
@@ -139,12 +129,7 @@ mod tests {
         let push = |amount, secs| limiter.admit(&tenant("a"), amount, RATE, BURST, at(secs));
         assert_eq!(push(6.0, 1.0), Ok(()));
         assert_eq!(push(2.0, 1.0), Ok(()));
-        assert_eq!(
-            push(2.0, 1.0),
-            Err(RateLimited {
-                retry_after: at(0.5)
-            })
-        );
+        assert_eq!(push(2.0, 1.0), Err(RateLimited { retry_after: at(0.5) }));
         assert_eq!(push(2.0, 1.5), Ok(()));
         assert_eq!(push(9.0, 60.0), Ok(()));
     }
@@ -154,30 +139,16 @@ mod tests {
         let limiter = RateLimiter::new();
         let push = |amount, secs| limiter.admit(&tenant("a"), amount, RATE, BURST, at(secs));
         assert_eq!(push(16.0, 0.0), Ok(()));
-        assert_eq!(
-            push(1.0, 2.0),
-            Err(RateLimited {
-                retry_after: at(0.25)
-            })
-        );
+        assert_eq!(push(1.0, 2.0), Err(RateLimited { retry_after: at(0.25) }));
         assert_eq!(push(1.0, 2.25), Ok(()));
     }
 
     #[test]
     fn tenants_do_not_share_and_an_infinite_rate_admits_all() {
         let limiter = RateLimiter::new();
-        assert_eq!(
-            limiter.admit(&tenant("a"), 8.0, RATE, BURST, at(0.0)),
-            Ok(())
-        );
-        assert_eq!(
-            limiter.admit(&tenant("b"), 8.0, RATE, BURST, at(0.0)),
-            Ok(())
-        );
-        assert_eq!(
-            limiter.admit(&tenant("b"), 1e18, f64::INFINITY, BURST, at(0.0)),
-            Ok(())
-        );
+        assert_eq!(limiter.admit(&tenant("a"), 8.0, RATE, BURST, at(0.0)), Ok(()));
+        assert_eq!(limiter.admit(&tenant("b"), 8.0, RATE, BURST, at(0.0)), Ok(()));
+        assert_eq!(limiter.admit(&tenant("b"), 1e18, f64::INFINITY, BURST, at(0.0)), Ok(()));
     }
 
     #[test]
@@ -188,16 +159,9 @@ mod tests {
         }
         assert_eq!(limiter.buckets.lock().tenants.len(), TENANTS_TRACKED_MAX);
         // Those beyond share one bucket, which the first of them emptied.
-        assert!(
-            limiter
-                .admit(&tenant("late"), 1.0, RATE, BURST, at(0.0))
-                .is_err()
-        );
+        assert!(limiter.admit(&tenant("late"), 1.0, RATE, BURST, at(0.0)).is_err());
         // Once the buckets are full again they are forgotten.
-        assert_eq!(
-            limiter.admit(&tenant("late"), 1.0, RATE, BURST, at(10.0)),
-            Ok(())
-        );
+        assert_eq!(limiter.admit(&tenant("late"), 1.0, RATE, BURST, at(10.0)), Ok(()));
         assert_eq!(limiter.buckets.lock().tenants.len(), 1);
     }
 }

@@ -135,10 +135,7 @@ mod tests {
     #[test]
     fn limits_survive_yaml() {
         let text = serde_yaml::to_string(&Limits::default()).unwrap();
-        assert_eq!(
-            serde_yaml::from_str::<Limits>(&text).unwrap(),
-            Limits::default()
-        );
+        assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), Limits::default());
     }
 
     #[test]
@@ -149,11 +146,7 @@ mod tests {
 
     #[test]
     fn zero_means_no_limit_of_rate_and_body() {
-        let limits = Limits {
-            ingestion_rate_mb: 0.0,
-            ingestion_body_limit_mb: 0.0,
-            ..Limits::default()
-        };
+        let limits = Limits { ingestion_rate_mb: 0.0, ingestion_body_limit_mb: 0.0, ..Limits::default() };
         assert_eq!(limits.ingestion_rate_bytes(), f64::INFINITY);
         assert_eq!(limits.ingestion_body_bytes(), usize::MAX);
         assert_eq!(Limits::default().ingestion_body_bytes(), 256 << 20);

@@ -6,9 +6,7 @@ pub struct Labels(Vec<(Box<str>, Box<str>)>);
 
 impl Labels {
     /// Sorts, and keeps the last of equal names.
-    pub fn from_pairs<N: Into<Box<str>>, V: Into<Box<str>>>(
-        pairs: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
+    pub fn from_pairs<N: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut builder = LabelsBuilder::default();
         for (name, value) in pairs {
             builder.push(name, value);
@@ -17,10 +15,7 @@ impl Labels {
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .binary_search_by(|(n, _)| n.as_ref().cmp(name))
-            .ok()
-            .map(|i| self.0[i].1.as_ref())
+        self.0.binary_search_by(|(n, _)| n.as_ref().cmp(name)).ok().map(|i| self.0[i].1.as_ref())
     }
 
     /// Sets or replaces one label.

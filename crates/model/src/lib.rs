@@ -16,8 +16,6 @@ pub use labels::{Labels, LabelsBuilder};
 pub use profile::{Profile, SampleLabel, Samples, ValueType};
 pub use profile_type::{ProfileType, ProfileTypeError, ValueSchema};
 pub use push::{PushItem, SeriesRows, Span};
-pub use symbols::{
-    Function, Line, Locations, Mapping, NONE, Stacktraces, StringId, Strings, Symbols,
-};
+pub use symbols::{Function, Line, Locations, Mapping, NONE, Stacktraces, StringId, Strings, Symbols};
 pub use tenant::{TenantError, TenantId};
 pub use time::TimeRange;

@@ -40,11 +40,7 @@ pub struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            label_offsets: vec![0],
-            labels: Vec::new(),
-        }
+        Self { values: Vec::new(), label_offsets: vec![0], labels: Vec::new() }
     }
 }
 

@@ -30,10 +30,7 @@ impl FromStr for ProfileType {
     fn from_str(text: &str) -> Result<Self, ProfileTypeError> {
         let parts: Vec<&str> = text.split(':').collect();
         if parts.len() != 5 && parts.len() != 6 {
-            return Err(ProfileTypeError {
-                text: text.to_owned(),
-                parts: parts.len(),
-            });
+            return Err(ProfileTypeError { text: text.to_owned(), parts: parts.len() });
         }
         Ok(Self {
             name: parts[0].to_owned(),
@@ -47,13 +44,7 @@ impl FromStr for ProfileType {
 
 impl fmt::Display for ProfileType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            sample_type,
-            sample_unit,
-            period_type,
-            period_unit,
-        } = self;
+        let Self { name, sample_type, sample_unit, period_type, period_unit } = self;
         write!(f, "{name}:{sample_type}:{sample_unit}:{period_type}:{period_unit}")
     }
 }
@@ -77,13 +68,7 @@ impl ValueSchema {
     pub fn profile_type(&self, column: usize) -> ProfileType {
         let (sample_type, sample_unit) = self.columns[column].clone();
         let (period_type, period_unit) = self.period.clone().unwrap_or_default();
-        ProfileType {
-            name: self.name.clone(),
-            sample_type,
-            sample_unit,
-            period_type,
-            period_unit,
-        }
+        ProfileType { name: self.name.clone(), sample_type, sample_unit, period_type, period_unit }
     }
 
     /// The label set that clients see for value column `column` of a series whose own labels,
@@ -136,9 +121,6 @@ mod tests {
         };
         let labels = schema.series_labels(0, &Labels::from_pairs([("service_name", "app")]));
         assert_eq!(labels.get("__service_name__"), Some("app"));
-        assert_eq!(
-            labels.get("__profile_type__"),
-            Some("process_cpu:cpu:nanoseconds:cpu:nanoseconds")
-        );
+        assert_eq!(labels.get("__profile_type__"), Some("process_cpu:cpu:nanoseconds:cpu:nanoseconds"));
     }
 }

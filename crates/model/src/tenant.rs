@@ -42,10 +42,7 @@ impl TenantId {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(c);
         match id.chars().find(|c| !allowed(*c)) {
-            Some(character) => Err(TenantError::Character {
-                id: id.to_owned(),
-                character,
-            }),
+            Some(character) => Err(TenantError::Character { id: id.to_owned(), character }),
             None => Ok(Self(Arc::from(id))),
         }
     }

@@ -8,10 +8,7 @@ pub struct TimeRange {
 impl TimeRange {
     /// The instants that a client means by `start..=end` in Unix milliseconds, both included.
     pub fn from_millis_inclusive(start: i64, end: i64) -> Self {
-        Self {
-            start: start.saturating_mul(1_000_000),
-            end: end.saturating_mul(1_000_000).saturating_add(1),
-        }
+        Self { start: start.saturating_mul(1_000_000), end: end.saturating_mul(1_000_000).saturating_add(1) }
     }
 
     pub fn contains(&self, nanos: i64) -> bool {

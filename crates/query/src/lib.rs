@@ -13,7 +13,6 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
-
 pub use partial::{Answer, Dataset, FoldError, Partial, Stats, TooLarge};
 pub use query::{Kind, Needs, Query, SampleFilter};
 pub use selector::{Matcher, Selector, SelectorError};

@@ -105,9 +105,7 @@ impl Partial {
             (Answer::MergeStacktraces(parts), Kind::MergeStacktraces(filter)) => {
                 merge_stacktraces::fold(parts, filter, dataset)
             }
-            (Answer::MergeProfile(merged), Kind::MergeProfile(question)) => {
-                merged.fold(question, dataset)
-            }
+            (Answer::MergeProfile(merged), Kind::MergeProfile(question)) => merged.fold(question, dataset),
             (Answer::Series(grouped), Kind::Series(question)) => grouped.fold(question, dataset),
             (Answer::Heatmap(points), Kind::Heatmap(question)) => points.fold(question, dataset),
             (Answer::Labels(found), kind) => Ok(found.fold(kind, dataset)?),

@@ -57,9 +57,8 @@ impl Selection {
     /// Rows of all selected profiles.
     pub fn rows(&self, index: &DatasetIndex) -> u64 {
         let starts = &index.profiles.row_starts;
-        let rows = |run: &Run| {
-            u64::from(starts[run.profiles.end as usize] - starts[run.profiles.start as usize])
-        };
+        let rows =
+            |run: &Run| u64::from(starts[run.profiles.end as usize] - starts[run.profiles.start as usize]);
         self.columns.iter().flat_map(|column| &column.runs).map(rows).sum()
     }
 
@@ -115,8 +114,7 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
             let counts = |profile: u32| {
                 let at = profile as usize;
                 let masked = masked.binary_search(&index.profiles.item[at]).is_ok();
-                let named =
-                    filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
+                let named = filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
                 // A column of zeros is a profile type that the document has no samples of.
                 let empty = by_totals && index.profiles.total(at, column) == 0;
                 !masked && named && !empty

@@ -83,8 +83,7 @@ impl Selector {
     /// Names the first part that is wrong and its position.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > SELECTOR_BYTES_MAX {
-            let what =
-                format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
+            let what = format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
             return Err(SelectorError { column: 1, what });
         }
         Parser { text, at: 0 }.selector()
@@ -220,15 +219,13 @@ impl Parser<'_> {
         let name = if quoted {
             self.string()?
         } else {
-            self.take_while(|c, first| {
-                c.is_ascii_alphabetic() || c == '_' || (!first && c.is_ascii_digit())
-            })
+            self.take_while(|c, first| c.is_ascii_alphabetic() || c == '_' || (!first && c.is_ascii_digit()))
         };
         if name.is_empty() {
             let found = self.peek().map_or_else(String::new, |c| format!("{c:?}"));
-            return Err(self.fail(format!(
-                "unexpected {found} in label matching, expected a label name or \"}}\""
-            )));
+            return Err(
+                self.fail(format!("unexpected {found} in label matching, expected a label name or \"}}\""))
+            );
         }
         self.skip_space();
         let operator = self.at;
@@ -291,10 +288,8 @@ impl Parser<'_> {
                 Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        String::from_utf8(bytes).map_err(|_| SelectorError {
-            column: start + 1,
-            what: "string is not valid UTF-8".into(),
-        })
+        String::from_utf8(bytes)
+            .map_err(|_| SelectorError { column: start + 1, what: "string is not valid UTF-8".into() })
     }
 
     fn escape(&mut self, at: usize, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
@@ -384,20 +379,17 @@ fn compile(pattern: &str) -> Result<Regex, String> {
 }
 
 fn build(expression: &str, pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(expression)
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => {
-                format!("{pattern:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled")
-            }
-            // The last line of the long form says what is wrong; the others draw where.
-            other => {
-                let text = other.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                format!("{} in {pattern:?}", last.strip_prefix("error: ").unwrap_or(last))
-            }
-        })
+    RegexBuilder::new(expression).size_limit(REGEX_BYTES_MAX).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => {
+            format!("{pattern:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled")
+        }
+        // The last line of the long form says what is wrong; the others draw where.
+        other => {
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            format!("{} in {pattern:?}", last.strip_prefix("error: ").unwrap_or(last))
+        }
+    })
 }
 
 #[cfg(test)]

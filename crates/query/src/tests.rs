@@ -198,9 +198,7 @@ fn counted(
 }
 
 /// Without samples a profile has no value of any type.
-fn with_samples<'a>(
-    pushed: impl Iterator<Item = &'a Pushed>,
-) -> impl Iterator<Item = &'a Pushed> {
+fn with_samples<'a>(pushed: impl Iterator<Item = &'a Pushed>) -> impl Iterator<Item = &'a Pushed> {
     pushed.filter(|p| !p.samples.is_empty())
 }
 
@@ -235,8 +233,12 @@ fn datasets() -> impl Strategy<Value = Vec<(Vec<Pushed>, Vec<u32>)>> {
     let sample = (0..3u8, 1..100i64, prop_oneof![Just(0u64), Just(1), Just(2)]);
     let samples = proptest::collection::btree_map(0..3u8, sample, 0..3)
         .prop_map(|samples| samples.into_iter().map(|(s, (_, v, span))| (s, v, span)).collect());
-    let pushed = (0..3u8, 100..130i64, 0..6u32, samples)
-        .prop_map(|(pod, millis, item, samples)| Pushed { pod, millis, item, samples });
+    let pushed = (0..3u8, 100..130i64, 0..6u32, samples).prop_map(|(pod, millis, item, samples)| Pushed {
+        pod,
+        millis,
+        item,
+        samples,
+    });
     let masked = proptest::collection::btree_set(0..6u32, 0..3);
     let dataset = (proptest::collection::vec(pushed, 0..8), masked)
         .prop_map(|(pushed, masked)| (pushed, masked.into_iter().collect()));
@@ -419,10 +421,7 @@ fn derived_labels_are_matched_and_listed() {
     types.profile_type = None;
     assert_eq!(
         texts(ask(&types, &datasets)).into_iter().collect::<Vec<_>>(),
-        [
-            "process_cpu:cpu:nanoseconds:cpu:nanoseconds",
-            "process_cpu:samples:count:cpu:nanoseconds"
-        ]
+        ["process_cpu:cpu:nanoseconds:cpu:nanoseconds", "process_cpu:samples:count:cpu:nanoseconds"]
     );
 }
 

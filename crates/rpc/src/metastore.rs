@@ -134,4 +134,3 @@ pub enum Published {
 pub struct DeadObject {
     pub key: Key,
 }
-

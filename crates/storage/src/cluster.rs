@@ -30,21 +30,14 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
         Err(error) => return Err(error.into()),
     };
     if store.overwrites(&key, &bytes).await? {
-        return Err(OpenError::Overwrites {
-            store: store.to_string(),
-        });
+        return Err(OpenError::Overwrites { store: store.to_string() });
     }
     let cluster: Cluster = serde_json::from_slice(&bytes).map_err(OpenError::Cluster)?;
     if cluster.layout_version != LAYOUT_VERSION {
-        return Err(OpenError::Layout {
-            found: cluster.layout_version,
-        });
+        return Err(OpenError::Layout { found: cluster.layout_version });
     }
     if cluster.name != name {
-        return Err(OpenError::Name {
-            found: cluster.name,
-            configured: name.to_owned(),
-        });
+        return Err(OpenError::Name { found: cluster.name, configured: name.to_owned() });
     }
     Ok(cluster)
 }

@@ -62,8 +62,6 @@ impl Default for Config {
 
 impl Default for FilesystemConfig {
     fn default() -> Self {
-        Self {
-            dir: "./data".into(),
-        }
+        Self { dir: "./data".into() }
     }
 }

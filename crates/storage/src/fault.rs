@@ -19,9 +19,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -191,20 +190,12 @@ impl State {
 }
 
 fn broken() -> Error {
-    Error::Generic {
-        store: "faulty store",
-        source: "a fault that a test asked for".into(),
-    }
+    Error::Generic { store: "faulty store", source: "a fault that a test asked for".into() }
 }
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let inner = &self.0;
         match self.strike(Some(location)).await {
             Fault::None => inner.store.put_opts(location, payload, options).await,
@@ -251,10 +242,7 @@ impl ObjectStore for Faulty {
         self.0.store.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
         locations
             .then(move |location| {
@@ -310,16 +298,8 @@ pub struct Careless(pub InMemory);
 
 #[async_trait]
 impl ObjectStore for Careless {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
-        let options = PutOptions {
-            mode: PutMode::Overwrite,
-            ..options
-        };
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let options = PutOptions { mode: PutMode::Overwrite, ..options };
         self.0.put_opts(location, payload, options).await
     }
 
@@ -335,10 +315,7 @@ impl ObjectStore for Careless {
         self.0.get_opts(location, options).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.0.delete_stream(locations)
     }
 

@@ -99,10 +99,7 @@ mod tests {
     #[test]
     fn a_log_slot_reads_back() {
         let key = Key::log_slot(WriterId(7), 42);
-        assert_eq!(
-            key.as_str(),
-            "log/00000000000000000000000000000007/000000000042"
-        );
+        assert_eq!(key.as_str(), "log/00000000000000000000000000000007/000000000042");
         assert_eq!(key.parse_log_slot(), Some((WriterId(7), 42)));
         assert_eq!(Key::cluster().parse_log_slot(), None);
     }

@@ -23,8 +23,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -74,11 +74,7 @@ impl LocalDir {
             return Ok(folder);
         }
         let (root, wanted) = (self.0.root.clone(), folder.clone());
-        self.0
-            .pool
-            .run(move || make_folder(&root, &wanted))
-            .await
-            .map_err(generic)?;
+        self.0.pool.run(move || make_folder(&root, &wanted)).await.map_err(generic)?;
         self.0.durable.lock().insert(folder.clone());
         Ok(folder)
     }
@@ -89,11 +85,7 @@ impl LocalDir {
         // Under load the folder stays, until its next deletion or the next start.
         if let Ok(_alone) = self.0.folders.try_write() {
             let root = self.0.root.clone();
-            let removed = self
-                .0
-                .pool
-                .run(move || remove_empty_folders(&root, &file))
-                .await;
+            let removed = self.0.pool.run(move || remove_empty_folders(&root, &file)).await;
             let mut durable = self.0.durable.lock();
             for folder in removed {
                 durable.remove(&folder);
@@ -105,22 +97,13 @@ impl LocalDir {
 
 #[async_trait]
 impl ObjectStore for LocalDir {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let _keep_folders = self.0.folders.read().await;
         let file = self.0.files.path_to_filesystem(location)?;
         let folder = self.folder_of(&file).await?;
         let put = self.0.files.put_opts(location, payload, options).await;
         if let Err(Error::AlreadyExists { .. }) = &put {
-            self.0
-                .pool
-                .run(move || sync(&folder))
-                .await
-                .map_err(generic)?;
+            self.0.pool.run(move || sync(&folder)).await.map_err(generic)?;
         }
         put
     }
@@ -143,14 +126,9 @@ impl ObjectStore for LocalDir {
         self.0.files.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
-        locations
-            .and_then(move |location| this.clone().delete_one(location))
-            .boxed()
+        locations.and_then(move |location| this.clone().delete_one(location)).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -167,9 +145,7 @@ impl ObjectStore for LocalDir {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let mut listed = self.0.files.list_with_delimiter(prefix).await?;
-        listed
-            .objects
-            .retain(|object| object.location.as_ref() != LOCK_FILE);
+        listed.objects.retain(|object| object.location.as_ref() != LOCK_FILE);
         Ok(listed)
     }
 
@@ -193,19 +169,12 @@ impl fmt::Debug for LocalDir {
     }
 }
 
-fn without_lock(
-    listed: BoxStream<'static, Result<ObjectMeta>>,
-) -> BoxStream<'static, Result<ObjectMeta>> {
-    listed
-        .try_filter(|object| std::future::ready(object.location.as_ref() != LOCK_FILE))
-        .boxed()
+fn without_lock(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    listed.try_filter(|object| std::future::ready(object.location.as_ref() != LOCK_FILE)).boxed()
 }
 
 fn lock_and_recover(dir: &FilePath) -> std::result::Result<(PathBuf, File), OpenError> {
-    let at = |source| OpenError::Directory {
-        dir: dir.to_owned(),
-        source,
-    };
+    let at = |source| OpenError::Directory { dir: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(at)?;
     let root = dir.canonicalize().map_err(at)?;
     let lock = lock(&root)?;
@@ -221,10 +190,7 @@ fn lock_and_recover(dir: &FilePath) -> std::result::Result<(PathBuf, File), Open
 }
 
 fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
-    let at = |source| OpenError::Directory {
-        dir: root.to_owned(),
-        source,
-    };
+    let at = |source| OpenError::Directory { dir: root.to_owned(), source };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -239,10 +205,7 @@ fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
             // The holder may not have written its pid yet; the refusal stands without it.
             let _ = (&mut file).take(20).read_to_string(&mut pid);
             let pid = pid.trim().parse().ok();
-            return Err(OpenError::Locked {
-                dir: root.to_owned(),
-                pid,
-            });
+            return Err(OpenError::Locked { dir: root.to_owned(), pid });
         }
         Err(TryLockError::Error(source)) => return Err(at(source)),
     }
@@ -318,10 +281,7 @@ fn sync(folder: &FilePath) -> io::Result<()> {
 }
 
 fn generic(source: io::Error) -> Error {
-    Error::Generic {
-        store: "local directory",
-        source: Box::new(source),
-    }
+    Error::Generic { store: "local directory", source: Box::new(source) }
 }
 
 #[cfg(test)]
@@ -331,13 +291,8 @@ mod tests {
     use super::*;
 
     async fn put(dir: &LocalDir, key: &str) {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        dir.put_opts(&Path::from(key), "x".into(), options)
-            .await
-            .expect("put");
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        dir.put_opts(&Path::from(key), "x".into(), options).await.expect("put");
     }
 
     #[tokio::test]
@@ -350,9 +305,7 @@ mod tests {
             other => panic!("not refused: {other:?}"),
         }
         drop(first);
-        LocalDir::open(dir)
-            .await
-            .expect("opens once the first has gone");
+        LocalDir::open(dir).await.expect("opens once the first has gone");
     }
 
     #[tokio::test]
@@ -364,9 +317,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("block/t/empty")).expect("folder");
         std::fs::write(&staged, "half").expect("file");
         std::fs::write(dir.join("log/a/000000000000"), "whole").expect("file");
-        LocalDir::open(dir.to_str().expect("utf-8"))
-            .await
-            .expect("opens");
+        LocalDir::open(dir.to_str().expect("utf-8")).await.expect("opens");
         assert!(!staged.exists());
         assert!(!dir.join("block").exists());
         assert!(dir.join("log/a/000000000000").exists());
@@ -375,9 +326,7 @@ mod tests {
     #[tokio::test]
     async fn neither_the_lock_nor_staging_files_are_listed() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"))
-            .await
-            .expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
         put(&dir, "log/a/0").await;
         std::fs::write(temp.path().join("log/a/1#1"), "half").expect("file");
         let listed: Vec<_> = dir.list(None).try_collect().await.expect("list");
@@ -388,14 +337,10 @@ mod tests {
     #[tokio::test]
     async fn the_last_deletion_removes_the_folder_and_a_later_create_makes_it_anew() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"))
-            .await
-            .expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
         for _ in 0..2 {
             put(&dir, "block/t/w/0").await;
-            dir.delete(&Path::from("block/t/w/0"))
-                .await
-                .expect("delete");
+            dir.delete(&Path::from("block/t/w/0")).await.expect("delete");
             assert!(!temp.path().join("block").exists());
         }
     }

@@ -77,17 +77,9 @@ impl Metrics {
         bytes: u64,
     ) {
         let class = class(key);
-        self.requests
-            .get_or_create(&RequestLabels {
-                operation,
-                class,
-                outcome,
-            })
-            .inc();
+        self.requests.get_or_create(&RequestLabels { operation, class, outcome }).inc();
         let labels = OperationLabels { operation, class };
-        self.seconds
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
         if bytes > 0 {
             self.bytes.get_or_create(&labels).inc_by(bytes);
         }

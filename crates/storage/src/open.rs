@@ -60,9 +60,8 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
         Backend::Filesystem => Arc::new(LocalDir::open(&config.filesystem.dir).await?),
         Backend::S3 => Arc::new(s3(&config.s3)?),
     };
-    let prefix = Path::parse(&config.prefix).map_err(|_| OpenError::Prefix {
-        prefix: config.prefix.clone(),
-    })?;
+    let prefix =
+        Path::parse(&config.prefix).map_err(|_| OpenError::Prefix { prefix: config.prefix.clone() })?;
     let backend = match prefix.as_ref() {
         "" => backend,
         _ => Arc::new(PrefixStore::new(backend, prefix)),
@@ -88,10 +87,7 @@ fn s3(config: &S3Config) -> Result<object_store::aws::AmazonS3, OpenError> {
         .with_pool_idle_timeout(POOL_IDLE_TIMEOUT);
     // No retries inside: a create that is sent twice collides with itself, and reads are repeated
     // by `Store`, where they are counted.
-    let retry = RetryConfig {
-        max_retries: 0,
-        ..RetryConfig::default()
-    };
+    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let mut builder = if config.access_key_id.is_empty() {
         // Whatever AWS provides to the process: variables, web identity, instance metadata.
         AmazonS3Builder::from_env()
@@ -106,9 +102,7 @@ fn s3(config: &S3Config) -> Result<object_store::aws::AmazonS3, OpenError> {
     let custom = !config.endpoint.is_empty();
     if custom {
         let endpoint = endpoint_url(&config.endpoint, config.insecure);
-        builder = builder
-            .with_allow_http(endpoint.starts_with("http://"))
-            .with_endpoint(endpoint);
+        builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
     }
     Ok(builder
         .with_bucket_name(&config.bucket_name)
@@ -135,9 +129,7 @@ mod tests {
 
     fn config(dir: &std::path::Path, cluster_name: &str, prefix: &str) -> Config {
         Config {
-            filesystem: FilesystemConfig {
-                dir: dir.to_str().expect("utf-8").to_owned(),
-            },
+            filesystem: FilesystemConfig { dir: dir.to_str().expect("utf-8").to_owned() },
             cluster_name: cluster_name.to_owned(),
             prefix: prefix.to_owned(),
             ..Config::default()
@@ -152,26 +144,11 @@ mod tests {
     async fn a_directory_opens_again_under_the_same_name_only() {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = temp.path().join("new/data");
-        drop(
-            try_open(&config(&dir, "one", ""))
-                .await
-                .expect("founds the cluster"),
-        );
-        drop(
-            try_open(&config(&dir, "one", ""))
-                .await
-                .expect("joins the cluster"),
-        );
-        let refused = try_open(&config(&dir, "two", ""))
-            .await
-            .err()
-            .expect("refused");
+        drop(try_open(&config(&dir, "one", "")).await.expect("founds the cluster"));
+        drop(try_open(&config(&dir, "one", "")).await.expect("joins the cluster"));
+        let refused = try_open(&config(&dir, "two", "")).await.err().expect("refused");
         assert!(matches!(refused, OpenError::Name { .. }), "{refused}");
-        drop(
-            try_open(&config(&dir, "two", "a/b"))
-                .await
-                .expect("another prefix is another cluster"),
-        );
+        drop(try_open(&config(&dir, "two", "a/b")).await.expect("another prefix is another cluster"));
         assert!(dir.join("a/b/cluster").exists());
     }
 
@@ -180,36 +157,22 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let other = r#"{"id": "00", "name": "pyrograph", "layout_version": 2}"#;
         std::fs::write(temp.path().join("cluster"), other).expect("file");
-        let refused = try_open(&config(temp.path(), "pyrograph", ""))
-            .await
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(refused, OpenError::Layout { found: 2 }),
-            "{refused}"
-        );
+        let refused = try_open(&config(temp.path(), "pyrograph", "")).await.err().expect("refused");
+        assert!(matches!(refused, OpenError::Layout { found: 2 }), "{refused}");
     }
 
     #[tokio::test]
     async fn a_store_that_overwrites_is_refused() {
         let careless = Arc::new(crate::fault::Careless(InMemory::new()));
         let store = Store::new(careless, Clock::system(), Metrics::default());
-        let refused = cluster::join(&store, "pyrograph", &Clock::system())
-            .await
-            .err();
-        assert!(
-            matches!(refused, Some(OpenError::Overwrites { .. })),
-            "{refused:?}"
-        );
+        let refused = cluster::join(&store, "pyrograph", &Clock::system()).await.err();
+        assert!(matches!(refused, Some(OpenError::Overwrites { .. })), "{refused:?}");
     }
 
     #[test]
     fn endpoints_get_a_scheme() {
         assert_eq!(endpoint_url("minio:9000", true), "http://minio:9000");
         assert_eq!(endpoint_url("minio:9000", false), "https://minio:9000");
-        assert_eq!(
-            endpoint_url("http://minio:9000", false),
-            "http://minio:9000"
-        );
+        assert_eq!(endpoint_url("http://minio:9000", false), "http://minio:9000");
     }
 }

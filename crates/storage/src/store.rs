@@ -84,20 +84,12 @@ enum Holds {
 
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, clock: Clock, metrics: Metrics) -> Self {
-        Self {
-            inner,
-            clock,
-            metrics,
-            is_exclusive: false,
-        }
+        Self { inner, clock, metrics, is_exclusive: false }
     }
 
     /// The same store, which no other process can open as long as this one runs.
     pub fn exclusive(self) -> Self {
-        Self {
-            is_exclusive: true,
-            ..self
-        }
+        Self { is_exclusive: true, ..self }
     }
 
     /// Whether no other process can use this store now.
@@ -107,11 +99,7 @@ impl Store {
 
     /// A store in memory, for tests.
     pub fn in_memory() -> Self {
-        Self::new(
-            Arc::new(InMemory::new()),
-            Clock::system(),
-            Metrics::default(),
-        )
+        Self::new(Arc::new(InMemory::new()), Clock::system(), Metrics::default())
     }
 
     /// Creates `key` with `bytes` if it does not exist, and settles what happened.
@@ -161,20 +149,12 @@ impl Store {
     /// As [`Store::get`]; also if a range begins beyond the end of the object.
     pub async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let at = path(key)?;
-        let asked = ranges
-            .iter()
-            .map(|range| range.end.saturating_sub(range.start))
-            .sum();
-        self.read(
-            key,
-            Operation::get,
-            time_for(READ_TIMEOUT, asked),
-            || async {
-                let parts = self.inner.get_ranges(&at, ranges).await?;
-                let len = parts.iter().map(|part| part.len() as u64).sum();
-                Ok((parts, len))
-            },
-        )
+        let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        self.read(key, Operation::get, time_for(READ_TIMEOUT, asked), || async {
+            let parts = self.inner.get_ranges(&at, ranges).await?;
+            let len = parts.iter().map(|part| part.len() as u64).sum();
+            Ok((parts, len))
+        })
         .await
     }
 
@@ -185,21 +165,12 @@ impl Store {
     pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
         let at = path(key)?;
         self.read(key, Operation::get, time_for(READ_TIMEOUT, len), || async {
-            let options = GetOptions {
-                range: Some(GetRange::Suffix(len)),
-                ..GetOptions::default()
-            };
+            let options = GetOptions { range: Some(GetRange::Suffix(len)), ..GetOptions::default() };
             let got = self.inner.get_opts(&at, options).await?;
             let object_bytes = got.meta.size;
             let bytes = got.bytes().await?;
             let read = bytes.len() as u64;
-            Ok((
-                Tail {
-                    bytes,
-                    object_bytes,
-                },
-                read,
-            ))
+            Ok((Tail { bytes, object_bytes }, read))
         })
         .await
     }
@@ -239,8 +210,7 @@ impl Store {
     pub async fn list_after(&self, prefix: &str, after: &Key) -> Result<Vec<Object>, Error> {
         let from = Key::from_text(prefix);
         let (at, offset) = (path(&from)?, path(after)?);
-        self.list_stream(&from, || self.inner.list_with_offset(Some(&at), &offset))
-            .await
+        self.list_stream(&from, || self.inner.list_with_offset(Some(&at), &offset)).await
     }
 
     /// Deletes an object; one that does not exist is no error.
@@ -266,26 +236,18 @@ impl Store {
     pub(crate) async fn overwrites(&self, key: &Key, bytes: &Bytes) -> Result<bool, Error> {
         match self.create_once(key, bytes).await {
             Ok(()) => Ok(true),
-            Err(Error::Backend {
-                source: object_store::Error::AlreadyExists { .. },
-                ..
-            }) => Ok(false),
+            Err(Error::Backend { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     async fn create_once(&self, key: &Key, bytes: &Bytes) -> Result<(), Error> {
         let at = path(key)?;
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let limit = time_for(CREATE_TIMEOUT, bytes.len() as u64);
         let put = self.inner.put_opts(&at, bytes.clone().into(), options);
-        self.attempt(key, Operation::create, limit, async {
-            put.await.map(|_| ((), bytes.len() as u64))
-        })
-        .await
+        self.attempt(key, Operation::create, limit, async { put.await.map(|_| ((), bytes.len() as u64)) })
+            .await
     }
 
     /// Reads no further than the first difference, and never holds more than one piece.
@@ -360,17 +322,9 @@ impl Store {
         let (outcome, bytes, result) = match answer {
             Some(Ok((value, bytes))) => (Outcome::ok, bytes, Ok(value)),
             Some(Err(source)) => (outcome_of(&source), 0, Err(failed(key, source))),
-            None => (
-                Outcome::timeout,
-                0,
-                Err(Error::Timeout {
-                    key: key.clone(),
-                    limit,
-                }),
-            ),
+            None => (Outcome::timeout, 0, Err(Error::Timeout { key: key.clone(), limit })),
         };
-        self.metrics
-            .request(operation, key.as_str(), outcome, took, bytes);
+        self.metrics.request(operation, key.as_str(), outcome, took, bytes);
         result
     }
 
@@ -426,10 +380,9 @@ fn may_pass(error: &Error) -> bool {
     match error {
         Error::NotFound(_) => false,
         Error::Timeout { .. } => true,
-        Error::Backend { source, .. } => matches!(
-            source,
-            object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
-        ),
+        Error::Backend { source, .. } => {
+            matches!(source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
+        }
     }
 }
 
@@ -444,9 +397,6 @@ fn outcome_of(source: &object_store::Error) -> Outcome {
 fn failed(key: &Key, source: object_store::Error) -> Error {
     match source {
         object_store::Error::NotFound { .. } => Error::NotFound(key.clone()),
-        source => Error::Backend {
-            key: key.clone(),
-            source,
-        },
+        source => Error::Backend { key: key.clone(), source },
     }
 }

@@ -1,10 +1,7 @@
 //! What every backend must do alike: memory, a local directory, a real S3 server, and each of them
 //! behind faults.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should stop where it is"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod seaweed;
 
@@ -15,9 +12,7 @@ use clock::Clock;
 use model::{JobId, TenantId, WriterId};
 use object_store::memory::InMemory;
 use storage::fault::{Fault, Faulty, Rates};
-use storage::{
-    Backend, Config, Created, Error, FilesystemConfig, Key, Metrics, OpenError, Store, open,
-};
+use storage::{Backend, Config, Created, Error, FilesystemConfig, Key, Metrics, OpenError, Store, open};
 
 fn slot(writer: u128, seq: u64) -> Key {
     Key::log_slot(WriterId(writer), seq)
@@ -39,76 +34,36 @@ async fn conforms(store: &Store) {
 async fn creates_are_settled(store: &Store) {
     let key = slot(1, 0);
     assert!(matches!(store.get(&key).await, Err(Error::NotFound(missing)) if missing == key));
-    assert_eq!(
-        store.settle_create(&key, bytes("one")).await.unwrap(),
-        Created::Mine
-    );
-    assert_eq!(
-        store.settle_create(&key, bytes("one")).await.unwrap(),
-        Created::Mine
-    );
+    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), Created::Mine);
+    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), Created::Mine);
     for other in ["two", "", "one and more"] {
-        assert_eq!(
-            store.settle_create(&key, bytes(other)).await.unwrap(),
-            Created::Other
-        );
+        assert_eq!(store.settle_create(&key, bytes(other)).await.unwrap(), Created::Other);
     }
     assert_eq!(store.get(&key).await.unwrap(), "one");
     let large = Bytes::from(vec![7; 5 << 20]);
-    assert_eq!(
-        store
-            .settle_create(&slot(1, 1), large.clone())
-            .await
-            .unwrap(),
-        Created::Mine
-    );
-    assert_eq!(
-        store
-            .settle_create(&slot(1, 1), large.clone())
-            .await
-            .unwrap(),
-        Created::Mine
-    );
+    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), Created::Mine);
+    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), Created::Mine);
     assert_eq!(store.get(&slot(1, 1)).await.unwrap(), large);
 }
 
 async fn reads_give_what_was_asked_for(store: &Store) {
     let key = slot(2, 0);
-    store
-        .settle_create(&key, bytes("0123456789"))
-        .await
-        .unwrap();
+    store.settle_create(&key, bytes("0123456789")).await.unwrap();
     let parts = store.get_ranges(&key, &[7..9, 0..2, 8..10]).await.unwrap();
     assert_eq!(parts, ["78", "01", "89"]);
-    assert_eq!(
-        store.get_ranges(&key, &[]).await.unwrap(),
-        Vec::<Bytes>::new()
-    );
+    assert_eq!(store.get_ranges(&key, &[]).await.unwrap(), Vec::<Bytes>::new());
     let tail = store.get_tail(&key, 4).await.unwrap();
     assert_eq!((tail.bytes, tail.object_bytes), (bytes("6789"), 10));
     let tail = store.get_tail(&key, 400).await.unwrap();
     assert_eq!((tail.bytes, tail.object_bytes), (bytes("0123456789"), 10));
-    assert!(
-        store
-            .get_ranges(&key, std::slice::from_ref(&(20..30)))
-            .await
-            .is_err()
-    );
-    assert!(matches!(
-        store.get_ranges(&slot(2, 1), &[0..1, 3..4]).await,
-        Err(Error::NotFound(_))
-    ));
-    assert!(matches!(
-        store.get_tail(&slot(2, 1), 1).await,
-        Err(Error::NotFound(_))
-    ));
+    assert!(store.get_ranges(&key, std::slice::from_ref(&(20..30))).await.is_err());
+    assert!(matches!(store.get_ranges(&slot(2, 1), &[0..1, 3..4]).await, Err(Error::NotFound(_))));
+    assert!(matches!(store.get_tail(&slot(2, 1), 1).await, Err(Error::NotFound(_))));
 }
 
 async fn listings_are_sorted_and_complete(store: &Store) {
     let tenant = TenantId::parse("a*b'(c)!").unwrap();
-    let blocks: Vec<Key> = (0..3)
-        .map(|part| Key::block(&tenant, "1-0-300", JobId(1), 1, part))
-        .collect();
+    let blocks: Vec<Key> = (0..3).map(|part| Key::block(&tenant, "1-0-300", JobId(1), 1, part)).collect();
     for key in blocks.iter().rev() {
         store.settle_create(key, bytes("block")).await.unwrap();
     }
@@ -117,24 +72,12 @@ async fn listings_are_sorted_and_complete(store: &Store) {
         listed.iter().map(|object| &object.key).collect::<Vec<_>>(),
         blocks.iter().collect::<Vec<_>>()
     );
-    assert!(
-        listed
-            .iter()
-            .all(|object| object.bytes == 5 && object.modified_millis > 1_500_000_000_000)
-    );
-    assert_eq!(
-        store.get(&listed[0].key).await.unwrap(),
-        "block",
-        "a listed key can be read"
-    );
+    assert!(listed.iter().all(|object| object.bytes == 5 && object.modified_millis > 1_500_000_000_000));
+    assert_eq!(store.get(&listed[0].key).await.unwrap(), "block", "a listed key can be read");
     let later = store.list_after("block", &blocks[0]).await.unwrap();
     assert_eq!(later.len(), 2);
     assert_eq!(later[0].key, blocks[1]);
-    assert_eq!(
-        store.list("bloc").await.unwrap(),
-        [],
-        "a prefix is a folder"
-    );
+    assert_eq!(store.list("bloc").await.unwrap(), [], "a prefix is a folder");
     assert_eq!(store.list("nothing/here").await.unwrap(), []);
     assert!(store.list("").await.unwrap().len() >= 3);
 }
@@ -142,21 +85,12 @@ async fn listings_are_sorted_and_complete(store: &Store) {
 async fn deletes_are_idempotent(store: &Store) {
     let key = slot(3, 0);
     for _ in 0..2 {
-        store
-            .settle_create(&key, bytes("short-lived"))
-            .await
-            .unwrap();
+        store.settle_create(&key, bytes("short-lived")).await.unwrap();
         store.delete(&key).await.unwrap();
         store.delete(&key).await.unwrap();
         assert!(matches!(store.get(&key).await, Err(Error::NotFound(_))));
     }
-    assert_eq!(
-        store
-            .list("log/00000000000000000000000000000003")
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(store.list("log/00000000000000000000000000000003").await.unwrap(), []);
 }
 
 async fn races_have_one_winner(store: &Store) {
@@ -173,20 +107,13 @@ async fn race(store: &Store, key: &Key) -> Vec<u8> {
     let writers = (0..8u8).map(|writer| async move {
         loop {
             // An unknown outcome is asked for again, as every caller must.
-            if let Ok(created) = store
-                .settle_create(key, Bytes::from(vec![writer; 100]))
-                .await
-            {
+            if let Ok(created) = store.settle_create(key, Bytes::from(vec![writer; 100])).await {
                 return (writer, created);
             }
         }
     });
     let ended = futures::future::join_all(writers).await;
-    ended
-        .iter()
-        .filter(|(_, created)| *created == Created::Mine)
-        .map(|(writer, _)| *writer)
-        .collect()
+    ended.iter().filter(|(_, created)| *created == Created::Mine).map(|(writer, _)| *writer).collect()
 }
 
 #[tokio::test]
@@ -199,15 +126,11 @@ async fn a_local_directory_conforms() {
     let temp = tempfile::tempdir().unwrap();
     for prefix in ["", "some/where"] {
         let config = Config {
-            filesystem: FilesystemConfig {
-                dir: temp.path().to_str().unwrap().into(),
-            },
+            filesystem: FilesystemConfig { dir: temp.path().to_str().unwrap().into() },
             prefix: prefix.into(),
             ..Config::default()
         };
-        let store = open(&config, Clock::system(), Metrics::default())
-            .await
-            .unwrap();
+        let store = open(&config, Clock::system(), Metrics::default()).await.unwrap();
         conforms(&store).await;
     }
 }
@@ -219,20 +142,11 @@ async fn s3_conforms() {
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
     for prefix in ["", "some/where"] {
-        let config = Config {
-            backend: Backend::S3,
-            s3: server.config(),
-            prefix: prefix.into(),
-            ..Config::default()
-        };
-        let store = open(&config, Clock::system(), Metrics::default())
-            .await
-            .unwrap();
+        let config =
+            Config { backend: Backend::S3, s3: server.config(), prefix: prefix.into(), ..Config::default() };
+        let store = open(&config, Clock::system(), Metrics::default()).await.unwrap();
         conforms(&store).await;
-        let other = Config {
-            cluster_name: "other".into(),
-            ..config
-        };
+        let other = Config { cluster_name: "other".into(), ..config };
         let refused = open(&other, Clock::system(), Metrics::default()).await;
         assert!(matches!(refused, Err(OpenError::Name { .. })));
     }
@@ -240,11 +154,7 @@ async fn s3_conforms() {
 
 fn faulty(seed: u64) -> (Faulty, Store) {
     let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), seed);
-    let store = Store::new(
-        Arc::new(faulty.clone()),
-        Clock::system(),
-        Metrics::default(),
-    );
+    let store = Store::new(Arc::new(faulty.clone()), Clock::system(), Metrics::default());
     (faulty, store)
 }
 
@@ -253,11 +163,7 @@ async fn every_unknown_outcome_of_a_create_is_settled() {
     for fault in [Fault::LoseReply, Fault::FalseConflict, Fault::Fail] {
         let (faulty, store) = faulty(0);
         faulty.script_creates([fault, fault]);
-        assert_eq!(
-            store.settle_create(&slot(1, 0), bytes("x")).await.unwrap(),
-            Created::Mine,
-            "{fault:?}"
-        );
+        assert_eq!(store.settle_create(&slot(1, 0), bytes("x")).await.unwrap(), Created::Mine, "{fault:?}");
         assert_eq!(store.get(&slot(1, 0)).await.unwrap(), "x");
     }
 }
@@ -278,22 +184,14 @@ async fn reads_outlast_a_few_failures_and_no_more() {
     faulty.script_reads([Fault::Fail; 3]);
     assert_eq!(store.get(&slot(1, 0)).await.unwrap(), "x");
     faulty.script_reads([Fault::Fail; 4]);
-    assert!(matches!(
-        store.get(&slot(1, 0)).await,
-        Err(Error::Backend { .. })
-    ));
+    assert!(matches!(store.get(&slot(1, 0)).await, Err(Error::Backend { .. })));
 }
 
 #[tokio::test]
 async fn a_race_over_a_faulty_store_has_one_winner() {
     for seed in 0..20 {
         let (faulty, store) = faulty(seed);
-        faulty.set_rates(Rates {
-            fail: 50,
-            lose_reply: 100,
-            false_conflict: 100,
-            ..Rates::default()
-        });
+        faulty.set_rates(Rates { fail: 50, lose_reply: 100, false_conflict: 100, ..Rates::default() });
         let winners = race(&store, &slot(1, 0)).await;
         faulty.set_rates(Rates::default());
         assert_eq!(winners.len(), 1, "seed {seed}");

@@ -41,9 +41,7 @@ impl<U: Message + Default> Decoder for BlamingDecoder<U> {
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         match U::decode(bytes) {
             Ok(message) => Ok(Some(message)),
-            Err(error) => Err(Status::invalid_argument(format!(
-                "unmarshal message: {error}"
-            ))),
+            Err(error) => Err(Status::invalid_argument(format!("unmarshal message: {error}"))),
         }
     }
 }

@@ -9,11 +9,7 @@
 //! owned. A field `profile_typeID` is called `profile_type_id` in Rust and `profileTypeID` in JSON.
 
 // The code generator, not we, chooses names, sizes and visibility here.
-#![allow(
-    unreachable_pub,
-    clippy::large_enum_variant,
-    clippy::doc_lazy_continuation
-)]
+#![allow(unreachable_pub, clippy::large_enum_variant, clippy::doc_lazy_continuation)]
 
 mod codec;
 
@@ -93,12 +89,9 @@ mod tests {
         let descriptor = descriptor_pool().get_message_by_name(message).unwrap();
         let mut input = serde_json::Deserializer::from_str(json);
         let options = prost_reflect::DeserializeOptions::new().deny_unknown_fields(false);
-        let message =
-            DynamicMessage::deserialize_with_options(descriptor, &mut input, &options).unwrap();
+        let message = DynamicMessage::deserialize_with_options(descriptor, &mut input, &options).unwrap();
         let mut output = serde_json::Serializer::new(Vec::new());
-        message
-            .serialize_with_options(&mut output, &SerializeOptions::new())
-            .unwrap();
+        message.serialize_with_options(&mut output, &SerializeOptions::new()).unwrap();
         assert_eq!(String::from_utf8(output.into_inner()).unwrap(), expected);
     }
 
@@ -114,16 +107,8 @@ mod tests {
             r#"{"ID":"x","rawProfile":"AAE="}"#,
             r#"{"rawProfile":"AAE=","ID":"x"}"#,
         );
-        check_json(
-            "version.v1.VersionResponse",
-            r#"{"QuerierAPI":1}"#,
-            r#"{"QuerierAPI":"1"}"#,
-        );
-        check_json(
-            "settings.v1.Setting",
-            r#"{"modifiedAt":"5"}"#,
-            r#"{"modifiedAt":"5"}"#,
-        );
+        check_json("version.v1.VersionResponse", r#"{"QuerierAPI":1}"#, r#"{"QuerierAPI":"1"}"#);
+        check_json("settings.v1.Setting", r#"{"modifiedAt":"5"}"#, r#"{"modifiedAt":"5"}"#);
         check_json(
             "querier.v1.FlameGraphDiff",
             r#"{"leftTicks":"4","rightTicks":3,"max_self":"4"}"#,
@@ -134,11 +119,7 @@ mod tests {
             r#"{"labels_set":[{"labels":[{"name":"a","value":""}]}]}"#,
             r#"{"labelsSet":[{"labels":[{"name":"a"}]}]}"#,
         );
-        check_json(
-            "types.v1.HeatmapSlot",
-            r#"{"y_min":[0.5,"NaN"]}"#,
-            r#"{"yMin":[0.5,"NaN"]}"#,
-        );
+        check_json("types.v1.HeatmapSlot", r#"{"y_min":[0.5,"NaN"]}"#, r#"{"yMin":[0.5,"NaN"]}"#);
         check_json(
             "querier.v1.SelectMergeStacktracesRequest",
             r#"{"format":"PROFILE_FORMAT_PPROF","async":{"type":1},"max_nodes":null}"#,

@@ -72,24 +72,15 @@ impl Compactor {
     /// Merges and publishes; gives the number of outputs.
     async fn compact(&self, job: &Job) -> Result<(Published, usize), Error> {
         let merged = self.merge(job).await?;
-        let outputs: Vec<JobOutput> =
-            stream::iter(merged.into_iter().map(|output| self.put(job, output)))
-                .buffered(OBJECTS_AT_ONCE)
-                .try_collect()
-                .await?;
+        let outputs: Vec<JobOutput> = stream::iter(merged.into_iter().map(|output| self.put(job, output)))
+            .buffered(OBJECTS_AT_ONCE)
+            .try_collect()
+            .await?;
         let count = outputs.len();
         let bytes = outputs.iter().map(|output| output.bytes).sum();
-        let published = self
-            .publish(Publication {
-                job: job.id,
-                attempt: job.attempt,
-                outputs,
-            })
-            .await?;
+        let published = self.publish(Publication { job: job.id, attempt: job.attempt, outputs }).await?;
         if published == Published::Done {
-            self.metrics
-                .input_bytes
-                .inc_by(job.inputs.iter().map(|input| input.bytes).sum());
+            self.metrics.input_bytes.inc_by(job.inputs.iter().map(|input| input.bytes).sum());
             self.metrics.output_bytes.inc_by(bytes);
         }
         Ok((published, count))
@@ -109,25 +100,16 @@ impl Compactor {
             let (input, cache) = (input.clone(), cache.clone());
             async move {
                 let block = Block::open(&self.store, &input.key, input.bytes, &cache).await?;
-                Ok::<_, block::Error>(MergeInput {
-                    block,
-                    masked: input.masked,
-                })
+                Ok::<_, block::Error>(MergeInput { block, masked: input.masked })
             }
         };
-        let inputs = stream::iter(job.inputs.iter().map(open))
-            .buffered(OBJECTS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let inputs =
+            stream::iter(job.inputs.iter().map(open)).buffered(OBJECTS_AT_ONCE).try_collect().await?;
         Ok(block::merge(inputs, &options, &self.pool).await?)
     }
 
     async fn put(&self, job: &Job, output: MergeOutput) -> Result<JobOutput, Error> {
-        let MergeOutput {
-            tenant,
-            window,
-            encoded,
-        } = output;
+        let MergeOutput { tenant, window, encoded } = output;
         let part = match encoded.directory.origin {
             block::Origin::Block { part, .. } => part,
             block::Origin::Segment { .. } => 0,
@@ -136,13 +118,7 @@ impl Compactor {
         let key = Key::block(&tenant, &place, job.id, job.attempt, part);
         let bytes = encoded.bytes.len() as u64;
         match self.store.settle_create(&key, encoded.bytes).await? {
-            Created::Mine => Ok(JobOutput {
-                key,
-                bytes,
-                tenant,
-                window,
-                directory: encoded.directory,
-            }),
+            Created::Mine => Ok(JobOutput { key, bytes, tenant, window, directory: encoded.directory }),
             Created::Other => Err(Error::Taken(key)),
         }
     }

@@ -47,15 +47,7 @@ impl Compactor {
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry);
         let stop = watch::Sender::new(false);
-        Arc::new(Self {
-            config,
-            store,
-            metastore,
-            clock,
-            pool,
-            metrics,
-            stop,
-        })
+        Arc::new(Self { config, store, metastore, clock, pool, metrics, stop })
     }
 
     /// Merges and sweeps until [`Self::drain`].
@@ -71,9 +63,6 @@ impl Compactor {
     /// Waits; false if it is time to stop.
     async fn pause(&self, duration: Duration) -> bool {
         let mut stop = self.stop.subscribe();
-        self.clock
-            .timeout(duration, stop.wait_for(|stop| *stop))
-            .await
-            .is_none()
+        self.clock.timeout(duration, stop.wait_for(|stop| *stop)).await.is_none()
     }
 }

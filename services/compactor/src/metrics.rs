@@ -17,26 +17,10 @@ impl Metrics {
             registry.register(format!("pyrograph_compactor_{name}"), help, counter.clone());
         };
         counter("jobs", "Jobs merged and published", &metrics.jobs);
-        counter(
-            "jobs_failed",
-            "Attempts that were not finished",
-            &metrics.jobs_failed,
-        );
-        counter(
-            "input_bytes",
-            "Bytes of the inputs of published jobs",
-            &metrics.input_bytes,
-        );
-        counter(
-            "output_bytes",
-            "Bytes of the outputs of published jobs",
-            &metrics.output_bytes,
-        );
-        counter(
-            "objects_deleted",
-            "Dead objects deleted from storage",
-            &metrics.objects_deleted,
-        );
+        counter("jobs_failed", "Attempts that were not finished", &metrics.jobs_failed);
+        counter("input_bytes", "Bytes of the inputs of published jobs", &metrics.input_bytes);
+        counter("output_bytes", "Bytes of the outputs of published jobs", &metrics.output_bytes);
+        counter("objects_deleted", "Dead objects deleted from storage", &metrics.objects_deleted);
         metrics
     }
 }

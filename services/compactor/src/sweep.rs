@@ -21,11 +21,7 @@ impl Compactor {
         let mut pause = self.config.sweep_interval.0;
         while self.pause(pause).await {
             let is_full = self.sweep().await;
-            pause = if is_full {
-                ROUND_PAUSE
-            } else {
-                self.config.sweep_interval.0
-            };
+            pause = if is_full { ROUND_PAUSE } else { self.config.sweep_interval.0 };
         }
     }
 
@@ -39,11 +35,10 @@ impl Compactor {
             }
         };
         let is_full = dead.len() == ROUND_MAX;
-        let deleted: Vec<Option<Key>> =
-            stream::iter(dead.into_iter().map(|object| self.delete(object)))
-                .buffer_unordered(OBJECTS_AT_ONCE)
-                .collect()
-                .await;
+        let deleted: Vec<Option<Key>> = stream::iter(dead.into_iter().map(|object| self.delete(object)))
+            .buffer_unordered(OBJECTS_AT_ONCE)
+            .collect()
+            .await;
         let deleted: Vec<Key> = deleted.into_iter().flatten().collect();
         if deleted.is_empty() {
             return false;

@@ -26,16 +26,9 @@ impl Budget {
     /// [`Error::Busy`] if that much is not left. A single profile always finds an idle budget enough.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Share, Error> {
         let held = self.held.inc_by(bytes as i64) as usize;
-        let share = Share {
-            budget: self.clone(),
-            bytes,
-        };
+        let share = Share { budget: self.clone(), bytes };
         if held > 0 && held + bytes > self.limit {
-            return Err(Error::Busy {
-                held,
-                wanted: bytes,
-                limit: self.limit,
-            });
+            return Err(Error::Busy { held, wanted: bytes, limit: self.limit });
         }
         Ok(share)
     }
@@ -55,14 +48,7 @@ mod tests {
     fn what_is_dropped_can_be_taken_again() {
         let budget = Budget::new(10, Gauge::default());
         let first = budget.take(6).unwrap();
-        assert!(matches!(
-            budget.take(5),
-            Err(Error::Busy {
-                held: 6,
-                wanted: 5,
-                limit: 10
-            })
-        ));
+        assert!(matches!(budget.take(5), Err(Error::Busy { held: 6, wanted: 5, limit: 10 })));
         let second = budget.take(4).unwrap();
         drop((first, second));
         assert!(budget.take(10).is_ok());

@@ -16,9 +16,6 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            inflight_bytes_max: 512 << 20,
-            push_timeout: Duration::from_secs(10),
-        }
+        Self { inflight_bytes_max: 512 << 20, push_timeout: Duration::from_secs(10) }
     }
 }

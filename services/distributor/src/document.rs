@@ -62,9 +62,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Memory that the decoded profile takes, roughly.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let Profile {
-            symbols, samples, ..
-        } = &self.decoded.profile;
+        let Profile { symbols, samples, .. } = &self.decoded.profile;
         symbols.byte_len()
             + size_of_val(&samples.values[..])
             + size_of_val(&samples.label_offsets[..])
@@ -110,22 +108,12 @@ impl Pushed {
             ..=0 => key::random(clock),
             _ => key::of_content(tenant, &self.labels, &[], &content),
         };
-        Ok(Opened {
-            decoded,
-            labels: self.labels,
-            bytes: content.len(),
-            key,
-        })
+        Ok(Opened { decoded, labels: self.labels, bytes: content.len(), key })
     }
 }
 
 impl Ingested {
-    fn open(
-        mut self,
-        tenant: &TenantId,
-        limit: usize,
-        clock: &Clock,
-    ) -> Result<Option<Opened>, Error> {
+    fn open(mut self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Option<Opened>, Error> {
         let body = std::mem::take(&mut self.body);
         match self.format {
             Format::Pprof => self.open_pprof(body, None, tenant, limit, clock),
@@ -170,22 +158,13 @@ impl Ingested {
             profile.time_nanos = self.from;
         }
         let strings = &profile.symbols.strings;
-        let names: Vec<_> = profile
-            .sample_types
-            .iter()
-            .map(|t| strings.text(t.r#type))
-            .collect();
+        let names: Vec<_> = profile.sample_types.iter().map(|t| strings.text(t.r#type)).collect();
         let name = types.series_name(names.iter().map(|name| name.as_ref()));
         let config = String::from_utf8_lossy(config.as_deref().unwrap_or_default());
         let key = self.key(has_time, &config, tenant, &content, clock);
         let service = (labels::SERVICE_NAME, self.app.service.as_str());
         let labels = self.labels(&name, &[service]);
-        Ok(Some(Opened {
-            decoded,
-            labels,
-            bytes: content.len(),
-            key,
-        }))
+        Ok(Some(Opened { decoded, labels, bytes: content.len(), key }))
     }
 
     fn open_text(
@@ -196,20 +175,12 @@ impl Ingested {
         clock: &Clock,
     ) -> Result<Option<Opened>, Error> {
         // A client's way to say that the profile belongs to a span alone, which is not kept.
-        let of_span = self
-            .app
-            .labels
-            .iter()
-            .any(|(name, value)| name == "profile_id" && !value.is_empty());
+        let of_span = self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
         if body.is_empty() || of_span {
             return Ok(None);
         }
         if body.len() > limit {
-            return Err(gzip::Error::TooLarge {
-                bytes: body.len(),
-                limit,
-            }
-            .into());
+            return Err(gzip::Error::TooLarge { bytes: body.len(), limit }.into());
         }
         let decode = match self.format {
             Format::Lines => folded::decode_lines,
@@ -223,33 +194,15 @@ impl Ingested {
             true => self.labels(column.name, &[("app_name", service)]),
             false => self.labels(column.name, &[(labels::SERVICE_NAME, service)]),
         };
-        let decoded = Decoded {
-            profile,
-            flaw: None,
-        };
-        Ok(Some(Opened {
-            decoded,
-            labels,
-            bytes: body.len(),
-            key,
-        }))
+        let decoded = Decoded { profile, flaw: None };
+        Ok(Some(Opened { decoded, labels, bytes: body.len(), key }))
     }
 
-    fn key(
-        &self,
-        has_time: bool,
-        config: &str,
-        tenant: &TenantId,
-        content: &[u8],
-        clock: &Clock,
-    ) -> ItemKey {
+    fn key(&self, has_time: bool, config: &str, tenant: &TenantId, content: &[u8], clock: &Clock) -> ItemKey {
         if !has_time && !self.from_is_fixed {
             return key::random(clock);
         }
-        let sent = self
-            .parameters
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let sent = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let parameters: Vec<_> = sent.chain([("sample_type_config", config)]).collect();
         key::of_content(tenant, &[], &parameters, content)
     }
@@ -262,19 +215,11 @@ impl Ingested {
     /// `/ingest` adds, and `defaults` where the application name has no such label.
     fn labels(&self, name: &str, defaults: &[(&str, &str)]) -> Vec<(String, String)> {
         let allowed = |name: &str| !name.starts_with("__") || name == "__session_id__";
-        let mut labels: Vec<(String, String)> = self
-            .app
-            .labels
-            .iter()
-            .filter(|(name, _)| allowed(name))
-            .cloned()
-            .collect();
+        let mut labels: Vec<(String, String)> =
+            self.app.labels.iter().filter(|(name, _)| allowed(name)).cloned().collect();
         labels.push((labels::NAME.to_owned(), name.to_owned()));
         labels.push(("__delta__".to_owned(), "false".to_owned()));
-        let defaults = defaults
-            .iter()
-            .copied()
-            .chain([("pyroscope_spy", self.spy_name.as_str())]);
+        let defaults = defaults.iter().copied().chain([("pyroscope_spy", self.spy_name.as_str())]);
         for (name, value) in defaults.filter(|(name, _)| !self.user_label(name)) {
             labels.push((name.to_owned(), value.to_owned()));
         }
@@ -283,8 +228,5 @@ impl Ingested {
 }
 
 fn pprof_limits(bytes: usize) -> pprof::Limits {
-    pprof::Limits {
-        bytes,
-        ..pprof::Limits::default()
-    }
+    pprof::Limits { bytes, ..pprof::Limits::default() }
 }

@@ -13,9 +13,7 @@ const ERRORS_SHOWN_MAX: usize = 8;
 pub(crate) enum Error {
     #[error("no profiles received")]
     NoProfiles,
-    #[error(
-        "uncompressed profiles of the request have more than {limit} bytes, the limit of one request"
-    )]
+    #[error("uncompressed profiles of the request have more than {limit} bytes, the limit of one request")]
     RequestTooLarge { limit: usize },
     #[error("{0}")]
     Decompress(#[from] formats::gzip::Error),
@@ -42,28 +40,13 @@ pub(crate) enum Error {
     #[error(
         "profile {labels} is outside of the ingestion window: its time is {time_ms} ms, the window is {start_ms} to {end_ms} ms (Unix time)"
     )]
-    OutsideWindow {
-        labels: String,
-        time_ms: i64,
-        start_ms: i64,
-        end_ms: i64,
-    },
-    #[error(
-        "profile {labels} has {samples} samples, limit is {limit} (max_profile_stacktrace_samples)"
-    )]
-    Samples {
-        labels: String,
-        samples: usize,
-        limit: usize,
-    },
+    OutsideWindow { labels: String, time_ms: i64, start_ms: i64, end_ms: i64 },
+    #[error("profile {labels} has {samples} samples, limit is {limit} (max_profile_stacktrace_samples)")]
+    Samples { labels: String, samples: usize, limit: usize },
     #[error(
         "profile {labels} has a sample with {count} labels, limit is {limit} (max_profile_stacktrace_sample_labels)"
     )]
-    SampleLabels {
-        labels: String,
-        count: usize,
-        limit: usize,
-    },
+    SampleLabels { labels: String, count: usize, limit: usize },
     #[error("profile has {count} sample types, limit is {limit}")]
     SampleTypes { count: usize, limit: usize },
     #[error("sample type {name:?} contains '-'")]
@@ -71,11 +54,7 @@ pub(crate) enum Error {
     #[error("string {index} of the profile is not UTF-8")]
     NotUtf8 { index: usize },
     #[error("series {labels} has {count} labels, limit is {limit} (max_label_names_per_series)")]
-    LabelNames {
-        labels: String,
-        count: usize,
-        limit: usize,
-    },
+    LabelNames { labels: String, count: usize, limit: usize },
     #[error("series {labels} has no metric name: label \"__name__\" is missing or empty")]
     NoMetricName { labels: String },
     #[error("series {labels} has no service name: label \"service_name\" is empty")]
@@ -83,43 +62,21 @@ pub(crate) enum Error {
     #[error("series {labels} has a label with invalid name {name:?}")]
     LabelName { labels: String, name: String },
     #[error("label name {name:?} has {bytes} bytes, limit is {limit} (max_label_name_length)")]
-    LabelNameTooLong {
-        name: String,
-        bytes: usize,
-        limit: usize,
-    },
-    #[error(
-        "label {name:?} has a value of {bytes} bytes, limit is {limit} (max_label_value_length)"
-    )]
-    LabelValueTooLong {
-        name: String,
-        bytes: usize,
-        limit: usize,
-    },
+    LabelNameTooLong { name: String, bytes: usize, limit: usize },
+    #[error("label {name:?} has a value of {bytes} bytes, limit is {limit} (max_label_value_length)")]
+    LabelValueTooLong { name: String, bytes: usize, limit: usize },
     #[error("series {labels} has label {name:?} twice")]
     DuplicateLabel { labels: String, name: String },
-    #[error(
-        "labels of the samples of profile {labels} make more than {limit} bytes of series labels"
-    )]
+    #[error("labels of the samples of profile {labels} make more than {limit} bytes of series labels")]
     SeriesLabelBytes { labels: String, limit: usize },
     #[error(
         "push rate limit of {rate_mb} MB/s (burst {burst_mb} MB) of tenant {tenant:?} is exceeded by {bytes} bytes, retry after {retry_after:?}"
     )]
-    RateLimited {
-        tenant: String,
-        rate_mb: f64,
-        burst_mb: f64,
-        bytes: usize,
-        retry_after: Duration,
-    },
+    RateLimited { tenant: String, rate_mb: f64, burst_mb: f64, bytes: usize, retry_after: Duration },
     #[error(
         "requests in flight hold {held} bytes, {wanted} more would pass the limit of {limit} (inflight_bytes_max)"
     )]
-    Busy {
-        held: usize,
-        wanted: usize,
-        limit: usize,
-    },
+    Busy { held: usize, wanted: usize, limit: usize },
     #[error("profiles were not made durable within {limit:?}; pushing them again is safe")]
     TimedOut { limit: Duration },
     #[error("{0}")]
@@ -133,12 +90,8 @@ impl Error {
     /// What the client should do about it.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::RateLimited { retry_after, .. } => ErrorKind::Exhausted {
-                retry_after: *retry_after,
-            },
-            Self::Busy { .. } => ErrorKind::Exhausted {
-                retry_after: BUSY_RETRY_AFTER,
-            },
+            Self::RateLimited { retry_after, .. } => ErrorKind::Exhausted { retry_after: *retry_after },
+            Self::Busy { .. } => ErrorKind::Exhausted { retry_after: BUSY_RETRY_AFTER },
             Self::TimedOut { .. } => ErrorKind::Unavailable,
             Self::Ingester(error) => error.kind,
             _ => ErrorKind::InvalidArgument,
@@ -197,30 +150,21 @@ pub(crate) struct Failure {
 
 impl From<Error> for Errors {
     fn from(error: Error) -> Self {
-        Self {
-            failures: vec![Failure { index: 0, error }],
-            profiles: 1,
-        }
+        Self { failures: vec![Failure { index: 0, error }], profiles: 1 }
     }
 }
 
 impl Errors {
     /// `Ok` without failures.
     pub(crate) fn of(failures: Vec<Failure>, profiles: usize) -> Result<(), Self> {
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(Self { failures, profiles })
-        }
+        if failures.is_empty() { Ok(()) } else { Err(Self { failures, profiles }) }
     }
 
     /// What the client should do about the whole request. If any of it may succeed later, that wins:
     /// sending the good profiles again is harmless, and never sending the others would lose them.
     pub(crate) fn kind(&self) -> ErrorKind {
         let kinds = || self.failures.iter().map(|failure| failure.error.kind());
-        kinds()
-            .find(|kind| !matches!(kind, ErrorKind::InvalidArgument))
-            .unwrap_or(ErrorKind::InvalidArgument)
+        kinds().find(|kind| !matches!(kind, ErrorKind::InvalidArgument)).unwrap_or(ErrorKind::InvalidArgument)
     }
 
     pub(crate) fn first(&self) -> Option<&Error> {
@@ -234,8 +178,7 @@ impl std::fmt::Display for Errors {
         if count > 1 {
             write!(f, "{count} errors: ")?;
         }
-        for (i, Failure { index, error }) in self.failures.iter().take(ERRORS_SHOWN_MAX).enumerate()
-        {
+        for (i, Failure { index, error }) in self.failures.iter().take(ERRORS_SHOWN_MAX).enumerate() {
             let semicolon = if i > 0 { "; " } else { "" };
             match self.profiles {
                 1 => write!(f, "{error}")?,
@@ -267,41 +210,21 @@ mod tests {
     use super::*;
 
     fn errors(errors: Vec<Error>, profiles: usize) -> Errors {
-        let failures = errors
-            .into_iter()
-            .enumerate()
-            .map(|(index, error)| Failure { index, error });
-        Errors {
-            failures: failures.collect(),
-            profiles,
-        }
+        let failures = errors.into_iter().enumerate().map(|(index, error)| Failure { index, error });
+        Errors { failures: failures.collect(), profiles }
     }
 
     #[test]
     fn what_may_succeed_later_decides_the_kind() {
-        let busy = || Error::Busy {
-            held: 1,
-            wanted: 1,
-            limit: 1,
-        };
-        assert_eq!(
-            errors(vec![Error::NoProfiles], 1).kind(),
-            ErrorKind::InvalidArgument
-        );
-        assert_eq!(
-            errors(vec![Error::NoProfiles, busy()], 2).kind(),
-            busy().kind()
-        );
+        let busy = || Error::Busy { held: 1, wanted: 1, limit: 1 };
+        assert_eq!(errors(vec![Error::NoProfiles], 1).kind(), ErrorKind::InvalidArgument);
+        assert_eq!(errors(vec![Error::NoProfiles, busy()], 2).kind(), busy().kind());
     }
 
     #[test]
     fn many_errors_are_counted_and_the_first_told() {
         let text = |count, profiles| {
-            errors(
-                (0..count).map(|_| Error::CumulativePair).collect(),
-                profiles,
-            )
-            .to_string()
+            errors((0..count).map(|_| Error::CumulativePair).collect(), profiles).to_string()
         };
         assert_eq!(text(1, 1), Error::CumulativePair.to_string());
         assert!(text(1, 2).starts_with("profile 0 of 2: form has"));

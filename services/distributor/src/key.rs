@@ -14,9 +14,7 @@ pub(crate) fn of_content(
 ) -> ItemKey {
     let mut preamble = Vec::with_capacity(512);
     add(&mut preamble, tenant.as_str().as_bytes());
-    let labels = labels
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     add_pairs(&mut preamble, labels.collect());
     add_pairs(&mut preamble, parameters.to_vec());
     add(&mut preamble, &xxh3_128(body).to_le_bytes());
@@ -48,39 +46,16 @@ fn add(preamble: &mut Vec<u8>, part: &[u8]) {
 mod tests {
     use super::*;
 
-    fn key(
-        tenant: &str,
-        labels: &[(&str, &str)],
-        parameters: &[(&str, &str)],
-        body: &str,
-    ) -> ItemKey {
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(n, v)| (n.to_string(), v.to_string()))
-            .collect();
-        of_content(
-            &TenantId::parse(tenant).unwrap(),
-            &labels,
-            parameters,
-            body.as_bytes(),
-        )
+    fn key(tenant: &str, labels: &[(&str, &str)], parameters: &[(&str, &str)], body: &str) -> ItemKey {
+        let labels: Vec<_> = labels.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        of_content(&TenantId::parse(tenant).unwrap(), &labels, parameters, body.as_bytes())
     }
 
     #[test]
     fn the_order_of_labels_and_parameters_does_not_count() {
         assert_eq!(
-            key(
-                "t",
-                &[("a", "1"), ("b", "2")],
-                &[("from", "1"), ("until", "2")],
-                "body"
-            ),
-            key(
-                "t",
-                &[("b", "2"), ("a", "1")],
-                &[("until", "2"), ("from", "1")],
-                "body"
-            ),
+            key("t", &[("a", "1"), ("b", "2")], &[("from", "1"), ("until", "2")], "body"),
+            key("t", &[("b", "2"), ("a", "1")], &[("until", "2"), ("from", "1")], "body"),
         );
     }
 

@@ -52,10 +52,7 @@ fn duplicate(pairs: &[(String, String)], labels: &Labels) -> Error {
     names.sort_unstable();
     let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
     let name = twice.map(|pair| shown(pair[0])).unwrap_or_default();
-    Error::DuplicateLabel {
-        labels: shown(labels),
-        name,
-    }
+    Error::DuplicateLabel { labels: shown(labels), name }
 }
 
 /// Names as Prometheus once required them: dots become underscores, two that become equal must agree.
@@ -66,10 +63,7 @@ fn sanitise(pairs: Vec<(String, String)>) -> Result<Labels, Error> {
             c == '_' || c.is_ascii_alphabetic() || (i > 0 && (c == '.' || c.is_ascii_digit()))
         };
         if name.is_empty() || !name.char_indices().all(legal) {
-            return Err(Error::LabelName {
-                labels: shown(&labels),
-                name: shown(name),
-            });
+            return Err(Error::LabelName { labels: shown(&labels), name: shown(name) });
         }
         let name = name.replace('.', "_");
         match labels.get(&name) {
@@ -82,10 +76,7 @@ fn sanitise(pairs: Vec<(String, String)>) -> Result<Labels, Error> {
 }
 
 fn duplicate_of(labels: &Labels, name: &str) -> Error {
-    Error::DuplicateLabel {
-        labels: shown(labels),
-        name: shown(name),
-    }
+    Error::DuplicateLabel { labels: shown(labels), name: shown(name) }
 }
 
 /// Maps the session to one of `max` values, or to none: every restart would be a new series.
@@ -94,9 +85,7 @@ fn fold_session(labels: &mut Labels, max: u64) {
         return;
     };
     let well_formed = session.len() == 16;
-    let id = u64::from_str_radix(&session, 16)
-        .ok()
-        .filter(|_| well_formed);
+    let id = u64::from_str_radix(&session, 16).ok().filter(|_| well_formed);
     if let Some(folded) = id.and_then(|id| id.swap_bytes().checked_rem(max)) {
         labels.set(SESSION_ID, &format!("{:016x}", folded.swap_bytes()));
     }
@@ -122,21 +111,13 @@ pub(crate) fn relabel(labels: &mut Labels) {
 pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
     let (count, limit) = (labels.len(), limits.max_label_names_per_series);
     if limit > 0 && count > limit {
-        return Err(Error::LabelNames {
-            labels: shown(labels),
-            count,
-            limit,
-        });
+        return Err(Error::LabelNames { labels: shown(labels), count, limit });
     }
     if labels.get(NAME).unwrap_or_default().is_empty() {
-        return Err(Error::NoMetricName {
-            labels: shown(labels),
-        });
+        return Err(Error::NoMetricName { labels: shown(labels) });
     }
     if labels.get(SERVICE_NAME).unwrap_or_default().is_empty() {
-        return Err(Error::NoServiceName {
-            labels: shown(labels),
-        });
+        return Err(Error::NoServiceName { labels: shown(labels) });
     }
     for (name, value) in labels.iter() {
         if name.len() > limits.max_label_name_length {
@@ -154,10 +135,7 @@ pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
             });
         }
         if name.is_empty() {
-            return Err(Error::LabelName {
-                labels: shown(labels),
-                name: String::new(),
-            });
+            return Err(Error::LabelName { labels: shown(labels), name: String::new() });
         }
     }
     Ok(())
@@ -180,18 +158,13 @@ mod tests {
 
     fn pairs(text: &str) -> Vec<(String, String)> {
         let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-        pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     #[test]
     fn a_service_is_added_only_where_none_is_named() {
         let check = |sent, expected| {
-            assert_eq!(
-                complete(pairs(sent), &Limits::default()).unwrap(),
-                labels(expected)
-            );
+            assert_eq!(complete(pairs(sent), &Limits::default()).unwrap(), labels(expected));
         };
         check("b=1,a=2", "a=2,b=1,service_name=unknown_service");
         check("service_name=app", "service_name=app");
@@ -208,16 +181,9 @@ mod tests {
     #[test]
     fn sessions_are_folded_or_dropped() {
         let check = |sessions, sent: &str, expected: Option<&str>| {
-            let limits = Limits {
-                max_sessions_per_series: sessions,
-                ..Limits::default()
-            };
+            let limits = Limits { max_sessions_per_series: sessions, ..Limits::default() };
             let completed = complete(pairs(&format!("__session_id__={sent}")), &limits).unwrap();
-            assert_eq!(
-                completed.get("__session_id__"),
-                expected,
-                "{sessions} {sent}"
-            );
+            assert_eq!(completed.get("__session_id__"), expected, "{sessions} {sent}");
         };
         check(0, "0102030405060708", None);
         check(1000, "0a00000000000000", Some("0a00000000000000"));
@@ -228,19 +194,10 @@ mod tests {
 
     #[test]
     fn sanitised_names_may_collide_only_if_they_agree() {
-        let limits = Limits {
-            disable_label_sanitization: false,
-            ..Limits::default()
-        };
+        let limits = Limits { disable_label_sanitization: false, ..Limits::default() };
         let complete = |text| complete(pairs(text), &limits).map(|l| l.to_string());
-        assert_eq!(
-            complete("a.b=1,a_b=1,service_name=s").unwrap(),
-            r#"{a_b="1", service_name="s"}"#
-        );
-        assert_eq!(
-            complete("a.b=1,a_b=2").unwrap_err().reason(),
-            "duplicate_label_names"
-        );
+        assert_eq!(complete("a.b=1,a_b=1,service_name=s").unwrap(), r#"{a_b="1", service_name="s"}"#);
+        assert_eq!(complete("a.b=1,a_b=2").unwrap_err().reason(), "duplicate_label_names");
         assert_eq!(complete("a-b=1").unwrap_err().reason(), "invalid_labels");
         assert_eq!(complete("1a=1").unwrap_err().reason(), "invalid_labels");
     }
@@ -256,10 +213,7 @@ mod tests {
             "__name__=godeltaprof_memory",
             "__name__=memory,__name_replaced__=godeltaprof_memory,__delta__=false",
         );
-        check(
-            "__name__=wall,__type__=cpu",
-            "__name__=process_cpu,__name_replaced__=wall,__type__=cpu",
-        );
+        check("__name__=wall,__type__=cpu", "__name__=process_cpu,__name_replaced__=wall,__type__=cpu");
         check("__name__=wall", "__name__=wall");
     }
 
@@ -277,26 +231,11 @@ mod tests {
         check("__name__=cpu", Some("missing_labels"));
         check("__name__=cpu,service_name=", Some("missing_labels"));
         check("__name__=cpu,service_name=app,=v", Some("invalid_labels"));
-        check(
-            &format!("__name__=cpu,service_name=app,{}=v", &long[..1024]),
-            None,
-        );
-        check(
-            &format!("__name__=cpu,service_name=app,{}=v", &long[..1025]),
-            Some("label_name_too_long"),
-        );
-        check(
-            &format!("__name__=cpu,service_name=app,v={}", &long[..2048]),
-            None,
-        );
-        check(
-            &format!("__name__=cpu,service_name=app,v={long}"),
-            Some("label_value_too_long"),
-        );
-        check(
-            &format!("__name__=cpu,service_name=app,{}", many[..28].join(",")),
-            None,
-        );
+        check(&format!("__name__=cpu,service_name=app,{}=v", &long[..1024]), None);
+        check(&format!("__name__=cpu,service_name=app,{}=v", &long[..1025]), Some("label_name_too_long"));
+        check(&format!("__name__=cpu,service_name=app,v={}", &long[..2048]), None);
+        check(&format!("__name__=cpu,service_name=app,v={long}"), Some("label_value_too_long"));
+        check(&format!("__name__=cpu,service_name=app,{}", many[..28].join(",")), None);
         check(
             &format!("__name__=cpu,service_name=app,{}", many[..29].join(",")),
             Some("max_label_names_per_series"),
@@ -305,8 +244,7 @@ mod tests {
 
     #[test]
     fn derived_labels_are_not_stored() {
-        let set =
-            labels("__name__=cpu,__delta__=false,__type__=t,__private__=x,a=1,service_name=s");
+        let set = labels("__name__=cpu,__delta__=false,__type__=t,__private__=x,a=1,service_name=s");
         assert_eq!(stored(set), labels("__private__=x,a=1,service_name=s"));
     }
 }

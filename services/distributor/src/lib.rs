@@ -52,22 +52,11 @@ impl Distributor {
         let metrics = metrics::Metrics::new(registry);
         let budget = budget::Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone());
         let rates = RateLimiter::new();
-        Arc::new(Self {
-            config,
-            limits,
-            rates,
-            budget,
-            ingester,
-            clock,
-            pool,
-            metrics,
-        })
+        Arc::new(Self { config, limits, rates, budget, ingester, clock, pool, metrics })
     }
 
     /// `push.v1.PusherService` and `POST /ingest`.
     pub fn routes(self: Arc<Self>) -> edge::Routes {
-        edge::Routes::new()
-            .merge(http::push::routes(self.clone()))
-            .merge(http::ingest::routes(self))
+        edge::Routes::new().merge(http::push::routes(self.clone())).merge(http::ingest::routes(self))
     }
 }

@@ -118,9 +118,7 @@ impl Metrics {
     }
 
     pub(crate) fn received(&self, tenant: &TenantId, received: Received) {
-        let tenant = Tenant {
-            tenant: self.label_of(tenant),
-        };
+        let tenant = Tenant { tenant: self.label_of(tenant) };
         let add = |family: &Family<Tenant, Counter>, count: usize| {
             family.get_or_create(&tenant).inc_by(count as u64);
         };
@@ -132,14 +130,9 @@ impl Metrics {
 
     /// `bytes` are those known when it happened: on the wire if it could not be decompressed.
     pub(crate) fn discarded(&self, tenant: &TenantId, reason: &'static str, bytes: usize) {
-        let discard = Discard {
-            reason,
-            tenant: self.label_of(tenant),
-        };
+        let discard = Discard { reason, tenant: self.label_of(tenant) };
         self.discarded_profiles.get_or_create(&discard).inc();
-        self.discarded_bytes
-            .get_or_create(&discard)
-            .inc_by(bytes as u64);
+        self.discarded_bytes.get_or_create(&discard).inc_by(bytes as u64);
     }
 
     fn label_of(&self, tenant: &TenantId) -> String {
@@ -162,16 +155,9 @@ mod tests {
     fn tenants_beyond_the_limit_are_counted_together() {
         let metrics = Metrics::new(&mut Registry::default());
         for i in 0..TENANTS_MAX + 5 {
-            metrics.discarded(
-                &TenantId::parse(&format!("t{i}")).unwrap(),
-                "rate_limited",
-                2,
-            );
+            metrics.discarded(&TenantId::parse(&format!("t{i}")).unwrap(), "rate_limited", 2);
         }
-        let discard = Discard {
-            reason: "rate_limited",
-            tenant: OTHER_TENANTS.to_owned(),
-        };
+        let discard = Discard { reason: "rate_limited", tenant: OTHER_TENANTS.to_owned() };
         assert_eq!(metrics.discarded_profiles.get_or_create(&discard).get(), 5);
         assert_eq!(metrics.discarded_bytes.get_or_create(&discard).get(), 10);
     }

@@ -67,33 +67,16 @@ fn add_missing_mapping(symbols: &mut Symbols) {
     }
     let added = symbols.mappings.len() as u32;
     symbols.mappings.push(Mapping::default());
-    for mapping in symbols
-        .locations
-        .mapping
-        .iter_mut()
-        .filter(|mapping| **mapping == NONE)
-    {
+    for mapping in symbols.locations.mapping.iter_mut().filter(|mapping| **mapping == NONE) {
         *mapping = added;
     }
 }
 
 fn drop_addresses_of_known_functions(symbols: &mut Symbols) {
-    for mapping in symbols
-        .mappings
-        .iter_mut()
-        .filter(|mapping| mapping.has_functions)
-    {
-        (
-            mapping.memory_start,
-            mapping.memory_limit,
-            mapping.file_offset,
-        ) = (0, 0, 0);
+    for mapping in symbols.mappings.iter_mut().filter(|mapping| mapping.has_functions) {
+        (mapping.memory_start, mapping.memory_limit, mapping.file_offset) = (0, 0, 0);
     }
-    let locations = symbols
-        .locations
-        .address
-        .iter_mut()
-        .zip(&symbols.locations.mapping);
+    let locations = symbols.locations.address.iter_mut().zip(&symbols.locations.mapping);
     for (address, mapping) in locations {
         if symbols.mappings[*mapping as usize].has_functions {
             *address = 0;
@@ -107,11 +90,7 @@ pub(crate) fn strip_go_shapes(profile: &mut Profile) {
     let strings = &mut profile.symbols.strings;
     let finder = memmem::Finder::new(GO_SHAPE);
     // One search over all bytes first: few profiles have any.
-    if !strings
-        .raw()
-        .iter()
-        .any(|bytes| finder.find(bytes).is_some())
-    {
+    if !strings.raw().iter().any(|bytes| finder.find(bytes).is_some()) {
         return;
     }
     for id in 0..strings.len() as u32 {

@@ -75,8 +75,7 @@ impl Distributor {
         });
         let pieces = pieces(documents).into_iter().map(|piece| {
             let (distributor, batch) = (self.clone(), batch.clone());
-            self.pool
-                .run(move || distributor.prepare_all(&batch, piece))
+            self.pool.run(move || distributor.prepare_all(&batch, piece))
         });
         let prepared = futures::future::join_all(pieces).await;
         let elapsed = || (self.clock.monotonic() - started).as_secs_f64();
@@ -97,11 +96,7 @@ impl Distributor {
         Errors::of(failures, count)
     }
 
-    fn prepare_all(
-        &self,
-        batch: &Batch,
-        documents: Vec<Document>,
-    ) -> Vec<Result<Option<Prepared>, Error>> {
+    fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Option<Prepared>, Error>> {
         let outcomes = documents.into_iter().map(|document| {
             let mut bytes = document.wire_bytes();
             let outcome = self.prepare(batch, document, &mut bytes);
@@ -142,12 +137,7 @@ impl Distributor {
         }
         source_code::note_in_build_ids(&mut profile, &labels);
         let series = split::split(&profile, counted, &labels, limits)?;
-        let item = PushItem {
-            tenant: tenant.clone(),
-            key: opened.key,
-            profile: Arc::new(profile),
-            series,
-        };
+        let item = PushItem { tenant: tenant.clone(), key: opened.key, profile: Arc::new(profile), series };
         Ok(Some(Prepared { item, share }))
     }
 
@@ -165,11 +155,7 @@ impl Distributor {
             batch.grow(opened.bytes)?;
             let samples = opened.decoded.profile.samples.len();
             let bytes = opened.bytes;
-            let received = Received {
-                wire_bytes,
-                bytes,
-                samples,
-            };
+            let received = Received { wire_bytes, bytes, samples };
             self.metrics.received(&batch.tenant, received);
         }
         Ok(opened)
@@ -179,20 +165,17 @@ impl Distributor {
     fn admit(&self, batch: &Batch, labels: &Labels, content_bytes: usize) -> Result<(), Error> {
         let limits = &batch.limits;
         let bytes = labels.byte_len() + content_bytes;
-        let (rate, burst) = (
-            limits.ingestion_rate_bytes(),
-            limits.ingestion_burst_bytes(),
-        );
+        let (rate, burst) = (limits.ingestion_rate_bytes(), limits.ingestion_burst_bytes());
         let now = self.clock.monotonic();
-        self.rates
-            .admit(&batch.tenant, bytes as f64, rate, burst, now)
-            .map_err(|limited| Error::RateLimited {
+        self.rates.admit(&batch.tenant, bytes as f64, rate, burst, now).map_err(|limited| {
+            Error::RateLimited {
                 tenant: shown(&batch.tenant),
                 rate_mb: limits.ingestion_rate_mb,
                 burst_mb: limits.ingestion_burst_size_mb,
                 bytes,
                 retry_after: limited.retry_after,
-            })
+            }
+        })
     }
 
     async fn hand_over(&self, ready: Vec<Prepared>) -> Result<(), Error> {
@@ -200,10 +183,8 @@ impl Distributor {
             return Ok(());
         }
         // The shares are held until the items are durable or refused.
-        let (items, _shares): (Vec<PushItem>, Vec<Share>) = ready
-            .into_iter()
-            .map(|prepared| (prepared.item, prepared.share))
-            .unzip();
+        let (items, _shares): (Vec<PushItem>, Vec<Share>) =
+            ready.into_iter().map(|prepared| (prepared.item, prepared.share)).unzip();
         let limit = self.config.push_timeout.0;
         match self.clock.timeout(limit, self.ingester.push(items)).await {
             Some(outcome) => outcome.map_err(Error::Ingester),

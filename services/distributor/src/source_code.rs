@@ -27,12 +27,7 @@ pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) {
     let symbols = &mut profile.symbols;
     for mapping in &mut symbols.mappings {
         let build_id = symbols.strings.text(mapping.build_id);
-        let noted = BuildId {
-            repository,
-            git_ref,
-            build_id: &build_id,
-            root_path,
-        };
+        let noted = BuildId { repository, git_ref, build_id: &build_id, root_path };
         // Strings and a fixed struct: writing them to memory cannot fail.
         let json = serde_json::to_vec(&noted).unwrap_or_default();
         mapping.build_id = symbols.strings.push(&json);
@@ -50,32 +45,17 @@ mod tests {
         let mut profile = Profile::default();
         profile.symbols.strings.push(b"");
         let build_id = profile.symbols.strings.push(b"abc");
-        profile.symbols.mappings = vec![Mapping {
-            build_id,
-            ..Mapping::default()
-        }];
+        profile.symbols.mappings = vec![Mapping { build_id, ..Mapping::default() }];
         note_in_build_ids(&mut profile, &Labels::from_pairs(labels.iter().copied()));
-        assert_eq!(
-            profile
-                .symbols
-                .strings
-                .text(profile.symbols.mappings[0].build_id),
-            expected
-        );
+        assert_eq!(profile.symbols.strings.text(profile.symbols.mappings[0].build_id), expected);
     }
 
     #[test]
     fn labels_about_source_code_go_into_build_ids() {
         check(&[("service_name", "app")], "abc");
+        check(&[("service_git_ref", "v1")], r#"{"git_ref":"v1","build_id":"abc"}"#);
         check(
-            &[("service_git_ref", "v1")],
-            r#"{"git_ref":"v1","build_id":"abc"}"#,
-        );
-        check(
-            &[
-                ("service_repository", "https://x/y"),
-                ("service_root_path", "src"),
-            ],
+            &[("service_repository", "https://x/y"), ("service_root_path", "src")],
             r#"{"repository":"https://x/y","build_id":"abc","root_path":"src"}"#,
         );
     }

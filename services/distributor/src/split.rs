@@ -35,10 +35,7 @@ pub(crate) fn split(
     pushed.retain(|_, value| !value.is_empty());
     let mut series = SeriesSet::new(profile, limits);
     if !profile.samples.labels.iter().any(is_text) {
-        let group = Group {
-            samples: counted,
-            ..Group::default()
-        };
+        let group = Group { samples: counted, ..Group::default() };
         series.add(pushed, group)?;
         return Ok(series.rows);
     }
@@ -101,19 +98,12 @@ fn group(profile: &Profile, counted: &[u32]) -> Vec<(OwnLabels, Group)> {
     for sample in counted {
         own.clear();
         let mut span = Span::default();
-        for label in profile
-            .samples
-            .labels_of(*sample as usize)
-            .iter()
-            .filter(|label| is_text(label))
-        {
-            let key = keys
-                .entry(label.key)
-                .or_insert_with(|| match strings.get(label.key) {
-                    b"span_id" | b"profile_id" => Key::Span,
-                    b"trace_id" => Key::Trace,
-                    _ => Key::Label,
-                });
+        for label in profile.samples.labels_of(*sample as usize).iter().filter(|label| is_text(label)) {
+            let key = keys.entry(label.key).or_insert_with(|| match strings.get(label.key) {
+                b"span_id" | b"profile_id" => Key::Span,
+                b"trace_id" => Key::Trace,
+                _ => Key::Label,
+            });
             match key {
                 Key::Label => own.push((label.key, label.string)),
                 Key::Span => span.span_id = hex(strings.get(label.string), 16).unwrap_or(0) as u64,
@@ -188,10 +178,7 @@ impl<'a> SeriesSet<'a> {
         self.label_bytes += combined.byte_len();
         if self.label_bytes > SERIES_LABEL_BYTES_MAX {
             let labels = shown(&combined);
-            return Err(Error::SeriesLabelBytes {
-                labels,
-                limit: SERIES_LABEL_BYTES_MAX,
-            });
+            return Err(Error::SeriesLabelBytes { labels, limit: SERIES_LABEL_BYTES_MAX });
         }
         let stored = labels::stored(combined);
         match self.positions.entry((name, stored)) {
@@ -208,18 +195,10 @@ impl<'a> SeriesSet<'a> {
                 let (name, labels) = position.key().clone();
                 position.insert(self.rows.len());
                 let profile = self.profile;
-                let schema = self
-                    .schemas
-                    .entry(name)
-                    .or_insert_with_key(|name| schema(profile, name));
+                let schema = self.schemas.entry(name).or_insert_with_key(|name| schema(profile, name));
                 let schema = schema.clone();
                 let Group { samples, spans } = group;
-                self.rows.push(SeriesRows {
-                    labels,
-                    schema,
-                    samples,
-                    spans,
-                });
+                self.rows.push(SeriesRows { labels, schema, samples, spans });
             }
         }
         Ok(())

@@ -31,10 +31,7 @@ pub(crate) fn validate(
         return Err(Error::NoSampleTypes);
     }
     if profile.sample_types.len() > SAMPLE_TYPES_MAX {
-        return Err(Error::SampleTypes {
-            count: profile.sample_types.len(),
-            limit: SAMPLE_TYPES_MAX,
-        });
+        return Err(Error::SampleTypes { count: profile.sample_types.len(), limit: SAMPLE_TYPES_MAX });
     }
     if profile.time_nanos <= 0 {
         profile.time_nanos = now;
@@ -42,10 +39,7 @@ pub(crate) fn validate(
         check_window(profile.time_nanos, labels, limits, now)?;
     }
     check_samples(&profile, labels, limits)?;
-    cut_stacktraces(
-        &mut profile.symbols.stacktraces,
-        limits.max_profile_stacktrace_depth,
-    );
+    cut_stacktraces(&mut profile.symbols.stacktraces, limits.max_profile_stacktrace_depth);
     // A hyphen is told after other flaws, and text is cut before it is checked.
     check_flaw(flaw)?;
     check_sample_types(&profile)?;
@@ -64,12 +58,7 @@ fn check_window(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result
     let too_new = !limits.reject_newer_than.is_zero() && time_ms >= end_ms;
     if too_old || too_new {
         let labels = shown(labels);
-        return Err(Error::OutsideWindow {
-            labels,
-            time_ms,
-            start_ms,
-            end_ms,
-        });
+        return Err(Error::OutsideWindow { labels, time_ms, start_ms, end_ms });
     }
     Ok(())
 }
@@ -77,26 +66,13 @@ fn check_window(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result
 fn check_samples(profile: &Profile, labels: &Labels, limits: &Limits) -> Result<(), Error> {
     let (samples, limit) = (profile.samples.len(), limits.max_profile_stacktrace_samples);
     if limit > 0 && samples > limit {
-        return Err(Error::Samples {
-            labels: shown(labels),
-            samples,
-            limit,
-        });
+        return Err(Error::Samples { labels: shown(labels), samples, limit });
     }
     let limit = limits.max_profile_stacktrace_sample_labels;
-    let most = profile
-        .samples
-        .label_offsets
-        .windows(2)
-        .map(|pair| pair[1] - pair[0])
-        .max();
+    let most = profile.samples.label_offsets.windows(2).map(|pair| pair[1] - pair[0]).max();
     let count = most.unwrap_or_default() as usize;
     if limit > 0 && count > limit {
-        return Err(Error::SampleLabels {
-            labels: shown(labels),
-            count,
-            limit,
-        });
+        return Err(Error::SampleLabels { labels: shown(labels), count, limit });
     }
     Ok(())
 }
@@ -123,9 +99,7 @@ fn check_sample_types(profile: &Profile) -> Result<(), Error> {
     for sample_type in &profile.sample_types {
         let name = profile.symbols.strings.get(sample_type.r#type);
         if name.contains(&b'-') {
-            return Err(Error::SampleTypeHyphen {
-                name: shown(String::from_utf8_lossy(name)),
-            });
+            return Err(Error::SampleTypeHyphen { name: shown(String::from_utf8_lossy(name)) });
         }
     }
     Ok(())
@@ -142,10 +116,7 @@ fn check_strings(profile: &mut Profile, limit: usize) -> Result<(), Error> {
             }
         }
     }
-    match strings
-        .iter()
-        .position(|string| std::str::from_utf8(string).is_err())
-    {
+    match strings.iter().position(|string| std::str::from_utf8(string).is_err()) {
         Some(index) => Err(Error::NotUtf8 { index }),
         None => Ok(()),
     }

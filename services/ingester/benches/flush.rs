@@ -3,10 +3,7 @@
 //! Pushes small profiles at a steady rate and with many in flight, and prints what pushers see
 //! and what the process spends.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should stop where it is"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +37,11 @@ async fn run(load: &str, pushers: u128, pause: Duration) {
         None => tempfile::tempdir().unwrap(),
     };
     let config = storage::Config {
-        filesystem: FilesystemConfig {
-            dir: temp.path().to_str().unwrap().into(),
-        },
+        filesystem: FilesystemConfig { dir: temp.path().to_str().unwrap().into() },
         ..storage::Config::default()
     };
     let clock = Clock::system();
-    let store = open(&config, clock.clone(), Metrics::default())
-        .await
-        .unwrap();
+    let store = open(&config, clock.clone(), Metrics::default()).await.unwrap();
     let listener = Arc::new(rig::Listener::default());
     let ingester = Ingester::start(
         Config::default(),
@@ -63,9 +56,7 @@ async fn run(load: &str, pushers: u128, pause: Duration) {
         .map(|pusher| {
             let (ingester, clock) = (ingester.clone(), clock.clone());
             clock.clone().spawn(async move {
-                clock
-                    .sleep(pause.mul_f64(pusher as f64 / pushers as f64))
-                    .await;
+                clock.sleep(pause.mul_f64(pusher as f64 / pushers as f64)).await;
                 let end = clock.monotonic() + RUN;
                 let mut waits = Vec::new();
                 while clock.monotonic() < end {
@@ -88,12 +79,7 @@ async fn run(load: &str, pushers: u128, pause: Duration) {
     let flushes = listener.hints.lock().len();
     let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
     let spent = (cpu() - began_cpu).as_secs_f64() * 1000.0 / flushes as f64;
-    println!(
-        "{load:>22} {:>8} {flushes:>8} {:>8.1} {:>8.1} {spent:>14.2}",
-        waits.len(),
-        at(0.5),
-        at(0.99)
-    );
+    println!("{load:>22} {:>8} {flushes:>8} {:>8.1} {:>8.1} {spent:>14.2}", waits.len(), at(0.5), at(0.99));
     ingester.drain().await;
 }
 

@@ -8,27 +8,13 @@ pub(crate) enum Error {
     #[error("push holds {bytes} bytes, limit is {limit}")]
     TooLarge { bytes: usize, limit: usize },
     #[error("pushes that wait for the store hold {used} of {limit} bytes, this one needs {bytes}")]
-    OverBudget {
-        bytes: usize,
-        used: usize,
-        limit: usize,
-        retry_after: Duration,
-    },
+    OverBudget { bytes: usize, used: usize, limit: usize, retry_after: Duration },
     #[error("ingester is shutting down")]
     Draining,
     #[error("slot {slot} of log {log} was not settled by the store within {limit:?}")]
-    Unsettled {
-        log: model::WriterId,
-        slot: u64,
-        limit: Duration,
-    },
+    Unsettled { log: model::WriterId, slot: u64, limit: Duration },
     #[error("slot {slot} of log {log} took {took:?} of this machine's time, limit is {limit:?}")]
-    Suspended {
-        log: model::WriterId,
-        slot: u64,
-        took: Duration,
-        limit: Duration,
-    },
+    Suspended { log: model::WriterId, slot: u64, took: Duration, limit: Duration },
     #[error("segment lost its slot in {logs} logs, one after the other")]
     Displaced { logs: u32 },
     #[error("segment cannot be encoded: {0}")]
@@ -55,9 +41,7 @@ impl Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::TooLarge { .. } => ErrorKind::InvalidArgument,
-            Self::OverBudget { retry_after, .. } => ErrorKind::Exhausted {
-                retry_after: *retry_after,
-            },
+            Self::OverBudget { retry_after, .. } => ErrorKind::Exhausted { retry_after: *retry_after },
             Self::Encode(_) => ErrorKind::Internal,
             Self::Draining
             | Self::Unsettled { .. }

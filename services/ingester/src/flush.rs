@@ -94,12 +94,7 @@ impl Flusher {
         let (acks, to_acknowledge) = mpsc::unbounded_channel();
         let (stopped, on_stop) = watch::channel(false);
         let log = new_log(&clock);
-        let shared = Arc::new(Shared {
-            store,
-            clock,
-            pool,
-            metrics,
-        });
+        let shared = Arc::new(Shared { store, clock, pool, metrics });
         let acknowledger = Acknowledger {
             shared: shared.clone(),
             metastore,
@@ -108,13 +103,7 @@ impl Flusher {
             silent_until: Duration::ZERO,
         };
         let acknowledged = shared.clock.spawn(acknowledger.run(to_acknowledge));
-        let flusher = Self {
-            shared: shared.clone(),
-            open,
-            log,
-            uploads: FuturesUnordered::new(),
-            acks,
-        };
+        let flusher = Self { shared: shared.clone(), open, log, uploads: FuturesUnordered::new(), acks };
         shared.clock.spawn(async move {
             flusher.run().await;
             // Ends once the last ack is out, because the flusher's end of the channel is gone.
@@ -139,9 +128,7 @@ impl Flusher {
                 else => break,
             }
         }
-        self.shared
-            .seal(self.log.writer(), self.log.next_slot())
-            .await;
+        self.shared.seal(self.log.writer(), self.log.next_slot()).await;
     }
 
     fn flush(&mut self, gathering: Gathering) {
@@ -149,34 +136,18 @@ impl Flusher {
         if self.log.is_idle_since(now, LOG_IDLE_MAX) {
             self.leave_idle_log();
         }
-        let Gathering {
-            content,
-            ended,
-            charge,
-            ..
-        } = gathering;
-        self.upload(Segment {
-            content,
-            ended,
-            _charge: charge,
-            moves: 0,
-        });
+        let Gathering { content, ended, charge, .. } = gathering;
+        self.upload(Segment { content, ended, _charge: charge, moves: 0 });
     }
 
     fn leave_idle_log(&mut self) {
         let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
         let shared = self.shared.clone();
-        self.shared
-            .clock
-            .spawn(async move { shared.seal(left.writer(), left.next_slot()).await });
+        self.shared.clock.spawn(async move { shared.seal(left.writer(), left.next_slot()).await });
     }
 
     fn upload(&mut self, segment: Segment) {
-        let (shared, content, writer) = (
-            self.shared.clone(),
-            segment.content.clone(),
-            self.log.writer(),
-        );
+        let (shared, content, writer) = (self.shared.clone(), segment.content.clone(), self.log.writer());
         let slot = self.log.take(segment);
         self.uploads.push(Box::pin(async move {
             let uploaded = shared.upload(content, writer, slot).await;
@@ -228,9 +199,7 @@ impl Flusher {
     fn move_on(&mut self, mut segment: Segment) {
         segment.moves += 1;
         if segment.moves > MOVES_MAX {
-            segment.fail(Error::Displaced {
-                logs: segment.moves,
-            });
+            segment.fail(Error::Displaced { logs: segment.moves });
         } else {
             self.upload(segment);
         }
@@ -251,15 +220,9 @@ impl Shared {
     /// Encodes the segment for one slot, puts it there, and finds out whether it is.
     async fn upload(&self, content: Arc<Content>, log: WriterId, slot: u64) -> Uploaded {
         let encoding = self.clock.monotonic();
-        let origin = Origin::Segment {
-            writer: log,
-            seq: slot,
-        };
+        let origin = Origin::Segment { writer: log, seq: slot };
         let created_millis = self.clock.unix_millis();
-        let encoded = self
-            .pool
-            .run(move || content.encode(origin, created_millis))
-            .await;
+        let encoded = self.pool.run(move || content.encode(origin, created_millis)).await;
         let Encoded { bytes, directory } = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -268,37 +231,19 @@ impl Shared {
             }
         };
         let began = self.clock.monotonic();
-        self.metrics
-            .stage(Stage::encode, began.saturating_sub(encoding));
+        self.metrics.stage(Stage::encode, began.saturating_sub(encoding));
         self.metrics.segment_bytes.observe(bytes.len() as f64);
-        self.metrics
-            .segment_items
-            .observe(directory.keys.len() as f64);
-        let hint = SegmentHint {
-            writer: log,
-            seq: slot,
-            bytes: bytes.len() as u64,
-            directory,
-        };
-        let settled = self
-            .clock
-            .timeout(SETTLE_LIMIT, self.settle(log, slot, bytes))
-            .await;
+        self.metrics.segment_items.observe(directory.keys.len() as f64);
+        let hint = SegmentHint { writer: log, seq: slot, bytes: bytes.len() as u64, directory };
+        let settled = self.clock.timeout(SETTLE_LIMIT, self.settle(log, slot, bytes)).await;
         let took = self.clock.monotonic().saturating_sub(began);
         self.metrics.stage(Stage::put, took);
         match settled {
-            None => Uploaded::Doubtful(Error::Unsettled {
-                log,
-                slot,
-                limit: SETTLE_LIMIT,
-            }),
+            None => Uploaded::Doubtful(Error::Unsettled { log, slot, limit: SETTLE_LIMIT }),
             // Even "ours" proves nothing by now: the log may have been closed, read and forgotten.
-            Some(_) if took > SUSPENSION_LIMIT => Uploaded::Doubtful(Error::Suspended {
-                log,
-                slot,
-                took,
-                limit: SUSPENSION_LIMIT,
-            }),
+            Some(_) if took > SUSPENSION_LIMIT => {
+                Uploaded::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
+            }
             Some(Created::Mine) => Uploaded::Durable(hint),
             Some(Created::Other) => Uploaded::Lost,
         }
@@ -324,15 +269,8 @@ impl Shared {
         if slot == 0 {
             return;
         }
-        let seal = Seal {
-            writer: log,
-            seq: slot,
-            created_millis: self.clock.unix_millis(),
-        };
-        let settled = self
-            .clock
-            .timeout(SETTLE_LIMIT, self.settle(log, slot, seal.encode()))
-            .await;
+        let seal = Seal { writer: log, seq: slot, created_millis: self.clock.unix_millis() };
+        let settled = self.clock.timeout(SETTLE_LIMIT, self.settle(log, slot, seal.encode())).await;
         if settled.is_none() {
             tracing::warn!(%log, slot, "left a log without a seal: the store did not settle it");
         }
@@ -372,18 +310,14 @@ impl Acknowledger {
         // A task of its own: an ack that stops waiting does not take the hint back.
         let answer = clock.spawn(async move {
             let _permit = permit;
-            lifetime
-                .timeout(HINT_LIFE, metastore.segment_written(hint))
-                .await
+            lifetime.timeout(HINT_LIFE, metastore.segment_written(hint)).await
         });
         if began < self.silent_until {
             return false;
         }
         let answer = clock.timeout(HINT_WAIT, answer).await;
         let now = clock.monotonic();
-        self.shared
-            .metrics
-            .stage(Stage::hint, now.saturating_sub(began));
+        self.shared.metrics.stage(Stage::hint, now.saturating_sub(began));
         match answer {
             Some(Ok(Some(Ok(())))) => {
                 self.timeouts = 0;
@@ -399,9 +333,7 @@ impl Acknowledger {
                 if self.timeouts >= HINT_TIMEOUTS_MAX {
                     self.timeouts = 0;
                     self.silent_until = now + HINT_SILENCE;
-                    tracing::warn!(
-                        "metastore does not answer hints; acks do not wait for it for a while"
-                    );
+                    tracing::warn!("metastore does not answer hints; acks do not wait for it for a while");
                 }
                 false
             }

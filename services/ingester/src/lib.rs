@@ -48,18 +48,9 @@ impl Ingester {
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry, config.inflight_bytes_max);
-        let open = Arc::new(Open::new(
-            config,
-            clock.clone(),
-            pool.clone(),
-            metrics.clone(),
-        ));
+        let open = Arc::new(Open::new(config, clock.clone(), pool.clone(), metrics.clone()));
         let stopped = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
-        Arc::new(Self {
-            open,
-            stopped,
-            metrics,
-        })
+        Arc::new(Self { open, stopped, metrics })
     }
 
     /// Refuses further pushes, makes durable what waits, seals the log. Idempotent.

@@ -29,12 +29,7 @@ struct Slot<S, D> {
 impl<S, D> Log<S, D> {
     /// `writer` must be random and new; `now` is of the monotonic clock.
     pub(crate) fn open(writer: WriterId, now: Duration) -> Self {
-        Self {
-            writer,
-            acknowledged: 0,
-            slots: VecDeque::new(),
-            last_durable: now,
-        }
+        Self { writer, acknowledged: 0, slots: VecDeque::new(), last_durable: now }
     }
 
     pub(crate) fn writer(&self) -> WriterId {
@@ -59,19 +54,14 @@ impl<S, D> Log<S, D> {
     /// Takes the next slot; returns its number.
     pub(crate) fn take(&mut self, taken_for: S) -> u64 {
         let slot = self.next_slot();
-        self.slots.push_back(Slot {
-            taken_for,
-            durable: None,
-        });
+        self.slots.push_back(Slot { taken_for, durable: None });
         slot
     }
 
     /// Notes that `slot` is durable; returns what may now be acknowledged, in slot order.
     pub(crate) fn durable(&mut self, slot: u64, known: D, now: Duration) -> Vec<(S, D)> {
         self.last_durable = now;
-        let position = slot
-            .checked_sub(self.acknowledged)
-            .map(|position| position as usize);
+        let position = slot.checked_sub(self.acknowledged).map(|position| position as usize);
         if let Some(slot) = position.and_then(|position| self.slots.get_mut(position)) {
             slot.durable = Some(known);
         }
@@ -90,9 +80,7 @@ impl<S, D> Log<S, D> {
     /// Gives the log up; returns what was not acknowledged, with its slot, in slot order.
     pub(crate) fn abandon(self) -> Vec<(u64, S)> {
         let first = self.acknowledged;
-        (first..)
-            .zip(self.slots.into_iter().map(|slot| slot.taken_for))
-            .collect()
+        (first..).zip(self.slots.into_iter().map(|slot| slot.taken_for)).collect()
     }
 }
 
@@ -107,10 +95,7 @@ mod tests {
     }
 
     fn ready(log: &mut Log<char, ()>, slot: u64) -> String {
-        log.durable(slot, (), Duration::ZERO)
-            .iter()
-            .map(|(c, ())| c)
-            .collect()
+        log.durable(slot, (), Duration::ZERO).iter().map(|(c, ())| c).collect()
     }
 
     #[test]

@@ -102,9 +102,7 @@ impl Metrics {
     }
 
     pub(crate) fn stage(&self, stage: Stage, took: std::time::Duration) {
-        self.flush_seconds
-            .get_or_create(&StageLabels { stage })
-            .observe(took.as_secs_f64());
+        self.flush_seconds.get_or_create(&StageLabels { stage }).observe(took.as_secs_f64());
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
@@ -112,8 +110,6 @@ impl Metrics {
     }
 
     pub(crate) fn abandoned(&self, reason: &'static str) {
-        self.abandoned_logs
-            .get_or_create(&ReasonLabels { reason })
-            .inc();
+        self.abandoned_logs.get_or_create(&ReasonLabels { reason }).inc();
     }
 }

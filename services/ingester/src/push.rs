@@ -81,11 +81,8 @@ pub(crate) enum Ripe {
 
 impl Open {
     pub(crate) fn new(config: Config, clock: Clock, pool: Pool, metrics: Metrics) -> Self {
-        let budget = Budget {
-            limit: config.inflight_bytes_max,
-            used: AtomicUsize::new(0),
-            metrics: metrics.clone(),
-        };
+        let budget =
+            Budget { limit: config.inflight_bytes_max, used: AtomicUsize::new(0), metrics: metrics.clone() };
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
@@ -174,16 +171,15 @@ impl Open {
                 if draining && state.gathering.is_none() {
                     return Ripe::Drained;
                 }
-                let ripe =
-                    |open: &mut Gathering| draining || open.ripe_at(&self.config, quiet) <= now;
+                let ripe = |open: &mut Gathering| draining || open.ripe_at(&self.config, quiet) <= now;
                 if let Some(open) = state.gathering.take_if(ripe) {
                     return Ripe::Cut(open);
                 }
                 // It may have ripened since, by a worker that appended.
-                state.gathering.as_ref().map(|open| {
-                    open.look_again_at(&self.config, quiet, now)
-                        .saturating_sub(now)
-                })
+                state
+                    .gathering
+                    .as_ref()
+                    .map(|open| open.look_again_at(&self.config, quiet, now).saturating_sub(now))
             };
             let changed = self.changed.notified();
             match pause {
@@ -209,11 +205,7 @@ impl Gathering {
     /// As [`Self::ripe_at`], but not past its least age: who comes until then changes the answer.
     fn look_again_at(&self, config: &Config, quiet: bool, now: Duration) -> Duration {
         let (ripe, least_age) = (self.ripe_at(config, quiet), self.least_age(config));
-        if now < least_age {
-            ripe.min(least_age)
-        } else {
-            ripe
-        }
+        if now < least_age { ripe.min(least_age) } else { ripe }
     }
 
     fn ripe_at(&self, config: &Config, quiet: bool) -> Duration {
@@ -258,11 +250,7 @@ impl Content {
 
     /// The segment's bytes for one slot. Closes it: nothing may be added any more, though a worker
     /// may still be at work. Computes for milliseconds.
-    pub(crate) fn encode(
-        &self,
-        origin: Origin,
-        created_millis: i64,
-    ) -> Result<Encoded, block::Error> {
+    pub(crate) fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, block::Error> {
         let sorted = self.closed.get_or_init(|| {
             self.append_pending();
             self.head.lock().cut().sort()
@@ -291,31 +279,17 @@ impl Budget {
             return Err(Error::TooLarge { bytes, limit });
         }
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        match self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-        {
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
             Ok(_) => {
                 self.metrics.inflight_bytes.inc_by(bytes as i64);
-                Ok(Charge {
-                    budget: self.clone(),
-                    bytes,
-                })
+                Ok(Charge { budget: self.clone(), bytes })
             }
-            Err(used) => Err(Error::OverBudget {
-                bytes,
-                used,
-                limit,
-                retry_after,
-            }),
+            Err(used) => Err(Error::OverBudget { bytes, used, limit, retry_after }),
         }
     }
 
     fn nothing(self: &Arc<Self>) -> Charge {
-        Charge {
-            budget: self.clone(),
-            bytes: 0,
-        }
+        Charge { budget: self.clone(), bytes: 0 }
     }
 }
 

@@ -1,9 +1,6 @@
 //! What an acknowledgement is worth, whatever the store does (protocols, "writer log").
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should stop where it is"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod rig;
 
@@ -23,8 +20,7 @@ const UNAVAILABLE: Result<(), ErrorKind> = Err(ErrorKind::Unavailable);
 #[tokio::test(start_paused = true)]
 async fn a_push_is_acknowledged_only_after_the_put() {
     let rig = Rig::new();
-    rig.faulty
-        .script_creates([Fault::Silence(Duration::from_secs(2))]);
+    rig.faulty.script_creates([Fault::Silence(Duration::from_secs(2))]);
     let push = rig.start_push(1);
     rig.sleep(2400).await;
     assert!(!push.is_finished());
@@ -47,8 +43,7 @@ async fn a_lost_reply_and_a_false_conflict_are_settled_by_reading() {
 #[tokio::test(start_paused = true)]
 async fn nothing_above_a_gap_is_acknowledged() {
     let rig = Rig::new();
-    rig.faulty
-        .set_create_rule(|key| key.ends_with("/000000000000").then_some(Fault::Fail));
+    rig.faulty.set_create_rule(|key| key.ends_with("/000000000000").then_some(Fault::Fail));
     let first = rig.start_push(1);
     rig.sleep(1000).await;
     let second = rig.start_push(2);
@@ -70,22 +65,14 @@ async fn a_doubtful_segment_that_lands_late_does_no_harm() {
     let rig = Rig::new();
     let late = Fault::LandLate(Duration::from_secs(20));
     let first = Mutex::new(true);
-    rig.faulty.set_create_rule(move |_| {
-        Some(if std::mem::take(&mut *first.lock()) {
-            late
-        } else {
-            Fault::Fail
-        })
-    });
+    rig.faulty
+        .set_create_rule(move |_| Some(if std::mem::take(&mut *first.lock()) { late } else { Fault::Fail }));
     assert_eq!(rig.push(1).await, UNAVAILABLE);
     rig.faulty.set_create_rule(|_| None);
     assert_eq!(rig.push(1).await, Ok(()));
     rig.sleep(30_000).await;
     let logs = rig.logs().await;
-    assert_eq!(
-        logs.iter().map(|log| log.1.len()).collect::<Vec<_>>(),
-        [1, 1]
-    );
+    assert_eq!(logs.iter().map(|log| log.1.len()).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(rig.readable().await, HashSet::from([1]));
 }
 
@@ -136,8 +123,7 @@ async fn a_segment_that_is_displaced_again_and_again_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_a_suspension_interrupted_is_not_believed() {
     let rig = Rig::new();
-    rig.faulty
-        .script_creates([Fault::Silence(Duration::from_millis(100))]);
+    rig.faulty.script_creates([Fault::Silence(Duration::from_millis(100))]);
     let push = rig.start_push(1);
     rig.sleep(520).await;
     assert!(rig.faulty.requests() == 1 && !push.is_finished());
@@ -183,13 +169,7 @@ async fn an_idle_ingester_asks_the_store_nothing() {
 async fn pushes_over_the_budget_are_told_to_come_back() {
     let one = Rig::new();
     let bytes = 4 * item(1).byte_len();
-    let rig = Rig::with(
-        Config {
-            inflight_bytes_max: bytes,
-            ..Config::default()
-        },
-        0,
-    );
+    let rig = Rig::with(Config { inflight_bytes_max: bytes, ..Config::default() }, 0);
     drop(one);
     rig.faulty.set_create_rule(|_| Some(Fault::Fail));
     let waiting: Vec<_> = (0..20).map(|key| rig.start_push(key)).collect();
@@ -202,11 +182,7 @@ async fn pushes_over_the_budget_are_told_to_come_back() {
         assert!(push.await.unwrap().is_err());
     }
     rig.faulty.set_create_rule(|_| None);
-    assert_eq!(
-        rig.push(1).await,
-        Ok(()),
-        "what was given up is no longer charged"
-    );
+    assert_eq!(rig.push(1).await, Ok(()), "what was given up is no longer charged");
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,10 +191,7 @@ async fn equal_items_in_one_segment_are_folded() {
     let (a, b) = (rig.start_push(1), rig.start_push(1));
     assert_eq!((a.await.unwrap(), b.await.unwrap()), (Ok(()), Ok(())));
     let writer = rig.logs().await[0].0;
-    assert_eq!(
-        rig.slot(writer, 0).await,
-        Slot::Segment(vec![model::ItemKey(1)])
-    );
+    assert_eq!(rig.slot(writer, 0).await, Slot::Segment(vec![model::ItemKey(1)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,50 +209,28 @@ async fn hints_go_out_in_order_and_a_deaf_metastore_delays_acks_only_twice() {
         [true, true, false, false],
         "{waits:?}"
     );
-    let hints: Vec<u64> = rig
-        .metastore
-        .hints
-        .lock()
-        .iter()
-        .map(|hint| hint.1)
-        .collect();
+    let hints: Vec<u64> = rig.metastore.hints.lock().iter().map(|hint| hint.1).collect();
     assert_eq!(hints, [0, 1, 2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_segment_does_not_wait_for_its_time() {
-    let rig = Rig::with(
-        Config {
-            segment_bytes_max: 10_000,
-            ..Config::default()
-        },
-        0,
-    );
+    let rig = Rig::with(Config { segment_bytes_max: 10_000, ..Config::default() }, 0);
     let began = rig.clock.monotonic();
-    assert!(
-        rig.ingester
-            .push((0..1000).map(item).collect())
-            .await
-            .is_ok()
-    );
+    assert!(rig.ingester.push((0..1000).map(item).collect()).await.is_ok());
     assert!(rig.clock.monotonic() - began < Duration::from_millis(50));
 }
 
 /// Median time from push to ack over ten seconds, in milliseconds, with puts of about 10 ms.
 async fn median_ack(pushers: u128, pause: Duration) -> u128 {
     let rig = Arc::new(Rig::new());
-    rig.faulty.set_rates(Rates {
-        latency: Duration::from_millis(20),
-        ..Rates::default()
-    });
+    rig.faulty.set_rates(Rates { latency: Duration::from_millis(20), ..Rates::default() });
     let waits = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..pushers)
         .map(|pusher| {
             let (rig, waits) = (rig.clone(), waits.clone());
             rig.clone().clock.spawn(async move {
-                rig.clock
-                    .sleep(pause.mul_f64(pusher as f64 / pushers as f64))
-                    .await;
+                rig.clock.sleep(pause.mul_f64(pusher as f64 / pushers as f64)).await;
                 let end = rig.clock.monotonic() + Duration::from_secs(10);
                 for n in 0.. {
                     // Clients do not all come back in the same instant.
@@ -378,10 +329,7 @@ async fn acknowledged_is_readable(seed: u64) {
     let acknowledged = acknowledged.lock().clone();
     let readable = rig.readable().await;
     let lost: Vec<_> = acknowledged.difference(&readable).collect();
-    assert!(
-        lost.is_empty(),
-        "seed {seed}: acknowledged but not readable: {lost:?}"
-    );
+    assert!(lost.is_empty(), "seed {seed}: acknowledged but not readable: {lost:?}");
 }
 
 #[tokio::test(start_paused = true)]

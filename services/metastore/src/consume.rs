@@ -37,10 +37,7 @@ impl Metastore {
     /// Takes in a hint, and what it skipped.
     pub(crate) async fn hinted(&self, hint: SegmentHint) -> Result<(), Error> {
         let (writer, seq) = (hint.writer, hint.seq);
-        let data = Data::Segment {
-            bytes: hint.bytes,
-            directory: hint.directory,
-        };
+        let data = Data::Segment { bytes: hint.bytes, directory: hint.directory };
         let known = Slot::Data(data);
         if let Hinted::Ahead = self.take_hint(writer, seq, known) {
             self.probe(writer).await.map_err(of_header)?;
@@ -72,10 +69,7 @@ impl Metastore {
             self.metrics.segments_unreadable.inc();
         }
         let (now, unix_millis) = (self.clock.monotonic(), self.clock.unix_millis());
-        let consumed = self
-            .state
-            .lock()
-            .consume(writer, seq, slot, now, unix_millis);
+        let consumed = self.state.lock().consume(writer, seq, slot, now, unix_millis);
         if let Some(masked) = consumed {
             self.metrics.segments.inc();
             self.metrics.items_masked.inc_by(masked as u64);
@@ -124,11 +118,7 @@ impl Metastore {
                 }
                 log.row.next
             };
-            let seal = Seal {
-                writer,
-                seq,
-                created_millis: self.clock.unix_millis(),
-            };
+            let seal = Seal { writer, seq, created_millis: self.clock.unix_millis() };
             let key = Key::log_slot(writer, seq);
             if self.store.settle_create(&key, seal.encode()).await? == Created::Mine {
                 info!(%writer, seq, "closed a silent log");
@@ -164,11 +154,7 @@ impl Metastore {
         stream::iter(open)
             .map(|(writer, next, end)| async move {
                 self.consume_listed(writer, next, end).await?;
-                if is_alone {
-                    self.seal(writer).await
-                } else {
-                    self.probe(writer).await
-                }
+                if is_alone { self.seal(writer).await } else { self.probe(writer).await }
             })
             .buffer_unordered(LOGS_AT_ONCE)
             .try_collect::<()>()
@@ -176,12 +162,7 @@ impl Metastore {
         Ok(())
     }
 
-    async fn consume_listed(
-        &self,
-        writer: WriterId,
-        next: u64,
-        end: u64,
-    ) -> Result<(), header::Error> {
+    async fn consume_listed(&self, writer: WriterId, next: u64, end: u64) -> Result<(), header::Error> {
         let read = |seq| async move {
             let header = self.headers.read(&Key::log_slot(writer, seq)).await?;
             Ok::<_, header::Error>((seq, header))
@@ -202,14 +183,9 @@ impl Metastore {
         let (due, silent) = {
             let state = self.state.lock();
             let open = || state.logs.values().filter(|log| !log.row.sealed);
-            let due = open()
-                .filter(|log| self.is_due(log, now))
-                .map(|log| log.row.writer);
+            let due = open().filter(|log| self.is_due(log, now)).map(|log| log.row.writer);
             let silent = open().filter(|log| now - log.moved >= self.config.seal_after.0);
-            (
-                due.collect::<Vec<_>>(),
-                silent.map(|log| log.row.writer).collect::<Vec<_>>(),
-            )
+            (due.collect::<Vec<_>>(), silent.map(|log| log.row.writer).collect::<Vec<_>>())
         };
         stream::iter(due)
             .map(|writer| self.probe(writer))
@@ -251,12 +227,10 @@ pub(crate) fn slot_of(writer: WriterId, seq: u64, header: Header) -> Option<Slot
         Header::Absent => None,
         Header::Seal => Some(Slot::Seal),
         Header::Unreadable(reason) => Some(Slot::Data(Data::Unreadable(reason))),
-        Header::Object { bytes, directory } => {
-            Some(Slot::Data(match belongs(writer, seq, &directory) {
-                Ok(()) => Data::Segment { bytes, directory },
-                Err(reason) => Data::Unreadable(reason),
-            }))
-        }
+        Header::Object { bytes, directory } => Some(Slot::Data(match belongs(writer, seq, &directory) {
+            Ok(()) => Data::Segment { bytes, directory },
+            Err(reason) => Data::Unreadable(reason),
+        })),
     }
 }
 

@@ -44,13 +44,7 @@ impl Dedup {
     /// Holds at most `keys_max` keys; over it the oldest minute is forgotten early.
     pub(crate) fn new(keys_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Self {
-            shards,
-            minutes: BTreeMap::new(),
-            first_minute: Minute::MIN,
-            len: 0,
-            keys_max,
-        }
+        Self { shards, minutes: BTreeMap::new(), first_minute: Minute::MIN, len: 0, keys_max }
     }
 
     /// Counts `key`, unless it was counted within the window; says whether it is the first.
@@ -92,10 +86,7 @@ impl Dedup {
 
     /// Memory of the table, in bytes.
     pub(crate) fn byte_len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.slots.capacity() * 16)
-            .sum()
+        self.shards.iter().map(|shard| shard.slots.capacity() * 16).sum()
     }
 }
 
@@ -120,32 +111,21 @@ impl Shard {
                 self.slots[at] = entry;
                 return true;
             }
-            at = if at + 1 == self.slots.len() {
-                0
-            } else {
-                at + 1
-            };
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
     }
 
     /// Leaves out what is expired, and makes room for one more.
     fn rebuild(&mut self, first_minute: Minute, now: Minute) {
         let old = std::mem::take(&mut self.slots);
-        let live = || {
-            old.iter()
-                .filter(|e| **e != 0 && is_live(**e, first_minute, now))
-        };
+        let live = || old.iter().filter(|e| **e != 0 && is_live(**e, first_minute, now));
         self.used = live().count();
         let wanted = (self.used + 1) * (100 + GROWTH_PERCENT) / LOAD_PERCENT_MAX + 1;
         self.slots = vec![0; wanted.max(SLOTS_MIN)];
         for entry in live() {
             let mut at = home(*entry, self.slots.len());
             while self.slots[at] != 0 {
-                at = if at + 1 == self.slots.len() {
-                    0
-                } else {
-                    at + 1
-                };
+                at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
             }
             self.slots[at] = *entry;
         }
@@ -168,11 +148,7 @@ fn is_live(entry: u128, first_minute: Minute, now: Minute) -> bool {
     let span = 1 << MINUTE_BITS;
     let behind = (now - (entry & MINUTE_MASK) as Minute).rem_euclid(span);
     // Up to a quarter of the span ahead: an entry of a writer whose clock is ahead.
-    let minute = if behind >= span * 3 / 4 {
-        now - behind + span
-    } else {
-        now - behind
-    };
+    let minute = if behind >= span * 3 / 4 { now - behind + span } else { now - behind };
     minute >= first_minute
 }
 
@@ -221,9 +197,7 @@ mod tests {
         let mut plain: std::collections::HashMap<u128, Minute> = std::collections::HashMap::new();
         let mut state = 1u64;
         for step in 0..60_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let minute = step / 100 + i64::from((state >> 60) as u8 % 3);
             let i = u128::from((state >> 33) % 20_000);
             let first = step / 100 - 75;

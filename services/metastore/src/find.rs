@@ -55,19 +55,13 @@ impl Index {
         let id = self.next_id;
         self.next_id += 1;
         for (dataset, entry) in object.datasets.iter_mut().enumerate() {
-            entry.profile_types = self
-                .types
-                .get_or_insert(entry.profile_types.clone())
-                .clone();
+            entry.profile_types = self.types.get_or_insert(entry.profile_types.clone()).clone();
             let services = self.tenants.entry(entry.tenant.clone()).or_default();
             if let Some((name, _)) = services.get_key_value(&entry.service) {
                 entry.service = name.clone();
             }
             let service = services.entry(entry.service.clone()).or_default();
-            service.places(entry).push(Place {
-                object: id,
-                dataset: dataset as u32,
-            });
+            service.places(entry).push(Place { object: id, dataset: dataset as u32 });
         }
         self.objects.insert(id, Arc::new(object));
         id
@@ -101,11 +95,7 @@ impl Index {
 
     /// Every live object that holds a dataset `request` asks for, with just those datasets. What
     /// ends before `kept_from(tenant)` is past its time and not found.
-    pub(crate) fn find(
-        &self,
-        request: &FindRequest,
-        kept_from: impl Fn(&TenantId) -> i64,
-    ) -> Vec<Found> {
+    pub(crate) fn find(&self, request: &FindRequest, kept_from: impl Fn(&TenantId) -> i64) -> Vec<Found> {
         let mut places = Vec::new();
         let mut past = HashMap::new();
         for tenant in &request.tenants {
@@ -139,9 +129,7 @@ impl Index {
             };
             let dataset = &object.datasets[place.dataset as usize];
             if !request.range.overlaps(dataset.time_min, dataset.time_max)
-                || past
-                    .get(&dataset.tenant)
-                    .is_some_and(|from| dataset.time_max < *from)
+                || past.get(&dataset.tenant).is_some_and(|from| dataset.time_max < *from)
             {
                 continue;
             }
@@ -178,11 +166,7 @@ impl Service {
     fn places(&mut self, dataset: &DatasetSummary) -> &mut Vec<Place> {
         let first = dataset.time_min.div_euclid(DAY_NANOS);
         let last = dataset.time_max.div_euclid(DAY_NANOS);
-        if first == last {
-            self.days.entry(first).or_default()
-        } else {
-            &mut self.wide
-        }
+        if first == last { self.days.entry(first).or_default() } else { &mut self.wide }
     }
 
     fn collect(&self, request: &FindRequest, places: &mut Vec<Place>) {

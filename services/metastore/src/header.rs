@@ -46,10 +46,7 @@ pub struct Bucket {
 
 impl Bucket {
     pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            cache: block::Cache::new(CACHE_BYTES),
-        }
+        Self { store, cache: block::Cache::new(CACHE_BYTES) }
     }
 }
 
@@ -66,10 +63,7 @@ impl Headers for Bucket {
             return Ok(Header::Seal);
         }
         match block::Block::open(&self.store, key, bytes, &self.cache).await {
-            Ok(opened) => Ok(Header::Object {
-                bytes,
-                directory: opened.directory().clone(),
-            }),
+            Ok(opened) => Ok(Header::Object { bytes, directory: opened.directory().clone() }),
             Err(block::Error::Storage(storage::Error::NotFound(_))) => Ok(Header::Absent),
             Err(block::Error::Storage(error)) => Err(error.into()),
             Err(error @ block::Error::Version { .. }) => Err(Error::Newer(error)),

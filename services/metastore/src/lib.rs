@@ -33,9 +33,7 @@ use clock::Clock;
 use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot,
-};
+use rpc::{DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot};
 use storage::{Key, Store};
 use tokio::sync::{MutexGuard, Notify, watch};
 use tracing::{error, warn};
@@ -150,11 +148,7 @@ impl Metastore {
 
     /// Keeps the catalog up to date until [`Self::drain`], or until another owner opens it.
     pub async fn run(self: Arc<Self>) {
-        futures::join!(
-            self.keep_committing(),
-            self.keep_looking(),
-            self.keep_tending()
-        );
+        futures::join!(self.keep_committing(), self.keep_looking(), self.keep_tending());
     }
 
     /// Commits what is pending and stops.
@@ -214,21 +208,16 @@ impl Metastore {
         self.metrics.observe(&state);
         let lag = unix_millis - state.oldest_segment_millis(unix_millis);
         self.metrics.merge_lag.set(lag as f64 / 1e3);
-        let first_millis = (unix_millis - self.window_millis())
-            .max(state.dedup.first_minute().saturating_mul(60_000));
-        self.metrics
-            .dedup_window
-            .set((unix_millis - first_millis) as f64 / 1e3);
+        let first_millis =
+            (unix_millis - self.window_millis()).max(state.dedup.first_minute().saturating_mul(60_000));
+        self.metrics.dedup_window.set((unix_millis - first_millis) as f64 / 1e3);
         self.work.notify_one();
     }
 
     /// Waits; false if it is time to stop.
     async fn pause(&self, duration: Duration) -> bool {
         let mut stop = self.stop.subscribe();
-        self.clock
-            .timeout(duration, stop.wait_for(|stop| *stop))
-            .await
-            .is_none()
+        self.clock.timeout(duration, stop.wait_for(|stop| *stop)).await.is_none()
     }
 
     fn window_millis(&self) -> i64 {
@@ -238,10 +227,8 @@ impl Metastore {
     /// Commits every pending step at once; nothing if there is none.
     async fn commit_pending(&self) -> Result<(), catalog::Error> {
         let turn = self.turn.lock().await;
-        let (batch, segments) = self
-            .state
-            .lock()
-            .take_pending(self.window_millis(), self.clock.unix_millis());
+        let (batch, segments) =
+            self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
         if batch.is_empty() {
             return Ok(());
         }
@@ -292,18 +279,12 @@ impl Metastore {
         step: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.clock.spawn(step).await.unwrap_or_else(|error| {
-            Err(Error::with_source(
-                ErrorKind::Internal,
-                "a step of the metastore was cut off",
-                error,
-            ))
+            Err(Error::with_source(ErrorKind::Internal, "a step of the metastore was cut off", error))
         })
     }
 
     fn me(&self) -> Result<Arc<Self>, Error> {
-        self.me
-            .upgrade()
-            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the metastore is gone"))
+        self.me.upgrade().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the metastore is gone"))
     }
 }
 
@@ -319,23 +300,14 @@ impl rpc::Metastore for Metastore {
         let objects = state.index.find(&request, |tenant| self.kept_from(tenant));
         let quarantined = state.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
-            request
-                .range
-                .overlaps(quarantined.why.time_min, quarantined.why.time_max)
+            request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
                 && (datasets.is_empty()
                     || datasets.iter().any(|d| {
-                        request.tenants.contains(&d.tenant)
-                            && request.range.overlaps(d.time_min, d.time_max)
+                        request.tenants.contains(&d.tenant) && request.range.overlaps(d.time_min, d.time_max)
                     }))
         });
-        let quarantined = quarantined
-            .map(|(key, q)| (key.clone(), q.why.reason.clone()))
-            .collect();
-        Ok(Snapshot {
-            version: state.version,
-            objects,
-            quarantined,
-        })
+        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        Ok(Snapshot { version: state.version, objects, quarantined })
     }
 
     async fn claim_job(&self) -> Result<Option<Job>, Error> {

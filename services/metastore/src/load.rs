@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use catalog::Catalog;
 use catalog::rows::{
-    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Row,
-    Segment,
+    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Row, Segment,
 };
 use hashbrown::HashMap;
 
@@ -23,13 +22,7 @@ pub(crate) async fn load(
     let mut state = State::new(config);
     state.version = catalog.version();
     for row in rows::<Log>(catalog).await? {
-        let log = LogState {
-            row,
-            moved: now,
-            probed: Duration::ZERO,
-            is_hinted: false,
-            absent_millis: None,
-        };
+        let log = LogState { row, moved: now, probed: Duration::ZERO, is_hinted: false, absent_millis: None };
         state.logs.insert(log.row.writer, log);
     }
     for row in rows::<Dedup>(catalog).await? {
@@ -48,11 +41,7 @@ pub(crate) async fn load(
     }
     for row in rows::<Job>(catalog).await? {
         // Alone, an open attempt has lapsed with the process that worked on it.
-        let due = if is_alone {
-            Duration::ZERO
-        } else {
-            now + config.attempt_time.0
-        };
+        let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.0 };
         if let Progress::Working { work, .. } = &row.state {
             for key in &work.inputs {
                 if let Some(live) = state.live.get_mut(key) {

@@ -38,60 +38,24 @@ impl Metrics {
             "Slots of logs that hold no readable segment",
             &metrics.segments_unreadable,
         );
-        counter(
-            "items_masked",
-            "Push items that were counted elsewhere",
-            &metrics.items_masked,
-        );
+        counter("items_masked", "Push items that were counted elsewhere", &metrics.items_masked);
         counter("commits", "Commits of the catalog", &metrics.commits);
-        counter(
-            "jobs_claimed",
-            "Attempts of jobs handed to compactors",
-            &metrics.jobs_claimed,
-        );
-        counter(
-            "jobs_published",
-            "Jobs whose outputs became live",
-            &metrics.jobs_published,
-        );
-        counter(
-            "jobs_failed",
-            "Attempts that compactors gave up",
-            &metrics.jobs_failed,
-        );
-        counter(
-            "objects_expired",
-            "Objects whose retention ended",
-            &metrics.objects_expired,
-        );
+        counter("jobs_claimed", "Attempts of jobs handed to compactors", &metrics.jobs_claimed);
+        counter("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published);
+        counter("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed);
+        counter("objects_expired", "Objects whose retention ended", &metrics.objects_expired);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
         };
-        gauge(
-            "live_segments",
-            "Segments that are not merged yet",
-            &metrics.segments_live,
-        );
-        gauge(
-            "live_blocks",
-            "Blocks that finds may name",
-            &metrics.blocks_live,
-        );
-        gauge(
-            "dead_objects",
-            "Objects that wait to be deleted",
-            &metrics.objects_dead,
-        );
+        gauge("live_segments", "Segments that are not merged yet", &metrics.segments_live);
+        gauge("live_blocks", "Blocks that finds may name", &metrics.blocks_live);
+        gauge("dead_objects", "Objects that wait to be deleted", &metrics.objects_dead);
         gauge(
             "quarantined_objects",
             "Objects that cannot be read: answers over them are partial",
             &metrics.objects_quarantined,
         );
-        gauge(
-            "dedup_keys",
-            "Keys of push items within the window",
-            &metrics.dedup_keys,
-        );
+        gauge("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys);
         gauge("dedup_bytes", "Memory of those keys", &metrics.dedup_bytes);
         let window = metrics.dedup_window.clone();
         registry.register(
@@ -109,11 +73,7 @@ impl Metrics {
     }
 
     pub(crate) fn observe(&self, state: &State) {
-        let segments = state
-            .live
-            .values()
-            .filter(|l| matches!(l.what, What::Segment { .. }))
-            .count();
+        let segments = state.live.values().filter(|l| matches!(l.what, What::Segment { .. })).count();
         self.segments_live.set(segments as i64);
         self.blocks_live.set((state.live.len() - segments) as i64);
         self.objects_dead.set(state.dead.len() as i64);

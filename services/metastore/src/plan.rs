@@ -36,9 +36,8 @@ fn is_free(live: &Live) -> bool {
 /// Segments, once the oldest is old enough or enough have come.
 fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     let free = state.live.iter().filter(|(_, live)| is_free(live));
-    let mut segments: Vec<(&Key, &Live)> = free
-        .filter(|(_, live)| matches!(live.what, What::Segment { .. }))
-        .collect();
+    let mut segments: Vec<(&Key, &Live)> =
+        free.filter(|(_, live)| matches!(live.what, What::Segment { .. })).collect();
     segments.sort_by(|a, b| (a.1.created_millis, a.0).cmp(&(b.1.created_millis, b.0)));
     let oldest = segments.first()?.1.created_millis;
     let bytes: u64 = segments.iter().map(|(_, live)| live.bytes).sum();
@@ -49,26 +48,12 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     let inputs = take_within(&segments, config.job_bytes_max);
     let mut windows = BTreeSet::new();
     for key in &inputs {
-        let object = state
-            .live
-            .get(key)
-            .and_then(|l| l.id)
-            .and_then(|id| state.index.get(id));
+        let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
         for dataset in object.iter().flat_map(|object| &object.datasets) {
-            add_windows(
-                dataset.time_min,
-                dataset.time_max,
-                config,
-                unix_millis,
-                &mut windows,
-            );
+            add_windows(dataset.time_min, dataset.time_max, config, unix_millis, &mut windows);
         }
     }
-    Some(Work {
-        level: LEVEL_FIRST,
-        windows: windows.into_iter().collect(),
-        inputs,
-    })
+    Some(Work { level: LEVEL_FIRST, windows: windows.into_iter().collect(), inputs })
 }
 
 /// The windows shorter than a day that rows between two times, in nanoseconds, belong to: five
@@ -116,10 +101,7 @@ fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
             continue;
         }
         let (start, length) = target(*window, config, unix_millis);
-        groups
-            .entry((tenant, start, length))
-            .or_default()
-            .push((key, live));
+        groups.entry((tenant, start, length)).or_default().push((key, live));
     }
     for ((_, start, length), mut blocks) in groups {
         // Small ones first: a large block is taken along only if it fits.
@@ -136,11 +118,7 @@ fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
             HOUR => LEVEL_FIRST + 1,
             _ => LEVEL_FIRST,
         };
-        return Some(Work {
-            level,
-            windows: vec![(start, length)],
-            inputs,
-        });
+        return Some(Work { level, windows: vec![(start, length)], inputs });
     }
     None
 }
@@ -161,24 +139,16 @@ fn is_ripe(blocks: &[(&Key, &Live)], length: i64, config: &Config, unix_millis: 
     let (Some((_, largest)), true) = (blocks.last(), blocks.len() > 1) else {
         return false;
     };
-    let newest = blocks
-        .iter()
-        .map(|(_, live)| live.created_millis)
-        .max()
-        .unwrap_or(unix_millis);
+    let newest = blocks.iter().map(|(_, live)| live.created_millis).max().unwrap_or(unix_millis);
     let quiet_millis = unix_millis - newest;
     let is_settled = quiet_millis >= config.settle_after.0.as_millis() as i64;
-    let is_partly_short = blocks
-        .iter()
-        .any(|(_, live)| matches!(live.what, What::Block { window, .. } if window.1 < length));
+    let is_partly_short =
+        blocks.iter().any(|(_, live)| matches!(live.what, What::Block { window, .. } if window.1 < length));
     if blocks.len() > BLOCKS_MAX || (is_partly_short && is_settled) {
         return true;
     }
     // What is left is patches of one window: rewriting a large block for a small one must be worth it.
-    let patches: u64 = blocks[..blocks.len() - 1]
-        .iter()
-        .map(|(_, live)| live.bytes)
-        .sum();
+    let patches: u64 = blocks[..blocks.len() - 1].iter().map(|(_, live)| live.bytes).sum();
     let is_worth_it = length == FIVE_MINUTES || patches.saturating_mul(10) > largest.bytes;
     is_settled && (is_worth_it || quiet_millis >= HOUR * 1_000)
 }
@@ -238,13 +208,7 @@ mod tests {
     fn an_hour_takes_late_data_for_a_while() {
         let config = Config::default();
         let eleven = NOW - 5_400;
-        let target_at = |minutes: i64| {
-            target(
-                (eleven, 300),
-                &config,
-                (eleven + HOUR + minutes * 60) * 1_000,
-            )
-        };
+        let target_at = |minutes: i64| target((eleven, 300), &config, (eleven + HOUR + minutes * 60) * 1_000);
         assert_eq!(target_at(5), (eleven, 300));
         assert_eq!(target_at(11), (eleven, HOUR));
         assert_eq!(target_at(24 * 60), (eleven.div_euclid(DAY) * DAY, DAY));

@@ -57,9 +57,10 @@ impl Metastore {
         unix_millis: i64,
         batch: &mut Batch,
     ) -> Option<Job> {
-        let waiting = state.jobs.values().filter(|job| {
-            matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now
-        });
+        let waiting = state
+            .jobs
+            .values()
+            .filter(|job| matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now);
         let id = match waiting.map(|job| (job.due, job.row.id)).min() {
             Some((_, id)) => id,
             None => {
@@ -77,11 +78,7 @@ impl Metastore {
         let inputs = work.inputs.iter().filter_map(|key| {
             let live = state.live.get(key)?;
             let object = state.index.get(live.id?)?;
-            Some(JobInput {
-                key: key.clone(),
-                bytes: live.bytes,
-                masked: object.masked.clone(),
-            })
+            Some(JobInput { key: key.clone(), bytes: live.bytes, masked: object.masked.clone() })
         });
         let claimed = Job {
             id,
@@ -94,10 +91,7 @@ impl Metastore {
         Some(claimed)
     }
 
-    pub(crate) async fn publish_job(
-        self: Arc<Self>,
-        publication: Publication,
-    ) -> Result<Published, Error> {
+    pub(crate) async fn publish_job(self: Arc<Self>, publication: Publication) -> Result<Published, Error> {
         let turn = self.turn.lock().await;
         let id = publication.job;
         let unix_millis = self.clock.unix_millis();
@@ -114,31 +108,19 @@ impl Metastore {
                 Progress::Working { open: false, .. } => return Ok(Published::Rejected),
                 Progress::Working { open: true, work } => work,
             };
-            let is_claimed = |key: &Key| {
-                state
-                    .live
-                    .get(key)
-                    .is_some_and(|live| live.claimed == Some(id))
-            };
+            let is_claimed = |key: &Key| state.live.get(key).is_some_and(|live| live.claimed == Some(id));
             if !work.inputs.iter().all(is_claimed) {
                 return Ok(Published::Rejected);
             }
-            let blocks = publication
-                .outputs
-                .iter()
-                .map(|o| block_of(o, &publication, work));
+            let blocks = publication.outputs.iter().map(|o| block_of(o, &publication, work));
             let blocks: Vec<Block> = blocks.collect::<Result<_, _>>()?;
             let record = record_of(&state, work, &publication, unix_millis);
             let mut batch = Batch::default();
             for (block, output) in blocks.iter().zip(&publication.outputs) {
                 put_block(block, &summaries(&output.directory), &mut batch);
             }
-            let row = rows::Job {
-                state: Progress::Published {
-                    record: Some(record.encode()),
-                },
-                ..job.row.clone()
-            };
+            let row =
+                rows::Job { state: Progress::Published { record: Some(record.encode()) }, ..job.row.clone() };
             row.put_into(&mut batch);
             // What dies is taken out of memory after the commit only: until then it is what is found.
             let mut rest = Batch::default();
@@ -158,9 +140,7 @@ impl Metastore {
                 state.add_block(block, summaries(&output.directory));
             }
             if let Some(job) = state.jobs.get_mut(&id) {
-                job.row.state = Progress::Published {
-                    record: Some(record.encode()),
-                };
+                job.row.state = Progress::Published { record: Some(record.encode()) };
             }
             self.metrics.jobs_published.inc();
             self.metrics.observe(&state);
@@ -178,19 +158,16 @@ impl Metastore {
         let missing: Vec<_> = {
             let state = self.state.lock();
             let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
-                Progress::Published {
-                    record: Some(record),
-                } => Some((job.row.id, job.row.created_millis, record.clone())),
+                Progress::Published { record: Some(record) } => {
+                    Some((job.row.id, job.row.created_millis, record.clone()))
+                }
                 _ => None,
             });
             jobs.collect()
         };
         for (id, created_millis, record) in missing {
             let key = Key::publish(created_millis.div_euclid(86_400_000), id);
-            self.store
-                .settle_create(&key, record)
-                .await
-                .map_err(crate::error::of_store)?;
+            self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;
             let mut state = self.state.lock();
             if let Some(job) = state.jobs.get_mut(&id) {
                 job.row.state = Progress::Published { record: None };
@@ -201,12 +178,7 @@ impl Metastore {
         Ok(())
     }
 
-    pub(crate) async fn fail(
-        self: Arc<Self>,
-        id: JobId,
-        attempt: u32,
-        reason: String,
-    ) -> Result<(), Error> {
+    pub(crate) async fn fail(self: Arc<Self>, id: JobId, attempt: u32, reason: String) -> Result<(), Error> {
         let turn = self.turn.lock().await;
         let now = self.clock.monotonic();
         let unix_millis = self.clock.unix_millis();
@@ -214,8 +186,7 @@ impl Metastore {
         {
             let mut state = self.state.lock();
             let is_open = state.jobs.get(&id).is_some_and(|job| {
-                job.row.attempt == attempt
-                    && matches!(job.row.state, Progress::Working { open: true, .. })
+                job.row.attempt == attempt && matches!(job.row.state, Progress::Working { open: true, .. })
             });
             if !is_open {
                 return Ok(());
@@ -252,21 +223,12 @@ impl Metastore {
 }
 
 fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Result<Block, Error> {
-    let Origin::Block {
-        job,
-        attempt,
-        part,
-        level,
-    } = output.directory.origin
-    else {
+    let Origin::Block { job, attempt, part, level } = output.directory.origin else {
         let message = format!("output {} is a segment", output.key);
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     };
     if (job, attempt, level) != (publication.job, publication.attempt, work.level) {
-        let message = format!(
-            "output {} says it is of job {job}, attempt {attempt}",
-            output.key
-        );
+        let message = format!("output {} says it is of job {job}, attempt {attempt}", output.key);
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     Ok(Block {
@@ -283,14 +245,8 @@ fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Resul
 
 fn record_of(state: &State, work: &Work, publication: &Publication, unix_millis: i64) -> Record {
     let masked = |key: &Key| {
-        let object = state
-            .live
-            .get(key)
-            .and_then(|l| l.id)
-            .and_then(|id| state.index.get(id));
-        object
-            .map(|object| object.masked.clone())
-            .unwrap_or_default()
+        let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
+        object.map(|object| object.masked.clone()).unwrap_or_default()
     };
     let outputs = publication.outputs.iter().map(|output| Output {
         key: output.key.clone(),
@@ -302,11 +258,7 @@ fn record_of(state: &State, work: &Work, publication: &Publication, unix_millis:
         job: publication.job,
         attempt: publication.attempt,
         published_millis: unix_millis,
-        inputs: work
-            .inputs
-            .iter()
-            .map(|key| (key.clone(), masked(key)))
-            .collect(),
+        inputs: work.inputs.iter().map(|key| (key.clone(), masked(key))).collect(),
         outputs: outputs.collect(),
     }
 }
@@ -324,26 +276,15 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
         tries,
         state: Progress::Working { open: false, work },
     };
-    state.jobs.insert(
-        id,
-        JobState {
-            row,
-            due: Duration::ZERO,
-        },
-    );
+    state.jobs.insert(id, JobState { row, due: Duration::ZERO });
     id
 }
 
-fn close_lapsed(
-    state: &mut State,
-    now: Duration,
-    unix_millis: i64,
-    clock: &clock::Clock,
-    batch: &mut Batch,
-) {
-    let open = state.jobs.values().filter(|job| {
-        matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now
-    });
+fn close_lapsed(state: &mut State, now: Duration, unix_millis: i64, clock: &clock::Clock, batch: &mut Batch) {
+    let open = state
+        .jobs
+        .values()
+        .filter(|job| matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now);
     for id in open.map(|job| job.row.id).collect::<Vec<_>>() {
         close_attempt(state, id, Failure::Lapsed, now, unix_millis, clock, batch);
     }
@@ -380,11 +321,7 @@ fn close_attempt(
     };
     let (attempt, tries) = (job.row.attempt, (job.row.tries + 1).min(TRIES_MAX));
     if tries < TRIES_MAX || !may_divide {
-        job.row.tries = if may_divide {
-            tries
-        } else {
-            tries.min(TRIES_MAX - 1)
-        };
+        job.row.tries = if may_divide { tries } else { tries.min(TRIES_MAX - 1) };
         warn!(job = %id, attempt, reason, "attempt failed, another follows");
         job.due = now + RETRY_PAUSE * tries;
         job.row.put_into(batch);
@@ -405,17 +342,8 @@ fn close_attempt(
     info!(job = %id, attempt, reason, inputs = work.inputs.len(), "job failed and is divided");
     let (left, right) = work.inputs.split_at(work.inputs.len() / 2);
     for inputs in [left, right] {
-        let work = Work {
-            inputs: inputs.to_vec(),
-            ..work.clone()
-        };
-        let part = add_job(
-            state,
-            JobId(clock.random()),
-            work,
-            TRIES_MAX - 1,
-            unix_millis,
-        );
+        let work = Work { inputs: inputs.to_vec(), ..work.clone() };
+        let part = add_job(state, JobId(clock.random()), work, TRIES_MAX - 1, unix_millis);
         if let Some(part) = state.jobs.get(&part) {
             part.row.put_into(batch);
         }

@@ -44,12 +44,7 @@ pub struct Rebuilt {
 
 impl fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            logs,
-            segments,
-            blocks,
-            dead,
-        } = self;
+        let Self { logs, segments, blocks, dead } = self;
         write!(
             f,
             "rebuilt the catalog: {segments} segments of {logs} logs, {blocks} blocks, {dead} dead objects"
@@ -63,14 +58,7 @@ impl fmt::Display for Rebuilt {
 /// `Alive` if the catalog was written to within the last minute, unless `force` is set: then its owner
 /// is fenced. An object that cannot be read is quarantined, not an error; a publish record is.
 pub async fn rebuild(store: &Store, clock: &Clock, force: bool) -> Result<Rebuilt, OpenError> {
-    rebuild_with(
-        store,
-        clock,
-        &Bucket::new(store.clone()),
-        &Config::default(),
-        force,
-    )
-    .await
+    rebuild_with(store, clock, &Bucket::new(store.clone()), &Config::default(), force).await
 }
 
 pub(crate) async fn rebuild_with(
@@ -89,16 +77,8 @@ pub(crate) async fn rebuild_with(
     let (mut state, mut batch) = assemble(bucket, config, clock);
     let rebuilt = Rebuilt {
         logs: state.logs.len(),
-        segments: state
-            .live
-            .values()
-            .filter(|l| matches!(l.what, What::Segment { .. }))
-            .count(),
-        blocks: state
-            .live
-            .values()
-            .filter(|l| matches!(l.what, What::Block { .. }))
-            .count(),
+        segments: state.live.values().filter(|l| matches!(l.what, What::Segment { .. })).count(),
+        blocks: state.live.values().filter(|l| matches!(l.what, What::Block { .. })).count(),
         dead: state.dead.len(),
     };
     let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
@@ -112,24 +92,16 @@ pub(crate) async fn rebuild_with(
 async fn refuse_if_alive(store: &Store, clock: &Clock) -> Result<(), OpenError> {
     let files = store.list("catalog").await?;
     let newest = files.iter().map(|file| file.modified_millis).max();
-    let age = newest.map_or(i64::MAX, |newest| {
-        clock.unix_millis().saturating_sub(newest)
-    });
+    let age = newest.map_or(i64::MAX, |newest| clock.unix_millis().saturating_sub(newest));
     match age {
-        ..ALIVE_MILLIS => Err(OpenError::Alive {
-            seconds: age / 1_000,
-        }),
+        ..ALIVE_MILLIS => Err(OpenError::Alive { seconds: age / 1_000 }),
         _ => Ok(()),
     }
 }
 
 async fn commit(catalog: &dyn Catalog, batch: Batch) -> Result<(), OpenError> {
     for changes in batch.changes.chunks(CHANGES_MAX) {
-        catalog
-            .commit(Batch {
-                changes: changes.to_vec(),
-            })
-            .await?;
+        catalog.commit(Batch { changes: changes.to_vec() }).await?;
     }
     Ok(())
 }
@@ -150,19 +122,16 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
-    let used: HashSet<Key> = records
-        .iter()
-        .flat_map(|(r, _)| r.inputs.iter().map(|(key, _)| key.clone()))
-        .collect();
+    let used: HashSet<Key> =
+        records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(key, _)| key.clone())).collect();
     let mut present: HashSet<Key> = HashSet::new();
     let mut slots: BTreeMap<WriterId, BTreeMap<u64, Header>> = BTreeMap::new();
     let listed = store.list("log").await?.into_iter();
-    let mut read =
-        stream::iter(listed.filter_map(|o| o.key.parse_log_slot().map(|slot| (o, slot))))
-            .map(|(object, slot)| async move {
-                Ok::<_, OpenError>((object.key.clone(), slot, headers.read(&object.key).await?))
-            })
-            .buffered(READS_AT_ONCE);
+    let mut read = stream::iter(listed.filter_map(|o| o.key.parse_log_slot().map(|slot| (o, slot))))
+        .map(|(object, slot)| async move {
+            Ok::<_, OpenError>((object.key.clone(), slot, headers.read(&object.key).await?))
+        })
+        .buffered(READS_AT_ONCE);
     while let Some((key, (writer, seq), header)) = read.try_next().await? {
         if used.contains(&key) {
             present.insert(key);
@@ -170,18 +139,11 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
         slots.entry(writer).or_default().insert(seq, header);
     }
     drop(read);
-    let in_bucket: HashSet<Key> = store
-        .list("block")
-        .await?
-        .into_iter()
-        .map(|o| o.key)
-        .collect();
+    let in_bucket: HashSet<Key> = store.list("block").await?.into_iter().map(|o| o.key).collect();
     present.extend(in_bucket.iter().filter(|key| used.contains(*key)).cloned());
     // An output that is gone was past its time.
     let live = records.iter().flat_map(|(record, _)| &record.outputs);
-    let live = live
-        .filter(|o| !used.contains(&o.key) && in_bucket.contains(&o.key))
-        .cloned();
+    let live = live.filter(|o| !used.contains(&o.key) && in_bucket.contains(&o.key)).cloned();
     let blocks: Vec<_> = stream::iter(live.collect::<Vec<_>>())
         .map(|output| async move {
             let header = headers.read(&output.key).await?;
@@ -190,20 +152,13 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
-    Ok(Found {
-        records,
-        slots,
-        blocks,
-        present,
-    })
+    Ok(Found { records, slots, blocks, present })
 }
 
 async fn read_record(store: &Store, object: Object) -> Result<(Record, i64), OpenError> {
     let bytes = store.get(&object.key).await?;
-    let record = Record::decode(&bytes).map_err(|e| OpenError::Object {
-        object: object.key.to_string(),
-        reason: e.to_string(),
-    })?;
+    let record = Record::decode(&bytes)
+        .map_err(|e| OpenError::Object { object: object.key.to_string(), reason: e.to_string() })?;
     Ok((record, object.modified_millis))
 }
 
@@ -212,11 +167,8 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let (now, unix_millis) = (clock.monotonic(), clock.unix_millis());
-    let masks: HashMap<&Key, &[u32]> = found
-        .records
-        .iter()
-        .flat_map(|(r, _)| r.inputs.iter().map(|(k, m)| (k, &m[..])))
-        .collect();
+    let masks: HashMap<&Key, &[u32]> =
+        found.records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(k, m)| (k, &m[..]))).collect();
     for (output, header) in &found.blocks {
         let Header::Object { bytes, directory } = header else {
             warn!(block = %output.key, "block cannot be read and is left out");
@@ -261,12 +213,8 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
                     created.insert(key.clone(), directory.created_millis);
                     let masked = masks.get(&key).copied().unwrap_or_default();
                     let ordinals = directory.keys.iter().enumerate();
-                    let kept =
-                        ordinals.filter(|(i, _)| masked.binary_search(&(*i as u32)).is_err());
-                    counted.push((
-                        directory.created_millis,
-                        kept.map(|(_, key)| *key).collect(),
-                    ));
+                    let kept = ordinals.filter(|(i, _)| masked.binary_search(&(*i as u32)).is_err());
+                    counted.push((directory.created_millis, kept.map(|(_, key)| *key).collect()));
                 }
                 Some(_) if recorded.contains(&seq) => {}
                 Some(Slot::Data(data)) => {
@@ -279,12 +227,7 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
             next = next.max(seq + 1);
         }
         let log = state.log(writer, now);
-        log.row = rows::Log {
-            writer,
-            next,
-            sealed: is_sealed,
-            created_millis: last_created,
-        };
+        log.row = rows::Log { writer, next, sealed: is_sealed, created_millis: last_created };
         state.pending.logs.insert(writer);
     }
     // What was merged has been counted, whenever it was created.
@@ -299,19 +242,10 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
         add(&mut state, segment);
     }
     for (record, _) in &found.records {
-        for (key, _) in record
-            .inputs
-            .iter()
-            .filter(|(key, _)| found.present.contains(key))
-        {
+        for (key, _) in record.inputs.iter().filter(|(key, _)| found.present.contains(key)) {
             let segment_millis = created.get(key).copied();
             let (died_millis, job) = (record.published_millis, Some(record.job));
-            let dead = rows::Dead {
-                key: key.clone(),
-                died_millis,
-                job,
-                segment_millis,
-            };
+            let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
             dead.put_into(&mut batch);
             state.dead.insert(key.clone(), dead);
         }
@@ -332,18 +266,8 @@ fn add(state: &mut State, segment: Segment) {
     state.pending.segments.push(segment);
 }
 
-fn block_of(
-    output: &crate::record::Output,
-    bytes: u64,
-    directory: &block::Directory,
-) -> Option<Block> {
-    let block::Origin::Block {
-        job,
-        attempt,
-        part,
-        level,
-    } = directory.origin
-    else {
+fn block_of(output: &crate::record::Output, bytes: u64, directory: &block::Directory) -> Option<Block> {
+    let block::Origin::Block { job, attempt, part, level } = directory.origin else {
         return None;
     };
     Some(Block {

@@ -54,11 +54,7 @@ impl Record {
         let version = reader.u8()?;
         if version > VERSION {
             let what = "publish record";
-            return Err(DecodeError::Newer {
-                what,
-                found: version,
-                supported: VERSION,
-            });
+            return Err(DecodeError::Newer { what, found: version, supported: VERSION });
         }
         let job = JobId(reader.u128()?);
         let attempt = reader.u32()?;
@@ -79,13 +75,7 @@ impl Record {
             });
         }
         reader.end()?;
-        Ok(Self {
-            job,
-            attempt,
-            published_millis,
-            inputs,
-            outputs,
-        })
+        Ok(Self { job, attempt, published_millis, inputs, outputs })
     }
 }
 
@@ -100,12 +90,7 @@ mod tests {
             attempt: 2,
             published_millis: -7,
             inputs: vec![(Key::from_text("log/a/1"), vec![0, 9])],
-            outputs: vec![Output {
-                key: Key::from_text("block/b"),
-                bytes: 5,
-                window: (-300, 300),
-                floor: 0,
-            }],
+            outputs: vec![Output { key: Key::from_text("block/b"), bytes: 5, window: (-300, 300), floor: 0 }],
         };
         let bytes = record.encode();
         assert_eq!(Record::decode(&bytes), Ok(record));

@@ -42,20 +42,13 @@ impl Metastore {
             if live.claimed.is_some() || !live.is_committed {
                 continue;
             }
-            let is_past = match (
-                live.id.and_then(|id| state.index.get(id)),
-                state.quarantined.get(key),
-            ) {
-                (Some(object), _) => object
-                    .datasets
-                    .iter()
-                    .all(|d| d.time_max < self.kept_from(&d.tenant)),
+            let is_past = match (live.id.and_then(|id| state.index.get(id)), state.quarantined.get(key)) {
+                (Some(object), _) => object.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant)),
                 // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
                 (None, Some(quarantined)) if quarantined.datasets.is_empty() => false,
-                (None, Some(quarantined)) => quarantined
-                    .datasets
-                    .iter()
-                    .all(|d| d.time_max < self.kept_from(&d.tenant)),
+                (None, Some(quarantined)) => {
+                    quarantined.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant))
+                }
                 (None, None) => false,
             };
             if is_past {
@@ -73,21 +66,18 @@ impl Metastore {
     /// Buries the seals of logs that were swept long ago.
     pub(crate) fn end_logs(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
-        let old = state.logs.values().filter(|log| {
-            log.row.sealed && unix_millis - log.row.created_millis > SEAL_KEPT_MILLIS
-        });
+        let old = state
+            .logs
+            .values()
+            .filter(|log| log.row.sealed && unix_millis - log.row.created_millis > SEAL_KEPT_MILLIS);
         let seals = old.map(|log| (log.row.writer, Key::log_slot(log.row.writer, log.row.next)));
         for (writer, key) in seals.collect::<Vec<_>>() {
             let of_writer = |key: &Key| key.parse_log_slot().is_some_and(|(w, _)| w == writer);
             if state.dead.keys().any(of_writer) || state.live.keys().any(of_writer) {
                 continue;
             }
-            let dead = rows::Dead {
-                key: key.clone(),
-                died_millis: unix_millis,
-                job: None,
-                segment_millis: None,
-            };
+            let dead =
+                rows::Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
             dead.put_into(&mut state.pending.batch);
             state.dead.insert(key, dead);
         }

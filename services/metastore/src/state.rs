@@ -46,16 +46,8 @@ pub(crate) struct Live {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Segment {
-        writer: WriterId,
-        seq: u64,
-    },
-    Block {
-        id: BlockId,
-        tenant: TenantId,
-        level: u8,
-        window: (i64, i64),
-    },
+    Segment { writer: WriterId, seq: u64 },
+    Block { id: BlockId, tenant: TenantId, level: u8, window: (i64, i64) },
 }
 
 /// An object that no answer can include.
@@ -102,10 +94,7 @@ pub(crate) enum Slot {
 }
 
 pub(crate) enum Data {
-    Segment {
-        bytes: u64,
-        directory: block::Directory,
-    },
+    Segment { bytes: u64, directory: block::Directory },
     Unreadable(String),
 }
 
@@ -128,12 +117,7 @@ impl State {
     /// The log of `writer`, new if it was never heard of.
     pub(crate) fn log(&mut self, writer: WriterId, now: Duration) -> &mut LogState {
         self.logs.entry(writer).or_insert_with(|| LogState {
-            row: rows::Log {
-                writer,
-                next: 0,
-                sealed: false,
-                created_millis: 0,
-            },
+            row: rows::Log { writer, next: 0, sealed: false, created_millis: 0 },
             moved: now,
             probed: Duration::ZERO,
             is_hinted: false,
@@ -162,11 +146,7 @@ impl State {
             return Some(0);
         };
         log.row.next = seq + 1;
-        let before_millis = if seq == 0 {
-            unix_millis
-        } else {
-            log.row.created_millis
-        };
+        let before_millis = if seq == 0 { unix_millis } else { log.row.created_millis };
         if let Data::Segment { directory, .. } = &data {
             log.row.created_millis = directory.created_millis;
         }
@@ -238,23 +218,13 @@ impl State {
             }
         }
         if !first.is_empty() {
-            self.pending
-                .keys
-                .entry(minute)
-                .or_default()
-                .append(&mut first);
+            self.pending.keys.entry(minute).or_default().append(&mut first);
         }
         masked
     }
 
     pub(crate) fn add_segment(&mut self, segment: &Segment, is_committed: bool) {
-        let Segment {
-            writer,
-            seq,
-            created_millis,
-            bytes,
-            ..
-        } = *segment;
+        let Segment { writer, seq, created_millis, bytes, .. } = *segment;
         let key = Key::log_slot(writer, seq);
         let what = What::Segment { writer, seq };
         let object = Object {
@@ -263,39 +233,15 @@ impl State {
             masked: segment.masked.clone(),
             datasets: segment.datasets.clone(),
         };
-        self.add(
-            key,
-            what,
-            object,
-            created_millis,
-            segment.quarantine.clone(),
-            is_committed,
-        );
+        self.add(key, what, object, created_millis, segment.quarantine.clone(), is_committed);
     }
 
     pub(crate) fn add_block(&mut self, block: &Block, datasets: Vec<DatasetSummary>) {
         let key = block.key.clone();
         let (tenant, level, window) = (block.tenant.clone(), block.level, block.window);
-        let what = What::Block {
-            id: block.id,
-            tenant,
-            level,
-            window,
-        };
-        let object = Object {
-            key: key.clone(),
-            bytes: block.bytes,
-            masked: Vec::new(),
-            datasets,
-        };
-        self.add(
-            key,
-            what,
-            object,
-            block.created_millis,
-            block.quarantine.clone(),
-            true,
-        );
+        let what = What::Block { id: block.id, tenant, level, window };
+        let object = Object { key: key.clone(), bytes: block.bytes, masked: Vec::new(), datasets };
+        self.add(key, what, object, block.created_millis, block.quarantine.clone(), true);
     }
 
     fn add(
@@ -312,22 +258,11 @@ impl State {
             None => Some(self.index.insert(object)),
             Some(why) => {
                 let datasets = object.datasets;
-                self.quarantined
-                    .insert(key.clone(), Quarantined { why, datasets });
+                self.quarantined.insert(key.clone(), Quarantined { why, datasets });
                 None
             }
         };
-        self.live.insert(
-            key,
-            Live {
-                what,
-                bytes,
-                created_millis,
-                id,
-                claimed: None,
-                is_committed,
-            },
-        );
+        self.live.insert(key, Live { what, bytes, created_millis, id, claimed: None, is_committed });
     }
 
     /// The rows that change when an object dies.
@@ -350,24 +285,13 @@ impl State {
             What::Segment { .. } => Some(live.created_millis),
             What::Block { .. } => None,
         };
-        let dead = rows::Dead {
-            key: key.clone(),
-            died_millis: unix_millis,
-            job,
-            segment_millis,
-        };
+        let dead = rows::Dead { key: key.clone(), died_millis: unix_millis, job, segment_millis };
         dead.put_into(batch);
         Some(dead)
     }
 
     /// Takes an object out of every answer.
-    pub(crate) fn bury(
-        &mut self,
-        key: &Key,
-        job: Option<JobId>,
-        unix_millis: i64,
-        batch: &mut Batch,
-    ) {
+    pub(crate) fn bury(&mut self, key: &Key, job: Option<JobId>, unix_millis: i64, batch: &mut Batch) {
         let Some(dead) = self.rows_of_death(key, job, unix_millis, batch) else {
             return;
         };
@@ -388,18 +312,8 @@ impl State {
         };
         let why = Quarantine {
             reason,
-            time_min: object
-                .datasets
-                .iter()
-                .map(|d| d.time_min)
-                .min()
-                .unwrap_or(i64::MIN),
-            time_max: object
-                .datasets
-                .iter()
-                .map(|d| d.time_max)
-                .max()
-                .unwrap_or(i64::MAX),
+            time_min: object.datasets.iter().map(|d| d.time_min).min().unwrap_or(i64::MIN),
+            time_max: object.datasets.iter().map(|d| d.time_max).max().unwrap_or(i64::MAX),
         };
         let quarantine = Some(why.clone());
         match &live.what {
@@ -413,12 +327,7 @@ impl State {
                 datasets: object.datasets.clone(),
             }
             .put_into(batch),
-            What::Block {
-                id,
-                tenant,
-                level,
-                window,
-            } => Block {
+            What::Block { id, tenant, level, window } => Block {
                 id: *id,
                 key: key.clone(),
                 tenant: tenant.clone(),
@@ -431,8 +340,7 @@ impl State {
             .put_into(batch),
         }
         let datasets = object.datasets.clone();
-        self.quarantined
-            .insert(key.clone(), Quarantined { why, datasets });
+        self.quarantined.insert(key.clone(), Quarantined { why, datasets });
     }
 
     /// Keys older than this time, in Unix milliseconds, cannot meet their duplicate any more.
@@ -448,22 +356,12 @@ impl State {
 
     /// Creation time of the oldest segment that no publish record names yet, or now.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
-        let segments = self
-            .live
-            .values()
-            .filter(|l| matches!(l.what, What::Segment { .. }));
-        segments
-            .map(|l| l.created_millis)
-            .min()
-            .unwrap_or(unix_millis)
+        let segments = self.live.values().filter(|l| matches!(l.what, What::Segment { .. }));
+        segments.map(|l| l.created_millis).min().unwrap_or(unix_millis)
     }
 
     /// The rows of all pending steps. They are taken: the caller must commit them.
-    pub(crate) fn take_pending(
-        &mut self,
-        window_millis: i64,
-        unix_millis: i64,
-    ) -> (Batch, Vec<Key>) {
+    pub(crate) fn take_pending(&mut self, window_millis: i64, unix_millis: i64) -> (Batch, Vec<Key>) {
         let pending = std::mem::take(&mut self.pending);
         let mut batch = pending.batch;
         for writer in &pending.logs {
@@ -484,12 +382,7 @@ impl State {
             let ordinals = self.dedup_rows.entry(minute).or_default();
             let ordinal = ordinals.last().map_or(0, |last| last + 1);
             ordinals.push(ordinal);
-            rows::Dedup {
-                minute,
-                ordinal,
-                keys,
-            }
-            .put_into(&mut batch);
+            rows::Dedup { minute, ordinal, keys }.put_into(&mut batch);
         }
         if !batch.is_empty() {
             self.forget(window_millis, unix_millis, &mut batch);
@@ -524,12 +417,7 @@ impl State {
 fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
     match &live.what {
         What::Segment { writer, seq } => batch.delete(rows::segment_key(*writer, *seq)),
-        What::Block {
-            id,
-            tenant,
-            level,
-            window,
-        } => {
+        What::Block { id, tenant, level, window } => {
             batch.delete(rows::block_key(tenant, *window, *level, *id));
             for summary in datasets {
                 batch.delete(rows::dataset_key(summary, rows::day_of(*window), *id));
@@ -543,12 +431,7 @@ pub(crate) fn put_block(block: &Block, datasets: &[DatasetSummary], batch: &mut 
     block.put_into(batch);
     for summary in datasets {
         let day = rows::day_of(block.window);
-        Dataset {
-            block: block.id,
-            day,
-            summary: summary.clone(),
-        }
-        .put_into(batch);
+        Dataset { block: block.id, day, summary: summary.clone() }.put_into(batch);
     }
 }
 

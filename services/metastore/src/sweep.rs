@@ -16,23 +16,14 @@ impl Metastore {
     pub(crate) fn list_sweepable(&self, limit: usize) -> Vec<DeadObject> {
         let unix_millis = self.clock.unix_millis();
         let state = self.state.lock();
-        let keys_needed_from = state
-            .watermark(unix_millis)
-            .min(state.oldest_segment_millis(unix_millis))
-            - self.window_millis();
+        let keys_needed_from =
+            state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis)) - self.window_millis();
         let sweepable = state.dead.values().filter(|dead| {
             unix_millis - dead.died_millis >= self.config.sweep_grace.0.as_millis() as i64
-                && dead
-                    .segment_millis
-                    .is_none_or(|millis| millis < keys_needed_from)
+                && dead.segment_millis.is_none_or(|millis| millis < keys_needed_from)
                 && is_recorded(&state, dead)
         });
-        sweepable
-            .take(limit)
-            .map(|dead| DeadObject {
-                key: dead.key.clone(),
-            })
-            .collect()
+        sweepable.take(limit).map(|dead| DeadObject { key: dead.key.clone() }).collect()
     }
 
     pub(crate) fn forget_swept(&self, keys: &[Key]) {
@@ -43,10 +34,7 @@ impl Metastore {
             }
             state.pending.batch.delete(Dead::key_of(key));
             if let Some((writer, seq)) = key.parse_log_slot()
-                && state
-                    .logs
-                    .get(&writer)
-                    .is_some_and(|log| log.row.sealed && log.row.next == seq)
+                && state.logs.get(&writer).is_some_and(|log| log.row.sealed && log.row.next == seq)
                 && let Some(log) = state.logs.remove(&writer)
             {
                 use catalog::rows::Row;

@@ -45,8 +45,7 @@ impl Source for Time {
 
 impl Time {
     fn pass(&self, duration: Duration) {
-        self.millis
-            .fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
+        self.millis.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
     }
 }
 
@@ -74,12 +73,9 @@ impl Headers for Written {
             Err(storage::Error::NotFound(_)) => Ok(Header::Absent),
             Err(error) => Err(error.into()),
             Ok(bytes) if block::Seal::decode(&bytes).is_some() => Ok(Header::Seal),
-            Ok(_) => Ok(self
-                .headers
-                .lock()
-                .get(key)
-                .cloned()
-                .unwrap_or(Header::Unreadable("no header".into()))),
+            Ok(_) => {
+                Ok(self.headers.lock().get(key).cloned().unwrap_or(Header::Unreadable("no header".into())))
+            }
         }
     }
 }
@@ -97,23 +93,10 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let store = Store::in_memory();
-        let time = Time {
-            millis: Arc::default(),
-            random: Arc::new(AtomicU64::new(seed << 20)),
-        };
-        let written = Arc::new(Written {
-            store: Some(store.clone()),
-            ..Written::default()
-        });
+        let time = Time { millis: Arc::default(), random: Arc::new(AtomicU64::new(seed << 20)) };
+        let written = Arc::new(Written { store: Some(store.clone()), ..Written::default() });
         let clock = Clock::new(time.clone());
-        Self {
-            store,
-            time,
-            clock,
-            written,
-            keys: HashMap::new(),
-            config: Config::default(),
-        }
+        Self { store, time, clock, written, keys: HashMap::new(), config: Config::default() }
     }
 
     async fn open(&self) -> Arc<Metastore> {
@@ -121,23 +104,12 @@ impl World {
     }
 
     async fn open_as(&self, is_alone: bool) -> Arc<Metastore> {
-        let parts = Parts {
-            headers: self.written.clone(),
-            is_alone,
-            ..Parts::of(&self.store, &self.clock)
-        };
+        let parts = Parts { headers: self.written.clone(), is_alone, ..Parts::of(&self.store, &self.clock) };
         let retention: Retention = Arc::new(|_| Some(Duration::from_secs(31 * 86_400)));
         let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
-        Metastore::open_parts(
-            config,
-            store,
-            parts,
-            retention,
-            clock,
-            &mut Registry::default(),
-        )
-        .await
-        .expect("opens")
+        Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default())
+            .await
+            .expect("opens")
     }
 
     /// Puts a segment with these keys; gives its hint. `None` if the slot is taken: the log is closed.
@@ -146,30 +118,16 @@ impl World {
         let keys: Vec<ItemKey> = keys.iter().map(|key| ItemKey(*key << SPREAD)).collect();
         let created_millis = self.clock.unix_millis();
         let origin = Origin::Segment { writer, seq };
-        let directory = directory(
-            origin,
-            created_millis,
-            keys.clone(),
-            &["a", "b"],
-            created_millis,
-        );
+        let directory = directory(origin, created_millis, keys.clone(), &["a", "b"], created_millis);
         let key = Key::log_slot(writer, seq);
         let bytes = Bytes::from(format!("segment {key} {created_millis}"));
         if self.store.settle_create(&key, bytes).await.expect("puts") == storage::Created::Other {
             return None;
         }
-        let header = Header::Object {
-            bytes: 1 << 20,
-            directory: directory.clone(),
-        };
+        let header = Header::Object { bytes: 1 << 20, directory: directory.clone() };
         self.written.headers.lock().insert(key.clone(), header);
         self.keys.insert(key, keys);
-        Some(SegmentHint {
-            writer,
-            seq,
-            bytes: 1 << 20,
-            directory,
-        })
+        Some(SegmentHint { writer, seq, bytes: 1 << 20, directory })
     }
 
     /// Does what a compactor does.
@@ -179,11 +137,7 @@ impl World {
         for input in &job.inputs {
             let masked = &input.masked;
             let ordinals = self.keys[&input.key].iter().enumerate();
-            keys.extend(
-                ordinals
-                    .filter(|(i, _)| !masked.contains(&(*i as u32)))
-                    .map(|(_, k)| *k),
-            );
+            keys.extend(ordinals.filter(|(i, _)| !masked.contains(&(*i as u32))).map(|(_, k)| *k));
             let headers = self.written.headers.lock();
             let Some(Header::Object { directory, .. }) = headers.get(&input.key) else {
                 continue;
@@ -195,47 +149,23 @@ impl World {
         for (part, name) in ["a", "b"].into_iter().enumerate() {
             let window = job.windows.first().copied().unwrap_or((0, 86_400));
             let (attempt, level, part) = (job.attempt, job.level, part as u32);
-            let origin = Origin::Block {
-                job: job.id,
-                attempt,
-                part,
-                level,
-            };
+            let origin = Origin::Block { job: job.id, attempt, part, level };
             let millis = self.clock.unix_millis();
-            let mut directory =
-                directory(origin, millis, Vec::new(), &[name], time_min / 1_000_000);
+            let mut directory = directory(origin, millis, Vec::new(), &[name], time_min / 1_000_000);
             directory.datasets[0].time_max = time_max;
             let tenant = tenant(name);
-            let key = Key::block(
-                &tenant,
-                &format!("{level}-{}-{}", window.0, window.1),
-                job.id,
-                attempt,
-                part,
-            );
+            let key =
+                Key::block(&tenant, &format!("{level}-{}-{}", window.0, window.1), job.id, attempt, part);
             let bytes = Bytes::from(format!("block {key}"));
             self.store.settle_create(&key, bytes).await.expect("puts");
-            let header = Header::Object {
-                bytes: 1 << 20,
-                directory: directory.clone(),
-            };
+            let header = Header::Object { bytes: 1 << 20, directory: directory.clone() };
             self.written.headers.lock().insert(key.clone(), header);
             // Every key is held once: by the block of the first tenant.
             let held = if part == 0 { keys.clone() } else { Vec::new() };
             self.keys.insert(key.clone(), held);
-            outputs.push(JobOutput {
-                key,
-                bytes: 1 << 20,
-                tenant,
-                window,
-                directory,
-            });
+            outputs.push(JobOutput { key, bytes: 1 << 20, tenant, window, directory });
         }
-        Publication {
-            job: job.id,
-            attempt: job.attempt,
-            outputs,
-        }
+        Publication { job: job.id, attempt: job.attempt, outputs }
     }
 
     /// How often each key counts.
@@ -265,12 +195,7 @@ fn directory(
     tenants: &[&str],
     time_millis: i64,
 ) -> Directory {
-    let section = Section {
-        offset: 0,
-        bytes: 0,
-        raw_bytes: 0,
-        checksum: 0,
-    };
+    let section = Section { offset: 0, bytes: 0, raw_bytes: 0, checksum: 0 };
     let datasets = tenants.iter().map(|name| DatasetEntry {
         tenant: tenant(name),
         service: "app".into(),
@@ -278,43 +203,26 @@ fn directory(
         time_max: time_millis * 1_000_000,
         rows: 0..1,
         profiles: 1,
-        profile_types: vec![
-            "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
-                .parse()
-                .expect("a type"),
-        ],
+        profile_types: vec!["process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().expect("a type")],
         label_names: vec![],
         index: section,
         symbols: section,
         tree: None,
     });
-    Directory {
-        origin,
-        created_millis,
-        keys,
-        datasets: datasets.collect(),
-    }
+    Directory { origin, created_millis, keys, datasets: datasets.collect() }
 }
 
 fn everything() -> FindRequest {
     FindRequest {
         tenants: vec![tenant("a"), tenant("b")],
-        range: TimeRange {
-            start: i64::MIN,
-            end: i64::MAX,
-        },
+        range: TimeRange { start: i64::MIN, end: i64::MAX },
         services: None,
         profile_type: None,
     }
 }
 
 async fn found(metastore: &Metastore) -> usize {
-    metastore
-        .find(everything())
-        .await
-        .expect("finds")
-        .objects
-        .len()
+    metastore.find(everything()).await.expect("finds").objects.len()
 }
 
 #[tokio::test]
@@ -322,10 +230,7 @@ async fn a_hint_is_visible_at_once_and_its_rows_survive_a_restart() {
     let mut world = World::new(1);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1, 2]).await.expect("free");
-    metastore
-        .segment_written(hint.clone())
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint.clone()).await.expect("takes the hint");
     assert_eq!(found(&metastore).await, 1);
     metastore.segment_written(hint).await.expect("ignores it");
     assert_eq!(found(&metastore).await, 1);
@@ -339,10 +244,7 @@ async fn a_segment_without_hint_is_found_by_probing_and_by_the_hint_after_it() {
     let metastore = world.open().await;
     world.put(1, 0, &[1]).await.expect("free");
     let hint = world.put(1, 1, &[2]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("probes what it skips");
+    metastore.segment_written(hint).await.expect("probes what it skips");
     assert_eq!(found(&metastore).await, 2);
     world.put(1, 2, &[3]).await.expect("free");
     world.time.pass(Duration::from_secs(3));
@@ -360,19 +262,13 @@ async fn a_restart_reads_and_closes_the_logs_of_before() {
     let mut world = World::new(3);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint).await.expect("takes the hint");
     // Killed before anything is committed.
     drop(metastore);
     world.put(1, 1, &[2]).await.expect("free");
     let metastore = world.open().await;
     assert_eq!(found(&metastore).await, 2);
-    assert!(
-        world.put(1, 2, &[3]).await.is_none(),
-        "the log must be closed"
-    );
+    assert!(world.put(1, 2, &[3]).await.is_none(), "the log must be closed");
     let requests = world.store.list("log").await.expect("lists").len();
     assert_eq!(requests, 3);
 }
@@ -382,24 +278,15 @@ async fn equal_items_count_once_across_logs_and_restarts() {
     let mut world = World::new(4);
     let metastore = world.open().await;
     for writer in [1, 2] {
-        let hint = world
-            .put(writer, 0, &[7, 8, u128::from(writer as u64 + 100)])
-            .await
-            .expect("free");
-        metastore
-            .segment_written(hint)
-            .await
-            .expect("takes the hint");
+        let hint = world.put(writer, 0, &[7, 8, u128::from(writer as u64 + 100)]).await.expect("free");
+        metastore.segment_written(hint).await.expect("takes the hint");
     }
     let expected = BTreeMap::from([(7, 1), (8, 1), (101, 1), (102, 1)]);
     assert_eq!(world.counts(&metastore).await, expected);
     metastore.drain().await;
     let metastore = world.open().await;
     let hint = world.put(3, 0, &[8, 7]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint).await.expect("takes the hint");
     assert_eq!(world.counts(&metastore).await, expected);
 }
 
@@ -408,18 +295,12 @@ async fn equal_items_count_again_after_the_window() {
     let mut world = World::new(5);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[7]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint).await.expect("takes the hint");
     world.time.pass(Duration::from_secs(80 * 60));
     metastore.seal(WriterId(1)).await.expect("seals");
     metastore.commit_pending().await.expect("commits");
     let hint = world.put(2, 0, &[7]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint).await.expect("takes the hint");
     assert_eq!(world.counts(&metastore).await, BTreeMap::from([(7, 2)]));
 }
 
@@ -428,50 +309,28 @@ async fn an_unreadable_segment_makes_answers_partial_and_the_log_goes_on() {
     let mut world = World::new(6);
     let metastore = world.open().await;
     let key = Key::log_slot(WriterId(1), 0);
-    world
-        .store
-        .settle_create(&key, Bytes::from_static(b"junk"))
-        .await
-        .expect("puts");
+    world.store.settle_create(&key, Bytes::from_static(b"junk")).await.expect("puts");
     let hint = world.put(1, 1, &[2]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("probes what it skips");
+    metastore.segment_written(hint).await.expect("probes what it skips");
     for metastore in [&metastore, &{
         metastore.drain().await;
         world.open().await
     }] {
         let snapshot = metastore.find(everything()).await.expect("finds");
         assert_eq!(snapshot.objects.len(), 1);
-        assert_eq!(
-            snapshot.quarantined,
-            [(key.clone(), "no header".to_owned())]
-        );
+        assert_eq!(snapshot.quarantined, [(key.clone(), "no header".to_owned())]);
     }
 }
 
 async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
     let metastore = world.open().await;
     for seq in 0..3 {
-        let hint = world
-            .put(1, seq, &[u128::from(seq), 50])
-            .await
-            .expect("free");
-        metastore
-            .segment_written(hint)
-            .await
-            .expect("takes the hint");
+        let hint = world.put(1, seq, &[u128::from(seq), 50]).await.expect("free");
+        metastore.segment_written(hint).await.expect("takes the hint");
     }
-    assert!(
-        metastore.claim_job().await.expect("claims").is_none(),
-        "nothing is committed yet"
-    );
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is committed yet");
     metastore.commit_pending().await.expect("commits");
-    assert!(
-        metastore.claim_job().await.expect("claims").is_none(),
-        "nothing is old enough"
-    );
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is old enough");
     world.time.pass(Duration::from_secs(31));
     let job = metastore.claim_job().await.expect("claims").expect("a job");
     assert_eq!((job.inputs.len(), job.attempt, job.level), (3, 1, 1));
@@ -484,16 +343,9 @@ async fn a_publish_replaces_inputs_by_outputs_once() {
     let (metastore, job) = with_one_job(&mut world).await;
     let expected = world.counts(&metastore).await;
     let publication = world.merge(&job).await;
-    assert_eq!(
-        world.counts(&metastore).await,
-        expected,
-        "outputs do not count before"
-    );
+    assert_eq!(world.counts(&metastore).await, expected, "outputs do not count before");
     for _ in 0..2 {
-        let published = metastore
-            .publish(publication.clone())
-            .await
-            .expect("publishes");
+        let published = metastore.publish(publication.clone()).await.expect("publishes");
         assert_eq!(published, Published::Done);
         assert_eq!(world.counts(&metastore).await, expected);
     }
@@ -501,10 +353,7 @@ async fn a_publish_replaces_inputs_by_outputs_once() {
     metastore.drain().await;
     let metastore = world.open().await;
     assert_eq!(world.counts(&metastore).await, expected);
-    assert_eq!(
-        metastore.publish(publication).await.expect("asks again"),
-        Published::Done
-    );
+    assert_eq!(metastore.publish(publication).await.expect("asks again"), Published::Done);
 }
 
 #[tokio::test]
@@ -514,26 +363,13 @@ async fn only_the_open_attempt_publishes() {
     let expected = world.counts(&metastore).await;
     let late = world.merge(&job).await;
     world.time.pass(Duration::from_secs(301));
-    assert!(
-        metastore.claim_job().await.expect("claims").is_none(),
-        "it waits after a failure"
-    );
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "it waits after a failure");
     world.time.pass(Duration::from_secs(11));
-    let again = metastore
-        .claim_job()
-        .await
-        .expect("claims")
-        .expect("the job again");
+    let again = metastore.claim_job().await.expect("claims").expect("the job again");
     assert_eq!((again.id, again.attempt), (job.id, 2));
-    assert_eq!(
-        metastore.publish(late).await.expect("asks"),
-        Published::Rejected
-    );
+    assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected);
     let publication = world.merge(&again).await;
-    assert_eq!(
-        metastore.publish(publication).await.expect("publishes"),
-        Published::Done
-    );
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     assert_eq!(world.counts(&metastore).await, expected);
 }
 
@@ -546,16 +382,10 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
     for _ in 0..40 {
         if let Some(job) = next {
             if job.inputs.iter().any(|input| input.key == poison) {
-                metastore
-                    .fail_job(job.id, job.attempt, "bad page".into())
-                    .await
-                    .expect("fails");
+                metastore.fail_job(job.id, job.attempt, "bad page".into()).await.expect("fails");
             } else {
                 let publication = world.merge(&job).await;
-                assert_eq!(
-                    metastore.publish(publication).await.expect("publishes"),
-                    Published::Done
-                );
+                assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
             }
         }
         world.time.pass(Duration::from_secs(35));
@@ -566,16 +396,8 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
         world.open().await
     }] {
         let snapshot = metastore.find(everything()).await.expect("finds");
-        assert_eq!(
-            snapshot.quarantined,
-            [(poison.clone(), "bad page".to_owned())]
-        );
-        assert!(
-            snapshot
-                .objects
-                .iter()
-                .all(|o| o.key.as_str().starts_with("block/"))
-        );
+        assert_eq!(snapshot.quarantined, [(poison.clone(), "bad page".to_owned())]);
+        assert!(snapshot.objects.iter().all(|o| o.key.as_str().starts_with("block/")));
     }
 }
 
@@ -594,9 +416,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
         let mut state = metastore.state.lock();
         let state = &mut *state;
         let row = &mut state.jobs.get_mut(&job.id).expect("known").row;
-        row.state = catalog::rows::JobState::Published {
-            record: Some(record.clone()),
-        };
+        row.state = catalog::rows::JobState::Published { record: Some(record.clone()) };
         catalog::rows::Row::put_into(row, &mut state.pending.batch);
     }
     metastore.commit_pending().await.expect("commits");
@@ -620,10 +440,7 @@ async fn dead_segments_are_swept_after_their_keys_left_the_window() {
     world.time.pass(Duration::from_secs(60 * 60));
     let dead = metastore.sweepable(2).await.expect("lists");
     assert_eq!(dead.len(), 2);
-    metastore
-        .swept(dead.into_iter().map(|d| d.key).collect())
-        .await
-        .expect("forgets");
+    metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 1);
 }
 
@@ -633,17 +450,11 @@ async fn a_fenced_owner_answers_nothing() {
     let first = world.open_as(false).await;
     let second = world.open_as(false).await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
-    second
-        .segment_written(hint.clone())
-        .await
-        .expect("takes the hint");
+    second.segment_written(hint.clone()).await.expect("takes the hint");
     let error = first.find(everything()).await.expect_err("is fenced");
     assert_eq!(error.kind, ErrorKind::Unavailable);
     first.segment_written(hint).await.expect("takes the hint");
-    assert!(matches!(
-        first.commit_pending().await,
-        Err(catalog::Error::Fenced { .. })
-    ));
+    assert!(matches!(first.commit_pending().await, Err(catalog::Error::Fenced { .. })));
     assert_eq!(found(&second).await, 1);
 }
 
@@ -652,10 +463,7 @@ async fn objects_past_their_time_die() {
     let mut world = World::new(13);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
-    metastore
-        .segment_written(hint)
-        .await
-        .expect("takes the hint");
+    metastore.segment_written(hint).await.expect("takes the hint");
     metastore.commit_pending().await.expect("commits");
     world.time.pass(Duration::from_secs(31 * 86_400 + 1));
     assert_eq!(found(&metastore).await, 0);
@@ -704,10 +512,7 @@ async fn check_exactly_once(seed: u64) {
                         writers[at].1 += 1;
                         pushed.extend(&keys);
                         if random(3) > 0 {
-                            metastore
-                                .segment_written(hint)
-                                .await
-                                .expect("takes the hint");
+                            metastore.segment_written(hint).await.expect("takes the hint");
                         }
                     }
                 }
@@ -726,8 +531,7 @@ async fn check_exactly_once(seed: u64) {
             8 => {
                 // A zombie, perhaps of an earlier owner.
                 if !open_jobs.is_empty() {
-                    let publication =
-                        open_jobs.swap_remove(random(open_jobs.len() as u64) as usize);
+                    let publication = open_jobs.swap_remove(random(open_jobs.len() as u64) as usize);
                     metastore.publish(publication).await.expect("is told");
                 }
             }
@@ -748,27 +552,13 @@ async fn check_exactly_once(seed: u64) {
     metastore.drain().await;
     let expected: BTreeMap<u128, usize> = pushed.iter().map(|key| (*key, 1)).collect();
     assert_eq!(world.counts(&metastore).await, expected, "seed {seed}");
-    rebuild::rebuild_with(
-        &world.store,
-        &world.clock,
-        &*world.written,
-        &world.config,
-        true,
-    )
-    .await
-    .expect("rebuilds");
+    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
+        .await
+        .expect("rebuilds");
     let rebuilt = world.open().await;
-    assert_eq!(
-        world.counts(&rebuilt).await,
-        expected,
-        "seed {seed}, rebuilt"
-    );
+    assert_eq!(world.counts(&rebuilt).await, expected, "seed {seed}, rebuilt");
     let names = |snapshot: Snapshot| {
-        snapshot
-            .objects
-            .into_iter()
-            .map(|o| (o.key, o.datasets))
-            .collect::<BTreeMap<_, _>>()
+        snapshot.objects.into_iter().map(|o| (o.key, o.datasets)).collect::<BTreeMap<_, _>>()
     };
     let before = names(metastore.find(everything()).await.expect("finds"));
     let after = names(rebuilt.find(everything()).await.expect("finds"));
@@ -787,13 +577,7 @@ async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
     let world = World::new(14);
     world.open().await;
     // The store's own clock is the machine's, so the file is from the future of this test's.
-    let result = rebuild::rebuild_with(
-        &world.store,
-        &world.clock,
-        &*world.written,
-        &world.config,
-        false,
-    );
+    let result = rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, false);
     assert!(matches!(result.await, Err(OpenError::Alive { .. })));
 }
 
@@ -801,24 +585,9 @@ async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
 async fn a_find_over_thousands_of_blocks_is_quick() {
     let mut state = State::new(&Config::default());
     for i in 0..4_000 {
-        let id = catalog::rows::BlockId {
-            job: JobId(i),
-            attempt: 1,
-            part: 0,
-        };
-        let origin = Origin::Block {
-            job: JobId(i),
-            attempt: 1,
-            part: 0,
-            level: 1,
-        };
-        let directory = directory(
-            origin,
-            0,
-            vec![],
-            &["a"],
-            START_MILLIS as i64 + i as i64 * 1_000,
-        );
+        let id = catalog::rows::BlockId { job: JobId(i), attempt: 1, part: 0 };
+        let origin = Origin::Block { job: JobId(i), attempt: 1, part: 0, level: 1 };
+        let directory = directory(origin, 0, vec![], &["a"], START_MILLIS as i64 + i as i64 * 1_000);
         let block = catalog::rows::Block {
             id,
             key: Key::from_text(format!("block/a/1-0-300/{i:032x}-1-0")),
@@ -837,8 +606,5 @@ async fn a_find_over_thousands_of_blocks_is_quick() {
     for _ in 0..rounds {
         assert_eq!(state.index.find(&everything(), |_| i64::MIN).len(), 4_000);
     }
-    println!(
-        "find of 4000 blocks: {:?}",
-        (clock.monotonic() - began) / rounds
-    );
+    println!("find of 4000 blocks: {:?}", (clock.monotonic() - began) / rounds);
 }

@@ -51,7 +51,10 @@ async fn ready(State(Status(ready)): State<Status>) -> Response {
     if ready.load(Ordering::Acquire) {
         edge::rest::text_response(StatusCode::OK, "ready")
     } else {
-        edge::rest::text_response(StatusCode::SERVICE_UNAVAILABLE, "Some services are not Running:\nStopping: [server]\n")
+        edge::rest::text_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Some services are not Running:\nStopping: [server]\n",
+        )
     }
 }
 
@@ -61,7 +64,10 @@ async fn metrics(State(Exported(registry)): State<Exported>) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     if let Err(error) = prometheus_client::encoding::text::encode(&mut text, registry) {
-        return edge::rest::text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}"));
+        return edge::rest::text_response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot encode metrics: {error}"),
+        );
     }
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, media_type)], text).into_response()
@@ -81,7 +87,10 @@ struct Information;
 
 #[tonic::async_trait]
 impl Version for Information {
-    async fn version(&self, _: Request<VersionRequest>) -> Result<tonic::Response<VersionResponse>, RpcStatus> {
+    async fn version(
+        &self,
+        _: Request<VersionRequest>,
+    ) -> Result<tonic::Response<VersionResponse>, RpcStatus> {
         Ok(tonic::Response::new(VersionResponse { querier_api: 1 }))
     }
 }

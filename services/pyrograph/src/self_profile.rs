@@ -63,7 +63,8 @@ pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, 
 fn rustix_hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     // Label values end at a comma or brace on this path.
-    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
+    let name: String =
+        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
     if name.is_empty() { "localhost".into() } else { name }
 }
 

@@ -67,7 +67,11 @@ fn fail(cause: &dyn std::error::Error) -> ExitCode {
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     if config.target != "all" {
-        return Err(format!("target {:?} is not known; this version runs every role in one process: all", config.target).into());
+        return Err(format!(
+            "target {:?} is not known; this version runs every role in one process: all",
+            config.target
+        )
+        .into());
     }
     // The listener is bound first: a port that is taken is noticed before anything is opened.
     let address = listen_address(&config.server)?;
@@ -80,7 +84,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::new(cores);
     let mut registry = Registry::default();
     let limits = Arc::new(limits::Overrides::uniform(config.limits.clone()));
-    let store = storage::open(&config.storage, clock.clone(), storage::Metrics::register(&mut registry)).await?;
+    let store =
+        storage::open(&config.storage, clock.clone(), storage::Metrics::register(&mut registry)).await?;
     let cache = block::Cache::new(config.querier.cache_bytes);
 
     let retention = limits.clone();
@@ -88,9 +93,14 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         let period = retention.of(tenant).retention_period;
         (!period.is_zero()).then_some(std::time::Duration::from(period))
     };
-    let metastore =
-        metastore::Metastore::open(config.metastore.clone(), store.clone(), retention, clock.clone(), &mut registry)
-            .await?;
+    let metastore = metastore::Metastore::open(
+        config.metastore.clone(),
+        store.clone(),
+        retention,
+        clock.clone(),
+        &mut registry,
+    )
+    .await?;
     let ingester = ingester::Ingester::start(
         config.ingester.clone(),
         store.clone(),
@@ -107,12 +117,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         pool.clone(),
         &mut registry,
     );
-    let leaf = Arc::new(querier::Leaf::new(
-        &config.querier,
-        store.clone(),
-        cache,
-        pool.clone(),
-    ));
+    let leaf = Arc::new(querier::Leaf::new(&config.querier, store.clone(), cache, pool.clone()));
     let querier = querier::Querier::new(
         config.querier.clone(),
         metastore.clone(),
@@ -196,7 +201,9 @@ fn own_address(local: SocketAddr) -> String {
 fn start_log(server: &config::Server) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&server.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     if server.log_format == "json" { log.json().init() } else { log.init() }
 }

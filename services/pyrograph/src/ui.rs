@@ -12,7 +12,8 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 #[allow_missing = true]
 struct Files;
 
-const ABSENT: &str = "The UI was not built into this binary: run `make ui`, then build again. The API works without it.\n";
+const ABSENT: &str =
+    "The UI was not built into this binary: run `make ui`, then build again. The API works without it.\n";
 
 /// No script, style or connection but our own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -26,7 +27,10 @@ pub(crate) fn routes() -> Router {
     for page in ["/", "/explore", "/comparison", "/comparison-diff"] {
         router = router.route(page, get(|| async { asset("index.html", false) }));
     }
-    router.route("/assets/{*path}", get(|uri: Uri| async move { asset(uri.path().trim_start_matches('/'), true) }))
+    router.route(
+        "/assets/{*path}",
+        get(|uri: Uri| async move { asset(uri.path().trim_start_matches('/'), true) }),
+    )
 }
 
 /// `named_by_content`: the name changes with the bytes, so a browser may keep it for ever.

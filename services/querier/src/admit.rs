@@ -15,11 +15,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn new(running_max: usize, waiting_max: usize) -> Self {
-        Self {
-            running: Semaphore::new(running_max.max(1)),
-            waiting: AtomicUsize::new(0),
-            waiting_max,
-        }
+        Self { running: Semaphore::new(running_max.max(1)), waiting: AtomicUsize::new(0), waiting_max }
     }
 
     /// Waits for a turn; the question may run while the permit is held.

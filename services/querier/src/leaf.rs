@@ -110,11 +110,9 @@ impl Leaf {
         }
 
         let want = Want { index: false, symbols: needs.symbols, tree: needs.tree };
-        let (sections, samples) = futures::try_join!(
-            block.fetch(at, want),
-            fetch_samples(block, at, &index, &selection, needs)
-        )
-        .map_err(failed)?;
+        let (sections, samples) =
+            futures::try_join!(block.fetch(at, want), fetch_samples(block, at, &index, &selection, needs))
+                .map_err(failed)?;
         let of = query.clone();
         let fold = move || fold(&of, &index, &selection, &sections, samples, bytes);
         let light = small && needs == Needs::default();

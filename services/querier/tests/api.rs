@@ -11,13 +11,13 @@ use block::{Cache, Head, Origin};
 use clock::{Clock, Pool};
 use limits::{Limits, Overrides};
 use model::{
-    Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span,
-    Symbols, TenantId, ValueSchema, WriterId,
+    Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
+    TenantId, ValueSchema, WriterId,
 };
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, FindRequest, Found, FoundDataset, Job, Metastore, Publication, Published,
-    SegmentHint, Snapshot,
+    DeadObject, Error, FindRequest, Found, FoundDataset, Job, Metastore, Publication, Published, SegmentHint,
+    Snapshot,
 };
 use serde_json::{Value, json};
 use storage::{Key, Store};
@@ -105,13 +105,8 @@ impl Server {
             clock.clone(),
             &mut registry,
         );
-        let app = edge::App::new(
-            querier.routes(),
-            edge::Config::default(),
-            clock,
-            Pool::inline(),
-            &mut registry,
-        );
+        let app =
+            edge::App::new(querier.routes(), edge::Config::default(), clock, Pool::inline(), &mut registry);
         Self { app, store, catalog }
     }
 
@@ -283,8 +278,7 @@ async fn a_pushed_profile_is_answered_in_every_form() {
 
     let stats = server.call("GetProfileStats", json!({})).await;
     let time = ((SECOND + 5) * 1000).to_string();
-    let expected =
-        json!({"dataIngested": true, "oldestProfileTime": time, "newestProfileTime": time});
+    let expected = json!({"dataIngested": true, "oldestProfileTime": time, "newestProfileTime": time});
     assert_eq!(stats, (200, expected));
 }
 
@@ -324,7 +318,17 @@ async fn wrong_questions_are_refused_with_what_is_wrong() {
     let empty = cpu(json!({"labelSelector": ""}));
     refused("SelectMergeStacktraces", empty, invalid, "unexpected end of input").await;
     let open = cpu(json!({"labelSelector": "{env="}));
-    refused("SelectSeries", { let mut b = open; b["step"] = json!(15); b }, invalid, "env").await;
+    refused(
+        "SelectSeries",
+        {
+            let mut b = open;
+            b["step"] = json!(15);
+            b
+        },
+        invalid,
+        "env",
+    )
+    .await;
     let mut wrong_type = cpu(json!({}));
     wrong_type["profileTypeID"] = json!("cpu");
     refused("SelectMergeProfile", wrong_type, invalid, "profile-type selection").await;
@@ -406,8 +410,7 @@ async fn render_answers_as_it_always_did() {
     let start = SECOND / 15 * 15;
     let mut samples = vec![0i64; ((until / 15 * 15 - start) / 15) as usize];
     samples[((SECOND + 15 - start) / 15) as usize] = 40_000_000;
-    let timeline =
-        json!({"startTime": start, "samples": samples, "durationDelta": 15, "watermarks": null});
+    let timeline = json!({"startTime": start, "samples": samples, "durationDelta": 15, "watermarks": null});
     let expected = json!({
         "version": 1,
         "flamebearer": {

@@ -23,7 +23,10 @@ mod tests {
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc"]),
         ("metastore", &["model", "clock", "limits", "storage", "block", "catalog", "rpc"]),
         ("compactor", &["model", "clock", "limits", "storage", "block", "rpc"]),
-        ("querier", &["model", "clock", "wire", "formats", "limits", "storage", "block", "query", "rpc", "edge"]),
+        (
+            "querier",
+            &["model", "clock", "wire", "formats", "limits", "storage", "block", "query", "rpc", "edge"],
+        ),
     ];
 
     /// Libraries that only these crates may know; everything else speaks in our own words.
@@ -55,10 +58,14 @@ mod tests {
         for (name, allowed) in ARROWS {
             let found = &all[*name];
             for dependency in found.iter().filter(|d| ours.contains(d.as_str())) {
-                assert!(allowed.contains(&dependency.as_str()), "crate {name} must not depend on {dependency}");
+                assert!(
+                    allowed.contains(&dependency.as_str()),
+                    "crate {name} must not depend on {dependency}"
+                );
             }
         }
-        let listed: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).chain(["pyrograph", "architecture-test", "bench"]).collect();
+        let listed: BTreeSet<&str> =
+            ARROWS.iter().map(|(name, _)| *name).chain(["pyrograph", "architecture-test", "bench"]).collect();
         for name in ours {
             assert!(listed.contains(name), "crate {name} has no line in ARROWS");
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use block::{Block, Cache, DatasetIndex, Want};
 use model::{
-    Function, ItemKey, Labels, Line, Mapping, Profile, PushItem, Samples, SeriesRows, Span, StringId, Symbols,
-    TenantId, ValueSchema, ValueType,
+    Function, ItemKey, Labels, Line, Mapping, Profile, PushItem, Samples, SeriesRows, Span, StringId,
+    Symbols, TenantId, ValueSchema, ValueType,
 };
 
 pub struct Random(u64);
@@ -95,7 +95,11 @@ impl Program {
             let count = 1 + random.skewed(20) as i64;
             values.push(count);
             for column in 1..types {
-                values.push(if column % 2 == 1 { count * 10_000_000 } else { random.below(1000) as i64 * 16 });
+                values.push(if column % 2 == 1 {
+                    count * 10_000_000
+                } else {
+                    random.below(1000) as i64 * 16
+                });
             }
         }
         Profile {
@@ -149,7 +153,9 @@ pub fn item(program: &Program, random: &mut Random, shape: &Shape) -> PushItem {
     let columns = [("samples", "count"), ("cpu", "nanoseconds"), ("alloc", "bytes"), ("space", "bytes")];
     let schema = Arc::new(ValueSchema {
         name: if shape.types == 2 { "process_cpu".into() } else { format!("memory{}", shape.types) },
-        columns: (0..shape.types).map(|i| (columns[i % 4].0.to_owned(), columns[i % 4].1.to_owned())).collect(),
+        columns: (0..shape.types)
+            .map(|i| (columns[i % 4].0.to_owned(), columns[i % 4].1.to_owned()))
+            .collect(),
         period: Some(("cpu".into(), "nanoseconds".into())),
     });
     let labels = |endpoint: &str| {
@@ -281,7 +287,12 @@ pub async fn sums_of_object(block: &Block, masked: &[u32]) -> Result<Sums, block
 
 type Rows = Vec<(u32, Span, Vec<i64>)>;
 
-async fn profile_rows(block: &Block, dataset: usize, index: &DatasetIndex, profile: usize) -> Result<Rows, block::Error> {
+async fn profile_rows(
+    block: &Block,
+    dataset: usize,
+    index: &DatasetIndex,
+    profile: usize,
+) -> Result<Rows, block::Error> {
     let schema = index.series[index.profiles.series[profile] as usize].schema as usize;
     let mut rows = Rows::new();
     for (column, stored) in index.columns[schema].iter().enumerate() {

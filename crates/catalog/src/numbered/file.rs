@@ -107,20 +107,11 @@ impl Commit {
             }
             2 => Content::Superseded(reader.u64()?),
             other => {
-                return Err(DecodeError::Value {
-                    what: "commit content",
-                    value: u64::from(other),
-                });
+                return Err(DecodeError::Value { what: "commit content", value: u64::from(other) });
             }
         };
         reader.end()?;
-        Ok(Self {
-            slot,
-            epoch,
-            owner,
-            millis,
-            content,
-        })
+        Ok(Self { slot, epoch, owner, millis, content })
     }
 }
 
@@ -166,12 +157,7 @@ impl Snapshot {
             rows.push((key, value));
         }
         reader.end()?;
-        Ok(Self {
-            slot,
-            epoch,
-            openings,
-            rows,
-        })
+        Ok(Self { slot, epoch, openings, rows })
     }
 }
 
@@ -194,23 +180,13 @@ fn seal(kind: u8, raw: &[u8]) -> Bytes {
 }
 
 fn unseal(object: &str, kind: u8, bytes: &[u8]) -> Result<Bytes, Error> {
-    let wrong = |reason: String| Error::Corrupt {
-        object: object.to_owned(),
-        reason,
-    };
+    let wrong = |reason: String| Error::Corrupt { object: object.to_owned(), reason };
     if bytes.len() < ENVELOPE_BYTES || !bytes.starts_with(MAGIC) {
-        return Err(wrong(format!(
-            "{} bytes without the mark of a catalog file",
-            bytes.len()
-        )));
+        return Err(wrong(format!("{} bytes without the mark of a catalog file", bytes.len())));
     }
     let (version, found_kind, method) = (bytes[4], bytes[5], bytes[6]);
     if version > VERSION {
-        return Err(Error::Newer {
-            object: object.to_owned(),
-            found: version,
-            supported: VERSION,
-        });
+        return Err(Error::Newer { object: object.to_owned(), found: version, supported: VERSION });
     }
     if found_kind != kind {
         return Err(wrong(format!("kind {found_kind} where {kind} belongs")));
@@ -224,9 +200,7 @@ fn unseal(object: &str, kind: u8, bytes: &[u8]) -> Result<Bytes, Error> {
         return Err(wrong("checksum does not match".into()));
     }
     if raw_bytes > RAW_BYTES_MAX {
-        return Err(wrong(format!(
-            "{raw_bytes} bytes inflated, limit is {RAW_BYTES_MAX}"
-        )));
+        return Err(wrong(format!("{raw_bytes} bytes inflated, limit is {RAW_BYTES_MAX}")));
     }
     match method {
         METHOD_PLAIN => Ok(Bytes::copy_from_slice(body)),
@@ -243,10 +217,7 @@ fn checksum(method: u8, raw_bytes: u64, body: &[u8]) -> u64 {
 }
 
 fn corrupt(object: &str, error: &DecodeError) -> Error {
-    Error::Corrupt {
-        object: object.to_owned(),
-        reason: error.to_string(),
-    }
+    Error::Corrupt { object: object.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -257,32 +228,20 @@ mod tests {
         let mut batch = Batch::default();
         batch.put(&b"a"[..], &b"1"[..]);
         batch.delete(&b"b"[..]);
-        Commit {
-            slot: 7,
-            epoch: 2,
-            owner: 9,
-            millis: -1,
-            content: Content::Changes(batch),
-        }
+        Commit { slot: 7, epoch: 2, owner: 9, millis: -1, content: Content::Changes(batch) }
     }
 
     #[test]
     fn files_read_back() {
         let commit = commit();
-        assert_eq!(
-            Commit::decode("c", &commit.encode()).expect("decodes"),
-            commit
-        );
+        assert_eq!(Commit::decode("c", &commit.encode()).expect("decodes"), commit);
         let snapshot = Snapshot {
             slot: 7,
             epoch: 2,
             openings: vec![(1, 5)],
             rows: vec![(Bytes::from_static(b"a"), Bytes::from_static(b"1"))],
         };
-        assert_eq!(
-            Snapshot::decode("s", &snapshot.encode()).expect("decodes"),
-            snapshot
-        );
+        assert_eq!(Snapshot::decode("s", &snapshot.encode()).expect("decodes"), snapshot);
     }
 
     #[test]
@@ -304,16 +263,6 @@ mod tests {
         let mut bytes = commit().encode().to_vec();
         bytes[4] = 2;
         let error = Commit::decode("c7", &bytes).expect_err("must be refused");
-        assert!(
-            matches!(
-                error,
-                Error::Newer {
-                    found: 2,
-                    supported: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Newer { found: 2, supported: 1, .. }), "{error}");
     }
 }

@@ -74,11 +74,7 @@ pub struct Numbered {
 
 impl Numbered {
     pub fn new(store: Store, clock: Clock, options: Options) -> Self {
-        Self {
-            store,
-            clock,
-            options,
-        }
+        Self { store, clock, options }
     }
 
     /// Starts a new, empty catalog beside the current one, which stays in force until
@@ -89,24 +85,13 @@ impl Numbered {
             Some(incarnation) => Some(self.open_incarnation(incarnation, &files).await?),
             None => None,
         };
-        let mut incarnation = files
-            .iter()
-            .filter_map(|f| parse(&f.key))
-            .map(|f| f.0)
-            .max()
-            .unwrap_or(0);
+        let mut incarnation = files.iter().filter_map(|f| parse(&f.key)).map(|f| f.0).max().unwrap_or(0);
         let owner = self.clock.random();
         let epoch = old.as_ref().map_or(0, |o| o.epoch) + 1;
         loop {
             incarnation += 1;
             let millis = self.clock.unix_millis();
-            let open = Commit {
-                slot: 0,
-                epoch,
-                owner,
-                millis,
-                content: Content::Open,
-            };
+            let open = Commit { slot: 0, epoch, owner, millis, content: Content::Open };
             let key = commit_key(incarnation, 0);
             if self.store.settle_create(&key, open.encode()).await? == Created::Mine {
                 let state = Loaded::first(epoch, millis);
@@ -122,9 +107,7 @@ impl Numbered {
             let incarnation = match newest_ready(&files) {
                 Some(incarnation) => incarnation,
                 None => {
-                    self.store
-                        .settle_create(&ready_key(1), Bytes::from_static(b"ready"))
-                        .await?;
+                    self.store.settle_create(&ready_key(1), Bytes::from_static(b"ready")).await?;
                     1
                 }
             };
@@ -133,9 +116,7 @@ impl Numbered {
                 Ok(owned) => owned,
                 Err(Opening::Superseded(by)) => {
                     // Its content was complete before the old one said so.
-                    self.store
-                        .settle_create(&ready_key(by), Bytes::from_static(b"ready"))
-                        .await?;
+                    self.store.settle_create(&ready_key(by), Bytes::from_static(b"ready")).await?;
                     continue;
                 }
                 Err(Opening::Failed(error)) => return Err(error),
@@ -159,22 +140,11 @@ impl Numbered {
             }
             let millis = self.clock.unix_millis();
             let epoch = state.epoch + 1;
-            let open = Commit {
-                slot: state.next,
-                epoch,
-                owner,
-                millis,
-                content: Content::Open,
-            };
+            let open = Commit { slot: state.next, epoch, owner, millis, content: Content::Open };
             let key = commit_key(incarnation, state.next);
             let bytes = open.encode();
             let len = bytes.len() as u64;
-            match self
-                .store
-                .settle_create(&key, bytes)
-                .await
-                .map_err(Error::from)?
-            {
+            match self.store.settle_create(&key, bytes).await.map_err(Error::from)? {
                 Created::Mine => {
                     state.apply(open, len);
                     return Ok(Owned::new(self.clone(), incarnation, owner, state));
@@ -210,14 +180,10 @@ impl Numbered {
         for ((_, file), object) in mine() {
             match file {
                 File::Commit(slot) if slot < state.next => {
-                    state
-                        .files
-                        .push_back((File::Commit(slot), object.modified_millis));
+                    state.files.push_back((File::Commit(slot), object.modified_millis));
                 }
                 File::Snapshot(slot) => {
-                    state
-                        .files
-                        .push_back((File::Snapshot(slot), object.modified_millis));
+                    state.files.push_back((File::Snapshot(slot), object.modified_millis));
                 }
                 _ => {}
             }
@@ -228,8 +194,8 @@ impl Numbered {
                 _ => None,
             })
             .collect();
-        let mut commits = stream::iter(slots.into_iter().map(|slot| self.read(incarnation, slot)))
-            .buffered(READS_AT_ONCE);
+        let mut commits =
+            stream::iter(slots.into_iter().map(|slot| self.read(incarnation, slot))).buffered(READS_AT_ONCE);
         while let Some((commit, bytes)) = commits.try_next().await? {
             if commit.slot != state.next {
                 return Err(Error::Corrupt {
@@ -248,10 +214,7 @@ impl Numbered {
         let commit = Commit::decode(key.as_str(), &bytes)?;
         if commit.slot != slot {
             let reason = format!("holds commit {}", commit.slot);
-            return Err(Error::Corrupt {
-                object: key.to_string(),
-                reason,
-            });
+            return Err(Error::Corrupt { object: key.to_string(), reason });
         }
         Ok((commit, bytes.len() as u64))
     }
@@ -317,15 +280,10 @@ impl Rebuilt {
     pub async fn replace(self) -> Result<(), Error> {
         self.new.snapshot().await?;
         if let Some(old) = &self.old {
-            old.append(Content::Superseded(self.new.incarnation))
-                .await?;
+            old.append(Content::Superseded(self.new.incarnation)).await?;
         }
         let ready = ready_key(self.new.incarnation);
-        self.new
-            .engine
-            .store
-            .settle_create(&ready, Bytes::from_static(b"ready"))
-            .await?;
+        self.new.engine.store.settle_create(&ready, Bytes::from_static(b"ready")).await?;
         Ok(())
     }
 }
@@ -369,8 +327,7 @@ impl Loaded {
     }
 
     fn apply(&mut self, commit: Commit, bytes: u64) {
-        self.files
-            .push_back((File::Commit(commit.slot), commit.millis));
+        self.files.push_back((File::Commit(commit.slot), commit.millis));
         self.next = commit.slot + 1;
         self.epoch = commit.epoch;
         self.commit_bytes += bytes;
@@ -392,10 +349,7 @@ impl Loaded {
         if keys.start >= keys.end {
             return Vec::new();
         }
-        self.rows
-            .range(keys)
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        self.rows.range(keys).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 
@@ -470,12 +424,7 @@ impl Owned {
         let clock = &self.engine.clock;
         let mut pause = RETRY_PAUSE_MIN;
         let created = loop {
-            match self
-                .engine
-                .store
-                .settle_create(&key, doubt.bytes.clone())
-                .await
-            {
+            match self.engine.store.settle_create(&key, doubt.bytes.clone()).await {
                 Ok(created) => break created,
                 Err(error) => {
                     warn!(%key, %error, "catalog commit is in doubt, asking again");
@@ -527,21 +476,14 @@ impl Owned {
                 slot: state.next - 1,
                 epoch: state.epoch,
                 openings: state.openings.clone(),
-                rows: state
-                    .rows
-                    .iter()
-                    .map(|(k, v)| (k.clone(), v.clone()))
-                    .collect(),
+                rows: state.rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             }
         };
         let slot = snapshot.slot;
         let bytes = snapshot.encode();
         let len = bytes.len() as u64;
         // Other bytes of the same slot are the same rows, written by an earlier attempt.
-        self.engine
-            .store
-            .settle_create(&snapshot_key(self.incarnation, slot), bytes)
-            .await?;
+        self.engine.store.settle_create(&snapshot_key(self.incarnation, slot), bytes).await?;
         let now = self.engine.clock.unix_millis();
         let mut state = self.state.write();
         state.files.push_back((File::Snapshot(slot), now));
@@ -560,9 +502,8 @@ impl Owned {
             let kept = options.openings_kept.as_millis() as i64;
             let covered = state.snapshot.0;
             let openings = std::mem::take(&mut state.openings);
-            let (expired, openings): (Vec<_>, Vec<_>) = openings
-                .into_iter()
-                .partition(|(slot, at)| *slot < covered && now - at > kept);
+            let (expired, openings): (Vec<_>, Vec<_>) =
+                openings.into_iter().partition(|(slot, at)| *slot < covered && now - at > kept);
             state.openings = openings;
             let mut left = VecDeque::with_capacity(state.files.len());
             for (file, at) in std::mem::take(&mut state.files) {
@@ -570,9 +511,7 @@ impl Owned {
                 let needed = match file {
                     File::Ready => true,
                     File::Snapshot(slot) => slot + 1 >= covered,
-                    File::Commit(slot) => {
-                        slot >= covered || state.openings.iter().any(|(s, _)| *s == slot)
-                    }
+                    File::Commit(slot) => slot >= covered || state.openings.iter().any(|(s, _)| *s == slot),
                 };
                 if needed || !old || superfluous.len() >= DELETES_AT_ONCE_MAX {
                     left.push_back((file, at));
@@ -612,12 +551,7 @@ impl Catalog for Owned {
             return Err(self.fenced());
         }
         let slot = self.state.read().next;
-        match self
-            .engine
-            .store
-            .get(&commit_key(self.incarnation, slot))
-            .await
-        {
+        match self.engine.store.get(&commit_key(self.incarnation, slot)).await {
             Err(storage::Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(bytes) => {
@@ -748,8 +682,5 @@ fn parse(key: &Key) -> Option<(u64, File)> {
 
 fn newest_ready(files: &[Object]) -> Option<u64> {
     let parsed = files.iter().filter_map(|f| parse(&f.key));
-    parsed
-        .filter(|(_, file)| *file == File::Ready)
-        .map(|(incarnation, _)| incarnation)
-        .max()
+    parsed.filter(|(_, file)| *file == File::Ready).map(|(incarnation, _)| incarnation).max()
 }

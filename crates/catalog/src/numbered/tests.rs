@@ -22,10 +22,7 @@ fn put(key: &str, value: &str) -> Batch {
 }
 
 async fn values(catalog: &dyn Catalog) -> Vec<Row> {
-    catalog
-        .range(Bytes::new()..Bytes::from_static(b"\xff"))
-        .await
-        .expect("reads")
+    catalog.range(Bytes::new()..Bytes::from_static(b"\xff")).await.expect("reads")
 }
 
 #[tokio::test]
@@ -37,10 +34,7 @@ async fn the_suite_passes_in_memory() {
 #[tokio::test]
 async fn the_suite_passes_with_eager_maintenance() {
     // A view may be outrun when nothing is kept, so this one keeps commits for a second.
-    let options = Options {
-        collect_after: Duration::from_secs(1),
-        ..eager()
-    };
+    let options = Options { collect_after: Duration::from_secs(1), ..eager() };
     let fresh = || engine(&Store::in_memory(), options.clone());
     assert_eq!(conformance::check(fresh).await, Ok(()));
 }
@@ -50,10 +44,7 @@ async fn an_opening_reads_a_snapshot_and_few_commits() {
     let store = Store::in_memory();
     let owner = engine(&store, eager()).open().await.expect("opens");
     for i in 0..100 {
-        owner
-            .commit(put(&format!("k{i}"), "v"))
-            .await
-            .expect("commits");
+        owner.commit(put(&format!("k{i}"), "v")).await.expect("commits");
         owner.maintain().await.expect("maintains");
         // The clock must move for anything to be old.
         Clock::system().sleep(Duration::from_millis(2)).await;
@@ -72,44 +63,26 @@ async fn a_paused_owner_is_fenced_after_its_commits_were_collected() {
     paused.commit(put("a", "1")).await.expect("commits");
     let owner = engine(&store, eager()).open().await.expect("opens");
     for i in 0..50 {
-        owner
-            .commit(put("b", &i.to_string()))
-            .await
-            .expect("commits");
+        owner.commit(put("b", &i.to_string())).await.expect("commits");
         owner.maintain().await.expect("maintains");
         Clock::system().sleep(Duration::from_millis(2)).await;
     }
-    assert!(matches!(
-        paused.commit(put("a", "2")).await,
-        Err(Error::Fenced { .. })
-    ));
+    assert!(matches!(paused.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
 }
 
 #[tokio::test]
 async fn an_owner_that_slept_past_everything_finds_out_by_listing() {
     let store = Store::in_memory();
-    let short = Options {
-        openings_kept: Duration::from_millis(10),
-        ..eager()
-    };
+    let short = Options { openings_kept: Duration::from_millis(10), ..eager() };
     let paused = engine(&store, short.clone()).open().await.expect("opens");
     let owner = engine(&store, short).open().await.expect("opens");
     for i in 0..30 {
-        owner
-            .commit(put("b", &i.to_string()))
-            .await
-            .expect("commits");
+        owner.commit(put("b", &i.to_string())).await.expect("commits");
         Clock::system().sleep(Duration::from_millis(2)).await;
         owner.maintain().await.expect("maintains");
     }
-    assert!(
-        store.get(&commit_key(1, 1)).await.is_err(),
-        "the opening must have been collected"
-    );
-    assert!(matches!(
-        paused.commit(put("a", "2")).await,
-        Err(Error::Fenced { .. })
-    ));
+    assert!(store.get(&commit_key(1, 1)).await.is_err(), "the opening must have been collected");
+    assert!(matches!(paused.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
 }
 
 #[tokio::test]
@@ -125,10 +98,7 @@ async fn a_commit_whose_caller_left_goes_before_the_next() {
         content: Content::Changes(put("a", "1")),
     };
     let bytes = left.encode();
-    *owner.in_doubt.lock().await = Some(Doubt {
-        commit: left,
-        bytes,
-    });
+    *owner.in_doubt.lock().await = Some(Doubt { commit: left, bytes });
     owner.commit(put("b", "2")).await.expect("commits");
     assert_eq!(values(&owner).await.len(), 2);
     let successor = engine.open().await.expect("opens");
@@ -138,15 +108,9 @@ async fn a_commit_whose_caller_left_goes_before_the_next() {
 #[tokio::test]
 async fn a_missing_commit_is_an_error_that_names_it() {
     let store = Store::in_memory();
-    let owner = engine(&store, Options::default())
-        .open()
-        .await
-        .expect("opens");
+    let owner = engine(&store, Options::default()).open().await.expect("opens");
     for i in 0..3 {
-        owner
-            .commit(put("a", &i.to_string()))
-            .await
-            .expect("commits");
+        owner.commit(put("a", &i.to_string())).await.expect("commits");
     }
     store.delete(&commit_key(1, 2)).await.expect("deletes");
     let Err(error) = engine(&store, Options::default()).open().await else {
@@ -163,15 +127,8 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
     old.commit(put("a", "old")).await.expect("commits");
     let version = old.version();
     let rebuilt = engine.rebuild().await.expect("begins");
-    rebuilt
-        .catalog()
-        .commit(put("a", "new"))
-        .await
-        .expect("commits");
-    assert!(matches!(
-        old.commit(put("a", "2")).await,
-        Err(Error::Fenced { .. })
-    ));
+    rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
+    assert!(matches!(old.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
     rebuilt.replace().await.expect("replaces");
     let owner = engine.open().await.expect("opens");
     assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
@@ -182,20 +139,11 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
 async fn of_two_rebuilds_the_later_one_wins() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
-    engine
-        .open()
-        .await
-        .expect("opens")
-        .commit(put("a", "old"))
-        .await
-        .expect("commits");
+    engine.open().await.expect("opens").commit(put("a", "old")).await.expect("commits");
     let one = engine.rebuild().await.expect("begins");
     let two = engine.rebuild().await.expect("begins");
     assert!(matches!(one.replace().await, Err(Error::Fenced { .. })));
-    two.catalog()
-        .commit(put("a", "two"))
-        .await
-        .expect("commits");
+    two.catalog().commit(put("a", "two")).await.expect("commits");
     two.replace().await.expect("replaces");
     let owner = engine.open().await.expect("opens");
     assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"two"));
@@ -205,23 +153,11 @@ async fn of_two_rebuilds_the_later_one_wins() {
 async fn a_rebuild_that_died_before_ready_is_finished_by_the_next_opening() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
-    engine
-        .open()
-        .await
-        .expect("opens")
-        .commit(put("a", "old"))
-        .await
-        .expect("commits");
+    engine.open().await.expect("opens").commit(put("a", "old")).await.expect("commits");
     let rebuilt = engine.rebuild().await.expect("begins");
-    rebuilt
-        .catalog()
-        .commit(put("a", "new"))
-        .await
-        .expect("commits");
+    rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
     let old = rebuilt.old.as_ref().expect("there is an old one");
-    old.append(Content::Superseded(rebuilt.new.incarnation))
-        .await
-        .expect("commits");
+    old.append(Content::Superseded(rebuilt.new.incarnation)).await.expect("commits");
     let owner = engine.open().await.expect("opens");
     assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
 }

@@ -32,10 +32,7 @@ pub(crate) async fn response(
             headers.append(name, value.clone());
         }
     }
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(content.content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
     if gzip && message.len() >= GZIP_BYTES_MIN {
         message = crate::gzip::compress(pool, message).await;
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

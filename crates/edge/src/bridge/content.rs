@@ -68,10 +68,7 @@ impl Content {
         if self.protocol != Protocol::Connect {
             return deadline::grpc_timeout(headers).map_err(invalid);
         }
-        if let Some(version) = headers
-            .get("connect-protocol-version")
-            .filter(|v| *v != "1")
-        {
+        if let Some(version) = headers.get("connect-protocol-version").filter(|v| *v != "1") {
             let text = format!("Connect-Protocol-Version must be \"1\": got {version:?}");
             return Err(invalid(text));
         }
@@ -103,9 +100,7 @@ impl Content {
     pub(crate) fn accepts_gzip(&self, headers: &HeaderMap) -> bool {
         match self.protocol {
             Protocol::Connect => accept::accepts_gzip(headers, "accept-encoding"),
-            Protocol::Grpc | Protocol::GrpcWeb => {
-                accept::accepts_gzip(headers, "grpc-accept-encoding")
-            }
+            Protocol::Grpc | Protocol::GrpcWeb => accept::accepts_gzip(headers, "grpc-accept-encoding"),
         }
     }
 }
@@ -129,11 +124,7 @@ fn known(content_type: &str) -> Option<Content> {
         }
         _ => return None,
     };
-    Some(Content {
-        protocol,
-        format,
-        content_type,
-    })
+    Some(Content { protocol, format, content_type })
 }
 
 #[cfg(test)]
@@ -152,19 +143,11 @@ mod tests {
     fn every_content_type_of_the_three_protocols_is_known() {
         for content_type in ACCEPT_POST.split(", ") {
             let answer = content_type.strip_suffix("; charset=utf-8");
-            let answer = answer
-                .filter(|plain| plain.contains("grpc"))
-                .unwrap_or(content_type);
+            let answer = answer.filter(|plain| plain.contains("grpc")).unwrap_or(content_type);
             check(content_type, Some(answer));
         }
-        check(
-            "Application/JSON;charset=UTF-8",
-            Some("application/json; charset=utf-8"),
-        );
-        check(
-            "application/json; allow-utf8-labelnames=true",
-            Some("application/json"),
-        );
+        check("Application/JSON;charset=UTF-8", Some("application/json; charset=utf-8"));
+        check("application/json; allow-utf8-labelnames=true", Some("application/json"));
     }
 
     #[test]

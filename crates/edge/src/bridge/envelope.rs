@@ -53,13 +53,7 @@ impl Frames {
     }
 
     pub(crate) fn data<const N: usize>(chunks: [Bytes; N]) -> Self {
-        Self(
-            chunks
-                .into_iter()
-                .filter(|chunk| !chunk.is_empty())
-                .map(Frame::data)
-                .collect(),
-        )
+        Self(chunks.into_iter().filter(|chunk| !chunk.is_empty()).map(Frame::data).collect())
     }
 
     pub(crate) fn with_trailers(mut self, trailers: HeaderMap) -> Self {
@@ -84,11 +78,7 @@ impl http_body::Body for Frames {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let sizes = self
-            .0
-            .iter()
-            .filter_map(|frame| frame.data_ref())
-            .map(|data| data.len());
+        let sizes = self.0.iter().filter_map(|frame| frame.data_ref()).map(|data| data.len());
         SizeHint::with_exact(sizes.sum::<usize>() as u64)
     }
 }
@@ -101,10 +91,7 @@ mod tests {
     fn what_was_sealed_opens() {
         let two = [seal(1, b"abc"), seal(0, b"")].concat();
         let (flag, message, rest) = open(two.into()).unwrap();
-        assert_eq!(
-            (flag, &message[..], rest.len()),
-            (1, &b"abc"[..], HEADER_BYTES)
-        );
+        assert_eq!((flag, &message[..], rest.len()), (1, &b"abc"[..], HEADER_BYTES));
     }
 
     #[test]

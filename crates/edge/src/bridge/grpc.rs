@@ -18,10 +18,7 @@ const GZIP_BYTES_MIN: usize = 1400;
 /// The one message of a unary request, and whether it is compressed.
 pub(crate) fn message(body: Bytes, encoding: Option<Gzip>) -> Result<(Bytes, bool), Error> {
     if body.is_empty() {
-        return Err(Error::new(
-            Code::Unimplemented,
-            "unary request has zero messages",
-        ));
+        return Err(Error::new(Code::Unimplemented, "unary request has zero messages"));
     }
     let bytes = body.len();
     let Some((flag, message, rest)) = envelope::open(body) else {
@@ -29,10 +26,7 @@ pub(crate) fn message(body: Bytes, encoding: Option<Gzip>) -> Result<(Bytes, boo
         return Err(Error::new(Code::InvalidArgument, text));
     };
     if !rest.is_empty() {
-        return Err(Error::new(
-            Code::Unimplemented,
-            "unary request has multiple messages",
-        ));
+        return Err(Error::new(Code::Unimplemented, "unary request has multiple messages"));
     }
     match (flag, encoding) {
         (0, _) => Ok((message, false)),
@@ -56,10 +50,7 @@ pub(crate) async fn response(
 ) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(content.content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
     let accepted = HeaderName::from_static("grpc-accept-encoding");
     headers.insert(accepted, HeaderValue::from_static("gzip"));
     let reply = match outcome {
@@ -77,10 +68,7 @@ pub(crate) async fn response(
     let mut sealed = reply.envelope;
     if gzip && sealed.len() >= GZIP_BYTES_MIN {
         let plain = sealed.slice(envelope::HEADER_BYTES..);
-        sealed = envelope::seal(
-            envelope::COMPRESSED,
-            &crate::gzip::compress(pool, plain).await,
-        );
+        sealed = envelope::seal(envelope::COMPRESSED, &crate::gzip::compress(pool, plain).await);
         let encoding = HeaderName::from_static("grpc-encoding");
         headers.insert(encoding, HeaderValue::from_static("gzip"));
     }

@@ -12,20 +12,13 @@ use crate::gzip::INLINE_BYTES_MAX;
 
 /// The message that `json` says, as protobuf. Names may be in camel case or as in `proto/`; unknown ones
 /// are ignored.
-pub(crate) async fn decode(
-    pool: &Pool,
-    descriptor: &MessageDescriptor,
-    json: Bytes,
-) -> Result<Bytes, Error> {
+pub(crate) async fn decode(pool: &Pool, descriptor: &MessageDescriptor, json: Bytes) -> Result<Bytes, Error> {
     let inline = json.len() <= INLINE_BYTES_MAX;
     let descriptor = descriptor.clone();
     let work = move || {
-        let invalid =
-            |text: String| Error::new(Code::InvalidArgument, format!("unmarshal message: {text}"));
+        let invalid = |text: String| Error::new(Code::InvalidArgument, format!("unmarshal message: {text}"));
         if json.is_empty() {
-            return Err(invalid(
-                "zero-length payload is not a valid JSON object".to_owned(),
-            ));
+            return Err(invalid("zero-length payload is not a valid JSON object".to_owned()));
         }
         shape::check_json(&json)?;
         let mut input = serde_json::Deserializer::from_slice(&json);
@@ -50,12 +43,11 @@ pub(crate) async fn encode(
     let inline = sealed.len() <= INLINE_BYTES_MAX;
     let descriptor = descriptor.clone();
     let work = move || {
-        let internal =
-            |text: String| Error::new(Code::Internal, format!("marshal message: {text}"));
+        let internal = |text: String| Error::new(Code::Internal, format!("marshal message: {text}"));
         let message = sealed.slice(envelope::HEADER_BYTES..);
         let json_bytes_guess = message.len() * 2;
-        let message = DynamicMessage::decode(descriptor, message)
-            .map_err(|error| internal(error.to_string()))?;
+        let message =
+            DynamicMessage::decode(descriptor, message).map_err(|error| internal(error.to_string()))?;
         let mut output = Vec::with_capacity(envelope::HEADER_BYTES + json_bytes_guess);
         output.extend_from_slice(&[0; envelope::HEADER_BYTES]);
         let mut serializer = serde_json::Serializer::new(&mut output);

@@ -60,13 +60,7 @@ impl Shapes {
     }
 
     /// Counts until the end, the limit, or what is malformed.
-    fn count(
-        &self,
-        shape: usize,
-        mut bytes: &[u8],
-        fields: &mut usize,
-        depth: usize,
-    ) -> Option<()> {
+    fn count(&self, shape: usize, mut bytes: &[u8], fields: &mut usize, depth: usize) -> Option<()> {
         while !bytes.is_empty() && *fields <= FIELDS_MAX {
             let tag = decode_varint(&mut bytes).ok()?;
             *fields += 1;
@@ -93,10 +87,7 @@ impl Shapes {
 
     fn nested(&self, shape: usize, number: u64) -> Option<usize> {
         let shape = self.shapes.get(shape)?;
-        shape
-            .iter()
-            .find(|(other, _)| *other == number)
-            .map(|(_, index)| *index)
+        shape.iter().find(|(other, _)| *other == number).map(|(_, index)| *index)
     }
 }
 
@@ -104,9 +95,7 @@ impl Shapes {
 pub(crate) fn check_json(json: &[u8]) -> Result<(), Error> {
     // In pieces whose count fits a byte, which is how this becomes vector code.
     let elements = json.chunks(255).map(|piece| {
-        let begins = piece
-            .iter()
-            .map(|byte| u8::from(matches!(byte, b',' | b'{' | b'[')));
+        let begins = piece.iter().map(|byte| u8::from(matches!(byte, b',' | b'{' | b'[')));
         usize::from(begins.sum::<u8>())
     });
     match elements.sum::<usize>() > FIELDS_MAX {
@@ -126,9 +115,7 @@ mod tests {
 
     fn check(message: &[u8]) -> bool {
         let mut shapes = Shapes::default();
-        let push = wire::descriptor_pool()
-            .get_message_by_name("push.v1.PushRequest")
-            .unwrap();
+        let push = wire::descriptor_pool().get_message_by_name("push.v1.PushRequest").unwrap();
         let push = shapes.add(&push);
         shapes.check(push, message).is_ok()
     }
@@ -156,14 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_left_to_the_decoder() {
-        for bytes in [
-            &[0xff][..],
-            &[0x0a],
-            &[0x0a, 5, 1],
-            &[0x09, 1],
-            &[0x0b, 0x0c],
-            &[0xff; 11],
-        ] {
+        for bytes in [&[0xff][..], &[0x0a], &[0x0a, 5, 1], &[0x09, 1], &[0x0b, 0x0c], &[0xff; 11]] {
             assert!(check(bytes));
         }
     }

@@ -33,27 +33,15 @@ impl SettingsService for Echo {
     ) -> Result<Response<GetSettingsResponse>, Status> {
         let extensions = request.extensions();
         let tenants = Tenants::of(extensions)?;
-        let capabilities = extensions
-            .get::<Capabilities>()
-            .copied()
-            .unwrap_or_default();
-        let setting = |name: &str, value: String| Setting {
-            name: name.to_owned(),
-            value,
-            modified_at: 0,
-        };
+        let capabilities = extensions.get::<Capabilities>().copied().unwrap_or_default();
+        let setting = |name: &str, value: String| Setting { name: name.to_owned(), value, modified_at: 0 };
         let settings = vec![
             setting("tenants", format!("{:?}", tenants.as_slice())),
             setting("utf8", capabilities.utf8_label_names.to_string()),
-            setting(
-                "deadline",
-                extensions.get::<Deadline>().is_some().to_string(),
-            ),
+            setting("deadline", extensions.get::<Deadline>().is_some().to_string()),
         ];
         let mut response = Response::new(GetSettingsResponse { settings });
-        response
-            .metadata_mut()
-            .insert("x-said", "hello".parse().unwrap());
+        response.metadata_mut().insert("x-said", "hello".parse().unwrap());
         Ok(response)
     }
 
@@ -73,14 +61,8 @@ impl SettingsService for Echo {
             "sleep" => std::future::pending().await,
             "grow" => {
                 let value = "x".repeat(value.parse().unwrap());
-                let setting = Setting {
-                    name: "grown".to_owned(),
-                    value,
-                    modified_at: 0,
-                };
-                Ok(Response::new(SetSettingsResponse {
-                    setting: Some(setting),
-                }))
+                let setting = Setting { name: "grown".to_owned(), value, modified_at: 0 };
+                Ok(Response::new(SetSettingsResponse { setting: Some(setting) }))
             }
             _ => Ok(Response::new(SetSettingsResponse { setting })),
         }
@@ -97,15 +79,9 @@ impl SettingsService for Echo {
 
 #[tonic::async_trait]
 impl PusherService for Echo {
-    async fn push(
-        &self,
-        request: tonic::Request<PushRequest>,
-    ) -> Result<Response<PushResponse>, Status> {
+    async fn push(&self, request: tonic::Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let series = &request.get_ref().series;
-        let bytes = series
-            .iter()
-            .flat_map(|series| &series.samples)
-            .map(|s| s.raw_profile.len());
+        let bytes = series.iter().flat_map(|series| &series.samples).map(|s| s.raw_profile.len());
         match bytes.sum::<usize>() {
             0 => Err(Status::invalid_argument("nothing was pushed")),
             _ => Ok(Response::new(PushResponse {})),
@@ -114,25 +90,16 @@ impl PusherService for Echo {
 }
 
 pub fn app(change: impl FnOnce(&mut Config)) -> App {
-    let mut config = Config {
-        body_bytes_max: 1 << 20,
-        ..Config::default()
-    };
+    let mut config = Config { body_bytes_max: 1 << 20, ..Config::default() };
     change(&mut config);
     let rest = axum::Router::new()
-        .route(
-            "/ready",
-            get(|| async { edge::rest::text_response(StatusCode::OK, "ready") }),
-        )
-        .route(
-            "/length",
-            post(|body: Body| async move { body.bytes.len().to_string() }),
-        )
+        .route("/ready", get(|| async { edge::rest::text_response(StatusCode::OK, "ready") }))
+        .route("/length", post(|body: Body| async move { body.bytes.len().to_string() }))
         .route(
             "/small",
-            post(|request: Request| async move {
-                edge::body::read(request, 10).await.map(|body| body.bytes)
-            }),
+            post(
+                |request: Request| async move { edge::body::read(request, 10).await.map(|body| body.bytes) },
+            ),
         )
         .route(
             "/tenant",
@@ -144,8 +111,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
         .route(
             "/refuse",
             get(|| async {
-                Error::rest(StatusCode::UNPROCESSABLE_ENTITY, "größer als das Limit")
-                    .into_response()
+                Error::rest(StatusCode::UNPROCESSABLE_ENTITY, "größer als das Limit").into_response()
             }),
         );
     let settings = SettingsServiceServer::new(Echo);
@@ -154,13 +120,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
         .rest(rest)
         .service(settings.max_decoding_message_size(edge::MESSAGE_BYTES_MAX))
         .merge(Routes::new().service(pusher.max_decoding_message_size(edge::MESSAGE_BYTES_MAX)));
-    App::new(
-        routes,
-        config,
-        Clock::system(),
-        Pool::new(1),
-        &mut Registry::default(),
-    )
+    App::new(routes, config, Clock::system(), Pool::new(1), &mut Registry::default())
 }
 
 /// An answer, read to its end.
@@ -179,10 +139,7 @@ impl Answer {
 
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map(|value| value.to_str().unwrap())
-            .unwrap_or_default()
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 }
 
@@ -198,18 +155,11 @@ pub async fn ask(
         request = request.header(*name, *value);
     }
     let body: Bytes = body.into();
-    let response = app
-        .answer(request.body(axum::body::Body::from(body)).unwrap())
-        .await;
+    let response = app.answer(request.body(axum::body::Body::from(body)).unwrap()).await;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
-    Answer {
-        status: parts.status.as_u16(),
-        headers: parts.headers,
-        body: body.to_bytes(),
-        trailers,
-    }
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes(), trailers }
 }
 
 /// A listener of its own on a free port.

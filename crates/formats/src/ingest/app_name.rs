@@ -26,10 +26,7 @@ impl AppName {
     /// If the service or a key is empty or has a character that is not allowed.
     pub fn parse(text: &str) -> Result<Self, AppNameError> {
         let (service, mut rest) = text.split_once('{').unwrap_or((text, ""));
-        let mut name = Self {
-            service: service.trim().to_owned(),
-            labels: Vec::new(),
-        };
+        let mut name = Self { service: service.trim().to_owned(), labels: Vec::new() };
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
         if name.service.is_empty() {
             return Err(AppNameError::NoService);
@@ -54,9 +51,7 @@ impl AppName {
 
     /// The service without what follows its last dot, and that; `cpu` if it has no dot.
     pub fn split_column(&self) -> (&str, &str) {
-        self.service
-            .rsplit_once('.')
-            .unwrap_or((&self.service, "cpu"))
+        self.service.rsplit_once('.').unwrap_or((&self.service, "cpu"))
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), AppNameError> {
@@ -67,10 +62,7 @@ impl AppName {
         if key.is_empty() {
             return Err(AppNameError::NoKey);
         }
-        if !key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
-        {
+        if !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
             return Err(AppNameError::Key(key.to_owned()));
         }
         match self.labels.iter_mut().find(|(known, _)| known == key) {
@@ -104,16 +96,9 @@ mod tests {
             ("app{lonely}", "app", &[]),
         ];
         for (text, service, labels) in cases {
-            let labels = labels
-                .iter()
-                .map(|(k, v)| (k.to_string(), v.to_string()))
-                .collect();
+            let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
             let service = service.to_owned();
-            assert_eq!(
-                AppName::parse(text),
-                Ok(AppName { service, labels }),
-                "{text}"
-            );
+            assert_eq!(AppName::parse(text), Ok(AppName { service, labels }), "{text}");
         }
     }
 
@@ -134,11 +119,7 @@ mod tests {
 
     #[test]
     fn the_last_dot_divides_service_and_column() {
-        let cases = [
-            ("app", ("app", "cpu")),
-            ("my.app.wall", ("my.app", "wall")),
-            ("app.", ("app", "")),
-        ];
+        let cases = [("app", ("app", "cpu")), ("my.app.wall", ("my.app", "wall")), ("app.", ("app", ""))];
         for (text, expected) in cases {
             let name = AppName::parse(text).unwrap();
             assert_eq!(name.split_column(), expected, "{text}");

@@ -7,10 +7,7 @@ const DAY: i64 = 86_400;
 /// or 19 of them, else seconds. Anything else is `now` plus or minus what follows the first `+` or `-`, for
 /// example `now-1h30m`. There are no errors: what cannot be understood is now.
 pub fn attime(text: &str, now_nanos: i64) -> i64 {
-    let text: String = text
-        .chars()
-        .filter(|c| !matches!(c, '_' | ',') && !c.is_whitespace())
-        .collect();
+    let text: String = text.chars().filter(|c| !matches!(c, '_' | ',') && !c.is_whitespace()).collect();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return absolute(&text).unwrap_or(now_nanos);
     }
@@ -47,11 +44,7 @@ fn day(number: i64) -> Option<i64> {
         return None;
     }
     // Years are counted from March, so that a leap day is the last day of one.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let of_year = (153 * month + 2) / 5 + day - 1;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year;
     Some((days - 719_468) * DAY)
@@ -61,16 +54,12 @@ fn day(number: i64) -> Option<i64> {
 fn seconds(mut text: &str) -> i64 {
     let mut sum = 0_i64;
     loop {
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let Ok(number) = text[..digits].parse::<i64>() else {
             return sum;
         };
         text = &text[digits..];
-        let letters = text
-            .find(|c: char| !c.is_alphabetic())
-            .unwrap_or(text.len());
+        let letters = text.find(|c: char| !c.is_alphabetic()).unwrap_or(text.len());
         sum = sum.saturating_add(number.saturating_mul(unit(&text[..letters])));
         text = &text[letters..];
     }
@@ -133,12 +122,7 @@ mod tests {
 
     #[test]
     fn times_out_of_range_do_not_overflow() {
-        for text in [
-            "9".repeat(18),
-            "9".repeat(19),
-            "9".repeat(100),
-            format!("now-{}y", i64::MAX),
-        ] {
+        for text in ["9".repeat(18), "9".repeat(19), "9".repeat(100), format!("now-{}y", i64::MAX)] {
             attime(&text, i64::MAX);
             attime(&text, i64::MIN);
         }

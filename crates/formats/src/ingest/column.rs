@@ -23,9 +23,7 @@ pub struct UnknownColumn(pub String);
 pub fn column(suffix: &str, sample_rate: u32) -> Result<Column, UnknownColumn> {
     let (name, sample_type, unit) = match suffix {
         "cpu" | "itimer" => ("process_cpu", "samples", "count"),
-        "wall" | "seconds" | "milliseconds" | "microseconds" | "nanoseconds" => {
-            ("wall", "samples", "count")
-        }
+        "wall" | "seconds" | "milliseconds" | "microseconds" | "nanoseconds" => ("wall", "samples", "count"),
         "inuse_objects" => ("memory", "inuse_objects", "count"),
         "alloc_objects" => ("memory", "alloc_objects", "count"),
         "inuse_space" => ("memory", "inuse_space", "bytes"),
@@ -50,18 +48,10 @@ pub fn column(suffix: &str, sample_rate: u32) -> Result<Column, UnknownColumn> {
         _ => None,
     };
     match scaled.zip(1_000_000_000_u32.checked_div(sample_rate)) {
-        Some(((sample_type, unit), period)) => Ok(Column {
-            name,
-            sample_type,
-            unit,
-            period: i64::from(period),
-        }),
-        None => Ok(Column {
-            name,
-            sample_type,
-            unit,
-            period: 0,
-        }),
+        Some(((sample_type, unit), period)) => {
+            Ok(Column { name, sample_type, unit, period: i64::from(period) })
+        }
+        None => Ok(Column { name, sample_type, unit, period: 0 }),
     }
 }
 

@@ -54,20 +54,12 @@ mod tests {
             ("pprof", form, Ok(Format::Pprof)),
             ("lines", form, Ok(Format::Lines)),
             ("jfr", form, Err(Unsupported("jfr"))),
-            (
-                "lines",
-                "binary/octet-stream+trie",
-                Err(Unsupported("trie")),
-            ),
+            ("lines", "binary/octet-stream+trie", Err(Unsupported("trie"))),
             ("", "binary/octet-stream+tree", Err(Unsupported("tree"))),
             ("speedscope", "", Err(Unsupported("speedscope"))),
         ];
         for (format, content_type, expected) in cases {
-            assert_eq!(
-                Format::of(format, content_type),
-                expected,
-                "{format} {content_type}"
-            );
+            assert_eq!(Format::of(format, content_type), expected, "{format} {content_type}");
         }
     }
 }

@@ -33,9 +33,7 @@ impl Default for SampleTypeConfig {
             ("alloc_space", ""),
         ];
         let owned = names.map(|(name, display)| (name.to_owned(), display.to_owned()));
-        Self {
-            display_names: owned.into_iter().collect(),
-        }
+        Self { display_names: owned.into_iter().collect() }
     }
 }
 
@@ -43,22 +41,14 @@ impl SampleTypeConfig {
     /// # Errors
     /// If `json` is not an object of objects.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let types: std::collections::BTreeMap<String, Option<SampleType>> =
-            serde_json::from_slice(json)?;
-        let display_name =
-            |of: Option<SampleType>| of.and_then(|t| t.display_name).unwrap_or_default();
-        Ok(Self {
-            display_names: types
-                .into_iter()
-                .map(|(name, of)| (name, display_name(of)))
-                .collect(),
-        })
+        let types: std::collections::BTreeMap<String, Option<SampleType>> = serde_json::from_slice(json)?;
+        let display_name = |of: Option<SampleType>| of.and_then(|t| t.display_name).unwrap_or_default();
+        Ok(Self { display_names: types.into_iter().map(|(name, of)| (name, display_name(of))).collect() })
     }
 
     /// Whether a pprof of this client must be read as [`crate::pprof::decode_dotnet`] does.
     pub fn is_dotnet(&self, spy_name: &str) -> bool {
-        spy_name == "dotnetspy"
-            || (spy_name == "unknown" && self.display_names.contains_key("inuse-space"))
+        spy_name == "dotnetspy" || (spy_name == "unknown" && self.display_names.contains_key("inuse-space"))
     }
 
     /// `__name__` of the series of a pprof that has these sample types, in their order.
@@ -70,9 +60,7 @@ impl SampleTypeConfig {
         let mut shown = "";
         for sample_type in sample_types {
             let display_name = self.display_names.get(sample_type);
-            shown = display_name
-                .filter(|name| !name.is_empty())
-                .map_or(sample_type, |name| name);
+            shown = display_name.filter(|name| !name.is_empty()).map_or(sample_type, |name| name);
             let name = match shown {
                 s if s.contains("cpu") => "process_cpu",
                 s if s.contains("alloc_") || s.contains("inuse_") => "memory",
@@ -120,10 +108,7 @@ mod tests {
         assert_eq!(config.series_name(["delay"]), "delay");
         assert_eq!(config.series_name(["samples"]), "samples");
         for wrong in ["", "[]", "{\"a\": 1}", "{"] {
-            assert!(
-                SampleTypeConfig::parse(wrong.as_bytes()).is_err(),
-                "{wrong}"
-            );
+            assert!(SampleTypeConfig::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 

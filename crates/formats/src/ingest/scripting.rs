@@ -4,9 +4,7 @@ use model::Profile;
 const ADDED_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "frame names with their files in front take more than the limit of {ADDED_BYTES_MAX} bytes"
-)]
+#[error("frame names with their files in front take more than the limit of {ADDED_BYTES_MAX} bytes")]
 pub struct FrameNamesTooLong;
 
 /// Puts the file in front of each function name, as the samplers of scripting languages have it shown, if
@@ -14,10 +12,7 @@ pub struct FrameNamesTooLong;
 ///
 /// # Errors
 /// If that would make the profile too large.
-pub fn put_files_into_frame_names(
-    profile: &mut Profile,
-    spy_name: &str,
-) -> Result<(), FrameNamesTooLong> {
+pub fn put_files_into_frame_names(profile: &mut Profile, spy_name: &str) -> Result<(), FrameNamesTooLong> {
     if !matches!(spy_name, "pyspy" | "rbspy" | "scripting") {
         return Ok(());
     }
@@ -48,11 +43,8 @@ mod tests {
         let mut profile = Profile::default();
         let strings = &mut profile.symbols.strings;
         strings.push(b"");
-        let function = Function {
-            name: strings.push(b"run"),
-            filename: strings.push(file),
-            ..Function::default()
-        };
+        let function =
+            Function { name: strings.push(b"run"), filename: strings.push(file), ..Function::default() };
         profile.symbols.functions.push(function);
         put_files_into_frame_names(&mut profile, spy_name).unwrap();
         let name = profile.symbols.functions[0].name;

@@ -65,20 +65,13 @@ pub enum Flaw {
     #[error("function {index} has id 0")]
     FunctionIdZero { index: usize },
     #[error("sample {sample} has {values} values for {sample_types} sample types")]
-    ValueCount {
-        sample: usize,
-        values: usize,
-        sample_types: usize,
-    },
+    ValueCount { sample: usize, values: usize, sample_types: usize },
     #[error("string table is empty")]
     NoStrings,
     #[error("string 0 has {bytes} bytes, but must be empty")]
     FirstString { bytes: usize },
     #[error("a {holder} refers to a string outside of the table of {strings}")]
-    StringIndex {
-        holder: &'static str,
-        strings: usize,
-    },
+    StringIndex { holder: &'static str, strings: usize },
 }
 
 /// Decodes one document, already decompressed. Strings of the profile share `data`.
@@ -101,10 +94,7 @@ pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
         let strings = &mut profile.symbols.strings;
         let name = strings.get(sample_type.r#type);
         if memchr::memchr(b'-', name).is_some() {
-            let name: Vec<u8> = name
-                .iter()
-                .map(|&b| if b == b'-' { b'_' } else { b })
-                .collect();
+            let name: Vec<u8> = name.iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
             // In place, so that many types with one name cost no more than one.
             strings.replace(sample_type.r#type, &name);
         }
@@ -121,18 +111,12 @@ enum Dialect {
 fn decode_as(data: Bytes, limits: &Limits, dialect: Dialect) -> Result<Decoded, Error> {
     let limit = limits.bytes.min(1 << 31);
     if data.len() > limit {
-        return Err(Error::TooLarge {
-            bytes: data.len(),
-            limit,
-        });
+        return Err(Error::TooLarge { bytes: data.len(), limit });
     }
     let mut pass = Pass::new(limits, Ids::default(), data.len());
     pass.profile(Reader::new(&data))?;
     if pass.ids.too_wide {
-        let ids = Ids {
-            wide: Some(HashMap::default()),
-            too_wide: false,
-        };
+        let ids = Ids { wide: Some(HashMap::default()), too_wide: false };
         pass = Pass::new(limits, ids, data.len());
         pass.profile(Reader::new(&data))?;
     }
@@ -230,8 +214,7 @@ impl<'l> Pass<'l> {
                 0x2a => self.function(from.message()?)?,
                 0x32 => {
                     let string = from.message()?;
-                    self.strings
-                        .push((string.at() as u32, string.left() as u32));
+                    self.strings.push((string.at() as u32, string.left() as u32));
                 }
                 0x38 => self.out.drop_frames = string_id(from.varint()?),
                 0x40 => self.out.keep_frames = string_id(from.varint()?),
@@ -270,9 +253,7 @@ impl<'l> Pass<'l> {
                     // At most one id per byte; `extend` would ask again for room at each.
                     stacktraces.locations.reserve(packed.left());
                     while !packed.is_done() {
-                        stacktraces
-                            .locations
-                            .push(self.ids.narrow(packed.varint()?));
+                        stacktraces.locations.push(self.ids.narrow(packed.varint()?));
                     }
                 }
                 0x08 => stacktraces.locations.push(self.ids.narrow(from.varint()?)),
@@ -349,10 +330,7 @@ impl<'l> Pass<'l> {
                         }
                     }
                     let function = self.ids.narrow(function);
-                    locations.lines.push(Line {
-                        function,
-                        line: number,
-                    });
+                    locations.lines.push(Line { function, line: number });
                 }
                 0x28 => folded = from.varint()? != 0,
                 tag => from.skip(tag, "location", 5)?,
@@ -383,8 +361,8 @@ impl<'l> Pass<'l> {
     }
 
     fn finish(mut self, data: Bytes, dialect: Dialect) -> Decoded {
-        let functions_lack_ids = self.function_ids.len() == self.location_ids.len()
-            && self.function_ids.iter().all(|id| *id == 0);
+        let functions_lack_ids =
+            self.function_ids.len() == self.location_ids.len() && self.function_ids.iter().all(|id| *id == 0);
         if dialect == Dialect::Dotnet && functions_lack_ids {
             self.function_ids.clone_from(&self.location_ids);
         }
@@ -410,26 +388,10 @@ impl<'l> Pass<'l> {
         let symbols = &mut self.out.symbols;
         let mut broken = Vec::new();
 
-        Index::of(&self.function_ids).resolve(
-            symbols
-                .locations
-                .lines
-                .iter_mut()
-                .map(|line| &mut line.function),
-        );
-        if symbols
-            .locations
-            .lines
-            .iter()
-            .any(|line| line.function == NONE)
-        {
-            let lacks_function = |i| {
-                symbols
-                    .locations
-                    .lines_of(i)
-                    .iter()
-                    .any(|line| line.function == NONE)
-            };
+        Index::of(&self.function_ids)
+            .resolve(symbols.locations.lines.iter_mut().map(|line| &mut line.function));
+        if symbols.locations.lines.iter().any(|line| line.function == NONE) {
+            let lacks_function = |i| symbols.locations.lines_of(i).iter().any(|line| line.function == NONE);
             broken.extend((0..symbols.locations.len() as u32).filter(|i| lacks_function(*i)));
         }
 
@@ -481,16 +443,9 @@ impl<'l> Pass<'l> {
                 samples.values.extend_from_slice(row);
                 samples.labels.extend_from_slice(old.labels_of(sample));
                 samples.label_offsets.push(samples.labels.len() as u32);
-                self.out
-                    .symbols
-                    .stacktraces
-                    .push(stacktraces.get(sample as u32));
+                self.out.symbols.stacktraces.push(stacktraces.get(sample as u32));
             } else if flaw.is_none() {
-                flaw = Some(Flaw::ValueCount {
-                    sample,
-                    values: row.len(),
-                    sample_types,
-                });
+                flaw = Some(Flaw::ValueCount { sample, values: row.len(), sample_types });
             }
         }
         flaw
@@ -524,17 +479,10 @@ impl<'l> Pass<'l> {
         };
 
         let out = &mut self.out;
-        settle(
-            "sample type",
-            &mut out.sample_types.iter_mut().map(|t| &mut t.r#type),
-        );
+        settle("sample type", &mut out.sample_types.iter_mut().map(|t| &mut t.r#type));
         let outside = |label: &SampleLabel| label.key.max(label.string) >= length;
         if out.samples.labels.iter().any(outside) {
-            let ids = out
-                .samples
-                .labels
-                .iter_mut()
-                .flat_map(|l| [&mut l.key, &mut l.string]);
+            let ids = out.samples.labels.iter_mut().flat_map(|l| [&mut l.key, &mut l.string]);
             settle("sample label", &mut { ids });
         }
         let outside = |f: &Function| f.name.max(f.system_name).max(f.filename) >= length;
@@ -543,25 +491,14 @@ impl<'l> Pass<'l> {
             let ids = ids.flat_map(|f| [&mut f.name, &mut f.system_name, &mut f.filename]);
             settle("function", &mut { ids });
         }
-        let ids = out
-            .symbols
-            .mappings
-            .iter_mut()
-            .flat_map(|m| [&mut m.filename, &mut m.build_id]);
+        let ids = out.symbols.mappings.iter_mut().flat_map(|m| [&mut m.filename, &mut m.build_id]);
         settle("mapping", &mut { ids });
 
         // References that nobody rejects a document for.
         let units = out.sample_types.iter_mut().map(|t| &mut t.unit);
         let units = units.chain(out.samples.labels.iter_mut().map(|l| &mut l.unit));
-        let period = out
-            .period_type
-            .iter_mut()
-            .flat_map(|p| [&mut p.r#type, &mut p.unit]);
-        let rest = [
-            &mut out.default_sample_type,
-            &mut out.drop_frames,
-            &mut out.keep_frames,
-        ];
+        let period = out.period_type.iter_mut().flat_map(|p| [&mut p.r#type, &mut p.unit]);
+        let rest = [&mut out.default_sample_type, &mut out.drop_frames, &mut out.keep_frames];
         for id in units.chain(period).chain(rest).chain(&mut out.comments) {
             if *id >= length {
                 *id = 0;

@@ -89,11 +89,7 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
 }
 
 fn id(index: u32) -> u64 {
-    if index == NONE {
-        0
-    } else {
-        u64::from(index) + 1
-    }
+    if index == NONE { 0 } else { u64::from(index) + 1 }
 }
 
 fn value_type(out: &mut Vec<u8>, value_type: &ValueType) {

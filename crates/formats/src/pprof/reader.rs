@@ -12,24 +12,15 @@ pub enum Error {
     TooLarge { bytes: usize, limit: usize },
     #[error("pprof has more {what} than the limit of {limit}")]
     TooMany { what: &'static str, limit: usize },
-    #[error(
-        "pprof is cut off: a field at byte {at} runs past the end of its message at byte {end}"
-    )]
+    #[error("pprof is cut off: a field at byte {at} runs past the end of its message at byte {end}")]
     CutOff { at: usize, end: usize },
     #[error("pprof has a number of more than 64 bits at byte {at}")]
     Varint { at: usize },
     #[error("pprof has an impossible field number at byte {at}")]
     FieldNumber { at: usize },
     #[error("pprof {message} has field {field} with wire type {wire_type} before byte {at}")]
-    WireType {
-        message: &'static str,
-        field: u32,
-        wire_type: u32,
-        at: usize,
-    },
-    #[error(
-        "pprof has a group that is not closed, or deeper than {GROUP_DEPTH_MAX}, before byte {at}"
-    )]
+    WireType { message: &'static str, field: u32, wire_type: u32, at: usize },
+    #[error("pprof has a group that is not closed, or deeper than {GROUP_DEPTH_MAX}, before byte {at}")]
     Group { at: usize },
 }
 
@@ -45,11 +36,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
-        Self {
-            data,
-            at: 0,
-            end: data.len(),
-        }
+        Self { data, at: 0, end: data.len() }
     }
 
     #[inline(always)]
@@ -103,10 +90,7 @@ impl<'a> Reader<'a> {
         }
         let length = stops.trailing_zeros() as usize / 8 + 1;
         if self.at + length > self.end {
-            return Err(Error::CutOff {
-                at: self.at,
-                end: self.end,
-            });
+            return Err(Error::CutOff { at: self.at, end: self.end });
         }
         self.at += length;
         // Seven bits of each byte up to the one that stops, moved together pairwise.
@@ -129,10 +113,7 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(Error::CutOff {
-            at: self.at,
-            end: self.end,
-        })
+        Err(Error::CutOff { at: self.at, end: self.end })
     }
 
     /// A reader of the next length-delimited field.
@@ -141,18 +122,11 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let length = self.varint()?;
         if length > self.left() as u64 {
-            return Err(Error::CutOff {
-                at: start,
-                end: self.end,
-            });
+            return Err(Error::CutOff { at: start, end: self.end });
         }
         let at = self.at;
         self.at += length as usize;
-        Ok(Reader {
-            data: self.data,
-            at,
-            end: self.at,
-        })
+        Ok(Reader { data: self.data, at, end: self.at })
     }
 
     /// Skips the field of `tag`, which `message` does not have if its number is above `known`.
@@ -160,19 +134,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::WireType`] if `message` has that field, but not of this wire type.
     #[cold]
-    pub(super) fn skip(
-        &mut self,
-        tag: u32,
-        message: &'static str,
-        known: u32,
-    ) -> Result<(), Error> {
+    pub(super) fn skip(&mut self, tag: u32, message: &'static str, known: u32) -> Result<(), Error> {
         if tag >> 3 <= known {
-            return Err(Error::WireType {
-                message,
-                field: tag >> 3,
-                wire_type: tag & 7,
-                at: self.at,
-            });
+            return Err(Error::WireType { message, field: tag >> 3, wire_type: tag & 7, at: self.at });
         }
         self.skip_value(tag, message, 0)
     }
@@ -195,21 +159,13 @@ impl<'a> Reader<'a> {
             },
             3 | 4 => Err(Error::Group { at: self.at }),
             5 => self.skip_bytes(4),
-            wire_type => Err(Error::WireType {
-                message,
-                field: tag >> 3,
-                wire_type,
-                at: self.at,
-            }),
+            wire_type => Err(Error::WireType { message, field: tag >> 3, wire_type, at: self.at }),
         }
     }
 
     fn skip_bytes(&mut self, count: usize) -> Result<(), Error> {
         if count > self.left() {
-            return Err(Error::CutOff {
-                at: self.at,
-                end: self.end,
-            });
+            return Err(Error::CutOff { at: self.at, end: self.end });
         }
         self.at += count;
         Ok(())
@@ -236,19 +192,10 @@ mod tests {
 
     #[test]
     fn a_varint_past_64_bits_is_refused() {
-        assert_eq!(
-            Reader::new(&[0xff; 11]).varint(),
-            Err(Error::Varint { at: 0 })
-        );
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(Error::Varint { at: 0 }));
         let two_bits_too_many = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
-        assert_eq!(
-            Reader::new(&two_bits_too_many).varint(),
-            Err(Error::Varint { at: 0 })
-        );
-        assert_eq!(
-            Reader::new(&[0x80; 3]).varint(),
-            Err(Error::CutOff { at: 0, end: 3 })
-        );
+        assert_eq!(Reader::new(&two_bits_too_many).varint(), Err(Error::Varint { at: 0 }));
+        assert_eq!(Reader::new(&[0x80; 3]).varint(), Err(Error::CutOff { at: 0, end: 3 }));
     }
 
     #[test]
@@ -272,9 +219,6 @@ mod tests {
         let endless = [0xa3, 1].repeat(200);
         let mut reader = Reader::new(&endless);
         let tag = reader.tag().unwrap();
-        assert!(matches!(
-            reader.skip(tag, "profile", 14),
-            Err(Error::Group { .. })
-        ));
+        assert!(matches!(reader.skip(tag, "profile", 14), Err(Error::Group { .. })));
     }
 }

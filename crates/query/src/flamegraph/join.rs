@@ -138,13 +138,7 @@ impl<'a, const S: usize> Joined<'a, S> {
     }
 
     /// Gives, per node of the part, the joined node, or [`NOWHERE`] if it is small.
-    fn add_large(
-        &mut self,
-        side: usize,
-        part: &'a Part,
-        floor: i64,
-        children: &mut Children,
-    ) -> Vec<u32> {
+    fn add_large(&mut self, side: usize, part: &'a Part, floor: i64, children: &mut Children) -> Vec<u32> {
         let mut names = vec![NOWHERE; part.names.names.len()];
         let mut map = vec![NOWHERE; part.total.len()];
         map[0] = 0;
@@ -174,14 +168,7 @@ impl<'a, const S: usize> Joined<'a, S> {
     }
 
     /// Adds the part's small shares of nodes that exist.
-    fn add_small(
-        &mut self,
-        side: usize,
-        part: &Part,
-        floor: i64,
-        children: &Children,
-        map: &mut [u32],
-    ) {
+    fn add_small(&mut self, side: usize, part: &Part, floor: i64, children: &Children, map: &mut [u32]) {
         // One more than the joined name; 0 is "not yet looked up".
         let mut names = vec![0u32; part.names.names.len()];
         for of in 1..part.total.len() {
@@ -234,21 +221,15 @@ impl<'a, const S: usize> Joined<'a, S> {
         }
         let ranks = self.ranks(&children);
 
-        let mut nodes = vec![Node {
-            name: NOWHERE,
-            first_child: 0,
-            children: 0,
-            own: self.own[0],
-            total: self.total[0],
-        }];
+        let mut nodes =
+            vec![Node { name: NOWHERE, first_child: 0, children: 0, own: self.own[0], total: self.total[0] }];
         let mut origin = vec![0u32];
         let mut next = 0;
         while next < nodes.len() {
             let from = origin[next];
             nodes[next].first_child = nodes.len() as u32;
             if from != NOWHERE {
-                let below =
-                    &mut children[starts[from as usize] as usize..starts[from as usize + 1] as usize];
+                let below = &mut children[starts[from as usize] as usize..starts[from as usize + 1] as usize];
                 below.sort_unstable_by_key(|node| ranks[self.name[*node as usize] as usize]);
                 let mut left = nodes[next].total;
                 subtract(&mut left, &nodes[next].own);
@@ -322,11 +303,7 @@ impl<'a, const S: usize> Joined<'a, S> {
                 node.name = 0;
                 continue;
             }
-            let bytes = if node.name == OTHER_NAME {
-                OTHER
-            } else {
-                self.names.bytes[node.name as usize]
-            };
+            let bytes = if node.name == OTHER_NAME { OTHER } else { self.names.bytes[node.name as usize] };
             let number = if bytes == OTHER { &mut other } else { &mut numbers[node.name as usize] };
             if *number == NOWHERE {
                 *number = names.len() as u32;
@@ -389,9 +366,7 @@ struct Children {
 
 impl Children {
     fn find<const S: usize>(&self, parent: u32, name: u32, nodes: &Joined<S>) -> Option<u32> {
-        let same = |node: &u32| {
-            nodes.parent[*node as usize] == parent && nodes.name[*node as usize] == name
-        };
+        let same = |node: &u32| nodes.parent[*node as usize] == parent && nodes.name[*node as usize] == name;
         self.table.find(hash_child(parent, name), same).copied()
     }
 

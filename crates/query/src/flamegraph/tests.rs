@@ -17,9 +17,7 @@ fn part(stacks: &[(&str, i64)]) -> Part {
         let mut at = 0;
         for name in stack.split(';') {
             at = *nodes.entry((at, name.to_owned())).or_insert_with(|| {
-                let id = *names
-                    .entry(name.to_owned())
-                    .or_insert_with(|| tree.names.push(name.as_bytes()));
+                let id = *names.entry(name.to_owned()).or_insert_with(|| tree.names.push(name.as_bytes()));
                 tree.name.push(id);
                 tree.parents.push(at);
                 (tree.parents.len() - 1) as u32
@@ -90,10 +88,7 @@ fn a_diff_has_seven_numbers_per_node() {
     let (left, right) = ([part(&[("a", 4)])], [part(&[("a", 1), ("b", 2)])]);
     let graph = encode_levels(finish([&left[..], &right[..]], 0, Real::Fold));
     assert_eq!(graph.names, ["total", "b", "a"]);
-    assert_eq!(
-        graph.levels,
-        [vec![0, 4, 0, 0, 3, 0, 0], vec![0, 4, 4, 0, 1, 1, 2, 0, 0, 0, 0, 2, 2, 1]]
-    );
+    assert_eq!(graph.levels, [vec![0, 4, 0, 0, 3, 0, 0], vec![0, 4, 4, 0, 1, 1, 2, 0, 0, 0, 0, 2, 2, 1]]);
     assert_eq!((graph.total, graph.max_self, &graph.ticks[..]), (7, 4, &[4, 3][..]));
 }
 
@@ -176,9 +171,8 @@ fn by_definition(sides: &[Vec<Vec<(String, i64)>>], max_nodes: usize) -> Vec<Str
 
 fn stacks() -> impl Strategy<Value = Vec<(String, i64)>> {
     let stack = proptest::collection::vec(0..5u8, 1..5);
-    let stack = stack.prop_map(|names| {
-        names.iter().map(|name| format!("f{name}")).collect::<Vec<_>>().join(";")
-    });
+    let stack =
+        stack.prop_map(|names| names.iter().map(|name| format!("f{name}")).collect::<Vec<_>>().join(";"));
     proptest::collection::vec((stack, -1..60i64), 0..25)
 }
 

@@ -57,8 +57,7 @@ struct Tables {
 
 impl Default for Merged {
     fn default() -> Self {
-        let mut merged =
-            Self { symbols: Symbols::default(), values: Vec::new(), tables: Tables::default() };
+        let mut merged = Self { symbols: Symbols::default(), values: Vec::new(), tables: Tables::default() };
         merged.string(b"");
         merged
     }

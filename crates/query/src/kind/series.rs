@@ -120,8 +120,7 @@ impl Grouped {
                         let id = index.profiles.id[profile];
                         let mut rest = schema.series_labels(column.column as usize, labels);
                         rest.retain(|name, _| !question.group_by.iter().any(|by| by == name));
-                        let part =
-                            Exemplar { value, time_nanos: time, profile: id, labels: rest };
+                        let part = Exemplar { value, time_nanos: time, profile: id, labels: rest };
                         exemplars
                             .entry((key.clone(), bucket, id))
                             .and_modify(|whole| whole.add_part(&part))

@@ -28,29 +28,15 @@ pub(crate) async fn start() -> Option<Server> {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let mut command = Command::new(program);
-    command
-        .arg("mini")
-        .arg(format!("-dir={}", dir.path().display()));
+    command.arg("mini").arg(format!("-dir={}", dir.path().display()));
     command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]);
-    command
-        .arg(format!("-bucket={BUCKET}"))
-        .arg(format!("-s3.port={port}"));
+    command.arg(format!("-bucket={BUCKET}")).arg(format!("-s3.port={port}"));
     for other in ["master", "volume", "filer", "webdav", "admin"] {
         command.arg(format!("-{other}.port={}", free_port()));
     }
-    command
-        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-    let process = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server {
-        process,
-        port,
-        _dir: dir,
-    };
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let server = Server { process, port, _dir: dir };
     server.wait_until_ready().await;
     Some(server)
 }
@@ -79,14 +65,11 @@ impl Server {
         };
         let mut last = None;
         for _ in 0..120 {
-            match storage::open(&config, clock::Clock::system(), storage::Metrics::default()).await
-            {
+            match storage::open(&config, clock::Clock::system(), storage::Metrics::default()).await {
                 Ok(_) => return,
                 Err(error) => last = Some(error),
             }
-            clock::Clock::system()
-                .sleep(Duration::from_millis(250))
-                .await;
+            clock::Clock::system().sleep(Duration::from_millis(250)).await;
         }
         panic!("weed is not ready: {last:?}");
     }
@@ -112,11 +95,7 @@ fn program() -> Option<PathBuf> {
 fn free_port() -> u16 {
     // gRPC listens 10,000 above each port, so it must stay in range.
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         if port < 55_000 {
             return port;
         }

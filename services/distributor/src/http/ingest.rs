@@ -42,9 +42,7 @@ async fn ingest(
     let tenant = tenant(&request).map_err(IntoResponse::into_response)?;
     let content_type = text_of(request.headers().get(header::CONTENT_TYPE));
     let limit = distributor.limits.of(&tenant).ingestion_body_bytes();
-    let body = edge::body::read(request, limit)
-        .await
-        .map_err(IntoResponse::into_response)?;
+    let body = edge::body::read(request, limit).await.map_err(IntoResponse::into_response)?;
     if body.bytes.is_empty() {
         return Ok(StatusCode::OK);
     }
@@ -52,14 +50,7 @@ async fn ingest(
     let format = format.map_err(|error| {
         Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()).into_response()
     })?;
-    let ingested = ingested(
-        app,
-        format,
-        &query,
-        content_type,
-        body.bytes.clone(),
-        &distributor.clock,
-    );
+    let ingested = ingested(app, format, &query, content_type, body.bytes.clone(), &distributor.clock);
     let documents = vec![Document::Ingested(Box::new(ingested))];
     let outcome = distributor.push(tenant, documents).await;
     outcome.map_err(|errors| response(&errors, format))?;
@@ -70,23 +61,16 @@ async fn ingest(
 /// 401 without any tenant; 422 if the tenant cannot be, or if there are several.
 fn tenant(request: &Request) -> Result<TenantId, Error> {
     let tenants = Tenants::of(request.extensions());
-    let named = request
-        .headers()
-        .get("x-scope-orgid")
-        .is_some_and(|value| !value.is_empty());
+    let named = request.headers().get("x-scope-orgid").is_some_and(|value| !value.is_empty());
     let status = match named {
         true => StatusCode::UNPROCESSABLE_ENTITY,
         false => StatusCode::UNAUTHORIZED,
     };
-    tenants
-        .and_then(|tenants| tenants.one().cloned())
-        .map_err(|error| Error::rest(status, error.message()))
+    tenants.and_then(|tenants| tenants.one().cloned()).map_err(|error| Error::rest(status, error.message()))
 }
 
 fn text_of(header: Option<&HeaderValue>) -> String {
-    header
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .unwrap_or_default()
+    header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
 fn ingested(
@@ -110,10 +94,7 @@ fn ingested(
         spy_name: spy_name.unwrap_or("unknown").to_owned(),
         sample_rate: ingest::sample_rate(query.get("sampleRate").unwrap_or_default()),
         format,
-        parameters: query
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        parameters: query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         content_type,
         body,
     }
@@ -130,9 +111,7 @@ fn response(errors: &Errors, format: Format) -> Response {
         ErrorKind::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let mut response = Error::rest(status, errors.to_string()).into_response();
     if let ErrorKind::Exhausted { retry_after } = errors.kind() {

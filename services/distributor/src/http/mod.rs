@@ -7,9 +7,7 @@ use std::time::Duration;
 
 /// Whole seconds to wait before coming again, at least one, as clients read it from a header.
 fn retry_after_secs(wait: Duration) -> u64 {
-    wait.as_secs()
-        .saturating_add(u64::from(wait.subsec_nanos() > 0))
-        .max(1)
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]

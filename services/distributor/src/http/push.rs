@@ -14,8 +14,8 @@ use crate::error::Errors;
 use crate::http::retry_after_secs;
 
 pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
-    let service = PusherServiceServer::new(Pusher(distributor))
-        .max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
+    let service =
+        PusherServiceServer::new(Pusher(distributor)).max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
     edge::Routes::new().service(service)
 }
 
@@ -26,10 +26,7 @@ impl PusherService for Pusher {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let tenant = Tenants::of(request.extensions())?.one()?.clone();
         let documents = documents(request.into_inner());
-        self.0
-            .push(tenant, documents)
-            .await
-            .map_err(|errors| status(&errors))?;
+        self.0.push(tenant, documents).await.map_err(|errors| status(&errors))?;
         Ok(Response::new(PushResponse {}))
     }
 }
@@ -37,17 +34,11 @@ impl PusherService for Pusher {
 fn documents(request: PushRequest) -> Vec<Document> {
     let mut documents = Vec::new();
     for series in request.series {
-        let labels: Vec<(String, String)> = series
-            .labels
-            .into_iter()
-            .map(|label| (label.name, label.value))
-            .collect();
+        let labels: Vec<(String, String)> =
+            series.labels.into_iter().map(|label| (label.name, label.value)).collect();
         for sample in series.samples {
             let labels = labels.clone();
-            documents.push(Document::Pushed(Pushed {
-                labels,
-                pprof: sample.raw_profile,
-            }));
+            documents.push(Document::Pushed(Pushed { labels, pprof: sample.raw_profile }));
         }
     }
     documents
@@ -65,9 +56,7 @@ fn status(errors: &Errors) -> Status {
     };
     let mut status = Status::new(code, errors.to_string());
     if let ErrorKind::Exhausted { retry_after } = errors.kind() {
-        status
-            .metadata_mut()
-            .insert("retry-after", retry_after_secs(retry_after).into());
+        status.metadata_mut().insert("retry-after", retry_after_secs(retry_after).into());
     }
     status
 }

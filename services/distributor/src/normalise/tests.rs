@@ -8,21 +8,11 @@ fn profile(samples: &[(&[i64], &[u32])]) -> Profile {
     let mut profile = Profile::default();
     profile.symbols.strings.push(b"");
     profile.symbols.mappings = vec![
-        Mapping {
-            memory_start: 1,
-            has_functions: true,
-            ..Mapping::default()
-        },
-        Mapping {
-            memory_start: 1,
-            ..Mapping::default()
-        },
+        Mapping { memory_start: 1, has_functions: true, ..Mapping::default() },
+        Mapping { memory_start: 1, ..Mapping::default() },
     ];
     profile.symbols.functions = vec![Function::default()];
-    let line = [Line {
-        function: 0,
-        line: 1,
-    }];
+    let line = [Line { function: 0, line: 1 }];
     profile.symbols.locations.push(0, 10, false, &line);
     profile.symbols.locations.push(1, 11, false, &[]);
     profile.symbols.locations.push(0, 0, false, &[]);
@@ -41,10 +31,7 @@ fn profile(samples: &[(&[i64], &[u32])]) -> Profile {
 #[test]
 fn samples_that_cannot_count_are_dropped() {
     let check = |values: &[i64], stacktrace: &[u32], counts: bool| {
-        let kept = normalise(&mut profile(&[
-            (values, stacktrace),
-            (&vec![1; values.len()], &[]),
-        ]));
+        let kept = normalise(&mut profile(&[(values, stacktrace), (&vec![1; values.len()], &[])]));
         let expected: &[u32] = if counts { &[0, 1] } else { &[1] };
         assert_eq!(kept, expected, "{values:?} {stacktrace:?}");
     };
@@ -89,10 +76,7 @@ fn type_parameters_of_go_are_removed() {
     };
     check("main.run", "main.run");
     check("foo[go.shape.int].bar", "foo.bar");
-    check(
-        "foo[go.shape.[]uint8,go.shape.map[string]int].bar",
-        "foo.bar",
-    );
+    check("foo[go.shape.[]uint8,go.shape.map[string]int].bar", "foo.bar");
     check("a[go.shape.int]b[go.shape.string]c", "abc");
     check("a[go.shape.int]b[go.shape.string", "ab[go.shape.string");
     check("foo[go.shape.int", "foo[go.shape.int");

@@ -76,16 +76,11 @@ impl Fixture {
             Pool::inline(),
             &mut Registry::default(),
         );
-        Self {
-            distributor,
-            recorder,
-        }
+        Self { distributor, recorder }
     }
 
     async fn push(&self, documents: Vec<Document>) -> Result<(), Errors> {
-        self.distributor
-            .push(TenantId::anonymous(), documents)
-            .await
+        self.distributor.push(TenantId::anonymous(), documents).await
     }
 
     /// Items of all pushes, in order.
@@ -95,64 +90,31 @@ impl Fixture {
 }
 
 fn pushed(labels: &[(&str, &str)], body: impl Into<Bytes>) -> Document {
-    let labels = labels
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Document::Pushed(Pushed {
-        labels: labels.collect(),
-        pprof: body.into(),
-    })
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Document::Pushed(Pushed { labels: labels.collect(), pprof: body.into() })
 }
 
 const APP: [(&str, &str); 2] = [("__name__", "process_cpu"), ("service_name", "app")];
 
 /// A pprof of one second of `main`, in a thread if one is named.
 fn cpu(time_nanos: i64, values: &[i64], thread: Option<&str>) -> Vec<u8> {
-    let mut profile = Profile {
-        time_nanos,
-        ..Profile::default()
-    };
+    let mut profile = Profile { time_nanos, ..Profile::default() };
     let strings = &mut profile.symbols.strings;
-    for string in [
-        "",
-        "cpu",
-        "nanoseconds",
-        "main",
-        "thread",
-        thread.unwrap_or_default(),
-    ] {
+    for string in ["", "cpu", "nanoseconds", "main", "thread", thread.unwrap_or_default()] {
         strings.push(string.as_bytes());
     }
     profile.sample_types = vec![ValueType { r#type: 1, unit: 2 }];
     profile.period_type = Some(ValueType { r#type: 1, unit: 2 });
-    profile.symbols.functions.push(model::Function {
-        name: 3,
-        ..Default::default()
-    });
-    profile.symbols.locations.push(
-        model::NONE,
-        7,
-        false,
-        &[model::Line {
-            function: 0,
-            line: 1,
-        }],
-    );
+    profile.symbols.functions.push(model::Function { name: 3, ..Default::default() });
+    profile.symbols.locations.push(model::NONE, 7, false, &[model::Line { function: 0, line: 1 }]);
     for value in values {
         profile.symbols.stacktraces.push(&[0]);
         profile.samples.values.push(*value);
         if thread.is_some() {
-            let label = SampleLabel {
-                key: 4,
-                string: 5,
-                ..Default::default()
-            };
+            let label = SampleLabel { key: 4, string: 5, ..Default::default() };
             profile.samples.labels.push(label);
         }
-        profile
-            .samples
-            .label_offsets
-            .push(profile.samples.labels.len() as u32);
+        profile.samples.label_offsets.push(profile.samples.labels.len() as u32);
     }
     pprof::encode(&profile)
 }
@@ -165,48 +127,28 @@ async fn a_profile_becomes_one_item_with_its_series() {
     let items = fixture.items();
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].profile.time_nanos, NOW);
-    let [series] = &items[0].series[..] else {
-        panic!("{:?}", items[0].series)
-    };
+    let [series] = &items[0].series[..] else { panic!("{:?}", items[0].series) };
     assert_eq!(series.samples, [0, 2]);
-    assert_eq!(
-        series.labels.to_string(),
-        r#"{service_name="app", thread="t"}"#
-    );
-    assert_eq!(
-        series.schema.profile_type(0).to_string(),
-        "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
-    );
+    assert_eq!(series.labels.to_string(), r#"{service_name="app", thread="t"}"#);
+    assert_eq!(series.schema.profile_type(0).to_string(), "process_cpu:cpu:nanoseconds:cpu:nanoseconds");
 }
 
 #[tokio::test]
 async fn one_request_is_one_push_to_the_ingester_in_order() {
-    let fixture = Fixture::new(Limits {
-        ingestion_rate_mb: 0.0,
-        ..Limits::default()
-    });
+    let fixture = Fixture::new(Limits { ingestion_rate_mb: 0.0, ..Limits::default() });
     // Enough for several pieces.
     let symbol = vec![b'x'; 60_000];
     let documents: Vec<_> = (1..=20)
         .map(|value| {
-            let body = [
-                cpu(NOW, &[value], None),
-                [&[0x32, 0xe0, 0xd4, 0x03], &symbol[..]].concat(),
-            ];
+            let body = [cpu(NOW, &[value], None), [&[0x32, 0xe0, 0xd4, 0x03], &symbol[..]].concat()];
             pushed(&APP, body.concat())
         })
         .collect();
     assert!(pieces(documents).len() > 3);
-    let documents = (1..=20)
-        .map(|value| pushed(&APP, cpu(NOW, &[value], None)))
-        .collect();
+    let documents = (1..=20).map(|value| pushed(&APP, cpu(NOW, &[value], None))).collect();
     fixture.push(documents).await.unwrap();
     assert_eq!(fixture.recorder.pushes.lock().unwrap().len(), 1);
-    let values: Vec<_> = fixture
-        .items()
-        .iter()
-        .map(|i| i.profile.samples.values[0])
-        .collect();
+    let values: Vec<_> = fixture.items().iter().map(|i| i.profile.samples.values[0]).collect();
     assert_eq!(values, (1..=20).collect::<Vec<_>>());
 }
 
@@ -223,40 +165,21 @@ async fn good_profiles_are_stored_beside_bad_ones() {
     assert_eq!(errors.kind(), ErrorKind::InvalidArgument);
     let text = errors.to_string();
     assert!(text.starts_with("2 errors: profile 1 of 4: gzip"), "{text}");
-    assert!(
-        text.contains("profile 3 of 4: series {service_name=\"app\"} has no metric"),
-        "{text}"
-    );
-    let services: Vec<_> = fixture
-        .items()
-        .iter()
-        .map(|i| i.series[0].labels.to_string())
-        .collect();
-    assert_eq!(
-        services,
-        [
-            r#"{service_name="app"}"#,
-            r#"{service_name="unknown_service"}"#
-        ]
-    );
+    assert!(text.contains("profile 3 of 4: series {service_name=\"app\"} has no metric"), "{text}");
+    let services: Vec<_> = fixture.items().iter().map(|i| i.series[0].labels.to_string()).collect();
+    assert_eq!(services, [r#"{service_name="app"}"#, r#"{service_name="unknown_service"}"#]);
 }
 
 #[tokio::test]
 async fn nothing_that_counts_is_a_success_without_a_push() {
     let fixture = Fixture::new(Limits::default());
-    fixture
-        .push(vec![pushed(&APP, cpu(NOW, &[0, -1], None))])
-        .await
-        .unwrap();
+    fixture.push(vec![pushed(&APP, cpu(NOW, &[0, -1], None))]).await.unwrap();
     assert!(fixture.recorder.pushes.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_request_without_profiles_is_refused() {
-    let errors = Fixture::new(Limits::default())
-        .push(Vec::new())
-        .await
-        .unwrap_err();
+    let errors = Fixture::new(Limits::default()).push(Vec::new()).await.unwrap_err();
     assert_eq!(errors.to_string(), "no profiles received");
     assert_eq!(errors.kind(), ErrorKind::InvalidArgument);
 }
@@ -266,11 +189,8 @@ async fn equal_documents_have_equal_keys_however_they_are_compressed() {
     let fixture = Fixture::new(Limits::default());
     let body = cpu(NOW, &[1], None);
     let zipped = formats::gzip::compress(&body, 6);
-    let documents = vec![
-        pushed(&APP, body.clone()),
-        pushed(&[APP[1], APP[0]], zipped),
-        pushed(&APP[..1], body),
-    ];
+    let documents =
+        vec![pushed(&APP, body.clone()), pushed(&[APP[1], APP[0]], zipped), pushed(&APP[..1], body)];
     fixture.push(documents).await.unwrap();
     let keys: Vec<_> = fixture.items().iter().map(|item| item.key).collect();
     assert_eq!(keys[0], keys[1]);
@@ -281,10 +201,7 @@ async fn equal_documents_have_equal_keys_however_they_are_compressed() {
 async fn a_profile_without_time_counts_each_time_it_is_sent() {
     let fixture = Fixture::new(Limits::default());
     for _ in 0..2 {
-        fixture
-            .push(vec![pushed(&APP, cpu(0, &[1], None))])
-            .await
-            .unwrap();
+        fixture.push(vec![pushed(&APP, cpu(0, &[1], None))]).await.unwrap();
     }
     let items = fixture.items();
     assert_ne!(items[0].key, items[1].key);
@@ -295,17 +212,11 @@ async fn a_profile_without_time_counts_each_time_it_is_sent() {
 async fn a_request_that_grows_past_its_limit_fails_as_a_whole() {
     let body = cpu(NOW, &[1], None);
     let two = (body.len() * 2) as f64 / limits::MEBIBYTE;
-    let fixture = Fixture::new(Limits {
-        ingestion_body_limit_mb: two,
-        ..Limits::default()
-    });
+    let fixture = Fixture::new(Limits { ingestion_body_limit_mb: two, ..Limits::default() });
     let documents = |count| (0..count).map(|_| pushed(&APP, body.clone())).collect();
     fixture.push(documents(2)).await.unwrap();
     let errors = fixture.push(documents(3)).await.unwrap_err();
-    assert!(
-        errors.to_string().contains("limit of one request"),
-        "{errors}"
-    );
+    assert!(errors.to_string().contains("limit of one request"), "{errors}");
     assert_eq!(fixture.items().len(), 2);
 }
 
@@ -318,10 +229,7 @@ async fn a_request_of_bombs_ends_at_its_limit() {
     };
     let bomb = formats::gzip::compress(&[0; 100_000], 6);
     let documents = |count| (0..count).map(|_| pushed(&APP, bomb.clone())).collect();
-    let one = Fixture::new(limits.clone())
-        .push(documents(1))
-        .await
-        .unwrap_err();
+    let one = Fixture::new(limits.clone()).push(documents(1)).await.unwrap_err();
     assert!(one.to_string().contains("expand to more"), "{one}");
     let many = Fixture::new(limits).push(documents(100)).await.unwrap_err();
     assert!(many.to_string().contains("limit of one request"), "{many}");
@@ -329,61 +237,33 @@ async fn a_request_of_bombs_ends_at_its_limit() {
 
 #[tokio::test]
 async fn the_rate_of_a_tenant_is_told_with_a_time_to_retry() {
-    let limits = Limits {
-        ingestion_rate_mb: 0.0001,
-        ingestion_burst_size_mb: 0.0001,
-        ..Limits::default()
-    };
+    let limits = Limits { ingestion_rate_mb: 0.0001, ingestion_burst_size_mb: 0.0001, ..Limits::default() };
     let fixture = Fixture::new(limits);
-    fixture
-        .push(vec![pushed(&APP, cpu(NOW, &[1], None))])
-        .await
-        .unwrap();
-    let errors = fixture
-        .push(vec![pushed(&APP, cpu(NOW, &[1], None))])
-        .await
-        .unwrap_err();
-    let ErrorKind::Exhausted { retry_after } = errors.kind() else {
-        panic!("{errors}")
-    };
+    fixture.push(vec![pushed(&APP, cpu(NOW, &[1], None))]).await.unwrap();
+    let errors = fixture.push(vec![pushed(&APP, cpu(NOW, &[1], None))]).await.unwrap_err();
+    let ErrorKind::Exhausted { retry_after } = errors.kind() else { panic!("{errors}") };
     assert!(retry_after > Duration::ZERO);
 }
 
 #[tokio::test]
 async fn memory_in_flight_is_bounded_and_given_back() {
-    let config = Config {
-        inflight_bytes_max: 1,
-        ..Config::default()
-    };
+    let config = Config { inflight_bytes_max: 1, ..Config::default() };
     let fixture = Fixture::with(config, Limits::default(), Recorder::default());
-    let documents = |count| {
-        (0..count)
-            .map(|_| pushed(&APP, cpu(NOW, &[1], None)))
-            .collect()
-    };
+    let documents = |count| (0..count).map(|_| pushed(&APP, cpu(NOW, &[1], None))).collect();
     for _ in 0..2 {
         fixture.push(documents(1)).await.unwrap();
     }
     let errors = fixture.push(documents(2)).await.unwrap_err();
-    assert!(
-        matches!(errors.kind(), ErrorKind::Exhausted { .. }),
-        "{errors}"
-    );
+    assert!(matches!(errors.kind(), ErrorKind::Exhausted { .. }), "{errors}");
     assert_eq!(fixture.items().len(), 3);
     assert_eq!(fixture.distributor.metrics.inflight_bytes.get(), 0);
 }
 
 #[tokio::test]
 async fn what_the_ingester_refuses_is_refused() {
-    let recorder = Recorder {
-        refuses: true,
-        ..Recorder::default()
-    };
+    let recorder = Recorder { refuses: true, ..Recorder::default() };
     let fixture = Fixture::with(Config::default(), Limits::default(), recorder);
-    let errors = fixture
-        .push(vec![pushed(&APP, cpu(NOW, &[1], None))])
-        .await
-        .unwrap_err();
+    let errors = fixture.push(vec![pushed(&APP, cpu(NOW, &[1], None))]).await.unwrap_err();
     assert_eq!(errors.kind(), ErrorKind::Unavailable);
     assert_eq!(errors.to_string(), "store is away");
 }
@@ -403,10 +283,7 @@ mod answers {
         async fn answer(&self, request: Request<Body>) -> (StatusCode, String) {
             let app = edge::App::new(
                 self.distributor.clone().routes(),
-                edge::Config {
-                    multitenancy: true,
-                    ..edge::Config::default()
-                },
+                edge::Config { multitenancy: true, ..edge::Config::default() },
                 Clock::new(Stopped),
                 Pool::inline(),
                 &mut Registry::default(),
@@ -418,8 +295,7 @@ mod answers {
         }
 
         async fn ingest(&self, query: &str, body: impl Into<Body>) -> (StatusCode, String) {
-            self.answer(request(&format!("/ingest?{query}"), "", body))
-                .await
+            self.answer(request(&format!("/ingest?{query}"), "", body)).await
         }
 
         /// Labels and values of each series of each item.
@@ -439,10 +315,7 @@ mod answers {
 
     fn request(path: &str, content_type: &str, body: impl Into<Body>) -> Request<Body> {
         let request = Request::post(path).header("x-scope-orgid", "team");
-        request
-            .header("content-type", content_type)
-            .body(body.into())
-            .unwrap()
+        request.header("content-type", content_type).body(body.into()).unwrap()
     }
 
     fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -466,10 +339,7 @@ mod answers {
         let fixture = Fixture::new(Limits::default());
         let text = "main;foo 3\nmain;bar 1\n";
         let query = "name=app.cpu%7Benv%3Ddev%7D&from=now-10s&until=now&sampleRate=100";
-        assert_eq!(
-            fixture.ingest(query, text).await,
-            (StatusCode::OK, String::new())
-        );
+        assert_eq!(fixture.ingest(query, text).await, (StatusCode::OK, String::new()));
         let expected = r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds {env="dev", pyroscope_spy="unknown", service_name="app"} [30000000, 10000000]"#;
         assert_eq!(fixture.stored(), [expected]);
         assert_eq!(fixture.items()[0].profile.time_nanos, NOW - 10_000_000_000);
@@ -482,10 +352,7 @@ mod answers {
         fixture.ingest(query, "a 1").await;
         let path = "/pyroscope/ingest?name=front.cpu%7Bservice_name%3Dother%7D&spyName=gospy";
         let body = form(&[("profile", &cpu(NOW, &[5], None))]);
-        assert_eq!(
-            fixture.answer(request(path, FORM, body)).await.0,
-            StatusCode::OK
-        );
+        assert_eq!(fixture.answer(request(path, FORM, body)).await.0, StatusCode::OK);
         assert_eq!(
             fixture.stored(),
             [
@@ -499,18 +366,11 @@ mod answers {
     async fn display_names_of_a_form_choose_the_name() {
         let fixture = Fixture::new(Limits::default());
         let config = br#"{"cpu":{"display-name":"block_duration"}}"#;
-        let body = form(&[
-            ("profile", &cpu(NOW, &[5], None)),
-            ("sample_type_config", config),
-        ]);
-        fixture
-            .answer(request("/ingest?name=my.app", FORM, body))
-            .await;
+        let body = form(&[("profile", &cpu(NOW, &[5], None)), ("sample_type_config", config)]);
+        fixture.answer(request("/ingest?name=my.app", FORM, body)).await;
         assert_eq!(
             fixture.stored(),
-            [
-                r#"block:cpu:nanoseconds:cpu:nanoseconds {pyroscope_spy="unknown", service_name="my.app"} [5]"#
-            ]
+            [r#"block:cpu:nanoseconds:cpu:nanoseconds {pyroscope_spy="unknown", service_name="my.app"} [5]"#]
         );
     }
 
@@ -522,11 +382,7 @@ mod answers {
             let query = format!("name=app&format=pprof&from={from}");
             fixture.ingest(&query, cpu(time, &[1], None)).await;
         }
-        let times: Vec<_> = fixture
-            .items()
-            .iter()
-            .map(|i| i.profile.time_nanos)
-            .collect();
+        let times: Vec<_> = fixture.items().iter().map(|i| i.profile.time_nanos).collect();
         assert_eq!(times, [from * 1_000_000_000; 2]);
     }
 
@@ -548,10 +404,7 @@ mod answers {
 
     #[tokio::test]
     async fn each_fault_of_an_ingest_has_its_status() {
-        let limits = Limits {
-            ingestion_body_limit_mb: 0.01,
-            ..Limits::default()
-        };
+        let limits = Limits { ingestion_body_limit_mb: 0.01, ..Limits::default() };
         let fixture = Fixture::new(limits);
         let check = async |query: &str, content_type: &str, body: Vec<u8>, status: u16| {
             let path = format!("/ingest?{query}");
@@ -560,10 +413,7 @@ mod answers {
             text
         };
         let text = check("name=", "", b"a 1".to_vec(), 400).await;
-        assert!(
-            text.contains(r#"{"code":"invalid_argument","message":"name: "#),
-            "{text}"
-        );
+        assert!(text.contains(r#"{"code":"invalid_argument","message":"name: "#), "{text}");
         check("name=a%20b", "", b"a 1".to_vec(), 400).await;
         check("name=a.nonsense", "", b"a 1".to_vec(), 400).await;
         check("name=a&from=1000", "", b"a 1".to_vec(), 400).await;
@@ -594,11 +444,7 @@ mod answers {
                 request = request.header("x-scope-orgid", tenant);
             }
             let request = request.body(Body::from("a 1")).unwrap();
-            assert_eq!(
-                fixture.answer(request).await.0.as_u16(),
-                status,
-                "{tenant:?}"
-            );
+            assert_eq!(fixture.answer(request).await.0.as_u16(), status, "{tenant:?}");
         };
         check(None, 401).await;
         check(Some(""), 401).await;
@@ -610,11 +456,8 @@ mod answers {
 
     #[tokio::test]
     async fn over_the_rate_is_a_429() {
-        let limits = Limits {
-            ingestion_rate_mb: 0.00001,
-            ingestion_burst_size_mb: 0.00001,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { ingestion_rate_mb: 0.00001, ingestion_burst_size_mb: 0.00001, ..Limits::default() };
         let fixture = Fixture::new(limits);
         assert_eq!(fixture.ingest("name=app", "a 1").await.0, StatusCode::OK);
         let (status, text) = fixture.ingest("name=app", "a 1").await;
@@ -626,23 +469,14 @@ mod answers {
     async fn connect_pushes_are_answered_with_connects_codes() {
         let fixture = Fixture::new(Limits::default());
         let push = async |raw_profile: Vec<u8>, tenant: &str| {
-            let label = |(name, value): (&str, &str)| LabelPair {
-                name: name.into(),
-                value: value.into(),
-            };
-            let sample = RawSample {
-                raw_profile: raw_profile.into(),
-                ..Default::default()
-            };
+            let label = |(name, value): (&str, &str)| LabelPair { name: name.into(), value: value.into() };
+            let sample = RawSample { raw_profile: raw_profile.into(), ..Default::default() };
             let series = RawProfileSeries {
                 labels: APP.map(label).to_vec(),
                 samples: vec![sample],
                 ..Default::default()
             };
-            let body = PushRequest {
-                series: vec![series],
-            }
-            .encode_to_vec();
+            let body = PushRequest { series: vec![series] }.encode_to_vec();
             let request = Request::post("/push.v1.PusherService/Push")
                 .header("content-type", "application/proto")
                 .header("x-scope-orgid", tenant);

@@ -22,10 +22,7 @@ fn profile(samples: &[Vec<(String, String)>]) -> Profile {
             };
             profile.samples.labels.push(label);
         }
-        profile
-            .samples
-            .label_offsets
-            .push(profile.samples.labels.len() as u32);
+        profile.samples.label_offsets.push(profile.samples.labels.len() as u32);
         profile.samples.values.push(1 << (i % 60));
         profile.symbols.stacktraces.push(&[]);
     }
@@ -39,9 +36,7 @@ fn id_of(symbols: &mut Symbols, string: &str) -> StringId {
 
 fn written(labels: &str) -> Vec<(String, String)> {
     let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
-    pairs
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn pushed(labels: &str) -> Labels {
@@ -58,10 +53,7 @@ fn series(samples: &[&str], labels: &str) -> Vec<String> {
     rows.iter()
         .map(|rows| {
             let spans: String = rows.spans.iter().map(span).collect();
-            format!(
-                "{} {} {:?}{spans}",
-                rows.schema.name, rows.labels, rows.samples
-            )
+            format!("{} {} {:?}{spans}", rows.schema.name, rows.labels, rows.samples)
         })
         .collect()
 }
@@ -70,10 +62,7 @@ const APP: &str = "__name__=cpu,service_name=app";
 
 #[test]
 fn samples_without_labels_are_one_series() {
-    assert_eq!(
-        series(&["", "", ""], APP),
-        [r#"cpu {service_name="app"} [0, 1, 2]"#]
-    );
+    assert_eq!(series(&["", "", ""], APP), [r#"cpu {service_name="app"} [0, 1, 2]"#]);
 }
 
 #[test]
@@ -92,11 +81,7 @@ fn text_labels_divide_samples() {
 fn numbers_are_no_labels() {
     let mut profile = profile(&[written("")]);
     let bytes = profile.symbols.strings.push(b"bytes");
-    profile.samples.labels.push(SampleLabel {
-        key: bytes,
-        number: 7,
-        ..SampleLabel::default()
-    });
+    profile.samples.labels.push(SampleLabel { key: bytes, number: 7, ..SampleLabel::default() });
     profile.samples.label_offsets = vec![0, 1];
     let rows = split(&profile, vec![0], &pushed(APP), &Limits::default()).unwrap();
     assert_eq!(rows[0].labels.to_string(), r#"{service_name="app"}"#);
@@ -105,10 +90,7 @@ fn numbers_are_no_labels() {
 #[test]
 fn pushed_labels_win_and_groups_that_become_equal_are_one_series() {
     assert_eq!(
-        series(
-            &["env=other", "env=another", "empty="],
-            "__name__=cpu,env=x,service_name=app"
-        ),
+        series(&["env=other", "env=another", "empty="], "__name__=cpu,env=x,service_name=app"),
         [r#"cpu {env="x", service_name="app"} [0, 1, 2]"#]
     );
 }
@@ -125,12 +107,7 @@ fn empty_pushed_labels_are_dropped_before_samples_are_asked() {
 fn spans_are_no_labels_but_keep_their_samples() {
     assert_eq!(
         series(
-            &[
-                "",
-                "span_id=00000bac2a5ab0c7",
-                "profile_id=0000000000000001,thread=a",
-                "span_id=short"
-            ],
+            &["", "span_id=00000bac2a5ab0c7", "profile_id=0000000000000001,thread=a", "span_id=short"],
             APP
         ),
         [
@@ -147,10 +124,7 @@ fn spans_are_no_labels_but_keep_their_samples() {
 #[test]
 fn spans_stay_with_their_samples_when_groups_merge() {
     assert_eq!(
-        series(
-            &["env=a", "env=b,span_id=00000000000000ff", "env=a"],
-            &format!("{APP},env=x")
-        ),
+        series(&["env=a", "env=b,span_id=00000000000000ff", "env=a"], &format!("{APP},env=x")),
         [r#"cpu {env="x", service_name="app"} [0, 2, 1] 0/0 0/0 ff/0"#]
     );
 }
@@ -160,14 +134,8 @@ fn names_are_relabelled_and_make_the_schema() {
     let profile = profile(&[written("")]);
     let labels = pushed("__name__=godeltaprof_memory,service_name=app");
     let rows = split(&profile, vec![0], &labels, &Limits::default()).unwrap();
-    assert_eq!(
-        rows[0].schema.profile_type(0).to_string(),
-        "memory:cpu:nanoseconds:cpu:nanoseconds"
-    );
-    assert_eq!(
-        rows[0].labels.get("__name_replaced__"),
-        Some("godeltaprof_memory")
-    );
+    assert_eq!(rows[0].schema.profile_type(0).to_string(), "memory:cpu:nanoseconds:cpu:nanoseconds");
+    assert_eq!(rows[0].labels.get("__name_replaced__"), Some("godeltaprof_memory"));
     assert_eq!(rows[0].labels.get("__delta__"), None);
 }
 
@@ -182,9 +150,7 @@ fn one_invalid_group_fails_the_profile() {
 #[test]
 fn labels_of_many_series_are_bounded_together() {
     let value = "v".repeat(2000);
-    let samples: Vec<_> = (0..10_000)
-        .map(|i| written(&format!("a={value},b={i}")))
-        .collect();
+    let samples: Vec<_> = (0..10_000).map(|i| written(&format!("a={value},b={i}"))).collect();
     // Ids are given by hand: looking each string up would take long.
     let mut profile = profile(&samples[..1]);
     for i in 1..10_000u32 {

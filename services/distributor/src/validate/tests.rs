@@ -18,26 +18,17 @@ fn decoded(depth: u32, strings: &[&[u8]]) -> Decoded {
     profile.symbols.stacktraces.push(&locations);
     profile.samples.values.push(1);
     profile.samples.label_offsets.push(0);
-    Decoded {
-        profile,
-        flaw: None,
-    }
+    Decoded { profile, flaw: None }
 }
 
 fn refusal(decoded: Decoded, limits: &Limits) -> Option<&'static str> {
-    validate(decoded, &Labels::default(), limits, NOW)
-        .err()
-        .map(|e| e.reason())
+    validate(decoded, &Labels::default(), limits, NOW).err().map(|e| e.reason())
 }
 
 #[test]
 fn the_ingestion_window_is_open_at_both_ends() {
     let check = |older, newer, time, expected: Option<&str>| {
-        let limits = Limits {
-            reject_older_than: older,
-            reject_newer_than: newer,
-            ..Limits::default()
-        };
+        let limits = Limits { reject_older_than: older, reject_newer_than: newer, ..Limits::default() };
         let mut sent = decoded(1, &[]);
         sent.profile.time_nanos = time;
         assert_eq!(refusal(sent, &limits), expected, "{}", time - NOW);
@@ -74,10 +65,7 @@ fn sample_types_are_needed_bounded_and_have_no_hyphen() {
     assert_eq!(refusal(many, &Limits::default()), Some("malformed_profile"));
     let mut hyphen = decoded(1, &[b"wall-time"]);
     hyphen.profile.sample_types[0].r#type = 2;
-    assert_eq!(
-        refusal(hyphen, &Limits::default()),
-        Some("malformed_profile")
-    );
+    assert_eq!(refusal(hyphen, &Limits::default()), Some("malformed_profile"));
 }
 
 #[test]
@@ -107,10 +95,7 @@ fn samples_and_their_labels_are_counted() {
 
 #[test]
 fn deep_stacktraces_keep_their_root_side() {
-    let limits = Limits {
-        max_profile_stacktrace_depth: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { max_profile_stacktrace_depth: 3, ..Limits::default() };
     let cut = |depth| {
         let profile = validate(decoded(depth, &[]), &Labels::default(), &limits, NOW).unwrap();
         profile.symbols.stacktraces.get(0).to_vec()
@@ -121,28 +106,16 @@ fn deep_stacktraces_keep_their_root_side() {
 
 #[test]
 fn long_strings_keep_their_end_and_must_be_text_afterwards() {
-    let limits = Limits {
-        max_profile_symbol_value_length: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { max_profile_symbol_value_length: 3, ..Limits::default() };
     let profile = validate(decoded(1, &[b"abcdef"]), &Labels::default(), &limits, NOW).unwrap();
     assert_eq!(profile.symbols.strings.get(2), b"def");
     // The cut falls inside the second character.
-    assert_eq!(
-        refusal(decoded(1, &["aüab".as_bytes()]), &limits),
-        Some("malformed_profile")
-    );
-    assert_eq!(
-        refusal(decoded(1, &[b"a\xff"]), &Limits::default()),
-        Some("malformed_profile")
-    );
+    assert_eq!(refusal(decoded(1, &["aüab".as_bytes()]), &limits), Some("malformed_profile"));
+    assert_eq!(refusal(decoded(1, &[b"a\xff"]), &Limits::default()), Some("malformed_profile"));
 }
 
 #[test]
 fn a_flaw_of_the_document_is_told() {
-    let sent = Decoded {
-        flaw: Some(Flaw::NoStrings),
-        ..decoded(1, &[])
-    };
+    let sent = Decoded { flaw: Some(Flaw::NoStrings), ..decoded(1, &[]) };
     assert_eq!(refusal(sent, &Limits::default()), Some("malformed_profile"));
 }

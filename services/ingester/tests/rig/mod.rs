@@ -16,8 +16,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Ingester as _, Job, Publication, Published,
-    SegmentHint, Snapshot,
+    DeadObject, Error, ErrorKind, FindRequest, Ingester as _, Job, Publication, Published, SegmentHint,
+    Snapshot,
 };
 use storage::fault::Faulty;
 use storage::{Key, Metrics, Store};
@@ -38,10 +38,7 @@ impl Rig {
     }
 
     pub(crate) fn with(config: Config, seed: u64) -> Self {
-        let time = Arc::new(Time {
-            suspended_millis: AtomicU64::new(0),
-            drawn: AtomicU64::new(seed << 32),
-        });
+        let time = Arc::new(Time { suspended_millis: AtomicU64::new(0), drawn: AtomicU64::new(seed << 32) });
         let clock = Clock::new(Shared(time.clone()));
         let bucket = Arc::new(InMemory::new());
         let faulty = Faulty::new(bucket.clone(), clock.clone(), seed);
@@ -55,14 +52,7 @@ impl Rig {
             Pool::inline(),
             &mut Registry::default(),
         );
-        Self {
-            ingester,
-            faulty,
-            metastore,
-            time,
-            clock,
-            bucket,
-        }
+        Self { ingester, faulty, metastore, time, clock, bucket }
     }
 
     pub(crate) async fn push(&self, key: u128) -> Result<(), ErrorKind> {
@@ -72,8 +62,7 @@ impl Rig {
     /// A push that goes on by itself.
     pub(crate) fn start_push(&self, key: u128) -> tokio::task::JoinHandle<Result<(), ErrorKind>> {
         let ingester = self.ingester.clone();
-        self.clock
-            .spawn(async move { ingester.push(vec![item(key)]).await.map_err(kind) })
+        self.clock.spawn(async move { ingester.push(vec![item(key)]).await.map_err(kind) })
     }
 
     pub(crate) async fn sleep(&self, millis: u64) {
@@ -86,11 +75,7 @@ impl Rig {
     }
 
     pub(crate) async fn put_seal(&self, writer: WriterId, seq: u64) {
-        let seal = Seal {
-            writer,
-            seq,
-            created_millis: 0,
-        };
+        let seal = Seal { writer, seq, created_millis: 0 };
         self.put(&Key::log_slot(writer, seq), seal.encode()).await;
     }
 
@@ -100,9 +85,7 @@ impl Rig {
         let mut objects: Vec<_> = self.bucket.list(None).try_collect().await.unwrap();
         objects.sort_by(|a, b| a.location.cmp(&b.location));
         for object in objects {
-            let (writer, seq) = Key::from_text(object.location.to_string())
-                .parse_log_slot()
-                .unwrap();
+            let (writer, seq) = Key::from_text(object.location.to_string()).parse_log_slot().unwrap();
             match logs.last_mut() {
                 Some((last, slots)) if *last == writer => slots.push(seq),
                 _ => logs.push((writer, vec![seq])),
@@ -161,29 +144,14 @@ pub(crate) enum Slot {
 pub(crate) fn item(key: u128) -> PushItem {
     let mut profile = Profile::default();
     let strings = &mut profile.symbols.strings;
-    let [_, main, cpu, nanoseconds] =
-        ["", "main", "cpu", "nanoseconds"].map(|s| strings.push(s.as_bytes()));
-    let function = model::Function {
-        name: main,
-        ..model::Function::default()
-    };
+    let [_, main, cpu, nanoseconds] = ["", "main", "cpu", "nanoseconds"].map(|s| strings.push(s.as_bytes()));
+    let function = model::Function { name: main, ..model::Function::default() };
     profile.symbols.functions.push(function);
-    profile.symbols.locations.push(
-        model::NONE,
-        0,
-        false,
-        &[model::Line {
-            function: 0,
-            line: 1,
-        }],
-    );
+    profile.symbols.locations.push(model::NONE, 0, false, &[model::Line { function: 0, line: 1 }]);
     profile.symbols.stacktraces.push(&[0]);
     profile.samples.values.push(7);
     profile.samples.label_offsets.push(0);
-    profile.sample_types.push(model::ValueType {
-        r#type: cpu,
-        unit: nanoseconds,
-    });
+    profile.sample_types.push(model::ValueType { r#type: cpu, unit: nanoseconds });
     profile.time_nanos = 1;
     PushItem {
         tenant: TenantId::anonymous(),
@@ -211,8 +179,7 @@ pub(crate) struct Time {
 impl Time {
     /// As if the machine had been suspended: timers do not notice, the monotonic clock does.
     pub(crate) fn suspend(&self, time: Duration) {
-        self.suspended_millis
-            .fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        self.suspended_millis.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) struct Inspect {
 
 pub(super) async fn run(command: Command) -> Result<(), Error> {
     let Command::Inspect(arguments) = command;
-    let bytes = std::fs::read(&arguments.file).map_err(|e| format!("cannot read {}: {e}", arguments.file.display()))?;
+    let bytes = std::fs::read(&arguments.file)
+        .map_err(|e| format!("cannot read {}: {e}", arguments.file.display()))?;
     let length = bytes.len() as u64;
     let store = Store::in_memory();
     let key = Key::from_text("inspected");
@@ -38,7 +39,15 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
     );
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
-        "tenant", "service", "profiles", "rows", "index B", "symbols B", "tree B", "minutes", "types",
+        "tenant",
+        "service",
+        "profiles",
+        "rows",
+        "index B",
+        "symbols B",
+        "tree B",
+        "minutes",
+        "types",
     ]);
     for column in 2..8 {
         if let Some(column) = table.column_mut(column) {

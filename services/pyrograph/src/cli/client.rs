@@ -22,7 +22,11 @@ pub(super) struct Server {
 
 impl Server {
     /// Calls one RPC; `method` is `<package>.<Service>/<Rpc>`.
-    pub(super) async fn call<Q: Message, A: Message + Default>(&self, method: &str, question: &Q) -> Result<A, Error> {
+    pub(super) async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        question: &Q,
+    ) -> Result<A, Error> {
         let request = self
             .post(&format!("/{method}"))
             .header("Content-Type", "application/proto")
@@ -32,7 +36,11 @@ impl Server {
     }
 
     /// The same with JSON in and out.
-    pub(super) async fn call_json(&self, method: &str, question: &serde_json::Value) -> Result<String, Error> {
+    pub(super) async fn call_json(
+        &self,
+        method: &str,
+        question: &serde_json::Value,
+    ) -> Result<String, Error> {
         let request = self.post(&format!("/{method}")).json(question);
         Ok(String::from_utf8(self.send(request).await?.to_vec())?)
     }
@@ -50,7 +58,11 @@ impl Server {
     pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Error> {
         let spinner = waiting("asking the server");
         let response = request.send().await.map_err(|e| {
-            let why = if e.is_connect() { "is it running? start it with `pyrograph server`".into() } else { e.to_string() };
+            let why = if e.is_connect() {
+                "is it running? start it with `pyrograph server`".into()
+            } else {
+                e.to_string()
+            };
             format!("no answer from {}: {why}", self.url)
         })?;
         let status = response.status();

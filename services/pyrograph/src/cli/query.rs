@@ -173,7 +173,8 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
         let body = serde_json::json!({
             "profile_typeID": profile_type, "label_selector": selector, "start": start, "end": end,
         });
-        let text = question.server.call_json("querier.v1.QuerierService/SelectMergeStacktraces", &body).await?;
+        let text =
+            question.server.call_json("querier.v1.QuerierService/SelectMergeStacktraces", &body).await?;
         print(format!("{text}\n").as_bytes())?;
         return Ok(None);
     }
@@ -213,7 +214,8 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
 async fn series(arguments: Series) -> Result<(), Error> {
     let (profile_type, selector) = split_query(&arguments.question.query)?;
     let (start, end) = arguments.question.range.millis();
-    let step = if arguments.step > 0.0 { arguments.step } else { ((end - start) as f64 / 60_000.0).max(15.0) };
+    let step =
+        if arguments.step > 0.0 { arguments.step } else { ((end - start) as f64 / 60_000.0).max(15.0) };
     let body = serde_json::json!({
         "profile_typeID": profile_type, "label_selector": selector, "start": start, "end": end,
         "step": step, "group_by": arguments.by, "limit": arguments.limit,
@@ -222,7 +224,9 @@ async fn series(arguments: Series) -> Result<(), Error> {
     let text = arguments.question.server.call_json(method, &body).await?;
     match arguments.output {
         Output::Json => return print(format!("{text}\n").as_bytes()),
-        Output::Pprof | Output::Folded => return Err("time series have no stacks: --output table or json".into()),
+        Output::Pprof | Output::Folded => {
+            return Err("time series have no stacks: --output table or json".into());
+        }
         Output::Table => {}
     }
     let answer: serde_json::Value = serde_json::from_str(&text)?;
@@ -234,7 +238,9 @@ async fn series(arguments: Series) -> Result<(), Error> {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|label| format!("{}={}", label["name"].as_str().unwrap_or(""), label["value"].as_str().unwrap_or("")))
+            .map(|label| {
+                format!("{}={}", label["name"].as_str().unwrap_or(""), label["value"].as_str().unwrap_or(""))
+            })
             .collect();
         let points: Vec<(i64, f64)> = line["points"]
             .as_array()
@@ -315,7 +321,8 @@ fn named_stacks(profile: &Profile) -> Vec<(Vec<String>, i64)> {
                 stack.push(format!("0x{:x}", symbols.locations.address[*location as usize]));
             }
             for line in lines.iter().rev() {
-                let name = symbols.functions.get(line.function as usize).map(|f| symbols.strings.text(f.name));
+                let name =
+                    symbols.functions.get(line.function as usize).map(|f| symbols.strings.text(f.name));
                 stack.push(name.unwrap_or_default().into_owned());
             }
         }
@@ -349,7 +356,8 @@ impl Functions {
     }
 
     fn by_self(&self) -> Vec<(String, i64, i64)> {
-        let mut all: Vec<_> = self.values.iter().map(|(name, (own, total))| (name.clone(), *own, *total)).collect();
+        let mut all: Vec<_> =
+            self.values.iter().map(|(name, (own, total))| (name.clone(), *own, *total)).collect();
         all.sort_by(|a, b| (b.1, b.2, &a.0).cmp(&(a.1, a.2, &b.0)));
         all
     }
@@ -380,7 +388,8 @@ impl Node {
         let mut children: Vec<_> = self.children.iter().filter(|(_, child)| child.total >= least).collect();
         children.sort_by(|a, b| (b.1.total, a.0).cmp(&(a.1.total, b.0)));
         for (name, child) in children {
-            let own = if child.own > 0 { format!(" (self {})", quantity(child.own, unit)) } else { String::new() };
+            let own =
+                if child.own > 0 { format!(" (self {})", quantity(child.own, unit)) } else { String::new() };
             out.push_str(&format!(
                 "{:>7} {:>9}  {}{name}{own}\n",
                 percent(child.total, sum),

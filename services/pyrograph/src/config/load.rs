@@ -159,7 +159,9 @@ fn set(tree: &mut Value, path: &str, flag: &str, text: &str) -> Result<(), LoadE
         Value::Bool(_) => Value::Bool(text.parse().map_err(|_| bad("expected true or false"))?),
         Value::Number(old) if old.is_f64() => {
             let number: f64 = text.parse().map_err(|_| bad("expected a number"))?;
-            serde_json::Number::from_f64(number).map(Value::Number).ok_or_else(|| bad("expected a finite number"))?
+            serde_json::Number::from_f64(number)
+                .map(Value::Number)
+                .ok_or_else(|| bad("expected a finite number"))?
         }
         Value::Number(_) => {
             let number: i64 = text.parse().map_err(|_| bad("expected a whole number"))?;
@@ -261,7 +263,10 @@ mod tests {
     #[test]
     fn an_unknown_flag_names_the_nearest() {
         let error = check(&["-server.http-listen-prt=1"]).expect_err("unknown");
-        assert_eq!(error, "flag -server.http-listen-prt is not known; did you mean -server.http-listen-port?");
+        assert_eq!(
+            error,
+            "flag -server.http-listen-prt is not known; did you mean -server.http-listen-port?"
+        );
     }
 
     #[test]
@@ -296,7 +301,10 @@ mod tests {
         let wrong = dir.path().join("wrong.yaml");
         std::fs::write(&wrong, "server:\n  http_listen_prt: 1\n").expect("write");
         let error = check(&[&format!("-config.file={}", wrong.display())]).expect_err("unknown field");
-        assert!(error.ends_with("field server.http_listen_prt is not known; did you mean http_listen_port?"), "{error}");
+        assert!(
+            error.ends_with("field server.http_listen_prt is not known; did you mean http_listen_port?"),
+            "{error}"
+        );
     }
 
     #[test]

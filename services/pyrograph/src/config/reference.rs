@@ -55,7 +55,10 @@ mod tests {
     fn the_stored_reference_is_fresh() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/reference.yaml");
         let stored = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(stored == reference().expect("reference"), "config/reference.yaml is stale: run `make config-reference`");
+        assert!(
+            stored == reference().expect("reference"),
+            "config/reference.yaml is stale: run `make config-reference`"
+        );
     }
 
     #[test]

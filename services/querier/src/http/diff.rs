@@ -46,11 +46,8 @@ pub(crate) async fn compare(
             None => Ok(Default::default()),
         }
     };
-    let ((left, left_report), (right, right_report)) =
-        futures::try_join!(ask(left_query), ask(right_query))?;
-    let graph = querier
-        .pool
-        .run(move || encode_levels(finish([&left[..], &right[..]], nodes, Real::Fold)))
-        .await;
+    let ((left, left_report), (right, right_report)) = futures::try_join!(ask(left_query), ask(right_query))?;
+    let graph =
+        querier.pool.run(move || encode_levels(finish([&left[..], &right[..]], nodes, Real::Fold))).await;
     Ok((graph, left_report.merge(right_report)))
 }

@@ -55,8 +55,7 @@ struct Graph<'a> {
 impl<'a> Graph<'a> {
     fn new(merged: &'a Merged) -> Self {
         let symbols = &merged.symbols;
-        let mut graph =
-            Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };
+        let mut graph = Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };
         let mut nodes: HashMap<Frame, u32> = HashMap::new();
         for (stacktrace, value) in merged.values.iter().enumerate().filter(|(_, v)| **v > 0) {
             let mut path = Vec::new();
@@ -125,8 +124,7 @@ impl<'a> Graph<'a> {
         let binary = self.symbols.mappings.first().map(|mapping| mapping.filename);
         let binary = binary.map(|name| self.symbols.strings.text(name)).unwrap_or_default();
         let binary = escape(binary.rsplit('/').next().unwrap_or_default());
-        let shown: i64 =
-            order.iter().fold(0, |sum, node| self.flat[*node as usize].saturating_add(sum));
+        let shown: i64 = order.iter().fold(0, |sum, node| self.flat[*node as usize].saturating_add(sum));
         let _ = writeln!(out, "digraph \"{binary}\" {{");
         let _ = writeln!(out, "node [style=filled fillcolor=\"#f8f8f8\"]");
         let mut legend = String::new();

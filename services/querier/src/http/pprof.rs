@@ -89,8 +89,7 @@ fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profil
     }
     let Merged { symbols, values, .. } = merged;
     let mut texts = Texts::new(&symbols.strings);
-    let mut value_type =
-        |kind: &str, unit: &str| ValueType { r#type: texts.id(kind), unit: texts.id(unit) };
+    let mut value_type = |kind: &str, unit: &str| ValueType { r#type: texts.id(kind), unit: texts.id(unit) };
     let sample_type = value_type(&profile_type.sample_type, &profile_type.sample_unit);
     let period_type = value_type(&profile_type.period_type, &profile_type.period_unit);
     let samples = values.iter().enumerate().filter(|(_, value)| **value != 0);

@@ -40,12 +40,7 @@ impl Allowed {
 
     /// Checks a range in Unix milliseconds. None: it lies before everything that may be asked for,
     /// and the answer is empty.
-    pub(crate) fn range(
-        &self,
-        start: i64,
-        end: i64,
-        now_millis: i64,
-    ) -> Result<Option<(i64, i64)>, Error> {
+    pub(crate) fn range(&self, start: i64, end: i64, now_millis: i64) -> Result<Option<(i64, i64)>, Error> {
         if start == 0 || end == 0 {
             return Err(Error::invalid("missing time range in the query"));
         }
@@ -219,10 +214,7 @@ mod tests {
         assert_eq!(text(&free, -5, i64::MAX), format!("Some((-5, {}))", i64::MAX));
         let tight = allowed(24, 48);
         assert_eq!(text(&tight, 1000, 4000), "None");
-        assert_eq!(
-            text(&tight, 900 * HOUR, 975 * HOUR),
-            format!("Some(({}, {}))", 952 * HOUR, 975 * HOUR)
-        );
+        assert_eq!(text(&tight, 900 * HOUR, 975 * HOUR), format!("Some(({}, {}))", 952 * HOUR, 975 * HOUR));
         assert!(text(&tight, 960 * HOUR, now).starts_with("the query time range exceeds the limit"));
     }
 

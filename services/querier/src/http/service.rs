@@ -11,8 +11,7 @@ use wire::querier::v1::{
     AnalyzeQueryRequest, AnalyzeQueryResponse, DiffRequest, DiffResponse, ProfileTypesRequest,
     ProfileTypesResponse, SelectHeatmapRequest, SelectHeatmapResponse, SelectMergeProfileRequest,
     SelectMergeSpanProfileRequest, SelectMergeSpanProfileResponse, SelectMergeStacktracesRequest,
-    SelectMergeStacktracesResponse, SelectSeriesRequest, SelectSeriesResponse, SeriesRequest,
-    SeriesResponse,
+    SelectMergeStacktracesResponse, SelectSeriesRequest, SelectSeriesResponse, SeriesRequest, SeriesResponse,
 };
 use wire::types::v1::{
     GetProfileStatsRequest, GetProfileStatsResponse, LabelNamesRequest, LabelNamesResponse,
@@ -105,10 +104,7 @@ impl QuerierService for Service {
         reply(labels::label_names(&self.0, tenants.as_slice(), capabilities, request).await)
     }
 
-    async fn series(
-        &self,
-        request: Request<SeriesRequest>,
-    ) -> Result<Response<SeriesResponse>, Status> {
+    async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
         let (tenants, capabilities, request) = open(request)?;
         reply(labels::series(&self.0, tenants.as_slice(), capabilities, request).await)
     }

@@ -16,12 +16,7 @@ const TYPE: (u8, &[u8]) = (1, &[0x08, 1, 0x10, 2]);
 const STRINGS: [(u8, &[u8]); 4] = [(6, b""), (6, b"cpu"), (6, b"ns"), (6, b"main")];
 
 fn decoded(fields: &[(u8, &[u8])]) -> Decoded {
-    let fields: Vec<_> = [TYPE]
-        .iter()
-        .chain(fields)
-        .chain(&STRINGS)
-        .copied()
-        .collect();
+    let fields: Vec<_> = [TYPE].iter().chain(fields).chain(&STRINGS).copied().collect();
     decode(document(&fields), &Limits::default()).unwrap()
 }
 
@@ -42,13 +37,7 @@ fn references_are_resolved_whatever_the_order_of_fields_and_ids() {
     assert_eq!(stack(&got, 0), [1, 0]);
     let symbols = &got.profile.symbols;
     assert_eq!(symbols.locations.mapping, [0, NONE]);
-    assert_eq!(
-        symbols.locations.lines_of(0),
-        [Line {
-            function: 0,
-            line: 0
-        }]
-    );
+    assert_eq!(symbols.locations.lines_of(0), [Line { function: 0, line: 0 }]);
     assert_eq!(symbols.strings.get(symbols.functions[0].name), b"main");
     assert_eq!(got.profile.samples.values, [5]);
 }
@@ -98,25 +87,15 @@ fn flaws_are_told_in_the_order_of_validation() {
     };
     let bad_function = (5, &[0x08, 1, 0x10, 4][..]);
     check(&[(5, &[]), (4, &[])], Flaw::LocationIdZero { index: 0 });
-    check(
-        &[(5, &[0x08, 1]), (5, &[]), (2, &[0x10, 1, 0x10, 2])],
-        Flaw::FunctionIdZero { index: 1 },
-    );
+    check(&[(5, &[0x08, 1]), (5, &[]), (2, &[0x10, 1, 0x10, 2])], Flaw::FunctionIdZero { index: 1 });
     check(
         &[bad_function, (2, &[0x10, 1]), (2, &[0x10, 1, 0x10, 2])],
-        Flaw::ValueCount {
-            sample: 1,
-            values: 2,
-            sample_types: 1,
-        },
+        Flaw::ValueCount { sample: 1, values: 2, sample_types: 1 },
     );
     let outside = |holder| Flaw::StringIndex { holder, strings: 4 };
     check(&[bad_function], outside("function"));
     check(&[(1, &[0x08, 9]), bad_function], outside("sample type"));
-    check(
-        &[(2, &[0x10, 1, 0x1a, 2, 0x08, 4])],
-        outside("sample label"),
-    );
+    check(&[(2, &[0x10, 1, 0x1a, 2, 0x08, 4])], outside("sample label"));
     check(&[(3, &[0x08, 1, 0x30, 5])], outside("mapping"));
     let none = decode(document(&[]), &Limits::default()).unwrap();
     assert_eq!(none.flaw, Some(Flaw::NoStrings));
@@ -127,11 +106,7 @@ fn flaws_are_told_in_the_order_of_validation() {
 
 #[test]
 fn units_outside_of_the_table_are_no_flaw() {
-    let got = decoded(&[
-        (1, &[0x08, 1, 0x10, 99]),
-        (2, &[0x12, 2, 1, 1]),
-        (11, &[0x08, 98]),
-    ]);
+    let got = decoded(&[(1, &[0x08, 1, 0x10, 99]), (2, &[0x12, 2, 1, 1]), (11, &[0x08, 98])]);
     assert_eq!(got.flaw, None);
     assert_eq!(got.profile.sample_types[1].unit, 0);
     assert_eq!(got.profile.period_type, Some(ValueType::default()));
@@ -140,10 +115,8 @@ fn units_outside_of_the_table_are_no_flaw() {
 #[test]
 fn samples_with_another_number_of_values_are_left_out() {
     let check = |counts: &[u8], expected: &[i64]| {
-        let samples: Vec<Vec<u8>> = (1..)
-            .zip(counts)
-            .map(|(value, count)| [0x10, value].repeat(*count as usize))
-            .collect();
+        let samples: Vec<Vec<u8>> =
+            (1..).zip(counts).map(|(value, count)| [0x10, value].repeat(*count as usize)).collect();
         let fields: Vec<(u8, &[u8])> = samples.iter().map(|sample| (2, &sample[..])).collect();
         let got = decoded(&fields);
         assert_eq!(got.profile.samples.values, expected, "{counts:?}");
@@ -184,14 +157,7 @@ fn a_document_of_dotnet_gets_its_ids_and_names() {
 
 #[test]
 fn limits_bound_every_kind_of_thing() {
-    let none = Limits {
-        bytes: 100,
-        samples: 0,
-        labels: 0,
-        mappings: 0,
-        locations: 0,
-        functions: 0,
-    };
+    let none = Limits { bytes: 100, samples: 0, labels: 0, mappings: 0, locations: 0, functions: 0 };
     let check = |field: (u8, &[u8]), limits: Limits, what: &'static str| {
         let refused = decode(document(&[field]), &limits).unwrap_err();
         assert_eq!(refused, Error::TooMany { what, limit: 0 });
@@ -202,26 +168,13 @@ fn limits_bound_every_kind_of_thing() {
     check((4, &[]), none, "locations");
     check((5, &[]), none, "functions");
     let refused = decode(Bytes::from(vec![0; 101]), &none).unwrap_err();
-    assert_eq!(
-        refused,
-        Error::TooLarge {
-            bytes: 101,
-            limit: 100
-        }
-    );
+    assert_eq!(refused, Error::TooLarge { bytes: 101, limit: 100 });
 }
 
 #[test]
 fn a_known_field_of_another_wire_type_is_refused() {
     let refused = decode(Bytes::from_static(&[0x10, 1]), &Limits::default()).unwrap_err();
-    assert!(matches!(
-        refused,
-        Error::WireType {
-            message: "profile",
-            field: 2,
-            ..
-        }
-    ));
+    assert!(matches!(refused, Error::WireType { message: "profile", field: 2, .. }));
 }
 
 #[test]
@@ -230,12 +183,7 @@ fn what_was_encoded_comes_back() {
         (2, &[0x0a, 2, 1, 2, 0x12, 1, 5, 0x1a, 4, 0x08, 1, 0x10, 2]),
         (2, &[0x12, 1, 0]),
         (3, &[0x08, 1, 0x10, 5, 0x28, 3, 0x38, 1]),
-        (
-            4,
-            &[
-                0x08, 1, 0x10, 1, 0x22, 2, 0x08, 1, 0x22, 4, 0x08, 1, 0x10, 7,
-            ],
-        ),
+        (4, &[0x08, 1, 0x10, 1, 0x22, 2, 0x08, 1, 0x22, 4, 0x08, 1, 0x10, 7]),
         (4, &[0x08, 2, 0x18, 9, 0x28, 1]),
         (5, &[0x08, 1, 0x10, 3, 0x28, 4]),
         (11, &[0x08, 1]),
