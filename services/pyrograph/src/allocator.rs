@@ -1,7 +1,7 @@
 //! The allocator, told to give memory back at once.
 //!
 //! Ingest comes in bursts whose buffers live for milliseconds. By default mimalloc keeps freed pages for
-//! a second and commits whole arenas, so a server that needs 75 MB after a burst holds 490 MB.
+//! a second and commits whole arenas, so a server that needs 140 MB after a burst holds 490 MB.
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 

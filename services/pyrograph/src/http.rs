@@ -97,7 +97,7 @@ impl Version for Information {
 
 #[tonic::async_trait]
 impl FeatureFlagsService for Information {
-    /// The flags that clients ask for by name; which of them are on says what this server can do.
+    /// The flags that clients ask for by name. UTF-8 label names are the client's to ask for, request by request.
     async fn get_feature_flags(
         &self,
         request: Request<GetFeatureFlagsRequest>,
@@ -107,7 +107,7 @@ impl FeatureFlagsService for Information {
         let feature_flags = vec![
             flag("pyroscopeRuler", false),
             flag("pyroscopeRulerFunctions", false),
-            flag("utf8LabelNames", true),
+            flag("utf8LabelNames", false),
             flag("v2StorageLayer", true),
         ];
         Ok(tonic::Response::new(GetFeatureFlagsResponse { feature_flags }))
