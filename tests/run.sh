@@ -7,6 +7,7 @@ step() { echo; echo "=== $* ($(date +%H:%M:%S))"; }
 step lint
 make -s lint
 
+export PYROGRAPH_WEED="$PWD/.venv/bin/weed"
 step "Rust: unit, property, conformance, architecture"
 cargo test --workspace --locked
 

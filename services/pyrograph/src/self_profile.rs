@@ -15,15 +15,14 @@ use crate::config::SelfProfiling;
 /// Samples the CPU for `interval` after `interval` and pushes to `url`, until dropped.
 pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, clock: Clock) {
     let client = reqwest::Client::new();
-    let hostname = rustix_hostname();
+    let host = hostname();
     let rate = config.sample_rate.clamp(1, 1000);
     loop {
         let started_nanos = clock.unix_nanos();
-        // Frames in these libraries cannot be unwound from a signal handler.
-        let guard = pprof::ProfilerGuardBuilder::default()
-            .frequency(rate as i32)
-            .blocklist(&["libc", "libgcc", "pthread", "vdso"])
-            .build();
+        // The vdso's unwind tables are wrong on some systems. Other libraries stay in: an idle server
+        // spends what little time it needs in libc.
+        let guard =
+            pprof::ProfilerGuardBuilder::default().frequency(rate as i32).blocklist(&["vdso"]).build();
         let guard = match guard {
             Ok(guard) => guard,
             Err(error) => {
@@ -31,6 +30,7 @@ pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, 
                 return;
             }
         };
+        let used_before = process_cpu_nanos();
         clock.sleep(Duration::from(config.interval)).await;
         let report = match guard.report().build() {
             Ok(report) => report,
@@ -41,9 +41,10 @@ pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, 
         };
         drop(guard);
         let duration_nanos = clock.unix_nanos() - started_nanos;
-        let profile = to_profile(&report.data, rate, started_nanos, duration_nanos);
+        let used_nanos = process_cpu_nanos() - used_before;
+        let profile = to_profile(&report.data, rate, used_nanos, started_nanos, duration_nanos);
         let body = formats::pprof::encode(&profile);
-        let name = format!("pyrograph{{hostname={hostname},target=all}}");
+        let name = format!("pyrograph{{hostname={host},target=all}}");
         let mut request = client
             .post(format!("{url}/ingest"))
             .query(&[("name", name.as_str()), ("format", "pprof"), ("spyName", "pyrograph")])
@@ -60,7 +61,7 @@ pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, 
     }
 }
 
-fn rustix_hostname() -> String {
+fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     // Label values end at a comma or brace on this path.
     let name: String =
@@ -68,10 +69,20 @@ fn rustix_hostname() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
+/// CPU time of all threads of this process so far.
+fn process_cpu_nanos() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
 /// CPU nanoseconds per stacktrace, with a root frame for the kind of thread that ran.
+///
+/// An idle server works in slices that no sampler meets. What was used beyond the samples has a frame of
+/// its own, so that the total is what the process really took.
 fn to_profile(
     data: &HashMap<pprof::Frames, isize>,
     rate: u32,
+    used_nanos: i64,
     time_nanos: i64,
     duration_nanos: i64,
 ) -> Profile {
@@ -105,6 +116,13 @@ fn to_profile(
         profile.samples.values.push(*count as i64 * period);
         profile.samples.label_offsets.push(0);
     }
+    let unsampled = used_nanos - profile.samples.values.iter().sum::<i64>();
+    if unsampled > 0 {
+        let frame = location(&mut symbols, &mut locations, "[too short to be sampled]".into());
+        symbols.stacktraces.push(&[frame]);
+        profile.samples.values.push(unsampled);
+        profile.samples.label_offsets.push(0);
+    }
     profile.symbols = symbols;
     profile
 }
@@ -127,9 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_report_is_a_valid_profile() {
-        let profile = to_profile(&HashMap::new(), 100, 1, 2);
+    fn what_no_sample_met_is_still_in_the_total() {
+        let profile = to_profile(&HashMap::new(), 100, 3_000_000, 1, 2);
         assert_eq!(profile.period, 10_000_000);
-        assert!(profile.samples.is_empty());
+        assert_eq!(profile.samples.values, [3_000_000]);
     }
 }

@@ -200,7 +200,9 @@ fn own_address(local: SocketAddr) -> String {
 
 fn start_log(server: &config::Server) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&server.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The sampler tells of every start and stop, which is every few seconds.
+    let filter = EnvFilter::try_new(format!("{},pprof=warn", server.log_level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
