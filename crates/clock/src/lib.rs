@@ -6,10 +6,13 @@ mod pool;
 
 pub use pool::Pool;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use tracing::error;
 
 /// A handle to time and chance; cheap to clone.
 #[derive(Clone)]
@@ -67,6 +70,25 @@ impl Clock {
         task: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
         tokio::spawn(task)
+    }
+
+    /// Starts a task that the process cannot do without: if it panics, the process ends instead of
+    /// living on as if it served. Nothing acknowledged is lost by that, and whoever runs it starts it again.
+    #[allow(clippy::disallowed_methods)]
+    pub fn spawn_vital<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        tokio::spawn(async move {
+            match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(output) => output,
+                Err(_) => {
+                    error!(task = name, "a task that this process cannot do without has panicked: exiting");
+                    std::process::exit(70);
+                }
+            }
+        })
     }
 
     /// Runs `future` for at most `limit`; `None` if it took longer.

@@ -1,12 +1,13 @@
 //! One job after the other: claim, merge, put, publish.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use block::{Block, Cache, MergeInput, MergeOptions, MergeOutput};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use rpc::{Job, JobOutput, Publication, Published};
 use storage::{Created, Key};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{Compactor, Error};
 
@@ -42,19 +43,25 @@ impl Compactor {
     async fn attempt(&self, job: &Job) {
         let began = self.clock.monotonic();
         let (id, attempt, inputs) = (job.id, job.attempt, job.inputs.len());
-        let reason = match self.compact(job).await {
-            Ok((Published::Done, outputs)) => {
+        // A merge that panics is a fault of its inputs as far as anyone can tell: they are tried apart.
+        let reason = match AssertUnwindSafe(self.compact(job)).catch_unwind().await {
+            Err(_) => {
+                self.metrics.jobs_failed.inc();
+                error!(job = %id, attempt, inputs, "the merge panicked");
+                "the merge panicked".to_owned()
+            }
+            Ok(Ok((Published::Done, outputs))) => {
                 self.metrics.jobs.inc();
                 let millis = (self.clock.monotonic() - began).as_millis() as u64;
                 debug!(job = %id, inputs, outputs, level = job.level, millis, "merged");
                 return;
             }
-            Ok((Published::Rejected, _)) => {
+            Ok(Ok((Published::Rejected, _))) => {
                 self.metrics.jobs_failed.inc();
                 info!(job = %id, attempt, "merged too late, the outputs stay unused");
                 return;
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 self.metrics.jobs_failed.inc();
                 let reason = error.text();
                 warn!(job = %id, attempt, inputs, reason, "attempt failed");

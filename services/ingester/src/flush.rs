@@ -102,9 +102,9 @@ impl Flusher {
             timeouts: 0,
             silent_until: Duration::ZERO,
         };
-        let acknowledged = shared.clock.spawn(acknowledger.run(to_acknowledge));
+        let acknowledged = shared.clock.spawn_vital("acknowledger", acknowledger.run(to_acknowledge));
         let flusher = Self { shared: shared.clone(), open, log, uploads: FuturesUnordered::new(), acks };
-        shared.clock.spawn(async move {
+        shared.clock.spawn_vital("flusher", async move {
             flusher.run().await;
             // Ends once the last ack is out, because the flusher's end of the channel is gone.
             let _ = acknowledged.await;

@@ -144,7 +144,7 @@ impl Open {
         drop(state);
         if needs_worker {
             let this = self.clone();
-            self.clock.spawn(async move { this.append(content).await });
+            self.clock.spawn_vital("append", async move { this.append(content).await });
         }
         if wake {
             self.changed.notify_one();

@@ -184,7 +184,7 @@ impl Metastore {
             let state = self.state.lock();
             let open = || state.logs.values().filter(|log| !log.row.sealed);
             let due = open().filter(|log| self.is_due(log, now)).map(|log| log.row.writer);
-            let silent = open().filter(|log| now - log.moved >= self.config.seal_after.0);
+            let silent = open().filter(|log| now.saturating_sub(log.moved) >= self.config.seal_after.0);
             (due.collect::<Vec<_>>(), silent.map(|log| log.row.writer).collect::<Vec<_>>())
         };
         stream::iter(due)
@@ -195,7 +195,7 @@ impl Metastore {
         for writer in silent {
             self.seal(writer).await?;
         }
-        if now - *listed >= self.config.list_interval.0 {
+        if now.saturating_sub(*listed) >= self.config.list_interval.0 {
             *listed = now;
             for folder in self.store.list_folders("log").await? {
                 let Some(writer) = folder.parse_log_folder() else {
@@ -211,13 +211,13 @@ impl Metastore {
     }
 
     fn is_due(&self, log: &LogState, now: Duration) -> bool {
-        let is_silent = now - log.moved > 2 * self.config.probe_interval.0;
+        let is_silent = now.saturating_sub(log.moved) > 2 * self.config.probe_interval.0;
         let interval = if log.is_hinted || is_silent {
             self.config.probe_interval_silent.0
         } else {
             self.config.probe_interval.0
         };
-        now - log.probed.max(log.moved) >= interval
+        now.saturating_sub(log.probed.max(log.moved)) >= interval
     }
 }
 

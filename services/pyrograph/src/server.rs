@@ -156,8 +156,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
     exported.set(registry);
 
-    clock.spawn(metastore.clone().run());
-    clock.spawn(compactor.clone().run());
+    clock.spawn_vital("metastore", metastore.clone().run());
+    clock.spawn_vital("compactor", compactor.clone().run());
     let own_url = format!("http://{}", own_address(local));
     if !config.self_profiling.disable_push {
         let (settings, multitenancy) = (config.self_profiling.clone(), config.multitenancy_enabled);
