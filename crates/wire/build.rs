@@ -12,7 +12,6 @@ const FILES: &[&str] = &[
     "push/v1/push.proto",
     "querier/v1/querier.proto",
     "settings/v1/settings.proto",
-    "status/v1/status.proto",
     "types/v1/types.proto",
     "version/v1/version.proto",
 ];

@@ -14,7 +14,7 @@ KNOWN = {
     "render": 0,
     "query": 1,  # a merged profile cut to maxNodes keeps more stacks there
     "errors": 2,  # JFR
-    "corrupt": 1,  # trie
+    "corrupt": 1,  # speedscope
     "tenants": 6,  # OTLP, ad hoc profiles
     "routes": 8,  # status pages, gRPC health, OTLP
     "folded": 26,  # trie and tree

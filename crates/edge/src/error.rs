@@ -50,13 +50,6 @@ impl Error {
         Self::rest(StatusCode::INTERNAL_SERVER_ERROR, format!("error while processing request: {text}"))
     }
 
-    /// The same refusal under another code.
-    pub fn with_code(mut self, code: Code) -> Self {
-        self.code = code;
-        self.status = None;
-        self
-    }
-
     pub fn code(&self) -> Code {
         self.code
     }

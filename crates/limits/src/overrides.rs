@@ -34,11 +34,6 @@ impl Overrides {
         let table = self.0.load();
         table.tenants.get(tenant).unwrap_or(&table.default).clone()
     }
-
-    /// What holds for tenants without limits of their own.
-    pub fn default_limits(&self) -> Arc<Limits> {
-        self.0.load().default.clone()
-    }
 }
 
 impl Table {

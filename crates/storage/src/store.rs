@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    GetOptions, GetRange, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutOptions, coalesce_ranges,
 };
 
 use crate::metrics::{Operation, Outcome};
@@ -151,7 +152,17 @@ impl Store {
         let at = path(key)?;
         let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
         self.read(key, Operation::get, time_for(READ_TIMEOUT, asked), || async {
-            let parts = self.inner.get_ranges(&at, ranges).await?;
+            let parts = match self.is_exclusive {
+                true => self.inner.get_ranges(&at, ranges).await?,
+                false => {
+                    coalesce_ranges(
+                        ranges,
+                        |range| self.whole_range(&at, range),
+                        OBJECT_STORE_COALESCE_DEFAULT,
+                    )
+                    .await?
+                }
+            };
             let len = parts.iter().map(|part| part.len() as u64).sum();
             Ok((parts, len))
         })
@@ -239,6 +250,18 @@ impl Store {
             Err(Error::Backend { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// All bytes of `range`. A store answers a range that ends past the object with what there is, and
+    /// cutting that apart into ranges that lie past it would panic.
+    async fn whole_range(&self, at: &Path, range: Range<u64>) -> object_store::Result<Bytes> {
+        let bytes = self.inner.get_range(at, range.clone()).await?;
+        if bytes.len() as u64 == range.end - range.start {
+            return Ok(bytes);
+        }
+        let source =
+            format!("object {at} has no bytes {}..{}", range.start + bytes.len() as u64, range.end).into();
+        Err(object_store::Error::Generic { store: "bucket", source })
     }
 
     async fn create_once(&self, key: &Key, bytes: &Bytes) -> Result<(), Error> {

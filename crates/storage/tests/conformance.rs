@@ -57,6 +57,8 @@ async fn reads_give_what_was_asked_for(store: &Store) {
     let tail = store.get_tail(&key, 400).await.unwrap();
     assert_eq!((tail.bytes, tail.object_bytes), (bytes("0123456789"), 10));
     assert!(store.get_ranges(&key, std::slice::from_ref(&(20..30))).await.is_err());
+    assert!(store.get_ranges(&key, &[0..2, 20..30]).await.is_err());
+    assert!(store.get_ranges(&key, &[0..2, 8..12]).await.is_err());
     assert!(matches!(store.get_ranges(&slot(2, 1), &[0..1, 3..4]).await, Err(Error::NotFound(_))));
     assert!(matches!(store.get_tail(&slot(2, 1), 1).await, Err(Error::NotFound(_))));
 }

@@ -48,12 +48,6 @@ pub mod settings {
     }
 }
 
-pub mod status {
-    pub mod v1 {
-        tonic::include_proto!("status.v1");
-    }
-}
-
 pub mod types {
     pub mod v1 {
         tonic::include_proto!("types.v1");

@@ -139,6 +139,9 @@ impl Metastore {
         metastore.catch_up(metastore.is_alone).await?;
         metastore.tend();
         metastore.commit_pending().await?;
+        if let Err(error) = metastore.create_records().await {
+            warn!(%error, "publish records of an earlier owner are not created yet");
+        }
         if !metastore.is_alone {
             let waited = metastore.clock.monotonic() - fenced;
             metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;

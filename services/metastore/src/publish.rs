@@ -153,9 +153,10 @@ impl Metastore {
         Ok(Published::Done)
     }
 
-    /// Creates every publish record that is not known to be in the bucket.
+    /// Creates every publish record that is not known to be in the bucket, oldest job first, up to the first that
+    /// fails: a record whose inputs no other record made would let a rebuild count them twice.
     pub(crate) async fn create_records(&self) -> Result<(), Error> {
-        let missing: Vec<_> = {
+        let mut missing: Vec<_> = {
             let state = self.state.lock();
             let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
                 Progress::Published { record: Some(record) } => {
@@ -165,6 +166,7 @@ impl Metastore {
             });
             jobs.collect()
         };
+        missing.sort_by_key(|(id, created_millis, _)| (*created_millis, *id));
         for (id, created_millis, record) in missing {
             let key = Key::publish(created_millis.div_euclid(86_400_000), id);
             self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;

@@ -354,9 +354,12 @@ impl State {
         consumed.min().unwrap_or(unix_millis).min(unix_millis)
     }
 
-    /// Creation time of the oldest segment that no publish record names yet, or now.
+    /// Creation time of the oldest segment that a publish record will name but does not yet, or now.
+    ///
+    /// A quarantined one is never merged: were it counted, nothing could be swept any more.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
-        let segments = self.live.values().filter(|l| matches!(l.what, What::Segment { .. }));
+        let segments =
+            self.live.values().filter(|l| l.id.is_some() && matches!(l.what, What::Segment { .. }));
         segments.map(|l| l.created_millis).min().unwrap_or(unix_millis)
     }
 

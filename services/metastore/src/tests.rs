@@ -423,8 +423,28 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     world.time.pass(Duration::from_secs(3 * 3600));
     assert!(metastore.sweepable(10).await.expect("lists").is_empty());
     let metastore = world.open().await;
-    metastore.create_records().await.expect("creates");
     assert_eq!(world.store.get(&key).await.expect("gets"), record);
+    assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
+}
+
+#[tokio::test]
+async fn an_unreadable_segment_does_not_stop_the_sweep_of_others() {
+    let mut world = World::new(12);
+    world
+        .store
+        .settle_create(&Key::log_slot(WriterId(9), 0), Bytes::from_static(b"junk"))
+        .await
+        .expect("puts");
+    let (metastore, job) = with_one_job(&mut world).await;
+    metastore.probe(WriterId(9)).await.expect("reads");
+    let publication = world.merge(&job).await;
+    metastore.publish(publication).await.expect("publishes");
+    for writer in [1, 9] {
+        metastore.seal(WriterId(writer)).await.expect("seals");
+    }
+    let quarantined = metastore.find(everything()).await.expect("finds").quarantined;
+    assert_eq!(quarantined.len(), 1);
+    world.time.pass(Duration::from_secs(2 * 3600));
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
 
