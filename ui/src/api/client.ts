@@ -3,6 +3,8 @@
 // Owns: the request, its failure as a typed error, what is known about its cost.
 // Does not own: caching or cancelling (`use_answer`).
 
+import { readReport, type Report } from './report';
+
 const SERVICE = '/querier.v1.QuerierService/';
 
 export interface Reply<T> {
@@ -11,6 +13,7 @@ export interface Reply<T> {
   milliseconds: number;
   /** Length of the answer after decompression. */
   bytes: number;
+  report: Report;
 }
 
 /** Why a question has no answer. */
@@ -64,7 +67,7 @@ export async function callAs<T>(
     throw new ApiError(method, response.status, code, message, requestId);
   }
   try {
-    return { body: await decode(text), milliseconds, bytes: text.length };
+    return { body: await decode(text), milliseconds, bytes: text.length, report: readReport(response.headers) };
   } catch (cause) {
     if (signal.aborted) throw cause;
     throw new ApiError(method, response.status, '', 'the answer is not JSON', requestId);

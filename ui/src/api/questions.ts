@@ -4,6 +4,7 @@ import { formatSelector, SERVICE_LABEL, type Matcher, type Query } from '../stat
 import type { Range } from '../state/time';
 import { call, callAs } from './client';
 import { decodeFlameGraph } from './decode';
+import type { Report } from './report';
 import type {
   GetProfileStatsResponse,
   LabelsResponse,
@@ -54,10 +55,11 @@ export interface FlameAnswer {
   model: FlameModel;
   milliseconds: number;
   bytes: number;
+  report: Report;
 }
 
 export async function askFlameGraph(query: Query, range: Range, maxNodes: number, signal: AbortSignal): Promise<FlameAnswer> {
-  const { body, milliseconds, bytes } = await callAs(
+  const { body, milliseconds, bytes, report } = await callAs(
     'SelectMergeStacktraces',
     {
       profileTypeID: query.type,
@@ -68,7 +70,7 @@ export async function askFlameGraph(query: Query, range: Range, maxNodes: number
     signal,
     (text) => decodeFlameGraph(text, signal),
   );
-  return { model: body, milliseconds, bytes };
+  return { model: body, milliseconds, bytes, report };
 }
 
 export interface TimeSeries {
@@ -83,13 +85,14 @@ export interface SeriesAnswer {
   series: TimeSeries[];
   step: number;
   range: Range;
+  report: Report;
 }
 
 /** The grid of the answer is anchored at whole steps, so that a refresh moves no bar. */
 export async function askSeries(query: Query, range: Range, step: number, by: string, signal: AbortSignal): Promise<SeriesAnswer> {
   const width = step * 1000;
   const grid = { from: Math.floor(range.from / width) * width + width, until: Math.ceil(range.until / width) * width };
-  const body = await call<SelectSeriesResponse>(
+  const { body, report } = await callAs(
     'SelectSeries',
     {
       profileTypeID: query.type,
@@ -100,13 +103,14 @@ export async function askSeries(query: Query, range: Range, step: number, by: st
       limit: String(SERIES_MAX),
     },
     signal,
+    (text) => JSON.parse(text) as SelectSeriesResponse,
   );
   const series = (body.series ?? []).map(({ labels = [], points = [] }) => ({
     name: by === '' ? '' : (labels.find((label) => label.name === by)?.value ?? ''),
     times: points.map((point) => Number(point.timestamp ?? 0)),
     values: points.map((point) => point.value ?? 0),
   }));
-  return { series, step, range };
+  return { series, step, range, report };
 }
 
 /** Label names that the other matchers leave, without those the server made itself. */

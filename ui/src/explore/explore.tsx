@@ -361,6 +361,7 @@ export function Explore() {
             : []
         }
         cost={graph.value && !isFirstRun ? graph.value : null}
+        missing={isFirstRun ? 0 : Math.max(graph.value?.report.missing ?? 0, state.series === 'shown' ? (series.value?.report.missing ?? 0) : 0)}
         step={series.value && state.series === 'shown' ? series.value.step : null}
         loading={loading}
         error={error !== null && model !== null ? error.message : ''}

@@ -1,13 +1,43 @@
 // One line that says what the answer is made of and what it cost.
 import { useEffect, useState } from 'react';
-import { formatAge, formatBytes, formatElapsed } from '../format/units';
+import type { Report } from '../api/report';
+import { formatAge, formatBytes, formatCount, formatElapsed } from '../format/units';
+import { Icon } from '../parts/icon';
 import style from './status_line.module.css';
+
+export interface Cost {
+  milliseconds: number;
+  bytes: number;
+  report: Report;
+}
+
+/** What an answer is made of, and what it took; in the server's words where it says so. */
+export function costParts({ milliseconds, bytes, report: { read } }: Cost): string[] {
+  if (read === null) return [`${formatElapsed(milliseconds)}, ${formatBytes(bytes)} answer`];
+  return [
+    // An answer out of the tree of names alone has read no sample.
+    `${counted(read.profiles, 'profile')} of ${read.series} series${read.samples === 0 ? '' : `, ${counted(read.samples, 'sample')}`}`,
+    `${formatElapsed(milliseconds)}, ${formatBytes(read.bytes)} read from ${counted(read.objects, 'object')}`,
+  ];
+}
+
+/** Empty when nothing is missing. */
+export function lack(missing: number): string {
+  if (missing === 0) return '';
+  return `partial: ${counted(missing, 'object')} of this range cannot be read, ${missing === 1 ? 'its' : 'their'} profiles are missing`;
+}
+
+function counted(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+}
 
 interface StatusLineProps {
   /** A short message that replaces nothing and soon goes. */
   note: string;
   facts: readonly string[];
-  cost: { milliseconds: number; bytes: number } | null;
+  cost: Cost | null;
+  /** Objects that could not be read for what is shown. */
+  missing: number;
   /** Seconds per column of the time series. */
   step: number | null;
   loading: boolean;
@@ -15,7 +45,7 @@ interface StatusLineProps {
   error: string;
 }
 
-export function StatusLine({ note, facts, cost, step, loading, error }: StatusLineProps) {
+export function StatusLine({ note, facts, cost, missing, step, loading, error }: StatusLineProps) {
   const [answered, setAnswered] = useState(Date.now());
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
@@ -32,14 +62,16 @@ export function StatusLine({ note, facts, cost, step, loading, error }: StatusLi
         {facts.map((fact) => (
           <span key={fact}>{fact}</span>
         ))}
-        {cost && facts.length > 0 && (
-          <span>
-            {formatElapsed(cost.milliseconds)}, {formatBytes(cost.bytes)} answer
-            {step !== null && `, ${formatAge(step * 1000)} columns`}
-          </span>
-        )}
+        {cost && facts.length > 0 && costParts(cost).map((part) => <span key={part}>{part}</span>)}
+        {facts.length > 0 && step !== null && <span>{formatAge(step * 1000)} columns</span>}
         {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
       </span>
+      {missing > 0 && (
+        <span role="alert" className={style['partial']} title={lack(missing)}>
+          <Icon name="warning" />
+          {lack(missing)}
+        </span>
+      )}
       {error !== '' && <span className={style['error']}>not the newest: {error}</span>}
       <span role="status" className={style['note']}>
         {note}

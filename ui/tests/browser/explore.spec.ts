@@ -335,3 +335,20 @@ test('a refresh that fails leaves the graph and says that it is not the newest',
   await page.getByRole('button', { name: 'last 15 min' }).click();
   await expect(page.getByRole('alert')).toContainText('starting');
 });
+
+test('the status line says what was read, and that an answer is partial', async ({ page }) => {
+  await open(page);
+  const status = page.getByRole('contentinfo');
+  await expect(status).toContainText(/[\d,]+ profiles? of \d+ series/);
+  await expect(status).toContainText(/\d+ ms, [\d.]+ (B|KiB|MiB) read from [\d,]+ objects?/);
+  await expect(status.getByRole('alert')).toHaveCount(0);
+  await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2' } });
+  });
+  await page.keyboard.press('r');
+  await expect(status.getByRole('alert')).toHaveText('partial: 2 objects of this range cannot be read, their profiles are missing');
+  await page.unrouteAll();
+  await page.keyboard.press('r');
+  await expect(status.getByRole('alert')).toHaveCount(0);
+});

@@ -53,8 +53,11 @@ interface Request {
   maxNodes?: string;
 }
 
+const STATS = { profiles: 1204, series: 20, samples: 36_200, bytes: 2_150_000, blocks: 12, millis: 8.5 };
+
 function send(response: ServerResponse, status: number, body: object): void {
-  response.writeHead(status, { 'Content-Type': 'application/json', 'X-Request-Id': 'mock-0001' });
+  const headers = { 'Content-Type': 'application/json', 'X-Request-Id': 'mock-0001' };
+  response.writeHead(status, status === 200 ? { ...headers, 'X-Pyrograph-Query-Stats': JSON.stringify(STATS) } : headers);
   response.end(JSON.stringify(body));
 }
 

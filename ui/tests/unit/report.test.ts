@@ -1,0 +1,32 @@
+import { expect, test } from 'vitest';
+import { readReport } from '../../src/api/report';
+import { costParts, lack } from '../../src/explore/status_line';
+
+test('the report of an answer is in its headers', () => {
+  const stats = '{"profiles":3,"series":2,"samples":40,"bytes":2048,"blocks":5,"millis":1.5}';
+  expect(readReport(new Headers({ 'X-Pyrograph-Query-Stats': stats, 'X-Pyrograph-Partial': '2' }))).toEqual({
+    read: { profiles: 3, series: 2, samples: 40, bytes: 2048, objects: 5, milliseconds: 1.5 },
+    missing: 2,
+  });
+});
+
+test('a report that is absent, short or broken hides nothing and breaks nothing', () => {
+  expect(readReport(new Headers())).toEqual({ read: null, missing: 0 });
+  for (const stats of ['', 'null', '7', '{"profiles":']) expect(readReport(new Headers({ 'x-pyrograph-query-stats': stats })).read).toBeNull();
+  expect(readReport(new Headers({ 'x-pyrograph-query-stats': '{"bytes":"9"}' })).read?.bytes).toBe(0);
+  for (const partial of ['', 'yes', '0', '-1']) expect(readReport(new Headers({ 'x-pyrograph-partial': partial })).missing).toBe(1);
+});
+
+test('the cost says time, bytes and objects', () => {
+  const read = { profiles: 1204, series: 20, samples: 36_200, bytes: 2_150_000, objects: 1, milliseconds: 12.4 };
+  expect(costParts({ milliseconds: 38, bytes: 900, report: { read, missing: 0 } }).join(' · ')).toBe(
+    '1,204 profiles of 20 series, 36,200 samples · 38 ms, 2.05 MiB read from 1 object',
+  );
+  expect(costParts({ milliseconds: 38, bytes: 2048, report: { read: null, missing: 0 } })).toEqual(['38 ms, 2.00 KiB answer']);
+});
+
+test('a partial answer says what it lacks', () => {
+  expect(lack(0)).toBe('');
+  expect(lack(1)).toBe('partial: 1 object of this range cannot be read, its profiles are missing');
+  expect(lack(3)).toBe('partial: 3 objects of this range cannot be read, their profiles are missing');
+});
