@@ -12,6 +12,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a client may read nothing of an answer that waits for it; then its connection ends. Longer:
+    /// clients on bad networks have more time. Shorter: those that never read hold less for less long.
+    pub write_timeout: Duration,
     /// Largest request body, on the wire and decompressed.
     pub body_bytes_max: usize,
     /// What all request bodies in flight may hold; more are refused with 503.
@@ -29,6 +32,7 @@ impl Default for Config {
             connections_max: 16_384,
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
             body_bytes_max: 256 << 20,
             bodies_bytes_max: 1 << 30,
             streams_max: 250,

@@ -23,6 +23,7 @@ mod metrics;
 pub mod rest;
 mod routes;
 mod serve;
+mod stall;
 mod tenants;
 
 pub use accept::Capabilities;

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::stall::FailsWhenStalled;
 
 /// How HTTP/2 without TLS begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -90,6 +91,7 @@ struct Server {
     http1: Builder<TokioExecutor>,
     http2: Builder<TokioExecutor>,
     idle_timeout: Duration,
+    write_timeout: Duration,
 }
 
 impl Server {
@@ -105,7 +107,7 @@ impl Server {
             .max_concurrent_streams(config.streams_max)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES);
-        Self { http1, http2, idle_timeout: config.idle_timeout }
+        Self { http1, http2, idle_timeout: config.idle_timeout, write_timeout: config.write_timeout }
     }
 
     async fn connection(
@@ -135,6 +137,7 @@ impl Server {
             let answer = Box::pin(async move { app.answer(request.map(Body::new)).await });
             answer.map(Ok::<_, Infallible>)
         });
+        let stream = FailsWhenStalled::new(stream, self.write_timeout, clock);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = Box::pin(watcher.watch(connection)).await {
             debug!(%error, "a connection ended early");

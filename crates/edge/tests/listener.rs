@@ -116,6 +116,44 @@ async fn an_announced_length_alone_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+/// Asks for an answer longer than what the kernel keeps for a connection.
+async fn ask_for_much(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /huge HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_its_answer_is_dropped() {
+    let (address, _stop) = listen(app(|config| {
+        config.write_timeout = Duration::from_millis(300);
+        config.connections_max = 1;
+    }))
+    .await;
+    let mut deaf = ask_for_much(address).await;
+    // Its place is free again, although it never closes.
+    assert!(is_ready(address).await);
+    let mut answer = Vec::new();
+    let _ = deaf.read_to_end(&mut answer).await;
+    assert!(!answer.is_empty() && answer.len() < echo::HUGE_BYTES, "{} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_its_answer() {
+    let (address, _stop) = listen(app(|config| config.write_timeout = Duration::from_millis(500))).await;
+    let mut slow = ask_for_much(address).await;
+    let mut buffer = vec![0; 4 << 20];
+    let mut seen = 0;
+    loop {
+        match slow.read(&mut buffer).await.unwrap() {
+            0 => break,
+            count => seen += count,
+        }
+        Clock::system().sleep(Duration::from_millis(if seen < echo::HUGE_BYTES / 2 { 50 } else { 0 })).await;
+    }
+    assert!(seen > echo::HUGE_BYTES, "{seen} bytes");
+}
+
 #[tokio::test]
 async fn garbage_and_silence_are_dropped() {
     let (address, _stop) = listen(app(|config| config.idle_timeout = Duration::from_millis(300))).await;

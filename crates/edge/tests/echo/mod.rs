@@ -106,6 +106,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
             post(|tenants: Tenants| async move { tenants.one().map(|tenant| tenant.to_string()) }),
         )
         .route("/large", get(|| async { "large ".repeat(1000) }))
+        .route("/huge", get(|| async { vec![b'x'; HUGE_BYTES] }))
         .route("/panic", get(|| async { panic!("at the route") as () }))
         .route("/api/known", get(|| async { "known" }))
         .route(
@@ -175,3 +176,5 @@ pub async fn listen(app: App) -> (std::net::SocketAddr, tokio::sync::oneshot::Se
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);
+
+pub const HUGE_BYTES: usize = 40 << 20;
