@@ -6,58 +6,148 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use clock::Clock;
+use clock::{Clock, Pool};
 use model::{NONE, Profile, Strings, Symbols, ValueType};
 use tracing::{debug, warn};
 
 use crate::config::SelfProfiling;
 
-/// Samples the CPU for `interval` after `interval` and pushes to `url`, until dropped.
-pub(crate) async fn run(config: SelfProfiling, multitenancy: bool, url: String, clock: Clock) {
-    let client = reqwest::Client::new();
-    let host = hostname();
-    let rate = config.sample_rate.clamp(1, 1000);
-    loop {
-        let started_nanos = clock.unix_nanos();
+/// Of the first profile, so that a new server soon has something to show.
+const FIRST_INTERVAL: Duration = Duration::from_secs(4);
+
+/// A process that uses less than one part in so many of a core is quiet.
+const QUIET_PARTS: i64 = 20;
+
+/// How much oftener a quiet process is sampled: little CPU time needs finer steps, and costs little to watch.
+const QUIET_RATE_FACTOR: u32 = 5;
+
+/// Samples the CPU time of this process from `start` on. There can be one at a time.
+pub(crate) struct Sampler {
+    guard: pprof::ProfilerGuard<'static>,
+    /// CPU time that one sample stands for.
+    period_nanos: i64,
+    started_nanos: i64,
+    used_before_nanos: i64,
+}
+
+/// What a sampler met in its time.
+struct Sampled {
+    report: pprof::UnresolvedReport,
+    period_nanos: i64,
+    started_nanos: i64,
+    duration_nanos: i64,
+    /// CPU time of all threads in that time.
+    used_nanos: i64,
+}
+
+impl Sampler {
+    /// `rate` in samples per second of CPU time. None, with a warning, where the system does not let us.
+    pub(crate) fn start(rate: u32, clock: &Clock) -> Option<Self> {
+        let rate = rate.clamp(1, 1000);
         // The vdso's unwind tables are wrong on some systems. Other libraries stay in: an idle server
         // spends what little time it needs in libc.
         let guard =
             pprof::ProfilerGuardBuilder::default().frequency(rate as i32).blocklist(&["vdso"]).build();
-        let guard = match guard {
-            Ok(guard) => guard,
+        match guard {
+            Ok(guard) => Some(Self {
+                guard,
+                period_nanos: (1_000_000_000 / i64::from(rate)).max(tick_nanos()),
+                started_nanos: clock.unix_nanos(),
+                used_before_nanos: process_cpu_nanos(),
+            }),
             Err(error) => {
                 warn!(%error, "cannot profile this process; self-profiling is off");
-                return;
+                None
             }
-        };
-        let used_before = process_cpu_nanos();
-        clock.sleep(Duration::from(config.interval)).await;
-        let report = match guard.report().build() {
-            Ok(report) => report,
+        }
+    }
+
+    /// Of a server that starts: most of its work is over before the first profile.
+    pub(crate) fn start_quiet(config: &SelfProfiling, clock: &Clock) -> Option<Self> {
+        Self::start(config.sample_rate.saturating_mul(QUIET_RATE_FACTOR), clock)
+    }
+
+    /// Ends the sampling; names are found later, under the next sampler, which so sees that work too.
+    fn finish(self, clock: &Clock) -> pprof::Result<Sampled> {
+        Ok(Sampled {
+            report: self.guard.report().build_unresolved()?,
+            period_nanos: self.period_nanos,
+            started_nanos: self.started_nanos,
+            duration_nanos: clock.unix_nanos() - self.started_nanos,
+            used_nanos: process_cpu_nanos() - self.used_before_nanos,
+        })
+    }
+}
+
+/// Pushes what `sampler` met to `url`, and so on every `interval` with a sampler of its own, until dropped.
+pub(crate) async fn run(
+    mut sampler: Sampler,
+    config: SelfProfiling,
+    multitenancy: bool,
+    url: String,
+    clock: Clock,
+    pool: Pool,
+) {
+    let client = reqwest::Client::new();
+    let name = format!("pyrograph{{hostname={},target=all}}", hostname());
+    let mut interval = FIRST_INTERVAL.min(Duration::from(config.interval));
+    let mut balance = Balance::default();
+    loop {
+        clock.sleep(interval).await;
+        interval = Duration::from(config.interval);
+        let sampled = sampler.finish(&clock);
+        let is_quiet = sampled.as_ref().is_ok_and(|s| s.used_nanos < s.duration_nanos / QUIET_PARTS);
+        let rate = config.sample_rate.saturating_mul(if is_quiet { QUIET_RATE_FACTOR } else { 1 });
+        let Some(next) = Sampler::start(rate, &clock) else { return };
+        sampler = next;
+        let sampled = match sampled {
+            Ok(sampled) => sampled,
             Err(error) => {
                 warn!(%error, "cannot read this process's own profile");
                 continue;
             }
         };
-        drop(guard);
-        let duration_nanos = clock.unix_nanos() - started_nanos;
-        let used_nanos = process_cpu_nanos() - used_before;
-        let profile = to_profile(&report.data, rate, used_nanos, started_nanos, duration_nanos);
-        let body = formats::pprof::encode(&profile);
-        let name = format!("pyrograph{{hostname={host},target=all}}");
+        let (from, until) = (sampled.started_nanos, sampled.started_nanos + sampled.duration_nanos);
+        let unsampled_nanos = balance.settle(&sampled);
+        let profile = pool.run(move || to_profile(sampled, unsampled_nanos)).await;
+        if profile.samples.values.is_empty() {
+            continue;
+        }
         let mut request = client
             .post(format!("{url}/ingest"))
             .query(&[("name", name.as_str()), ("format", "pprof"), ("spyName", "pyrograph")])
-            .query(&[("from", started_nanos / 1_000_000_000), ("until", clock.unix_nanos() / 1_000_000_000)])
-            .body(body);
+            .query(&[("from", from / 1_000_000_000), ("until", until / 1_000_000_000)])
+            .body(formats::pprof::encode(&profile));
         if multitenancy {
             let tenant = if config.tenant_id.is_empty() { "anonymous" } else { &config.tenant_id };
             request = request.header("X-Scope-OrgID", tenant);
         }
         match request.send().await.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => debug!(samples = profile.samples.len(), "pushed own profile"),
+            Ok(_) => debug!(samples = profile.samples.values.len(), "pushed own profile"),
             Err(error) => warn!(%error, "cannot push this process's own profile"),
         }
+    }
+}
+
+/// CPU time used but not yet in any profile; negative while samples stood for more than was used.
+///
+/// A sample stands for a whole period although the thread may have run for less or more of it. Over many
+/// profiles that evens out: only what stays uncovered by a whole period is work that samples do not meet.
+#[derive(Default)]
+struct Balance {
+    nanos: i64,
+}
+
+impl Balance {
+    /// How much of the CPU time of `sampled` and before it no sample stands for.
+    fn settle(&mut self, sampled: &Sampled) -> i64 {
+        let samples: isize = sampled.report.data.values().sum();
+        self.add(sampled.used_nanos - samples as i64 * sampled.period_nanos, sampled.period_nanos)
+    }
+
+    fn add(&mut self, unsampled_nanos: i64, period_nanos: i64) -> i64 {
+        self.nanos += unsampled_nanos;
+        if self.nanos < period_nanos { 0 } else { std::mem::take(&mut self.nanos) }
     }
 }
 
@@ -75,17 +165,22 @@ fn process_cpu_nanos() -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
+/// The step in which the system looks whether a thread is running: a sample stands for no less.
+fn tick_nanos() -> i64 {
+    #[cfg(target_os = "linux")]
+    {
+        let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+        tick.tv_sec * 1_000_000_000 + tick.tv_nsec
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
 /// CPU nanoseconds per stacktrace, with a root frame for the kind of thread that ran.
 ///
-/// An idle server works in slices that no sampler meets. What was used beyond the samples has a frame of
+/// An idle server works in slices that few samples meet. What was used beyond the samples has a frame of
 /// its own, so that the total is what the process really took.
-fn to_profile(
-    data: &HashMap<pprof::Frames, isize>,
-    rate: u32,
-    used_nanos: i64,
-    time_nanos: i64,
-    duration_nanos: i64,
-) -> Profile {
+fn to_profile(sampled: Sampled, unsampled_nanos: i64) -> Profile {
     let mut strings = Strings::default();
     strings.push(b"");
     let cpu = strings.push(b"cpu");
@@ -93,51 +188,63 @@ fn to_profile(
     let mut symbols = Symbols { strings, ..Symbols::default() };
     symbols.mappings.push(model::Mapping { has_functions: true, ..model::Mapping::default() });
     let cpu_type = ValueType { r#type: cpu, unit: nanoseconds };
-    let period = 1_000_000_000 / i64::from(rate);
     let mut profile = Profile {
         sample_types: vec![cpu_type],
         period_type: Some(cpu_type),
-        period,
-        time_nanos,
-        duration_nanos,
+        period: sampled.period_nanos,
+        time_nanos: sampled.started_nanos,
+        duration_nanos: sampled.duration_nanos,
         ..Profile::default()
     };
-    let mut locations: HashMap<String, u32> = HashMap::new();
+    let mut locations = Locations { symbols, known: HashMap::new() };
     let mut stack = Vec::new();
-    for (frames, count) in data {
+    for (frames, count) in sampled.report.data {
+        let frames = pprof::Frames::from(frames);
         stack.clear();
         for symbol in frames.frames.iter().flatten() {
-            stack.push(location(&mut symbols, &mut locations, symbol.name()));
+            stack.push(locations.of(symbol.raw_name(), || symbol.name()));
         }
         // Threads of a pool differ by a number only: one root frame for all of them.
         let thread = frames.thread_name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
-        stack.push(location(&mut symbols, &mut locations, format!("[{thread}]")));
-        symbols.stacktraces.push(&stack);
-        profile.samples.values.push(*count as i64 * period);
+        stack.push(locations.of_name(format!("[{thread}]")));
+        locations.symbols.stacktraces.push(&stack);
+        profile.samples.values.push(count as i64 * sampled.period_nanos);
         profile.samples.label_offsets.push(0);
     }
-    let unsampled = used_nanos - profile.samples.values.iter().sum::<i64>();
-    if unsampled > 0 {
-        let frame = location(&mut symbols, &mut locations, "[too short to be sampled]".into());
-        symbols.stacktraces.push(&[frame]);
-        profile.samples.values.push(unsampled);
+    if unsampled_nanos > 0 {
+        let frame = locations.of_name("[too short to be sampled]".into());
+        locations.symbols.stacktraces.push(&[frame]);
+        profile.samples.values.push(unsampled_nanos);
         profile.samples.label_offsets.push(0);
     }
-    profile.symbols = symbols;
+    profile.symbols = locations.symbols;
     profile
 }
 
-fn location(symbols: &mut Symbols, known: &mut HashMap<String, u32>, name: String) -> u32 {
-    if let Some(location) = known.get(&name) {
-        return *location;
+/// One location per function.
+struct Locations {
+    symbols: Symbols,
+    /// By the name that the linker knows: it is made readable once.
+    known: HashMap<Vec<u8>, u32>,
+}
+
+impl Locations {
+    fn of_name(&mut self, name: String) -> u32 {
+        self.of(name.clone().as_bytes(), || name)
     }
-    let string = symbols.strings.push(name.as_bytes());
-    symbols.functions.push(model::Function { name: string, ..model::Function::default() });
-    let line = model::Line { function: symbols.functions.len() as u32 - 1, line: 0 };
-    debug_assert_ne!(line.function, NONE);
-    let location = symbols.locations.push(0, 0, false, &[line]);
-    known.insert(name, location);
-    location
+
+    fn of(&mut self, raw: &[u8], name: impl FnOnce() -> String) -> u32 {
+        if let Some(location) = self.known.get(raw) {
+            return *location;
+        }
+        let string = self.symbols.strings.push(name().as_bytes());
+        self.symbols.functions.push(model::Function { name: string, ..model::Function::default() });
+        let line = model::Line { function: self.symbols.functions.len() as u32 - 1, line: 0 };
+        debug_assert_ne!(line.function, NONE);
+        let location = self.symbols.locations.push(0, 0, false, &[line]);
+        self.known.insert(raw.to_vec(), location);
+        location
+    }
 }
 
 #[cfg(test)]
@@ -145,9 +252,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_sample_met_is_still_in_the_total() {
-        let profile = to_profile(&HashMap::new(), 100, 3_000_000, 1, 2);
-        assert_eq!(profile.period, 10_000_000);
-        assert_eq!(profile.samples.values, [3_000_000]);
+    fn time_that_no_sample_met_is_still_in_the_total_and_nothing_is_there_twice() {
+        const PERIOD: i64 = 4;
+        #[track_caller]
+        fn check(unsampled: &[i64], expected: &[i64]) {
+            let mut balance = Balance::default();
+            let told: Vec<i64> = unsampled.iter().map(|nanos| balance.add(*nanos, PERIOD)).collect();
+            assert_eq!(told, expected);
+        }
+        check(&[30, 30], &[30, 30]);
+        check(&[3, 3, 3], &[0, 6, 0]);
+        check(&[-5, 3, 6], &[0, 0, 4]);
+    }
+
+    // The sampler is one of the whole process: what needs it is one test.
+    #[test]
+    fn a_profile_names_the_functions_that_ran_and_says_how_long() {
+        let clock = Clock::system();
+        let sampler = Sampler::start(500, &clock).expect("sampler");
+        spin(Duration::from_millis(200));
+        let sampled = sampler.finish(&clock).expect("samples");
+        let (used, period) = (sampled.used_nanos, sampled.period_nanos);
+        let mut balance = Balance::default();
+        let unsampled = balance.settle(&sampled);
+        let profile = to_profile(sampled, unsampled);
+        assert_eq!(profile.samples.values.iter().sum::<i64>() + balance.nanos, used);
+        assert!(profile.samples.values.len() > 1, "{used} ns used, one sample per {period} ns, none met");
+        let functions = profile.symbols.functions.iter();
+        let names: Vec<_> = functions.map(|f| profile.symbols.strings.text(f.name)).collect();
+        assert!(names.iter().any(|name| name == "pyrograph::self_profile::tests::spin"), "{names:?}");
+    }
+
+    #[inline(never)]
+    fn spin(time: Duration) {
+        let end = process_cpu_nanos() + time.as_nanos() as i64;
+        while process_cpu_nanos() < end {
+            std::hint::black_box((0..10_000u64).sum::<u64>());
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! Owns: the order of starting and stopping. Each role builds itself and hands back its routes; this
 //! file only puts them together.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
 use crate::{http, self_profile, ui};
+
+/// EAFNOSUPPORT, for which the standard library has no kind.
+const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     if matches!(arguments.first().map(String::as_str), Some("-version" | "--version")) {
@@ -73,13 +77,15 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         )
         .into());
     }
+    let clock = Clock::system();
+    // Before everything else: what starting costs is in the first profile.
+    let profiling = &config.self_profiling;
+    let sampler =
+        if profiling.disable_push { None } else { self_profile::Sampler::start_quiet(profiling, &clock) };
     // The listener is bound first: a port that is taken is noticed before anything is opened.
-    let address = listen_address(&config.server)?;
-    let listener =
-        TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let listener = listen(&config.server).await?;
     let local = listener.local_addr()?;
 
-    let clock = Clock::system();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(cores);
     let mut registry = Registry::default();
@@ -159,9 +165,15 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     clock.spawn_vital("metastore", metastore.clone().run());
     clock.spawn_vital("compactor", compactor.clone().run());
     let own_url = format!("http://{}", own_address(local));
-    if !config.self_profiling.disable_push {
-        let (settings, multitenancy) = (config.self_profiling.clone(), config.multitenancy_enabled);
-        clock.spawn(self_profile::run(settings, multitenancy, own_url.clone(), clock.clone()));
+    if let Some(sampler) = sampler {
+        clock.spawn(self_profile::run(
+            sampler,
+            config.self_profiling.clone(),
+            config.multitenancy_enabled,
+            own_url.clone(),
+            clock.clone(),
+            pool.clone(),
+        ));
     }
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -183,6 +195,34 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     metastore.drain().await;
     info!("drained");
     Ok(())
+}
+
+async fn listen(server: &config::Server) -> Result<TcpListener, String> {
+    let address = listen_address(server)?;
+    let mut bound = TcpListener::bind(address).await;
+    let is_without_ipv6 = |error: &io::Error| {
+        [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable].contains(&error.kind())
+            || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
+    };
+    if server.http_listen_address.is_empty() && bound.as_ref().is_err_and(is_without_ipv6) {
+        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, server.http_listen_port)).await;
+    }
+    bound.map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                ". Another program has that port, perhaps a second pyrograph: stop it, or choose another port \
+                 with -server.http-listen-port"
+            }
+            io::ErrorKind::PermissionDenied => {
+                ". Ports below 1024 are for privileged users: choose another with -server.http-listen-port"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                ". This computer does not have that address: choose another with -server.http-listen-address"
+            }
+            _ => "",
+        };
+        format!("cannot listen on {address}: {error}{advice}")
+    })
 }
 
 fn listen_address(server: &config::Server) -> Result<SocketAddr, String> {

@@ -1,0 +1,60 @@
+"""What somebody meets who starts the server for the first time: mistakes that explain themselves."""
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+from harness import BINARY, CPU, free_port
+
+
+def refused(*flags, **options):
+    """The log of a server that must not start."""
+    run = subprocess.run([BINARY, "server", *flags], capture_output=True, text=True, timeout=20, **options)
+    assert run.returncode == 1, run.stderr
+    return run.stderr
+
+
+def test_a_second_server_on_the_port_says_so_and_what_to_do(server, tmp_path):
+    text = refused(f"-server.http-listen-port={server.port}", "-server.http-listen-address=127.0.0.1", f"-storage.filesystem.dir={tmp_path}/other")
+    assert f"cannot listen on 127.0.0.1:{server.port}" in text
+    assert "Another program has that port" in text and "-server.http-listen-port" in text
+    assert not (tmp_path / "other").exists(), "nothing is opened before the port is ours"
+
+
+def test_a_second_server_on_the_directory_names_the_first(server):
+    text = refused(f"-server.http-listen-port={free_port()}", f"-storage.filesystem.dir={server.directory}")
+    assert f"is in use by process {server.process.pid}" in text and "-storage.filesystem.dir" in text
+
+
+@pytest.mark.parametrize("kind", ["file", "no permission"])
+def test_a_directory_that_cannot_be_used_is_named_with_its_flag(tmp_path, kind):
+    directory, options = tmp_path / "data", {}
+    if kind == "file":
+        directory.write_text("")
+    else:
+        tmp_path.chmod(0o555)
+        if os.geteuid() == 0:
+            # Root may write everywhere, and its temporary directories are closed to others.
+            directory, options = "/pyrograph-data", {"user": 65534, "group": 65534, "extra_groups": []}
+            if not os.access(BINARY, os.X_OK):
+                pytest.skip("the binary cannot be started by another user")
+    text = refused(f"-server.http-listen-port={free_port()}", f"-storage.filesystem.dir={directory}", **options)
+    assert f'cannot use directory "{directory}"' in text and "-storage.filesystem.dir" in text
+
+
+def test_within_a_minute_of_the_start_there_is_a_flame_graph_of_the_server_itself(new_server):
+    server = new_server()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        graph = server.flamegraph('{service_name="pyrograph"}', CPU)
+        stacks = [path for path in graph if len(path) > 5]
+        if stacks:
+            break
+        time.sleep(0.5)
+    assert stacks, f"no stack of the server's own: {list(graph)[:5]}"
+    names = {name for path in graph for name in path}
+    assert any("pyrograph::server" in name for name in names), sorted(names)[:50]
+    mangled = [name for name in names if re.search(r"^_ZN|^_R|::h[0-9a-f]{16}$", name)]
+    assert not mangled, mangled
