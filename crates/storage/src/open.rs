@@ -27,13 +27,16 @@ pub enum OpenError {
     Prefix { prefix: String },
     #[error("storage.s3.bucket-name is empty")]
     NoBucket,
-    #[error("cannot use directory {dir:?}")]
+    #[error("cannot use directory {dir:?} (choose another with -storage.filesystem.dir)")]
     Directory {
         dir: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("directory {dir:?} is in use by process {}", pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
+    #[error(
+        "directory {dir:?} is in use by process {}: stop it, or choose another with -storage.filesystem.dir",
+        pid.map_or("unknown".to_owned(), |pid| pid.to_string())
+    )]
     Locked { dir: PathBuf, pid: Option<u32> },
     #[error(
         "{store} overwrites an object that it was asked to create only if absent (If-None-Match: *): \

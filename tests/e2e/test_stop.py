@@ -1,0 +1,89 @@
+"""SIGTERM in the middle of a load: the process ends soon, and whatever was acknowledged is there."""
+
+import http.client
+import pathlib
+import threading
+import time
+
+from harness import CPU, pprof, push_request
+
+WRITERS = 16
+LOAD_SECONDS = 2
+# A drain waits for the pushes in flight, one flush and one commit, not for a time of its own.
+STOP_SECONDS_MAX = 8
+
+
+class Load:
+    """Writers that each push profiles with a function of their own until the server is gone."""
+
+    def __init__(self, port):
+        self.port, self.acknowledged, self.refused, self.lock = port, {}, set(), threading.Lock()
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.write, args=(i,)) for i in range(WRITERS)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, writer):
+        connection, number = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20), 0
+        while not self.stop.is_set():
+            number += 1
+            name, value = f"f{writer}x{number}", writer * 100_000 + number
+            labels = {"__name__": "process_cpu", "service_name": f"app{writer % 3}"}
+            body = push_request(labels, pprof({(name, "main"): value}, time_nanos=time.time_ns()))
+            try:
+                connection.request("POST", "/push.v1.PusherService/Push", body, {"Content-Type": "application/proto"})
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException):
+                return
+            with self.lock:
+                if response.status == 200:
+                    self.acknowledged[name] = value
+                else:
+                    self.refused.add(response.status)
+            if response.getheader("connection") == "close":
+                connection.close()
+
+    def end(self):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_sigterm_under_load_ends_soon_and_loses_nothing(new_server):
+    server = new_server("-self-profiling.disable-push")
+    load = Load(server.port)
+    time.sleep(LOAD_SECONDS)
+    began = time.monotonic()
+    code = server.stop()
+    took = time.monotonic() - began
+    load.end()
+    assert code == 0, server.log()[-2000:]
+    assert took < STOP_SECONDS_MAX, f"the drain took {took:.1f} s"
+    assert load.refused <= {503}, f"refusals while stopping must be worth a retry: {load.refused}"
+    assert "drained" in server.log()
+    logs = [log for log in (pathlib.Path(server.directory) / "log").iterdir() if log.is_dir()]
+    unsealed = [str(log) for log in logs if not max(log.iterdir()).read_bytes().startswith(b"PYGSEAL")]
+    assert logs and not unsealed, f"left without a seal: {unsealed}"
+    half_written = [str(path) for path in pathlib.Path(server.directory).rglob("*") if "tmp" in path.suffix or "#" in path.name]
+    assert not half_written, half_written
+
+    server.start()
+    graph = server.flamegraph("{}", CPU, maxNodes=1_000_000)
+    counted = {path[-1]: own for path, (_, own) in graph.items() if path and own}
+    lost = {name for name, value in load.acknowledged.items() if counted.get(name) != value}
+    assert len(load.acknowledged) > WRITERS, "the load was too small to show anything"
+    assert not lost, f"{len(lost)} of {len(load.acknowledged)} acknowledged profiles are lost or changed: {sorted(lost)[:5]}"
+    print(f"{len(load.acknowledged)} acknowledged; stopped in {took:.2f} s")
+
+
+def test_a_request_that_never_ends_does_not_hold_up_the_end(new_server):
+    server = new_server("-self-profiling.disable-push", "-server.graceful-shutdown-timeout=3s")
+    endless = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    endless.putrequest("POST", "/push.v1.PusherService/Push")
+    endless.putheader("Content-Length", "1000")
+    endless.endheaders()  # and the body never comes
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < STOP_SECONDS_MAX
