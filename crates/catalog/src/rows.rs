@@ -45,8 +45,9 @@ pub struct Log {
     pub next: u64,
     /// Whether `next` holds a seal.
     pub sealed: bool,
-    /// Creation time of the last consumed segment.
-    pub created_millis: i64,
+    /// Of an open log: creation time of the last consumed segment. Of a sealed one: when it was sealed, or
+    /// lost a segment to the sweep, whichever came last.
+    pub moved_millis: i64,
 }
 
 /// One service of one tenant inside a segment or block.
@@ -212,7 +213,7 @@ impl Row for Log {
     fn encode(&self, out: &mut Writer) {
         out.u64(self.next);
         out.u8(u8::from(self.sealed));
-        out.i64(self.created_millis);
+        out.i64(self.moved_millis);
     }
 
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -220,7 +221,7 @@ impl Row for Log {
             writer: WriterId(key.u128()?),
             next: value.u64()?,
             sealed: value.u8()? != 0,
-            created_millis: value.i64()?,
+            moved_millis: value.i64()?,
         })
     }
 }
@@ -639,7 +640,7 @@ mod tests {
     fn rows_read_back_and_damage_is_refused() {
         let id = BlockId { job: JobId(u128::MAX), attempt: 2, part: 1 };
         let quarantine = Some(Quarantine { reason: "bad".into(), time_min: -1, time_max: 1 });
-        check(Log { writer: WriterId(7), next: 300, sealed: true, created_millis: -5 });
+        check(Log { writer: WriterId(7), next: 300, sealed: true, moved_millis: -5 });
         check(Segment {
             writer: WriterId(7),
             seq: 1,

@@ -40,6 +40,20 @@ impl Key {
         Self(format!("block/{tenant}/{window}/{job}-{attempt}-{part}"))
     }
 
+    /// The job, attempt and part of a `block/` key; `None` for any other key.
+    pub fn parse_block(&self) -> Option<(JobId, u32, u32)> {
+        let (_, name) = self.0.strip_prefix("block/")?.rsplit_once('/')?;
+        let mut fields = name.split('-');
+        let block =
+            (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        fields.next().is_none().then_some(block)
+    }
+
+    /// The job of a `publish/` key; `None` for any other key.
+    pub fn parse_publish(&self) -> Option<JobId> {
+        self.0.strip_prefix("publish/")?.split_once('/')?.1.parse().ok()
+    }
+
     /// `day` is days since the Unix epoch.
     pub fn publish(day: i64, job: JobId) -> Self {
         Self(format!("publish/{day}/{job}"))
@@ -109,5 +123,13 @@ mod tests {
         let tenant = TenantId::parse("a*b").expect("valid");
         let key = Key::block(&tenant, "1-0-300", JobId(1), 1, 0);
         assert!(key.as_str().starts_with("block/a%2Ab/1-0-300/"));
+        assert_eq!(key.parse_block(), Some((JobId(1), 1, 0)));
+        assert_eq!(Key::cluster().parse_block(), None);
+    }
+
+    #[test]
+    fn a_publish_record_names_its_job() {
+        assert_eq!(Key::publish(-3, JobId(5)).parse_publish(), Some(JobId(5)));
+        assert_eq!(Key::cluster().parse_publish(), None);
     }
 }

@@ -12,14 +12,14 @@ use std::time::Duration;
 use block::{Directory, Origin, Seal};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::WriterId;
-use rpc::{Error, SegmentHint};
+use rpc::{Error, ErrorKind, SegmentHint};
 use storage::{Created, Key};
 use tracing::{info, warn};
 
-use crate::Metastore;
 use crate::error::{OpenError, of_header};
 use crate::header::{self, Header};
 use crate::state::{Data, LogState, Slot};
+use crate::{Metastore, PENDING_SEGMENTS_MAX};
 
 /// Logs read at once.
 const LOGS_AT_ONCE: usize = 8;
@@ -36,6 +36,13 @@ enum Hinted {
 impl Metastore {
     /// Takes in a hint, and what it skipped.
     pub(crate) async fn hinted(&self, hint: SegmentHint) -> Result<(), Error> {
+        if *self.stop.borrow() {
+            return Err(Error::new(ErrorKind::Unavailable, "this metastore does not own the catalog now"));
+        }
+        if self.is_behind() {
+            let message = format!("{PENDING_SEGMENTS_MAX} segments wait for a commit, which is the limit");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let (writer, seq) = (hint.writer, hint.seq);
         let data = Data::Segment { bytes: hint.bytes, directory: hint.directory };
         let known = Slot::Data(data);
@@ -43,6 +50,11 @@ impl Metastore {
             self.probe(writer).await.map_err(of_header)?;
         }
         Ok(())
+    }
+
+    /// Whether no more must be held in memory: a segment that is not consumed now is read later.
+    fn is_behind(&self) -> bool {
+        self.state.lock().pending.segments.len() >= PENDING_SEGMENTS_MAX
     }
 
     fn take_hint(&self, writer: WriterId, seq: u64, known: Slot) -> Hinted {
@@ -179,6 +191,9 @@ impl Metastore {
 
     /// One round: probes the logs whose turn it is, lists for unknown ones, closes silent ones.
     pub(crate) async fn look(&self, listed: &mut Duration) -> Result<(), header::Error> {
+        if self.is_behind() {
+            return Ok(());
+        }
         let now = self.clock.monotonic();
         let (due, silent) = {
             let state = self.state.lock();

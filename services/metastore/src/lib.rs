@@ -51,6 +51,11 @@ use state::State;
 /// before it serves, so that no two answer with different histories.
 const SURE_FOR: Duration = Duration::from_secs(2);
 
+/// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
+const PENDING_SEGMENTS_MAX: usize = 10_000;
+
 /// The owner of the catalog.
 pub struct Metastore {
     config: Config,
@@ -154,11 +159,13 @@ impl Metastore {
         futures::join!(self.keep_committing(), self.keep_looking(), self.keep_tending());
     }
 
-    /// Commits what is pending and stops.
+    /// Commits what is pending and stops, within [`DRAIN_MAX`].
     pub async fn drain(&self) {
         self.stop.send_replace(true);
-        if let Err(error) = self.commit_pending().await {
-            warn!(%error, "the last commit failed: the next owner reads more");
+        match self.clock.timeout(DRAIN_MAX, self.commit_pending()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => warn!(%error, "the last commit failed: the next owner reads more"),
+            None => warn!(limit = ?DRAIN_MAX, "the last commit takes too long: the next owner reads more"),
         }
     }
 
@@ -195,6 +202,11 @@ impl Metastore {
     async fn keep_tending(&self) {
         while self.pause(self.config.retention_interval.0).await {
             self.tend();
+            // Only what is committed is recorded.
+            if let Err(error) = self.commit_pending().await {
+                warn!(%error, "cannot commit what is past its time");
+                continue;
+            }
             if let Err(error) = self.create_records().await {
                 warn!(%error, "cannot create publish records, trying again");
             }
@@ -252,7 +264,7 @@ impl Metastore {
 
     async fn append(&self, _turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), catalog::Error> {
         let began = self.clock.monotonic();
-        let version = self.catalog.commit(batch).await?;
+        let version = self.catalog.commit(batch).await.inspect_err(|error| self.end_if_fenced(error))?;
         self.metrics.commits.inc();
         self.state.lock().version = version;
         // A check that runs now is about to say the same.
@@ -260,6 +272,14 @@ impl Metastore {
             *sure = began;
         }
         Ok(())
+    }
+
+    /// What waits for a commit can never have one once another owner opened the catalog.
+    fn end_if_fenced(&self, error: &catalog::Error) {
+        if matches!(error, catalog::Error::Fenced { .. }) {
+            self.stop.send_replace(true);
+            self.state.lock().pending = state::Pending::default();
+        }
     }
 
     /// Refuses to answer for a catalog that may have another owner by now.
@@ -270,7 +290,11 @@ impl Metastore {
         let mut sure = self.sure.lock().await;
         let now = self.clock.monotonic();
         if now - *sure >= SURE_FOR {
-            self.catalog.check().await.map_err(error::of_catalog)?;
+            self.catalog
+                .check()
+                .await
+                .inspect_err(|error| self.end_if_fenced(error))
+                .map_err(error::of_catalog)?;
             *sure = now;
         }
         Ok(())

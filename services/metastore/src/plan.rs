@@ -20,7 +20,7 @@ const DAY: i64 = 86_400;
 /// More blocks than this in one window are merged even while new ones come.
 const BLOCKS_MAX: usize = 8;
 /// Most inputs of one job, so that its row and its publish record stay small.
-const INPUTS_MAX: usize = 1_000;
+pub(crate) const INPUTS_MAX: usize = 1_000;
 /// Level of blocks merged from segments.
 const LEVEL_FIRST: u8 = 1;
 

@@ -7,10 +7,12 @@
 //! input is still claimed by its job; both are checked in front of the commit, under the lock that
 //! orders all commits.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use block::Origin;
+use bytes::Bytes;
 use catalog::Batch;
 use catalog::rows::{self, Block, BlockId, JobState as Progress, Row, Work};
 use model::JobId;
@@ -153,21 +155,20 @@ impl Metastore {
         Ok(Published::Done)
     }
 
-    /// Creates every publish record that is not known to be in the bucket, oldest job first, up to the first that
-    /// fails: a record whose inputs no other record made would let a rebuild count them twice.
+    /// Creates every publish record that is not known to be in the bucket, up to the first that fails. Never one
+    /// before those of the jobs that made its inputs: a rebuild would count these twice.
     pub(crate) async fn create_records(&self) -> Result<(), Error> {
-        let mut missing: Vec<_> = {
+        let missing: BTreeMap<JobId, (i64, Bytes)> = {
             let state = self.state.lock();
             let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
                 Progress::Published { record: Some(record) } => {
-                    Some((job.row.id, job.row.created_millis, record.clone()))
+                    Some((job.row.id, (job.row.created_millis, record.clone())))
                 }
                 _ => None,
             });
             jobs.collect()
         };
-        missing.sort_by_key(|(id, created_millis, _)| (*created_millis, *id));
-        for (id, created_millis, record) in missing {
+        for (id, created_millis, record) in producers_first(missing)? {
             let key = Key::publish(created_millis.div_euclid(86_400_000), id);
             self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;
             let mut state = self.state.lock();
@@ -222,6 +223,32 @@ impl Metastore {
             }
         }
     }
+}
+
+/// Records in an order in which each comes after those of the jobs that made its inputs. Times say nothing about
+/// that: the owners of before had clocks of their own.
+fn producers_first(mut left: BTreeMap<JobId, (i64, Bytes)>) -> Result<Vec<(JobId, i64, Bytes)>, Error> {
+    let mut made_by: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
+    for (id, (_, record)) in &left {
+        let record = Record::decode(record)
+            .map_err(|e| Error::with_source(ErrorKind::Corrupt, "a publish record cannot be read", e))?;
+        let jobs = record.inputs.iter().filter_map(|(key, _)| key.parse_block().map(|(job, ..)| job));
+        made_by.insert(*id, jobs.filter(|job| left.contains_key(job)).collect());
+    }
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let ready = left.keys().filter(|id| made_by[*id].iter().all(|job| !left.contains_key(job)));
+        let ready: Vec<JobId> = ready.copied().collect();
+        if ready.is_empty() {
+            return Err(Error::new(ErrorKind::Corrupt, "publish records name each other's outputs"));
+        }
+        for id in ready {
+            if let Some((created_millis, record)) = left.remove(&id) {
+                ordered.push((id, created_millis, record));
+            }
+        }
+    }
+    Ok(ordered)
 }
 
 fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Result<Block, Error> {

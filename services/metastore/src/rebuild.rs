@@ -227,7 +227,8 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
             next = next.max(seq + 1);
         }
         let log = state.log(writer, now);
-        log.row = rows::Log { writer, next, sealed: is_sealed, created_millis: last_created };
+        let moved_millis = if is_sealed { unix_millis } else { last_created };
+        log.row = rows::Log { writer, next, sealed: is_sealed, moved_millis };
         state.pending.logs.insert(writer);
     }
     // What was merged has been counted, whenever it was created.

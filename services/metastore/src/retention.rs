@@ -9,12 +9,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::rows::{self, Row};
-use model::TenantId;
+use catalog::rows::{self, JobState as Progress, Row};
+use hashbrown::HashSet;
+use model::{JobId, TenantId, WriterId};
 use storage::Key;
 
 use crate::Metastore;
-use crate::state::State;
+use crate::plan::INPUTS_MAX;
+use crate::record::Record;
+use crate::state::{JobState, State, What};
 
 /// How long a tenant's data are kept; `None` is for ever.
 pub type Retention = Arc<dyn Fn(&TenantId) -> Option<Duration> + Send + Sync>;
@@ -35,14 +38,19 @@ impl Metastore {
     }
 
     /// Buries every object whose datasets are all past their time.
+    ///
+    /// Segments die by a publish without outputs: what a rebuild finds missing in a log and in no record would
+    /// be the log's end.
     pub(crate) fn expire(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
         let mut expired: Vec<Key> = Vec::new();
+        let mut segments: Vec<(Key, Vec<u32>)> = Vec::new();
         for (key, live) in &state.live {
             if live.claimed.is_some() || !live.is_committed {
                 continue;
             }
-            let is_past = match (live.id.and_then(|id| state.index.get(id)), state.quarantined.get(key)) {
+            let object = live.id.and_then(|id| state.index.get(id));
+            let is_past = match (object, state.quarantined.get(key)) {
                 (Some(object), _) => object.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant)),
                 // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
                 (None, Some(quarantined)) if quarantined.datasets.is_empty() => false,
@@ -51,31 +59,54 @@ impl Metastore {
                 }
                 (None, None) => false,
             };
-            if is_past {
-                expired.push(key.clone());
+            match live.what {
+                _ if !is_past => {}
+                What::Block { .. } => expired.push(key.clone()),
+                What::Segment { .. } => {
+                    let masked = object.map(|object| object.masked.clone()).unwrap_or_default();
+                    segments.push((key.clone(), masked));
+                }
             }
         }
+        self.metrics.objects_expired.inc_by((expired.len() + segments.len()) as u64);
         let mut batch = std::mem::take(&mut state.pending.batch);
         for key in &expired {
             state.bury(key, None, unix_millis, &mut batch);
         }
-        self.metrics.objects_expired.inc_by(expired.len() as u64);
+        segments.sort();
+        for inputs in segments.chunks(INPUTS_MAX) {
+            let job = JobId(self.clock.random());
+            for (key, _) in inputs {
+                state.bury(key, Some(job), unix_millis, &mut batch);
+            }
+            let (attempt, inputs, outputs) = (0, inputs.to_vec(), Vec::new());
+            let record = Record { job, attempt, published_millis: unix_millis, inputs, outputs };
+            let row = rows::Job {
+                id: job,
+                created_millis: unix_millis,
+                attempt,
+                tries: 0,
+                state: Progress::Published { record: Some(record.encode()) },
+            };
+            row.put_into(&mut batch);
+            state.jobs.insert(job, JobState { row, due: Duration::ZERO });
+        }
         state.pending.batch = batch;
     }
 
     /// Buries the seals of logs that were swept long ago.
     pub(crate) fn end_logs(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
-        let old = state
-            .logs
-            .values()
-            .filter(|log| log.row.sealed && unix_millis - log.row.created_millis > SEAL_KEPT_MILLIS);
-        let seals = old.map(|log| (log.row.writer, Key::log_slot(log.row.writer, log.row.next)));
-        for (writer, key) in seals.collect::<Vec<_>>() {
-            let of_writer = |key: &Key| key.parse_log_slot().is_some_and(|(w, _)| w == writer);
-            if state.dead.keys().any(of_writer) || state.live.keys().any(of_writer) {
-                continue;
-            }
+        let writer_of = |key: &Key| key.parse_log_slot().map(|(writer, _)| writer);
+        let not_swept: HashSet<WriterId> =
+            state.live.keys().chain(state.dead.keys()).filter_map(writer_of).collect();
+        let old = state.logs.values().filter(|log| {
+            let row = &log.row;
+            row.sealed
+                && unix_millis - row.moved_millis > SEAL_KEPT_MILLIS
+                && !not_swept.contains(&row.writer)
+        });
+        for key in old.map(|log| Key::log_slot(log.row.writer, log.row.next)).collect::<Vec<_>>() {
             let dead =
                 rows::Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
             dead.put_into(&mut state.pending.batch);

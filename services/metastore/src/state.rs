@@ -117,7 +117,7 @@ impl State {
     /// The log of `writer`, new if it was never heard of.
     pub(crate) fn log(&mut self, writer: WriterId, now: Duration) -> &mut LogState {
         self.logs.entry(writer).or_insert_with(|| LogState {
-            row: rows::Log { writer, next: 0, sealed: false, created_millis: 0 },
+            row: rows::Log { writer, next: 0, sealed: false, moved_millis: 0 },
             moved: now,
             probed: Duration::ZERO,
             is_hinted: false,
@@ -142,13 +142,14 @@ impl State {
         log.absent_millis = None;
         let Slot::Data(data) = slot else {
             log.row.sealed = true;
+            log.row.moved_millis = unix_millis;
             self.pending.logs.insert(writer);
             return Some(0);
         };
         log.row.next = seq + 1;
-        let before_millis = if seq == 0 { unix_millis } else { log.row.created_millis };
+        let before_millis = if seq == 0 { unix_millis } else { log.row.moved_millis };
         if let Data::Segment { directory, .. } = &data {
-            log.row.created_millis = directory.created_millis;
+            log.row.moved_millis = directory.created_millis;
         }
         self.pending.logs.insert(writer);
         let segment = self.segment_of(writer, seq, data, before_millis, unix_millis);
@@ -349,7 +350,7 @@ impl State {
         let consumed = open.map(|log| match log.absent_millis {
             Some(millis) => millis,
             None if log.row.next == 0 => unix_millis,
-            None => log.row.created_millis,
+            None => log.row.moved_millis,
         });
         consumed.min().unwrap_or(unix_millis).min(unix_millis)
     }

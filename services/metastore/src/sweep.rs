@@ -5,7 +5,8 @@
 //! A segment stays longer than a block: a rebuild decides anew which equal items count among the
 //! segments that no publish record names, and for that it needs the keys of all that could meet them.
 
-use catalog::rows::{Dead, JobState};
+use catalog::rows::{Dead, JobState, Row};
+use model::WriterId;
 use rpc::DeadObject;
 use storage::Key;
 
@@ -27,23 +28,36 @@ impl Metastore {
     }
 
     pub(crate) fn forget_swept(&self, keys: &[Key]) {
+        let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         for key in keys {
             if state.dead.remove(key).is_none() {
                 continue;
             }
             state.pending.batch.delete(Dead::key_of(key));
-            if let Some((writer, seq)) = key.parse_log_slot()
-                && state.logs.get(&writer).is_some_and(|log| log.row.sealed && log.row.next == seq)
-                && let Some(log) = state.logs.remove(&writer)
-            {
-                use catalog::rows::Row;
-                state.pending.logs.remove(&writer);
-                state.pending.batch.delete(log.row.key());
+            if let Some((writer, seq)) = key.parse_log_slot() {
+                forget_slot(&mut state, writer, seq, unix_millis);
             }
         }
         self.metrics.observe(&state);
         self.work.notify_one();
+    }
+}
+
+/// A log goes with its seal, which stays for a while after all else.
+fn forget_slot(state: &mut State, writer: WriterId, seq: u64, unix_millis: i64) {
+    let Some(log) = state.logs.get_mut(&writer) else {
+        return;
+    };
+    if !log.row.sealed {
+        return;
+    }
+    if seq != log.row.next {
+        log.row.moved_millis = unix_millis;
+        state.pending.logs.insert(writer);
+    } else if let Some(log) = state.logs.remove(&writer) {
+        state.pending.logs.remove(&writer);
+        state.pending.batch.delete(log.row.key());
     }
 }
 

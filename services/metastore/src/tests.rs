@@ -1,41 +1,46 @@
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
 use clock::Source;
 use header::Header;
 use model::{ItemKey, TimeRange, WriterId};
+use object_store::memory::InMemory;
 use rpc::{JobOutput, Metastore as _};
+use storage::fault::{Fault, Faulty};
 
 use super::*;
 
 /// Keys are hashes, so tests' small numbers are moved to where hashes differ.
 const SPREAD: u32 = 40;
 
-/// Time that moves only when a test says so, or sleeps.
+/// Time of the paused runtime, plus what a test lets pass or sets the wall clock to.
 #[derive(Clone)]
 struct Time {
-    millis: Arc<AtomicU64>,
+    start: tokio::time::Instant,
+    passed_millis: Arc<AtomicU64>,
+    set_millis: Arc<AtomicI64>,
     random: Arc<AtomicU64>,
 }
 
 /// 2023-11-15 12:30:00 UTC.
-const START_MILLIS: u64 = 1_700_051_400_000;
+const START_MILLIS: i64 = 1_700_051_400_000;
 
 #[async_trait]
 impl Source for Time {
     fn unix(&self) -> Duration {
-        Duration::from_millis(START_MILLIS + self.millis.load(Ordering::SeqCst))
+        let start = START_MILLIS + self.set_millis.load(Ordering::SeqCst);
+        Duration::from_millis(start as u64) + self.monotonic()
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.millis.load(Ordering::SeqCst))
+        self.start.elapsed() + Duration::from_millis(self.passed_millis.load(Ordering::SeqCst))
     }
 
+    #[allow(clippy::disallowed_methods)]
     async fn sleep(&self, duration: Duration) {
-        self.pass(duration);
-        tokio::task::yield_now().await;
+        tokio::time::sleep(duration).await;
     }
 
     fn random(&self) -> u128 {
@@ -44,8 +49,23 @@ impl Source for Time {
 }
 
 impl Time {
+    fn new(seed: u64) -> Self {
+        Self {
+            start: tokio::time::Instant::now(),
+            passed_millis: Arc::default(),
+            set_millis: Arc::default(),
+            random: Arc::new(AtomicU64::new(seed << 20)),
+        }
+    }
+
+    /// Time goes by without anything happening; timers do not notice.
     fn pass(&self, duration: Duration) {
-        self.millis.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
+        self.passed_millis.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock.
+    fn set(&self, by_millis: i64) {
+        self.set_millis.fetch_add(by_millis, Ordering::SeqCst);
     }
 }
 
@@ -82,6 +102,7 @@ impl Headers for Written {
 
 struct World {
     store: Store,
+    faulty: Faulty,
     time: Time,
     clock: Clock,
     written: Arc<Written>,
@@ -92,11 +113,12 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let store = Store::in_memory();
-        let time = Time { millis: Arc::default(), random: Arc::new(AtomicU64::new(seed << 20)) };
-        let written = Arc::new(Written { store: Some(store.clone()), ..Written::default() });
+        let time = Time::new(seed);
         let clock = Clock::new(time.clone());
-        Self { store, time, clock, written, keys: HashMap::new(), config: Config::default() }
+        let faulty = Faulty::new(Arc::new(InMemory::new()), clock.clone(), seed);
+        let store = Store::new(Arc::new(faulty.clone()), clock.clone(), storage::Metrics::default());
+        let written = Arc::new(Written { store: Some(store.clone()), ..Written::default() });
+        Self { store, faulty, time, clock, written, keys: HashMap::new(), config: Config::default() }
     }
 
     async fn open(&self) -> Arc<Metastore> {
@@ -225,7 +247,7 @@ async fn found(metastore: &Metastore) -> usize {
     metastore.find(everything()).await.expect("finds").objects.len()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hint_is_visible_at_once_and_its_rows_survive_a_restart() {
     let mut world = World::new(1);
     let metastore = world.open().await;
@@ -238,7 +260,7 @@ async fn a_hint_is_visible_at_once_and_its_rows_survive_a_restart() {
     assert_eq!(found(&*world.open().await).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_segment_without_hint_is_found_by_probing_and_by_the_hint_after_it() {
     let mut world = World::new(2);
     let metastore = world.open().await;
@@ -257,7 +279,7 @@ async fn a_segment_without_hint_is_found_by_probing_and_by_the_hint_after_it() {
     assert_eq!(found(&metastore).await, 4, "a log that nobody told of");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_restart_reads_and_closes_the_logs_of_before() {
     let mut world = World::new(3);
     let metastore = world.open().await;
@@ -273,7 +295,7 @@ async fn a_restart_reads_and_closes_the_logs_of_before() {
     assert_eq!(requests, 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn equal_items_count_once_across_logs_and_restarts() {
     let mut world = World::new(4);
     let metastore = world.open().await;
@@ -290,7 +312,7 @@ async fn equal_items_count_once_across_logs_and_restarts() {
     assert_eq!(world.counts(&metastore).await, expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn equal_items_count_again_after_the_window() {
     let mut world = World::new(5);
     let metastore = world.open().await;
@@ -304,7 +326,7 @@ async fn equal_items_count_again_after_the_window() {
     assert_eq!(world.counts(&metastore).await, BTreeMap::from([(7, 2)]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unreadable_segment_makes_answers_partial_and_the_log_goes_on() {
     let mut world = World::new(6);
     let metastore = world.open().await;
@@ -337,7 +359,7 @@ async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
     (metastore, job)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_publish_replaces_inputs_by_outputs_once() {
     let mut world = World::new(7);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -356,7 +378,7 @@ async fn a_publish_replaces_inputs_by_outputs_once() {
     assert_eq!(metastore.publish(publication).await.expect("asks again"), Published::Done);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_the_open_attempt_publishes() {
     let mut world = World::new(8);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -373,7 +395,7 @@ async fn only_the_open_attempt_publishes() {
     assert_eq!(world.counts(&metastore).await, expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_poisonous_input_ends_alone_in_quarantine() {
     let mut world = World::new(9);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -401,7 +423,7 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_nothing_is_swept() {
     let mut world = World::new(10);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -427,7 +449,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unreadable_segment_does_not_stop_the_sweep_of_others() {
     let mut world = World::new(12);
     world
@@ -448,7 +470,7 @@ async fn an_unreadable_segment_does_not_stop_the_sweep_of_others() {
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn dead_segments_are_swept_after_their_keys_left_the_window() {
     let mut world = World::new(11);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -464,7 +486,7 @@ async fn dead_segments_are_swept_after_their_keys_left_the_window() {
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fenced_owner_answers_nothing() {
     let mut world = World::new(12);
     let first = world.open_as(false).await;
@@ -473,12 +495,12 @@ async fn a_fenced_owner_answers_nothing() {
     second.segment_written(hint.clone()).await.expect("takes the hint");
     let error = first.find(everything()).await.expect_err("is fenced");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    first.segment_written(hint).await.expect("takes the hint");
-    assert!(matches!(first.commit_pending().await, Err(catalog::Error::Fenced { .. })));
+    let error = first.segment_written(hint).await.expect_err("is fenced");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(found(&second).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn objects_past_their_time_die() {
     let mut world = World::new(13);
     let metastore = world.open().await;
@@ -493,6 +515,177 @@ async fn objects_past_their_time_die() {
     let metastore = world.open().await;
     assert_eq!(metastore.state.lock().live.len(), 0);
     assert_eq!(metastore.state.lock().dead.len(), 1);
+}
+
+/// Lets a day and whatever a compactor sweeps in it go by, `days` times.
+async fn sweep_for(world: &World, metastore: &Metastore, days: u64) {
+    for _ in 0..days * 24 {
+        world.time.pass(Duration::from_secs(3_600));
+        metastore.tend();
+        metastore.commit_pending().await.expect("commits");
+        metastore.create_records().await.expect("creates");
+        let dead = metastore.sweepable(1_000).await.expect("lists");
+        for object in &dead {
+            world.store.delete(&object.key).await.expect("deletes");
+        }
+        metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seal_stays_seven_days_after_its_log_was_swept() {
+    for segments in [0, 3] {
+        let mut world = World::new(15);
+        let metastore = world.open().await;
+        for seq in 0..segments {
+            let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
+            metastore.segment_written(hint).await.expect("takes the hint");
+        }
+        // The data may be old when the last of it goes: the seven days begin then.
+        world.time.pass(Duration::from_secs(10 * 86_400));
+        metastore.seal(WriterId(1)).await.expect("seals");
+        metastore.commit_pending().await.expect("commits");
+        if let Some(job) = metastore.claim_job().await.expect("claims") {
+            let publication = world.merge(&job).await;
+            metastore.publish(publication).await.expect("publishes");
+        }
+        sweep_for(&world, &metastore, 6).await;
+        let slots = world.store.list("log").await.expect("lists");
+        assert_eq!(slots.len(), 1, "of {segments} segments only the seal is left");
+        assert!(world.put(1, segments, &[9]).await.is_none(), "a stopped writer meets its seal");
+        sweep_for(&world, &metastore, 2).await;
+        assert_eq!(world.store.list("log").await.expect("lists"), []);
+        assert!(metastore.state.lock().logs.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_reads_past_the_gap_that_retention_made() {
+    let mut world = World::new(16);
+    let metastore = world.open().await;
+    for seq in 0..2 {
+        let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
+        metastore.segment_written(hint).await.expect("takes the hint");
+    }
+    metastore.commit_pending().await.expect("commits");
+    world.time.pass(Duration::from_secs(31 * 86_400 + 1));
+    let hint = world.put(1, 2, &[2]).await.expect("free");
+    metastore.segment_written(hint).await.expect("takes the hint");
+    sweep_for(&world, &metastore, 1).await;
+    let slots = world.store.list("log").await.expect("lists");
+    assert_eq!(slots.len(), 1, "what is past its time is swept");
+    metastore.drain().await;
+    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
+        .await
+        .expect("rebuilds");
+    let metastore = world.open_as(false).await;
+    assert_eq!(world.counts(&metastore).await, BTreeMap::from([(2, 1)]));
+    let hint = world.put(1, 3, &[3]).await.expect("free");
+    metastore.segment_written(hint).await.expect("takes the hint");
+    assert_eq!(found(&metastore).await, 2, "the log goes on where it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_owner_takes_no_hints() {
+    let mut world = World::new(17);
+    let first = world.open_as(false).await;
+    let running = world.clock.spawn(first.clone().run());
+    world.open_as(false).await;
+    for seq in 0..20 {
+        let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
+        let _ = first.segment_written(hint).await;
+        world.clock.sleep(Duration::from_millis(200)).await;
+    }
+    running.await.expect("ends once it knows");
+    let hint = world.put(1, 20, &[20]).await.expect("free");
+    let error = first.segment_written(hint).await.expect_err("owns nothing");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert_eq!(first.state.lock().pending.segments.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_cannot_be_committed_are_bounded() {
+    let mut world = World::new(18);
+    let metastore = world.open().await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    for writer in 0..2 * PENDING_SEGMENTS_MAX as u128 {
+        let origin = Origin::Segment { writer: WriterId(writer), seq: 0 };
+        let directory = Directory { origin, ..hint.directory.clone() };
+        let hint = SegmentHint { writer: WriterId(writer), seq: 0, bytes: 1, directory };
+        let _ = metastore.segment_written(hint).await;
+    }
+    assert_eq!(metastore.state.lock().pending.segments.len(), PENDING_SEGMENTS_MAX);
+    let error = metastore.segment_written(hint.clone()).await.map_err(|e| e.kind);
+    assert_eq!(error, Err(ErrorKind::Unavailable));
+    metastore.commit_pending().await.expect("commits");
+    metastore.segment_written(hint).await.expect("takes hints again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_although_the_store_is_down() {
+    let mut world = World::new(19);
+    let metastore = world.open().await;
+    let running = world.clock.spawn(metastore.clone().run());
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    world.faulty.set_create_rule(|_| Some(Fault::Fail));
+    metastore.segment_written(hint).await.expect("takes the hint");
+    world.clock.sleep(Duration::from_secs(30)).await;
+    let began = world.clock.monotonic();
+    metastore.drain().await;
+    let took = world.clock.monotonic() - began;
+    assert!(took <= DRAIN_MAX, "{took:?}");
+    running.abort();
+    // What was not committed is read again.
+    world.faulty.set_create_rule(|_| None);
+    assert_eq!(found(&*world.open().await).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_created_producers_first_although_the_clock_was_set_back() {
+    let mut world = World::new(20);
+    world.config.merge_after = limits::Duration::from_secs(0);
+    let metastore = world.open().await;
+    world.faulty.set_create_rule(|key| key.starts_with("publish/").then_some(Fault::Fail));
+    // More blocks of one window than may lie beside each other, then the job that merges them.
+    for seq in 0..10 {
+        if seq < 9 {
+            let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
+            metastore.segment_written(hint).await.expect("takes the hint");
+            metastore.commit_pending().await.expect("commits");
+        } else {
+            world.time.set(-600_000);
+        }
+        let job = metastore.claim_job().await.expect("claims").expect("a job");
+        assert_eq!(job.inputs.len(), if seq < 9 { 1 } else { 9 });
+        let publication = world.merge(&job).await;
+        metastore.publish(publication).await.expect("publishes");
+    }
+    let expected = world.counts(&metastore).await;
+    // Dies after each record, whichever comes first.
+    for records in 1..=10 {
+        let created = AtomicU64::new(0);
+        world.faulty.set_create_rule(move |key| {
+            let is_refused = key.starts_with("publish/") && created.fetch_add(1, Ordering::SeqCst) >= 1;
+            is_refused.then_some(Fault::Fail)
+        });
+        let _ = metastore.create_records().await;
+        world.faulty.set_create_rule(|_| None);
+        assert_eq!(world.store.list("publish").await.expect("lists").len(), records);
+        let mut lost = World::new(21);
+        for object in world.store.list("").await.expect("lists") {
+            if !object.key.as_str().starts_with("catalog/") {
+                let bytes = world.store.get(&object.key).await.expect("gets");
+                lost.store.settle_create(&object.key, bytes).await.expect("puts");
+            }
+        }
+        *lost.written.headers.lock() = world.written.headers.lock().clone();
+        lost.keys = world.keys.clone();
+        lost.time.pass(world.clock.monotonic());
+        rebuild::rebuild_with(&lost.store, &lost.clock, &*lost.written, &lost.config, true)
+            .await
+            .expect("rebuilds");
+        assert_eq!(lost.counts(&*lost.open().await).await, expected, "after {records} records");
+    }
 }
 
 /// Writers that resend, lost hints, restarts, racing compactors: every key counts exactly once.
@@ -585,14 +778,14 @@ async fn check_exactly_once(seed: u64) {
     assert_eq!(before, after, "seed {seed}: the same live set");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_key_counts_exactly_once() {
     for seed in 100..160 {
         check_exactly_once(seed).await;
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
     let world = World::new(14);
     world.open().await;
@@ -601,13 +794,13 @@ async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
     assert!(matches!(result.await, Err(OpenError::Alive { .. })));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_find_over_thousands_of_blocks_is_quick() {
     let mut state = State::new(&Config::default());
     for i in 0..4_000 {
         let id = catalog::rows::BlockId { job: JobId(i), attempt: 1, part: 0 };
         let origin = Origin::Block { job: JobId(i), attempt: 1, part: 0, level: 1 };
-        let directory = directory(origin, 0, vec![], &["a"], START_MILLIS as i64 + i as i64 * 1_000);
+        let directory = directory(origin, 0, vec![], &["a"], START_MILLIS + i as i64 * 1_000);
         let block = catalog::rows::Block {
             id,
             key: Key::from_text(format!("block/a/1-0-300/{i:032x}-1-0")),
