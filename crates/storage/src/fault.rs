@@ -3,13 +3,13 @@
 //! [`Faulty`] does to each request what a rule or a script says, or else what its seed draws from [`Rates`].
 //! Every outcome that a real store has shown is here: nothing happened, it happened but the reply
 //! was lost, "exists" although nothing landed, no answer for a long time, landing long after the
-//! caller gave up.
+//! caller gave up. Objects are as old as the clock of the store says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +75,8 @@ struct State {
     creates: VecDeque<Fault>,
     reads: VecDeque<Fault>,
     requests: u64,
+    /// Unix time of each object's creation, by this store's clock.
+    created: BTreeMap<Path, Duration>,
 }
 
 impl Faulty {
@@ -90,6 +92,7 @@ impl Faulty {
                 creates: VecDeque::new(),
                 reads: VecDeque::new(),
                 requests: 0,
+                created: BTreeMap::new(),
             }),
         }))
     }
@@ -117,6 +120,21 @@ impl Faulty {
     /// Requests so far, of any kind.
     pub fn requests(&self) -> u64 {
         self.0.state.lock().requests
+    }
+
+    async fn put(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let put = self.0.store.put_opts(at, payload, options).await?;
+        let unix = Duration::from_millis(self.0.clock.unix_millis().max(0) as u64);
+        self.0.state.lock().created.insert(at.clone(), unix);
+        Ok(put)
+    }
+
+    /// The object with the time that it has by this store's clock.
+    fn dated(&self, meta: ObjectMeta) -> ObjectMeta {
+        match self.0.state.lock().created.get(&meta.location) {
+            Some(unix) => ObjectMeta { last_modified: (UNIX_EPOCH + *unix).into(), ..meta },
+            None => meta,
+        }
     }
 
     async fn strike(&self, created: Option<&Path>) -> Fault {
@@ -198,10 +216,10 @@ impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let inner = &self.0;
         match self.strike(Some(location)).await {
-            Fault::None => inner.store.put_opts(location, payload, options).await,
+            Fault::None => self.put(location, payload, options).await,
             Fault::Fail => Err(broken()),
             Fault::LoseReply => {
-                inner.store.put_opts(location, payload, options).await?;
+                self.put(location, payload, options).await?;
                 Err(broken())
             }
             Fault::FalseConflict => Err(Error::AlreadyExists {
@@ -217,7 +235,7 @@ impl ObjectStore for Faulty {
                 inner.clock.spawn(async move {
                     this.0.clock.sleep(time).await;
                     // Nobody waits for it; if another object is there by now, it is refused.
-                    let _ = this.0.store.put_opts(&at, payload, options).await;
+                    let _ = this.put(&at, payload, options).await;
                 });
                 Err(broken())
             }
@@ -258,8 +276,8 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let listed = self.0.store.list(prefix);
-        let this = self.clone();
+        let (this, dating) = (self.clone(), self.clone());
+        let listed = self.0.store.list(prefix).map(move |meta| meta.map(|meta| dating.dated(meta)));
         futures::stream::once(async move { this.pass().await })
             .flat_map(|passed| match passed {
                 Ok(()) => futures::stream::empty().boxed(),

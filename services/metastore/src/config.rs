@@ -38,6 +38,10 @@ pub struct Config {
     pub sweep_grace: Duration,
     /// Between looks for data whose time is over.
     pub retention_interval: Duration,
+    /// Between comparisons of the bucket with the catalog. Longer: fewer listings. Shorter: what nobody needs goes sooner.
+    pub reconcile_interval: Duration,
+    /// An object that no row names is deleted at this age. Must be longer than any merge, and than clocks differ.
+    pub orphan_grace: Duration,
 }
 
 impl Default for Config {
@@ -60,6 +64,8 @@ impl Default for Config {
             attempt_time: secs(5 * 60),
             sweep_grace: secs(15 * 60),
             retention_interval: secs(10 * 60),
+            reconcile_interval: secs(24 * 3_600),
+            orphan_grace: secs(24 * 3_600),
         }
     }
 }

@@ -17,6 +17,7 @@ mod metrics;
 mod plan;
 mod publish;
 mod rebuild;
+mod reconcile;
 mod record;
 mod retention;
 mod state;
@@ -200,6 +201,7 @@ impl Metastore {
     }
 
     async fn keep_tending(&self) {
+        let mut reconciled = None;
         while self.pause(self.config.retention_interval.0).await {
             self.tend();
             // Only what is committed is recorded.
@@ -209,6 +211,13 @@ impl Metastore {
             }
             if let Err(error) = self.create_records().await {
                 warn!(%error, "cannot create publish records, trying again");
+            }
+            let now = self.clock.monotonic();
+            if reconciled.is_none_or(|at| now - at >= self.config.reconcile_interval.0) {
+                match self.reconcile().await {
+                    Ok(_) => reconciled = Some(now),
+                    Err(error) => warn!(%error, "cannot compare the bucket with the catalog, trying again"),
+                }
             }
         }
     }

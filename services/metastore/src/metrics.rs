@@ -16,6 +16,9 @@ pub(crate) struct Metrics {
     pub(crate) jobs_published: Counter,
     pub(crate) jobs_failed: Counter,
     pub(crate) objects_expired: Counter,
+    pub(crate) objects_orphaned: Counter,
+    pub(crate) objects_missing: Counter,
+    pub(crate) reconciliations: Counter,
     segments_live: Gauge,
     blocks_live: Gauge,
     objects_dead: Gauge,
@@ -44,6 +47,21 @@ impl Metrics {
         counter("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published);
         counter("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed);
         counter("objects_expired", "Objects whose retention ended", &metrics.objects_expired);
+        counter(
+            "objects_orphaned",
+            "Objects that nothing named when the bucket was compared with the catalog",
+            &metrics.objects_orphaned,
+        );
+        counter(
+            "objects_missing",
+            "Objects that were named and gone when the bucket was compared with the catalog",
+            &metrics.objects_missing,
+        );
+        counter(
+            "reconciliations",
+            "Comparisons of the bucket with the catalog that were finished",
+            &metrics.reconciliations,
+        );
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
         };

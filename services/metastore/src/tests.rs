@@ -521,6 +521,10 @@ async fn objects_past_their_time_die() {
 async fn sweep_for(world: &World, metastore: &Metastore, days: u64) {
     for _ in 0..days * 24 {
         world.time.pass(Duration::from_secs(3_600));
+        let open: Vec<WriterId> = metastore.state.lock().logs.keys().copied().collect();
+        for writer in open {
+            metastore.probe(writer).await.expect("probes");
+        }
         metastore.tend();
         metastore.commit_pending().await.expect("commits");
         metastore.create_records().await.expect("creates");
@@ -686,6 +690,124 @@ async fn records_are_created_producers_first_although_the_clock_was_set_back() {
             .expect("rebuilds");
         assert_eq!(lost.counts(&*lost.open().await).await, expected, "after {records} records");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_of_a_dead_attempt_are_deleted_when_they_are_old() {
+    let mut world = World::new(22);
+    world.config.attempt_time = limits::Duration::from_secs(26 * 3_600);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let late = world.merge(&job).await;
+    world.time.pass(Duration::from_secs(25 * 3_600));
+    assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0, "the attempt may still publish");
+    metastore.fail_job(job.id, job.attempt, "slow".into()).await.expect("fails");
+    world.time.pass(Duration::from_secs(11));
+    let again = metastore.claim_job().await.expect("claims").expect("the job again");
+    let publication = world.merge(&again).await;
+    metastore.publish(publication).await.expect("publishes");
+    let expected = world.counts(&metastore).await;
+    let found = metastore.reconcile().await.expect("compares");
+    assert_eq!((found.orphans, found.missing), (late.outputs.len(), 0), "what is live or young stays");
+    assert_eq!(metastore.publish(late.clone()).await.expect("asks"), Published::Rejected);
+    // The grace of the sweep is for them too, and a restart does not forget them.
+    metastore.drain().await;
+    let metastore = world.open().await;
+    assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 0);
+    world.time.pass(Duration::from_secs(16 * 60));
+    let dead = metastore.sweepable(10).await.expect("lists");
+    let dead: Vec<Key> = dead.into_iter().map(|d| d.key).filter(|k| k.parse_block().is_some()).collect();
+    assert_eq!(dead, late.outputs.iter().map(|o| o.key.clone()).collect::<Vec<_>>());
+    assert_eq!(world.counts(&metastore).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_is_quarantined_and_the_rest_answers() {
+    let mut world = World::new(23);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    let gone = publication.outputs[0].key.clone();
+    metastore.publish(publication).await.expect("publishes");
+    world.store.delete(&gone).await.expect("deletes");
+    for missing in [1, 0] {
+        assert_eq!(metastore.reconcile().await.expect("compares").missing, missing);
+    }
+    for metastore in [&metastore, &{
+        metastore.drain().await;
+        world.open().await
+    }] {
+        let snapshot = metastore.find(everything()).await.expect("finds");
+        assert_eq!(snapshot.objects.len(), 1);
+        assert_eq!(snapshot.quarantined, [(gone.clone(), "it is gone from the bucket".to_owned())]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_are_no_data_are_deleted_when_they_are_old() {
+    let mut world = World::new(24);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    metastore.publish(publication).await.expect("publishes");
+    metastore.seal(WriterId(1)).await.expect("seals");
+    sweep_for(&world, &metastore, 1).await;
+    let expected = world.counts(&metastore).await;
+    // A put that comes back from the dead, one above the seal, and one that waits for the slots before it.
+    world.put(1, 1, &[1]).await.expect("was swept");
+    world.put(1, 7, &[7]).await.expect("free");
+    world.put(2, 5, &[5]).await.expect("free");
+    assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0, "they are young");
+    world.time.pass(Duration::from_secs(25 * 3_600));
+    assert_eq!(metastore.reconcile().await.expect("compares").orphans, 2);
+    sweep_for(&world, &metastore, 1).await;
+    let slots = world.store.list("log").await.expect("lists");
+    let seal = Key::log_slot(WriterId(1), 3);
+    let keys: Vec<Key> = slots.into_iter().map(|o| o.key).collect();
+    assert_eq!(keys, [seal, Key::log_slot(WriterId(2), 5)]);
+    assert_eq!(world.counts(&metastore).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn publish_records_go_when_a_rebuild_needs_them_no_more() {
+    let mut world = World::new(25);
+    world.config.merge_after = limits::Duration::from_secs(0);
+    let metastore = world.open().await;
+    // Log 1 is open all the time, log 2 is closed; one block of a day remains.
+    for seq in 0..6 {
+        for writer in [1, 2] {
+            let hint = world.put(writer, seq, &[u128::from(seq) + 100 * writer]).await.expect("free");
+            metastore.segment_written(hint).await.expect("takes the hint");
+        }
+        metastore.commit_pending().await.expect("commits");
+        let job = metastore.claim_job().await.expect("claims").expect("a job");
+        let publication = world.merge(&job).await;
+        metastore.publish(publication).await.expect("publishes");
+    }
+    metastore.seal(WriterId(2)).await.expect("seals");
+    for _ in 0..3 {
+        sweep_for(&world, &metastore, 1).await;
+        while let Some(job) = metastore.claim_job().await.expect("claims") {
+            let publication = world.merge(&job).await;
+            metastore.publish(publication).await.expect("publishes");
+        }
+    }
+    let expected = world.counts(&metastore).await;
+    assert_eq!(expected.len(), 12);
+    let records = world.store.list("publish").await.expect("lists").len();
+    assert!(records > 6, "{records} records");
+    for _ in 0..12 {
+        metastore.reconcile().await.expect("compares");
+        sweep_for(&world, &metastore, 1).await;
+    }
+    // The newest of the open log, those made from it, and that of what is live.
+    let kept = world.store.list("publish").await.expect("lists").len();
+    assert!(kept <= 4, "{kept} of {records} records are left");
+    let hint = world.put(1, 6, &[6]).await.expect("free");
+    metastore.segment_written(hint).await.expect("takes the hint");
+    let expected = world.counts(&metastore).await;
+    metastore.drain().await;
+    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
+        .await
+        .expect("rebuilds");
+    assert_eq!(world.counts(&*world.open().await).await, expected);
 }
 
 /// Writers that resend, lost hints, restarts, racing compactors: every key counts exactly once.

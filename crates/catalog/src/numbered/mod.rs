@@ -1,6 +1,6 @@
 //! The engine: numbered commits in the bucket, all rows in the owner's memory.
 //!
-//! Owns: `catalog/<incarnation>/commit/<n>` and `…/snapshot/<n>`, fencing, collecting old files.
+//! Owns: `catalog/<incarnation>/commit/<n>` and `…/snapshot/<n>`, fencing, collecting old files and incarnations.
 //! Does not own: what rows mean.
 //!
 //! A commit is a create of the next slot, so at most one owner gets it. An opening is such a commit
@@ -113,7 +113,7 @@ impl Numbered {
             };
             let began = self.clock.monotonic();
             let owned = match self.open_incarnation(incarnation, &files).await {
-                Ok(owned) => owned,
+                Ok(owned) => owned.with_earlier(&files),
                 Err(Opening::Superseded(by)) => {
                     // Its content was complete before the old one said so.
                     self.store.settle_create(&ready_key(by), Bytes::from_static(b"ready")).await?;
@@ -362,6 +362,8 @@ struct Owned {
     version: AtomicU64,
     fenced: AtomicBool,
     state: RwLock<Loaded>,
+    /// Files of incarnations before this one, which nobody can open any more, with their time.
+    earlier: parking_lot::Mutex<VecDeque<(Key, i64)>>,
     /// Held while a slot is decided: the commit that is in doubt, if its caller went away.
     in_doubt: Mutex<Option<Doubt>>,
     /// When a request last showed that this is the owner, in milliseconds of own clock.
@@ -383,10 +385,19 @@ impl Owned {
             version: AtomicU64::new(version_of(incarnation, state.next - 1)),
             fenced: AtomicBool::new(false),
             state: RwLock::new(state),
+            earlier: parking_lot::Mutex::default(),
             in_doubt: Mutex::new(None),
             sure: AtomicU64::new(sure),
             engine,
         }
+    }
+
+    /// Takes over what `files` list of incarnations before this one.
+    fn with_earlier(self, files: &[Object]) -> Self {
+        let is_earlier = |key: &Key| parse(key).is_some_and(|(i, _)| i < self.incarnation);
+        let earlier = files.iter().filter(|file| is_earlier(&file.key));
+        *self.earlier.lock() = earlier.map(|file| (file.key.clone(), file.modified_millis)).collect();
+        self
     }
 
     fn fenced(&self) -> Error {
@@ -447,8 +458,8 @@ impl Owned {
         Ok(version)
     }
 
-    /// Whether this process slept so long that the opening which fenced it may have been collected:
-    /// then its create succeeded far behind the newest commit.
+    /// Whether this process slept so long that the opening which fenced it may have been collected: then the next
+    /// slot is free, far behind the newest commit.
     async fn was_paused(&self) -> bool {
         let now = self.engine.clock.monotonic().as_millis() as u64;
         let before = self.sure.swap(now, Ordering::SeqCst);
@@ -459,10 +470,11 @@ impl Owned {
         loop {
             match self.engine.store.list("catalog").await {
                 Ok(files) => {
-                    return files.iter().filter_map(|f| parse(&f.key)).any(|(i, file)| {
-                        i == self.incarnation
-                            && matches!(file, File::Commit(n) | File::Snapshot(n) if n > slot)
-                    });
+                    let is_later = |(i, file)| match file {
+                        File::Ready => i > self.incarnation,
+                        File::Commit(n) | File::Snapshot(n) => i == self.incarnation && n > slot,
+                    };
+                    return files.iter().filter_map(|f| parse(&f.key)).any(is_later);
                 }
                 Err(_) => self.engine.clock.sleep(RETRY_PAUSE_MAX).await,
             }
@@ -489,6 +501,26 @@ impl Owned {
         state.files.push_back((File::Snapshot(slot), now));
         state.snapshot = (slot + 1, len);
         state.commit_bytes = 0;
+        Ok(())
+    }
+
+    /// Deletes the files of earlier incarnations once no process can be left that was paused while it owned one: what
+    /// fences such a process lies there.
+    async fn collect_earlier(&self) -> Result<(), Error> {
+        let kept = self.engine.options.openings_kept.as_millis() as i64;
+        let due: Vec<(Key, i64)> = {
+            let mut earlier = self.earlier.lock();
+            let newest = earlier.iter().map(|(_, at)| *at).max();
+            let is_over = newest.is_some_and(|at| self.engine.clock.unix_millis() - at > kept);
+            let count = if is_over { earlier.len().min(DELETES_AT_ONCE_MAX) } else { 0 };
+            earlier.drain(..count).collect()
+        };
+        for (n, (key, _)) in due.iter().enumerate() {
+            if let Err(error) = self.engine.store.delete(key).await {
+                self.earlier.lock().extend(due[n..].iter().cloned());
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -552,6 +584,7 @@ impl Catalog for Owned {
         }
         let slot = self.state.read().next;
         match self.engine.store.get(&commit_key(self.incarnation, slot)).await {
+            Err(storage::Error::NotFound(_)) if self.was_paused().await => Err(self.fenced()),
             Err(storage::Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(bytes) => {
@@ -578,7 +611,8 @@ impl Catalog for Owned {
         if due && !self.fenced.load(Ordering::SeqCst) {
             self.snapshot().await?;
         }
-        self.collect().await
+        self.collect().await?;
+        self.collect_earlier().await
     }
 }
 

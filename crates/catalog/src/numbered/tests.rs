@@ -136,6 +136,31 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
 }
 
 #[tokio::test]
+async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
+    let store = Store::in_memory();
+    let short = Options { openings_kept: Duration::from_millis(50), ..eager() };
+    let kept = Options { openings_kept: Duration::from_secs(3600), ..eager() };
+    let paused = engine(&store, short.clone()).open().await.expect("opens");
+    paused.commit(put("a", "old")).await.expect("commits");
+    let rebuilt = engine(&store, short.clone()).rebuild().await.expect("begins");
+    rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
+    rebuilt.replace().await.expect("replaces");
+    let earlier = || async {
+        let files = store.list("catalog").await.expect("lists");
+        files.iter().filter(|file| parse(&file.key).is_some_and(|(i, _)| i == 1)).count()
+    };
+    let before = earlier().await;
+    engine(&store, kept).open().await.expect("opens").maintain().await.expect("maintains");
+    assert_eq!(earlier().await, before, "what fences a paused owner stays");
+    let owner = engine(&store, short).open().await.expect("opens");
+    Clock::system().sleep(Duration::from_millis(60)).await;
+    owner.maintain().await.expect("maintains");
+    assert_eq!(earlier().await, 0);
+    assert!(matches!(paused.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
+    assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
+}
+
+#[tokio::test]
 async fn of_two_rebuilds_the_later_one_wins() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
