@@ -10,24 +10,104 @@ use crate::symbols::{decode_strings, encode_strings};
 
 /// The stacktraces of a dataset as one tree of function names: all that flame graphs need.
 ///
-/// Node 0 is the root and has no name. A parent precedes its children (`parents[i] < i`), so totals
-/// are one backward pass. Inlined lines are nodes of their own; a location without lines is named
+/// Node 0 is the root and has no name. Nodes are in the order of a walk that visits a node before its
+/// children: what is below node `i` are the nodes `i + 1..ends[i]`, so a total is the difference of two
+/// prefix sums. Inlined lines are nodes of their own; a location without lines is named
 /// `<binary>!0x<address>`. Children of one parent have distinct names.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NameTree {
     pub names: Strings,
     /// Index into `names` per node.
     pub name: Vec<u32>,
-    /// Parent per node; the root's is 0.
-    pub parents: Vec<u32>,
+    /// Per node, the first node behind everything below it.
+    pub ends: Vec<u32>,
     /// Per stacktrace id of the dataset, the node that its leaf is.
     pub leaves: Vec<u32>,
+}
+
+impl Default for NameTree {
+    /// The root alone.
+    fn default() -> Self {
+        let mut names = Strings::default();
+        names.push(b"");
+        Self { names, name: vec![0], ends: vec![1], leaves: Vec::new() }
+    }
 }
 
 impl NameTree {
     /// Builds the tree of all stacktraces of `symbols`.
     pub fn build(symbols: &Symbols) -> Self {
         Builder::new(symbols).build()
+    }
+
+    /// Brings nodes of which only is known that a parent precedes its children into the order of a
+    /// tree. Children keep their order; `leaves` follow.
+    pub fn from_parents(names: Strings, name: &[u32], parents: &[u32], mut leaves: Vec<u32>) -> Self {
+        let mut sizes = vec![1_u32; name.len()];
+        for node in (1..name.len()).rev() {
+            sizes[parents[node] as usize] += sizes[node];
+        }
+        // Where the next child of each node goes; the node itself is placed by then.
+        let mut free = vec![1_u32; name.len()];
+        let mut places = vec![0_u32; name.len()];
+        let mut tree =
+            Self { names, name: vec![0; name.len()], ends: vec![0; name.len()], leaves: Vec::new() };
+        for node in 0..name.len() {
+            if node > 0 {
+                let next = &mut free[parents[node] as usize];
+                places[node] = *next;
+                *next += sizes[node];
+                free[node] = places[node] + 1;
+            }
+            let place = places[node] as usize;
+            tree.name[place] = name[node];
+            tree.ends[place] = places[node] + sizes[node];
+        }
+        leaves.iter_mut().for_each(|leaf| *leaf = places[*leaf as usize]);
+        tree.leaves = leaves;
+        tree
+    }
+
+    /// Nodes, the root included.
+    pub fn len(&self) -> usize {
+        self.name.len()
+    }
+
+    /// Whether there is nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.name.len() <= 1
+    }
+
+    /// The name of a node; the root's is empty.
+    pub fn name_of(&self, node: u32) -> &[u8] {
+        self.names.get(self.name[node as usize])
+    }
+
+    /// The children of a node, in their order.
+    pub fn children(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        let end = self.ends[node as usize];
+        let mut next = node + 1;
+        std::iter::from_fn(move || {
+            let child = next;
+            (child < end).then(|| {
+                next = self.ends[child as usize];
+                child
+            })
+        })
+    }
+
+    /// The parent of every node; the root's is 0.
+    pub fn parents(&self) -> Vec<u32> {
+        let mut parents = Vec::with_capacity(self.len());
+        let mut path: Vec<u32> = Vec::new();
+        for node in 0..self.len() as u32 {
+            while path.last().is_some_and(|above| self.ends[*above as usize] <= node) {
+                path.pop();
+            }
+            parents.push(path.last().copied().unwrap_or(0));
+            path.push(node);
+        }
+        parents
     }
 
     /// Bytes held in memory, roughly.
@@ -42,8 +122,14 @@ impl NameTree {
         for name in &self.name[1..] {
             put(&mut out, u64::from(*name));
         }
-        for (node, parent) in self.parents.iter().enumerate().skip(1) {
-            put(&mut out, node as u64 - 1 - u64::from(*parent));
+        let mut path = vec![0_u32];
+        for node in 1..self.name.len() as u32 {
+            let before = path.len();
+            while path.last().is_some_and(|above| self.ends[*above as usize] <= node) {
+                path.pop();
+            }
+            put(&mut out, (before - path.len()) as u64);
+            path.push(node);
         }
         put(&mut out, self.leaves.len() as u64);
         let mut leaf = Delta::default();
@@ -57,17 +143,24 @@ impl NameTree {
         let mut cursor = Cursor::new(bytes);
         let cursor = &mut cursor;
         let names = decode_strings(cursor)?;
+        if names.is_empty() {
+            return Err(cursor.malformed("a tree has no name for its root"));
+        }
         let count = cursor.count()?;
         let mut name = Vec::with_capacity(count + 1);
         name.push(0);
         for _ in 0..count {
             name.push(cursor.index(names.len(), "a node's name does not exist")?);
         }
-        let mut parents = Vec::with_capacity(count + 1);
-        parents.push(0);
-        for node in 1..=count {
-            let distance = cursor.index(node, "a node's parent does not precede it")?;
-            parents.push(node as u32 - 1 - distance);
+        let mut ends = vec![count as u32 + 1; count + 1];
+        let mut path = vec![0_u32];
+        for node in 1..=count as u32 {
+            for _ in 0..cursor.index(path.len(), "a node has no parent")? {
+                if let Some(left) = path.pop() {
+                    ends[left as usize] = node;
+                }
+            }
+            path.push(node);
         }
         let leaf_count = cursor.count()?;
         let mut leaves = Vec::with_capacity(leaf_count);
@@ -80,13 +173,13 @@ impl NameTree {
             leaves.push(node as u32);
         }
         cursor.end()?;
-        Ok(Self { names, name, parents, leaves })
+        Ok(Self { names, name, ends, leaves })
     }
 }
 
 struct Builder<'a> {
     symbols: &'a Symbols,
-    tree: NameTree,
+    tree: Unordered,
     hasher: RandomState,
     /// Nodes by (parent, name).
     children: HashTable<u32>,
@@ -96,15 +189,21 @@ struct Builder<'a> {
     path: Vec<u32>,
 }
 
+/// A tree whose nodes are numbered as they were met.
+struct Unordered {
+    names: Strings,
+    name: Vec<u32>,
+    parents: Vec<u32>,
+    leaves: Vec<u32>,
+}
+
 impl<'a> Builder<'a> {
     fn new(symbols: &'a Symbols) -> Self {
-        let mut tree = NameTree::default();
-        tree.names.push(b"");
-        tree.name.push(0);
-        tree.parents.push(0);
+        let mut names = Strings::default();
+        names.push(b"");
         Self {
             symbols,
-            tree,
+            tree: Unordered { names, name: vec![0], parents: vec![0], leaves: Vec::new() },
             hasher: RandomState::default(),
             children: HashTable::new(),
             name_of_string: vec![0; symbols.strings.len()],
@@ -146,7 +245,8 @@ impl<'a> Builder<'a> {
             self.tree.leaves.push(node);
             before = stack;
         }
-        self.tree
+        let Unordered { names, name, parents, leaves } = self.tree;
+        NameTree::from_parents(names, &name, &parents, leaves)
     }
 
     fn line_name(&mut self, line: &Line) -> u32 {
@@ -221,19 +321,50 @@ mod tests {
             symbols.stacktraces.push(stack);
         }
         let tree = NameTree::build(&symbols);
+        let parents = tree.parents();
         let path = |leaf: u32| {
             let mut path = Vec::new();
             let mut node = leaf;
             while node != 0 {
                 path.push(tree.names.text(tree.name[node as usize]).into_owned());
-                node = tree.parents[node as usize];
+                node = parents[node as usize];
             }
             path.join(" < ")
         };
         let paths: Vec<String> = tree.leaves.iter().map(|leaf| path(*leaf)).collect();
         assert_eq!(paths, ["inlined < work < main", "app!0xbeef < main", "app!0xbeef < main", "main", ""]);
         assert_eq!(tree.leaves[1], tree.leaves[2]);
-        let decoded = NameTree::decode(&tree.encode()).expect("reads");
-        assert_eq!((decoded.name, decoded.parents, decoded.leaves), (tree.name, tree.parents, tree.leaves));
+        assert_eq!(NameTree::decode(&tree.encode()).expect("reads"), tree);
+    }
+
+    #[test]
+    fn what_is_below_a_node_follows_it_however_nodes_were_met() {
+        let mut names = Strings::default();
+        for name in ["", "a", "b", "c", "d", "e"] {
+            names.push(name.as_bytes());
+        }
+        // root → a → (b → e, d), root → c; e and d were met after c.
+        let tree = NameTree::from_parents(names, &[0, 1, 2, 3, 4, 5], &[0, 0, 1, 0, 1, 2], vec![3, 4, 5]);
+        let order: Vec<&[u8]> = (0..tree.len() as u32).map(|node| tree.name_of(node)).collect();
+        assert_eq!(order, [&b""[..], b"a", b"b", b"e", b"d", b"c"]);
+        assert_eq!(tree.ends, [6, 5, 4, 4, 5, 6]);
+        assert_eq!(tree.leaves, [5, 4, 3]);
+        assert_eq!(tree.parents(), [0, 0, 1, 2, 1, 0]);
+        assert_eq!(tree.children(1).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(NameTree::decode(&tree.encode()).expect("reads"), tree);
+    }
+
+    #[test]
+    fn a_damaged_tree_is_refused() {
+        let sound = NameTree::default().encode();
+        assert!(NameTree::decode(&sound).is_ok());
+        let mut names = Strings::default();
+        names.push(b"");
+        let mut out = Vec::new();
+        encode_strings(&mut out, &names);
+        // One node that climbs above the root; then the leaves.
+        out.extend([1, 0, 1, 0]);
+        assert!(NameTree::decode(&out).is_err());
+        assert!(NameTree::decode(&[]).is_err());
     }
 }

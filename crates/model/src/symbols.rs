@@ -18,6 +18,15 @@ pub struct Strings {
     spans: Vec<(u32, u32)>,
 }
 
+/// By content, wherever it lies.
+impl PartialEq for Strings {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Strings {}
+
 impl Strings {
     /// A table over `data`, with `(offset, length)` of each string in it.
     ///

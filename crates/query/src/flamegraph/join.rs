@@ -1,3 +1,6 @@
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use block::NameTree;
@@ -23,39 +26,29 @@ const OTHER: &[u8] = b"other";
 ///
 /// What is left out at a parent becomes one child `other`. `max_nodes` of 0 keeps everything.
 pub fn finish<const S: usize>(sides: [&[Part]; S], max_nodes: usize, real: Real) -> Flame<S> {
-    let max_nodes = if max_nodes == 0 { usize::MAX } else { max_nodes };
-    let sources = sides.iter().map(|parts| parts.len()).max().unwrap_or_default();
-    let least = sides
-        .iter()
-        .flat_map(|parts| parts.iter())
-        .filter_map(|part| nth_largest(&part.total[1..], max_nodes))
-        .max();
-    let mut floor = least.map_or(0, |least| least / sources.max(1) as i64);
-    let count = |from: i64| {
-        let nodes = sides.iter().flat_map(|parts| parts.iter());
-        nodes.map(|part| part.total.iter().filter(|t| **t >= from).count()).sum::<usize>()
-    };
-    if floor > 0 && count(floor) > count(0) / 2 {
-        // Two passes over nearly everything would cost more than one.
-        floor = 0;
-    }
-    Joined::new(sides, floor).cut(max_nodes, least.unwrap_or_default(), real)
+    let mut joined = Joined::new(sides);
+    joined.expand(if max_nodes == 0 { usize::MAX } else { max_nodes });
+    joined.assemble(real)
 }
 
 /// One part with the weights of all.
 pub(super) fn join(parts: &[Part]) -> Part {
-    let joined = Joined::<1>::new([parts], 0);
+    let mut joined = Joined::<1>::new([parts]);
+    joined.expand(usize::MAX);
     let mut names = Strings::default();
     for name in &joined.names.bytes {
         names.push(name);
     }
-    Part {
-        names: Arc::new(NameTree { names, ..NameTree::default() }),
-        name: joined.name,
-        parent: joined.parent,
-        own: joined.own.into_iter().map(|[own]| own).collect(),
-        total: joined.total.into_iter().map(|[total]| total).collect(),
+    let (mut name, mut parents) = (vec![0], vec![0]);
+    let (mut leaves, mut weights) = (Vec::new(), Vec::new());
+    for node in &joined.nodes[1..] {
+        name.push(node.name);
+        parents.push(node.parent);
+        leaves.push(name.len() as u32 - 1);
+        weights.push(node.own[0]);
     }
+    let tree = NameTree::from_parents(names, &name, &parents, leaves);
+    Part::new(Arc::new(tree), &weights, &[])
 }
 
 /// The `n`-th largest, if there are more than `n`.
@@ -69,160 +62,153 @@ pub(crate) fn nth_largest(values: &[i64], n: usize) -> Option<i64> {
 }
 
 struct Joined<'a, const S: usize> {
+    sources: Vec<Source<'a>>,
     names: Names<'a>,
-    name: Vec<u32>,
-    parent: Vec<u32>,
-    own: Vec<[i64; S]>,
-    total: Vec<[i64; S]>,
+    /// Those found so far, parents first; the root is the first.
+    found: Vec<Found<S>>,
+    /// Where found nodes lie: `(source, node)`.
+    members: Vec<(u32, u32)>,
+    /// The nodes to keep, parents first; `parent` is an index into this list.
+    nodes: Vec<Kept<S>>,
+}
+
+struct Source<'a> {
+    side: usize,
+    part: &'a Part,
+    /// Joined name of each name of the part, [`NOWHERE`] if it was not met yet.
+    names: Vec<u32>,
+}
+
+/// A joined node, whose children are not looked at yet.
+struct Found<const S: usize> {
+    /// Index into the kept nodes.
+    parent: u32,
+    name: u32,
+    members: Range<u32>,
+    total: [i64; S],
+}
+
+struct Kept<const S: usize> {
+    parent: u32,
+    name: u32,
+    own: [i64; S],
+    total: [i64; S],
+}
+
+/// A child of one source.
+struct Child {
+    name: u32,
+    member: (u32, u32),
+    total: i64,
 }
 
 impl<'a, const S: usize> Joined<'a, S> {
-    /// All nodes that have at least `floor` in one part, with the weights of all parts.
-    fn new(sides: [&'a [Part]; S], floor: i64) -> Self {
-        let parts: Vec<(usize, &Part)> = sides
-            .iter()
-            .enumerate()
-            .flat_map(|(side, parts)| parts.iter().map(move |part| (side, part)))
-            .collect();
-        let most = parts.iter().map(|(_, part)| part.total.len()).max().unwrap_or(1);
-        let mut joined = Self {
-            names: Names::default(),
-            name: Vec::with_capacity(most),
-            parent: Vec::with_capacity(most),
-            own: Vec::with_capacity(most),
-            total: Vec::with_capacity(most),
-        };
-        joined.push(0, 0);
-        if let [(side, part)] = parts[..]
-            && floor == 0
-        {
-            joined.copy(side, part);
-            return joined;
-        }
-        let mut children = Children::default();
-        let mut maps: Vec<Vec<u32>> = Vec::with_capacity(parts.len());
-        for (side, part) in &parts {
-            maps.push(joined.add_large(*side, part, floor, &mut children));
-        }
-        if floor > 0 {
-            for ((side, part), map) in parts.iter().zip(&mut maps) {
-                joined.add_small(*side, part, floor, &children, map);
+    fn new(sides: [&'a [Part]; S]) -> Self {
+        let mut sources = Vec::new();
+        for (side, parts) in sides.into_iter().enumerate() {
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                sources.push(Source { side, part, names: vec![NOWHERE; part.tree.names.len()] });
             }
         }
-        joined
+        let members: Vec<(u32, u32)> = (0..sources.len() as u32).map(|source| (source, 0)).collect();
+        let mut total = [0; S];
+        for source in &sources {
+            add(&mut total[source.side], source.part.total(0));
+        }
+        let root = Found { parent: 0, name: NOWHERE, members: 0..members.len() as u32, total };
+        Self { sources, names: Names::default(), found: vec![root], members, nodes: Vec::new() }
     }
 
-    fn push(&mut self, parent: u32, name: u32) -> u32 {
-        self.name.push(name);
-        self.parent.push(parent);
-        self.own.push([0; S]);
-        self.total.push([0; S]);
-        (self.name.len() - 1) as u32
-    }
-
-    fn add(&mut self, node: u32, side: usize, part: &Part, of: usize) {
-        let own = &mut self.own[node as usize][side];
-        *own = own.saturating_add(part.own[of]);
-        let total = &mut self.total[node as usize][side];
-        *total = total.saturating_add(part.total[of]);
-    }
-
-    /// Takes the only part over: its children have distinct names already.
-    fn copy(&mut self, side: usize, part: &'a Part) {
-        self.names.bytes = part.names.names.iter().collect();
-        self.add(0, side, part, 0);
-        for of in 1..part.total.len() {
-            let node = self.push(part.parent[of], part.name[of]);
-            self.add(node, side, part, of);
+    /// Keeps the root, the `max_nodes` largest nodes below it, and those as large as the smallest of them.
+    fn expand(&mut self, max_nodes: usize) {
+        let mut children = Vec::new();
+        // By size; of equal ones those that were found first.
+        let mut largest: BinaryHeap<(i64, Reverse<u32>)> = BinaryHeap::new();
+        self.keep(0, &mut children);
+        let mut seen = 1;
+        let mut least = 0;
+        loop {
+            for node in seen..self.found.len() {
+                let size = self.found[node].total.iter().copied().max().unwrap_or_default();
+                largest.push((size, Reverse(node as u32)));
+            }
+            seen = self.found.len();
+            let Some((size, Reverse(node))) = largest.pop() else { break };
+            if self.nodes.len() > max_nodes && size < least {
+                break;
+            }
+            least = size;
+            self.keep(node, &mut children);
         }
     }
 
-    /// Gives, per node of the part, the joined node, or [`NOWHERE`] if it is small.
-    fn add_large(&mut self, side: usize, part: &'a Part, floor: i64, children: &mut Children) -> Vec<u32> {
-        let mut names = vec![NOWHERE; part.names.names.len()];
-        let mut map = vec![NOWHERE; part.total.len()];
-        map[0] = 0;
-        self.add(0, side, part, 0);
-        for of in 1..part.total.len() {
-            // A large node's parent is at least as large, so it is in the map.
-            if part.total[of] < floor {
-                continue;
-            }
-            let name = &mut names[part.name[of] as usize];
-            if *name == NOWHERE {
-                *name = self.names.intern(part.name_of(of));
-            }
-            let (name, parent) = (*name, map[part.parent[of] as usize]);
-            let node = match children.find(parent, name, self) {
-                Some(node) => node,
-                None => {
-                    let node = self.push(parent, name);
-                    children.insert(node, self);
-                    node
+    /// Keeps a found node, and finds its children.
+    fn keep(&mut self, node: u32, children: &mut Vec<Child>) {
+        let Found { parent, name, ref members, total } = self.found[node as usize];
+        let kept = self.nodes.len() as u32;
+        let mut own = [0; S];
+        children.clear();
+        for at in members.clone() {
+            let (source, node) = self.members[at as usize];
+            let Source { side, part, names } = &mut self.sources[source as usize];
+            add(&mut own[*side], part.own(node));
+            for child in part.tree.children(node) {
+                let total = part.total(child);
+                if total > 0 {
+                    let name = &mut names[part.tree.name[child as usize] as usize];
+                    if *name == NOWHERE {
+                        *name = self.names.intern(part.tree.name_of(child));
+                    }
+                    children.push(Child { name: *name, member: (source, child), total });
                 }
-            };
-            map[of] = node;
-            self.add(node, side, part, of);
+            }
         }
-        map
-    }
-
-    /// Adds the part's small shares of nodes that exist.
-    fn add_small(&mut self, side: usize, part: &Part, floor: i64, children: &Children, map: &mut [u32]) {
-        // One more than the joined name; 0 is "not yet looked up".
-        let mut names = vec![0u32; part.names.names.len()];
-        for of in 1..part.total.len() {
-            let parent = map[part.parent[of] as usize];
-            if part.total[of] >= floor || parent == NOWHERE {
-                continue;
+        self.nodes.push(Kept { parent, name, own, total });
+        if members.len() > 1 {
+            children.sort_unstable_by_key(|child| (child.name, child.member));
+        }
+        for same in children.chunk_by(|a, b| a.name == b.name) {
+            let start = self.members.len() as u32;
+            let mut total = [0; S];
+            for child in same {
+                self.members.push(child.member);
+                add(&mut total[self.sources[child.member.0 as usize].side], child.total);
             }
-            let name = &mut names[part.name[of] as usize];
-            if *name == 0 {
-                *name = self.names.find(part.name_of(of)).map_or(NOWHERE, |name| name + 1);
-            }
-            if *name == NOWHERE {
-                continue;
-            }
-            if let Some(node) = children.find(parent, *name - 1, self) {
-                map[of] = node;
-                self.add(node, side, part, of);
-            }
+            let members = start..self.members.len() as u32;
+            self.found.push(Found { parent: kept, name: same[0].name, members, total });
         }
     }
 
-    /// `least` is a total that every kept node has, 0 if that is not known.
-    fn cut(self, max_nodes: usize, least: i64, real: Real) -> Flame<S> {
-        let size: Vec<i64> =
-            self.total.iter().map(|sides| sides.iter().copied().max().unwrap_or_default()).collect();
-        let threshold = nth_largest(&size[1..], max_nodes).unwrap_or_default().max(least);
-
+    /// What is left out at a parent becomes its child `other`.
+    fn assemble(self, real: Real) -> Flame<S> {
         // Kept children of every node, neighbours.
         let is_other: Vec<bool> = self.names.bytes.iter().map(|name| *name == OTHER).collect();
-        let kept = |node: usize| {
-            size[node] >= threshold && !(real == Real::Fold && is_other[self.name[node] as usize])
-        };
-        let mut starts = vec![0u32; size.len() + 1];
-        for node in 1..size.len() {
-            if kept(node) {
-                starts[self.parent[node] as usize + 1] += 1;
-            }
+        let shown = |node: &&Kept<S>| !(real == Real::Fold && is_other[node.name as usize]);
+        let mut starts = vec![0u32; self.nodes.len() + 1];
+        for node in self.nodes.iter().skip(1).filter(shown) {
+            starts[node.parent as usize + 1] += 1;
         }
-        for node in 0..size.len() {
+        for node in 0..self.nodes.len() {
             starts[node + 1] += starts[node];
         }
         let mut filled = starts.clone();
-        let mut children = vec![0u32; starts[size.len()] as usize];
-        for node in 1..size.len() {
-            if kept(node) {
-                let at = &mut filled[self.parent[node] as usize];
-                children[*at as usize] = node as u32;
-                *at += 1;
-            }
+        let mut children = vec![0u32; starts[self.nodes.len()] as usize];
+        for (id, node) in self.nodes.iter().enumerate().skip(1).filter(|(_, node)| shown(node)) {
+            let at = &mut filled[node.parent as usize];
+            children[*at as usize] = id as u32;
+            *at += 1;
         }
         let ranks = self.ranks(&children);
 
-        let mut nodes =
-            vec![Node { name: NOWHERE, first_child: 0, children: 0, own: self.own[0], total: self.total[0] }];
+        let node = |name: u32, own: [i64; S], total: [i64; S]| Node {
+            name,
+            first_child: 0,
+            children: 0,
+            own,
+            total,
+        };
+        let root = &self.nodes[0];
+        let mut nodes = vec![node(NOWHERE, root.own, root.total)];
         let mut origin = vec![0u32];
         let mut next = 0;
         while next < nodes.len() {
@@ -230,37 +216,30 @@ impl<'a, const S: usize> Joined<'a, S> {
             nodes[next].first_child = nodes.len() as u32;
             if from != NOWHERE {
                 let below = &mut children[starts[from as usize] as usize..starts[from as usize + 1] as usize];
-                below.sort_unstable_by_key(|node| ranks[self.name[*node as usize] as usize]);
+                below.sort_unstable_by_key(|child| ranks[self.nodes[*child as usize].name as usize]);
                 let mut left = nodes[next].total;
                 subtract(&mut left, &nodes[next].own);
                 let mut other = None;
-                for node in below.iter().map(|node| *node as usize) {
-                    subtract(&mut left, &self.total[node]);
-                    if is_other[self.name[node] as usize] {
+                for id in below.iter() {
+                    let child = &self.nodes[*id as usize];
+                    subtract(&mut left, &child.total);
+                    if is_other[child.name as usize] {
                         other = Some(nodes.len());
                     }
-                    nodes.push(Node {
-                        name: self.name[node],
-                        first_child: 0,
-                        children: 0,
-                        own: self.own[node],
-                        total: self.total[node],
-                    });
-                    origin.push(node as u32);
+                    nodes.push(node(child.name, child.own, child.total));
+                    origin.push(*id);
                 }
                 let left = left.map(|left| left.max(0));
                 match other {
                     _ if left == [0; S] => {}
                     Some(other) => {
-                        let Node { own, total, .. } = &mut nodes[other];
                         for (side, left) in left.iter().enumerate() {
-                            own[side] = own[side].saturating_add(*left);
-                            total[side] = total[side].saturating_add(*left);
+                            add(&mut nodes[other].own[side], *left);
+                            add(&mut nodes[other].total[side], *left);
                         }
                     }
                     None => {
-                        let name = OTHER_NAME;
-                        nodes.push(Node { name, first_child: 0, children: 0, own: left, total: left });
+                        nodes.push(node(OTHER_NAME, left, left));
                         origin.push(NOWHERE);
                     }
                 }
@@ -273,7 +252,7 @@ impl<'a, const S: usize> Joined<'a, S> {
 
     /// The place of every name that a node of `nodes` has in the order of their bytes.
     fn ranks(&self, nodes: &[u32]) -> Vec<u32> {
-        let mut used: Vec<u32> = nodes.iter().map(|node| self.name[*node as usize]).collect();
+        let mut used: Vec<u32> = nodes.iter().map(|node| self.nodes[*node as usize].name).collect();
         used.sort_unstable();
         used.dedup();
         used.sort_unstable_by_key(|name| self.names.bytes[*name as usize]);
@@ -315,6 +294,10 @@ impl<'a, const S: usize> Joined<'a, S> {
     }
 }
 
+fn add(to: &mut i64, by: i64) {
+    *to = to.saturating_add(by);
+}
+
 fn subtract<const S: usize>(from: &mut [i64; S], by: &[i64; S]) {
     from.iter_mut().zip(by).for_each(|(from, by)| *from = from.saturating_sub(*by));
 }
@@ -347,37 +330,8 @@ impl<'a> Names<'a> {
             })
             .get()
     }
-
-    fn find(&self, name: &[u8]) -> Option<u32> {
-        let hash = hash_bytes(&self.hasher, name);
-        self.table.find(hash, |other| self.bytes[*other as usize] == name).copied()
-    }
 }
 
 fn hash_bytes(hasher: &foldhash::fast::FixedState, bytes: &[u8]) -> u64 {
     std::hash::BuildHasher::hash_one(hasher, bytes)
-}
-
-/// Joined nodes by parent and name.
-#[derive(Default)]
-struct Children {
-    table: HashTable<u32>,
-}
-
-impl Children {
-    fn find<const S: usize>(&self, parent: u32, name: u32, nodes: &Joined<S>) -> Option<u32> {
-        let same = |node: &u32| nodes.parent[*node as usize] == parent && nodes.name[*node as usize] == name;
-        self.table.find(hash_child(parent, name), same).copied()
-    }
-
-    fn insert<const S: usize>(&mut self, node: u32, nodes: &Joined<S>) {
-        let hash = |node: &u32| hash_child(nodes.parent[*node as usize], nodes.name[*node as usize]);
-        self.table.insert_unique(hash(&node), node, hash);
-    }
-}
-
-fn hash_child(parent: u32, name: u32) -> u64 {
-    let key = (u64::from(parent) << 32 | u64::from(name)) ^ 0x9e37_79b9_7f4a_7c15;
-    let product = u128::from(key) * 0xd6e8_feb8_6659_fd93;
-    (product >> 64) as u64 ^ product as u64
 }

@@ -8,8 +8,8 @@ type Stacks<'a> = Vec<(&'a str, i64)>;
 
 /// A part of stacks such as `a;b`, root first.
 fn part(stacks: &[(&str, i64)]) -> Part {
-    let mut tree = NameTree { name: vec![0], parents: vec![0], ..NameTree::default() };
-    tree.names.push(b"");
+    let mut strings = NameTree::default().names;
+    let (mut name_of, mut parents, mut leaves) = (vec![0], vec![0], Vec::new());
     let mut nodes: BTreeMap<(u32, String), u32> = BTreeMap::new();
     let mut names: BTreeMap<String, u32> = BTreeMap::new();
     let mut weights = Vec::new();
@@ -17,15 +17,16 @@ fn part(stacks: &[(&str, i64)]) -> Part {
         let mut at = 0;
         for name in stack.split(';') {
             at = *nodes.entry((at, name.to_owned())).or_insert_with(|| {
-                let id = *names.entry(name.to_owned()).or_insert_with(|| tree.names.push(name.as_bytes()));
-                tree.name.push(id);
-                tree.parents.push(at);
-                (tree.parents.len() - 1) as u32
+                let id = *names.entry(name.to_owned()).or_insert_with(|| strings.push(name.as_bytes()));
+                name_of.push(id);
+                parents.push(at);
+                (parents.len() - 1) as u32
             });
         }
-        tree.leaves.push(at);
+        leaves.push(at);
         weights.push(*weight);
     }
+    let tree = NameTree::from_parents(strings, &name_of, &parents, leaves);
     Part::new(Arc::new(tree), &weights, &[])
 }
 
@@ -126,18 +127,16 @@ fn a_real_other_is_folded_in_flame_graphs_without_losing_weight() {
 
 #[test]
 fn a_call_site_keeps_whole_stacks_below_it() {
-    let mut tree = NameTree::default();
-    for name in ["", "main", "work", "x"] {
-        tree.names.push(name.as_bytes());
+    let mut names = NameTree::default().names;
+    for name in ["main", "work", "x"] {
+        names.push(name.as_bytes());
     }
     // root → main → work → x, and root → work
-    tree.name = vec![0, 1, 2, 3, 2];
-    tree.parents = vec![0, 0, 1, 2, 0];
-    tree.leaves = vec![1, 2, 3, 4];
+    let tree = NameTree::from_parents(names, &[0, 1, 2, 3, 2], &[0, 0, 1, 2, 0], vec![1, 2, 3, 4]);
     let tree = Arc::new(tree);
     let total = |site: &[&str]| {
         let site: Vec<Box<[u8]>> = site.iter().map(|name| name.as_bytes().into()).collect();
-        Part::new(tree.clone(), &[1, 10, 100, 1000], &site).total[0]
+        Part::new(tree.clone(), &[1, 10, 100, 1000], &site).total(0)
     };
     assert_eq!(total(&[]), 1111);
     assert_eq!(total(&["main"]), 111);

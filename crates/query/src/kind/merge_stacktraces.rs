@@ -7,7 +7,7 @@ use crate::scan::add_weights;
 
 /// Over so many nodes in all, parts are joined early, so that a question over very many datasets
 /// holds what is distinct instead of what was read.
-const NODES_MAX: usize = 4 << 20;
+const NODES_MAX: usize = 16 << 20;
 
 pub(crate) fn fold(
     parts: &mut Vec<Part>,
@@ -31,7 +31,7 @@ pub(crate) fn merge(parts: &mut Vec<Part>, others: Vec<Part>) {
 }
 
 fn compact(parts: &mut Vec<Part>) {
-    let nodes: usize = parts.iter().map(Part::len).sum();
+    let nodes: usize = parts.iter().map(Part::nodes).sum();
     if parts.len() > 1 && nodes > NODES_MAX {
         *parts = vec![Part::join(parts)];
     }

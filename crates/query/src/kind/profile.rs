@@ -216,17 +216,18 @@ impl Merged {
     /// Keeps the `max_nodes` largest nodes of the tree of function names, and those as large as the
     /// smallest of them; a stacktrace that goes on has a location `other` as its leaf. 0 keeps all.
     fn truncate(self, max_nodes: usize) -> Self {
+        if max_nodes == 0 {
+            return self;
+        }
         let tree = NameTree::build(&self.symbols);
-        let mut total = vec![0i64; tree.parents.len().max(1)];
+        let parents = tree.parents();
+        let mut total = vec![0i64; tree.len()];
         for (leaf, value) in tree.leaves.iter().zip(&self.values).filter(|(_, value)| **value > 0) {
             total[*leaf as usize] = total[*leaf as usize].saturating_add(*value);
         }
         for node in (1..total.len()).rev() {
-            let parent = tree.parents[node] as usize;
+            let parent = parents[node] as usize;
             total[parent] = total[parent].saturating_add(total[node]);
-        }
-        if max_nodes == 0 {
-            return self;
         }
         let mut sizes = total[1..].to_vec();
         sizes.retain(|size| *size > 0);
@@ -246,7 +247,7 @@ impl Merged {
             let mut node = tree.leaves[stacktrace];
             while node != 0 {
                 path.push(node);
-                node = tree.parents[node as usize];
+                node = parents[node as usize];
             }
             let mut kept = path.iter().rev().take_while(|node| total[**node as usize] >= threshold).count();
             let stack = self.symbols.stacktraces.get(stacktrace as u32);

@@ -234,7 +234,7 @@ fn values_below(
     samples.scan(at, &mut |batch| {
         for ((stacktrace, value), row) in batch.stacks.iter().zip(batch.values).zip(batch.first_row..) {
             let leaf = tree.leaves.get(*stacktrace as usize);
-            if leaf.is_some_and(|leaf| below[*leaf as usize])
+            if leaf.is_some_and(|leaf| below.contains(leaf))
                 && let Some(place) = walk.place(row)
             {
                 values[place] = Some(values[place].unwrap_or(0i64).saturating_add(*value));
