@@ -35,7 +35,7 @@ bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, st
 	cargo build --release --locked -p bench && ./target/release/bench
 
 fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly toolchain
-	for target in pprof_decode multipart folded gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	for target in pprof_decode multipart folded trees gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 config-reference: ## Make config/reference.yaml anew from the doc comments
 	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml

@@ -9,6 +9,7 @@ const ROOT: &str = "../../proto";
 const FILES: &[&str] = &[
     "capabilities/v1/feature_flags.proto",
     "google/v1/profile.proto",
+    "grpc/health/v1/health.proto",
     "push/v1/push.proto",
     "querier/v1/querier.proto",
     "settings/v1/settings.proto",

@@ -12,12 +12,12 @@ KNOWN = {
     "connect": 0,
     "labels": 0,
     "render": 0,
-    "query": 1,  # a merged profile cut to maxNodes keeps more stacks there
+    "query": 0,
     "errors": 2,  # JFR
     "corrupt": 1,  # speedscope
     "tenants": 6,  # OTLP, ad hoc profiles
-    "routes": 8,  # status pages, gRPC health, OTLP
-    "folded": 26,  # trie and tree
+    "routes": 4,  # OTLP, /admin, /memberlist, /api/swagger.json
+    "folded": 0,
     "pprof": 62,  # truncated Go stacks are not repaired; bare addresses are named
 }
 

@@ -128,40 +128,51 @@ impl<'t> Builder<'t> {
     }
 
     fn finish(self, column: &Column, time_nanos: i64) -> Profile {
-        let mut profile = self.profile;
-        let symbols = &mut profile.symbols;
-        for function in 0..self.frames.len() as u32 {
-            symbols.functions.push(Function { name: function + 1, ..Function::default() });
-            symbols.locations.push(0, 0, false, &[Line { function, line: 0 }]);
-        }
-        symbols.mappings.push(Mapping { has_functions: true, ..Mapping::default() });
-        symbols.strings = Strings::new(self.text.clone(), self.spans);
-        profile.sample_types.push(ValueType {
-            r#type: symbols.strings.push(column.sample_type.as_bytes()),
-            unit: symbols.strings.push(column.unit.as_bytes()),
-        });
-        if column.period != 0 {
-            profile.period = column.period;
-            profile.period_type = Some(ValueType {
-                r#type: symbols.strings.push(b"cpu"),
-                unit: symbols.strings.push(b"nanoseconds"),
-            });
-            for value in &mut profile.samples.values {
-                *value = value.saturating_mul(column.period);
-            }
-        }
-        profile.time_nanos = time_nanos;
-        profile
+        let strings = Strings::new(self.text.clone(), self.spans);
+        complete(self.profile, strings, self.frames.len() as u32, column, time_nanos)
     }
 }
 
+/// A profile whose samples are there, over `frames` locations: those of location `i` are named by string `i + 1`.
+pub(crate) fn complete(
+    mut profile: Profile,
+    strings: Strings,
+    frames: u32,
+    column: &Column,
+    time_nanos: i64,
+) -> Profile {
+    let symbols = &mut profile.symbols;
+    for function in 0..frames {
+        symbols.functions.push(Function { name: function + 1, ..Function::default() });
+        symbols.locations.push(0, 0, false, &[Line { function, line: 0 }]);
+    }
+    symbols.mappings.push(Mapping { has_functions: true, ..Mapping::default() });
+    symbols.strings = strings;
+    profile.sample_types.push(ValueType {
+        r#type: symbols.strings.push(column.sample_type.as_bytes()),
+        unit: symbols.strings.push(column.unit.as_bytes()),
+    });
+    if column.period != 0 {
+        profile.period = column.period;
+        profile.period_type = Some(ValueType {
+            r#type: symbols.strings.push(b"cpu"),
+            unit: symbols.strings.push(b"nanoseconds"),
+        });
+        for value in &mut profile.samples.values {
+            *value = value.saturating_mul(column.period);
+        }
+    }
+    profile.time_nanos = time_nanos;
+    profile
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::ingest::column;
 
     /// Stacks root first with their values, as text again.
-    fn stacks(profile: &Profile) -> Vec<String> {
+    pub(crate) fn stacks(profile: &Profile) -> Vec<String> {
         let symbols = &profile.symbols;
         (0..profile.samples.len())
             .map(|sample| {

@@ -1,6 +1,6 @@
 //! Bytes ⇄ model: every format that clients send or ask for.
 //!
-//! Owns: decompression, pprof, folded text, multipart bodies, the parameters of `/ingest`.
+//! Owns: decompression, pprof, folded text, trees and tries of names, multipart bodies, the parameters of `/ingest`.
 //! Does not own: whether a profile is acceptable (`distributor`), or what it is called once stored (`model`).
 //!
 //! Everything here is synchronous and pure, and holds no more memory than its limits or a small multiple
@@ -11,3 +11,4 @@ pub mod gzip;
 pub mod ingest;
 pub mod multipart;
 pub mod pprof;
+pub mod trees;

@@ -30,6 +30,14 @@ pub mod google {
     }
 }
 
+pub mod grpc {
+    pub mod health {
+        pub mod v1 {
+            tonic::include_proto!("grpc.health.v1");
+        }
+    }
+}
+
 pub mod push {
     pub mod v1 {
         tonic::include_proto!("push.v1");

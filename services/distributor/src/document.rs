@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clock::Clock;
 use formats::ingest::{AppName, Format, SampleTypeConfig};
 use formats::pprof::Decoded;
-use formats::{folded, gzip, ingest, multipart, pprof};
+use formats::{folded, gzip, ingest, multipart, pprof, trees};
 use limits::Limits;
 use model::{ItemKey, Profile, TenantId};
 
@@ -126,7 +126,9 @@ impl Ingested {
                 let profile = form.file("profile").unwrap_or_default();
                 self.open_pprof(profile, config, tenant, limit, clock)
             }
-            Format::Groups | Format::Lines => self.open_text(body, tenant, limit, clock),
+            Format::Groups | Format::Lines | Format::Tree | Format::Trie => {
+                self.open_stacks(body, tenant, limit, clock)
+            }
         }
     }
 
@@ -167,7 +169,8 @@ impl Ingested {
         Ok(Some(Opened { decoded, labels, bytes: content.len(), key }))
     }
 
-    fn open_text(
+    /// What has no types of its own: folded text, trees and tries.
+    fn open_stacks(
         self,
         body: Bytes,
         tenant: &TenantId,
@@ -182,13 +185,14 @@ impl Ingested {
         if body.len() > limit {
             return Err(gzip::Error::TooLarge { bytes: body.len(), limit }.into());
         }
-        let decode = match self.format {
-            Format::Lines => folded::decode_lines,
-            _ => folded::decode_groups,
-        };
         let (service, suffix) = self.app.split_column();
         let column = ingest::column(suffix, self.sample_rate)?;
-        let profile = decode(body.clone(), &column, self.from)?;
+        let profile = match self.format {
+            Format::Lines => folded::decode_lines(body.clone(), &column, self.from)?,
+            Format::Tree => trees::decode_tree(&body, &column, self.from)?,
+            Format::Trie => trees::decode_trie(&body, &column, self.from)?,
+            _ => folded::decode_groups(body.clone(), &column, self.from)?,
+        };
         let key = self.key(false, "", tenant, &body, clock);
         let labels = match self.user_label(labels::SERVICE_NAME) {
             true => self.labels(column.name, &[("app_name", service)]),

@@ -30,6 +30,8 @@ pub(crate) enum Error {
     #[error("{0}")]
     Text(#[from] formats::folded::Error),
     #[error("{0}")]
+    Tree(#[from] formats::trees::Error),
+    #[error("{0}")]
     Column(#[from] formats::ingest::UnknownColumn),
     #[error(
         "form has a file \"prev_profile\": cumulative profiles are not accepted any more, please update the client"
@@ -108,6 +110,7 @@ impl Error {
             | Self::Form(_)
             | Self::SampleTypeConfig(_)
             | Self::Text(_)
+            | Self::Tree(_)
             | Self::Column(_)
             | Self::CumulativePair
             | Self::NoSampleTypes

@@ -7,12 +7,14 @@
 mod flags;
 mod load;
 mod reference;
+mod status;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use load::{LoadError, load};
 pub(crate) use reference::reference;
+pub(crate) use status::Shown;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

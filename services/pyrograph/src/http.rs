@@ -1,4 +1,4 @@
-//! What the process as a whole answers: readiness, metrics, version, feature flags.
+//! What the process as a whole answers: readiness, metrics, version, configuration, feature flags.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,8 +13,13 @@ use serde_json::json;
 use tonic::{Request, Status as RpcStatus};
 use wire::capabilities::v1::feature_flags_service_server::{FeatureFlagsService, FeatureFlagsServiceServer};
 use wire::capabilities::v1::{FeatureFlag, GetFeatureFlagsRequest, GetFeatureFlagsResponse};
+use wire::grpc::health::v1::health_check_response::ServingStatus;
+use wire::grpc::health::v1::health_server::{Health, HealthServer};
+use wire::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use wire::version::v1::version_server::{Version, VersionServer};
 use wire::version::v1::{VersionRequest, VersionResponse};
+
+use crate::config::Shown;
 
 /// Whether this process can serve.
 #[derive(Clone, Default)]
@@ -36,15 +41,20 @@ impl Exported {
     }
 }
 
-pub(crate) fn routes(status: Status, exported: Exported) -> edge::Routes {
+pub(crate) fn routes(status: Status, exported: Exported, config: Shown) -> edge::Routes {
+    let yaml = |text: String| get(|| async { edge::rest::text_response(StatusCode::OK, text) });
     let rest = Router::new()
-        .route("/ready", get(ready).with_state(status))
+        .route("/ready", get(ready).with_state(status.clone()))
         .route("/metrics", get(metrics).with_state(exported))
-        .route("/api/v1/status/buildinfo", get(build_info));
+        .route("/api/v1/status/buildinfo", get(build_info))
+        .route("/api/v1/status/config", yaml(config.all))
+        .route("/api/v1/status/config/default", yaml(config.defaults))
+        .route("/api/v1/status/config/diff", yaml(config.changed));
     edge::Routes::new()
         .rest(rest)
         .service(VersionServer::new(Information))
         .service(FeatureFlagsServiceServer::new(Information))
+        .service(HealthServer::new(status))
 }
 
 async fn ready(State(Status(ready)): State<Status>) -> Response {
@@ -81,6 +91,25 @@ async fn build_info() -> Response {
             "buildUser": "", "buildDate": "", "goVersion": "",
         },
     }))
+}
+
+#[tonic::async_trait]
+impl Health for Status {
+    /// Every service serves as long as the process does; they are not told apart.
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, RpcStatus> {
+        let service = &request.get_ref().service;
+        if !service.is_empty() && wire::descriptor_pool().get_service_by_name(service).is_none() {
+            return Err(RpcStatus::not_found(format!("there is no service {service:?}")));
+        }
+        let status = match self.0.load(Ordering::Acquire) {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        Ok(tonic::Response::new(HealthCheckResponse { status: status.into() }))
+    }
 }
 
 struct Information;

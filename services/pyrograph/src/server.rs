@@ -153,11 +153,12 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         drain_timeout: std::time::Duration::from(config.server.graceful_shutdown_timeout),
         ..edge::Config::default()
     };
+    let shown = config::Shown::of(&config)?;
     let exported = http::Exported::default();
     let routes = edge::Routes::new()
         .merge(distributor.clone().routes())
         .merge(querier.routes())
-        .merge(http::routes(status.clone(), exported.clone()))
+        .merge(http::routes(status.clone(), exported.clone(), shown))
         .rest(ui::routes());
     let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
     exported.set(registry);

@@ -9,12 +9,16 @@ pub enum Format {
     Groups,
     /// [`crate::folded::decode_lines`]
     Lines,
+    /// [`crate::trees::decode_tree`]
+    Tree,
+    /// [`crate::trees::decode_trie`]
+    Trie,
 }
 
 /// A format that is known, but not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "format {0:?} is not accepted; accepted are a multipart form with a file \"profile\" (pprof), and format=pprof, groups, folded or lines"
+    "format {0:?} is not accepted; accepted are a multipart form with a file \"profile\" (pprof), and format=pprof, groups, folded, lines, tree or trie"
 )]
 pub struct Unsupported(pub &'static str);
 
@@ -26,8 +30,8 @@ impl Format {
     /// [`Unsupported`]; anything unknown is [`Format::Groups`].
     pub fn of(format: &str, content_type: &str) -> Result<Self, Unsupported> {
         match (format, content_type) {
-            ("trie", _) | (_, "binary/octet-stream+trie") => Err(Unsupported("trie")),
-            ("tree", _) | (_, "binary/octet-stream+tree") => Err(Unsupported("tree")),
+            ("trie", _) | (_, "binary/octet-stream+trie") => Ok(Self::Trie),
+            ("tree", _) | (_, "binary/octet-stream+tree") => Ok(Self::Tree),
             ("lines", _) => Ok(Self::Lines),
             ("jfr", _) => Err(Unsupported("jfr")),
             ("pprof", _) => Ok(Self::Pprof),
@@ -54,8 +58,8 @@ mod tests {
             ("pprof", form, Ok(Format::Pprof)),
             ("lines", form, Ok(Format::Lines)),
             ("jfr", form, Err(Unsupported("jfr"))),
-            ("lines", "binary/octet-stream+trie", Err(Unsupported("trie"))),
-            ("", "binary/octet-stream+tree", Err(Unsupported("tree"))),
+            ("lines", "binary/octet-stream+trie", Ok(Format::Trie)),
+            ("", "binary/octet-stream+tree", Ok(Format::Tree)),
             ("speedscope", "", Err(Unsupported("speedscope"))),
         ];
         for (format, content_type, expected) in cases {

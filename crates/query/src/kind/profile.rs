@@ -213,8 +213,9 @@ impl Merged {
         aggregated
     }
 
-    /// Keeps the `max_nodes` largest nodes of the tree of function names, and those as large as the
-    /// smallest of them; a stacktrace that goes on has a location `other` as its leaf. 0 keeps all.
+    /// Keeps the `max_nodes` largest nodes of the tree of function names, those as large as the smallest of
+    /// them, and the children of all these; a stacktrace that goes on has a location `other` as its leaf. 0
+    /// keeps all.
     fn truncate(self, max_nodes: usize) -> Self {
         if max_nodes == 0 {
             return self;
@@ -249,7 +250,8 @@ impl Merged {
                 path.push(node);
                 node = parents[node as usize];
             }
-            let mut kept = path.iter().rev().take_while(|node| total[**node as usize] >= threshold).count();
+            let large = path.iter().rev().take_while(|node| total[**node as usize] >= threshold).count();
+            let mut kept = large + 1;
             let stack = self.symbols.stacktraces.get(stacktrace as u32);
             locations.clear();
             for location in stack.iter().rev() {

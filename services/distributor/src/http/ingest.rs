@@ -1,6 +1,6 @@
 //! `POST /ingest`: what SDKs and people with curl send, one document per request.
 //!
-//! The parameters are in the URL, and the body is a pprof, a form around one, or text.
+//! The parameters are in the URL, and the body is a pprof, a form around one, or stacks of names.
 
 use std::sync::Arc;
 
@@ -100,14 +100,14 @@ fn ingested(
     }
 }
 
-/// Every fault of a document is a 422, but text that was understood and then refused is a 400: clients know
+/// Every fault of a document is a 422, but stacks that were understood and then refused are a 400: clients know
 /// both. What may succeed later is told apart, so that they come again.
 fn response(errors: &Errors, format: Format) -> Response {
-    let is_text = matches!(format, Format::Groups | Format::Lines);
-    let understood = !matches!(errors.first(), Some(error::Error::Text(_)));
+    let is_stacks = matches!(format, Format::Groups | Format::Lines | Format::Tree | Format::Trie);
+    let understood = !matches!(errors.first(), Some(error::Error::Text(_) | error::Error::Tree(_)));
     let status = match errors.kind() {
         ErrorKind::Exhausted { .. } => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::InvalidArgument if is_text && understood => StatusCode::BAD_REQUEST,
+        ErrorKind::InvalidArgument if is_stacks && understood => StatusCode::BAD_REQUEST,
         ErrorKind::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,

@@ -425,9 +425,12 @@ mod answers {
         check("name=a", FORM, form(&[("prev_profile", b"x")]), 422).await;
         let bad_config = form(&[("profile", b"x"), ("sample_type_config", b"{")]);
         check("name=a", FORM, bad_config, 422).await;
+        check("name=a&format=tree", "", b"\0\0\x01".to_vec(), 422).await;
+        check("name=a&format=trie", "", b"\x01a\x01".to_vec(), 422).await;
+        check("name=a.nonsense&format=tree", "", b"\0\0\0".to_vec(), 400).await;
         let text = check("name=a&format=jfr", "", b"x".to_vec(), 415).await;
         assert!(text.contains("pprof"), "{text}");
-        for query in ["name=a", "name=a&format=pprof", "name=a&format=jfr"] {
+        for query in ["name=a", "name=a&format=pprof", "name=a&format=tree", "name=a&format=jfr"] {
             check(query, "", Vec::new(), 200).await;
         }
         check("name=a", FORM, form(&[("profile", b"")]), 200).await;
