@@ -1,22 +1,30 @@
 //! The open segment: profiles in memory until they are cut into an object.
 //!
-//! Owns: one table of symbols per dataset, rows merged per profile, folding of equal pushes.
-//! Does not own: when to cut (the ingester), the bytes of an object (`writer`).
+//! Owns: rows merged per profile, folding of equal pushes, the symbols of what was cut.
+//! Does not own: symbols while the segment is open (`dictionary`), when to cut (the ingester), the bytes
+//! of an object (`writer`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashTable};
 use model::{ItemKey, Labels, NONE, ProfileId, PushItem, SeriesRows, Span, TenantId, ValueSchema};
+use parking_lot::Mutex;
 
-use crate::intern::{Import, Interner};
+use crate::dictionary::{Dictionaries, Dictionary};
+use crate::intern::{Hashes, Import, Scratch};
 use crate::rows::{NewDataset, NewProfile, Prepared};
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{Directory, Error, Origin, Series, VALUE_COLUMNS_MAX};
 
+/// Memory for symbols that a head without dictionaries of others keeps between segments, in bytes.
+const OWN_DICTIONARIES_BYTES: usize = 64 << 20;
+
 /// The open segment. Not shared: its owner appends and cuts in turn.
-#[derive(Default)]
 pub struct Head {
+    dictionaries: Dictionaries,
+    hashes: Hashes,
+    scratch: Scratch,
     datasets: Vec<OpenDataset>,
     by_name: HashMap<TenantId, HashMap<Box<str>, usize>>,
     keys: Vec<ItemKey>,
@@ -52,9 +60,30 @@ pub struct Sorted {
     keys: Vec<ItemKey>,
 }
 
+impl Default for Head {
+    fn default() -> Self {
+        Self::with(Dictionaries::new(OWN_DICTIONARIES_BYTES))
+    }
+}
+
 impl Head {
+    /// A head with dictionaries of its own.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A head that shares its dictionaries with others, before it or beside it.
+    pub fn with(dictionaries: Dictionaries) -> Self {
+        Self {
+            dictionaries,
+            hashes: Hashes::default(),
+            scratch: Scratch::default(),
+            datasets: Vec::new(),
+            by_name: HashMap::new(),
+            keys: Vec::new(),
+            ordinals: HashMap::new(),
+            byte_len: 0,
+        }
     }
 
     /// Adds the rows of one item. Samples and columns that the profile does not have are left out.
@@ -65,6 +94,7 @@ impl Head {
             return Appended { ordinal, duplicate: true };
         }
         self.keys.push(item.key);
+        self.hashes.fill(&self.dictionaries.keys, &item.profile.symbols);
         // One service is the rule; its symbols are brought over once for all its series.
         let mut done = vec![false; item.series.len()];
         for first in 0..item.series.len() {
@@ -75,20 +105,28 @@ impl Head {
             let position = self.dataset(&item.tenant, service);
             let dataset = &mut self.datasets[position];
             let before = dataset.byte_len();
-            let mut import = Import::new(&item.profile.symbols);
+            let shared = dataset.dictionary.clone();
+            let mut dictionary = shared.lock();
+            let known_before = dictionary.byte_len();
+            let mut import = Import::new(&item.profile.symbols, &self.hashes, &mut self.scratch);
             for (i, rows) in item.series.iter().enumerate().skip(first) {
                 if !done[i] && service_of(rows) == service {
                     done[i] = true;
-                    dataset.append(item, rows, ordinal, &mut import);
+                    dataset.append(item, rows, ordinal, &mut dictionary, &mut import);
                 }
             }
-            self.byte_len += dataset.byte_len() - before;
+            let grown = dictionary.byte_len() - known_before;
+            drop(dictionary);
+            if grown > 0 {
+                self.dictionaries.grown(&item.tenant, service, &shared, grown);
+            }
+            self.byte_len += dataset.byte_len() - before + grown;
         }
         self.byte_len += size_of::<ItemKey>() * 3;
         Appended { ordinal, duplicate: false }
     }
 
-    /// Memory held, in bytes, roughly.
+    /// Memory held, in bytes, roughly. Of symbols only those count that were not known before.
     pub fn byte_len(&self) -> usize {
         self.byte_len
     }
@@ -104,7 +142,7 @@ impl Head {
 
     /// Closes the segment; the head is empty afterwards. Quick: nothing is copied.
     pub fn cut(&mut self) -> Cut {
-        let head = std::mem::take(self);
+        let head = std::mem::replace(self, Self::with(self.dictionaries.clone()));
         Cut { datasets: head.datasets, keys: head.keys }
     }
 
@@ -113,7 +151,8 @@ impl Head {
             return *position;
         }
         let position = self.datasets.len();
-        self.datasets.push(OpenDataset::new(tenant.clone(), service.to_owned()));
+        let dictionary = self.dictionaries.take(tenant, service);
+        self.datasets.push(OpenDataset::new(tenant.clone(), service.to_owned(), dictionary));
         self.by_name.entry(tenant.clone()).or_default().insert(service.into(), position);
         position
     }
@@ -179,9 +218,10 @@ fn storable(schema: &Arc<ValueSchema>) -> Arc<ValueSchema> {
 struct OpenDataset {
     tenant: TenantId,
     service: String,
-    interner: Interner,
+    dictionary: Arc<Mutex<Dictionary>>,
     series: SeriesTable,
     profiles: Vec<NewProfile>,
+    /// As the dictionary numbers them.
     stacks: Vec<u32>,
     /// Row-major; each profile has as many per row as its schema has columns.
     values: Vec<i64>,
@@ -191,11 +231,11 @@ struct OpenDataset {
 }
 
 impl OpenDataset {
-    fn new(tenant: TenantId, service: String) -> Self {
+    fn new(tenant: TenantId, service: String, dictionary: Arc<Mutex<Dictionary>>) -> Self {
         Self {
             tenant,
             service,
-            interner: Interner::default(),
+            dictionary,
             series: SeriesTable::default(),
             profiles: Vec::new(),
             stacks: Vec::new(),
@@ -206,15 +246,21 @@ impl OpenDataset {
     }
 
     fn byte_len(&self) -> usize {
-        self.interner.byte_len()
-            + self.profiles.len() * size_of::<NewProfile>()
+        self.profiles.len() * size_of::<NewProfile>()
             + self.stacks.len() * 4
             + self.values.len() * 8
             + self.spans.len() * size_of::<Span>()
             + self.series.byte_len
     }
 
-    fn append(&mut self, item: &PushItem, rows: &SeriesRows, ordinal: u32, import: &mut Import<'_>) {
+    fn append(
+        &mut self,
+        item: &PushItem,
+        rows: &SeriesRows,
+        ordinal: u32,
+        dictionary: &mut Dictionary,
+        import: &mut Import<'_>,
+    ) {
         let profile = &item.profile;
         let row_start = self.stacks.len();
         let value_start = self.values.len();
@@ -227,7 +273,7 @@ impl OpenDataset {
         let mut order = std::mem::take(&mut self.order);
         order.clear();
         for (i, sample) in rows.samples.iter().enumerate() {
-            let stack = import.stacktrace(&mut self.interner, *sample);
+            let stack = import.stacktrace(&mut dictionary.interner, *sample);
             order.push((u64::from(stack) << 32) | i as u64);
         }
         order.sort_unstable();
@@ -274,7 +320,8 @@ impl OpenDataset {
         });
     }
 
-    fn finish(self) -> NewDataset {
+    fn finish(mut self) -> NewDataset {
+        let symbols = self.dictionary.lock().extract(&mut self.stacks);
         NewDataset {
             tenant: self.tenant,
             service: self.service,
@@ -284,7 +331,7 @@ impl OpenDataset {
             stacks: self.stacks,
             values: self.values,
             spans: self.spans,
-            symbols: self.interner.symbols,
+            symbols,
         }
     }
 }

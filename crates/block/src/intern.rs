@@ -1,41 +1,189 @@
 //! Symbols of many profiles as one table without doubles.
 //!
-//! Everything is compared by content, never by hash alone: symbols come from outside, and two
-//! stacktraces must not become one because somebody found two texts with one hash.
+//! Things are equal if 128 bits of hash over their content are: a stacktrace that is known costs one
+//! lookup, and nothing that it refers to is touched. The hash is keyed with bits that no process has
+//! twice and nobody outside sees, so that no choice of symbols makes two of them one.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use model::{Function, Line, Mapping, NONE, Symbols};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// Ids of equal things, found by 32 bits of their hash first.
+/// What the hashes of one process, or of one merge, are keyed with.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys {
+    strings: u64,
+    /// Odd, so that multiplying loses nothing.
+    factors: [u64; 2],
+    start: [u64; 2],
+}
+
+impl Keys {
+    pub(crate) fn random() -> Self {
+        let random = RandomState::default();
+        let key = |number: u32| random.hash_one(number);
+        Self { strings: key(0), factors: [key(1) | 1, key(2) | 1], start: [key(3), key(4)] }
+    }
+
+    fn string(&self, text: &[u8]) -> Hash {
+        let hash = xxh3_128_with_seed(text, self.strings);
+        Hash(hash as u64, (hash >> 64) as u64)
+    }
+
+    fn mix(&self) -> Mix<'_> {
+        Mix { keys: self, state: self.start }
+    }
+}
+
+/// 128 bits of hash over the content of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hash(u64, u64);
+
+/// Hashes a sequence of 128-bit blocks. Both halves go through both multiplications, so that bits of
+/// either reach all of the state within two blocks.
+struct Mix<'a> {
+    keys: &'a Keys,
+    state: [u64; 2],
+}
+
+impl Mix<'_> {
+    #[inline]
+    fn add(&mut self, low: u64, high: u64) {
+        let [a, b] = self.keys.factors;
+        let x = u128::from(self.state[0] ^ low) * u128::from(a);
+        let y = u128::from(self.state[1] ^ high) * u128::from(b);
+        self.state = [x as u64 ^ (y >> 64) as u64, y as u64 ^ (x >> 64) as u64];
+    }
+
+    #[inline]
+    fn add_hash(&mut self, hash: Hash) {
+        self.add(hash.0, hash.1);
+    }
+
+    /// `length`: of what there is a variable number.
+    #[inline]
+    fn finish(mut self, length: usize) -> Hash {
+        let [start, _] = self.keys.start;
+        self.add(length as u64, start);
+        self.add(start, length as u64);
+        Hash(self.state[0], self.state[1])
+    }
+}
+
+/// Of what is not there, beside all that is: no content hashes to it but by chance.
+const NOTHING: Hash = Hash(0, 0);
+
+/// The hashes of everything in one table of symbols but its stacktraces.
+#[derive(Default)]
+pub(crate) struct Hashes {
+    strings: Vec<Hash>,
+    mappings: Vec<Hash>,
+    functions: Vec<Hash>,
+    locations: Vec<Hash>,
+}
+
+impl Hashes {
+    /// Takes the place of what was there before; only its memory is used again.
+    pub(crate) fn fill(&mut self, keys: &Keys, symbols: &Symbols) {
+        let Self { strings, mappings, functions, locations } = self;
+        strings.clear();
+        strings.extend(symbols.strings.iter().map(|text| keys.string(text)));
+        let empty = keys.string(b"");
+        let string = |id: u32| strings.get(id as usize).copied().unwrap_or(empty);
+        mappings.clear();
+        mappings.extend(symbols.mappings.iter().map(|mapping| {
+            let mut mix = keys.mix();
+            mix.add_hash(string(mapping.filename));
+            mix.add_hash(string(mapping.build_id));
+            mix.add(mapping.memory_start, mapping.memory_limit);
+            let flags = [
+                mapping.has_functions,
+                mapping.has_filenames,
+                mapping.has_line_numbers,
+                mapping.has_inline_frames,
+            ];
+            let flags = flags.iter().enumerate().map(|(bit, set)| u64::from(*set) << bit).sum();
+            mix.add(mapping.file_offset, flags);
+            mix.finish(0)
+        }));
+        functions.clear();
+        functions.extend(symbols.functions.iter().map(|function| {
+            let mut mix = keys.mix();
+            mix.add_hash(string(function.name));
+            mix.add_hash(string(function.system_name));
+            mix.add_hash(string(function.filename));
+            mix.add(function.start_line as u64, 0);
+            mix.finish(0)
+        }));
+        locations.clear();
+        let from = &symbols.locations;
+        locations.extend((0..from.len()).map(|i| {
+            let lines = from.lines_of(i as u32);
+            let mut mix = keys.mix();
+            mix.add_hash(mappings.get(from.mapping[i] as usize).copied().unwrap_or(NOTHING));
+            mix.add(from.address[i], u64::from(from.folded[i]));
+            for line in lines {
+                mix.add_hash(functions.get(line.function as usize).copied().unwrap_or(NOTHING));
+                mix.add(line.line as u64, 0);
+            }
+            mix.finish(lines.len())
+        }));
+    }
+
+    /// Of the locations that exist, in order.
+    fn stacktrace(&self, keys: &Keys, locations: &[u32]) -> Hash {
+        let mut mix = keys.mix();
+        let mut length = 0;
+        for location in locations {
+            if let Some(hash) = self.locations.get(*location as usize) {
+                mix.add_hash(*hash);
+                length += 1;
+            }
+        }
+        mix.finish(length)
+    }
+}
+
+/// Ids of things by the hash of their content.
 #[derive(Default)]
 struct Ids(HashTable<Slot>);
 
+/// Aligned to four bytes: eight would make a fifth of the table empty.
 #[derive(Clone, Copy)]
 struct Slot {
-    hash: u32,
+    hash: [u32; 4],
     id: u32,
 }
 
-/// Spreads 32 bits over the 64 that the table looks at.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+impl Slot {
+    fn place(&self) -> u64 {
+        u64::from(self.hash[0]) << 32 | u64::from(self.hash[1])
+    }
 }
 
 impl Ids {
-    /// The id for which `same` holds, or the one that `add` gives.
     #[inline]
-    fn get_or_add(&mut self, hash: u64, same: impl Fn(u32) -> bool, add: impl FnOnce() -> u32) -> u32 {
-        let hash = (hash ^ (hash >> 32)) as u32;
-        let found = |slot: &Slot| slot.hash == hash && same(slot.id);
-        match self.0.entry(spread(hash), found, |slot| spread(slot.hash)) {
+    fn get(&self, hash: Hash) -> Option<u32> {
+        let wanted = words(hash);
+        self.0.find(hash.0, |slot| slot.hash == wanted).map(|slot| slot.id)
+    }
+
+    fn insert(&mut self, hash: Hash, id: u32) {
+        self.0.insert_unique(hash.0, Slot { hash: words(hash), id }, Slot::place);
+    }
+
+    /// The id of this hash, or the one that `add` gives.
+    #[inline]
+    fn get_or_add(&mut self, hash: Hash, add: impl FnOnce() -> u32) -> u32 {
+        let wanted = words(hash);
+        match self.0.entry(hash.0, |slot| slot.hash == wanted, Slot::place) {
             Entry::Occupied(slot) => slot.get().id,
             Entry::Vacant(slot) => {
                 let id = add();
-                slot.insert(Slot { hash, id });
+                slot.insert(Slot { hash: wanted, id });
                 id
             }
         }
@@ -46,10 +194,14 @@ impl Ids {
     }
 }
 
+fn words(Hash(a, b): Hash) -> [u32; 4] {
+    [(a >> 32) as u32, a as u32, (b >> 32) as u32, b as u32]
+}
+
 /// A growing table of symbols, each once.
 pub(crate) struct Interner {
     pub(crate) symbols: Symbols,
-    hasher: RandomState,
+    keys: Keys,
     strings: Ids,
     mappings: Ids,
     functions: Ids,
@@ -57,152 +209,112 @@ pub(crate) struct Interner {
     stacktraces: Ids,
 }
 
-impl Default for Interner {
-    fn default() -> Self {
+impl Interner {
+    pub(crate) fn new(keys: Keys) -> Self {
         let mut symbols = Symbols::default();
-        symbols.strings.push(b"");
+        let empty = symbols.strings.push(b"");
+        let mut strings = Ids::default();
+        strings.insert(keys.string(b""), empty);
         Self {
             symbols,
-            hasher: RandomState::default(),
-            strings: Ids::default(),
+            keys,
+            strings,
             mappings: Ids::default(),
             functions: Ids::default(),
             locations: Ids::default(),
             stacktraces: Ids::default(),
         }
     }
-}
 
-impl Interner {
     /// Bytes held in memory, roughly.
     pub(crate) fn byte_len(&self) -> usize {
         let tables = [&self.strings, &self.mappings, &self.functions, &self.locations, &self.stacktraces];
         self.symbols.byte_len() + tables.iter().map(|ids| ids.byte_len()).sum::<usize>()
     }
-
-    fn string(&mut self, text: &[u8]) -> u32 {
-        if text.is_empty() {
-            return 0;
-        }
-        let strings = std::cell::RefCell::new(&mut self.symbols.strings);
-        let same = |id: u32| strings.borrow().get(id) == text;
-        let add = || strings.borrow_mut().push(text);
-        self.strings.get_or_add(self.hasher.hash_one(text), same, add)
-    }
-
-    fn mapping(&mut self, mapping: Mapping) -> u32 {
-        intern_value(&mut self.mappings, &mut self.symbols.mappings, &self.hasher, mapping)
-    }
-
-    fn function(&mut self, function: Function) -> u32 {
-        intern_value(&mut self.functions, &mut self.symbols.functions, &self.hasher, function)
-    }
-
-    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
-        let hash = self.hasher.hash_one((mapping, address, folded, lines));
-        let locations = std::cell::RefCell::new(&mut self.symbols.locations);
-        let same = |id: u32| {
-            let known = locations.borrow();
-            let i = id as usize;
-            known.address[i] == address
-                && known.mapping[i] == mapping
-                && known.folded[i] == folded
-                && known.lines_of(id) == lines
-        };
-        let add = || locations.borrow_mut().push(mapping, address, folded, lines);
-        self.locations.get_or_add(hash, same, add)
-    }
-
-    fn stacktrace(&mut self, locations: &[u32]) -> u32 {
-        let stacktraces = std::cell::RefCell::new(&mut self.symbols.stacktraces);
-        let same = |id: u32| stacktraces.borrow().get(id) == locations;
-        let add = || stacktraces.borrow_mut().push(locations);
-        self.stacktraces.get_or_add(self.hasher.hash_one(locations), same, add)
-    }
 }
 
-fn intern_value<T: Copy + Eq + Hash>(
-    ids: &mut Ids,
-    values: &mut Vec<T>,
-    hasher: &RandomState,
-    value: T,
-) -> u32 {
-    let values = std::cell::RefCell::new(values);
-    let same = |id: u32| values.borrow()[id as usize] == value;
-    let add = || {
-        let mut values = values.borrow_mut();
-        values.push(value);
-        (values.len() - 1) as u32
-    };
-    ids.get_or_add(hasher.hash_one(value), same, add)
-}
-
-/// Brings stacktraces of one table of symbols into an [`Interner`], and with each only what it needs.
-pub(crate) struct Import<'a> {
-    from: &'a Symbols,
-    /// Id in the interner of each thing of `from`; [`NONE`] if not brought over yet.
-    strings: Vec<u32>,
-    mappings: Vec<u32>,
-    functions: Vec<u32>,
+/// Memory that an [`Import`] needs, to be used by the next one.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Id in the interner of each location; [`NONE`] if not brought over yet.
     locations: Vec<u32>,
     stack: Vec<u32>,
     lines: Vec<Line>,
 }
 
+/// Brings stacktraces of one table of symbols into an [`Interner`], and with each only what it needs.
+///
+/// `hashes` must be those of the table, by the interner's keys.
+pub(crate) struct Import<'a> {
+    from: &'a Symbols,
+    hashes: &'a Hashes,
+    scratch: &'a mut Scratch,
+}
+
 impl<'a> Import<'a> {
-    pub(crate) fn new(from: &'a Symbols) -> Self {
-        Self {
-            from,
-            strings: vec![NONE; from.strings.len()],
-            mappings: vec![NONE; from.mappings.len()],
-            functions: vec![NONE; from.functions.len()],
-            locations: vec![NONE; from.locations.len()],
-            stack: Vec::new(),
-            lines: Vec::new(),
-        }
+    pub(crate) fn new(from: &'a Symbols, hashes: &'a Hashes, scratch: &'a mut Scratch) -> Self {
+        scratch.locations.clear();
+        Self { from, hashes, scratch }
     }
 
     /// The id in `into` of stacktrace `id`. What refers to nothing is left out.
+    #[inline]
     pub(crate) fn stacktrace(&mut self, into: &mut Interner, id: u32) -> u32 {
-        let from = self.from;
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.clear();
-        if (id as usize) < from.stacktraces.len() {
-            for location in from.stacktraces.get(id) {
-                match self.locations.get(*location as usize) {
-                    None => continue,
-                    Some(&NONE) => stack.push(self.location(into, *location)),
-                    Some(known) => stack.push(*known),
-                }
-            }
+        let stacktraces = &self.from.stacktraces;
+        let locations = if (id as usize) < stacktraces.len() { stacktraces.get(id) } else { &[] };
+        let hash = self.hashes.stacktrace(&into.keys, locations);
+        match into.stacktraces.get(hash) {
+            Some(known) => known,
+            None => self.new_stacktrace(into, locations, hash),
         }
-        let found = into.stacktrace(&stack);
-        self.stack = stack;
-        found
     }
 
     #[inline(never)]
-    fn location(&mut self, into: &mut Interner, id: u32) -> u32 {
-        let from = &self.from.locations;
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.clear();
-        for line in from.lines_of(id) {
-            lines.push(Line { function: self.function(into, line.function), line: line.line });
+    fn new_stacktrace(&mut self, into: &mut Interner, locations: &[u32], hash: Hash) -> u32 {
+        self.scratch.locations.resize(self.from.locations.len(), NONE);
+        let mut stack = std::mem::take(&mut self.scratch.stack);
+        stack.clear();
+        for location in locations {
+            match self.scratch.locations.get(*location as usize) {
+                None => continue,
+                Some(&NONE) => stack.push(self.location(into, *location)),
+                Some(known) => stack.push(*known),
+            }
         }
+        let id = into.symbols.stacktraces.push(&stack);
+        into.stacktraces.insert(hash, id);
+        self.scratch.stack = stack;
+        id
+    }
+
+    fn location(&mut self, into: &mut Interner, id: u32) -> u32 {
         let i = id as usize;
-        let mapping = self.mapping(into, from.mapping[i]);
-        let found = into.location(mapping, from.address[i], from.folded[i], &lines);
-        self.lines = lines;
-        self.locations[i] = found;
+        let hash = self.hashes.locations[i];
+        let found = match into.locations.get(hash) {
+            Some(known) => known,
+            None => {
+                let from = &self.from.locations;
+                let mut lines = std::mem::take(&mut self.scratch.lines);
+                lines.clear();
+                for line in from.lines_of(id) {
+                    lines.push(Line { function: self.function(into, line.function), line: line.line });
+                }
+                let mapping = self.mapping(into, from.mapping[i]);
+                let added = into.symbols.locations.push(mapping, from.address[i], from.folded[i], &lines);
+                into.locations.insert(hash, added);
+                self.scratch.lines = lines;
+                added
+            }
+        };
+        self.scratch.locations[i] = found;
         found
     }
 
-    fn function(&mut self, into: &mut Interner, id: u32) -> u32 {
-        let known = match self.functions.get(id as usize) {
-            None => return NONE,
-            Some(known) => *known,
+    fn function(&self, into: &mut Interner, id: u32) -> u32 {
+        let Some(hash) = self.hashes.functions.get(id as usize) else {
+            return NONE;
         };
-        if known != NONE {
+        if let Some(known) = into.functions.get(*hash) {
             return known;
         }
         let function = self.from.functions[id as usize];
@@ -212,17 +324,17 @@ impl<'a> Import<'a> {
             filename: self.string(into, function.filename),
             start_line: function.start_line,
         };
-        let found = into.function(function);
-        self.functions[id as usize] = found;
-        found
+        into.symbols.functions.push(function);
+        let added = into.symbols.functions.len() as u32 - 1;
+        into.functions.insert(*hash, added);
+        added
     }
 
-    fn mapping(&mut self, into: &mut Interner, id: u32) -> u32 {
-        let known = match self.mappings.get(id as usize) {
-            None => return NONE,
-            Some(known) => *known,
+    fn mapping(&self, into: &mut Interner, id: u32) -> u32 {
+        let Some(hash) = self.hashes.mappings.get(id as usize) else {
+            return NONE;
         };
-        if known != NONE {
+        if let Some(known) = into.mappings.get(*hash) {
             return known;
         }
         let mapping = self.from.mappings[id as usize];
@@ -231,21 +343,118 @@ impl<'a> Import<'a> {
             build_id: self.string(into, mapping.build_id),
             ..mapping
         };
-        let found = into.mapping(mapping);
-        self.mappings[id as usize] = found;
-        found
+        into.symbols.mappings.push(mapping);
+        let added = into.symbols.mappings.len() as u32 - 1;
+        into.mappings.insert(*hash, added);
+        added
     }
 
-    fn string(&mut self, into: &mut Interner, id: u32) -> u32 {
-        let known = match self.strings.get(id as usize) {
-            None => return 0,
-            Some(known) => *known,
+    fn string(&self, into: &mut Interner, id: u32) -> u32 {
+        let Some(hash) = self.hashes.strings.get(id as usize) else {
+            return 0;
         };
-        if known != NONE {
-            return known;
+        let Interner { strings, symbols, .. } = into;
+        strings.get_or_add(*hash, || symbols.strings.push(self.from.strings.get(id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One stacktrace of one location with one line, everything set.
+    fn symbols() -> Symbols {
+        let mut symbols = Symbols::default();
+        for text in [&b""[..], b"main", b"_main", b"main.c", b"/bin/app", b"build"] {
+            symbols.strings.push(text);
         }
-        let found = into.string(self.from.strings.get(id));
-        self.strings[id as usize] = found;
-        found
+        symbols.mappings.push(Mapping {
+            memory_start: 1,
+            memory_limit: 2,
+            file_offset: 3,
+            filename: 4,
+            build_id: 5,
+            ..Mapping::default()
+        });
+        symbols.functions.push(Function { name: 1, system_name: 2, filename: 3, start_line: 7 });
+        symbols.locations.push(0, 9, false, &[Line { function: 0, line: 8 }]);
+        symbols.stacktraces.push(&[0]);
+        symbols
+    }
+
+    fn bring(into: &mut Interner, symbols: &Symbols) -> u32 {
+        let mut hashes = Hashes::default();
+        hashes.fill(&into.keys, symbols);
+        Import::new(symbols, &hashes, &mut Scratch::default()).stacktrace(into, 0)
+    }
+
+    #[test]
+    fn stacktraces_that_differ_in_one_field_stay_apart() {
+        let changes: &[fn(&mut Symbols)] = &[
+            |s| s.mappings[0].memory_start = 2,
+            |s| s.mappings[0].memory_limit = 3,
+            |s| s.mappings[0].file_offset = 4,
+            |s| s.mappings[0].filename = 1,
+            |s| s.mappings[0].build_id = 1,
+            |s| s.mappings[0].has_functions = true,
+            |s| s.mappings[0].has_filenames = true,
+            |s| s.mappings[0].has_line_numbers = true,
+            |s| s.mappings[0].has_inline_frames = true,
+            |s| s.functions[0].name = 2,
+            |s| s.functions[0].system_name = 1,
+            |s| s.functions[0].filename = 1,
+            |s| s.functions[0].start_line = 8,
+            |s| s.strings.replace(1, b"Main"),
+            |s| s.strings.replace(1, b""),
+            |s| s.locations.mapping[0] = NONE,
+            |s| s.locations.address[0] = 10,
+            |s| s.locations.folded[0] = true,
+            |s| s.locations.lines[0].line = 7,
+            |s| s.locations.lines[0].function = NONE,
+            |s| s.locations.lines.push(Line { function: 0, line: 8 }),
+            |s| s.stacktraces.locations.push(0),
+        ];
+        let mut interner = Interner::new(Keys::random());
+        let mut known = vec![bring(&mut interner, &symbols())];
+        for change in changes {
+            let mut changed = symbols();
+            change(&mut changed);
+            // What was appended belongs to the only location, or the only stacktrace.
+            changed.locations.line_offsets[1] = changed.locations.lines.len() as u32;
+            changed.stacktraces.offsets[1] = changed.stacktraces.locations.len() as u32;
+            known.push(bring(&mut interner, &changed));
+        }
+        assert_eq!(known, (0..=changes.len() as u32).collect::<Vec<_>>());
+        assert_eq!(bring(&mut interner, &symbols()), 0);
+    }
+
+    #[test]
+    fn what_refers_to_nothing_is_left_out() {
+        let mut interner = Interner::new(Keys::random());
+        let plain = bring(&mut interner, &symbols());
+        let mut dangling = symbols();
+        dangling.stacktraces.locations.push(77);
+        dangling.stacktraces.offsets[1] = 2;
+        assert_eq!(bring(&mut interner, &dangling), plain);
+        let mut nameless = symbols();
+        nameless.functions[0].name = 99;
+        nameless.locations.lines[0].function = 0;
+        let id = bring(&mut interner, &nameless);
+        let location = interner.symbols.stacktraces.get(id)[0];
+        let line = interner.symbols.locations.lines_of(location)[0];
+        assert_eq!(interner.symbols.functions[line.function as usize].name, 0);
+    }
+
+    #[test]
+    fn equal_content_at_other_ids_is_one_thing() {
+        let mut moved = symbols();
+        moved.strings.push(b"main");
+        moved.functions.insert(0, Function::default());
+        moved.functions[1].name = 6;
+        moved.locations.lines[0].function = 1;
+        let mut interner = Interner::new(Keys::random());
+        assert_eq!(bring(&mut interner, &symbols()), bring(&mut interner, &moved));
+        assert_eq!(interner.symbols.functions.len(), 1);
+        assert_eq!(interner.symbols.strings.len(), 6);
     }
 }

@@ -1,10 +1,11 @@
 //! Segments and blocks: the only crate that knows Parquet. `FORMAT.md` beside this file is the contract.
 //!
-//! Owns: the open segment in memory ([`Head`]), encoding, reading, merging.
+//! Owns: the open segment in memory ([`Head`]) and the symbols that outlive it ([`Dictionaries`]), encoding, reading, merging.
 //! Does not own: where objects lie, who may read them, when they are merged or deleted.
 
 mod cache;
 mod codec;
+mod dictionary;
 mod directory;
 mod directory_codec;
 mod error;
@@ -23,6 +24,7 @@ mod tree;
 mod writer;
 
 pub use cache::Cache;
+pub use dictionary::Dictionaries;
 pub use directory::{DatasetEntry, Directory, Origin, Section};
 pub use directory_codec::DirectoryError;
 pub use error::Error;

@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use model::{JobId, NONE, Span, Symbols, TenantId};
 
 use crate::head::SeriesTable;
-use crate::intern::{Import, Interner};
+use crate::intern::{Hashes, Import, Interner, Keys, Scratch};
 use crate::rows::{NewDataset, NewProfile};
 use crate::scan::DatasetRows;
 use crate::sort::sort;
@@ -185,7 +185,10 @@ async fn fetch(block: Block, place: Place) -> Result<(Fetched, DatasetRows), Err
 struct Gathered {
     tenant: TenantId,
     service: String,
+    keys: Keys,
     interner: Interner,
+    hashes: Hashes,
+    scratch: Scratch,
     series: SeriesTable,
     by_window: BTreeMap<Window, WindowRows>,
 }
@@ -201,10 +204,14 @@ struct WindowRows {
 
 impl Gathered {
     fn new(tenant: TenantId, service: String) -> Self {
+        let keys = Keys::random();
         Self {
             tenant,
             service,
-            interner: Interner::default(),
+            keys,
+            interner: Interner::new(keys),
+            hashes: Hashes::default(),
+            scratch: Scratch::default(),
             series: SeriesTable::default(),
             by_window: BTreeMap::new(),
         }
@@ -219,7 +226,8 @@ impl Gathered {
         let index = sections.index()?;
         let symbols = sections.symbols()?;
         let rows = rows.decode()?;
-        let mut import = Import::new(&symbols);
+        self.hashes.fill(&self.keys, &symbols);
+        let mut import = Import::new(&symbols, &self.hashes, &mut self.scratch);
         let mut stack_ids = vec![NONE; symbols.stacktraces.len()];
         let mut series_ids = vec![NONE; index.series.len()];
         let profiles = &index.profiles;
@@ -275,7 +283,7 @@ impl Gathered {
     }
 
     fn write(self, writers: &mut Writers) -> Result<(), Error> {
-        let Self { tenant, service, interner, series, by_window } = self;
+        let Self { tenant, service, interner, series, by_window, .. } = self;
         for (window, rows) in by_window {
             let dataset = rows.into_dataset(&tenant, &service, &series, &interner.symbols).prepare();
             let tree = NameTree::build(&dataset.symbols);

@@ -177,12 +177,32 @@ impl NameTree {
     }
 }
 
+/// Children of one node that are looked through one by one; of more, a table is made.
+const CHILDREN_LISTED_MAX: u32 = 12;
+
+/// A node as a child among others.
+#[derive(Clone, Copy)]
+struct Sibling {
+    name: u32,
+    /// The child of the same parent that was added before; 0 if there is none.
+    before: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Children {
+    /// The one added last; 0 if there is none.
+    last: u32,
+    count: u32,
+}
+
 struct Builder<'a> {
     symbols: &'a Symbols,
     tree: Unordered,
+    siblings: Vec<Sibling>,
+    children: Vec<Children>,
     hasher: RandomState,
-    /// Nodes by (parent, name).
-    children: HashTable<u32>,
+    /// Nodes by (parent, name), of parents with many children.
+    many: HashTable<u32>,
     /// Name in the tree of each string of the symbols; 0 if not used yet.
     name_of_string: Vec<u32>,
     /// Nodes of the stacktrace added last, root first, one per location: its innermost line.
@@ -204,8 +224,10 @@ impl<'a> Builder<'a> {
         Self {
             symbols,
             tree: Unordered { names, name: vec![0], parents: vec![0], leaves: Vec::new() },
+            siblings: vec![Sibling { name: 0, before: 0 }],
+            children: vec![Children::default()],
             hasher: RandomState::default(),
-            children: HashTable::new(),
+            many: HashTable::new(),
             name_of_string: vec![0; symbols.strings.len()],
             path: Vec::new(),
         }
@@ -263,22 +285,65 @@ impl<'a> Builder<'a> {
         *known
     }
 
+    /// The child of this name. In sorted stacktraces it is as a rule the one added last, or new.
     fn child(&mut self, parent: u32, name: u32) -> u32 {
-        let Self { tree, hasher, children, .. } = self;
-        let hash_of = |parent: u32, name: u32| hasher.hash_one((u64::from(parent) << 32) | u64::from(name));
-        let same = |node: &u32| tree.parents[*node as usize] == parent && tree.name[*node as usize] == name;
-        let rehash = |node: &u32| hash_of(tree.parents[*node as usize], tree.name[*node as usize]);
-        match children.entry(hash_of(parent, name), same, rehash) {
-            hashbrown::hash_table::Entry::Occupied(found) => *found.get(),
-            hashbrown::hash_table::Entry::Vacant(vacant) => {
-                let node = tree.name.len() as u32;
-                vacant.insert(node);
-                tree.name.push(name);
-                tree.parents.push(parent);
-                node
+        let Children { last, count } = self.children[parent as usize];
+        if count > CHILDREN_LISTED_MAX {
+            return self.child_of_many(parent, name);
+        }
+        let mut child = last;
+        while child != 0 {
+            let sibling = self.siblings[child as usize];
+            if sibling.name == name {
+                return child;
+            }
+            child = sibling.before;
+        }
+        let node = self.add(parent, name);
+        if count == CHILDREN_LISTED_MAX {
+            let mut child = node;
+            while child != 0 {
+                let Sibling { name, before } = self.siblings[child as usize];
+                self.many.insert_unique(hash(&self.hasher, parent, name), child, |node| {
+                    rehash(&self.hasher, &self.tree, *node)
+                });
+                child = before;
             }
         }
+        node
     }
+
+    #[inline(never)]
+    fn child_of_many(&mut self, parent: u32, name: u32) -> u32 {
+        let hash = hash(&self.hasher, parent, name);
+        let tree = &self.tree;
+        let same = |node: &u32| tree.parents[*node as usize] == parent && tree.name[*node as usize] == name;
+        if let Some(found) = self.many.find(hash, same) {
+            return *found;
+        }
+        let node = self.add(parent, name);
+        self.many.insert_unique(hash, node, |node| rehash(&self.hasher, &self.tree, *node));
+        node
+    }
+
+    fn add(&mut self, parent: u32, name: u32) -> u32 {
+        let node = self.tree.name.len() as u32;
+        self.tree.name.push(name);
+        self.tree.parents.push(parent);
+        let children = &mut self.children[parent as usize];
+        self.siblings.push(Sibling { name, before: children.last });
+        *children = Children { last: node, count: children.count + 1 };
+        self.children.push(Children::default());
+        node
+    }
+}
+
+fn hash(hasher: &RandomState, parent: u32, name: u32) -> u64 {
+    hasher.hash_one((u64::from(parent) << 32) | u64::from(name))
+}
+
+fn rehash(hasher: &RandomState, tree: &Unordered, node: u32) -> u64 {
+    hash(hasher, tree.parents[node as usize], tree.name[node as usize])
 }
 
 /// `<binary>!0x<address>`, or `0x<address>` without a binary.
@@ -301,6 +366,35 @@ mod tests {
     use model::{Function, Mapping};
 
     use super::*;
+
+    #[test]
+    fn children_of_one_parent_have_distinct_names_however_many_there_are() {
+        let check = |children: u32| {
+            let mut symbols = Symbols::default();
+            symbols.strings.push(b"");
+            let main = symbols.strings.push(b"main");
+            let names: Vec<u32> = (0..children).map(|i| symbols.strings.push(&i.to_le_bytes())).collect();
+            for name in names.iter().chain([&main, &main]) {
+                symbols.functions.push(Function { name: *name, ..Function::default() });
+            }
+            let line = |function| Line { function, line: 1 };
+            let locations: Vec<u32> = (0..children + 2)
+                .map(|function| symbols.locations.push(NONE, 0, false, &[line(function)]))
+                .collect();
+            for caller in [children, children + 1] {
+                for child in 0..children {
+                    symbols.stacktraces.push(&[locations[child as usize], locations[caller as usize]]);
+                }
+            }
+            let tree = NameTree::build(&symbols);
+            assert_eq!(tree.name.len() as u32, children + 2);
+            let (first, second) = tree.leaves.split_at(children as usize);
+            assert_eq!(first, second);
+        };
+        for children in [1, CHILDREN_LISTED_MAX, CHILDREN_LISTED_MAX + 1, CHILDREN_LISTED_MAX * 9] {
+            check(children);
+        }
+    }
 
     #[test]
     fn a_tree_has_inlined_lines_and_names_for_bare_addresses() {

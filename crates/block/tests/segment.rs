@@ -4,7 +4,7 @@
 
 mod support;
 
-use block::{Error, Head, Origin};
+use block::{Dictionaries, Error, Head, Origin, Want};
 use model::{PushItem, WriterId};
 use proptest::prelude::*;
 use support::{Program, Random, Shape, item, open, sums_of_items, sums_of_object};
@@ -58,6 +58,37 @@ proptest! {
     }
 
     #[test]
+    fn segments_that_share_dictionaries_hold_what_was_appended_to_each(
+        seed in 0_u64..1 << 40,
+        count in 2_usize..12,
+        bytes_max in prop::sample::select(vec![0, 8_000, 1 << 20]),
+    ) {
+        let items = items(seed, count, true);
+        let dictionaries = Dictionaries::new(bytes_max);
+        // Two are open at once, as while one that was cut waits for its encoding.
+        let mut heads = [0, 1].map(|_| Head::with(dictionaries.clone()));
+        let mut of_head = [Vec::new(), Vec::new()];
+        for (number, item) in items.iter().enumerate() {
+            let at = number % 2;
+            prop_assert!(!heads[at].append(item).duplicate);
+            of_head[at].push(item);
+            if number % 5 < 4 {
+                continue;
+            }
+            let encoded = heads[at].cut().encode(origin(), 5).expect("encodes");
+            let appended = std::mem::take(&mut of_head[at]);
+            let sums = block_on(async { sums_of_object(&open(encoded.bytes).await?, &[]).await });
+            prop_assert_eq!(sums.expect("reads"), sums_of_items(appended));
+            prop_assert!(dictionaries.byte_len() <= bytes_max);
+        }
+        for (mut head, appended) in heads.into_iter().zip(of_head) {
+            let encoded = head.cut().encode(origin(), 5).expect("encodes");
+            let sums = block_on(async { sums_of_object(&open(encoded.bytes).await?, &[]).await });
+            prop_assert_eq!(sums.expect("reads"), sums_of_items(appended));
+        }
+    }
+
+    #[test]
     fn flipped_bits_are_errors_or_harmless_and_never_panic(seed in 0_u64..1 << 40, at in 0.0..1.0_f64, bit in 0_u8..8) {
         let items = items(seed, 4, true);
         let mut head = Head::new();
@@ -76,6 +107,53 @@ proptest! {
             prop_assert_eq!(sums, sums_of_items(&items));
         }
     }
+}
+
+#[test]
+fn a_segment_carries_the_symbols_that_its_rows_use_and_no_others() {
+    let items = items(5, 12, false);
+    let mut head = Head::new();
+    for item in &items {
+        head.append(item);
+    }
+    head.cut();
+    for item in items.iter().take(3) {
+        head.append(item);
+        let encoded = head.cut().encode(origin(), 5).expect("encodes");
+        let mut alone = Head::new();
+        alone.append(item);
+        let expected = alone.cut().encode(origin(), 5).expect("encodes");
+        let counts = |bytes| {
+            block_on(async {
+                let block = open(bytes).await?;
+                let symbols = block.fetch(0, Want { symbols: true, ..Want::default() }).await?.symbols()?;
+                Ok::<_, Error>([
+                    symbols.strings.len(),
+                    symbols.mappings.len(),
+                    symbols.functions.len(),
+                    symbols.locations.len(),
+                    symbols.stacktraces.len(),
+                ])
+            })
+            .expect("reads")
+        };
+        assert_eq!(counts(encoded.bytes), counts(expected.bytes));
+    }
+}
+
+#[test]
+fn what_is_known_takes_no_memory_again() {
+    let items = items(7, 6, false);
+    let mut head = Head::new();
+    for item in &items {
+        head.append(item);
+    }
+    let first = head.byte_len();
+    head.cut();
+    for item in &items {
+        head.append(item);
+    }
+    assert!(head.byte_len() < first / 2, "{} of {first}", head.byte_len());
 }
 
 #[test]

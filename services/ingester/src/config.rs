@@ -18,6 +18,9 @@ pub struct Config {
     /// Pushes that are not durable yet may hold this many bytes in all; further ones are refused
     /// and told to come back. Larger: a slow store is felt later. Smaller: less memory.
     pub inflight_bytes_max: usize,
+    /// Symbols remembered from one segment to the next hold so many bytes; the services that pushed
+    /// longest ago are forgotten first. Larger: less CPU per push with many services. Smaller: less memory.
+    pub dictionary_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -27,6 +30,7 @@ impl Default for Config {
             segment_duration_min: Duration::from_millis(250),
             segment_bytes_max: 8 << 20,
             inflight_bytes_max: 256 << 20,
+            dictionary_bytes_max: 64 << 20,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use block::{Encoded, Head, Origin, Sorted};
+use block::{Dictionaries, Encoded, Head, Origin, Sorted};
 use clock::{Clock, Pool};
 use model::PushItem;
 use parking_lot::Mutex;
@@ -32,6 +32,7 @@ pub(crate) struct Open {
     state: Mutex<State>,
     changed: Notify,
     budget: Arc<Budget>,
+    dictionaries: Dictionaries,
     config: Config,
     clock: Clock,
     pool: Pool,
@@ -57,7 +58,6 @@ pub(crate) struct Gathering {
 }
 
 /// What a segment holds, while it is open and after.
-#[derive(Default)]
 pub(crate) struct Content {
     head: Mutex<Head>,
     pending: Mutex<Pending>,
@@ -87,6 +87,7 @@ impl Open {
             state: Mutex::default(),
             changed: Notify::new(),
             budget: Arc::new(budget),
+            dictionaries: Dictionaries::new(config.dictionary_bytes_max),
             config,
             clock,
             pool,
@@ -125,7 +126,7 @@ impl Open {
             return Err(Error::Draining);
         }
         let gathering = state.gathering.get_or_insert_with(|| Gathering {
-            content: Arc::default(),
+            content: Arc::new(Content::new(&self.dictionaries)),
             ended: watch::Sender::new(None),
             charge: self.budget.nothing(),
             opened: now,
@@ -222,6 +223,15 @@ impl Gathering {
 }
 
 impl Content {
+    fn new(dictionaries: &Dictionaries) -> Self {
+        Self {
+            head: Mutex::new(Head::with(dictionaries.clone())),
+            pending: Mutex::default(),
+            byte_len: AtomicUsize::new(0),
+            closed: OnceLock::new(),
+        }
+    }
+
     /// Returns whether a worker must be sent.
     fn add(&self, items: Vec<PushItem>) -> bool {
         let mut pending = self.pending.lock();
@@ -241,8 +251,9 @@ impl Content {
                 }
                 std::mem::take(&mut pending.items)
             };
-            for item in &items {
-                head.append(item);
+            // Each is freed as soon as it is appended: those that wait hold most of the memory.
+            for item in items {
+                head.append(&item);
             }
             self.byte_len.store(head.byte_len(), Ordering::Relaxed);
         }

@@ -1,0 +1,443 @@
+//! Symbols of services that outlive the segments they came in.
+//!
+//! Owns: one table of symbols per tenant and service, how much memory all of them hold, which are
+//! given up for it; bringing what one segment uses into symbols of its own.
+//! Does not own: rows, and when a segment ends (`head`).
+//!
+//! A service sends the same stacktraces minute after minute. Those it sent before cost a lookup each,
+//! instead of their strings, functions and locations.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use model::{Function, Line, Mapping, NONE, Symbols, TenantId};
+use parking_lot::Mutex;
+
+use crate::intern::{Interner, Keys};
+
+/// Of all dictionaries together, the part that one may hold before it is begun anew.
+const SHARE_OF_ONE: usize = 4;
+/// Once they hold too much, dictionaries are given up until this part of the limit is free.
+const FREED_PART: usize = 8;
+/// Memory of an empty dictionary and its place in the tables, roughly, in bytes.
+const EMPTY_BYTES: usize = 1024;
+
+/// The dictionaries of one ingester, shared by its segments. Cheap to clone.
+#[derive(Clone)]
+pub struct Dictionaries {
+    kept: Arc<Mutex<Kept>>,
+    pub(crate) keys: Keys,
+}
+
+struct Kept {
+    by_name: HashMap<TenantId, HashMap<Box<str>, Entry>>,
+    bytes: usize,
+    limit: usize,
+    /// Counts segments that took a dictionary.
+    taken: u64,
+}
+
+struct Entry {
+    dictionary: Arc<Mutex<Dictionary>>,
+    bytes: usize,
+    /// When it was taken last.
+    taken: u64,
+}
+
+impl Dictionaries {
+    /// Dictionaries that hold `bytes_max` in all, roughly. The least recently used is given up
+    /// first, whole; an open segment that has it keeps it to its end.
+    pub fn new(bytes_max: usize) -> Self {
+        let kept = Kept { by_name: HashMap::new(), bytes: 0, limit: bytes_max, taken: 0 };
+        Self { kept: Arc::new(Mutex::new(kept)), keys: Keys::random() }
+    }
+
+    /// Memory that is held for later segments, in bytes, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.kept.lock().bytes
+    }
+
+    /// The dictionary of a service, for one segment.
+    pub(crate) fn take(&self, tenant: &TenantId, service: &str) -> Arc<Mutex<Dictionary>> {
+        let mut kept = self.kept.lock();
+        kept.taken += 1;
+        let (now, one_max) = (kept.taken, kept.limit / SHARE_OF_ONE);
+        let Kept { by_name, bytes, .. } = &mut *kept;
+        let entry = by_name.get_mut(tenant).and_then(|services| services.get_mut(service));
+        if let Some(entry) = entry
+            && entry.bytes <= one_max
+        {
+            entry.taken = now;
+            return entry.dictionary.clone();
+        }
+        let dictionary = Arc::new(Mutex::new(Dictionary::new(self.keys)));
+        let entry = Entry { dictionary: dictionary.clone(), bytes: EMPTY_BYTES, taken: now };
+        *bytes += EMPTY_BYTES;
+        let before = by_name.entry(tenant.clone()).or_default().insert(service.into(), entry);
+        *bytes -= before.map_or(0, |entry| entry.bytes);
+        kept.give_up_oldest();
+        dictionary
+    }
+
+    /// Tells that a dictionary holds so many bytes more.
+    pub(crate) fn grown(
+        &self,
+        tenant: &TenantId,
+        service: &str,
+        dictionary: &Arc<Mutex<Dictionary>>,
+        by: usize,
+    ) {
+        let mut kept = self.kept.lock();
+        let entry = kept.by_name.get_mut(tenant).and_then(|services| services.get_mut(service));
+        let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.dictionary, dictionary)) else {
+            return;
+        };
+        entry.bytes += by;
+        kept.bytes += by;
+        kept.give_up_oldest();
+    }
+}
+
+impl Kept {
+    fn give_up_oldest(&mut self) {
+        if self.bytes <= self.limit {
+            return;
+        }
+        let goal = self.limit - self.limit / FREED_PART;
+        let mut ages: Vec<(u64, usize)> =
+            self.by_name.values().flat_map(|s| s.values()).map(|entry| (entry.taken, entry.bytes)).collect();
+        ages.sort_unstable();
+        let mut last_given_up = 0;
+        for (taken, bytes) in ages {
+            if self.bytes <= goal {
+                break;
+            }
+            self.bytes -= bytes;
+            last_given_up = taken;
+        }
+        self.by_name.retain(|_, services| {
+            services.retain(|_, entry| entry.taken > last_given_up);
+            !services.is_empty()
+        });
+    }
+}
+
+/// The symbols of one service, as far as they are remembered.
+pub(crate) struct Dictionary {
+    pub(crate) interner: Interner,
+    /// Per thing of the dictionary its id in the symbols that are being made; [`NONE`] between two.
+    stacktraces: Vec<u32>,
+    locations: Vec<u32>,
+    functions: Vec<u32>,
+    mappings: Vec<u32>,
+    strings: Vec<u32>,
+}
+
+impl Dictionary {
+    fn new(keys: Keys) -> Self {
+        Self {
+            interner: Interner::new(keys),
+            stacktraces: Vec::new(),
+            locations: Vec::new(),
+            functions: Vec::new(),
+            mappings: Vec::new(),
+            strings: Vec::new(),
+        }
+    }
+
+    /// Bytes held in memory, roughly, with the ids that are needed to bring symbols out.
+    pub(crate) fn byte_len(&self) -> usize {
+        let symbols = &self.interner.symbols;
+        let things = symbols.stacktraces.len()
+            + symbols.locations.len()
+            + symbols.functions.len()
+            + symbols.mappings.len()
+            + symbols.strings.len();
+        self.interner.byte_len() + things * size_of::<u32>()
+    }
+
+    /// The stacktraces that `rows` names, with all that they need and nothing else. `rows` then names
+    /// them by their new ids, which are in the order of the old ones.
+    pub(crate) fn extract(&mut self, rows: &mut [u32]) -> Symbols {
+        let symbols = &self.interner.symbols;
+        let mut used = Vec::new();
+        self.stacktraces.resize(symbols.stacktraces.len(), NONE);
+        for stack in rows.iter() {
+            let place = &mut self.stacktraces[*stack as usize];
+            if *place == NONE {
+                *place = 0;
+                used.push(*stack);
+            }
+        }
+        used.sort_unstable();
+        for (new, old) in used.iter().enumerate() {
+            self.stacktraces[*old as usize] = new as u32;
+        }
+        for stack in rows {
+            *stack = self.stacktraces[*stack as usize];
+        }
+        let mut extract = Extract {
+            from: symbols,
+            into: Symbols::default(),
+            locations: Places::new(&mut self.locations, symbols.locations.len()),
+            functions: Places::new(&mut self.functions, symbols.functions.len()),
+            mappings: Places::new(&mut self.mappings, symbols.mappings.len()),
+            strings: Places::new(&mut self.strings, symbols.strings.len()),
+            lines: Vec::new(),
+        };
+        extract.into.strings.push(b"");
+        extract.strings.set(0, 0);
+        for stack in &used {
+            extract.stacktrace(*stack);
+            self.stacktraces[*stack as usize] = NONE;
+        }
+        extract.finish()
+    }
+}
+
+/// New ids by old ones, for as long as one table is made.
+struct Places<'a> {
+    new: &'a mut Vec<u32>,
+    old: Vec<u32>,
+}
+
+impl<'a> Places<'a> {
+    fn new(new: &'a mut Vec<u32>, count: usize) -> Self {
+        new.resize(count, NONE);
+        Self { new, old: Vec::new() }
+    }
+
+    fn set(&mut self, old: u32, new: u32) {
+        self.new[old as usize] = new;
+        self.old.push(old);
+    }
+
+    fn clear(self) {
+        for old in self.old {
+            self.new[old as usize] = NONE;
+        }
+    }
+}
+
+struct Extract<'a> {
+    from: &'a Symbols,
+    into: Symbols,
+    locations: Places<'a>,
+    functions: Places<'a>,
+    mappings: Places<'a>,
+    strings: Places<'a>,
+    lines: Vec<Line>,
+}
+
+impl Extract<'_> {
+    fn stacktrace(&mut self, id: u32) {
+        let from = self.from;
+        for location in from.stacktraces.get(id) {
+            let new = match self.locations.new[*location as usize] {
+                NONE => self.location(*location),
+                known => known,
+            };
+            self.into.stacktraces.locations.push(new);
+        }
+        self.into.stacktraces.offsets.push(self.into.stacktraces.locations.len() as u32);
+    }
+
+    fn location(&mut self, id: u32) -> u32 {
+        let from = &self.from.locations;
+        let i = id as usize;
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        lines.extend(
+            from.lines_of(id)
+                .iter()
+                .map(|line| Line { function: self.function(line.function), line: line.line }),
+        );
+        let mapping = self.mapping(from.mapping[i]);
+        let new = self.into.locations.push(mapping, from.address[i], from.folded[i], &lines);
+        self.lines = lines;
+        self.locations.set(id, new);
+        new
+    }
+
+    fn function(&mut self, id: u32) -> u32 {
+        let Some(function) = self.from.functions.get(id as usize) else {
+            return NONE;
+        };
+        let known = self.functions.new[id as usize];
+        if known != NONE {
+            return known;
+        }
+        let function = Function {
+            name: self.string(function.name),
+            system_name: self.string(function.system_name),
+            filename: self.string(function.filename),
+            start_line: function.start_line,
+        };
+        self.into.functions.push(function);
+        let new = self.into.functions.len() as u32 - 1;
+        self.functions.set(id, new);
+        new
+    }
+
+    fn mapping(&mut self, id: u32) -> u32 {
+        let Some(mapping) = self.from.mappings.get(id as usize) else {
+            return NONE;
+        };
+        let known = self.mappings.new[id as usize];
+        if known != NONE {
+            return known;
+        }
+        let mapping = Mapping {
+            filename: self.string(mapping.filename),
+            build_id: self.string(mapping.build_id),
+            ..*mapping
+        };
+        self.into.mappings.push(mapping);
+        let new = self.into.mappings.len() as u32 - 1;
+        self.mappings.set(id, new);
+        new
+    }
+
+    fn string(&mut self, id: u32) -> u32 {
+        let known = self.strings.new[id as usize];
+        if known != NONE {
+            return known;
+        }
+        let new = self.into.strings.push(self.from.strings.get(id));
+        self.strings.set(id, new);
+        new
+    }
+
+    fn finish(self) -> Symbols {
+        self.locations.clear();
+        self.functions.clear();
+        self.mappings.clear();
+        self.strings.clear();
+        self.into
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intern::{Hashes, Import, Scratch};
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).expect("valid")
+    }
+
+    /// One stacktrace per name.
+    fn symbols(names: &[&str]) -> Symbols {
+        let mut symbols = Symbols::default();
+        symbols.strings.push(b"");
+        for name in names {
+            let name = symbols.strings.push(name.as_bytes());
+            symbols.functions.push(Function { name, system_name: name, ..Function::default() });
+            let function = symbols.functions.len() as u32 - 1;
+            let location = symbols.locations.push(NONE, 0, false, &[Line { function, line: 1 }]);
+            symbols.stacktraces.push(&[location]);
+        }
+        symbols
+    }
+
+    fn bring(all: &Dictionaries, owner: &str, service: &str, names: &[&str]) -> Vec<u32> {
+        let tenant = tenant(owner);
+        let taken = all.take(&tenant, service);
+        let mut dictionary = taken.lock();
+        let before = dictionary.byte_len();
+        let symbols = symbols(names);
+        let mut hashes = Hashes::default();
+        hashes.fill(&all.keys, &symbols);
+        let mut scratch = Scratch::default();
+        let mut import = Import::new(&symbols, &hashes, &mut scratch);
+        let ids = (0..names.len() as u32).map(|id| import.stacktrace(&mut dictionary.interner, id)).collect();
+        all.grown(&tenant, service, &taken, dictionary.byte_len() - before);
+        ids
+    }
+
+    fn names(symbols: &Symbols) -> Vec<String> {
+        (0..symbols.stacktraces.len() as u32)
+            .map(|id| {
+                let location = symbols.stacktraces.get(id)[0];
+                let function = symbols.locations.lines_of(location)[0].function;
+                symbols.strings.text(symbols.functions[function as usize].name).into_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_brought_out_is_what_the_rows_use_each_time_anew() {
+        let all = Dictionaries::new(1 << 20);
+        let ids = bring(&all, "acme", "api", &["a", "b", "c", "d"]);
+        let taken = all.take(&tenant("acme"), "api");
+        let check = |rows: &[u32], expected_rows: &[u32], expected: &[&str]| {
+            let mut rows = rows.to_vec();
+            let symbols = taken.lock().extract(&mut rows);
+            assert_eq!(rows, expected_rows);
+            assert_eq!(names(&symbols), expected);
+            assert_eq!(symbols.functions.len(), expected.len());
+            assert_eq!(symbols.locations.len(), expected.len());
+            assert_eq!(symbols.strings.len(), expected.len() + 1);
+        };
+        check(&[ids[3], ids[1], ids[3]], &[1, 0, 1], &["b", "d"]);
+        check(&[ids[0]], &[0], &["a"]);
+        check(&[], &[], &[]);
+        check(&ids, &[0, 1, 2, 3], &["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_later_segment_finds_what_an_earlier_one_brought() {
+        let all = Dictionaries::new(1 << 20);
+        let first = bring(&all, "acme", "api", &["a", "b"]);
+        let held = all.byte_len();
+        assert_eq!(bring(&all, "acme", "api", &["b", "a"]), [first[1], first[0]]);
+        assert_eq!(all.byte_len(), held);
+    }
+
+    #[test]
+    fn neither_tenants_nor_services_share_a_dictionary() {
+        let all = Dictionaries::new(1 << 20);
+        let of = |owner: &str, service: &str| all.take(&tenant(owner), service);
+        let api = of("acme", "api");
+        assert!(Arc::ptr_eq(&api, &of("acme", "api")));
+        assert!(!Arc::ptr_eq(&api, &of("other", "api")));
+        assert!(!Arc::ptr_eq(&api, &of("acme", "web")));
+        bring(&all, "acme", "api", &["secret"]);
+        bring(&all, "other", "api", &["b"]);
+        assert_eq!(names(&of("other", "api").lock().interner.symbols), ["b"]);
+    }
+
+    #[test]
+    fn the_least_recently_used_are_given_up_whole_and_their_bytes_with_them() {
+        let all = Dictionaries::new(16 * EMPTY_BYTES);
+        let first = all.take(&tenant("acme"), "service-0");
+        for i in 1..16 {
+            all.take(&tenant("acme"), &format!("service-{i}"));
+        }
+        assert_eq!(all.byte_len(), 16 * EMPTY_BYTES);
+        assert!(Arc::ptr_eq(&first, &all.take(&tenant("acme"), "service-0")));
+        let second = all.take(&tenant("acme"), "service-1");
+        all.take(&tenant("acme"), "one too many");
+        assert_eq!(all.byte_len(), 14 * EMPTY_BYTES);
+        assert!(Arc::ptr_eq(&first, &all.take(&tenant("acme"), "service-0")));
+        assert!(Arc::ptr_eq(&second, &all.take(&tenant("acme"), "service-1")));
+        let kept = all.kept.lock();
+        assert_eq!(kept.by_name.values().map(|services| services.len()).sum::<usize>(), 14);
+        assert!(!kept.by_name[&tenant("acme")].contains_key("service-2"));
+    }
+
+    #[test]
+    fn one_that_has_grown_too_large_is_begun_anew_and_lives_on_in_its_segment() {
+        let all = Dictionaries::new(64 << 10);
+        let name = "n".repeat(17 << 10);
+        let ids = bring(&all, "acme", "api", &[&name]);
+        let old = all.kept.lock().by_name[&tenant("acme")]["api"].dictionary.clone();
+        let new = all.take(&tenant("acme"), "api");
+        assert!(!Arc::ptr_eq(&old, &new));
+        assert_eq!(all.byte_len(), EMPTY_BYTES);
+        let mut rows = ids;
+        assert_eq!(names(&old.lock().extract(&mut rows)), [name]);
+        all.grown(&tenant("acme"), "api", &old, 1 << 20);
+        assert_eq!(all.byte_len(), EMPTY_BYTES);
+    }
+}
