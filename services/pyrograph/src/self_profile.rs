@@ -21,18 +21,28 @@ const QUIET_PARTS: i64 = 20;
 /// How much oftener a quiet process is sampled: little CPU time needs finer steps, and costs little to watch.
 const QUIET_RATE_FACTOR: u32 = 5;
 
-/// Samples the CPU time of this process from `start` on. There can be one at a time.
+/// Samples per second of CPU time; finer than what the systems measure by.
+const RATE_MAX: u32 = 1000;
+
+/// Distinct stacktraces of one sampler at most; then a new one begins. Each takes about a kilobyte.
+const STACKTRACES_MAX: usize = 1024;
+
+/// Samples the CPU time of this process. There can be one at a time.
+///
+/// Beginning anew is what costs most of all that an idle server does, so one sampler goes on over many profiles.
 pub(crate) struct Sampler {
     guard: pprof::ProfilerGuard<'static>,
-    /// CPU time that one sample stands for.
-    period_nanos: i64,
-    started_nanos: i64,
-    used_before_nanos: i64,
+    rate: u32,
+    /// What is in earlier profiles.
+    seen: Option<pprof::UnresolvedReport>,
+    taken_nanos: i64,
+    used_nanos: i64,
 }
 
-/// What a sampler met in its time.
+/// What a sampler met since the profile before.
 struct Sampled {
     report: pprof::UnresolvedReport,
+    /// CPU time that one sample stands for.
     period_nanos: i64,
     started_nanos: i64,
     duration_nanos: i64,
@@ -41,9 +51,13 @@ struct Sampled {
 }
 
 impl Sampler {
-    /// `rate` in samples per second of CPU time. None, with a warning, where the system does not let us.
-    pub(crate) fn start(rate: u32, clock: &Clock) -> Option<Self> {
-        let rate = rate.clamp(1, 1000);
+    /// Of a server that starts. None, with a warning, where the system does not let us.
+    pub(crate) fn start(config: &SelfProfiling, clock: &Clock) -> Option<Self> {
+        Self::start_at(rate(config, true), clock)
+    }
+
+    /// `rate` in samples per second of CPU time.
+    fn start_at(rate: u32, clock: &Clock) -> Option<Self> {
         // The vdso's unwind tables are wrong on some systems. Other libraries stay in: an idle server
         // spends what little time it needs in libc.
         let guard =
@@ -51,9 +65,10 @@ impl Sampler {
         match guard {
             Ok(guard) => Some(Self {
                 guard,
-                period_nanos: (1_000_000_000 / i64::from(rate)).max(tick_nanos()),
-                started_nanos: clock.unix_nanos(),
-                used_before_nanos: process_cpu_nanos(),
+                rate,
+                seen: None,
+                taken_nanos: clock.unix_nanos(),
+                used_nanos: process_cpu_nanos(),
             }),
             Err(error) => {
                 warn!(%error, "cannot profile this process; self-profiling is off");
@@ -62,24 +77,45 @@ impl Sampler {
         }
     }
 
-    /// Of a server that starts: most of its work is over before the first profile.
-    pub(crate) fn start_quiet(config: &SelfProfiling, clock: &Clock) -> Option<Self> {
-        Self::start(config.sample_rate.saturating_mul(QUIET_RATE_FACTOR), clock)
+    /// Another sampler in its place, unless it will do.
+    fn or_anew(self, rate: u32, clock: &Clock) -> Option<Self> {
+        let stacktraces = self.seen.as_ref().map_or(0, |seen| seen.data.len());
+        if rate == self.rate && stacktraces < STACKTRACES_MAX {
+            return Some(self);
+        }
+        let Self { guard, taken_nanos, used_nanos, .. } = self;
+        drop(guard);
+        let started = Self::start_at(rate, clock)?;
+        Some(Self { taken_nanos, used_nanos, ..started })
     }
 
-    /// Ends the sampling; names are found later, under the next sampler, which so sees that work too.
-    fn finish(self, clock: &Clock) -> pprof::Result<Sampled> {
+    /// Names are found later, so that this work is sampled as well.
+    fn take(&mut self, clock: &Clock) -> pprof::Result<Sampled> {
+        let report = self.guard.report().build_unresolved()?;
+        let seen = self.seen.take();
+        let seen = |frames| seen.as_ref().and_then(|seen| seen.data.get(frames)).copied().unwrap_or(0);
+        let fresh = report.data.iter().map(|(frames, count)| (frames, count - seen(frames)));
+        let fresh = fresh.filter(|(_, count)| *count > 0).map(|(frames, count)| (frames.clone(), count));
+        let fresh = pprof::UnresolvedReport { data: fresh.collect(), timing: report.timing.clone() };
+        self.seen = Some(report);
+        let (started_nanos, used_before_nanos) = (self.taken_nanos, self.used_nanos);
+        (self.taken_nanos, self.used_nanos) = (clock.unix_nanos(), process_cpu_nanos());
         Ok(Sampled {
-            report: self.guard.report().build_unresolved()?,
-            period_nanos: self.period_nanos,
-            started_nanos: self.started_nanos,
-            duration_nanos: clock.unix_nanos() - self.started_nanos,
-            used_nanos: process_cpu_nanos() - self.used_before_nanos,
+            report: fresh,
+            period_nanos: (1_000_000_000 / i64::from(self.rate)).max(tick_nanos()),
+            started_nanos,
+            duration_nanos: self.taken_nanos - started_nanos,
+            used_nanos: self.used_nanos - used_before_nanos,
         })
     }
 }
 
-/// Pushes what `sampler` met to `url`, and so on every `interval` with a sampler of its own, until dropped.
+fn rate(config: &SelfProfiling, is_quiet: bool) -> u32 {
+    let rate = config.sample_rate.clamp(1, RATE_MAX);
+    if is_quiet { (rate * QUIET_RATE_FACTOR).min(RATE_MAX) } else { rate }
+}
+
+/// Pushes what `sampler` met to `url`, every `interval`, until dropped.
 pub(crate) async fn run(
     mut sampler: Sampler,
     config: SelfProfiling,
@@ -95,18 +131,16 @@ pub(crate) async fn run(
     loop {
         clock.sleep(interval).await;
         interval = Duration::from(config.interval);
-        let sampled = sampler.finish(&clock);
-        let is_quiet = sampled.as_ref().is_ok_and(|s| s.used_nanos < s.duration_nanos / QUIET_PARTS);
-        let rate = config.sample_rate.saturating_mul(if is_quiet { QUIET_RATE_FACTOR } else { 1 });
-        let Some(next) = Sampler::start(rate, &clock) else { return };
-        sampler = next;
-        let sampled = match sampled {
+        let sampled = match sampler.take(&clock) {
             Ok(sampled) => sampled,
             Err(error) => {
                 warn!(%error, "cannot read this process's own profile");
                 continue;
             }
         };
+        let is_quiet = sampled.used_nanos < sampled.duration_nanos / QUIET_PARTS;
+        let Some(next) = sampler.or_anew(rate(&config, is_quiet), &clock) else { return };
+        sampler = next;
         let (from, until) = (sampled.started_nanos, sampled.started_nanos + sampled.duration_nanos);
         let unsampled_nanos = balance.settle(&sampled);
         let profile = pool.run(move || to_profile(sampled, unsampled_nanos)).await;
@@ -269,9 +303,9 @@ mod tests {
     #[test]
     fn a_profile_names_the_functions_that_ran_and_says_how_long() {
         let clock = Clock::system();
-        let sampler = Sampler::start(500, &clock).expect("sampler");
+        let mut sampler = Sampler::start_at(500, &clock).expect("sampler");
         spin(Duration::from_millis(200));
-        let sampled = sampler.finish(&clock).expect("samples");
+        let sampled = sampler.take(&clock).expect("samples");
         let (used, period) = (sampled.used_nanos, sampled.period_nanos);
         let mut balance = Balance::default();
         let unsampled = balance.settle(&sampled);
@@ -281,6 +315,15 @@ mod tests {
         let functions = profile.symbols.functions.iter();
         let names: Vec<_> = functions.map(|f| profile.symbols.strings.text(f.name)).collect();
         assert!(names.iter().any(|name| name == "pyrograph::self_profile::tests::spin"), "{names:?}");
+
+        let again = sampler.take(&clock).expect("samples");
+        let met: isize = again.report.data.values().sum();
+        assert!(
+            met as i64 * again.period_nanos < 200_000_000,
+            "{met} samples are in the next profile once more"
+        );
+        let mut anew = sampler.or_anew(100, &clock).expect("sampler");
+        assert_eq!(anew.take(&clock).expect("samples").period_nanos, 10_000_000);
     }
 
     #[inline(never)]

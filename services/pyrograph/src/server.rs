@@ -80,8 +80,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::system();
     // Before everything else: what starting costs is in the first profile.
     let profiling = &config.self_profiling;
-    let sampler =
-        if profiling.disable_push { None } else { self_profile::Sampler::start_quiet(profiling, &clock) };
+    let sampler = if profiling.disable_push { None } else { self_profile::Sampler::start(profiling, &clock) };
     // The listener is bound first: a port that is taken is noticed before anything is opened.
     let listener = listen(&config.server).await?;
     let local = listener.local_addr()?;
