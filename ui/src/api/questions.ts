@@ -42,13 +42,14 @@ export async function askServices(range: Range, signal: AbortSignal): Promise<Ma
 export interface Stats {
   dataIngested: boolean;
   /** Unix milliseconds; null when unknown. */
+  oldest: number | null;
   newest: number | null;
 }
 
 export async function askStats(signal: AbortSignal): Promise<Stats> {
   const body = await call<GetProfileStatsResponse>('GetProfileStats', {}, signal);
-  const newest = Number(body.newestProfileTime ?? 0);
-  return { dataIngested: body.dataIngested === true, newest: newest > 0 && newest < 8.64e15 ? newest : null };
+  const time = (text: string | number = 0): number | null => (Number(text) > 0 && Number(text) < 8.64e15 ? Number(text) : null);
+  return { dataIngested: body.dataIngested === true, oldest: time(body.oldestProfileTime), newest: time(body.newestProfileTime) };
 }
 
 export interface FlameAnswer {

@@ -14,7 +14,6 @@ export interface Report {
 
 export interface Read {
   profiles: number;
-  series: number;
   samples: number;
   /** As stored: encoded and compressed. */
   bytes: number;
@@ -38,7 +37,6 @@ function parseStats(text: string | null): Read | null {
   const number = (name: string): number => (typeof stats[name] === 'number' ? stats[name] : 0);
   return {
     profiles: number('profiles'),
-    series: number('series'),
     samples: number('samples'),
     bytes: number('bytes'),
     objects: number('blocks'),

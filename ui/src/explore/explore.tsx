@@ -33,10 +33,19 @@ import style from './explore.module.css';
 const SERIES_POINTS = 240;
 /** How often a page without any data looks for the first profile. */
 const FIRST_RUN_MILLISECONDS = 5000;
+/** What the server names its own profiles. */
+const OWN_SERVICE = 'pyrograph';
+/** Of a page that opens without a question; one of those that the menu offers. */
+const FIRST_REFRESH = '10s';
+/** A server whose data is no older opens with the shorter range. */
+const NEW_MILLISECONDS = 15 * 60_000;
+const NEW_FROM = 'now-15m';
 const NOTE_MILLISECONDS = 2500;
 const REFINE_FACTOR = 4;
 /** Narrower pages show the table or the graph, not both. */
 const NARROW = '(max-width: 899px)';
+
+const isRangeAsked = (): boolean => new URLSearchParams(location.search).has('from');
 
 export function Explore() {
   const [state, change] = useUrlState();
@@ -71,13 +80,20 @@ export function Explore() {
   const isFirstRun = stats.value?.dataIngested === false && hasNoService;
   useInterval(refresh, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
 
-  // A page without a question opens with the server's own CPU, or with what there is.
+  // A page without a question opens with what somebody sends, or with the server's own CPU, and follows it:
+  // the first seconds of a new server are little, and would drown in an hour.
+  const asksNothing = query.type === '' && services.value !== null && services.value.size > 0;
+  const age = useAnswer(asksNothing ? 'age of the data' : null, askStats);
   useEffect(() => {
-    if (!services.value || services.value.size === 0 || query.type !== '') return;
-    const first = service ?? (services.value.has('pyrograph') ? 'pyrograph' : [...services.value.keys()][0]!);
+    if (!asksNothing || !services.value || (age.value === null && age.error === null)) return;
+    const names = [...services.value.keys()];
+    const first = service ?? names.find((name) => name !== OWN_SERVICE) ?? names[0]!;
     const type = preferredType(services.value.get(first) ?? []);
-    if (type !== '') change({ query: { ...withService(query, first), type } }, 'replace');
-  }, [services.value, query, service, change]);
+    if (type === '') return;
+    const isNew = age.value?.oldest != null && Date.now() - age.value.oldest < NEW_MILLISECONDS;
+    const from = isNew && !isRangeAsked() ? NEW_FROM : state.from;
+    change({ query: { ...withService(query, first), type }, from, refresh: state.refresh || FIRST_REFRESH }, 'replace');
+  }, [asksNothing, age.value, age.error, services.value, query, service, state.from, state.refresh, change]);
 
   useEffect(() => {
     document.title = service === null ? 'Pyrograph' : `${service} · ${typeLabel(query.type)} · Pyrograph`;

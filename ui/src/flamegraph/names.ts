@@ -2,9 +2,11 @@
 
 /**
  * Where the function itself begins: after its path (`net/http.(*conn).serve`), its assembly
- * (`System.Threading!Thread.Start`) or all but the last two parts (`alloc::vec::Vec::push`).
+ * (`System.Threading!Thread.Start`), the type that it is of (`<T as core::fmt::Debug>::fmt`) or all but
+ * the last two parts (`alloc::vec::Vec::push`).
  */
 export function tailStart(name: string): number {
+  if (name.startsWith('<')) return afterType(name);
   const end = name.search(/[<([{ ]/);
   const head = end < 0 ? name : name.slice(0, end);
   const slash = head.lastIndexOf('/');
@@ -14,6 +16,19 @@ export function tailStart(name: string): number {
   const last = head.lastIndexOf('::');
   const before = last > 0 ? head.lastIndexOf('::', last - 1) : -1;
   return before > 0 ? before + 2 : 0;
+}
+
+/** Behind the type in angle brackets that a name begins with; 0 when there is nothing. */
+function afterType(name: string): number {
+  let depth = 0;
+  for (let at = 0; at < name.length; at++) {
+    if (name[at] === '<') depth++;
+    // The arrow of a function's type closes nothing.
+    else if (name[at] === '>' && name[at - 1] !== '-' && --depth === 0) {
+      return name.startsWith('::', at + 1) && at + 3 < name.length ? at + 3 : 0;
+    }
+  }
+  return 0;
 }
 
 /** The name in at most `room` characters: the path goes first, then the end. */

@@ -5,7 +5,7 @@ import { costParts, lack } from '../../src/explore/status_line';
 test('the report of an answer is in its headers', () => {
   const stats = '{"profiles":3,"series":2,"samples":40,"bytes":2048,"blocks":5,"millis":1.5}';
   expect(readReport(new Headers({ 'X-Pyrograph-Query-Stats': stats, 'X-Pyrograph-Partial': '2' }))).toEqual({
-    read: { profiles: 3, series: 2, samples: 40, bytes: 2048, objects: 5, milliseconds: 1.5 },
+    read: { profiles: 3, samples: 40, bytes: 2048, objects: 5, milliseconds: 1.5 },
     missing: 2,
   });
 });
@@ -18,11 +18,16 @@ test('a report that is absent, short or broken hides nothing and breaks nothing'
 });
 
 test('the cost says time, bytes and objects', () => {
-  const read = { profiles: 1204, series: 20, samples: 36_200, bytes: 2_150_000, objects: 1, milliseconds: 12.4 };
+  const read = { profiles: 1204, samples: 36_200, bytes: 2_150_000, objects: 1, milliseconds: 12.4 };
   expect(costParts({ milliseconds: 38, bytes: 900, report: { read, missing: 0 } }).join(' · ')).toBe(
-    '1,204 profiles of 20 series, 36,200 samples · 38 ms, 2.05 MiB read from 1 object',
+    '1,204 profiles, 36,200 samples · 38 ms, 2.05 MiB read from 1 object',
   );
   expect(costParts({ milliseconds: 38, bytes: 2048, report: { read: null, missing: 0 } })).toEqual(['38 ms, 2.00 KiB answer']);
+});
+
+test('an answer that read no sample does not speak of samples', () => {
+  const read = { profiles: 1, samples: 0, bytes: 12, objects: 1, milliseconds: 1 };
+  expect(costParts({ milliseconds: 2, bytes: 2048, report: { read, missing: 0 } })[0]).toBe('1 profile');
 });
 
 test('a partial answer says what it lacks', () => {
