@@ -150,6 +150,7 @@ export function niceTop(value: number, binary = false): number {
     return niceTop(value / unit) * unit;
   }
   const power = 10 ** Math.floor(Math.log10(value));
-  const factor = [1, 1.5, 2, 3, 4.5, 6, 7.5, 10].find((step) => value <= step * power * (1 + 1e-9)) ?? 10;
+  // Thirds of each are short: the axis has that many lines.
+  const factor = [1.2, 1.5, 1.8, 3, 4.5, 6, 7.5, 9, 12].find((step) => value <= step * power * (1 + 1e-9)) ?? 12;
   return factor * power;
 }

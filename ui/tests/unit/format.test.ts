@@ -80,6 +80,7 @@ test('the top of an axis is round and holds the highest value', () => {
     expect(niceTop(value)).toBeGreaterThanOrEqual(value);
     expect(niceTop(value)).toBeLessThan(value * 2.01);
   }
+  for (const value of [0.0085, 0.0011, 0.19, 1]) expect(String(Number((niceTop(value) / 3).toPrecision(6))).length).toBeLessThan(7);
   check('nothing', niceTop(0), 1);
   check('bytes', niceTop(23 * 1024 ** 3, true), 30 * 1024 ** 3);
 });
