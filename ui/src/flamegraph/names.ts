@@ -31,9 +31,17 @@ function afterType(name: string): number {
   return 0;
 }
 
-/** The name in at most `room` characters: the path goes first, then the end. */
+/** The type that `<path::Type<T> as Trait>::method` is of, without its path: `Type`. */
+function typeOf(name: string): string {
+  const path = /^<(?:[&*]|mut |const |dyn )*([\w:]+)/.exec(name)?.[1] ?? '';
+  return path.slice(path.lastIndexOf(':') + 1);
+}
+
+/** The name in at most `room` characters: the path goes first, then the type, then the end. */
 export function fitName(name: string, room: number): string {
   if (name.length <= room) return name;
+  const typed = `${typeOf(name)}::${name.slice(tailStart(name))}`;
+  if (name.startsWith('<') && !typed.startsWith('::') && typed.length <= room) return typed;
   const short = name.slice(tailStart(name));
   if (short.length <= room) return short;
   return room <= 1 ? '' : `${short.slice(0, room - 1)}…`;

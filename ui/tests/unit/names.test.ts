@@ -28,4 +28,9 @@ test('a name that does not fit loses its path first, then its end', () => {
   check(20, fitName(name, 20), 'http.(*conn).serve');
   check(8, fitName(name, 8), 'http.(*…');
   check(1, fitName('abc', 1), '');
+  const method = '<&mut hyper::proto::h1::Conn<I,B> as core::future::Future>::poll';
+  check(12, fitName(method, 12), 'Conn::poll');
+  check(8, fitName(method, 8), 'poll');
+  check(10, fitName('<[u8] as io::Read>::read', 10), 'read');
+  check(9, fitName('<unclosed::x', 9), '<unclose…');
 });
