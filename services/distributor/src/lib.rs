@@ -10,6 +10,7 @@ mod budget;
 mod config;
 mod document;
 mod error;
+mod go_stacks;
 mod http;
 mod key;
 mod labels;

@@ -1,4 +1,4 @@
-//! The story of a push: open → admit → validate → normalise → split → hand over.
+//! The story of a push: open → admit → validate → complete → normalise → split → hand over.
 //!
 //! Owns: the order, what is computed off the connection threads, and that one bad profile does not spoil
 //! the others of its request.
@@ -16,7 +16,7 @@ use crate::budget::Share;
 use crate::document::{Document, Opened};
 use crate::error::{Error, Errors, Failure, shown};
 use crate::metrics::Received;
-use crate::{labels, normalise, source_code, split, validate};
+use crate::{go_stacks, labels, normalise, source_code, split, validate};
 
 /// Documents are prepared in pieces of about this many bytes, which may run beside one another.
 const PIECE_BYTES: usize = 256 << 10;
@@ -131,6 +131,7 @@ impl Distributor {
         self.admit(batch, &labels, opened.bytes)?;
         let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
         normalise::strip_go_shapes(&mut profile);
+        go_stacks::complete(&mut profile);
         let counted = normalise::normalise(&mut profile);
         if counted.is_empty() {
             return Ok(None);
