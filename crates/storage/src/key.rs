@@ -49,6 +49,13 @@ impl Key {
         fields.next().is_none().then_some(block)
     }
 
+    /// The tenant and level of a `block/` key; `None` for any other key.
+    pub fn parse_block_place(&self) -> Option<(TenantId, u8)> {
+        let (tenant, place) = self.0.strip_prefix("block/")?.split_once('/')?;
+        let level = place.split('-').next()?.parse().ok()?;
+        Some((TenantId::parse(&percent_decode(tenant)?).ok()?, level))
+    }
+
     /// The job of a `publish/` key; `None` for any other key.
     pub fn parse_publish(&self) -> Option<JobId> {
         self.0.strip_prefix("publish/")?.split_once('/')?.1.parse().ok()
@@ -106,6 +113,16 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
+fn percent_decode(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut out = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        out.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        out.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    String::from_utf8(out).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +141,8 @@ mod tests {
         let key = Key::block(&tenant, "1-0-300", JobId(1), 1, 0);
         assert!(key.as_str().starts_with("block/a%2Ab/1-0-300/"));
         assert_eq!(key.parse_block(), Some((JobId(1), 1, 0)));
+        assert_eq!(key.parse_block_place(), Some((tenant, 1)));
+        assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_place(), None);
         assert_eq!(Key::cluster().parse_block(), None);
     }
 

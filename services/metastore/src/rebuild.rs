@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use catalog::rows::{self, Block, BlockId, JobState as Progress, Row, Segment};
+use catalog::rows::{self, Block, BlockId, JobState as Progress, Quarantine, Row, Segment};
 use catalog::{Batch, Catalog, Numbered, numbered};
 use clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{ItemKey, WriterId};
 use storage::{Key, Object, Store};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
@@ -171,7 +171,14 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
         found.records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(k, m)| (k, &m[..]))).collect();
     for (output, header) in &found.blocks {
         let Header::Object { bytes, directory } = header else {
-            warn!(block = %output.key, "block cannot be read and is left out");
+            match unreadable_block(output, header) {
+                Some(block) => {
+                    error!(block = %output.key, "block cannot be read: answers over its time are partial");
+                    put_block(&block, &[], &mut batch);
+                    state.add_block(&block, Vec::new());
+                }
+                None => warn!(block = %output.key, "block is gone, or was none of ours, and is left out"),
+            }
             continue;
         };
         let Some(block) = block_of(output, *bytes, directory) else {
@@ -265,6 +272,30 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
 fn add(state: &mut State, segment: Segment) {
     state.add_segment(&segment, false);
     state.pending.segments.push(segment);
+}
+
+/// An output that is there and cannot be read, by its key and its record.
+fn unreadable_block(output: &crate::record::Output, header: &Header) -> Option<Block> {
+    let Header::Unreadable(reason) = header else {
+        return None;
+    };
+    let (job, attempt, part) = output.key.parse_block()?;
+    let (tenant, level) = output.key.parse_block_place()?;
+    let (start, length) = output.window;
+    Some(Block {
+        id: BlockId { job, attempt, part },
+        key: output.key.clone(),
+        tenant,
+        level,
+        window: output.window,
+        bytes: output.bytes,
+        created_millis: start.saturating_mul(1_000),
+        quarantine: Some(Quarantine {
+            reason: reason.clone(),
+            time_min: start.saturating_mul(1_000_000_000),
+            time_max: start.saturating_add(length).saturating_mul(1_000_000_000),
+        }),
+    })
 }
 
 fn block_of(output: &crate::record::Output, bytes: u64, directory: &block::Directory) -> Option<Block> {

@@ -52,8 +52,11 @@ impl Metastore {
             let object = live.id.and_then(|id| state.index.get(id));
             let is_past = match (object, state.quarantined.get(key)) {
                 (Some(object), _) => object.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant)),
-                // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
-                (None, Some(quarantined)) if quarantined.datasets.is_empty() => false,
+                (None, Some(quarantined)) if quarantined.datasets.is_empty() => match &live.what {
+                    What::Block { tenant, .. } => quarantined.why.time_max < self.kept_from(tenant),
+                    // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
+                    What::Segment { .. } => false,
+                },
                 (None, Some(quarantined)) => {
                     quarantined.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant))
                 }

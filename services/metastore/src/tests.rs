@@ -771,6 +771,30 @@ async fn an_object_that_is_gone_is_quarantined_and_the_rest_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_that_a_rebuild_cannot_read_is_quarantined_and_stays() {
+    let mut world = World::new(26);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    let damaged = publication.outputs[1].key.clone();
+    metastore.publish(publication).await.expect("publishes");
+    metastore.drain().await;
+    let unreadable = Header::Unreadable("bad footer".into());
+    world.written.headers.lock().insert(damaged.clone(), unreadable);
+    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
+        .await
+        .expect("rebuilds");
+    let metastore = world.open().await;
+    let snapshot = metastore.find(everything()).await.expect("finds");
+    assert_eq!(snapshot.quarantined, [(damaged.clone(), "bad footer".to_owned())]);
+    assert_eq!(snapshot.objects.len(), 1);
+    world.time.pass(Duration::from_secs(3 * 86_400));
+    assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0);
+    world.time.pass(Duration::from_secs(31 * 86_400));
+    metastore.tend();
+    assert!(metastore.state.lock().quarantined.is_empty(), "its tenant's time is over");
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_that_are_no_data_are_deleted_when_they_are_old() {
     let mut world = World::new(24);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -1067,15 +1091,19 @@ async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
     assert!(matches!(result.await, Err(OpenError::Alive { .. })));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_find_over_thousands_of_blocks_is_quick() {
+/// What an optimised build may take; another one is only told how long it took.
+const FIND_MAX: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
+    const OBJECTS: u64 = 10_000;
+    const SERVICES: usize = 20;
     let mut state = State::new(&Config::default());
-    for i in 0..4_000 {
-        let id = catalog::rows::BlockId { job: JobId(i), attempt: 1, part: 0 };
-        let origin = Origin::Block { job: JobId(i), attempt: 1, part: 0, level: 1 };
-        let directory = directory(origin, 0, vec![], &["a"], START_MILLIS + i as i64 * 1_000);
+    let types: Arc<[model::ProfileType]> =
+        vec!["process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().expect("a type")].into();
+    for i in 0..OBJECTS {
         let block = catalog::rows::Block {
-            id,
+            id: catalog::rows::BlockId { job: JobId(u128::from(i)), attempt: 1, part: 0 },
             key: Key::from_text(format!("block/a/1-0-300/{i:032x}-1-0")),
             tenant: tenant("a"),
             level: 1,
@@ -1084,13 +1112,33 @@ async fn a_find_over_thousands_of_blocks_is_quick() {
             created_millis: 0,
             quarantine: None,
         };
-        state.add_block(&block, state::summaries(&directory));
+        let time = (START_MILLIS + (i * 30 * 86_400_000 / OBJECTS) as i64) * 1_000_000;
+        let datasets = (0..SERVICES).map(|service| catalog::rows::DatasetSummary {
+            position: service as u32,
+            tenant: tenant("a"),
+            service: format!("service-{service}").into(),
+            time_min: time,
+            time_max: time,
+            rows: 1,
+            profile_types: types.clone(),
+        });
+        state.add_block(&block, datasets.collect());
     }
+    let start = (START_MILLIS + 20 * 86_400_000) * 1_000_000;
+    let request = FindRequest {
+        tenants: vec![tenant("a")],
+        range: TimeRange { start, end: start + 86_400_000_000_000 },
+        services: Some(vec!["service-7".into()]),
+        profile_type: Some(types[0].clone()),
+    };
     let clock = Clock::system();
-    let began = clock.monotonic();
-    let rounds = 50;
-    for _ in 0..rounds {
-        assert_eq!(state.index.find(&everything(), |_| i64::MIN).len(), 4_000);
+    let mut best = Duration::MAX;
+    for _ in 0..50 {
+        let began = clock.monotonic();
+        let found = state.index.find(&request, |_| i64::MIN);
+        best = best.min(clock.monotonic() - began);
+        assert!((333..=334).contains(&found.len()), "{} objects", found.len());
     }
-    println!("find of 4000 blocks: {:?}", (clock.monotonic() - began) / rounds);
+    println!("one service's day of {OBJECTS} objects of a month: {best:?}");
+    assert!(cfg!(debug_assertions) || best <= FIND_MAX, "{best:?}");
 }
