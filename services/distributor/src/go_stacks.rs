@@ -12,7 +12,7 @@
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
-use model::{Function, Line, NONE, Profile, Stacktraces, Strings, Symbols};
+use model::{Line, NONE, Profile, Stacktraces, Symbols};
 
 /// Locations that two stacktraces share where one continues the other.
 const TOKEN: usize = 16;
@@ -178,37 +178,58 @@ impl Continued {
     }
 }
 
-/// A word for each location: that of the first one with the same lines.
+/// A word for each location that is in the root end of a deep stacktrace: that of the first such one with the
+/// same lines.
 ///
 /// Words compare as the ids of the locations, counted from 1, do as bytes with the lowest first.
 fn words(symbols: &Symbols) -> Vec<u32> {
-    let functions = functions(symbols);
     let locations = &symbols.locations;
-    let mut first = HashMap::<Vec<Line>, u32>::with_capacity(locations.len());
-    let word = |location: u32| (location + 1).swap_bytes();
-    (0..locations.len() as u32)
-        .map(|location| match locations.lines_of(location) {
-            [] => word(location),
-            lines => {
-                let function = |index: u32| functions.get(index as usize).copied().unwrap_or(NONE);
-                let lines = lines.iter().map(|line| Line { function: function(line.function), ..*line });
-                word(*first.entry(lines.collect()).or_insert(location))
+    let mut words = vec![NONE; locations.len()];
+    let word = |location: usize| (location as u32 + 1).swap_bytes();
+    for stacktrace in 0..symbols.stacktraces.len() as u32 {
+        for location in symbols.stacktraces.get(stacktrace).last_chunk::<SUFFIX>().into_iter().flatten() {
+            if let Some(wanted) = words.get_mut(*location as usize) {
+                *wanted = word(*location as usize);
             }
-        })
-        .collect()
+        }
+    }
+    let mut functions = Functions { symbols, known: HashMap::new(), first: HashMap::new() };
+    let mut first = HashMap::<Vec<Line>, u32>::new();
+    for location in
+        (0..words.len()).filter(|location| word(*location) == words[*location]).collect::<Vec<_>>()
+    {
+        let lines = locations.lines_of(location as u32);
+        if !lines.is_empty() {
+            let lines = lines.iter().map(|line| Line { function: functions.first(line.function), ..*line });
+            words[location] = *first.entry(lines.collect()).or_insert(word(location));
+        }
+    }
+    words
 }
 
-/// For each function, the first one with the same names.
-fn functions(symbols: &Symbols) -> Vec<u32> {
-    let strings: &Strings = &symbols.strings;
-    let mut first = HashMap::<(&[u8], &[u8]), u32>::with_capacity(symbols.functions.len());
-    let names = |function: &Function| (strings.get(function.name), strings.get(function.filename));
-    (0..).zip(&symbols.functions).map(|(i, function)| *first.entry(names(function)).or_insert(i)).collect()
+/// Functions that say the same are one.
+struct Functions<'a> {
+    symbols: &'a Symbols,
+    known: HashMap<u32, u32>,
+    /// By name and file.
+    first: HashMap<(&'a [u8], &'a [u8]), u32>,
+}
+
+impl Functions<'_> {
+    /// The first one asked for with the same names.
+    fn first(&mut self, index: u32) -> u32 {
+        let Some(function) = self.symbols.functions.get(index as usize) else {
+            return NONE;
+        };
+        let strings = &self.symbols.strings;
+        let names = (strings.get(function.name), strings.get(function.filename));
+        *self.known.entry(index).or_insert_with(|| *self.first.entry(names).or_insert(index))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use model::ValueType;
+    use model::{Function, ValueType};
 
     use super::*;
 
