@@ -34,7 +34,7 @@ pub struct DatasetEntry {
     /// Rows of the Parquet file that belong to this dataset.
     pub rows: Range<u64>,
     pub profiles: u32,
-    /// Sorted and distinct.
+    /// Those with values other than 0, sorted and distinct.
     pub profile_types: Vec<ProfileType>,
     /// Names of the labels of its series, sorted and distinct, without the derived ones.
     pub label_names: Vec<String>,

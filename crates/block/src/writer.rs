@@ -361,7 +361,12 @@ fn entry(dataset: &Prepared) -> DatasetEntry {
     let mut profile_types: Vec<_> = index
         .schemas
         .iter()
-        .flat_map(|schema| (0..schema.columns.len()).map(|column| schema.profile_type(column)))
+        .zip(&index.columns)
+        // A column of zeros is a profile type that no profile has samples of.
+        .flat_map(|(schema, stored)| {
+            let counts = |column: &usize| stored[*column].factor != 0;
+            (0..schema.columns.len()).filter(counts).map(|column| schema.profile_type(column))
+        })
         .collect();
     profile_types.sort();
     profile_types.dedup();

@@ -58,7 +58,23 @@ pub struct Needs {
     pub symbols: bool,
 }
 
+impl Kind {
+    /// Whether the question is which series and types there are, and not how much of them.
+    pub(crate) fn is_about_labels(&self) -> bool {
+        matches!(self, Self::LabelNames | Self::LabelValues(_) | Self::SeriesLabels(_) | Self::ProfileTypes)
+    }
+}
+
 impl Query {
+    /// Whether every profile between these times, in nanoseconds, both included, counts.
+    pub fn counts_all(&self, time_min: i64, time_max: i64) -> bool {
+        self.selector.matchers.is_empty()
+            && self.profile_type.is_none()
+            && self.profiles().is_none()
+            && self.range.start <= time_min
+            && time_max < self.range.end
+    }
+
     pub fn needs(&self) -> Needs {
         let by_span = |filter: &SampleFilter| !filter.spans.is_empty() || !filter.traces.is_empty();
         match &self.kind {

@@ -3,6 +3,7 @@
 //! Owns: derived labels as matchers see them, time, masks, sums per stacktrace.
 //! Does not own: reading objects (the leaf), what becomes of the sums ([`crate::kind`]).
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use block::{Batch, DatasetIndex};
@@ -101,6 +102,7 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
     let mut selection = Selection::default();
     let filter = query.profiles();
     let by_totals = !query.needs().samples;
+    let one_is_enough = query.kind.is_about_labels();
     for (schema, value_schema) in index.schemas.iter().enumerate() {
         for column in 0..value_schema.columns.len() {
             if query.profile_type.as_ref().is_some_and(|t| !has_type(value_schema, column, t)) {
@@ -124,6 +126,10 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
                 let profiles = in_range(index, profiles, query);
                 if all_count {
                     push_run(series, profiles, &mut runs);
+                } else if one_is_enough {
+                    let mut profiles = profiles;
+                    let found = profiles.find(|at| counts(*at));
+                    found.into_iter().for_each(|at| push_run(series, at..at + 1, &mut runs));
                 } else {
                     profiles.filter(|at| counts(*at)).for_each(|at| push_run(series, at..at + 1, &mut runs));
                 }
@@ -198,21 +204,23 @@ fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     }
 }
 
-/// The labels that a value column gives to its series.
-pub(crate) struct Derived {
-    labels: Labels,
+/// The labels that a value column gives to its series; as [`ValueSchema::series_labels`], without copies.
+pub(crate) struct Derived<'a> {
+    schema: &'a ValueSchema,
+    column: usize,
+    id: OnceCell<String>,
 }
 
-impl Derived {
-    pub(crate) fn new(schema: &ValueSchema, column: usize) -> Self {
-        Self { labels: schema.series_labels(column, &Labels::default()) }
+impl<'a> Derived<'a> {
+    pub(crate) fn new(schema: &'a ValueSchema, column: usize) -> Self {
+        Self { schema, column, id: OnceCell::new() }
     }
 
     /// The matchers that are left for stored labels; none if a derived label does not match.
-    fn narrow<'a>(&self, matchers: &'a [Matcher]) -> Option<Vec<&'a Matcher>> {
+    fn narrow<'m>(&self, matchers: &'m [Matcher]) -> Option<Vec<&'m Matcher>> {
         let mut left = Vec::new();
         for matcher in matchers {
-            match self.labels.get(&matcher.name) {
+            match self.own(&matcher.name) {
                 Some(value) if !matcher.matches(value) => return None,
                 Some(_) => {}
                 None => left.push(matcher),
@@ -222,14 +230,35 @@ impl Derived {
     }
 
     /// The value that clients see of a series with these stored labels.
-    pub(crate) fn get<'a>(&'a self, labels: &'a Labels, name: &str) -> Option<&'a str> {
-        self.labels.get(name).or_else(|| stored(labels, name))
+    pub(crate) fn get<'l>(&'l self, labels: &'l Labels, name: &str) -> Option<&'l str> {
+        self.own(name).or_else(|| stored(labels, name))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter()
+    /// Names of those that have a value.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        DERIVED.into_iter().filter(|name| self.own(name).is_some())
+    }
+
+    fn own(&self, name: &str) -> Option<&str> {
+        let (sample_type, sample_unit) = &self.schema.columns[self.column];
+        let period = self.schema.period.as_ref();
+        let value = match name {
+            "__profile_type__" => {
+                self.id.get_or_init(|| self.schema.profile_type(self.column).to_string()).as_str()
+            }
+            "__name__" => &self.schema.name,
+            "__type__" => sample_type,
+            "__unit__" => sample_unit,
+            "__period_type__" => period.map_or("", |(r#type, _)| r#type),
+            "__period_unit__" => period.map_or("", |(_, unit)| unit),
+            _ => "",
+        };
+        (!value.is_empty()).then_some(value)
     }
 }
+
+const DERIVED: [&str; 6] =
+    ["__profile_type__", "__name__", "__type__", "__unit__", "__period_type__", "__period_unit__"];
 
 /// Adds up the values per stacktrace; `weights` has one entry per stacktrace of the dataset.
 /// Sums wrap: a profile whose values do not fit in 64 bits has no meaning that could be kept.

@@ -385,6 +385,26 @@ fn one(pod: u8, millis: i64, samples: &[(u8, i64, u64)]) -> Pushed {
 }
 
 #[test]
+fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
+    let pushed = Pushed { pod: 3, millis: 5, item: 0, samples: vec![(0, 7, 0)] };
+    let stored = store(std::slice::from_ref(&pushed));
+    let types = [schema().profile_type(0), cpu()];
+    let names = ["pod".to_owned(), "service_name".to_owned()];
+    let values = |name: &str| Kind::LabelValues(name.to_owned());
+    for kind in [Kind::LabelNames, Kind::ProfileTypes, values("service_name"), values("__service_name__")] {
+        let query = Query { profile_type: None, ..query("{}", (0, 1000), kind) };
+        assert!(query.counts_all(0, 999_999_999) && !query.counts_all(-1, 999_999_999));
+        let mut partial = Partial::empty(&query);
+        fold(&mut partial, &query, &stored, &[]);
+        let Answer::Labels(folded) = partial.answer else { panic!("{partial:?}") };
+        let mut known = crate::kind::labels::Found::default();
+        assert!(known.add_known(&query.kind, "app", &types, Some(&names)));
+        assert_eq!(known, folded, "{:?}", query.kind);
+    }
+    assert!(!crate::kind::labels::Found::default().add_known(&values("pod"), "app", &types, Some(&names)));
+}
+
+#[test]
 fn derived_labels_are_matched_and_listed() {
     let datasets = [(vec![one(0, 100, &[(0, 5, 0)])], vec![])];
     let total = |selector: &str| {

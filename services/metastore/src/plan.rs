@@ -14,11 +14,10 @@ use storage::Key;
 use crate::config::Config;
 use crate::state::{Live, State, What};
 
-const FIVE_MINUTES: i64 = 300;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-/// More blocks than this in one window are merged even while new ones come.
-const BLOCKS_MAX: usize = 8;
+/// So many blocks of about one size, in one window, are merged even while new ones come.
+const GATHER: usize = 8;
 /// Most inputs of one job, so that its row and its publish record stay small.
 pub(crate) const INPUTS_MAX: usize = 1_000;
 /// Level of blocks merged from segments.
@@ -56,8 +55,12 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     Some(Work { level: LEVEL_FIRST, windows: windows.into_iter().collect(), inputs })
 }
 
-/// The windows shorter than a day that rows between two times, in nanoseconds, belong to: five
-/// minutes each in an hour that is open, the hour in a day that is open. The rest goes to its day.
+/// The open hours that rows between two times, in nanoseconds, belong to. What is older goes to its day.
+///
+/// A service has nearly the same stacktraces in every five minutes as in every day, and each block has its
+/// own symbols and name trees: blocks of short times cost several times the bytes, and a question over
+/// many of them decodes and joins the same trees again and again. Times need no blocks of their own to
+/// be told apart: datasets name their range, and profiles have theirs in the index.
 fn add_windows(
     time_min: i64,
     time_max: i64,
@@ -67,22 +70,13 @@ fn add_windows(
 ) {
     let now = unix_millis.div_euclid(1_000);
     let slack = config.close_after.0.as_secs() as i64;
-    let first_open_day = (now - slack).div_euclid(DAY) * DAY;
-    let first_open_hour = (now - slack).div_euclid(HOUR) * HOUR;
+    let first_open = (now - slack).div_euclid(HOUR) * HOUR;
     // Rows from further ahead are a client's mistake; they get no windows of their own.
-    let from = time_min.div_euclid(1_000_000_000).max(first_open_day);
+    let from = time_min.div_euclid(1_000_000_000).max(first_open);
     let to = time_max.div_euclid(1_000_000_000).min(now + HOUR);
     let mut at = from.div_euclid(HOUR) * HOUR;
     while at <= to {
-        if at < first_open_hour {
-            windows.insert((at, HOUR));
-        } else {
-            for start in (at..at + HOUR).step_by(FIVE_MINUTES as usize) {
-                if start <= to && start + FIVE_MINUTES > from {
-                    windows.insert((start, FIVE_MINUTES));
-                }
-            }
-        }
+        windows.insert((at, HOUR));
         at += HOUR;
     }
 }
@@ -90,7 +84,7 @@ fn add_windows(
 /// Blocks by tenant and by the window they belong into.
 type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64), Vec<(&'a Key, &'a Live)>>;
 
-/// Blocks of one tenant that belong into one window: a closed day, a closed hour, or their own.
+/// Blocks of one tenant that belong into one window: an open hour, or a day.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     let mut groups = Groups::new();
     for (key, live) in &state.live {
@@ -103,54 +97,84 @@ fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
         let (start, length) = target(*window, config, unix_millis);
         groups.entry((tenant, start, length)).or_default().push((key, live));
     }
-    for ((_, start, length), mut blocks) in groups {
-        // Small ones first: a large block is taken along only if it fits.
-        blocks.sort_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0)));
-        if !is_ripe(&blocks, length, config, unix_millis) {
-            continue;
+    for ((_, start, length), blocks) in groups {
+        // A day gets a block every hour until it closes: rewriting it for each is never worth it.
+        let may_settle = length < DAY || start + length <= closed_before(config, unix_millis);
+        let ripe = gathered(&blocks)
+            .or_else(|| closed_hour(&blocks, length, config, unix_millis))
+            .or_else(|| patched(&blocks, config, unix_millis).filter(|_| may_settle));
+        let inputs = ripe.map(|ripe| take_within(&ripe, config.job_bytes_max)).unwrap_or_default();
+        if inputs.len() > 1 {
+            let level = if length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 };
+            return Some(Work { level, windows: vec![(start, length)], inputs });
         }
-        let inputs = take_within(&blocks, config.job_bytes_max);
-        if inputs.len() < 2 {
-            continue;
-        }
-        let level = match length {
-            DAY => LEVEL_FIRST + 2,
-            HOUR => LEVEL_FIRST + 1,
-            _ => LEVEL_FIRST,
-        };
-        return Some(Work { level, windows: vec![(start, length)], inputs });
     }
     None
 }
 
-/// The longest closed window around `window`, or itself.
-fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
-    let now = unix_millis.div_euclid(1_000) - config.close_after.0.as_secs() as i64;
-    for length in [DAY, HOUR] {
-        let start = window.0.div_euclid(length) * length;
-        if start + length <= now && length >= window.1 {
-            return (start, length);
-        }
-    }
-    window
+/// Windows that end here or earlier, in Unix seconds, get no more than stragglers.
+fn closed_before(config: &Config, unix_millis: i64) -> i64 {
+    unix_millis.div_euclid(1_000) - config.close_after.0.as_secs() as i64
 }
 
-fn is_ripe(blocks: &[(&Key, &Live)], length: i64, config: &Config, unix_millis: i64) -> bool {
-    let (Some((_, largest)), true) = (blocks.last(), blocks.len() > 1) else {
-        return false;
-    };
-    let newest = blocks.iter().map(|(_, live)| live.created_millis).max().unwrap_or(unix_millis);
-    let quiet_millis = unix_millis - newest;
-    let is_settled = quiet_millis >= config.settle_after.0.as_millis() as i64;
-    let is_partly_short =
-        blocks.iter().any(|(_, live)| matches!(live.what, What::Block { window, .. } if window.1 < length));
-    if blocks.len() > BLOCKS_MAX || (is_partly_short && is_settled) {
-        return true;
+/// The hour around `window` while that is open, its day afterwards.
+fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
+    let hour = window.0.div_euclid(HOUR) * HOUR;
+    if window.1 <= HOUR && hour + HOUR > closed_before(config, unix_millis) {
+        return (hour, HOUR);
     }
-    // What is left is patches of one window: rewriting a large block for a small one must be worth it.
-    let patches: u64 = blocks[..blocks.len() - 1].iter().map(|(_, live)| live.bytes).sum();
-    let is_worth_it = length == FIVE_MINUTES || patches.saturating_mul(10) > largest.bytes;
-    is_settled && (is_worth_it || quiet_millis >= HOUR * 1_000)
+    (window.0.div_euclid(DAY) * DAY, DAY)
+}
+
+type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
+
+/// Enough blocks of about one size, so that each byte is rewritten once per size.
+fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Blocks<'a>> {
+    let mut by_size: BTreeMap<u32, Blocks<'a>> = BTreeMap::new();
+    for block in blocks {
+        by_size.entry(block.1.bytes.checked_ilog2().unwrap_or(0) / GATHER.ilog2()).or_default().push(*block);
+    }
+    by_size.into_values().find(|blocks| blocks.len() >= GATHER)
+}
+
+/// What is left of one hour when it closes: its blocks become one of its day.
+fn closed_hour<'a>(
+    blocks: &[(&'a Key, &'a Live)],
+    length: i64,
+    config: &Config,
+    unix_millis: i64,
+) -> Option<Blocks<'a>> {
+    let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
+    for block in blocks {
+        if let What::Block { window: (start, of), .. } = block.1.what
+            && of < length
+        {
+            hours.entry(start.div_euclid(HOUR)).or_default().push(*block);
+        }
+    }
+    hours.into_values().find(|blocks| blocks.len() > 1 && quiet_millis(blocks, unix_millis) >= settle(config))
+}
+
+/// All blocks of a window, if rewriting the largest for the others is worth it.
+fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, unix_millis: i64) -> Option<Blocks<'a>> {
+    let mut blocks = blocks.to_vec();
+    // Small ones first: a large block is taken along only if it fits.
+    blocks.sort_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0)));
+    let (largest, patches) = blocks.split_last()?;
+    let patches: u64 = patches.iter().map(|(_, live)| live.bytes).sum();
+    let quiet = quiet_millis(&blocks, unix_millis);
+    let is_worth_it = patches.saturating_mul(10) > largest.1.bytes || quiet >= HOUR * 1_000;
+    (quiet >= settle(config) && is_worth_it).then_some(blocks)
+}
+
+fn settle(config: &Config) -> i64 {
+    config.settle_after.0.as_millis() as i64
+}
+
+/// For how long no block came.
+fn quiet_millis(blocks: &[(&Key, &Live)], unix_millis: i64) -> i64 {
+    let newest = blocks.iter().map(|(_, live)| live.created_millis).max();
+    unix_millis - newest.unwrap_or(unix_millis)
 }
 
 fn take_within(objects: &[(&Key, &Live)], bytes_max: u64) -> Vec<Key> {
@@ -182,35 +206,29 @@ mod tests {
     }
 
     #[test]
-    fn fresh_rows_go_to_five_minutes() {
-        assert_eq!(windows(NOW - 20, NOW - 10), [(NOW - 300, 300)]);
-        assert_eq!(windows(NOW - 20, NOW), [(NOW - 300, 300), (NOW, 300)]);
+    fn fresh_rows_go_to_their_hour() {
+        let noon = NOW - 1_800;
+        assert_eq!(windows(NOW - 20, NOW - 10), [(noon, HOUR)]);
+        assert_eq!(windows(noon - 20, NOW), [(noon, HOUR)]);
+        assert_eq!(windows(NOW, NOW + 5 * DAY), [(noon, HOUR), (noon + HOUR, HOUR)]);
     }
 
     #[test]
-    fn rows_of_a_closed_hour_go_to_it() {
-        let eleven = NOW - 5_400;
-        assert_eq!(windows(eleven, eleven + 10), [(eleven, HOUR)]);
-    }
-
-    #[test]
-    fn rows_of_a_closed_day_and_of_the_far_future_get_no_window() {
+    fn rows_of_a_closed_hour_and_of_the_far_future_get_no_window() {
+        assert_eq!(windows(NOW - 5_400, NOW - 5_300), []);
         assert_eq!(windows(NOW - 3 * DAY, NOW - 2 * DAY), []);
         assert_eq!(windows(NOW + 5 * DAY, NOW + 6 * DAY), []);
-    }
-
-    #[test]
-    fn a_month_of_back_fill_makes_few_windows() {
-        assert!(windows(NOW - 30 * DAY, NOW + 30 * DAY).len() <= 12 + 24);
     }
 
     #[test]
     fn an_hour_takes_late_data_for_a_while() {
         let config = Config::default();
         let eleven = NOW - 5_400;
-        let target_at = |minutes: i64| target((eleven, 300), &config, (eleven + HOUR + minutes * 60) * 1_000);
-        assert_eq!(target_at(5), (eleven, 300));
-        assert_eq!(target_at(11), (eleven, HOUR));
-        assert_eq!(target_at(24 * 60), (eleven.div_euclid(DAY) * DAY, DAY));
+        let day = (eleven.div_euclid(DAY) * DAY, DAY);
+        let target_at =
+            |minutes: i64| target((eleven, HOUR), &config, (eleven + HOUR + minutes * 60) * 1_000);
+        assert_eq!(target_at(5), (eleven, HOUR));
+        assert_eq!(target_at(11), day);
+        assert_eq!(target(day, &config, NOW * 1_000), day);
     }
 }

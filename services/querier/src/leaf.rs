@@ -6,14 +6,16 @@
 //! Fetching waits on the executor; decoding and folding run on the pool. Nothing is spawned, so
 //! whoever drops the future stops everything but the pieces that compute at that moment.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use block::{Batch, Block, Cache, DatasetIndex, Fetched, FetchedSamples, Want};
 use clock::Pool;
 use futures::stream::{self, StreamExt};
+use model::ProfileType;
 use query::scan::{Samples, Selection, select};
-use query::{Dataset, FoldError, Needs, Partial, Query};
+use query::{Answer, Dataset, FoldError, Needs, Partial, Query};
 use rpc::{Error, ErrorKind, Found, FoundDataset, ScanRequest};
 use storage::Store;
 use tokio::sync::Semaphore;
@@ -58,6 +60,19 @@ impl Leaf {
         partial.stats.objects = 1;
         let masked: Arc<[u32]> = found.masked.into();
         for dataset in found.datasets {
+            if let (Answer::Labels(labels), Some(entry)) =
+                (&mut partial.answer, block.directory().datasets.get(dataset.position as usize))
+                && masked.is_empty()
+                && query.counts_all(dataset.time_min, dataset.time_max)
+                && labels.add_known(
+                    &query.kind,
+                    &entry.service,
+                    &entry.profile_types,
+                    Some(&entry.label_names),
+                )
+            {
+                continue;
+            }
             if let Some(answer) = self.scan_dataset(query, &block, &masked, dataset).await? {
                 partial.merge(answer).map_err(too_large)?;
             }
@@ -184,7 +199,8 @@ impl rpc::Leaf for Leaf {
     async fn scan(&self, request: ScanRequest) -> Result<Partial, Error> {
         let query = Arc::new(request.query);
         let mut merged = Partial::empty(&query);
-        let mut scans = stream::iter(request.objects)
+        let objects = answer_known(&query, request.objects, &mut merged);
+        let mut scans = stream::iter(objects)
             .map(|found| self.scan_object(&query, found))
             .buffer_unordered(self.parallel_objects);
         while let Some(partial) = scans.next().await {
@@ -203,6 +219,26 @@ impl rpc::Leaf for Leaf {
         }
         Ok(merged)
     }
+}
+
+/// Answers from the snapshot what it knows; gives the objects that must be read.
+fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) -> Vec<Found> {
+    let Answer::Labels(labels) = &mut answer.answer else { return objects };
+    // Datasets with the same types share one list.
+    let mut known: HashSet<*const ProfileType> = HashSet::new();
+    objects.retain_mut(|found| {
+        let whole = found.masked.is_empty();
+        found.datasets.retain(|dataset| {
+            if !whole || !query.counts_all(dataset.time_min, dataset.time_max) {
+                return true;
+            }
+            let is_new = known.insert(dataset.profile_types.as_ptr());
+            let types = if is_new { &*dataset.profile_types } else { &[] };
+            !labels.add_known(&query.kind, &dataset.service, types, None)
+        });
+        !found.datasets.is_empty()
+    });
+    objects
 }
 
 /// What a leaf says of an object that it cannot read.

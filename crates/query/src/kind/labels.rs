@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use model::{Labels, LabelsBuilder};
+use hashbrown::HashSet;
+use model::{Labels, LabelsBuilder, ProfileType};
 
 use crate::partial::{Dataset, TooLarge};
 use crate::query::Kind;
-use crate::scan::Derived;
+use crate::scan::{ColumnSelection, Derived};
 
 /// Most distinct names, values or label sets in one answer.
 pub const LABELS_MAX: usize = 1_000_000;
@@ -21,9 +22,22 @@ pub struct Found {
 
 impl Found {
     pub(crate) fn fold(&mut self, kind: &Kind, dataset: Dataset<'_>) -> Result<(), TooLarge> {
-        for column in &dataset.selection.columns {
-            let schema = &dataset.index.schemas[column.schema as usize];
-            let derived = Derived::new(schema, column.column as usize);
+        let index = dataset.index;
+        let all_derived: Vec<(&ColumnSelection, Derived)> = dataset
+            .selection
+            .columns
+            .iter()
+            .map(|column| {
+                let schema = &index.schemas[column.schema as usize];
+                (column, Derived::new(schema, column.column as usize))
+            })
+            .collect();
+        // A dataset has few distinct texts and sets in many series.
+        let mut texts: HashSet<&str> = HashSet::new();
+        let mut sets: HashSet<Vec<Option<&str>>> = HashSet::new();
+        let mut values = Vec::new();
+        for (column, derived) in &all_derived {
+            let schema = &index.schemas[column.schema as usize];
             if matches!(kind, Kind::ProfileTypes) {
                 self.text(&schema.profile_type(column.column as usize).to_string());
                 continue;
@@ -34,35 +48,78 @@ impl Found {
                     continue;
                 }
                 last = Some(run.series);
-                let labels = &dataset.index.series[run.series as usize].labels;
+                let labels = &index.series[run.series as usize].labels;
                 match kind {
                     Kind::LabelNames => {
-                        let own = labels.iter().chain(derived.iter()).map(|(name, _)| name);
+                        let own = labels.iter().map(|(name, _)| name).chain(derived.names());
                         let service = labels.get("service_name").map(|_| "__service_name__");
-                        own.chain(service).for_each(|name| self.text(name));
+                        texts.extend(own.chain(service));
                     }
-                    Kind::LabelValues(name) => {
-                        if let Some(value) = derived.get(labels, name) {
-                            self.text(value);
-                        }
-                    }
+                    Kind::LabelValues(name) => texts.extend(derived.get(labels, name)),
                     Kind::SeriesLabels(names) if names.is_empty() => {
                         self.sets.insert(schema.series_labels(column.column as usize, labels));
                     }
                     Kind::SeriesLabels(names) => {
-                        let mut set = LabelsBuilder::default();
-                        for name in names {
-                            if let Some(value) = derived.get(labels, name) {
-                                set.push(name.as_str(), value);
-                            }
+                        values.clear();
+                        values.extend(names.iter().map(|name| derived.get(labels, name)));
+                        if !sets.contains(&values) {
+                            sets.insert(values.clone());
                         }
-                        self.sets.insert(set.build());
                     }
                     _ => {}
                 }
             }
         }
+        texts.into_iter().for_each(|text| self.text(text));
+        if let Kind::SeriesLabels(names) = kind {
+            for values in sets {
+                let mut set = LabelsBuilder::default();
+                for (name, value) in names.iter().zip(values) {
+                    if let Some(value) = value {
+                        set.push(name.as_str(), value);
+                    }
+                }
+                self.sets.insert(set.build());
+            }
+        }
         self.check()
+    }
+
+    /// Adds a dataset of which every profile counts, and says whether what is known of it was enough.
+    ///
+    /// `names` are those of its stored labels.
+    pub fn add_known(
+        &mut self,
+        kind: &Kind,
+        service: &str,
+        types: &[ProfileType],
+        names: Option<&[String]>,
+    ) -> bool {
+        match (kind, names) {
+            (Kind::ProfileTypes, _) => types.iter().for_each(|of| self.text(&of.to_string())),
+            (Kind::LabelValues(name), _) if matches!(&**name, "service_name" | "__service_name__") => {
+                Some(service).filter(|name| !name.is_empty()).into_iter().for_each(|name| self.text(name));
+            }
+            (Kind::LabelNames, Some(names)) => {
+                names.iter().for_each(|name| self.text(name));
+                if names.iter().any(|name| name == "service_name") {
+                    self.text("__service_name__");
+                }
+                for of in types {
+                    self.text("__profile_type__");
+                    let parts = [
+                        ("__name__", &of.name),
+                        ("__type__", &of.sample_type),
+                        ("__unit__", &of.sample_unit),
+                        ("__period_type__", &of.period_type),
+                        ("__period_unit__", &of.period_unit),
+                    ];
+                    parts.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, _)| self.text(name));
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn text(&mut self, text: &str) {
