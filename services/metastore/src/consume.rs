@@ -102,7 +102,7 @@ impl Metastore {
                 log.probed = now;
                 log.row.next
             };
-            let header = self.headers.read(&Key::log_slot(writer, next)).await?;
+            let header = self.headers.read(&Key::log_slot(writer, next), None).await?;
             let Some(slot) = slot_of(writer, next, header) else {
                 let mut state = self.state.lock();
                 let log = state.log(writer, now);
@@ -143,29 +143,30 @@ impl Metastore {
     /// Before the first find: lists `log/` once and consumes every open log to its end. Alone, no
     /// writer of an earlier process is left, so their logs are closed too.
     pub(crate) async fn catch_up(&self, is_alone: bool) -> Result<(), OpenError> {
-        let mut last_slots: BTreeMap<WriterId, u64> = BTreeMap::new();
+        let mut listed: BTreeMap<WriterId, BTreeMap<u64, u64>> = BTreeMap::new();
         for object in self.store.list("log").await? {
             if let Some((writer, seq)) = object.key.parse_log_slot() {
-                let last = last_slots.entry(writer).or_default();
-                *last = seq.max(*last);
+                listed.entry(writer).or_default().insert(seq, object.bytes);
             }
         }
         let now = self.clock.monotonic();
-        let open: Vec<(WriterId, u64, u64)> = {
+        let open: Vec<(WriterId, Vec<(u64, u64)>)> = {
             let mut state = self.state.lock();
-            for writer in last_slots.keys() {
+            for writer in listed.keys() {
                 state.log(*writer, now);
             }
             let open = state.logs.values().filter(|log| !log.row.sealed);
             open.map(|log| {
-                let last = last_slots.get(&log.row.writer).map_or(0, |last| last + 1);
-                (log.row.writer, log.row.next, last)
+                let next = log.row.next;
+                let slots = listed.remove(&log.row.writer).unwrap_or_default().split_off(&next);
+                let until_gap = slots.into_iter().zip(next..).take_while(|((seq, _), next)| seq == next);
+                (log.row.writer, until_gap.map(|(slot, _)| slot).collect())
             })
             .collect()
         };
         stream::iter(open)
-            .map(|(writer, next, end)| async move {
-                self.consume_listed(writer, next, end).await?;
+            .map(|(writer, slots)| async move {
+                self.consume_listed(writer, slots).await?;
                 if is_alone { self.seal(writer).await } else { self.probe(writer).await }
             })
             .buffer_unordered(LOGS_AT_ONCE)
@@ -174,12 +175,13 @@ impl Metastore {
         Ok(())
     }
 
-    async fn consume_listed(&self, writer: WriterId, next: u64, end: u64) -> Result<(), header::Error> {
-        let read = |seq| async move {
-            let header = self.headers.read(&Key::log_slot(writer, seq)).await?;
+    /// `slots` are those that were listed and not consumed, with their lengths.
+    async fn consume_listed(&self, writer: WriterId, slots: Vec<(u64, u64)>) -> Result<(), header::Error> {
+        let read = |(seq, bytes)| async move {
+            let header = self.headers.read(&Key::log_slot(writer, seq), Some(bytes)).await?;
             Ok::<_, header::Error>((seq, header))
         };
-        let mut headers = stream::iter((next..end).map(read)).buffered(SLOTS_AHEAD);
+        let mut headers = stream::iter(slots.into_iter().map(read)).buffered(SLOTS_AHEAD);
         while let Some((seq, header)) = headers.try_next().await? {
             match slot_of(writer, seq, header) {
                 Some(slot) => self.consume(writer, seq, slot),

@@ -30,11 +30,14 @@ pub enum Error {
 /// Reads headers.
 #[async_trait]
 pub trait Headers: Send + Sync {
-    async fn read(&self, key: &Key) -> Result<Header, Error>;
+    /// `listed_bytes` is how long the object is, if a listing told: that saves a request.
+    async fn read(&self, key: &Key, listed_bytes: Option<u64>) -> Result<Header, Error>;
 }
 
 /// Longer than a seal, and long enough for the directories of most segments.
 const TAIL_BYTES: u64 = 64 << 10;
+/// No seal is longer, and no segment is shorter.
+const SEAL_BYTES_MAX: u64 = 256;
 /// Headers are read once each, so nothing is worth keeping.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -52,16 +55,16 @@ impl Bucket {
 
 #[async_trait]
 impl Headers for Bucket {
-    async fn read(&self, key: &Key) -> Result<Header, Error> {
-        let tail = match self.store.get_tail(key, TAIL_BYTES).await {
-            Ok(tail) => tail,
-            Err(storage::Error::NotFound(_)) => return Ok(Header::Absent),
-            Err(error) => return Err(error.into()),
+    async fn read(&self, key: &Key, listed_bytes: Option<u64>) -> Result<Header, Error> {
+        let bytes = match listed_bytes {
+            Some(bytes) if bytes > SEAL_BYTES_MAX => bytes,
+            _ => match self.store.get_tail(key, TAIL_BYTES).await {
+                Ok(tail) if Seal::decode(&tail.bytes).is_some() => return Ok(Header::Seal),
+                Ok(tail) => tail.object_bytes,
+                Err(storage::Error::NotFound(_)) => return Ok(Header::Absent),
+                Err(error) => return Err(error.into()),
+            },
         };
-        let bytes = tail.object_bytes;
-        if Seal::decode(&tail.bytes).is_some() {
-            return Ok(Header::Seal);
-        }
         match block::Block::open(&self.store, key, bytes, &self.cache).await {
             Ok(opened) => Ok(Header::Object { bytes, directory: opened.directory().clone() }),
             Err(block::Error::Storage(storage::Error::NotFound(_))) => Ok(Header::Absent),

@@ -129,7 +129,11 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
     let listed = store.list("log").await?.into_iter();
     let mut read = stream::iter(listed.filter_map(|o| o.key.parse_log_slot().map(|slot| (o, slot))))
         .map(|(object, slot)| async move {
-            Ok::<_, OpenError>((object.key.clone(), slot, headers.read(&object.key).await?))
+            Ok::<_, OpenError>((
+                object.key.clone(),
+                slot,
+                headers.read(&object.key, Some(object.bytes)).await?,
+            ))
         })
         .buffered(READS_AT_ONCE);
     while let Some((key, (writer, seq), header)) = read.try_next().await? {
@@ -146,7 +150,7 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
     let live = live.filter(|o| !used.contains(&o.key) && in_bucket.contains(&o.key)).cloned();
     let blocks: Vec<_> = stream::iter(live.collect::<Vec<_>>())
         .map(|output| async move {
-            let header = headers.read(&output.key).await?;
+            let header = headers.read(&output.key, Some(output.bytes)).await?;
             Ok::<_, OpenError>((output, header))
         })
         .buffered(READS_AT_ONCE)

@@ -121,7 +121,7 @@ impl Metastore {
     }
 
     async fn if_absent(&self, key: Key) -> Result<Option<Key>, Error> {
-        let header = self.headers.read(&key).await.map_err(of_header)?;
+        let header = self.headers.read(&key, None).await.map_err(of_header)?;
         Ok(matches!(header, Header::Absent).then_some(key))
     }
 

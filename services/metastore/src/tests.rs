@@ -85,7 +85,7 @@ struct Written {
 
 #[async_trait]
 impl Headers for Written {
-    async fn read(&self, key: &Key) -> Result<Header, header::Error> {
+    async fn read(&self, key: &Key, _: Option<u64>) -> Result<Header, header::Error> {
         let Some(store) = &self.store else {
             return Ok(Header::Absent);
         };
