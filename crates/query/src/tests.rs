@@ -391,7 +391,10 @@ fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
     let types = [schema().profile_type(0), cpu()];
     let names = ["pod".to_owned(), "service_name".to_owned()];
     let values = |name: &str| Kind::LabelValues(name.to_owned());
-    for kind in [Kind::LabelNames, Kind::ProfileTypes, values("service_name"), values("__service_name__")] {
+    let sets = Kind::SeriesLabels(vec!["service_name".to_owned(), "__profile_type__".to_owned()]);
+    for kind in
+        [Kind::LabelNames, Kind::ProfileTypes, values("service_name"), values("__service_name__"), sets]
+    {
         let query = Query { profile_type: None, ..query("{}", (0, 1000), kind) };
         assert!(query.counts_all(0, 999_999_999) && !query.counts_all(-1, 999_999_999));
         let mut partial = Partial::empty(&query);

@@ -19,7 +19,7 @@ impl Default for Config {
         Self {
             poll_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(30),
-            cache_bytes: 64 << 20,
+            cache_bytes: 8 << 20,
         }
     }
 }

@@ -24,9 +24,9 @@ pub struct Config {
     pub dedup_keys_max: usize,
     /// Segments are merged when the oldest is this old. Longer: fewer, larger merges, slower queries of fresh data.
     pub merge_after: Duration,
-    /// … or when they have this many bytes.
+    /// … or when they have this many bytes, which is also the most that one merge takes. Larger: fewer blocks, more memory.
     pub merge_bytes: u64,
-    /// Most bytes of inputs of one job.
+    /// Most bytes of blocks that one merge takes.
     pub job_bytes_max: u64,
     /// An hour or day takes late data for this long after its end before it counts as closed.
     pub close_after: Duration,
@@ -57,8 +57,8 @@ impl Default for Config {
             dedup_slack: secs(15 * 60),
             dedup_keys_max: 8_000_000,
             merge_after: secs(30),
-            merge_bytes: 64 << 20,
-            job_bytes_max: 256 << 20,
+            merge_bytes: 32 << 20,
+            job_bytes_max: 128 << 20,
             close_after: secs(10 * 60),
             settle_after: secs(2 * 60),
             attempt_time: secs(5 * 60),

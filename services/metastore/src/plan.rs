@@ -17,7 +17,7 @@ use crate::state::{Live, State, What};
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 /// So many blocks of about one size, in one window, are merged even while new ones come.
-const GATHER: usize = 8;
+const GATHER: usize = 4;
 /// Most inputs of one job, so that its row and its publish record stay small.
 pub(crate) const INPUTS_MAX: usize = 1_000;
 /// Level of blocks merged from segments.
@@ -44,7 +44,7 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     if !is_old && bytes < config.merge_bytes && segments.len() < INPUTS_MAX {
         return None;
     }
-    let inputs = take_within(&segments, config.job_bytes_max);
+    let inputs = take_within(&segments, config.merge_bytes);
     let mut windows = BTreeSet::new();
     for key in &inputs {
         let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));

@@ -11,7 +11,7 @@ mod ui;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    allocator::give_memory_back_at_once();
+    allocator::give_memory_back_soon();
     // Before the first client is built: reqwest and object_store take whatever provider stands.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -224,15 +224,15 @@ impl rpc::Leaf for Leaf {
 /// Answers from the snapshot what it knows; gives the objects that must be read.
 fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) -> Vec<Found> {
     let Answer::Labels(labels) = &mut answer.answer else { return objects };
-    // Datasets with the same types share one list.
-    let mut known: HashSet<*const ProfileType> = HashSet::new();
+    // Datasets with the same types share one list, those of one service its name.
+    let mut known: HashSet<(*const ProfileType, *const u8)> = HashSet::new();
     objects.retain_mut(|found| {
         let whole = found.masked.is_empty();
         found.datasets.retain(|dataset| {
             if !whole || !query.counts_all(dataset.time_min, dataset.time_max) {
                 return true;
             }
-            let is_new = known.insert(dataset.profile_types.as_ptr());
+            let is_new = known.insert((dataset.profile_types.as_ptr(), dataset.service.as_ptr()));
             let types = if is_new { &*dataset.profile_types } else { &[] };
             !labels.add_known(&query.kind, &dataset.service, types, None)
         });

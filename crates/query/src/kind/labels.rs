@@ -1,5 +1,6 @@
 //! Label names, label values, label sets and profile types of matching series.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
@@ -100,6 +101,21 @@ impl Found {
             (Kind::LabelValues(name), _) if matches!(&**name, "service_name" | "__service_name__") => {
                 Some(service).filter(|name| !name.is_empty()).into_iter().for_each(|name| self.text(name));
             }
+            (Kind::SeriesLabels(wanted), _)
+                if !wanted.is_empty()
+                    && wanted.iter().all(|name| known_value(name, service, None).is_some()) =>
+            {
+                for of in types {
+                    let mut set = LabelsBuilder::default();
+                    for name in wanted {
+                        let value = known_value(name, service, Some(of)).unwrap_or_default();
+                        if !value.is_empty() {
+                            set.push(name.as_str(), &*value);
+                        }
+                    }
+                    self.sets.insert(set.build());
+                }
+            }
             (Kind::LabelNames, Some(names)) => {
                 names.iter().for_each(|name| self.text(name));
                 if names.iter().any(|name| name == "service_name") {
@@ -139,5 +155,14 @@ impl Found {
             return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX });
         }
         Ok(())
+    }
+}
+
+/// The value of a label that follows from service and type alone; none if `name` is another label.
+fn known_value<'a>(name: &str, service: &'a str, of: Option<&'a ProfileType>) -> Option<Cow<'a, str>> {
+    match name {
+        "service_name" | "__service_name__" => Some(service.into()),
+        "__profile_type__" => Some(of.map(ToString::to_string).unwrap_or_default().into()),
+        _ => None,
     }
 }
