@@ -143,14 +143,14 @@ impl Bench {
                 }
             })
             .expect("whole");
-        let mut totals = vec![0_i64; tree.parents.len()];
+        let mut sums = vec![0_i64; tree.len()];
         for (leaf, weight) in tree.leaves.iter().zip(&weights) {
-            totals[*leaf as usize] += weight;
+            sums[*leaf as usize] += weight;
         }
-        for node in (1..totals.len()).rev() {
-            totals[tree.parents[node] as usize] += totals[node];
+        for node in 1..sums.len() {
+            sums[node] += sums[node - 1];
         }
-        (rows.end.into(), totals[0])
+        (rows.end.into(), sums[sums.len() - 1])
     }
 
     fn scan(&self, name: &str, block: &Block) {

@@ -362,6 +362,7 @@ impl rpc::Metastore for Metastore {
     }
 
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        self.ensure_owner().await?;
         Ok(self.list_sweepable(limit))
     }
 
