@@ -18,7 +18,7 @@ KNOWN = {
     "tenants": 6,  # OTLP, ad hoc profiles
     "routes": 4,  # OTLP, /admin, /memberlist, /api/swagger.json
     "folded": 0,
-    "pprof": 18,  # 16: some chains of cut Go stacks; 2: bare addresses are named (docs/adr/0005)
+    "pprof": 2,  # bare addresses are named (docs/adr/0005)
 }
 
 # The recorded profiles are years old, and each case waits for its pushes.

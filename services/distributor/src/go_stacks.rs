@@ -26,9 +26,6 @@ const HEAP_DEPTH: usize = 32;
 /// Deepest stacktrace of Go's CPU profiles.
 const CPU_DEPTH: usize = 64;
 
-/// Most locations that are added to one stacktrace.
-const ADDED_MAX: usize = 128;
-
 /// Continues the stacktraces of a Go heap or CPU profile that seem to be cut; others stay as they are.
 pub(crate) fn complete(profile: &mut Profile) {
     let Some(limit) = depth_limit(profile) else {
@@ -40,15 +37,16 @@ pub(crate) fn complete(profile: &mut Profile) {
         return;
     }
     let suffixes = Suffixes::of(&profile.symbols);
-    let continued = suffixes.continued(&profile.symbols.stacktraces);
-    if continued.added.is_empty() {
+    let tails = suffixes.tails(&profile.symbols.stacktraces);
+    if tails.iter().all(|tail| tail.count == 0) {
         return;
     }
     let old = std::mem::take(&mut profile.symbols.stacktraces);
     let new = &mut profile.symbols.stacktraces;
     for (stacktrace, rank) in suffixes.rank_of.iter().enumerate() {
         new.locations.extend_from_slice(old.get(stacktrace as u32));
-        new.push(continued.of(*rank));
+        let tail = tails.get(*rank as usize).map(|tail| tail.of(&old));
+        new.push(tail.unwrap_or_default());
     }
 }
 
@@ -75,7 +73,7 @@ fn end_of(words: &Words) -> &[u32] {
 
 /// The root ends of all deep stacktraces, each once and in order: their rank.
 struct Suffixes {
-    /// With a stacktrace that has it.
+    /// With the greatest stacktrace that has it.
     suffixes: Vec<(Words, u32)>,
     /// By stacktrace; [`NONE`] for those that are not deep.
     rank_of: Vec<u32>,
@@ -84,20 +82,26 @@ struct Suffixes {
 impl Suffixes {
     fn of(symbols: &Symbols) -> Self {
         let words = words(symbols);
+        let word = |location: u32| words.get(location as usize).copied().unwrap_or(NONE);
         let stacktraces = &symbols.stacktraces;
         let mut suffixes = Vec::new();
         for stacktrace in 0..stacktraces.len() as u32 {
             if let Some(end) = stacktraces.get(stacktrace).last_chunk::<SUFFIX>() {
-                let word = |location: u32| words.get(location as usize).copied().unwrap_or(NONE);
                 suffixes.push((end.map(word), stacktrace));
             }
         }
         suffixes.sort_unstable();
+        let whole = |stacktrace: u32| stacktraces.get(stacktrace).iter().map(|location| word(*location));
         let mut rank_of = vec![NONE; stacktraces.len()];
         let mut unique = Vec::<(Words, u32)>::new();
         for (words, stacktrace) in suffixes {
-            if unique.last().is_none_or(|last| last.0 != words) {
-                unique.push((words, stacktrace));
+            match unique.last_mut() {
+                Some((last, greatest)) if *last == words => {
+                    if whole(*greatest).lt(whole(stacktrace)) {
+                        *greatest = stacktrace;
+                    }
+                }
+                _ => unique.push((words, stacktrace)),
             }
             rank_of[stacktrace as usize] = unique.len() as u32 - 1;
         }
@@ -106,7 +110,7 @@ impl Suffixes {
 
     /// For each suffix, the one that continues it and by how many locations: the one that goes on longest, of
     /// equals the first.
-    fn next(&self) -> Vec<Option<(u32, usize)>> {
+    fn next(&self) -> Vec<Option<(u32, u32)>> {
         let hasher = DefaultHashBuilder::default();
         let hash = |token: &[u32]| hasher.hash_one(token);
         let token = |(rank, begin): (u32, usize)| &self.suffixes[rank as usize].0[begin..begin + TOKEN];
@@ -121,109 +125,116 @@ impl Suffixes {
         let next = |(words, _): &(Words, u32)| {
             let end = end_of(words);
             let (rank, begin) = found.find(hash(end), |other| token(*other) == end)?;
-            Some((*rank, SUFFIX - TOKEN - begin))
+            Some((*rank, (SUFFIX - TOKEN - begin) as u32))
         };
         self.suffixes.iter().map(next).collect()
     }
 
-    /// What is added to the stacktraces of each suffix.
-    fn continued(&self, stacktraces: &Stacktraces) -> Continued {
+    /// What is added to the stacktraces of each suffix. Those of ranks past the end stay as they are.
+    fn tails(&self, stacktraces: &Stacktraces) -> Vec<Tail> {
         let next = self.next();
-        let mut continued = Continued { ends: Vec::new(), added: Vec::new() };
-        let mut passed = vec![NONE; next.len()];
+        // Where the chain that begins with a suffix ends, and how many locations that is further.
+        let mut ends = vec![None::<(u32, u32)>; next.len()];
+        let mut passed = vec![false; next.len()];
+        let mut chain = Vec::new();
+        let mut tails = Vec::new();
         // The last one in order is left alone.
-        for start in 0..next.len().saturating_sub(1) {
-            let before = continued.added.len();
+        for start in 0..next.len().saturating_sub(1) as u32 {
             let mut at = start;
-            while let Some((rank, count)) = next[at] {
-                let rank = rank as usize;
-                if rank == at {
-                    // Recursion that goes on by itself: how far is not known.
-                    break;
+            let (end, mut count) = loop {
+                if let Some(known) = ends[at as usize] {
+                    break known;
                 }
-                passed[at] = start as u32;
-                if passed[rank] == start as u32 {
-                    // Several that continue one another. From here on nothing can be told.
-                    continued.added.truncate(before);
-                    return continued;
+                match next[at as usize] {
+                    // Recursion that goes on by itself ends a chain too: how far it goes is not known.
+                    Some((rank, count)) if rank != at => {
+                        if std::mem::replace(&mut passed[at as usize], true) {
+                            // Several that continue one another. From here on nothing can be told.
+                            return tails;
+                        }
+                        chain.push((at, count));
+                        at = rank;
+                    }
+                    _ => break (at, 0),
                 }
-                let donor = stacktraces.get(self.suffixes[rank].1);
-                continued.added.extend_from_slice(&donor[donor.len() - count..]);
-                at = rank;
-                if continued.added.len() - before > ADDED_MAX {
-                    continued.added.truncate(before);
-                    break;
-                }
+            };
+            ends[at as usize] = Some((end, count));
+            for (rank, further) in chain.drain(..).rev() {
+                count += further;
+                ends[rank as usize] = Some((end, count));
             }
-            continued.ends.push(continued.added.len());
+            let donor = self.suffixes[end as usize].1;
+            // A chain may be longer than what is known of the stacktrace at its end.
+            let known = (count as usize) < stacktraces.get(donor).len();
+            tails.push(Tail { donor, count: if known { count } else { 0 } });
         }
-        continued
+        tails
     }
 }
 
-/// Locations that are added, by rank.
-struct Continued {
-    /// Where those of rank `i` end in `added`; of ranks past the end there are none.
-    ends: Vec<usize>,
-    added: Vec<u32>,
+/// The last `count` locations of stacktrace `donor`.
+struct Tail {
+    donor: u32,
+    count: u32,
 }
 
-impl Continued {
-    fn of(&self, rank: u32) -> &[u32] {
-        let rank = rank as usize;
-        match self.ends.get(rank) {
-            Some(end) => &self.added[rank.checked_sub(1).map_or(0, |before| self.ends[before])..*end],
-            None => &[],
-        }
+impl Tail {
+    fn of<'a>(&self, stacktraces: &'a Stacktraces) -> &'a [u32] {
+        let donor = stacktraces.get(self.donor);
+        &donor[donor.len() - self.count as usize..]
     }
 }
 
-/// A word for each location that is in the root end of a deep stacktrace: that of the first such one with the
-/// same lines.
+/// A word for each location, equal for locations that say the same.
 ///
-/// Words compare as the ids of the locations, counted from 1, do as bytes with the lowest first.
+/// Words compare as the ids of the locations do as bytes with the lowest first. Ids are counted from 1, and one
+/// that says the same as an earlier one is not counted.
 fn words(symbols: &Symbols) -> Vec<u32> {
     let locations = &symbols.locations;
-    let mut words = vec![NONE; locations.len()];
-    let word = |location: usize| (location as u32 + 1).swap_bytes();
-    for stacktrace in 0..symbols.stacktraces.len() as u32 {
-        for location in symbols.stacktraces.get(stacktrace).last_chunk::<SUFFIX>().into_iter().flatten() {
-            if let Some(wanted) = words.get_mut(*location as usize) {
-                *wanted = word(*location as usize);
-            }
-        }
+    // Most profiles have an address of its own for each location: nothing else is to be compared.
+    let mut shared = HashMap::<u64, bool>::with_capacity(locations.len());
+    for address in &locations.address {
+        shared.entry(*address).and_modify(|shared| *shared = true).or_insert(false);
     }
     let mut functions = Functions { symbols, known: HashMap::new(), first: HashMap::new() };
-    let mut first = HashMap::<Vec<Line>, u32>::new();
-    for location in
-        (0..words.len()).filter(|location| word(*location) == words[*location]).collect::<Vec<_>>()
-    {
-        let lines = locations.lines_of(location as u32);
-        if !lines.is_empty() {
-            let lines = lines.iter().map(|line| Line { function: functions.first(line.function), ..*line });
-            words[location] = *first.entry(lines.collect()).or_insert(word(location));
+    let mut first = HashMap::<(u32, u64, bool, Vec<Line>), u32>::new();
+    let mut count = 0u32;
+    let mut next_word = || {
+        count += 1;
+        count.swap_bytes()
+    };
+    let word = |location: usize| {
+        let (mapping, address) = (locations.mapping[location], locations.address[location]);
+        if !shared.get(&address).is_some_and(|shared| *shared) {
+            return next_word();
         }
-    }
-    words
+        let lines = locations.lines_of(location as u32).iter();
+        let lines = lines.map(|line| Line { function: functions.first(line.function), ..*line }).collect();
+        *first.entry((mapping, address, locations.folded[location], lines)).or_insert_with(&mut next_word)
+    };
+    (0..locations.len()).map(word).collect()
 }
 
 /// Functions that say the same are one.
 struct Functions<'a> {
     symbols: &'a Symbols,
     known: HashMap<u32, u32>,
-    /// By name and file.
-    first: HashMap<(&'a [u8], &'a [u8]), u32>,
+    /// By names, file and line.
+    first: HashMap<([&'a [u8]; 3], i64), u32>,
 }
 
 impl Functions<'_> {
-    /// The first one asked for with the same names.
+    /// The first one asked for that says the same.
     fn first(&mut self, index: u32) -> u32 {
         let Some(function) = self.symbols.functions.get(index as usize) else {
             return NONE;
         };
-        let strings = &self.symbols.strings;
-        let names = (strings.get(function.name), strings.get(function.filename));
-        *self.known.entry(index).or_insert_with(|| *self.first.entry(names).or_insert(index))
+        let strings = [function.name, function.system_name, function.filename];
+        let strings = strings.map(|id| self.symbols.strings.get(id));
+        *self
+            .known
+            .entry(index)
+            .or_insert_with(|| *self.first.entry((strings, function.start_line)).or_insert(index))
     }
 }
 
@@ -239,7 +250,7 @@ mod tests {
         let symbols = &mut profile.symbols;
         symbols.strings.push(b"");
         let filename = symbols.strings.push(file.as_bytes());
-        for function in 0..200u32 {
+        for function in 0..300u32 {
             let name = symbols.strings.push(format!("f{function}").as_bytes());
             symbols.functions.push(Function { name, filename, ..Function::default() });
             symbols.locations.push(0, 0, false, &[Line { function, line: 1 }]);
@@ -300,15 +311,54 @@ mod tests {
     }
 
     #[test]
-    fn equal_locations_are_one_whatever_their_ids() {
-        let mut profile = profile("inuse_space", "main.go", &[path(10, 42), path(26, 50), last()]);
-        let symbols = &mut profile.symbols;
-        let twin = symbols.locations.push(0, 7, false, &[Line { function: 41, line: 1 }]);
-        symbols.stacktraces.locations[31] = twin;
-        complete(&mut profile);
-        let mut expected = path(10, 50);
-        expected[31] = twin;
-        assert_eq!(profile.symbols.stacktraces.get(0), expected);
+    fn a_chain_longer_than_the_stacktrace_at_its_end_is_left_alone() {
+        let stacktraces = |end: u32| [path(10, 42), path(26, 50), path(34, 58), path(end, 66), last()];
+        let known = [path(10, 66), path(26, 66), path(34, 66), path(41, 66), last()];
+        assert_eq!(completed("inuse_space", "main.go", &stacktraces(41)), known);
+        let unknown = [path(10, 42), path(26, 66), path(34, 66), path(42, 66), last()];
+        assert_eq!(completed("inuse_space", "main.go", &stacktraces(42)), unknown);
+    }
+
+    #[test]
+    fn a_chain_adds_the_end_of_the_greatest_stacktrace_that_it_leads_to() {
+        let ends = [[path(110, 118), path(49, 73)].concat(), [path(100, 108), path(49, 73)].concat()];
+        let chain = [path(10, 42), path(26, 50), path(34, 58), path(42, 66)];
+        let completed = completed("inuse_space", "main.go", &[&chain[..], &ends, &[last()]].concat());
+        assert_eq!(completed[0], [path(10, 42), path(111, 118), path(49, 73)].concat());
+        assert_eq!(completed[1], path(26, 73));
+    }
+
+    #[test]
+    fn locations_that_say_the_same_are_one_whatever_their_ids() {
+        let with_twin = |address: u64| {
+            let mut profile = profile("inuse_space", "main.go", &[path(10, 42), path(26, 50), last()]);
+            let symbols = &mut profile.symbols;
+            let twin = symbols.locations.push(0, address, false, &[Line { function: 41, line: 1 }]);
+            symbols.stacktraces.locations[31] = twin;
+            complete(&mut profile);
+            (profile.symbols.stacktraces.get(0).to_vec(), [path(10, 41), vec![twin]].concat())
+        };
+        let (completed, cut) = with_twin(0);
+        assert_eq!(completed, [cut, path(42, 50)].concat());
+        let (completed, cut) = with_twin(7);
+        assert_eq!(completed, cut, "another address is another location");
+    }
+
+    #[test]
+    fn of_equal_continuations_the_first_by_the_bytes_of_ids_is_taken() {
+        let goes_on_at = |twins: bool| {
+            let donor = |at: u32| [path(26, 42), vec![at], path(60, 67)].concat();
+            let stacktraces = [path(10, 42), donor(254), donor(255), last()];
+            let mut profile = profile("inuse_space", "main.go", &stacktraces);
+            if twins {
+                profile.symbols.locations.lines[1].function = 0;
+            }
+            complete(&mut profile);
+            profile.symbols.stacktraces.get(0)[32]
+        };
+        // Ids 255 and 256; with one location less before them, 254 and 255.
+        assert_eq!(goes_on_at(false), 255);
+        assert_eq!(goes_on_at(true), 254);
     }
 
     #[test]
