@@ -17,6 +17,14 @@ const FILES: &[&str] = &[
     "version/v1/version.proto",
 ];
 
+/// What roles say to each other; not public, so not among the descriptors.
+const FILES_BETWEEN_ROLES: &[&str] = &[
+    "pyrograph/ingester/v1/ingester.proto",
+    "pyrograph/leaf/v1/leaf.proto",
+    "pyrograph/metastore/v1/metastore.proto",
+    "pyrograph/rpc/v1/rpc.proto",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
     let descriptors = protox::compile(FILES, [ROOT])?;
@@ -29,5 +37,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".querier.v1.SelectMergeStacktracesResponse.tree")
         .bytes(".querier.v1.SelectMergeSpanProfileResponse.tree")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
+        .bytes(".pyrograph")
+        .compile_fds(protox::compile(FILES_BETWEEN_ROLES, [ROOT])?)?;
     Ok(())
 }

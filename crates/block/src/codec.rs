@@ -1,14 +1,20 @@
-//! Variable-length integers, checked reading, and compressed sections.
+//! Variable-length integers, checked reading, tables of strings and symbols, and compressed sections.
+//!
+//! Public for what travels instead of being stored: columns of the same kind on their way between roles.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Section;
-use crate::error::{Error, Malformed};
+use crate::error::Error;
+pub use crate::error::Malformed;
+pub use crate::symbols::{
+    decode as decode_symbols, decode_strings, encode as encode_symbols, encode_strings,
+};
 
 /// Largest section after decompression, in bytes. Beyond it a reader refuses, so a writer must too.
 pub(crate) const SECTION_RAW_BYTES_MAX: u64 = 1 << 30;
 
-pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
+pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -16,11 +22,11 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
-pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
@@ -35,40 +41,40 @@ fn unzigzag(value: u64) -> i64 {
 
 /// Writes each value as its difference to the one before, wrapping.
 #[derive(Default)]
-pub(crate) struct Delta(i64);
+pub struct Delta(i64);
 
 impl Delta {
-    pub(crate) fn put(&mut self, out: &mut Vec<u8>, value: i64) {
+    pub fn put(&mut self, out: &mut Vec<u8>, value: i64) {
         put_signed(out, value.wrapping_sub(self.0));
         self.0 = value;
     }
 
-    pub(crate) fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<i64, Malformed> {
+    pub fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<i64, Malformed> {
         self.0 = self.0.wrapping_add(cursor.signed()?);
         Ok(self.0)
     }
 }
 
 /// Reads untrusted bytes front to back.
-pub(crate) struct Cursor<'a> {
+pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(crate) fn malformed(&self, what: &'static str) -> Malformed {
+    pub fn malformed(&self, what: &'static str) -> Malformed {
         Malformed { byte: self.at as u64, what }
     }
 
-    pub(crate) fn remaining(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
         let Some(byte) = self.bytes.get(self.at) else {
             return Err(self.malformed("ends too early"));
         };
@@ -77,7 +83,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let first = self.byte()?;
         if first < 0x80 {
             return Ok(u64::from(first));
@@ -94,19 +100,19 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
+    pub fn signed(&mut self) -> Result<i64, Malformed> {
         Ok(unzigzag(self.varint()?))
     }
 
     #[inline]
-    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
         let value = self.varint()?;
         u32::try_from(value).map_err(|_| self.malformed("an integer has more than 32 bits"))
     }
 
     /// A number below `limit`.
     #[inline]
-    pub(crate) fn index(&mut self, limit: usize, what: &'static str) -> Result<u32, Malformed> {
+    pub fn index(&mut self, limit: usize, what: &'static str) -> Result<u32, Malformed> {
         let value = self.varint()?;
         if value >= limit as u64 {
             return Err(self.malformed(what));
@@ -116,7 +122,7 @@ impl<'a> Cursor<'a> {
 
     /// How many elements follow. Every element takes at least one byte of what remains, so
     /// an allocation of this length is bounded by the section's size.
-    pub(crate) fn count(&mut self) -> Result<usize, Malformed> {
+    pub fn count(&mut self) -> Result<usize, Malformed> {
         let value = self.varint()?;
         if value > self.remaining() as u64 || value > u64::from(u32::MAX - 1) {
             return Err(self.malformed("a count is larger than what follows"));
@@ -124,7 +130,7 @@ impl<'a> Cursor<'a> {
         Ok(value as usize)
     }
 
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+    pub fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         if length > self.remaining() {
             return Err(self.malformed("ends too early"));
         }
@@ -133,19 +139,19 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
+    pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let length = self.count()?;
         let bytes = self.take(length)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed("text is not UTF-8"))
     }
 
-    pub(crate) fn end(&self) -> Result<(), Malformed> {
+    pub fn end(&self) -> Result<(), Malformed> {
         if self.remaining() > 0 {
             return Err(self.malformed("has bytes after its end"));
         }

@@ -39,8 +39,9 @@ impl Error {
 
 /// Bytes of a section that do not read as what they should be; becomes [`Error::Corrupt`] where the
 /// object's key is known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Malformed {
-    pub(crate) byte: u64,
-    pub(crate) what: &'static str,
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("wrong at byte {byte}: {what}")]
+pub struct Malformed {
+    pub byte: u64,
+    pub what: &'static str,
 }

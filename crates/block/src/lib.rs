@@ -4,7 +4,7 @@
 //! Does not own: where objects lie, who may read them, when they are merged or deleted.
 
 mod cache;
-mod codec;
+pub mod codec;
 mod dictionary;
 mod directory;
 mod directory_codec;

@@ -13,7 +13,8 @@ pub(crate) const STACK_LOCATIONS_MAX: usize = 1 << 27;
 /// Bytes of all strings of a dataset, for the same reason.
 pub(crate) const STRING_BYTES_MAX: usize = 1 << 30;
 
-pub(crate) fn encode(symbols: &Symbols) -> Vec<u8> {
+/// Bytes that [`decode`] reads; not compressed. Strings and stacktraces are written as differences to the one before.
+pub fn encode(symbols: &Symbols) -> Vec<u8> {
     let mut out = Vec::with_capacity(symbols.strings.byte_len() + symbols.stacktraces.locations.len() + 1024);
     encode_strings(&mut out, &symbols.strings);
     encode_mappings(&mut out, &symbols.mappings);
@@ -23,7 +24,11 @@ pub(crate) fn encode(symbols: &Symbols) -> Vec<u8> {
     out
 }
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<Symbols, Malformed> {
+/// Reads what [`encode`] wrote: every id is in range, or `NONE` where that may be.
+///
+/// # Errors
+/// Names the byte that makes no sense.
+pub fn decode(bytes: &[u8]) -> Result<Symbols, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
     let strings = decode_strings(cursor)?;
@@ -41,7 +46,7 @@ fn shared_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 /// All strings but the empty one with id 0: what each shares with the one before, the rest's length, all rests.
-pub(crate) fn encode_strings(out: &mut Vec<u8>, strings: &Strings) {
+pub fn encode_strings(out: &mut Vec<u8>, strings: &Strings) {
     let count = strings.len().saturating_sub(1);
     put(out, count as u64);
     let mut shares = Vec::with_capacity(count);
@@ -60,7 +65,11 @@ pub(crate) fn encode_strings(out: &mut Vec<u8>, strings: &Strings) {
     }
 }
 
-pub(crate) fn decode_strings(cursor: &mut Cursor<'_>) -> Result<Strings, Malformed> {
+/// Reads what [`encode_strings`] wrote.
+///
+/// # Errors
+/// Names the byte that makes no sense.
+pub fn decode_strings(cursor: &mut Cursor<'_>) -> Result<Strings, Malformed> {
     let count = cursor.count()?;
     let mut shares = Vec::with_capacity(count);
     for _ in 0..count {

@@ -49,6 +49,22 @@ impl Part {
         Self { tree, sums }
     }
 
+    /// `own[i]` is the weight of the stacktraces that end at node `i` of the tree. What is below 0 counts as 0.
+    pub fn from_own(tree: Arc<NameTree>, own: &[i64]) -> Self {
+        let mut sums = Vec::with_capacity(tree.len() + 1);
+        let mut sum = 0i64;
+        sums.push(sum);
+        for node in 0..tree.len() {
+            sum = sum.saturating_add(own.get(node).copied().unwrap_or(0).max(0));
+            sums.push(sum);
+        }
+        Self { tree, sums }
+    }
+
+    pub fn tree(&self) -> &NameTree {
+        &self.tree
+    }
+
     /// One part with the weights of all.
     pub fn join(parts: &[Self]) -> Self {
         join::join(parts)
@@ -64,11 +80,13 @@ impl Part {
         self.total(0) == 0
     }
 
-    fn total(&self, node: u32) -> i64 {
+    /// Weight of the stacktraces that end at `node` or below it.
+    pub fn total(&self, node: u32) -> i64 {
         self.sums[self.tree.ends[node as usize] as usize] - self.sums[node as usize]
     }
 
-    fn own(&self, node: u32) -> i64 {
+    /// Weight of the stacktraces that end at `node`.
+    pub fn own(&self, node: u32) -> i64 {
         self.sums[node as usize + 1] - self.sums[node as usize]
     }
 }

@@ -146,11 +146,14 @@ fn unreachable_answer(answer: &Answer) -> Result<(), TooLarge> {
 
 impl Stats {
     pub fn merge(&mut self, other: Self) {
-        self.objects += other.objects;
-        self.datasets += other.datasets;
-        self.series += other.series;
-        self.profiles += other.profiles;
-        self.samples += other.samples;
-        self.bytes += other.bytes;
+        let pairs = [
+            (&mut self.objects, other.objects),
+            (&mut self.datasets, other.datasets),
+            (&mut self.series, other.series),
+            (&mut self.profiles, other.profiles),
+            (&mut self.samples, other.samples),
+            (&mut self.bytes, other.bytes),
+        ];
+        pairs.into_iter().for_each(|(sum, part)| *sum = sum.saturating_add(part));
     }
 }

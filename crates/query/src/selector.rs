@@ -14,7 +14,7 @@ pub const SELECTOR_BYTES_MAX: usize = 64 << 10;
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// Most matchers in one selector.
-const MATCHERS_MAX: usize = 256;
+pub const MATCHERS_MAX: usize = 256;
 
 /// Label matchers, all of which must hold. Empty: every series matches.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,16 @@ impl Matcher {
     /// A matcher for exactly `value`.
     pub fn equal(name: &str, value: &str) -> Self {
         Self { name: name.into(), value: value.into(), op: Op::Equal }
+    }
+
+    /// A matcher for whole values that `pattern` matches, or does not match.
+    ///
+    /// # Errors
+    /// Says what is wrong with the pattern.
+    pub fn regex(name: &str, pattern: &str, negated: bool) -> Result<Self, String> {
+        let compiled = compile(pattern)?;
+        let op = if negated { Op::MatchesNot(compiled) } else { Op::Matches(compiled) };
+        Ok(Self { name: name.into(), value: pattern.into(), op })
     }
 
     /// `value` is the empty string where the series lacks the label.

@@ -1,7 +1,8 @@
 //! What roles say to each other: one trait per role. A role is handed the traits it calls; whether
-//! they are answered in this process or over a network is not its business.
+//! they are answered in this process or over a network ([`grpc`]) is not its business.
 
 mod error;
+pub mod grpc;
 mod ingester;
 mod leaf;
 mod metastore;

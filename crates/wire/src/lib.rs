@@ -1,7 +1,8 @@
-//! The public protobuf messages and services, generated from `proto/`, and their descriptors.
+//! The protobuf messages and services, generated from `proto/`, and the descriptors of the public ones.
 //!
 //! Owns: nothing but the generated code. The contract is `proto/`: package names, message names,
-//! field numbers and field names are those of Pyroscope, so that its clients work unchanged.
+//! field numbers and field names of public messages are those of Pyroscope, so that its clients work
+//! unchanged; [`pyrograph`] is what roles say to each other (`rpc`).
 //!
 //! Does not own: how a message travels (`edge`), or what it means (the roles).
 //!
@@ -44,6 +45,30 @@ pub mod push {
     }
 }
 
+/// What roles say to each other. All fields `bytes` share the buffer of the message.
+pub mod pyrograph {
+    pub mod ingester {
+        pub mod v1 {
+            tonic::include_proto!("pyrograph.ingester.v1");
+        }
+    }
+    pub mod leaf {
+        pub mod v1 {
+            tonic::include_proto!("pyrograph.leaf.v1");
+        }
+    }
+    pub mod metastore {
+        pub mod v1 {
+            tonic::include_proto!("pyrograph.metastore.v1");
+        }
+    }
+    pub mod rpc {
+        pub mod v1 {
+            tonic::include_proto!("pyrograph.rpc.v1");
+        }
+    }
+}
+
 pub mod querier {
     pub mod v1 {
         tonic::include_proto!("querier.v1");
@@ -68,10 +93,10 @@ pub mod version {
     }
 }
 
-/// The encoded `google.protobuf.FileDescriptorSet` of everything in `proto/`.
+/// The encoded `google.protobuf.FileDescriptorSet` of everything public in `proto/`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The descriptors of everything in `proto/`, for what works on messages by name, such as JSON.
+/// The descriptors of everything public in `proto/`, for what works on messages by name, such as JSON.
 pub fn descriptor_pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         #[allow(clippy::expect_used)]

@@ -17,7 +17,7 @@ mod tests {
         ("block", &["model", "clock", "storage"]),
         ("catalog", &["model", "clock", "storage", "block"]),
         ("query", &["model", "wire", "formats", "block"]),
-        ("rpc", &["model", "storage", "block", "query"]),
+        ("rpc", &["model", "clock", "wire", "storage", "block", "query"]),
         ("edge", &["model", "clock", "wire", "formats"]),
         ("distributor", &["model", "clock", "wire", "formats", "limits", "rpc", "edge"]),
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc"]),

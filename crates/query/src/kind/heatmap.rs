@@ -80,6 +80,19 @@ pub struct Heatmap {
 }
 
 impl Points {
+    /// # Errors
+    /// There are more than an answer may have.
+    pub fn new(points: Vec<Point>) -> Result<Self, TooLarge> {
+        let mut all = Self::default();
+        all.merge(Self(points))?;
+        Ok(all)
+    }
+
+    /// In no order.
+    pub fn as_slice(&self) -> &[Point] {
+        &self.0
+    }
+
     pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
         // Series that were split from one profile are one point, within one group.

@@ -43,6 +43,8 @@ pub struct Merged {
     /// Per stacktrace.
     pub values: Vec<i64>,
     tables: Tables,
+    /// Whether the tables know the symbols; those that were made elsewhere are told of at the first merge.
+    indexed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,13 +59,30 @@ struct Tables {
 
 impl Default for Merged {
     fn default() -> Self {
-        let mut merged = Self { symbols: Symbols::default(), values: Vec::new(), tables: Tables::default() };
+        let mut merged = Self {
+            symbols: Symbols::default(),
+            values: Vec::new(),
+            tables: Tables::default(),
+            indexed: true,
+        };
         merged.string(b"");
         merged
     }
 }
 
 impl Merged {
+    /// What another process merged: `values[s]` belongs to stacktrace `s` of `symbols`, whose ids are all in
+    /// range, or `NONE` where that may be.
+    ///
+    /// # Errors
+    /// It is larger than what may be merged.
+    pub fn from_columns(symbols: Symbols, mut values: Vec<i64>) -> Result<Self, TooLarge> {
+        values.resize(symbols.stacktraces.len(), 0);
+        let merged = Self { symbols, values, tables: Tables::default(), indexed: false };
+        merged.check()?;
+        Ok(merged)
+    }
+
     pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let Some(symbols) = &dataset.symbols else { return Ok(()) };
         let mut weights = vec![0i64; symbols.stacktraces.len()];
@@ -80,7 +99,27 @@ impl Merged {
         self.add(&other.symbols, &other.values, &Question::default())
     }
 
+    /// Tells the tables of symbols that were made elsewhere.
+    fn index(&mut self) -> Result<(), TooLarge> {
+        if self.indexed {
+            return Ok(());
+        }
+        let plain = std::mem::take(self);
+        self.add(&plain.symbols, &plain.values, &Question::default())
+    }
+
+    fn check(&self) -> Result<(), TooLarge> {
+        if self.symbols.stacktraces.len() > STACKTRACES_MAX {
+            return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+        }
+        if self.symbols.byte_len() > SYMBOL_BYTES_MAX {
+            return Err(TooLarge { what: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, from: &Symbols, weights: &[i64], question: &Question) -> Result<(), TooLarge> {
+        self.index()?;
         let mut import = Import::new(from);
         let call_site = &question.filter.call_site;
         let mut locations = Vec::new();
@@ -105,10 +144,7 @@ impl Merged {
                 return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
             }
         }
-        if self.symbols.byte_len() > SYMBOL_BYTES_MAX {
-            return Err(TooLarge { what: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
-        }
-        Ok(())
+        self.check()
     }
 
     fn string(&mut self, bytes: &[u8]) -> u32 {
@@ -157,7 +193,7 @@ impl Merged {
     }
 
     fn add_stacktrace(&mut self, locations: &[u32], value: i64) {
-        let Self { symbols, values, tables: Tables { hasher, stacktraces: table, .. } } = self;
+        let Self { symbols, values, tables: Tables { hasher, stacktraces: table, .. }, .. } = self;
         let stacktraces = &mut symbols.stacktraces;
         let hash = hasher.hash_one(locations);
         if let Some(found) = table.find(hash, |id| stacktraces.get(*id) == locations) {

@@ -40,14 +40,17 @@ impl Question {
 
     /// When grid point `bucket` is, in Unix milliseconds.
     pub fn time(&self, bucket: i64) -> i64 {
-        self.start_millis + bucket * self.step_millis
+        self.start_millis.saturating_add(bucket.saturating_mul(self.step_millis))
     }
 }
+
+/// Points by grid point.
+pub type PointsByBucket = HashMap<i64, Point>;
 
 /// Points by group, by grid point.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grouped {
-    groups: HashMap<Labels, HashMap<i64, Point>>,
+    groups: HashMap<Labels, PointsByBucket>,
     points: usize,
 }
 
@@ -85,6 +88,20 @@ pub struct Line {
 }
 
 impl Grouped {
+    /// Every group with its points, by grid point; in no order.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Labels, &PointsByBucket)> {
+        self.groups.iter()
+    }
+
+    /// Adds points to a group.
+    ///
+    /// # Errors
+    /// The answer would outgrow its limit.
+    pub fn add_group(&mut self, labels: Labels, points: PointsByBucket) -> Result<(), TooLarge> {
+        let groups = HashMap::from_iter([(labels, points)]);
+        self.merge(Self { groups, points: 0 })
+    }
+
     pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
         for (at, column) in dataset.selection.columns.iter().enumerate() {
@@ -147,7 +164,7 @@ impl Grouped {
             for (bucket, point) in points {
                 let sum = mine.entry(bucket).or_default();
                 sum.sum = sum.sum.saturating_add(point.sum);
-                sum.count += point.count;
+                sum.count = sum.count.saturating_add(point.count);
                 if let Some(exemplar) = point.exemplar {
                     sum.offer(exemplar);
                 }

@@ -1,0 +1,186 @@
+//! What the messages of several roles have in common.
+
+use std::sync::Arc;
+
+use block::Directory;
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange};
+use storage::Key;
+use wire::pyrograph::rpc::v1 as proto;
+
+use super::Unreadable;
+use crate::{Found, FoundDataset};
+
+pub(super) fn put_id(id: u128) -> Bytes {
+    Bytes::copy_from_slice(&id.to_le_bytes())
+}
+
+pub(super) fn id(bytes: &[u8], field: &'static str) -> Result<u128, Unreadable> {
+    let array = bytes.try_into();
+    let array = array.map_err(|_| Unreadable::new(field, format!("has {} bytes, not 16", bytes.len())))?;
+    Ok(u128::from_le_bytes(array))
+}
+
+pub(super) fn tenant(text: &str, field: &'static str) -> Result<TenantId, Unreadable> {
+    let tenant =
+        TenantId::parse(text).map_err(|error| Unreadable::new(field, format!("is wrong: {error}")))?;
+    if tenant.as_str() != text {
+        return Err(Unreadable::new(field, format!("{text:?} is not a tenant id")));
+    }
+    Ok(tenant)
+}
+
+pub(super) fn key(text: String, field: &'static str) -> Result<Key, Unreadable> {
+    if text.is_empty() {
+        return Err(Unreadable::new(field, "is empty"));
+    }
+    Ok(Key::from_text(text))
+}
+
+pub(super) fn put_keys<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<String> {
+    keys.map(|key| key.as_str().to_owned()).collect()
+}
+
+pub(super) fn put_directory(directory: &Directory) -> Bytes {
+    directory.encode().into()
+}
+
+pub(super) fn directory(bytes: &[u8]) -> Result<Directory, Unreadable> {
+    Directory::decode(bytes).map_err(|error| Unreadable::new("directory", format!("is wrong: {error}")))
+}
+
+pub(super) fn put_range(range: TimeRange) -> proto::TimeRange {
+    proto::TimeRange { start: range.start, end: range.end }
+}
+
+pub(super) fn range(range: Option<proto::TimeRange>) -> Result<TimeRange, Unreadable> {
+    let proto::TimeRange { start, end } = range.ok_or_else(|| Unreadable::missing("range"))?;
+    Ok(TimeRange { start, end })
+}
+
+pub(super) fn put_profile_type(of: &ProfileType) -> proto::ProfileType {
+    let ProfileType { name, sample_type, sample_unit, period_type, period_unit } = of.clone();
+    proto::ProfileType { name, sample_type, sample_unit, period_type, period_unit }
+}
+
+pub(super) fn profile_type(of: proto::ProfileType) -> ProfileType {
+    let proto::ProfileType { name, sample_type, sample_unit, period_type, period_unit } = of;
+    ProfileType { name, sample_type, sample_unit, period_type, period_unit }
+}
+
+pub(super) fn put_labels(labels: &Labels) -> Vec<proto::Label> {
+    labels
+        .iter()
+        .map(|(name, value)| proto::Label { name: name.to_owned(), value: value.to_owned() })
+        .collect()
+}
+
+pub(super) fn labels(labels: Vec<proto::Label>) -> Result<Labels, Unreadable> {
+    if !labels.is_sorted_by(|a, b| a.name < b.name) {
+        return Err(Unreadable::new("labels", "are not sorted by name"));
+    }
+    let mut builder = LabelsBuilder::default();
+    for proto::Label { name, value } in labels {
+        builder.push(name, value);
+    }
+    Ok(builder.build())
+}
+
+/// Ordinals of items are looked up in their order.
+pub(super) fn masked(masked: Vec<u32>) -> Result<Vec<u32>, Unreadable> {
+    match masked.is_sorted() {
+        true => Ok(masked),
+        false => Err(Unreadable::new("masked", "is not sorted")),
+    }
+}
+
+/// A number of this many bits.
+pub(super) fn narrow<T: TryFrom<u64>>(value: u64, field: &'static str) -> Result<T, Unreadable> {
+    T::try_from(value).map_err(|_| Unreadable::new(field, format!("is {value}, which is too large")))
+}
+
+/// What many datasets have in common is told once.
+pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
+    let mut tenants: HashMap<&str, u32, RandomState> = HashMap::default();
+    let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
+    // Datasets with the same types share one list.
+    let mut types: HashMap<*const ProfileType, u32, RandomState> = HashMap::default();
+    let mut out = proto::Objects::default();
+    for found in objects {
+        let mut datasets = Vec::with_capacity(found.datasets.len());
+        for dataset in &found.datasets {
+            let tenant = *tenants.entry(dataset.tenant.as_str()).or_insert_with(|| {
+                out.tenants.push(dataset.tenant.to_string());
+                out.tenants.len() as u32 - 1
+            });
+            let service = *services.entry(&dataset.service).or_insert_with(|| {
+                out.services.push(dataset.service.to_string());
+                out.services.len() as u32 - 1
+            });
+            let profile_types = *types.entry(dataset.profile_types.as_ptr()).or_insert_with(|| {
+                let types = dataset.profile_types.iter().map(put_profile_type).collect();
+                out.profile_types.push(proto::ProfileTypes { types });
+                out.profile_types.len() as u32 - 1
+            });
+            datasets.push(proto::Dataset {
+                position: dataset.position,
+                tenant,
+                service,
+                profile_types,
+                time_min: dataset.time_min,
+                time_max: dataset.time_max,
+            });
+        }
+        out.objects.push(proto::Object {
+            key: found.key.as_str().to_owned(),
+            bytes: found.bytes,
+            masked: found.masked.clone(),
+            datasets,
+        });
+    }
+    out
+}
+
+pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unreadable> {
+    let proto::Objects { tenants, services, profile_types, objects } =
+        objects.ok_or_else(|| Unreadable::missing("objects"))?;
+    let tenants: Vec<TenantId> =
+        tenants.iter().map(|text| tenant(text, "tenant")).collect::<Result<_, Unreadable>>()?;
+    let services: Vec<Arc<str>> = services.into_iter().map(Arc::from).collect();
+    let mut types: Vec<Arc<[ProfileType]>> = Vec::with_capacity(profile_types.len());
+    for proto::ProfileTypes { types: list } in profile_types {
+        let list: Vec<ProfileType> = list.into_iter().map(profile_type).collect();
+        if !list.is_sorted_by(|a, b| a < b) {
+            return Err(Unreadable::new("profile types", "are not sorted and distinct"));
+        }
+        types.push(list.into());
+    }
+    let mut all = Vec::with_capacity(objects.len());
+    for object in objects {
+        let mut datasets = Vec::with_capacity(object.datasets.len());
+        for dataset in object.datasets {
+            datasets.push(FoundDataset {
+                position: dataset.position,
+                tenant: at(&tenants, dataset.tenant, "tenant")?,
+                service: at(&services, dataset.service, "service")?,
+                time_min: dataset.time_min,
+                time_max: dataset.time_max,
+                profile_types: at(&types, dataset.profile_types, "profile types")?,
+            });
+        }
+        all.push(Found {
+            key: key(object.key, "key")?,
+            bytes: object.bytes,
+            masked: masked(object.masked)?,
+            datasets,
+        });
+    }
+    Ok(all)
+}
+
+pub(super) fn at<T: Clone>(table: &[T], index: u32, field: &'static str) -> Result<T, Unreadable> {
+    let entry = table.get(index as usize).cloned();
+    entry.ok_or_else(|| Unreadable::new(field, format!("{index} does not exist, there are {}", table.len())))
+}

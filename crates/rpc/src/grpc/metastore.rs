@@ -1,0 +1,292 @@
+//! [`Metastore`] over gRPC.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clock::Pool;
+use model::{JobId, WriterId};
+use storage::Key;
+use tonic::{Request, Response, Status};
+use wire::pyrograph::metastore::v1 as proto;
+use wire::pyrograph::metastore::v1::metastore_service_client::MetastoreServiceClient;
+use wire::pyrograph::metastore::v1::metastore_service_server::MetastoreService;
+
+use super::peer::{Peer, convert};
+use super::serve::{failed, refused};
+use super::status::unreadable_answer;
+use super::{Unreadable, convert as common};
+use crate::{
+    DeadObject, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, Publication, Published,
+    SegmentHint, Snapshot,
+};
+
+/// What one dataset of a snapshot takes of a message, roughly, in bytes.
+const DATASET_BYTES: usize = 32;
+
+/// The metastore of another process.
+#[derive(Clone)]
+pub struct MetastoreClient {
+    peer: Peer,
+    client: MetastoreServiceClient<tonic::transport::Channel>,
+}
+
+impl MetastoreClient {
+    pub fn new(peer: Peer) -> Self {
+        let client =
+            MetastoreServiceClient::new(peer.channel()).max_decoding_message_size(peer.message_bytes_max());
+        Self { peer, client }
+    }
+
+    fn unreadable(&self) -> impl Fn(Unreadable) -> Error {
+        |error| unreadable_answer(error, self.peer.name())
+    }
+}
+
+#[async_trait]
+impl Metastore for MetastoreClient {
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
+        let request = self.peer.request(proto::SegmentWrittenRequest {
+            writer: common::put_id(hint.writer.0),
+            seq: hint.seq,
+            bytes: hint.bytes,
+            directory: common::put_directory(&hint.directory),
+        })?;
+        self.peer.answer(self.client.clone().segment_written(request)).await?;
+        Ok(())
+    }
+
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        let request = self.peer.request(proto::FindRequest {
+            tenants: request.tenants.iter().map(ToString::to_string).collect(),
+            range: Some(common::put_range(request.range)),
+            services: request.services.map(|names| proto::find_request::Services { names }),
+            profile_type: request.profile_type.as_ref().map(common::put_profile_type),
+        })?;
+        let answer = self.peer.answer(self.client.clone().find(request)).await?;
+        let bytes = datasets(&answer) * DATASET_BYTES;
+        self.peer.convert(bytes, || snapshot(answer)).await.map_err(self.unreadable())
+    }
+
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        let request = self.peer.request(proto::ClaimJobRequest {})?;
+        let answer = self.peer.answer(self.client.clone().claim_job(request)).await?;
+        answer.job.map(job).transpose().map_err(self.unreadable())
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        let request = self.peer.request(proto::PublishRequest {
+            job: common::put_id(publication.job.0),
+            attempt: publication.attempt,
+            outputs: publication.outputs.iter().map(put_output).collect(),
+        })?;
+        let answer = self.peer.answer(self.client.clone().publish(request)).await?;
+        Ok(if answer.done { Published::Done } else { Published::Rejected })
+    }
+
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+        let request = proto::FailJobRequest { job: common::put_id(job.0), attempt, reason };
+        let request = self.peer.request(request)?;
+        self.peer.answer(self.client.clone().fail_job(request)).await?;
+        Ok(())
+    }
+
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        let request = self.peer.request(proto::SweepableRequest { limit: limit as u64 })?;
+        let answer = self.peer.answer(self.client.clone().sweepable(request)).await?;
+        let dead = answer.keys.into_iter().map(|key| Ok(DeadObject { key: common::key(key, "key")? }));
+        dead.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
+    }
+
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
+        let request = self.peer.request(proto::SweptRequest { keys: common::put_keys(keys.iter()) })?;
+        self.peer.answer(self.client.clone().swept(request)).await?;
+        Ok(())
+    }
+}
+
+pub(super) struct MetastoreServer {
+    pub(super) role: Arc<dyn Metastore>,
+    pub(super) pool: Pool,
+}
+
+#[async_trait]
+impl MetastoreService for MetastoreServer {
+    async fn segment_written(
+        &self,
+        request: Request<proto::SegmentWrittenRequest>,
+    ) -> Result<Response<proto::SegmentWrittenResponse>, Status> {
+        let hint = hint(request.into_inner()).map_err(refused)?;
+        self.role.segment_written(hint).await.map_err(failed)?;
+        Ok(Response::new(proto::SegmentWrittenResponse {}))
+    }
+
+    async fn find(
+        &self,
+        request: Request<proto::FindRequest>,
+    ) -> Result<Response<proto::FindResponse>, Status> {
+        let request = find_request(request.into_inner()).map_err(refused)?;
+        let snapshot = self.role.find(request).await.map_err(failed)?;
+        let datasets: usize = snapshot.objects.iter().map(|found| found.datasets.len()).sum();
+        let encode = move || put_snapshot(&snapshot);
+        Ok(Response::new(convert(&self.pool, datasets * DATASET_BYTES, encode).await))
+    }
+
+    async fn claim_job(
+        &self,
+        _: Request<proto::ClaimJobRequest>,
+    ) -> Result<Response<proto::ClaimJobResponse>, Status> {
+        let job = self.role.claim_job().await.map_err(failed)?;
+        Ok(Response::new(proto::ClaimJobResponse { job: job.map(put_job) }))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<proto::PublishRequest>,
+    ) -> Result<Response<proto::PublishResponse>, Status> {
+        let publication = publication(request.into_inner()).map_err(refused)?;
+        let published = self.role.publish(publication).await.map_err(failed)?;
+        Ok(Response::new(proto::PublishResponse { done: published == Published::Done }))
+    }
+
+    async fn fail_job(
+        &self,
+        request: Request<proto::FailJobRequest>,
+    ) -> Result<Response<proto::FailJobResponse>, Status> {
+        let proto::FailJobRequest { job, attempt, reason } = request.into_inner();
+        let job = JobId(common::id(&job, "job").map_err(refused)?);
+        self.role.fail_job(job, attempt, reason).await.map_err(failed)?;
+        Ok(Response::new(proto::FailJobResponse {}))
+    }
+
+    async fn sweepable(
+        &self,
+        request: Request<proto::SweepableRequest>,
+    ) -> Result<Response<proto::SweepableResponse>, Status> {
+        let limit = common::narrow(request.into_inner().limit, "limit").map_err(refused)?;
+        let dead = self.role.sweepable(limit).await.map_err(failed)?;
+        let keys = common::put_keys(dead.iter().map(|object| &object.key));
+        Ok(Response::new(proto::SweepableResponse { keys }))
+    }
+
+    async fn swept(
+        &self,
+        request: Request<proto::SweptRequest>,
+    ) -> Result<Response<proto::SweptResponse>, Status> {
+        let keys = request.into_inner().keys.into_iter().map(|key| common::key(key, "key"));
+        let keys = keys.collect::<Result<_, Unreadable>>().map_err(refused)?;
+        self.role.swept(keys).await.map_err(failed)?;
+        Ok(Response::new(proto::SweptResponse {}))
+    }
+}
+
+fn hint(hint: proto::SegmentWrittenRequest) -> Result<SegmentHint, Unreadable> {
+    Ok(SegmentHint {
+        writer: WriterId(common::id(&hint.writer, "writer")?),
+        seq: hint.seq,
+        bytes: hint.bytes,
+        directory: common::directory(&hint.directory)?,
+    })
+}
+
+fn find_request(request: proto::FindRequest) -> Result<FindRequest, Unreadable> {
+    if request.tenants.is_empty() {
+        return Err(Unreadable::missing("tenant"));
+    }
+    let tenants = request.tenants.iter().map(|tenant| common::tenant(tenant, "tenant"));
+    Ok(FindRequest {
+        tenants: tenants.collect::<Result<_, Unreadable>>()?,
+        range: common::range(request.range)?,
+        services: request.services.map(|services| services.names),
+        profile_type: request.profile_type.map(common::profile_type),
+    })
+}
+
+fn put_snapshot(snapshot: &Snapshot) -> proto::FindResponse {
+    let quarantined = snapshot.quarantined.iter();
+    let quarantined = quarantined.map(|(key, reason)| proto::find_response::Quarantined {
+        key: key.as_str().to_owned(),
+        reason: reason.clone(),
+    });
+    proto::FindResponse {
+        version: snapshot.version,
+        objects: Some(common::put_objects(&snapshot.objects)),
+        quarantined: quarantined.collect(),
+    }
+}
+
+fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
+    let quarantined = answer.quarantined.into_iter();
+    let quarantined = quarantined.map(|object| Ok((common::key(object.key, "key")?, object.reason)));
+    let objects: Vec<Found> = common::objects(answer.objects)?;
+    Ok(Snapshot {
+        version: answer.version,
+        objects,
+        quarantined: quarantined.collect::<Result<_, Unreadable>>()?,
+    })
+}
+
+fn datasets(answer: &proto::FindResponse) -> usize {
+    answer.objects.iter().flat_map(|objects| &objects.objects).map(|object| object.datasets.len()).sum()
+}
+
+fn put_job(job: Job) -> proto::Job {
+    let inputs = job.inputs.into_iter();
+    let inputs = inputs.map(|input| proto::job::Input {
+        key: input.key.as_str().to_owned(),
+        bytes: input.bytes,
+        masked: input.masked,
+    });
+    proto::Job {
+        id: common::put_id(job.id.0),
+        attempt: job.attempt,
+        inputs: inputs.collect(),
+        level: job.level.into(),
+        windows: job.windows.into_iter().map(|(start, length)| proto::Window { start, length }).collect(),
+    }
+}
+
+fn job(job: proto::Job) -> Result<Job, Unreadable> {
+    let inputs = job.inputs.into_iter().map(|input| {
+        Ok(JobInput {
+            key: common::key(input.key, "key")?,
+            bytes: input.bytes,
+            masked: common::masked(input.masked)?,
+        })
+    });
+    Ok(Job {
+        id: JobId(common::id(&job.id, "job")?),
+        attempt: job.attempt,
+        inputs: inputs.collect::<Result<_, Unreadable>>()?,
+        level: common::narrow(job.level.into(), "level")?,
+        windows: job.windows.into_iter().map(|window| (window.start, window.length)).collect(),
+    })
+}
+
+fn put_output(output: &JobOutput) -> proto::publish_request::Output {
+    let (start, length) = output.window;
+    proto::publish_request::Output {
+        key: output.key.as_str().to_owned(),
+        bytes: output.bytes,
+        tenant: output.tenant.to_string(),
+        window: Some(proto::Window { start, length }),
+        directory: common::put_directory(&output.directory),
+    }
+}
+
+fn publication(request: proto::PublishRequest) -> Result<Publication, Unreadable> {
+    let outputs = request.outputs.into_iter().map(|output| {
+        let window = output.window.ok_or_else(|| Unreadable::missing("window"))?;
+        Ok(JobOutput {
+            key: common::key(output.key, "key")?,
+            bytes: output.bytes,
+            tenant: common::tenant(&output.tenant, "tenant")?,
+            window: (window.start, window.length),
+            directory: common::directory(&output.directory)?,
+        })
+    });
+    Ok(Publication {
+        job: JobId(common::id(&request.job, "job")?),
+        attempt: request.attempt,
+        outputs: outputs.collect::<Result<_, Unreadable>>()?,
+    })
+}

@@ -1,0 +1,163 @@
+//! A question as a message.
+
+use bytes::Bytes;
+use query::kind::{heatmap, profile, series};
+use query::selector::{MATCHERS_MAX, Op};
+use query::{Kind, Matcher, Query, SampleFilter, Selector};
+use wire::pyrograph::leaf::v1 as proto;
+use wire::pyrograph::leaf::v1::matcher::Op as ProtoOp;
+use wire::pyrograph::leaf::v1::query::Kind as ProtoKind;
+
+use super::{Unreadable, convert};
+
+pub(super) fn put(query: &Query) -> proto::Query {
+    let kind = match &query.kind {
+        Kind::MergeStacktraces(filter) => ProtoKind::MergeStacktraces(put_filter(filter)),
+        Kind::MergeProfile(question) => ProtoKind::MergeProfile(proto::query::MergeProfile {
+            filter: Some(put_filter(&question.filter)),
+            go_pgo: question.go_pgo.map(|pgo| proto::query::GoPgo {
+                keep_locations: pgo.keep_locations,
+                aggregate_callees: pgo.aggregate_callees,
+            }),
+        }),
+        Kind::Series(question) => ProtoKind::Series(proto::query::Series {
+            start_millis: question.start_millis,
+            end_millis: question.end_millis,
+            step_millis: question.step_millis,
+            group_by: question.group_by.clone(),
+            exemplars: question.exemplars,
+            call_site: put_call_site(&question.call_site),
+        }),
+        Kind::Heatmap(question) => ProtoKind::Heatmap(proto::query::Heatmap {
+            start_millis: question.start_millis,
+            end_millis: question.end_millis,
+            step_millis: question.step_millis,
+            of_spans: question.of == heatmap::Of::Spans,
+            group_by: question.group_by.clone(),
+            exemplars: question.exemplars,
+        }),
+        Kind::LabelNames => ProtoKind::LabelNames(proto::query::LabelNames {}),
+        Kind::LabelValues(name) => ProtoKind::LabelValues(name.clone()),
+        Kind::SeriesLabels(names) => {
+            ProtoKind::SeriesLabels(proto::query::SeriesLabels { names: names.clone() })
+        }
+        Kind::ProfileTypes => ProtoKind::ProfileTypes(proto::query::ProfileTypes {}),
+    };
+    proto::Query {
+        range: Some(convert::put_range(query.range)),
+        matchers: query.selector.matchers.iter().map(put_matcher).collect(),
+        profile_type: query.profile_type.as_ref().map(convert::put_profile_type),
+        kind: Some(kind),
+    }
+}
+
+pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
+    let query = query.ok_or_else(|| Unreadable::missing("query"))?;
+    let kind = match query.kind.ok_or_else(|| Unreadable::missing("kind of query"))? {
+        ProtoKind::MergeStacktraces(of) => Kind::MergeStacktraces(filter(of)?),
+        ProtoKind::MergeProfile(question) => Kind::MergeProfile(profile::Question {
+            filter: filter(question.filter.unwrap_or_default())?,
+            go_pgo: question.go_pgo.map(|pgo| profile::GoPgo {
+                keep_locations: pgo.keep_locations,
+                aggregate_callees: pgo.aggregate_callees,
+            }),
+        }),
+        ProtoKind::Series(question) => Kind::Series(series::Question {
+            start_millis: question.start_millis,
+            end_millis: question.end_millis,
+            step_millis: step(question.step_millis)?,
+            group_by: question.group_by,
+            exemplars: question.exemplars,
+            call_site: call_site(&question.call_site),
+        }),
+        ProtoKind::Heatmap(question) => Kind::Heatmap(heatmap::Question {
+            start_millis: question.start_millis,
+            end_millis: question.end_millis,
+            step_millis: step(question.step_millis)?,
+            of: if question.of_spans { heatmap::Of::Spans } else { heatmap::Of::Profiles },
+            group_by: question.group_by,
+            exemplars: question.exemplars,
+        }),
+        ProtoKind::LabelNames(_) => Kind::LabelNames,
+        ProtoKind::LabelValues(name) => Kind::LabelValues(name),
+        ProtoKind::SeriesLabels(labels) => Kind::SeriesLabels(labels.names),
+        ProtoKind::ProfileTypes(_) => Kind::ProfileTypes,
+    };
+    if query.matchers.len() > MATCHERS_MAX {
+        let what = format!("has {} matchers, limit is {MATCHERS_MAX}", query.matchers.len());
+        return Err(Unreadable::new("selector", what));
+    }
+    let matchers = query.matchers.into_iter().map(matcher).collect::<Result<_, Unreadable>>()?;
+    Ok(Query {
+        range: convert::range(query.range)?,
+        selector: Selector { matchers },
+        profile_type: query.profile_type.map(convert::profile_type),
+        kind,
+    })
+}
+
+/// Times are divided by it.
+fn step(millis: i64) -> Result<i64, Unreadable> {
+    match millis {
+        1.. => Ok(millis),
+        _ => Err(Unreadable::new("step", format!("is {millis} ms, at least 1 is needed"))),
+    }
+}
+
+fn put_matcher(matcher: &Matcher) -> proto::Matcher {
+    let op = match matcher.op {
+        Op::Equal => ProtoOp::Equal,
+        Op::NotEqual => ProtoOp::NotEqual,
+        Op::Matches(_) => ProtoOp::Matches,
+        Op::MatchesNot(_) => ProtoOp::MatchesNot,
+    };
+    proto::Matcher { name: matcher.name.to_string(), value: matcher.value.to_string(), op: op.into() }
+}
+
+fn matcher(matcher: proto::Matcher) -> Result<Matcher, Unreadable> {
+    let op = matcher.op();
+    let regex = |negated| {
+        Matcher::regex(&matcher.name, &matcher.value, negated)
+            .map_err(|what| Unreadable::new("matcher", what))
+    };
+    let plain = |op| Matcher { name: matcher.name.as_str().into(), value: matcher.value.as_str().into(), op };
+    match op {
+        ProtoOp::Equal => Ok(plain(Op::Equal)),
+        ProtoOp::NotEqual => Ok(plain(Op::NotEqual)),
+        ProtoOp::Matches => regex(false),
+        ProtoOp::MatchesNot => regex(true),
+        ProtoOp::Unspecified => Err(Unreadable::missing("operator of a matcher")),
+    }
+}
+
+fn put_filter(filter: &SampleFilter) -> proto::SampleFilter {
+    proto::SampleFilter {
+        profiles: filter.profiles.clone(),
+        spans: filter.spans.clone(),
+        traces: filter.traces.iter().flat_map(|trace| trace.to_le_bytes()).collect::<Vec<u8>>().into(),
+        call_site: put_call_site(&filter.call_site),
+        nothing: filter.nothing,
+    }
+}
+
+fn filter(filter: proto::SampleFilter) -> Result<SampleFilter, Unreadable> {
+    let (traces, rest) = filter.traces.as_chunks::<16>();
+    if !rest.is_empty() {
+        return Err(Unreadable::new("traces", format!("has {} bytes, not 16 each", filter.traces.len())));
+    }
+    Ok(SampleFilter {
+        profiles: filter.profiles,
+        spans: filter.spans,
+        traces: traces.iter().map(|trace| u128::from_le_bytes(*trace)).collect(),
+        call_site: call_site(&filter.call_site),
+        nothing: filter.nothing,
+    })
+}
+
+fn put_call_site(call_site: &[Box<[u8]>]) -> Vec<Bytes> {
+    call_site.iter().map(|name| Bytes::copy_from_slice(name)).collect()
+}
+
+fn call_site(call_site: &[Bytes]) -> Vec<Box<[u8]>> {
+    call_site.iter().map(|name| name.as_ref().into()).collect()
+}

@@ -1,0 +1,147 @@
+//! An [`Error`] as a gRPC status, and back.
+
+use std::fmt;
+use std::time::Duration;
+
+use prost::Message;
+use tonic::{Code, Status, TimeoutExpired};
+use wire::pyrograph::rpc::v1 as proto;
+use wire::pyrograph::rpc::v1::error::Kind;
+
+use super::Unreadable;
+use crate::{Error, ErrorKind};
+
+/// Most bytes of the text of an error and, again, of its causes. A status travels in headers, of which
+/// peers take 16 KiB.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Most bytes of it in the plain status, for whoever looks at the wire.
+const PLAIN_TEXT_BYTES_MAX: usize = 512;
+
+pub(super) fn status_of(error: &Error) -> Status {
+    let (code, kind) = match error.kind {
+        ErrorKind::InvalidArgument => (Code::InvalidArgument, Kind::InvalidArgument),
+        ErrorKind::NotFound => (Code::NotFound, Kind::NotFound),
+        ErrorKind::Exhausted { .. } => (Code::ResourceExhausted, Kind::Exhausted),
+        ErrorKind::Unavailable => (Code::Unavailable, Kind::Unavailable),
+        ErrorKind::DeadlineExceeded => (Code::DeadlineExceeded, Kind::DeadlineExceeded),
+        ErrorKind::Corrupt => (Code::DataLoss, Kind::Corrupt),
+        ErrorKind::Internal => (Code::Internal, Kind::Internal),
+    };
+    let retry_after = match error.kind {
+        ErrorKind::Exhausted { retry_after } => retry_after,
+        _ => Duration::ZERO,
+    };
+    let mut left = TEXT_BYTES_MAX;
+    let mut causes = Vec::new();
+    let mut next = error.source.as_deref().map(|source| source as &dyn std::error::Error);
+    while let Some(cause) = next.filter(|_| left > 0) {
+        let text = cause.to_string();
+        let text = shortened(&text, left);
+        left -= text.len().max(1);
+        causes.push(text.to_owned());
+        next = cause.source();
+    }
+    let details = proto::Error {
+        kind: kind.into(),
+        message: shortened(&error.message, TEXT_BYTES_MAX).to_owned(),
+        retry_after_nanos: u64::try_from(retry_after.as_nanos()).unwrap_or(u64::MAX),
+        causes,
+    };
+    let plain = shortened(&error.message, PLAIN_TEXT_BYTES_MAX);
+    Status::with_details(code, plain, details.encode_to_vec().into())
+}
+
+/// What a call to `peer` failed of.
+pub(super) fn error_of(status: &Status, peer: &str) -> Error {
+    let told = proto::Error::decode(status.details()).ok().filter(|_| !status.details().is_empty());
+    if let Some(told) = told
+        && let Some(kind) = kind_of(&told)
+    {
+        let cause =
+            told.causes.into_iter().rfold(None, |source, text| Some(Box::new(Cause { text, source })));
+        return Error { kind, message: told.message, source: cause.map(|cause| cause as _) };
+    }
+    let kind = match status.code() {
+        Code::Cancelled if status.message() == TimeoutExpired(()).to_string() => ErrorKind::DeadlineExceeded,
+        Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+        // Of a message that is larger than it may be, or not one of ours: it would be so again.
+        Code::OutOfRange | Code::InvalidArgument => ErrorKind::InvalidArgument,
+        // Of a peer of another version.
+        Code::Unimplemented => ErrorKind::Internal,
+        // Of a connection that could not be made, or that ended: a role names its own failures.
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("{peer}: {}", described(status)))
+}
+
+/// What is wrong with a request that a server cannot read.
+pub(super) fn unreadable_request(error: &Unreadable) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("request cannot be read: {error}"))
+}
+
+/// What is wrong with an answer that a client cannot read.
+pub(super) fn unreadable_answer(error: Unreadable, peer: &str) -> Error {
+    match error {
+        Unreadable::TooLarge(error) => {
+            Error::with_source(ErrorKind::InvalidArgument, error.to_string(), error)
+        }
+        error => Error::new(ErrorKind::Internal, format!("{peer}: answer cannot be read: {error}")),
+    }
+}
+
+/// The text of a status with its causes, of which the transport tells only there.
+fn described(status: &Status) -> String {
+    let mut text = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
+    let mut next = std::error::Error::source(status);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn kind_of(told: &proto::Error) -> Option<ErrorKind> {
+    match told.kind() {
+        Kind::Unspecified => None,
+        Kind::InvalidArgument => Some(ErrorKind::InvalidArgument),
+        Kind::NotFound => Some(ErrorKind::NotFound),
+        Kind::Exhausted => {
+            Some(ErrorKind::Exhausted { retry_after: Duration::from_nanos(told.retry_after_nanos) })
+        }
+        Kind::Unavailable => Some(ErrorKind::Unavailable),
+        Kind::DeadlineExceeded => Some(ErrorKind::DeadlineExceeded),
+        Kind::Corrupt => Some(ErrorKind::Corrupt),
+        Kind::Internal => Some(ErrorKind::Internal),
+    }
+}
+
+fn shortened(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// What led to an error of another process.
+#[derive(Debug)]
+struct Cause {
+    text: String,
+    source: Option<Box<Cause>>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,48 @@
+//! What two things have to have in common to be the same: their content, wherever it lies in memory.
+
+use model::{PushItem, Symbols};
+use query::flamegraph::{Real, finish};
+use query::{Answer, Partial};
+use rpc::ScanRequest;
+
+pub(crate) fn items(items: &[PushItem]) -> String {
+    let one = |item: &PushItem| {
+        let mut profile = (*item.profile).clone();
+        let symbols = symbols(&profile.symbols);
+        profile.symbols = Symbols::default();
+        format!("{} {} {symbols} {profile:?} {:?}", item.tenant, item.key, item.series)
+    };
+    items.iter().map(one).collect()
+}
+
+pub(crate) fn scan(request: &ScanRequest) -> String {
+    format!("{:?} {:?}", request.query, request.objects)
+}
+
+pub(crate) fn symbols(of: &Symbols) -> String {
+    let strings: Vec<_> = of.strings.iter().map(String::from_utf8_lossy).collect();
+    let Symbols { mappings, functions, locations, stacktraces, .. } = of;
+    format!("{strings:?} {mappings:?} {functions:?} {locations:?} {stacktraces:?}")
+}
+
+#[track_caller]
+pub(crate) fn assert_same(a: &Partial, b: &Partial) {
+    assert_eq!(a.stats, b.stats);
+    match (&a.answer, &b.answer) {
+        (Answer::MergeStacktraces(a), Answer::MergeStacktraces(b)) => {
+            assert_eq!(a.len(), b.len());
+            for (a, b) in a.iter().zip(b) {
+                let flame = |part| finish([std::slice::from_ref(part)], 0, Real::Keep);
+                assert_eq!(flame(a), flame(b));
+            }
+        }
+        (Answer::MergeProfile(a), Answer::MergeProfile(b)) => {
+            assert_eq!(symbols(&a.symbols), symbols(&b.symbols));
+            assert_eq!(a.values, b.values);
+        }
+        (Answer::Series(a), Answer::Series(b)) => assert_eq!(a, b),
+        (Answer::Heatmap(a), Answer::Heatmap(b)) => assert_eq!(a.as_slice(), b.as_slice()),
+        (Answer::Labels(a), Answer::Labels(b)) => assert_eq!(a, b),
+        (a, b) => panic!("answers of two kinds: {a:?} and {b:?}"),
+    }
+}

@@ -1,0 +1,130 @@
+//! Roles that remember what they were asked, and do what a test says.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use model::{JobId, PushItem};
+use query::Partial;
+use rpc::{
+    DeadObject, Error, FindRequest, Ingester, Job, Leaf, Metastore, Publication, Published, ScanRequest,
+    SegmentHint, Snapshot,
+};
+use storage::Key;
+use tokio::sync::Semaphore;
+
+use crate::compare;
+
+/// Every role at once.
+pub(crate) struct Fake {
+    pub(crate) does: Mutex<Does>,
+    /// What it was asked last.
+    pub(crate) asked: Mutex<String>,
+    pub(crate) snapshot: Mutex<Snapshot>,
+    pub(crate) job: Mutex<Option<Job>>,
+    pub(crate) published: Mutex<Published>,
+    pub(crate) partial: Mutex<Option<Partial>>,
+    /// One permit per call that began.
+    pub(crate) begun: Semaphore,
+    /// One permit per call that was dropped before its end.
+    pub(crate) dropped: Semaphore,
+}
+
+pub(crate) enum Does {
+    Answer,
+    Fail(fn() -> Error),
+    Hang,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            does: Mutex::new(Does::Answer),
+            asked: Mutex::default(),
+            snapshot: Mutex::default(),
+            job: Mutex::default(),
+            published: Mutex::new(Published::Done),
+            partial: Mutex::default(),
+            begun: Semaphore::new(0),
+            dropped: Semaphore::new(0),
+        }
+    }
+}
+
+struct Dropped<'a>(&'a Semaphore);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+impl Fake {
+    async fn ask(&self, what: String) -> Result<(), Error> {
+        *self.asked.lock().unwrap() = what;
+        let failure = match *self.does.lock().unwrap() {
+            Does::Answer => return Ok(()),
+            Does::Fail(error) => Some(error()),
+            Does::Hang => None,
+        };
+        self.begun.add_permits(1);
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                let _dropped = Dropped(&self.dropped);
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Ingester for Fake {
+    async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
+        self.ask(compare::items(&items)).await
+    }
+}
+
+#[async_trait]
+impl Leaf for Fake {
+    async fn scan(&self, request: ScanRequest) -> Result<Partial, Error> {
+        self.ask(compare::scan(&request)).await?;
+        let prepared = self.partial.lock().unwrap().take();
+        Ok(prepared.unwrap_or_else(|| Partial::empty(&request.query)))
+    }
+}
+
+#[async_trait]
+impl Metastore for Fake {
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
+        self.ask(format!("{hint:?}")).await
+    }
+
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        self.ask(format!("{request:?}")).await?;
+        Ok(self.snapshot.lock().unwrap().clone())
+    }
+
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        self.ask("claim".into()).await?;
+        Ok(self.job.lock().unwrap().clone())
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        self.ask(format!("{publication:?}")).await?;
+        Ok(*self.published.lock().unwrap())
+    }
+
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+        self.ask(format!("{job} {attempt} {reason}")).await
+    }
+
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        self.ask(format!("{limit}")).await?;
+        let keys = ["block/a/1-0-300/x", "log/b/000000000001"];
+        Ok(keys.map(|key| DeadObject { key: Key::from_text(key) }).into())
+    }
+
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
+        self.ask(format!("{keys:?}")).await
+    }
+}
