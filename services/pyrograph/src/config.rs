@@ -12,19 +12,21 @@ mod status;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{LoadError, load};
+pub(crate) use load::{LoadError, load, nearest};
 pub(crate) use reference::reference;
 pub(crate) use status::Shown;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Which roles this process runs. Only `all` for now: one process is the whole system.
+    /// Which roles this process runs, with commas between them: distributor, ingester, metastore, compactor,
+    /// querier, or all. Roles that it needs and does not run are found at the addresses of `peers`.
     pub target: String,
     /// Tell tenants apart by the header X-Scope-OrgID. Off: the header is ignored, and everything
     /// belongs to the tenant `anonymous`.
     pub multitenancy_enabled: bool,
     pub server: Server,
+    pub peers: Peers,
     /// Where objects are kept.
     pub storage: storage::Config,
     /// What one tenant may do.
@@ -44,7 +46,10 @@ pub(crate) struct Server {
     pub http_listen_address: String,
     /// Port of the one public listener: REST, Connect, gRPC, gRPC-web and the UI.
     pub http_listen_port: u16,
-    /// Port on which roles will talk to one another once they run apart; not opened by `all`.
+    /// Address of the listener between roles; empty means every interface. Whoever reaches it can read and
+    /// change everything: it belongs into a network of its own.
+    pub grpc_listen_address: String,
+    /// Port on which roles of other processes reach those of this one; not opened by `all`.
     pub grpc_listen_port: u16,
     /// How long a drain may take after SIGTERM before the process exits anyway.
     pub graceful_shutdown_timeout: limits::Duration,
@@ -56,10 +61,24 @@ pub(crate) struct Server {
     pub http_listen_conn_limit: usize,
 }
 
+/// Where roles are that other processes run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Peers {
+    /// `<host>:<port>` of ingesters, with commas between them, for a distributor without one in its own process.
+    /// They take turns.
+    pub ingester_addresses: String,
+    /// `<host>:<port>` of queriers that scan for this one, with commas between them, itself included if it is to
+    /// scan as well. Every querier should have the same list. Empty: it scans alone.
+    pub leaf_addresses: String,
+    /// `<host>:<port>` of the metastore, for a process that does not run it.
+    pub metastore_address: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SelfProfiling {
-    /// Do not profile this server into itself.
+    /// Do not profile this server into itself. A process without a distributor never does.
     pub disable_push: bool,
     /// Tenant that gets the server's own profiles while multitenancy is on; empty means `anonymous`.
     pub tenant_id: String,
@@ -76,6 +95,7 @@ impl Default for Config {
             target: "all".into(),
             multitenancy_enabled: false,
             server: Server::default(),
+            peers: Peers::default(),
             storage: storage::Config::default(),
             limits: limits::Limits::default(),
             distributor: distributor::Config::default(),
@@ -93,6 +113,7 @@ impl Default for Server {
         Self {
             http_listen_address: String::new(),
             http_listen_port: 4040,
+            grpc_listen_address: String::new(),
             grpc_listen_port: 9095,
             graceful_shutdown_timeout: limits::Duration::from_secs(30),
             log_level: "info".into(),

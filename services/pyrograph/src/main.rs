@@ -4,8 +4,11 @@ mod allocator;
 mod cli;
 mod config;
 mod http;
+mod peers;
+mod roles;
 mod self_profile;
 mod server;
+mod targets;
 mod ui;
 
 use std::process::ExitCode;

@@ -1,21 +1,25 @@
-//! `pyrograph server`: builds the roles of this process, listens, and drains on SIGTERM.
+//! `pyrograph server`: listens, serves the roles of this process, and drains on SIGTERM.
 //!
-//! Owns: the order of starting and stopping. Each role builds itself and hands back its routes; this
-//! file only puts them together.
+//! Owns: the order of starting and stopping. Does not own: which roles there are and how they find one
+//! another (`roles`).
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clock::{Clock, Pool};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
-use crate::{http, self_profile, ui};
+use crate::roles::Roles;
+use crate::targets::{Role, Targets};
+use crate::{http, self_profile};
 
 /// EAFNOSUPPORT, for which the standard library has no kind.
 const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
@@ -70,78 +74,23 @@ fn fail(cause: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    if config.target != "all" {
-        return Err(format!(
-            "target {:?} is not known; this version runs every role in one process: all",
-            config.target
-        )
-        .into());
-    }
+    let targets = Targets::parse(&config.target)?;
     let clock = Clock::system();
     // Before everything else: what starting costs is in the first profile.
     let profiling = &config.self_profiling;
-    let sampler = if profiling.disable_push { None } else { self_profile::Sampler::start(profiling, &clock) };
-    // The listener is bound first: a port that is taken is noticed before anything is opened.
-    let listener = listen(&config.server).await?;
+    let profiles = targets.has(Role::Distributor) && !profiling.disable_push;
+    let sampler = if profiles { self_profile::Sampler::start(profiling, &clock) } else { None };
+    // Listeners are bound first: a port that is taken is noticed before anything is opened.
+    let (listener, between) = listen(&config.server, &targets).await?;
     let local = listener.local_addr()?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(cores);
     let mut registry = Registry::default();
-    let limits = Arc::new(limits::Overrides::uniform(config.limits.clone()));
-    let store =
-        storage::open(&config.storage, clock.clone(), storage::Metrics::register(&mut registry)).await?;
-    let cache = block::Cache::new(config.querier.cache_bytes);
-
-    let retention = limits.clone();
-    let retention = move |tenant: &model::TenantId| {
-        let period = retention.of(tenant).retention_period;
-        (!period.is_zero()).then_some(std::time::Duration::from(period))
-    };
-    let metastore = metastore::Metastore::open(
-        config.metastore.clone(),
-        store.clone(),
-        retention,
-        clock.clone(),
-        &mut registry,
-    )
-    .await?;
-    let ingester = ingester::Ingester::start(
-        config.ingester.clone(),
-        store.clone(),
-        metastore.clone(),
-        clock.clone(),
-        pool.clone(),
-        &mut registry,
-    );
-    let distributor = distributor::Distributor::new(
-        config.distributor.clone(),
-        limits.clone(),
-        ingester.clone(),
-        clock.clone(),
-        pool.clone(),
-        &mut registry,
-    );
-    let leaf = Arc::new(querier::Leaf::new(&config.querier, store.clone(), cache, pool.clone()));
-    let querier = querier::Querier::new(
-        config.querier.clone(),
-        metastore.clone(),
-        vec![leaf],
-        limits.clone(),
-        pool.clone(),
-        clock.clone(),
-        &mut registry,
-    );
-    let compactor = compactor::Compactor::build(
-        config.compactor.clone(),
-        store.clone(),
-        metastore.clone(),
-        clock.clone(),
-        pool.clone(),
-        &mut registry,
-    );
+    let roles = Arc::new(Roles::build(&targets, &config, &clock, &pool, &mut registry).await?);
 
     let status = http::Status::default();
+    let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
     let edge_config = edge::Config {
         multitenancy: config.multitenancy_enabled,
         connections_max: match config.server.http_listen_conn_limit {
@@ -149,21 +98,16 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             limit => limit,
         },
         body_bytes_max: config.limits.ingestion_body_bytes(),
-        drain_timeout: std::time::Duration::from(config.server.graceful_shutdown_timeout),
+        drain_timeout,
         ..edge::Config::default()
     };
     let shown = config::Shown::of(&config)?;
     let exported = http::Exported::default();
-    let routes = edge::Routes::new()
-        .merge(distributor.clone().routes())
-        .merge(querier.routes())
-        .merge(http::routes(status.clone(), exported.clone(), shown))
-        .rest(ui::routes());
+    let routes = roles.routes().merge(http::routes(status.clone(), exported.clone(), shown));
     let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
     exported.set(registry);
 
-    clock.spawn_vital("metastore", metastore.clone().run());
-    clock.spawn_vital("compactor", compactor.clone().run());
+    roles.run(&clock);
     let own_url = format!("http://{}", own_address(local));
     if let Some(sampler) = sampler {
         clock.spawn(self_profile::run(
@@ -176,61 +120,96 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         ));
     }
 
+    let (stopping, failed) = (CancellationToken::new(), CancellationToken::new());
+    let between = between.map(|listener| {
+        let shutdown = stopping.clone().cancelled_owned();
+        let serving =
+            rpc::grpc::serve(listener, roles.services(&pool), clock.clone(), drain_timeout, shutdown);
+        let failed = failed.clone().drop_guard();
+        clock.spawn_vital("listener between roles", async move {
+            let _failed = failed;
+            serving.await
+        })
+    });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     status.set_ready(true);
-    info!(version = env!("CARGO_PKG_VERSION"), address = %local, ui = %format!("{own_url}/explore"), "serving");
-    let stopping = status.clone();
+    let target = &config.target;
+    info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
+    let (hurried, told) = (roles.clone(), stopping.clone());
     edge::serve(listener, app, async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: draining"),
             _ = interrupt.recv() => info!("interrupted: draining"),
+            () = failed.cancelled() => info!("the listener between roles has ended: draining"),
         }
-        stopping.set_ready(false);
-        // Pushes in flight wait for the next flush: make it come at once.
-        ingester.drain().await;
+        status.set_ready(false);
+        told.cancel();
+        hurried.hurry().await;
     })
     .await;
-    compactor.drain().await;
-    metastore.drain().await;
-    info!("drained");
+    if let Some(between) = between {
+        between.await??;
+    }
+    roles.drain().await;
     Ok(())
 }
 
-async fn listen(server: &config::Server) -> Result<TcpListener, String> {
-    let address = listen_address(server)?;
+/// The public listener and, if roles of other processes call some of this one, the one for them.
+async fn listen(
+    server: &config::Server,
+    targets: &Targets,
+) -> Result<(TcpListener, Option<TcpListener>), String> {
+    let public = bind(&server.http_listen_address, server.http_listen_port, "http").await?;
+    let called = [Role::Ingester, Role::Metastore, Role::Querier].iter().any(|role| targets.has(*role));
+    let between = match called && !targets.are_all() {
+        true => Some(bind(&server.grpc_listen_address, server.grpc_listen_port, "grpc").await?),
+        false => None,
+    };
+    Ok((public, between))
+}
+
+/// Binds what `server.<of>-listen-address` and `server.<of>-listen-port` name.
+async fn bind(host: &str, port: u16, of: &str) -> Result<TcpListener, String> {
+    let address = listen_address(host, port, of)?;
     let mut bound = TcpListener::bind(address).await;
     let is_without_ipv6 = |error: &io::Error| {
         [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable].contains(&error.kind())
             || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
     };
-    if server.http_listen_address.is_empty() && bound.as_ref().is_err_and(is_without_ipv6) {
-        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, server.http_listen_port)).await;
+    if host.is_empty() && bound.as_ref().is_err_and(is_without_ipv6) {
+        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
     }
     bound.map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                ". Another program has that port, perhaps a second pyrograph: stop it, or choose another port \
-                 with -server.http-listen-port"
+                format!(
+                    ". Another program has that port, perhaps a second pyrograph: stop it, or choose another \
+                     port with -server.{of}-listen-port"
+                )
             }
             io::ErrorKind::PermissionDenied => {
-                ". Ports below 1024 are for privileged users: choose another with -server.http-listen-port"
+                format!(
+                    ". Ports below 1024 are for privileged users: choose another with -server.{of}-listen-port"
+                )
             }
             io::ErrorKind::AddrNotAvailable => {
-                ". This computer does not have that address: choose another with -server.http-listen-address"
+                format!(
+                    ". This computer does not have that address: choose another with -server.{of}-listen-address"
+                )
             }
-            _ => "",
+            _ => String::new(),
         };
         format!("cannot listen on {address}: {error}{advice}")
     })
 }
 
-fn listen_address(server: &config::Server) -> Result<SocketAddr, String> {
-    let host = if server.http_listen_address.is_empty() { "[::]" } else { &server.http_listen_address };
+fn listen_address(host: &str, port: u16, of: &str) -> Result<SocketAddr, String> {
+    let host = if host.is_empty() { "[::]" } else { host };
     let host = if host == "localhost" { "127.0.0.1" } else { host };
-    format!("{host}:{}", server.http_listen_port)
+    format!("{host}:{port}")
         .parse()
-        .map_err(|_| format!("server.http-listen-address {host:?} is not an IP address"))
+        .map_err(|_| format!("server.{of}-listen-address {host:?} is not an IP address"))
 }
 
 /// Where this process reaches itself.

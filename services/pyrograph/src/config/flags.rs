@@ -27,6 +27,9 @@ const NAMES: &[(&str, &str)] = &[
     ("querier.max-query-lookback", "limits.max_query_lookback"),
     ("querier.max-flamegraph-nodes-default", "limits.max_flamegraph_nodes_default"),
     ("querier.max-flamegraph-nodes-max", "limits.max_flamegraph_nodes_max"),
+    ("distributor.ingester-addresses", "peers.ingester_addresses"),
+    ("querier.leaf-addresses", "peers.leaf_addresses"),
+    ("metastore.address", "peers.metastore_address"),
     ("segment-writer.segment-duration", "ingester.segment_duration"),
 ];
 
@@ -42,7 +45,6 @@ const IGNORED: &[&str] = &[
     "memberlist",
     "metastore.raft",
     "metastore.data-dir",
-    "metastore.address",
     "overrides-exporter",
     "pyroscopedb",
     "query-backend",

@@ -1,0 +1,77 @@
+//! Which roles this process runs.
+
+use std::collections::BTreeSet;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Role {
+    Distributor,
+    Ingester,
+    Metastore,
+    Compactor,
+    Querier,
+}
+
+const ALL: [Role; 5] = [Role::Distributor, Role::Ingester, Role::Metastore, Role::Compactor, Role::Querier];
+
+/// What a target may be called; the last two are Pyroscope's names of the same.
+const NAMES: &[(&str, &[Role])] = &[
+    ("all", &ALL),
+    ("distributor", &[Role::Distributor]),
+    ("ingester", &[Role::Ingester]),
+    ("metastore", &[Role::Metastore]),
+    ("compactor", &[Role::Compactor]),
+    ("querier", &[Role::Querier]),
+    ("segment-writer", &[Role::Ingester]),
+    ("compaction-worker", &[Role::Compactor]),
+];
+
+/// At least one role.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Targets(BTreeSet<Role>);
+
+impl Targets {
+    /// Reads names with commas between them.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut roles = BTreeSet::new();
+        for name in text.split(',').map(str::trim) {
+            let Some((_, named)) = NAMES.iter().find(|(known, _)| *known == name) else {
+                let nearest = crate::config::nearest(name, NAMES.iter().map(|(known, _)| *known));
+                let hint = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+                let known: Vec<&str> = NAMES.iter().map(|(known, _)| *known).collect();
+                return Err(format!("target {name:?} is not known, targets are {}{hint}", known.join(", ")));
+            };
+            roles.extend(*named);
+        }
+        Ok(Self(roles))
+    }
+
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.0.contains(&role)
+    }
+
+    /// Whether this process needs no other.
+    pub(crate) fn are_all(&self) -> bool {
+        self.0.len() == ALL.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_list_of_roles() {
+        let targets = Targets::parse("distributor, segment-writer").unwrap();
+        assert!(targets.has(Role::Distributor) && targets.has(Role::Ingester));
+        assert!(!targets.has(Role::Querier) && !targets.are_all());
+        assert!(Targets::parse("all").unwrap().are_all());
+        assert_eq!(Targets::parse("querier,all"), Targets::parse("all"));
+    }
+
+    #[test]
+    fn an_unknown_target_is_told_the_nearest() {
+        let error = Targets::parse("ingestor").unwrap_err();
+        assert!(error.contains("\"ingestor\"") && error.ends_with("; did you mean ingester?"), "{error}");
+        assert!(Targets::parse("").is_err());
+    }
+}

@@ -1,0 +1,167 @@
+"""Every role in a process of its own, on one bucket: the same system."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+from harness import BINARY, CPU, ROOT, free_port, now_millis, pprof, push
+
+WEED = pathlib.Path(os.environ.get("PYROGRAPH_WEED", ROOT / ".venv/bin/weed"))
+BUCKET, KEY, SECRET = "test", "pyrograph", "pyrograph-secret"
+
+
+def low_port():
+    """SeaweedFS listens 10,000 above each of its ports as well."""
+    while (port := free_port()) >= 55_000:
+        pass
+    return port
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """The flags that name a bucket of a fresh SeaweedFS."""
+    if not WEED.exists():
+        pytest.skip(f"no {WEED}; `make test` installs it")
+    s3 = low_port()
+    others = [f"-{name}.port={low_port()}" for name in ("master", "volume", "filer", "webdav", "admin")]
+    (tmp_path / "weed").mkdir()
+    process = subprocess.Popen(
+        [WEED, "mini", f"-dir={tmp_path}/weed", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]
+        + [f"-bucket={BUCKET}", f"-s3.port={s3}", *others],
+        env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield (
+        "-storage.backend=s3",
+        f"-storage.s3.endpoint=127.0.0.1:{s3}",
+        f"-storage.s3.bucket-name={BUCKET}",
+        "-storage.s3.region=us-east-1",
+        f"-storage.s3.access-key-id={KEY}",
+        f"-storage.s3.secret-access-key={SECRET}",
+        "-storage.s3.insecure",
+        "-storage.s3.force-path-style",
+    )
+    process.kill()
+    process.wait()
+
+
+def started(server, patience=60):
+    """Starts a server; the bucket may not be there yet."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            server.start()
+            return server
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def cluster(new_server, bucket):
+    """Six processes: {name: (server, port between roles)}."""
+    ports = {name: free_port() for name in ("metastore", "ingester", "ingester-2", "compactor", "querier", "distributor")}
+    at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+
+    def make(name, *flags):
+        target = name.removesuffix("-2")
+        return new_server(
+            f"-target={target}",
+            "-server.grpc-listen-address=127.0.0.1",
+            f"-server.grpc-listen-port={ports[name]}",
+            f"-metastore.address={at['metastore']}",
+            *bucket,
+            *flags,
+            start=False,
+        )
+
+    servers = {name: make(name) for name in ("metastore", "ingester", "ingester-2", "compactor")}
+    servers["querier"] = make("querier", f"-querier.leaf-addresses={at['querier']}")
+    servers["distributor"] = make(
+        "distributor", f"-distributor.ingester-addresses={at['ingester']},{at['ingester-2']}", "-self-profiling.disable-push"
+    )
+    for server in servers.values():
+        started(server)
+    return servers
+
+
+def wait_for(total, querier, patience=20):
+    """The total once it is there; an owner of the catalog is sure of itself a little later than it listens."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            found = querier.total('{service_name="app"}')
+        except AssertionError as error:
+            found = error
+        if found == total:
+            return
+        assert time.monotonic() < until, f"expected {total}, found {found}"
+        time.sleep(0.2)
+
+
+def test_roles_apart_answer_as_one_process_and_any_of_them_may_be_killed(cluster):
+    distributor, querier = cluster["distributor"], cluster["querier"]
+    pushed = 0
+
+    def push_some(count):
+        nonlocal pushed
+        for i in range(count):
+            document = pprof({(f"f{pushed}", "main"): 1}, time_nanos=time.time_ns())
+            status, body = push(distributor, {"service_name": "app", "pod": f"p{i % 3}"}, document)
+            assert status == 200, body
+            pushed += 1
+
+    push_some(10)
+    assert querier.total('{service_name="app"}') == pushed, "an acknowledged push is seen by the next question"
+    question = {"start": now_millis() - 3_600_000, "end": now_millis() + 60_000}
+    names = querier.rpc("querier.v1.QuerierService/LabelNames", **question)["names"]
+    assert {"pod", "service_name"} <= set(names)
+    merged = querier.rpc(
+        "querier.v1.QuerierService/SelectMergeProfile", profileTypeID=CPU, labelSelector="{}", **question
+    )
+    assert len(merged["sample"]) == pushed and "f9" in merged["stringTable"]
+    series = querier.rpc(
+        "querier.v1.QuerierService/SelectSeries", profileTypeID=CPU, labelSelector="{}", step=60, groupBy=["pod"], **question
+    )["series"]
+    assert sum(point["value"] for one in series for point in one["points"]) == pushed
+    assert distributor.post("/querier.v1.QuerierService/LabelNames", b"{}")[0] == 404, "it is no querier"
+
+    cluster["ingester"].kill()
+    push_some(6)
+    wait_for(pushed, querier)
+    cluster["ingester"].start()
+
+    cluster["metastore"].kill()
+    push_some(4)
+    cluster["metastore"].start()
+    wait_for(pushed, querier)
+
+    for name in ("compactor", "querier"):
+        cluster[name].kill()
+        cluster[name].start()
+    push_some(4)
+    wait_for(pushed, querier)
+
+    for server in cluster.values():
+        assert server.stop() == 0, server.log()[-2000:]
+
+
+def test_a_role_that_cannot_be_found_is_told_with_the_flag(tmp_path):
+    def refused(*flags):
+        run = subprocess.run(
+            [BINARY, "server", "-server.http-listen-port=0", f"-storage.filesystem.dir={tmp_path}", *flags],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert run.returncode == 1
+        return run.stderr
+
+    assert "-metastore.address" in refused("-target=compactor")
+    assert "-distributor.ingester-addresses" in refused("-target=distributor")
+    assert "did you mean querier?" in refused("-target=distributor,querrier")
+    assert "not <host>:<port>" in refused("-target=distributor", "-distributor.ingester-addresses=a b")
