@@ -11,7 +11,6 @@ mod encode;
 mod join;
 
 pub use encode::{FlameGraph, encode_levels, encode_tree};
-pub(crate) use join::nth_largest;
 pub use join::{Real, finish};
 
 use std::ops::Range;

@@ -91,7 +91,8 @@ fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
         let What::Block { tenant, window, .. } = &live.what else {
             continue;
         };
-        if !is_free(live) {
+        // What is larger than half of a merge is as large as blocks get: two of them would not fit into one.
+        if !is_free(live) || live.bytes > config.job_bytes_max / 2 {
             continue;
         }
         let (start, length) = target(*window, config, unix_millis);
@@ -230,5 +231,33 @@ mod tests {
         assert_eq!(target_at(5), (eleven, HOUR));
         assert_eq!(target_at(11), day);
         assert_eq!(target(day, &config, NOW * 1_000), day);
+    }
+
+    #[test]
+    fn blocks_that_do_not_fit_into_one_merge_keep_nobody_waiting() {
+        let config = Config::default();
+        let mut state = State::new(&config);
+        let day = NOW.div_euclid(DAY) * DAY - DAY;
+        for number in 0..8 {
+            let bytes = if number < 5 { config.job_bytes_max - 1 } else { 1_000 };
+            let live = Live {
+                what: What::Block {
+                    id: catalog::rows::BlockId { job: model::JobId(u128::from(number)), attempt: 1, part: 0 },
+                    tenant: TenantId::parse("a").expect("valid"),
+                    level: 3,
+                    window: (day, DAY),
+                },
+                bytes,
+                created_millis: 0,
+                id: Some(number),
+                claimed: None,
+                is_committed: true,
+            };
+            state.live.insert(Key::from_text(format!("block/a/{number}")), live);
+        }
+        let work = blocks(&state, &config, NOW * 1_000).expect("the small ones");
+        let mut inputs: Vec<&str> = work.inputs.iter().map(|key| key.as_str()).collect();
+        inputs.sort_unstable();
+        assert_eq!(inputs, ["block/a/5", "block/a/6", "block/a/7"]);
     }
 }

@@ -62,6 +62,7 @@ impl Leaf {
         for dataset in found.datasets {
             if let (Answer::Labels(labels), Some(entry)) =
                 (&mut partial.answer, block.directory().datasets.get(dataset.position as usize))
+                && entry.tenant == dataset.tenant
                 && masked.is_empty()
                 && query.counts_all(dataset.time_min, dataset.time_max)
                 && labels.add_known(

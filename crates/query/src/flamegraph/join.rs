@@ -51,16 +51,6 @@ pub(super) fn join(parts: &[Part]) -> Part {
     Part::new(Arc::new(tree), &weights, &[])
 }
 
-/// The `n`-th largest, if there are more than `n`.
-pub(crate) fn nth_largest(values: &[i64], n: usize) -> Option<i64> {
-    if values.len() <= n {
-        return None;
-    }
-    let mut values = values.to_vec();
-    let (_, nth, _) = values.select_nth_unstable_by(n - 1, |a, b| b.cmp(a));
-    Some(*nth)
-}
-
 struct Joined<'a, const S: usize> {
     sources: Vec<Source<'a>>,
     names: Names<'a>,

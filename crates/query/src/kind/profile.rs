@@ -10,7 +10,6 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use model::{Function, Line, Mapping, NONE, Symbols};
 
-use crate::flamegraph::nth_largest;
 use crate::partial::{Dataset, FoldError, TooLarge};
 use crate::query::SampleFilter;
 use crate::scan::add_weights;
@@ -304,6 +303,16 @@ impl Merged {
         }
         cut
     }
+}
+
+/// The `n`-th largest, if there are more than `n`.
+fn nth_largest(values: &[i64], n: usize) -> Option<i64> {
+    if values.len() <= n {
+        return None;
+    }
+    let mut values = values.to_vec();
+    let (_, nth, _) = values.select_nth_unstable_by(n - 1, |a, b| b.cmp(a));
+    Some(*nth)
 }
 
 fn intern<T: Copy + Eq + std::hash::Hash>(
