@@ -1,0 +1,33 @@
+//! Who is alive, and who of them gets what.
+//!
+//! Owns: the [`Membership`] trait, a membership set by hand ([`Fixed`]), the order in which members are chosen
+//! ([`place`]).
+//! Does not own: how members are called, what they are chosen for. Membership is a hint everywhere:
+//! two processes may see different members at one time, and nothing may be wrong by it.
+
+mod fixed;
+mod member;
+mod place;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use model::WriterId;
+use tokio::sync::watch;
+
+pub use fixed::Fixed;
+pub use member::{Member, Role};
+pub use place::place;
+
+/// The processes of one cluster, as one of them sees them.
+pub trait Membership: Send + Sync {
+    /// Those that are alive, this one included, in rank order.
+    fn members(&self) -> watch::Receiver<Arc<[Member]>>;
+
+    /// Tells the others which logs of this process are open.
+    fn set_writers(&self, writers: Vec<WriterId>);
+
+    /// Tells the others that this process stops soon: nobody should choose it any more. Ready when they had
+    /// time to hear of it.
+    fn leave(&self) -> BoxFuture<'_, ()>;
+}

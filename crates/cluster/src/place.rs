@@ -1,0 +1,78 @@
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::Member;
+
+/// Members in the order in which `key` prefers them, best first.
+///
+/// Rendezvous hashing: each key has an order of its own, every member is first for an equal share of all keys,
+/// and one that comes or goes leaves the order of the others as it was. Goes by name, so a restart moves
+/// nothing; members of one name share its place, each key preferring one of them.
+pub fn place<'a>(key: u64, members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
+    let weight = |text: &str| xxh3_64_with_seed(text.as_bytes(), key);
+    let mut weighed: Vec<_> =
+        members.map(|member| (weight(&member.name), weight(&member.node), member)).collect();
+    weighed.sort_by(|(name, node, member), (other_name, other_node, other)| {
+        (other_name, other_node).cmp(&(name, node)).then_with(|| member.node.cmp(&other.node))
+    });
+    weighed.into_iter().map(|(.., member)| member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+
+    fn members(names: &str) -> Vec<Member> {
+        let named = |name: char| Member::new(name, [Role::Ingester]);
+        names.chars().map(named).collect()
+    }
+
+    fn order(key: u64, members: &[Member]) -> String {
+        place(key, members.iter()).iter().map(|member| member.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_order_depends_on_the_key_and_on_nothing_else() {
+        let (all, turned) = (members("abcde"), members("edcba"));
+        for key in 0..1000 {
+            assert_eq!(order(key, &all), order(key, &turned));
+        }
+        let distinct: std::collections::BTreeSet<String> = (0..1000).map(|key| order(key, &all)).collect();
+        assert!(distinct.len() > 100, "{}", distinct.len());
+    }
+
+    #[test]
+    fn a_member_that_goes_leaves_the_order_of_the_others() {
+        let (all, without) = (members("abcde"), members("abde"));
+        for key in 0..1000 {
+            assert_eq!(order(key, &all).replace('c', ""), order(key, &without));
+        }
+    }
+
+    #[test]
+    fn every_member_is_first_for_its_share_of_keys() {
+        let all = members("abcde");
+        let mut firsts = std::collections::BTreeMap::new();
+        for key in 0..10_000 {
+            *firsts.entry(order(key, &all).remove(0)).or_insert(0) += 1;
+        }
+        assert!(firsts.len() == 5 && firsts.values().all(|n| (1800..2200).contains(n)), "{firsts:?}");
+    }
+
+    #[test]
+    fn a_restart_under_the_same_name_moves_nothing() {
+        let mut all = members("abc");
+        let before: Vec<String> = (0..100).map(|key| order(key, &all)).collect();
+        all[1].node = "another start".into();
+        assert_eq!((0..100).map(|key| order(key, &all)).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn members_of_one_name_share_the_keys() {
+        let mut all = members("ab");
+        all[0].name = "same".into();
+        all[1].name = "same".into();
+        let first = (0..1000).filter(|key| place(*key, all.iter())[0].node == "a").count();
+        assert!((400..600).contains(&first), "{first}");
+    }
+}
