@@ -72,6 +72,15 @@ pub(crate) struct Flusher {
     log: Log<Segment, SegmentHint>,
     uploads: FuturesUnordered<BoxFuture<'static, (u64, Uploaded)>>,
     acks: mpsc::UnboundedSender<(Segment, SegmentHint)>,
+    writers: watch::Sender<Vec<WriterId>>,
+}
+
+/// What can be watched from outside.
+pub(crate) struct Watched {
+    /// True when all is drained.
+    pub(crate) stopped: watch::Receiver<bool>,
+    /// Logs that are written to; empty once all is drained.
+    pub(crate) writers: watch::Receiver<Vec<WriterId>>,
 }
 
 struct Shared {
@@ -82,7 +91,7 @@ struct Shared {
 }
 
 impl Flusher {
-    /// Starts to flush `open`; the receiver turns true when all is drained.
+    /// Starts to flush `open`.
     pub(crate) fn start(
         open: Arc<Open>,
         store: Store,
@@ -90,10 +99,11 @@ impl Flusher {
         clock: Clock,
         pool: Pool,
         metrics: Metrics,
-    ) -> watch::Receiver<bool> {
+    ) -> Watched {
         let (acks, to_acknowledge) = mpsc::unbounded_channel();
         let (stopped, on_stop) = watch::channel(false);
         let log = new_log(&clock);
+        let (writers, on_writers) = watch::channel(vec![log.writer()]);
         let shared = Arc::new(Shared { store, clock, pool, metrics });
         let acknowledger = Acknowledger {
             shared: shared.clone(),
@@ -103,14 +113,15 @@ impl Flusher {
             silent_until: Duration::ZERO,
         };
         let acknowledged = shared.clock.spawn_vital("acknowledger", acknowledger.run(to_acknowledge));
-        let flusher = Self { shared: shared.clone(), open, log, uploads: FuturesUnordered::new(), acks };
+        let uploads = FuturesUnordered::new();
+        let flusher = Self { shared: shared.clone(), open, log, uploads, acks, writers };
         shared.clock.spawn_vital("flusher", async move {
             flusher.run().await;
             // Ends once the last ack is out, because the flusher's end of the channel is gone.
             let _ = acknowledged.await;
             stopped.send_replace(true);
         });
-        on_stop
+        Watched { stopped: on_stop, writers: on_writers }
     }
 
     async fn run(mut self) {
@@ -129,6 +140,7 @@ impl Flusher {
             }
         }
         self.shared.seal(self.log.writer(), self.log.next_slot()).await;
+        self.writers.send_replace(Vec::new());
     }
 
     fn flush(&mut self, gathering: Gathering) {
@@ -140,8 +152,15 @@ impl Flusher {
         self.upload(Segment { content, ended, _charge: charge, moves: 0 });
     }
 
-    fn leave_idle_log(&mut self) {
+    /// Opens another log; gives the one that is left.
+    fn open_log(&mut self) -> Log<Segment, SegmentHint> {
         let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
+        self.writers.send_replace(vec![self.log.writer()]);
+        left
+    }
+
+    fn leave_idle_log(&mut self) {
+        let left = self.open_log();
         let shared = self.shared.clone();
         self.shared.clock.spawn(async move { shared.seal(left.writer(), left.next_slot()).await });
     }
@@ -190,7 +209,7 @@ impl Flusher {
     /// Stops every upload to the log, and opens another.
     fn abandon(&mut self, reason: &'static str) -> Vec<(u64, Segment)> {
         self.uploads.clear();
-        let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
+        let left = self.open_log();
         self.shared.metrics.abandoned(reason);
         tracing::warn!(log = %left.writer(), reason, next = %self.log.writer(), "abandoned log");
         left.abandon()

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use clock::{Clock, Pool};
-use model::PushItem;
+use model::{PushItem, WriterId};
 use prometheus_client::registry::Registry;
 use storage::Store;
 use tokio::sync::watch;
@@ -26,14 +26,14 @@ use tokio::sync::watch;
 pub use config::Config;
 
 use error::Error;
-use flush::Flusher;
+use flush::{Flusher, Watched};
 use metrics::Metrics;
 use push::Open;
 
 /// The open segment and the log it goes to.
 pub struct Ingester {
     open: Arc<Open>,
-    stopped: watch::Receiver<bool>,
+    watched: Watched,
     metrics: Metrics,
 }
 
@@ -49,8 +49,13 @@ impl Ingester {
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry, config.inflight_bytes_max);
         let open = Arc::new(Open::new(config, clock.clone(), pool.clone(), metrics.clone()));
-        let stopped = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
-        Arc::new(Self { open, stopped, metrics })
+        let watched = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
+        Arc::new(Self { open, watched, metrics })
+    }
+
+    /// The logs that this ingester writes to, for those who must not take them for dead. Empty once it is drained.
+    pub fn writers(&self) -> watch::Receiver<Vec<WriterId>> {
+        self.watched.writers.clone()
     }
 
     /// Refuses further pushes, makes durable what waits, seals the log. Idempotent.
@@ -59,7 +64,7 @@ impl Ingester {
     pub async fn drain(&self) {
         self.open.drain();
         // An error means that the flusher is gone, which is what was wanted.
-        let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+        let _ = self.watched.stopped.clone().wait_for(|stopped| *stopped).await;
     }
 }
 

@@ -145,6 +145,21 @@ async fn a_log_that_was_silent_for_long_is_sealed_and_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_log_that_is_written_to_can_be_watched() {
+    let rig = Rig::new();
+    let writers = rig.ingester.writers();
+    let first = writers.borrow().clone();
+    assert_eq!(rig.push(1).await, Ok(()));
+    assert_eq!(rig.logs().await.iter().map(|log| log.0).collect::<Vec<_>>(), first);
+    rig.put_seal(first[0], 1).await;
+    assert_eq!(rig.push(2).await, Ok(()));
+    let second = writers.borrow().clone();
+    assert!(second.len() == 1 && second != first);
+    rig.ingester.drain().await;
+    assert_eq!(*writers.borrow(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn draining_makes_durable_what_waits_then_seals_then_refuses() {
     let rig = Rig::new();
     let push = rig.start_push(1);
