@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clock::{Clock, Pool};
 use model::PushItem;
+use querier::NamedLeaf;
 use rpc::grpc::{IngesterClient, LeafClient, MetastoreClient, Peer};
-use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore};
+use rpc::{Error, ErrorKind, Ingester, Metastore};
 
 use crate::config::Peers;
 
@@ -42,9 +43,12 @@ impl Elsewhere<'_> {
     }
 
     /// None, if there are no addresses. A scan may take as long as `timeout`.
-    pub(crate) fn leaves(&self, timeout: Duration) -> Result<Vec<Arc<dyn Leaf>>, String> {
+    pub(crate) fn leaves(&self, timeout: Duration) -> Result<Vec<NamedLeaf>, String> {
         let peers = self.all(&self.peers.leaf_addresses, "querier.leaf-addresses", timeout)?;
-        Ok(peers.into_iter().map(|peer| Arc::new(LeafClient::new(peer)) as _).collect())
+        Ok(peers
+            .into_iter()
+            .map(|peer| (peer.name().to_owned(), Arc::new(LeafClient::new(peer)) as _))
+            .collect())
     }
 
     fn all(&self, addresses: &str, flag: &str, timeout: Duration) -> Result<Vec<Peer>, String> {

@@ -69,12 +69,12 @@ impl Roles {
                 let leaf = roles.leaf.insert(Arc::new(leaf));
                 let mut leaves = elsewhere.leaves(Duration::from(config.querier.query_timeout))?;
                 if leaves.is_empty() {
-                    leaves.push(leaf.clone());
+                    leaves.push(("own".to_owned(), leaf.clone()));
                 }
                 roles.querier = Some(querier::Querier::new(
                     config.querier.clone(),
                     metastore.clone(),
-                    leaves,
+                    Arc::new(querier::FixedLeaves(leaves.into())),
                     limits.clone(),
                     pool.clone(),
                     clock.clone(),

@@ -6,8 +6,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use model::TenantId;
 use query::{Kind, Partial, Query, Stats};
 use rpc::{ErrorKind, FindRequest, Found, ScanRequest, Snapshot};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::leaves::{NamedLeaf, rank};
 use crate::{Error, Querier};
 
 /// The merged answer, not yet finished, and what it took.
@@ -90,12 +90,12 @@ impl Querier {
     }
 
     async fn dispatch(&self, query: &Query, snapshot: Snapshot) -> Result<Partial, Error> {
-        let mut scans: FuturesUnordered<_> = self
-            .plan(snapshot.objects)
+        let leaves = self.leaves.leaves();
+        let mut scans: FuturesUnordered<_> = plan(snapshot.objects, &leaves)?
             .into_iter()
             .enumerate()
             .filter(|(_, objects)| !objects.is_empty())
-            .map(|(leaf, objects)| self.leaves[leaf].scan(ScanRequest { query: query.clone(), objects }))
+            .map(|(leaf, objects)| leaves[leaf].1.scan(ScanRequest { query: query.clone(), objects }))
             .collect();
         let mut merged = Partial::empty(query);
         while let Some(partial) = scans.next().await {
@@ -103,22 +103,18 @@ impl Querier {
         }
         Ok(merged)
     }
+}
 
-    /// What each leaf scans: an object always goes to the same leaf while there are the same leaves.
-    fn plan(&self, objects: Vec<Found>) -> Vec<Vec<Found>> {
-        let mut plan: Vec<Vec<Found>> = self.leaves.iter().map(|_| Vec::new()).collect();
-        for object in objects {
-            let weight = |leaf: &usize| xxh3_64_with_seed(object.key.as_str().as_bytes(), *leaf as u64);
-            let leaf = match self.leaves.len() {
-                1 => 0,
-                count => (0..count).max_by_key(weight).unwrap_or_default(),
-            };
-            if let Some(planned) = plan.get_mut(leaf) {
-                planned.push(object);
-            }
-        }
-        plan
+/// What each leaf scans.
+fn plan(objects: Vec<Found>, leaves: &[NamedLeaf]) -> Result<Vec<Vec<Found>>, rpc::Error> {
+    let mut plan: Vec<Vec<Found>> = leaves.iter().map(|_| Vec::new()).collect();
+    for object in objects {
+        let Some(leaf) = rank(object.key.as_str(), leaves).first().copied() else {
+            return Err(rpc::Error::new(ErrorKind::Unavailable, "no querier is there to scan"));
+        };
+        plan[leaf].push(object);
     }
+    Ok(plan)
 }
 
 fn kind_name(kind: &Kind) -> &'static str {

@@ -13,12 +13,13 @@ mod error;
 mod execute;
 mod http;
 mod leaf;
+mod leaves;
 mod metrics;
 
 pub use config::Config;
 pub use error::Error;
 pub use leaf::Leaf;
-
+pub use leaves::{FixedLeaves, Leaves, NamedLeaf};
 pub use metrics::Metrics;
 
 use std::sync::Arc;
@@ -33,8 +34,7 @@ use crate::admit::Admission;
 pub struct Querier {
     config: Config,
     metastore: Arc<dyn rpc::Metastore>,
-    /// At least one.
-    leaves: Vec<Arc<dyn rpc::Leaf>>,
+    leaves: Arc<dyn Leaves>,
     limits: Arc<Overrides>,
     /// Finishing an answer computes, too.
     pool: Pool,
@@ -44,11 +44,11 @@ pub struct Querier {
 }
 
 impl Querier {
-    /// `leaves` scan what this root finds; each object is always given to the same one, which has it cached.
+    /// `leaves` scan what this root finds; each object is given to the same one while that one is there.
     pub fn new(
         config: Config,
         metastore: Arc<dyn rpc::Metastore>,
-        leaves: Vec<Arc<dyn rpc::Leaf>>,
+        leaves: Arc<dyn Leaves>,
         limits: Arc<Overrides>,
         pool: Pool,
         clock: Clock,

@@ -99,7 +99,7 @@ impl Server {
         let querier = querier::Querier::new(
             config,
             catalog.clone(),
-            vec![Arc::new(leaf)],
+            Arc::new(querier::FixedLeaves(Arc::new([("leaf".to_owned(), Arc::new(leaf) as _)]))),
             Arc::new(Overrides::uniform(limits)),
             Pool::inline(),
             clock.clone(),

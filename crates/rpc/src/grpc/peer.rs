@@ -77,7 +77,8 @@ impl Peer {
         self.channel.clone()
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// Its address.
+    pub fn name(&self) -> &str {
         &self.name
     }
 

@@ -51,7 +51,7 @@ pub(crate) async fn analyze_query(
     }
     let scope = QueryScope {
         component_type: "querier".into(),
-        component_count: querier.leaves.len() as u64,
+        component_count: querier.leaves.leaves().len() as u64,
         block_count: blocks,
         profile_bytes: bytes,
         ..QueryScope::default()
