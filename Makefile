@@ -52,7 +52,7 @@ status: ## Show the containers of both stacks (docker)
 logs-profiling: ## Follow Pyrograph's log (docker)
 	$(COMPOSE) -f deploy/profiling.compose.yaml logs -f
 
-tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium
+tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium, helm, promtool
 	bash tests/tools.sh
 
 $(VENV): tests/requirements.txt

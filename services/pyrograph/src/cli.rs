@@ -39,7 +39,7 @@ enum Command {
     /// Repair the catalog.
     #[command(subcommand)]
     Catalog(catalog::Command),
-    /// Print what can be configured.
+    /// Print what can be configured, check what is.
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -48,6 +48,12 @@ enum Command {
 enum ConfigCommand {
     /// Every value with its meaning, flag and default, as YAML.
     Reference,
+    /// Say whether a server would accept these flags, and the file that they name. Nothing is opened.
+    Check {
+        /// Flags of the server, after `--`, for example `-- -config.file=config.yaml`.
+        #[arg(last = true)]
+        flags: Vec<String>,
+    },
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -66,11 +72,23 @@ pub(crate) fn main() -> ExitCode {
             Ok(text) => client::print(text.as_bytes()),
             Err(error) => Err(error.into()),
         },
+        Command::Config(ConfigCommand::Check { flags }) => check(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     }
+}
+
+/// What is ignored is said, and is no error: a server starts with it.
+fn check(flags: &[String]) -> Result<(), Error> {
+    let loaded = crate::config::load(flags)?;
+    crate::targets::Targets::parse(&loaded.config.target)?;
+    for warning in loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    println!("accepted");
+    Ok(())
 }
 
 /// What a command gives back when it fails: words for a person.
