@@ -12,5 +12,5 @@ pub use ingester::Ingester;
 pub use leaf::{Leaf, ScanRequest};
 pub use metastore::{
     DeadObject, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore, Publication,
-    Published, SegmentHint, Snapshot,
+    Published, SegmentHint, Snapshot, Standing,
 };

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use block::Directory;
@@ -32,6 +33,10 @@ pub trait Metastore: Send + Sync {
 
     /// Tells that these objects are gone from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
+
+    /// Tells which process answers here, and whether it owns the catalog. Every other method fails with
+    /// `Unavailable` where it does not.
+    async fn standing(&self) -> Result<Standing, Error>;
 }
 
 #[derive(Clone, Debug)]
@@ -58,9 +63,25 @@ pub struct FindRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
+    /// Of the owner that answered; rises with every change of owner. Whoever saw a higher one must not use this.
+    pub epoch: u64,
+    /// Given if nobody owned the catalog: what was known this long ago.
+    pub stale: Option<Duration>,
     pub objects: Vec<Found>,
     /// Objects in range that cannot be read, with the reason: the answer is partial.
     pub quarantined: Vec<(Key, String)>,
+}
+
+/// What a metastore says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// The node that it is in the cluster.
+    pub node: String,
+    pub is_owner: bool,
+    /// Highest that it knows of; its own if it is the owner.
+    pub epoch: u64,
+    /// The node that it believes to be the owner; empty if it knows of none.
+    pub owner: String,
 }
 
 #[derive(Clone, Debug)]

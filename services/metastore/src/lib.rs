@@ -34,7 +34,9 @@ use clock::Clock;
 use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rpc::{DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot};
+use rpc::{
+    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot, Standing,
+};
 use storage::{Key, Store};
 use tokio::sync::{MutexGuard, Notify, watch};
 use tracing::{error, warn};
@@ -343,7 +345,13 @@ impl rpc::Metastore for Metastore {
                     }))
         });
         let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
-        Ok(Snapshot { version: state.version, objects, quarantined })
+        Ok(Snapshot {
+            version: state.version,
+            epoch: self.catalog.epoch(),
+            stale: None,
+            objects,
+            quarantined,
+        })
     }
 
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
@@ -369,5 +377,11 @@ impl rpc::Metastore for Metastore {
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.forget_swept(&keys);
         Ok(())
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        self.ensure_owner().await?;
+        let node = String::new();
+        Ok(Standing { node, is_owner: true, epoch: self.catalog.epoch(), owner: String::new() })
     }
 }

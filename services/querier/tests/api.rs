@@ -17,7 +17,7 @@ use model::{
 use prometheus_client::registry::Registry;
 use rpc::{
     DeadObject, Error, FindRequest, Found, FoundDataset, Job, Metastore, Publication, Published, SegmentHint,
-    Snapshot,
+    Snapshot, Standing,
 };
 use serde_json::{Value, json};
 use storage::{Key, Store};
@@ -50,7 +50,7 @@ impl Metastore for Catalog {
         }
         objects.retain(|object| !object.datasets.is_empty());
         let quarantined = self.quarantined.lock().expect("lock").clone();
-        Ok(Snapshot { version: 1, objects, quarantined })
+        Ok(Snapshot { version: 1, objects, quarantined, ..Snapshot::default() })
     }
 
     async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
@@ -75,6 +75,10 @@ impl Metastore for Catalog {
 
     async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        Ok(Standing::default())
     }
 }
 

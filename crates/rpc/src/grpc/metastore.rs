@@ -1,6 +1,7 @@
 //! [`Metastore`] over gRPC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Pool;
@@ -17,7 +18,7 @@ use super::status::unreadable_answer;
 use super::{Unreadable, convert as common};
 use crate::{
     DeadObject, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, Publication, Published,
-    SegmentHint, Snapshot,
+    SegmentHint, Snapshot, Standing,
 };
 
 /// What one dataset of a snapshot takes of a message, roughly, in bytes.
@@ -102,6 +103,13 @@ impl Metastore for MetastoreClient {
         self.peer.answer(self.client.clone().swept(request)).await?;
         Ok(())
     }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        let request = self.peer.request(proto::StandingRequest {})?;
+        let answer = self.peer.answer(self.client.clone().standing(request)).await?;
+        let proto::StandingResponse { node, is_owner, epoch, owner } = answer;
+        Ok(Standing { node, is_owner, epoch, owner })
+    }
 }
 
 pub(super) struct MetastoreServer {
@@ -177,6 +185,14 @@ impl MetastoreService for MetastoreServer {
         self.role.swept(keys).await.map_err(failed)?;
         Ok(Response::new(proto::SweptResponse {}))
     }
+
+    async fn standing(
+        &self,
+        _: Request<proto::StandingRequest>,
+    ) -> Result<Response<proto::StandingResponse>, Status> {
+        let Standing { node, is_owner, epoch, owner } = self.role.standing().await.map_err(failed)?;
+        Ok(Response::new(proto::StandingResponse { node, is_owner, epoch, owner }))
+    }
 }
 
 fn hint(hint: proto::SegmentWrittenRequest) -> Result<SegmentHint, Unreadable> {
@@ -211,6 +227,8 @@ fn put_snapshot(snapshot: &Snapshot) -> proto::FindResponse {
         version: snapshot.version,
         objects: Some(common::put_objects(&snapshot.objects)),
         quarantined: quarantined.collect(),
+        epoch: snapshot.epoch,
+        stale_millis: snapshot.stale.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
     }
 }
 
@@ -220,6 +238,8 @@ fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
     let objects: Vec<Found> = common::objects(answer.objects)?;
     Ok(Snapshot {
         version: answer.version,
+        epoch: answer.epoch,
+        stale: answer.stale_millis.map(Duration::from_millis),
         objects,
         quarantined: quarantined.collect::<Result<_, Unreadable>>()?,
     })

@@ -7,7 +7,7 @@ use model::{JobId, PushItem};
 use query::Partial;
 use rpc::{
     DeadObject, Error, FindRequest, Ingester, Job, Leaf, Metastore, Publication, Published, ScanRequest,
-    SegmentHint, Snapshot,
+    SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
@@ -126,5 +126,10 @@ impl Metastore for Fake {
 
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.ask(format!("{keys:?}")).await
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        self.ask("standing".into()).await?;
+        Ok(crate::made::standing())
     }
 }

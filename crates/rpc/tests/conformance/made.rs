@@ -1,6 +1,7 @@
 //! Questions, answers and profiles in which everything is set.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use block::{DatasetEntry, Directory, NameTree, Origin, Section};
 use model::{
@@ -12,7 +13,7 @@ use query::kind::{heatmap, labels, profile, series};
 use query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
     FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Publication, ScanRequest, SegmentHint,
-    Snapshot,
+    Snapshot, Standing,
 };
 use storage::Key;
 
@@ -189,9 +190,15 @@ pub(crate) fn finds() -> Vec<FindRequest> {
 pub(crate) fn snapshot() -> Snapshot {
     Snapshot {
         version: u64::MAX,
+        epoch: u64::MAX - 1,
+        stale: Some(Duration::from_millis(1234)),
         objects: objects(),
         quarantined: vec![(Key::from_text("log/b/000000000002"), "its bytes are wrong".into())],
     }
+}
+
+pub(crate) fn standing() -> Standing {
+    Standing { node: "a".into(), is_owner: true, epoch: u64::MAX, owner: "b".into() }
 }
 
 pub(crate) fn job() -> Job {

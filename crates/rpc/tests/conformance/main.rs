@@ -95,6 +95,7 @@ impl Form {
             ("fail_job", metastore.fail_job(JobId(1), 2, "why".into())),
             ("sweepable", Box::pin(async { metastore.sweepable(5).await.map(drop) })),
             ("swept", metastore.swept(vec![Key::cluster()])),
+            ("standing", Box::pin(async { metastore.standing().await.map(drop) })),
         ]
     }
 }
@@ -183,6 +184,8 @@ async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
         let keys: Vec<Key> = dead.into_iter().map(|object| object.key).collect();
         form.metastore.swept(keys.clone()).await.unwrap();
         assert_eq!(form.asked(), format!("{keys:?}"), "{}", form.name);
+
+        assert_eq!(form.metastore.standing().await.unwrap(), made::standing(), "{}", form.name);
     }
 }
 

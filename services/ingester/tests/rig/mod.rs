@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
     DeadObject, Error, ErrorKind, FindRequest, Ingester as _, Job, Publication, Published, SegmentHint,
-    Snapshot,
+    Snapshot, Standing,
 };
 use storage::fault::Faulty;
 use storage::{Key, Metrics, Store};
@@ -247,6 +247,10 @@ impl rpc::Metastore for Listener {
 
     async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        Ok(Standing::default())
     }
 }
 
