@@ -3,8 +3,10 @@
 //! Nothing else in the workspace may read a clock or draw a random number (`clippy.toml`).
 
 mod pool;
+mod task;
 
 pub use pool::Pool;
+pub use task::{Cut, Task};
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tracing::error;
 
 /// A handle to time and chance; cheap to clone.
@@ -27,7 +30,21 @@ pub trait Source: Send + Sync {
     fn monotonic(&self) -> Duration;
     async fn sleep(&self, duration: Duration);
     fn random(&self) -> u128;
+
+    /// Runs a task of its own, to its end.
+    #[allow(clippy::disallowed_methods)]
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+
+    /// Ends the process, which cannot do without a task that has panicked.
+    fn exit(&self) {
+        std::process::exit(EXIT_PANICKED);
+    }
 }
+
+/// What a process exits with when a task has panicked that it cannot do without.
+const EXIT_PANICKED: i32 = 70;
 
 impl Clock {
     /// The machine's clock and random numbers.
@@ -64,28 +81,27 @@ impl Clock {
     }
 
     /// Starts a task of its own; dropping the handle does not stop it.
-    #[allow(clippy::disallowed_methods)]
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> tokio::task::JoinHandle<T> {
-        tokio::spawn(task)
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        let (task, running) = Task::of(task);
+        self.0.spawn(Box::pin(running));
+        task
     }
 
     /// Starts a task that the process cannot do without: if it panics, the process ends instead of
     /// living on as if it served. Nothing acknowledged is lost by that, and whoever runs it starts it again.
-    #[allow(clippy::disallowed_methods)]
     pub fn spawn_vital<T: Send + 'static>(
         &self,
         name: &'static str,
         task: impl Future<Output = T> + Send + 'static,
-    ) -> tokio::task::JoinHandle<T> {
-        tokio::spawn(async move {
+    ) -> Task<T> {
+        let clock = self.clone();
+        self.spawn(async move {
             match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(output) => output,
                 Err(_) => {
                     error!(task = name, "a task that this process cannot do without has panicked: exiting");
-                    std::process::exit(70);
+                    clock.0.exit();
+                    std::future::pending().await
                 }
             }
         })

@@ -176,6 +176,7 @@ impl Metastore {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = self.work.notified() => {}
             }

@@ -2,13 +2,14 @@
 //!
 //! Owns: the steps from one state to the next, each with the rows that make it durable.
 //! Does not own: when steps happen (`consume`, `publish`, `retention`), commits (`lib`).
+//!
+//! What is walked through is sorted, so that one history of requests makes one history of steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use catalog::Batch;
 use catalog::rows::{self, Block, BlockId, Dataset, DatasetSummary, Quarantine, Row, Segment};
-use hashbrown::{HashMap, HashSet};
 use model::{ItemKey, JobId, TenantId, WriterId};
 use storage::Key;
 
@@ -18,10 +19,10 @@ use crate::find::{Index, Object};
 
 pub(crate) struct State {
     pub(crate) index: Index,
-    pub(crate) live: HashMap<Key, Live>,
-    pub(crate) quarantined: HashMap<Key, Quarantined>,
-    pub(crate) logs: HashMap<WriterId, LogState>,
-    pub(crate) jobs: HashMap<JobId, JobState>,
+    pub(crate) live: BTreeMap<Key, Live>,
+    pub(crate) quarantined: BTreeMap<Key, Quarantined>,
+    pub(crate) logs: BTreeMap<WriterId, LogState>,
+    pub(crate) jobs: BTreeMap<JobId, JobState>,
     pub(crate) dead: BTreeMap<Key, rows::Dead>,
     pub(crate) dedup: Dedup,
     /// Dedup rows in the catalog, by minute: their ordinals.
@@ -81,7 +82,7 @@ pub(crate) struct JobState {
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) segments: Vec<Segment>,
-    pub(crate) logs: HashSet<WriterId>,
+    pub(crate) logs: BTreeSet<WriterId>,
     pub(crate) keys: BTreeMap<Minute, Vec<ItemKey>>,
     /// Anything else.
     pub(crate) batch: Batch,
@@ -102,10 +103,10 @@ impl State {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             index: Index::default(),
-            live: HashMap::new(),
-            quarantined: HashMap::new(),
-            logs: HashMap::new(),
-            jobs: HashMap::new(),
+            live: BTreeMap::new(),
+            quarantined: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             dead: BTreeMap::new(),
             dedup: Dedup::new(config.dedup_keys_max),
             dedup_rows: BTreeMap::new(),

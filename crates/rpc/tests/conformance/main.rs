@@ -18,7 +18,6 @@ use rpc::grpc::{Config, IngesterClient, LeafClient, MetastoreClient, Peer, Servi
 use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published};
 use storage::Key;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
 use crate::fake::{Does, Fake};
 
@@ -316,7 +315,7 @@ async fn a_message_over_the_limit_is_refused_with_its_size_whoever_notices() {
 }
 
 /// Stands between caller and role, and can go away.
-struct Between(JoinHandle<()>);
+struct Between(clock::Task<()>);
 
 impl Between {
     async fn start(listener: TcpListener, server: SocketAddr) -> Self {

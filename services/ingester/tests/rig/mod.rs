@@ -60,7 +60,7 @@ impl Rig {
     }
 
     /// A push that goes on by itself.
-    pub(crate) fn start_push(&self, key: u128) -> tokio::task::JoinHandle<Result<(), ErrorKind>> {
+    pub(crate) fn start_push(&self, key: u128) -> clock::Task<Result<(), ErrorKind>> {
         let ingester = self.ingester.clone();
         self.clock.spawn(async move { ingester.push(vec![item(key)]).await.map_err(kind) })
     }
