@@ -11,18 +11,18 @@ use crate::leaves::{NamedLeaf, rank};
 use crate::{Error, Querier};
 
 /// The merged answer, not yet finished, and what it took.
-pub(crate) struct Answered {
-    pub(crate) partial: Partial,
-    pub(crate) report: Report,
+pub struct Answered {
+    pub partial: Partial,
+    pub report: Report,
 }
 
 /// What a client may know of how its question was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) stats: Stats,
-    pub(crate) took: Duration,
+pub struct Report {
+    pub stats: Stats,
+    pub took: Duration,
     /// Objects in range that could not be read.
-    pub(crate) missing: usize,
+    pub missing: usize,
 }
 
 impl Report {
@@ -36,7 +36,11 @@ impl Report {
 }
 
 impl Querier {
-    pub(crate) async fn execute(&self, tenants: &[TenantId], query: Query) -> Result<Answered, Error> {
+    /// Answers one question of `tenants` together.
+    ///
+    /// # Errors
+    /// It is refused, takes too long, or a role that it needs cannot answer.
+    pub async fn execute(&self, tenants: &[TenantId], query: Query) -> Result<Answered, Error> {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);

@@ -18,6 +18,7 @@ mod metrics;
 
 pub use config::Config;
 pub use error::Error;
+pub use execute::{Answered, Report};
 pub use leaf::Leaf;
 pub use leaves::{FixedLeaves, Leaves, NamedLeaf};
 pub use metrics::Metrics;
