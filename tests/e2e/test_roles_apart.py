@@ -1,51 +1,22 @@
 """Every role in a process of its own, on one bucket: the same system."""
 
-import os
-import pathlib
 import subprocess
 import time
 
 import pytest
-from harness import BINARY, CPU, ROOT, free_port, now_millis, pprof, push
-
-WEED = pathlib.Path(os.environ.get("PYROGRAPH_WEED", ROOT / ".venv/bin/weed"))
-BUCKET, KEY, SECRET = "test", "pyrograph", "pyrograph-secret"
-
-
-def low_port():
-    """SeaweedFS listens 10,000 above each of its ports as well."""
-    while (port := free_port()) >= 55_000:
-        pass
-    return port
+import seaweed
+from harness import BINARY, CPU, free_port, now_millis, pprof, push
 
 
 @pytest.fixture
 def bucket(tmp_path):
     """The flags that name a bucket of a fresh SeaweedFS."""
-    if not WEED.exists():
-        pytest.skip(f"no {WEED}; `make test` installs it")
-    s3 = low_port()
-    others = [f"-{name}.port={low_port()}" for name in ("master", "volume", "filer", "webdav", "admin")]
-    (tmp_path / "weed").mkdir()
-    process = subprocess.Popen(
-        [WEED, "mini", f"-dir={tmp_path}/weed", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]
-        + [f"-bucket={BUCKET}", f"-s3.port={s3}", *others],
-        env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    yield (
-        "-storage.backend=s3",
-        f"-storage.s3.endpoint=127.0.0.1:{s3}",
-        f"-storage.s3.bucket-name={BUCKET}",
-        "-storage.s3.region=us-east-1",
-        f"-storage.s3.access-key-id={KEY}",
-        f"-storage.s3.secret-access-key={SECRET}",
-        "-storage.s3.insecure",
-        "-storage.s3.force-path-style",
-    )
-    process.kill()
-    process.wait()
+    if not seaweed.WEED.exists():
+        pytest.skip(f"no {seaweed.WEED}; `make test` installs it")
+    store = seaweed.Seaweed(tmp_path / "weed")
+    store.start()
+    yield seaweed.flags(store.port)
+    store.stop()
 
 
 def started(server, patience=60):
