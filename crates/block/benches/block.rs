@@ -94,8 +94,7 @@ impl Bench {
     }
 
     fn merge(&self, name: &str, inputs: Vec<Block>, level: u8, samples: f64) -> Vec<Block> {
-        let inputs: Vec<MergeInput> =
-            inputs.into_iter().map(|block| MergeInput { block, masked: Vec::new() }).collect();
+        let inputs: Vec<MergeInput> = inputs.into_iter().map(|block| MergeInput::whole(block)).collect();
         let options = MergeOptions {
             job: JobId(u128::from(level)),
             attempt: 1,

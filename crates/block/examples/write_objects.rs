@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         MergeOptions { job: JobId(1), attempt: 1, level: 1, created_millis: 0, windows: Vec::new() };
     let outputs = runtime.block_on(async {
         let block = open(segment.bytes).await?;
-        merge(vec![MergeInput { block, masked: Vec::new() }], &options, &Pool::inline()).await
+        merge(vec![MergeInput::whole(block)], &options, &Pool::inline()).await
     })?;
     let [output] = outputs.as_slice() else {
         return Err("one tenant and day must give one block".into());

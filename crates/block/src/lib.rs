@@ -30,7 +30,7 @@ pub use directory_codec::DirectoryError;
 pub use error::Error;
 pub use head::{Appended, Cut, Encoded, Head, Sorted};
 pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
-pub use merge::{MergeInput, MergeOptions, MergeOutput, Window, merge, window_of};
+pub use merge::{Erase, Erased, MergeInput, MergeOptions, MergeOutput, Window, merge, window_of};
 pub use reader::{Block, Fetched, Want};
 pub use scan::{Batch, FetchedSamples};
 pub use seal::Seal;

@@ -1,24 +1,28 @@
 //! Makes few blocks of many objects.
 //!
-//! Owns: unifying symbols and series, dividing rows by tenant and window, masks.
+//! Owns: unifying symbols and series, dividing rows by tenant and window, masks, taking out what is erased.
 //! Does not own: which objects to merge, where outputs go, when inputs may be deleted.
 //!
 //! One dataset of one tenant is in memory at a time, beside the finished bytes of that tenant's outputs.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use clock::Pool;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use model::{JobId, NONE, Span, Symbols, TenantId};
+use hashbrown::HashMap;
+use model::{JobId, NONE, Span, Symbols, TenantId, ValueSchema};
 
 use crate::head::SeriesTable;
 use crate::intern::{Hashes, Import, Interner, Keys, Scratch};
 use crate::rows::{NewDataset, NewProfile};
-use crate::scan::DatasetRows;
+use crate::scan::{DatasetRows, DecodedRows};
 use crate::sort::sort;
 use crate::writer::{ObjectWriter, WriterOptions};
-use crate::{Block, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Want};
+use crate::{
+    Block, DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, VALUE_COLUMNS_MAX, Want,
+};
 
 /// Requests to the store at once.
 const PARALLEL_FETCHES: usize = 16;
@@ -29,6 +33,28 @@ pub struct MergeInput {
     pub block: Block,
     /// Ordinals of push items that do not count.
     pub masked: Vec<u32>,
+    /// Positions of the datasets that go on, sorted; all, if absent.
+    pub datasets: Option<Vec<u32>>,
+    pub erase: Option<Erase>,
+}
+
+/// Says what of a dataset is erased: sorted by schema, column and profile, without overlap.
+pub type Erase = Arc<dyn Fn(&DatasetEntry, &DatasetIndex) -> Vec<Erased> + Send + Sync>;
+
+/// Neighbouring profiles of one schema that lose one value column. What loses all of them is gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Erased {
+    pub schema: u32,
+    pub column: u32,
+    /// Indices into the profiles of the dataset; at least one.
+    pub profiles: Range<u32>,
+}
+
+impl MergeInput {
+    /// An object of which everything counts.
+    pub fn whole(block: Block) -> Self {
+        Self { block, masked: Vec::new(), datasets: None, erase: None }
+    }
 }
 
 pub struct MergeOptions {
@@ -66,7 +92,7 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
 
 /// Merges whole objects; outputs are sorted by (tenant, window).
 ///
-/// Every profile that is not masked is in exactly one output, with the sums that it had. Profiles are
+/// Every profile that is neither masked nor erased is in exactly one output, with the sums that it had. Profiles are
 /// never merged with one another, however equal.
 ///
 /// # Errors
@@ -78,8 +104,11 @@ pub async fn merge(
 ) -> Result<Vec<MergeOutput>, Error> {
     let inputs = Arc::new(inputs);
     let mut tenants: BTreeMap<TenantId, BTreeMap<String, Vec<Place>>> = BTreeMap::new();
-    for (input, MergeInput { block, .. }) in inputs.iter().enumerate() {
+    for (input, MergeInput { block, datasets, .. }) in inputs.iter().enumerate() {
         for (dataset, entry) in block.directory().datasets.iter().enumerate() {
+            if datasets.as_ref().is_some_and(|live| live.binary_search(&(dataset as u32)).is_err()) {
+                continue;
+            }
             let services = tenants.entry(entry.tenant.clone()).or_default();
             services.entry(entry.service.clone()).or_default().push(Place { input, dataset });
         }
@@ -156,7 +185,9 @@ async fn merge_tenant(
             .run(move || {
                 let mut gathered = Gathered::new(owner, service);
                 for (place, fetched) in places.iter().zip(fetched) {
-                    gathered.add(fetched, &work_inputs[place.input].masked, &writers.windows)?;
+                    let input = &work_inputs[place.input];
+                    let entry = &input.block.directory().datasets[place.dataset];
+                    gathered.add(fetched, input, entry, &writers.windows)?;
                 }
                 gathered.write(&mut writers)?;
                 Ok::<_, Error>(writers)
@@ -193,6 +224,37 @@ struct Gathered {
     by_window: BTreeMap<Window, WindowRows>,
 }
 
+/// A profile of which nothing is erased keeps all columns, however many it has.
+const ALL_COLUMNS: u64 = u64::MAX;
+
+/// Per profile, the columns that are left, as bits; empty if nothing at all is erased.
+fn kept_columns(index: &DatasetIndex, erased: &[Erased]) -> Vec<u64> {
+    if erased.is_empty() {
+        return Vec::new();
+    }
+    let mut kept = vec![ALL_COLUMNS; index.profiles.len()];
+    for Erased { schema, column, profiles } in erased {
+        let columns = index.schemas[*schema as usize].columns.len();
+        for kept in &mut kept[profiles.start as usize..profiles.end as usize] {
+            if *kept == ALL_COLUMNS {
+                *kept = ALL_COLUMNS >> (VALUE_COLUMNS_MAX - columns);
+            }
+            *kept &= !(1 << column);
+        }
+    }
+    kept
+}
+
+/// The schema without the columns that are not `kept`, and which are.
+fn narrowed(schema: &ValueSchema, kept: u64) -> (ValueSchema, Vec<usize>) {
+    let columns: Vec<usize> = (0..schema.columns.len()).filter(|column| kept >> column & 1 == 1).collect();
+    let narrow = ValueSchema {
+        columns: columns.iter().map(|column| schema.columns[*column].clone()).collect(),
+        ..schema.clone()
+    };
+    (narrow, columns)
+}
+
 /// Rows as they came; stack ids are those of the interner.
 #[derive(Default)]
 struct WindowRows {
@@ -220,10 +282,14 @@ impl Gathered {
     fn add(
         &mut self,
         (sections, rows): (Fetched, DatasetRows),
-        masked: &[u32],
+        input: &MergeInput,
+        entry: &DatasetEntry,
         windows: &[Window],
     ) -> Result<(), Error> {
         let index = sections.index()?;
+        let erased = input.erase.as_ref().map(|erase| erase(entry, &index)).unwrap_or_default();
+        let kept = kept_columns(&index, &erased);
+        let mut narrow_ids: HashMap<(usize, u64), (u32, Vec<usize>)> = HashMap::new();
         let symbols = sections.symbols()?;
         let rows = rows.decode()?;
         self.hashes.fill(&self.keys, &symbols);
@@ -232,42 +298,55 @@ impl Gathered {
         let mut series_ids = vec![NONE; index.series.len()];
         let profiles = &index.profiles;
         for i in 0..profiles.len() {
-            if masked.binary_search(&profiles.item[i]).is_ok() {
+            let kept = kept.get(i).copied().unwrap_or(ALL_COLUMNS);
+            if kept == 0 || input.masked.binary_search(&profiles.item[i]).is_ok() {
                 continue;
             }
             let into = self.by_window.entry(window_of(profiles.time_nanos[i], windows)).or_default();
             let old_series = profiles.series[i] as usize;
             let schema = index.series[old_series].schema as usize;
-            if series_ids[old_series] == NONE {
-                let labels = &index.series[old_series].labels;
-                series_ids[old_series] = self.series.id(&index.schemas[schema], labels);
-            }
+            let labels = &index.series[old_series].labels;
             let range = profiles.rows(i).start as usize..profiles.rows(i).end as usize;
             let row_start = into.stacks.len();
             let value_start = into.values.len();
-            for stack in &rows.stacks[range.clone()] {
-                let id = &mut stack_ids[*stack as usize];
+            let mut import_stack = |stack: u32| {
+                let id = &mut stack_ids[stack as usize];
                 if *id == NONE {
-                    *id = import.stacktrace(&mut self.interner, *stack);
+                    *id = import.stacktrace(&mut self.interner, stack);
                 }
-                into.stacks.push(*id);
-            }
-            into.push_values(&index, schema, &rows.values, range.clone());
-            if !rows.spans.is_empty() {
-                into.spans.resize(row_start, Span::default());
-                into.spans.extend_from_slice(&rows.spans[range.clone()]);
-            } else if !into.spans.is_empty() {
+                *id
+            };
+            let series = if kept == ALL_COLUMNS {
+                if series_ids[old_series] == NONE {
+                    series_ids[old_series] = self.series.id(&index.schemas[schema], labels);
+                }
+                into.stacks.extend(rows.stacks[range.clone()].iter().map(|stack| import_stack(*stack)));
+                into.push_values(&index, schema, &rows.values, range.clone());
+                if !rows.spans.is_empty() {
+                    into.spans.resize(row_start, Span::default());
+                    into.spans.extend_from_slice(&rows.spans[range]);
+                }
+                series_ids[old_series]
+            } else {
+                let (series, columns) = narrow_ids.entry((old_series, kept)).or_insert_with(|| {
+                    let (schema, columns) = narrowed(&index.schemas[schema], kept);
+                    (self.series.id(&Arc::new(schema), labels), columns)
+                });
+                into.push_narrowed(&index, schema, columns, &rows, range, import_stack);
+                *series
+            };
+            if !into.spans.is_empty() {
                 into.spans.resize(into.stacks.len(), Span::default());
             }
             into.profiles.push(NewProfile {
-                series: series_ids[old_series],
+                series,
                 time_nanos: profiles.time_nanos[i],
                 duration_nanos: profiles.duration_nanos[i],
                 period: profiles.period[i],
                 id: profiles.id[i],
                 item: 0,
                 row_start: row_start as u32,
-                rows: range.len() as u32,
+                rows: (into.stacks.len() - row_start) as u32,
                 value_start: value_start as u64,
             });
             if into.stacks.len() > u32::MAX as usize {
@@ -294,13 +373,7 @@ impl Gathered {
 }
 
 impl WindowRows {
-    fn push_values(
-        &mut self,
-        index: &DatasetIndex,
-        schema: usize,
-        values: &[Vec<i64>],
-        rows: std::ops::Range<usize>,
-    ) {
+    fn push_values(&mut self, index: &DatasetIndex, schema: usize, values: &[Vec<i64>], rows: Range<usize>) {
         let columns = &index.columns[schema];
         let start = self.values.len();
         self.values.resize(start + columns.len() * rows.len(), 0);
@@ -311,6 +384,36 @@ impl WindowRows {
             let into = self.values[start..].iter_mut().skip(column).step_by(columns.len());
             for (into, value) in into.zip(&from[rows.clone()]) {
                 *into = value.wrapping_mul(stored.factor);
+            }
+        }
+    }
+
+    /// Adds some value columns of a profile, and of its rows those that have a value there: what only the other
+    /// columns had is gone with them.
+    fn push_narrowed(
+        &mut self,
+        index: &DatasetIndex,
+        schema: usize,
+        kept: &[usize],
+        rows: &DecodedRows,
+        range: Range<usize>,
+        mut import_stack: impl FnMut(u32) -> u32,
+    ) {
+        let mut row_values = vec![0; kept.len()];
+        for row in range {
+            for (into, column) in row_values.iter_mut().zip(kept) {
+                let stored = index.columns[schema][*column];
+                let value = rows.values.get(stored.value as usize).map_or(0, |values| values[row]);
+                *into = value.wrapping_mul(stored.factor);
+            }
+            if row_values.iter().all(|value| *value == 0) {
+                continue;
+            }
+            self.stacks.push(import_stack(rows.stacks[row]));
+            self.values.extend_from_slice(&row_values);
+            if let Some(span) = rows.spans.get(row) {
+                self.spans.resize(self.stacks.len() - 1, Span::default());
+                self.spans.push(*span);
             }
         }
     }

@@ -4,7 +4,9 @@
 
 mod support;
 
-use block::{Block, Cache, Head, MergeInput, MergeOptions, Origin, merge, window_of};
+use std::sync::Arc;
+
+use block::{Block, Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, merge, window_of};
 use clock::Pool;
 use model::{JobId, WriterId};
 use proptest::prelude::*;
@@ -68,7 +70,7 @@ async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Err
         let origin = Origin::Segment { writer: WriterId(1), seq: number as u64 };
         let block = put(&store, &cache, number, head.cut().encode(origin, 5)?.bytes).await?;
         assert_eq!(sums_of_object(&block, &masked).await?, sums_of_items(&counted));
-        inputs.push(MergeInput { block, masked });
+        inputs.push(MergeInput { masked, ..MergeInput::whole(block) });
     }
     for level in 1..3 {
         let options = options(level);
@@ -86,7 +88,7 @@ async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Err
                 assert_eq!(window_of(row.time_nanos, &options.windows), output.window);
             }
             found.extend(sums);
-            inputs.push(MergeInput { block, masked: Vec::new() });
+            inputs.push(MergeInput::whole(block));
         }
         assert_eq!(found, expected);
     }
@@ -127,7 +129,7 @@ fn profiles_that_are_equal_in_all_but_their_key_both_count() {
             let origin = Origin::Segment { writer: WriterId(1), seq: number as u64 };
             let encoded = head.cut().encode(origin, 5).expect("encodes");
             let block = put(&store, &cache, number, encoded.bytes).await.expect("opens");
-            inputs.push(MergeInput { block, masked: Vec::new() });
+            inputs.push(MergeInput::whole(block));
         }
         merge(inputs, &options(1), &pool).await.expect("merges")
     });
@@ -135,6 +137,77 @@ fn profiles_that_are_equal_in_all_but_their_key_both_count() {
     let dataset = &outputs[0].encoded.directory.datasets[0];
     assert_eq!(dataset.profiles, 2 * one.series.len() as u32);
     assert!(dataset.tree.is_some());
+}
+
+#[test]
+fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
+    let shape = |pod, spans| Shape {
+        tenant: "t".into(),
+        service: "s".into(),
+        pod,
+        samples: 20,
+        types: 2,
+        time_nanos: START_SECONDS * 1_000_000_000,
+        spans,
+    };
+    for spans in [false, true] {
+        // Programs name their functions by their number.
+        let [gone, narrow, kept] = [0, 1, 2]
+            .map(|pod| item(&Program::small(pod), &mut Random::new(pod + 1), &shape(pod as usize, spans)));
+        let (block, merged, left) = runtime.block_on(async {
+            let mut head = Head::new();
+            for item in [&gone, &narrow, &kept] {
+                head.append(item);
+            }
+            let origin = Origin::Segment { writer: WriterId(1), seq: 0 };
+            let encoded = head.cut().encode(origin, 5).expect("encodes");
+            let number = usize::from(spans) * 10;
+            let block = put(&store, &cache, number, encoded.bytes).await.expect("opens");
+            let erase: Erase = Arc::new(|_, index| {
+                let pod = |i: usize| index.series[index.profiles.series[i] as usize].labels.get("pod");
+                let all = 0..index.profiles.len() as u32;
+                let one = |column, i: u32| Erased { schema: 0, column, profiles: i..i + 1 };
+                let first = all.clone().filter(|i| pod(*i as usize) == Some("s-0")).map(|i| one(0, i));
+                let second = all.filter(|i| pod(*i as usize) != Some("s-2")).map(|i| one(1, i));
+                first.chain(second).collect()
+            });
+            let input = MergeInput { erase: Some(erase), ..MergeInput::whole(block.clone()) };
+            let mut outputs = merge(vec![input], &options(1), &pool).await.expect("merges");
+            let bytes = outputs.remove(0).encoded.bytes;
+            let merged = put(&store, &cache, number + 1, bytes).await.expect("opens");
+            let none = MergeInput { datasets: Some(Vec::new()), ..MergeInput::whole(block.clone()) };
+            let left = merge(vec![none], &options(1), &pool).await.expect("merges");
+            (block, merged, left)
+        });
+        assert!(left.is_empty(), "an object without live datasets gives no output");
+        let sums = |block: &Block| runtime.block_on(sums_of_object(block, &[])).expect("reads");
+        let mut expected = sums(&block);
+        expected.retain(|row, _| row.labels.get("pod") != Some("s-0"));
+        let mut expected: Vec<_> = expected
+            .into_iter()
+            .map(|(row, values)| match row.labels.get("pod") == Some("s-1") {
+                true => (row.labels, row.frames, values[..1].to_vec()),
+                false => (row.labels, row.frames, values),
+            })
+            .collect();
+        let mut found: Vec<_> =
+            sums(&merged).into_iter().map(|(row, values)| (row.labels, row.frames, values)).collect();
+        // A narrower schema sorts elsewhere.
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+        let want = block::Want { symbols: true, index: true, tree: true };
+        let fetched = runtime.block_on(merged.fetch(0, want)).expect("fetches");
+        let symbols = fetched.symbols().expect("decodes");
+        let strings: Vec<String> =
+            (0..symbols.strings.len() as u32).map(|id| symbols.strings.text(id).into_owned()).collect();
+        assert!(strings.iter().any(|s| s.contains("/1/")) && strings.iter().any(|s| s.contains("/2/")));
+        assert!(!strings.iter().any(|s| s.contains("/0/")), "{strings:?}");
+        let index = fetched.index().expect("decodes");
+        assert_eq!(index.schemas.len(), 2);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod flamegraph;
 pub mod kind;
+pub mod order;
 mod partial;
 mod query;
 pub mod scan;
@@ -13,6 +14,7 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
+pub use order::DeleteOrder;
 pub use partial::{Answer, Dataset, FoldError, Partial, Stats, TooLarge};
 pub use query::{Kind, Needs, Query, SampleFilter};
 pub use selector::{Matcher, Selector, SelectorError};

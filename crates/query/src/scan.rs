@@ -1,13 +1,13 @@
 //! The one loop over a dataset: which series match, which of their profiles count, which rows that is.
 //!
-//! Owns: derived labels as matchers see them, time, masks, sums per stacktrace.
+//! Owns: derived labels as matchers see them, time, masks, what is erased, sums per stacktrace.
 //! Does not own: reading objects (the leaf), what becomes of the sums ([`crate::kind`]).
 
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use block::{Batch, DatasetIndex};
-use model::{Labels, ProfileType, ValueSchema};
+use block::{Batch, DatasetIndex, Erased};
+use model::{Labels, ProfileType, TimeRange, ValueSchema};
 
 use crate::query::{Query, SampleFilter};
 use crate::selector::Matcher;
@@ -97,8 +97,8 @@ impl ColumnSelection {
 }
 
 /// Finds what `query` asks of a dataset. `masked` are the ordinals, sorted, of push items that are
-/// counted elsewhere.
-pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection {
+/// counted elsewhere; `erased` is what delete orders erase of it ([`crate::order::erased`]).
+pub fn select(index: &DatasetIndex, masked: &[u32], erased: &[Erased], query: &Query) -> Selection {
     let mut selection = Selection::default();
     let filter = query.profiles();
     let by_totals = !query.needs().samples;
@@ -122,16 +122,17 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
                 !masked && named && !empty
             };
             let all_count = masked.is_empty() && filter.is_none() && !by_totals;
+            let erased = of_column(erased, schema, column);
             select_runs(index, schema as u32, &matchers, |series, profiles| {
-                let profiles = in_range(index, profiles, query);
+                let left = without(in_range(index, profiles, query.range), erased);
                 if all_count {
-                    push_run(series, profiles, &mut runs);
+                    left.for_each(|profiles| push_run(series, profiles, &mut runs));
                 } else if one_is_enough {
-                    let mut profiles = profiles;
-                    let found = profiles.find(|at| counts(*at));
+                    let found = left.flatten().find(|at| counts(*at));
                     found.into_iter().for_each(|at| push_run(series, at..at + 1, &mut runs));
                 } else {
-                    profiles.filter(|at| counts(*at)).for_each(|at| push_run(series, at..at + 1, &mut runs));
+                    let counted = left.flatten().filter(|at| counts(*at));
+                    counted.for_each(|at| push_run(series, at..at + 1, &mut runs));
                 }
             });
             if !runs.is_empty() {
@@ -141,6 +142,42 @@ pub fn select(index: &DatasetIndex, masked: &[u32], query: &Query) -> Selection 
         }
     }
     selection
+}
+
+/// Those of one value column.
+fn of_column(erased: &[Erased], schema: usize, column: usize) -> &[Erased] {
+    let key = (schema as u32, column as u32);
+    let start = erased.partition_point(|e| (e.schema, e.column) < key);
+    let len = erased[start..].partition_point(|e| (e.schema, e.column) == key);
+    &erased[start..start + len]
+}
+
+/// What of `profiles` is not erased, in order; `erased` is of one column.
+fn without(profiles: Range<u32>, erased: &[Erased]) -> impl Iterator<Item = Range<u32>> {
+    let first = erased.partition_point(|e| e.profiles.end <= profiles.start);
+    let gone = erased[first..].iter().map(|e| e.profiles.clone());
+    let mut at = profiles.start;
+    let mut gone = gone.take_while(move |gone| gone.start < profiles.end).fuse();
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        while !is_over {
+            let start = at;
+            let end = match gone.next() {
+                Some(gone) => {
+                    at = gone.end;
+                    gone.start.max(start)
+                }
+                None => {
+                    is_over = true;
+                    profiles.end
+                }
+            };
+            if start < end {
+                return Some(start..end);
+            }
+        }
+        None
+    })
 }
 
 fn has_type(schema: &ValueSchema, column: usize, wanted: &ProfileType) -> bool {
@@ -155,7 +192,7 @@ fn has_type(schema: &ValueSchema, column: usize, wanted: &ProfileType) -> bool {
 }
 
 /// Calls `found` with the profiles of every series of `schema` that matches.
-fn select_runs(
+pub(crate) fn select_runs(
     index: &DatasetIndex,
     schema: u32,
     matchers: &[&Matcher],
@@ -178,10 +215,10 @@ fn select_runs(
 }
 
 /// Profiles of one series are sorted by time.
-fn in_range(index: &DatasetIndex, profiles: Range<usize>, query: &Query) -> Range<u32> {
+pub(crate) fn in_range(index: &DatasetIndex, profiles: Range<usize>, range: TimeRange) -> Range<u32> {
     let times = &index.profiles.time_nanos[profiles.clone()];
-    let first = times.partition_point(|time| *time < query.range.start);
-    let end = times.partition_point(|time| *time < query.range.end);
+    let first = times.partition_point(|time| *time < range.start);
+    let end = times.partition_point(|time| *time < range.end);
     (profiles.start + first) as u32..(profiles.start + end.max(first)) as u32
 }
 
@@ -217,7 +254,7 @@ impl<'a> Derived<'a> {
     }
 
     /// The matchers that are left for stored labels; none if a derived label does not match.
-    fn narrow<'m>(&self, matchers: &'m [Matcher]) -> Option<Vec<&'m Matcher>> {
+    pub(crate) fn narrow<'m>(&self, matchers: &'m [Matcher]) -> Option<Vec<&'m Matcher>> {
         let mut left = Vec::new();
         for matcher in matchers {
             match self.own(&matcher.name) {
@@ -257,7 +294,7 @@ impl<'a> Derived<'a> {
     }
 }
 
-const DERIVED: [&str; 6] =
+pub(crate) const DERIVED: [&str; 6] =
     ["__profile_type__", "__name__", "__type__", "__unit__", "__period_type__", "__period_unit__"];
 
 /// Adds up the values per stacktrace; `weights` has one entry per stacktrace of the dataset.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree, Series};
-use model::{Function, Labels, Line, NONE, ProfileType, Span, Symbols, TimeRange, ValueSchema};
+use model::{Function, Labels, Line, NONE, ProfileType, Span, Symbols, TenantId, TimeRange, ValueSchema};
 use proptest::prelude::*;
 
 use crate::flamegraph::{Real, encode_levels, finish};
 use crate::kind::{heatmap, profile, series};
+use crate::order::erased;
 use crate::scan::{ColumnSelection, Samples, Selection, select};
-use crate::{Answer, Dataset, Kind, Partial, Query, SampleFilter, Selector};
+use crate::{Answer, Dataset, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector};
 
 /// One profile of a test dataset.
 #[derive(Clone, Debug)]
@@ -136,8 +137,9 @@ impl Samples for StoredSamples<'_> {
 }
 
 /// What a leaf does with one dataset.
-fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32]) {
-    let selection = select(&stored.index, masked, query);
+fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], orders: &[DeleteOrder]) {
+    let erased = erased(&stored.index, orders);
+    let selection = select(&stored.index, masked, &erased, query);
     if selection.is_empty() {
         return;
     }
@@ -154,11 +156,25 @@ fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32]) {
 }
 
 fn ask(query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
+    ask_after(&[], query, datasets)
+}
+
+/// The same after orders that are not applied to the datasets yet.
+fn ask_after(orders: &[DeleteOrder], query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     let mut partial = Partial::empty(query);
     for (pushed, masked) in datasets {
-        fold(&mut partial, query, &store(pushed), masked);
+        fold(&mut partial, query, &store(pushed), masked, orders);
     }
     partial
+}
+
+fn order(selector: &str, (start, end): (i64, i64)) -> DeleteOrder {
+    DeleteOrder {
+        number: 1,
+        tenant: TenantId::anonymous(),
+        selector: Selector::parse(selector).expect(selector),
+        range: TimeRange::from_millis_inclusive(start, end),
+    }
 }
 
 /// The same, with one partial per dataset, merged from the right.
@@ -297,6 +313,66 @@ proptest! {
     }
 
     #[test]
+    fn what_orders_erase_is_in_no_answer_of_any_kind(
+        datasets in datasets(), start in 95..130i64, length in 0..20i64, second in 100..130i64,
+    ) {
+        let orders = [
+            order(r#"{pod="p1",__service_name__="app"}"#, (start, start + length)),
+            order(r#"{pod=~"p1|p2",__type__!="other"}"#, (second, second + 5)),
+        ];
+        let is_left = |p: &Pushed| {
+            let nanos = p.millis * 1_000_000 + 7;
+            let first = p.pod == 1 && orders[0].range.contains(nanos);
+            !first && !((p.pod == 1 || p.pod == 2) && orders[1].range.contains(nanos))
+        };
+        let left: Vec<_> = datasets
+            .iter()
+            .map(|(pushed, masked)| (pushed.iter().filter(|p| is_left(p)).cloned().collect(), masked.clone()))
+            .collect();
+        let range = (0, 1000);
+        let heat = heatmap::Question {
+            start_millis: 100,
+            end_millis: 130,
+            step_millis: 10,
+            of: heatmap::Of::Profiles,
+            group_by: vec!["pod".into()],
+            exemplars: false,
+        };
+        let trees = Kind::MergeStacktraces(SampleFilter::default());
+        prop_assert_eq!(
+            levels(ask_after(&orders, &query("{}", range, trees.clone()), &datasets)),
+            levels(ask(&query("{}", range, trees), &left))
+        );
+        let whole = Kind::MergeProfile(profile::Question::default());
+        prop_assert_eq!(
+            stacks(ask_after(&orders, &query("{}", range, whole.clone()), &datasets)),
+            stacks(ask(&query("{}", range, whole), &left))
+        );
+        let grid = series::Question { group_by: vec!["pod".into()], ..grid((105, 125), 5) };
+        let asked = query("{}", (100, 126), Kind::Series(grid.clone()));
+        prop_assert_eq!(
+            lines(ask_after(&orders, &asked, &datasets), &grid),
+            lines(ask(&asked, &left), &grid)
+        );
+        let count = |partial: Partial| {
+            let Answer::Heatmap(points) = partial.answer else { panic!("{partial:?}") };
+            points.as_slice().len()
+        };
+        let asked = query("{}", range, Kind::Heatmap(heat));
+        prop_assert_eq!(count(ask_after(&orders, &asked, &datasets)), count(ask(&asked, &left)));
+        for kind in [Kind::LabelNames, Kind::LabelValues("pod".into()), Kind::ProfileTypes] {
+            let asked = query("{}", range, kind);
+            prop_assert_eq!(texts(ask_after(&orders, &asked, &datasets)), texts(ask(&asked, &left)));
+        }
+        let asked = query("{}", range, Kind::SeriesLabels(Vec::new()));
+        let sets = |partial: Partial| match partial.answer {
+            Answer::Labels(found) => found.sets,
+            other => panic!("{other:?}"),
+        };
+        prop_assert_eq!(sets(ask_after(&orders, &asked, &datasets)), sets(ask(&asked, &left)));
+    }
+
+    #[test]
     fn series_add_up_on_the_grid(datasets in datasets(), step in 1..20i64) {
         let grid = series::Question { group_by: vec!["pod".into()], ..grid((105, 125), step) };
         let mut expected: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
@@ -398,13 +474,37 @@ fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
         let query = Query { profile_type: None, ..query("{}", (0, 1000), kind) };
         assert!(query.counts_all(0, 999_999_999) && !query.counts_all(-1, 999_999_999));
         let mut partial = Partial::empty(&query);
-        fold(&mut partial, &query, &stored, &[]);
+        fold(&mut partial, &query, &stored, &[], &[]);
         let Answer::Labels(folded) = partial.answer else { panic!("{partial:?}") };
         let mut known = crate::kind::labels::Found::default();
         assert!(known.add_known(&query.kind, "app", &types, Some(&names)));
         assert_eq!(known, folded, "{:?}", query.kind);
     }
     assert!(!crate::kind::labels::Found::default().add_known(&values("pod"), "app", &types, Some(&names)));
+}
+
+#[test]
+fn an_order_touches_what_it_may_erase_and_erases_single_types() {
+    let types = [schema().profile_type(0), cpu()];
+    let touches = |selector: &str| {
+        let order = order(selector, (100, 200));
+        let of = |tenant: &str, times| {
+            order.touches(&TenantId::parse(tenant).expect(tenant), "app", &types, times)
+        };
+        assert!(!of("other", (100, 200)) && !of("anonymous", (201_000_000, 300_000_000)), "{selector}");
+        of("anonymous", (150_000_000, 300_000_000))
+    };
+    for selector in [r#"{pod="p1"}"#, r#"{service_name=~"a.*"}"#, r#"{__type__="cpu"}"#] {
+        assert!(touches(selector), "{selector}");
+    }
+    for selector in [r#"{__service_name__!="app"}"#, r#"{__type__="inuse",pod="p1"}"#] {
+        assert!(!touches(selector), "{selector}");
+    }
+    let datasets = [(vec![one(0, 100, &[(0, 5, 0)])], vec![])];
+    let mut asked = query("{}", (0, 1000), Kind::ProfileTypes);
+    asked.profile_type = None;
+    let left = texts(ask_after(&[order(r#"{__type__="cpu"}"#, (100, 101))], &asked, &datasets));
+    assert_eq!(left.into_iter().collect::<Vec<_>>(), ["process_cpu:samples:count:cpu:nanoseconds"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use block::Directory;
 use model::{JobId, ProfileType, TenantId, TimeRange, WriterId};
+use query::DeleteOrder;
 use storage::Key;
 
 use crate::Error;
@@ -90,7 +91,20 @@ pub struct Found {
     pub bytes: u64,
     /// Ordinals of push items that were counted elsewhere; sorted. Empty for blocks.
     pub masked: Vec<u32>,
+    /// Orders to delete that are not applied to the object yet and may erase something of it; most objects have none.
+    pub orders: Vec<Arc<DeleteOrder>>,
     pub datasets: Vec<FoundDataset>,
+}
+
+impl Found {
+    /// Orders that may erase something of `dataset`.
+    pub fn orders_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<DeleteOrder>> {
+        let FoundDataset { tenant, service, profile_types, time_min, time_max, .. } = dataset;
+        let touches = move |order: &&Arc<DeleteOrder>| {
+            order.touches(tenant, service, profile_types, (*time_min, *time_max))
+        };
+        self.orders.iter().filter(touches)
+    }
 }
 
 /// A dataset that matched, by its position in the object's directory.
@@ -123,6 +137,10 @@ pub struct JobInput {
     pub key: Key,
     pub bytes: u64,
     pub masked: Vec<u32>,
+    /// Positions of the datasets that are still live, sorted. Others do not go on.
+    pub datasets: Vec<u32>,
+    /// Orders to delete that the merge must apply.
+    pub orders: Vec<Arc<DeleteOrder>>,
 }
 
 /// A block that an attempt made.

@@ -1,10 +1,12 @@
 //! One job after the other: claim, merge, put, publish.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Block, Cache, MergeInput, MergeOptions, MergeOutput};
+use block::{Block, Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use query::DeleteOrder;
 use rpc::{Job, JobOutput, Publication, Published};
 use storage::{Created, Key};
 use tracing::{debug, error, info, warn};
@@ -107,7 +109,9 @@ impl Compactor {
             let (input, cache) = (input.clone(), cache.clone());
             async move {
                 let block = Block::open(&self.store, &input.key, input.bytes, &cache).await?;
-                Ok::<_, block::Error>(MergeInput { block, masked: input.masked })
+                let erase = erase(input.orders);
+                let datasets = Some(input.datasets);
+                Ok::<_, block::Error>(MergeInput { block, masked: input.masked, datasets, erase })
             }
         };
         let inputs =
@@ -146,4 +150,18 @@ impl Compactor {
             }
         }
     }
+}
+
+/// Applies `orders` to the datasets of one input; absent if there is nothing to apply.
+fn erase(orders: Vec<Arc<DeleteOrder>>) -> Option<Erase> {
+    if orders.is_empty() {
+        return None;
+    }
+    Some(Arc::new(move |entry: &DatasetEntry, index: &DatasetIndex| {
+        let touches = |order: &&Arc<DeleteOrder>| {
+            let times = (entry.time_min, entry.time_max);
+            order.touches(&entry.tenant, &entry.service, &entry.profile_types, times)
+        };
+        query::order::erased(index, orders.iter().filter(touches).map(|order| &**order))
+    }))
 }

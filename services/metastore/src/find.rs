@@ -144,6 +144,7 @@ impl Index {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
+                    orders: Vec::new(),
                     datasets: Vec::new(),
                 });
             }

@@ -80,7 +80,15 @@ impl Metastore {
         let inputs = work.inputs.iter().filter_map(|key| {
             let live = state.live.get(key)?;
             let object = state.index.get(live.id?)?;
-            Some(JobInput { key: key.clone(), bytes: live.bytes, masked: object.masked.clone() })
+            let mut datasets: Vec<u32> = object.datasets.iter().map(|dataset| dataset.position).collect();
+            datasets.sort_unstable();
+            Some(JobInput {
+                key: key.clone(),
+                bytes: live.bytes,
+                masked: object.masked.clone(),
+                datasets,
+                orders: Vec::new(),
+            })
         });
         let claimed = Job {
             id,

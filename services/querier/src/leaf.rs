@@ -14,8 +14,9 @@ use block::{Batch, Block, Cache, DatasetIndex, Fetched, FetchedSamples, Want};
 use clock::Pool;
 use futures::stream::{self, StreamExt};
 use model::ProfileType;
+use query::order::erased;
 use query::scan::{Samples, Selection, select};
-use query::{Answer, Dataset, FoldError, Needs, Partial, Query};
+use query::{Answer, Dataset, DeleteOrder, FoldError, Needs, Partial, Query};
 use rpc::{Error, ErrorKind, Found, FoundDataset, ScanRequest};
 use storage::Store;
 use tokio::sync::Semaphore;
@@ -58,12 +59,14 @@ impl Leaf {
         let block = block.map_err(failed)?;
         let mut partial = Partial::empty(query);
         partial.stats.objects = 1;
-        let masked: Arc<[u32]> = found.masked.into();
-        for dataset in found.datasets {
+        let masked: Arc<[u32]> = found.masked.as_slice().into();
+        for dataset in &found.datasets {
+            let orders: Arc<[_]> = found.orders_of(dataset).cloned().collect();
             if let (Answer::Labels(labels), Some(entry)) =
                 (&mut partial.answer, block.directory().datasets.get(dataset.position as usize))
                 && entry.tenant == dataset.tenant
                 && masked.is_empty()
+                && orders.is_empty()
                 && query.counts_all(dataset.time_min, dataset.time_max)
                 && labels.add_known(
                     &query.kind,
@@ -74,7 +77,7 @@ impl Leaf {
             {
                 continue;
             }
-            if let Some(answer) = self.scan_dataset(query, &block, &masked, dataset).await? {
+            if let Some(answer) = self.scan_dataset(query, &block, &masked, &orders, dataset).await? {
                 partial.merge(answer).map_err(too_large)?;
             }
         }
@@ -87,7 +90,8 @@ impl Leaf {
         query: &Arc<Query>,
         block: &Block,
         masked: &Arc<[u32]>,
-        dataset: FoundDataset,
+        orders: &Arc<[Arc<DeleteOrder>]>,
+        dataset: &FoundDataset,
     ) -> Result<Option<Partial>, Error> {
         let at = dataset.position as usize;
         let named = block.directory().datasets.get(at);
@@ -113,10 +117,11 @@ impl Leaf {
         let fetched = block.fetch(at, want).await.map_err(failed)?;
         let profiles = named.map_or(0, |entry| entry.profiles) as usize;
         let small = profiles <= INLINE_PROFILES_MAX;
-        let (of, masks) = (query.clone(), masked.clone());
+        let (of, masks, orders) = (query.clone(), masked.clone(), orders.clone());
         let match_series = move || {
             let index = fetched.index()?;
-            let selection = select(&index, &masks, &of);
+            let erased = erased(&index, orders.iter().map(|order| &**order));
+            let selection = select(&index, &masks, &erased, &of);
             Ok((index, selection))
         };
         let (index, selection): (Arc<DatasetIndex>, Selection) =
@@ -228,8 +233,9 @@ fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) ->
     // Datasets with the same types share one list, those of one service its name.
     let mut known: HashSet<(*const ProfileType, *const u8)> = HashSet::new();
     objects.retain_mut(|found| {
-        let whole = found.masked.is_empty();
-        found.datasets.retain(|dataset| {
+        let mut datasets = std::mem::take(&mut found.datasets);
+        datasets.retain(|dataset| {
+            let whole = found.masked.is_empty() && found.orders_of(dataset).next().is_none();
             if !whole || !query.counts_all(dataset.time_min, dataset.time_max) {
                 return true;
             }
@@ -237,6 +243,7 @@ fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) ->
             let types = if is_new { &*dataset.profile_types } else { &[] };
             !labels.add_known(&query.kind, &dataset.service, types, None)
         });
+        found.datasets = datasets;
         !found.datasets.is_empty()
     });
     objects

@@ -139,7 +139,7 @@ impl Server {
             profile_types: entry.profile_types.clone().into(),
         });
         let datasets = datasets.collect();
-        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), datasets }
+        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), orders: Vec::new(), datasets }
     }
 
     async fn send(&self, request: http::Request<Body>) -> (u16, http::HeaderMap, Value) {

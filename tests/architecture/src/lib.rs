@@ -22,8 +22,11 @@ mod tests {
         ("edge", &["model", "clock", "wire", "formats"]),
         ("distributor", &["model", "clock", "wire", "formats", "limits", "rpc", "cluster", "edge"]),
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc", "cluster"]),
-        ("metastore", &["model", "clock", "limits", "storage", "block", "catalog", "rpc", "cluster"]),
-        ("compactor", &["model", "clock", "limits", "storage", "block", "rpc"]),
+        (
+            "metastore",
+            &["model", "clock", "limits", "storage", "block", "query", "catalog", "rpc", "cluster"],
+        ),
+        ("compactor", &["model", "clock", "limits", "storage", "block", "query", "rpc"]),
         (
             "querier",
             &["model", "clock", "wire", "formats", "limits", "storage", "block", "query", "rpc", "edge"],

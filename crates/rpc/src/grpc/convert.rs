@@ -10,7 +10,9 @@ use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange};
 use storage::Key;
 use wire::pyrograph::rpc::v1 as proto;
 
-use super::Unreadable;
+use ::query::DeleteOrder;
+
+use super::{Unreadable, query};
 use crate::{Found, FoundDataset};
 
 pub(super) fn put_id(id: u128) -> Bytes {
@@ -101,12 +103,62 @@ pub(super) fn narrow<T: TryFrom<u64>>(value: u64, field: &'static str) -> Result
     T::try_from(value).map_err(|_| Unreadable::new(field, format!("is {value}, which is too large")))
 }
 
+/// Orders that are told once, and then by their number in this table.
+#[derive(Default)]
+pub(super) struct Orders {
+    places: HashMap<u64, u32, RandomState>,
+    pub(super) table: Vec<proto::DeleteOrder>,
+}
+
+impl Orders {
+    pub(super) fn put(&mut self, orders: &[Arc<DeleteOrder>]) -> Vec<u32> {
+        let place = |order: &Arc<DeleteOrder>| {
+            *self.places.entry(order.number).or_insert_with(|| {
+                self.table.push(proto::DeleteOrder {
+                    number: order.number,
+                    tenant: order.tenant.to_string(),
+                    matchers: query::put_selector(&order.selector),
+                    range: Some(put_range(order.range)),
+                });
+                self.table.len() as u32 - 1
+            })
+        };
+        orders.iter().map(place).collect()
+    }
+}
+
+/// What [`Orders`] put into its table.
+pub(super) fn orders(table: Vec<proto::DeleteOrder>) -> Result<Vec<Arc<DeleteOrder>>, Unreadable> {
+    let order = |order: proto::DeleteOrder| {
+        let selector = query::selector(order.matchers)?;
+        if selector.is_empty() {
+            return Err(Unreadable::missing("matcher of an order"));
+        }
+        Ok(Arc::new(DeleteOrder {
+            number: order.number,
+            tenant: tenant(&order.tenant, "tenant")?,
+            selector,
+            range: range(order.range)?,
+        }))
+    };
+    table.into_iter().map(order).collect()
+}
+
+/// Those that are named by their places.
+pub(super) fn orders_at(
+    table: &[Arc<DeleteOrder>],
+    places: &[u32],
+) -> Result<Vec<Arc<DeleteOrder>>, Unreadable> {
+    places.iter().map(|place| at(table, *place, "order")).collect()
+}
+
 /// What many datasets have in common is told once.
 pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
     let mut tenants: HashMap<&str, u32, RandomState> = HashMap::default();
     let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
     // Datasets with the same types share one list.
     let mut types: HashMap<*const ProfileType, u32, RandomState> = HashMap::default();
+    let mut orders = Orders::default();
     let mut out = proto::Objects::default();
     for found in objects {
         let mut datasets = Vec::with_capacity(found.datasets.len());
@@ -138,14 +190,17 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
             bytes: found.bytes,
             masked: found.masked.clone(),
             datasets,
+            orders: orders.put(&found.orders),
         });
     }
+    out.orders = orders.table;
     out
 }
 
 pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unreadable> {
-    let proto::Objects { tenants, services, profile_types, objects } =
+    let proto::Objects { tenants, services, profile_types, objects, orders: table } =
         objects.ok_or_else(|| Unreadable::missing("objects"))?;
+    let table = orders(table)?;
     let tenants: Vec<TenantId> =
         tenants.iter().map(|text| tenant(text, "tenant")).collect::<Result<_, Unreadable>>()?;
     let services: Vec<Arc<str>> = services.into_iter().map(Arc::from).collect();
@@ -174,6 +229,7 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
             key: key(object.key, "key")?,
             bytes: object.bytes,
             masked: masked(object.masked)?,
+            orders: orders_at(&table, &object.orders)?,
             datasets,
         });
     }

@@ -251,26 +251,37 @@ fn datasets(answer: &proto::FindResponse) -> usize {
 
 fn put_job(job: Job) -> proto::Job {
     let inputs = job.inputs.into_iter();
+    let mut orders = common::Orders::default();
     let inputs = inputs.map(|input| proto::job::Input {
         key: input.key.as_str().to_owned(),
         bytes: input.bytes,
         masked: input.masked,
+        datasets: input.datasets,
+        orders: orders.put(&input.orders),
     });
+    let inputs = inputs.collect();
     proto::Job {
         id: common::put_id(job.id.0),
         attempt: job.attempt,
-        inputs: inputs.collect(),
+        inputs,
         level: job.level.into(),
         windows: job.windows.into_iter().map(|(start, length)| proto::Window { start, length }).collect(),
+        orders: orders.table,
     }
 }
 
 fn job(job: proto::Job) -> Result<Job, Unreadable> {
+    let orders = common::orders(job.orders)?;
     let inputs = job.inputs.into_iter().map(|input| {
+        if !input.datasets.is_sorted() {
+            return Err(Unreadable::new("datasets", "are not sorted"));
+        }
         Ok(JobInput {
             key: common::key(input.key, "key")?,
             bytes: input.bytes,
             masked: common::masked(input.masked)?,
+            datasets: input.datasets,
+            orders: common::orders_at(&orders, &input.orders)?,
         })
     });
     Ok(Job {

@@ -5,8 +5,9 @@ use query::kind::{heatmap, profile, series};
 use query::selector::{MATCHERS_MAX, Op};
 use query::{Kind, Matcher, Query, SampleFilter, Selector};
 use wire::pyrograph::leaf::v1 as proto;
-use wire::pyrograph::leaf::v1::matcher::Op as ProtoOp;
 use wire::pyrograph::leaf::v1::query::Kind as ProtoKind;
+use wire::pyrograph::rpc::v1 as common;
+use wire::pyrograph::rpc::v1::matcher::Op as ProtoOp;
 
 use super::{Unreadable, convert};
 
@@ -45,7 +46,7 @@ pub(super) fn put(query: &Query) -> proto::Query {
     };
     proto::Query {
         range: Some(convert::put_range(query.range)),
-        matchers: query.selector.matchers.iter().map(put_matcher).collect(),
+        matchers: put_selector(&query.selector),
         profile_type: query.profile_type.as_ref().map(convert::put_profile_type),
         kind: Some(kind),
     }
@@ -83,14 +84,9 @@ pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
         ProtoKind::SeriesLabels(labels) => Kind::SeriesLabels(labels.names),
         ProtoKind::ProfileTypes(_) => Kind::ProfileTypes,
     };
-    if query.matchers.len() > MATCHERS_MAX {
-        let what = format!("has {} matchers, limit is {MATCHERS_MAX}", query.matchers.len());
-        return Err(Unreadable::new("selector", what));
-    }
-    let matchers = query.matchers.into_iter().map(matcher).collect::<Result<_, Unreadable>>()?;
     Ok(Query {
         range: convert::range(query.range)?,
-        selector: Selector { matchers },
+        selector: selector(query.matchers)?,
         profile_type: query.profile_type.map(convert::profile_type),
         kind,
     })
@@ -104,17 +100,30 @@ fn step(millis: i64) -> Result<i64, Unreadable> {
     }
 }
 
-fn put_matcher(matcher: &Matcher) -> proto::Matcher {
+pub(super) fn put_selector(selector: &Selector) -> Vec<common::Matcher> {
+    selector.matchers.iter().map(put_matcher).collect()
+}
+
+pub(super) fn selector(matchers: Vec<common::Matcher>) -> Result<Selector, Unreadable> {
+    if matchers.len() > MATCHERS_MAX {
+        let what = format!("has {} matchers, limit is {MATCHERS_MAX}", matchers.len());
+        return Err(Unreadable::new("selector", what));
+    }
+    let matchers = matchers.into_iter().map(matcher).collect::<Result<_, Unreadable>>()?;
+    Ok(Selector { matchers })
+}
+
+fn put_matcher(matcher: &Matcher) -> common::Matcher {
     let op = match matcher.op {
         Op::Equal => ProtoOp::Equal,
         Op::NotEqual => ProtoOp::NotEqual,
         Op::Matches(_) => ProtoOp::Matches,
         Op::MatchesNot(_) => ProtoOp::MatchesNot,
     };
-    proto::Matcher { name: matcher.name.to_string(), value: matcher.value.to_string(), op: op.into() }
+    common::Matcher { name: matcher.name.to_string(), value: matcher.value.to_string(), op: op.into() }
 }
 
-fn matcher(matcher: proto::Matcher) -> Result<Matcher, Unreadable> {
+fn matcher(matcher: common::Matcher) -> Result<Matcher, Unreadable> {
     let op = matcher.op();
     let regex = |negated| {
         Matcher::regex(&matcher.name, &matcher.value, negated)

@@ -10,7 +10,7 @@ use model::{
 };
 use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
-use query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
+use query::{Answer, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
     FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Publication, ScanRequest, SegmentHint,
     Snapshot, Standing,
@@ -145,6 +145,11 @@ pub(crate) fn hint() -> SegmentHint {
     SegmentHint { writer: WriterId(BIG), seq: 42, bytes: 1 << 40, directory: directory() }
 }
 
+fn order(number: u64) -> Arc<DeleteOrder> {
+    let range = TimeRange { start: i64::MIN, end: -1 };
+    Arc::new(DeleteOrder { number, tenant: tenant("team-a"), selector: selector(), range })
+}
+
 pub(crate) fn objects() -> Vec<Found> {
     let types: Arc<[ProfileType]> = vec![profile_type()].into();
     let dataset = |position, service: &str, profile_types: &Arc<[ProfileType]>| FoundDataset {
@@ -160,12 +165,14 @@ pub(crate) fn objects() -> Vec<Found> {
             key: Key::from_text("log/a/000000000001"),
             bytes: u64::MAX,
             masked: vec![0, 7, u32::MAX],
+            orders: vec![order(1), order(u64::MAX)],
             datasets: vec![dataset(0, "app", &types), dataset(3, "", &types)],
         },
         Found {
             key: Key::from_text("block/a/1-0-300/x"),
             bytes: 0,
             masked: Vec::new(),
+            orders: vec![order(u64::MAX)],
             datasets: vec![dataset(u32::MAX, "app", &Vec::new().into()), dataset(1, "b", &types)],
         },
     ]
@@ -206,8 +213,20 @@ pub(crate) fn job() -> Job {
         id: JobId(BIG),
         attempt: u32::MAX,
         inputs: vec![
-            JobInput { key: Key::from_text("log/a/000000000001"), bytes: 7, masked: vec![1, 2] },
-            JobInput { key: Key::from_text("log/a/000000000002"), bytes: 8, masked: Vec::new() },
+            JobInput {
+                key: Key::from_text("log/a/000000000001"),
+                bytes: 7,
+                masked: vec![1, 2],
+                datasets: vec![0, u32::MAX],
+                orders: vec![order(2), order(3)],
+            },
+            JobInput {
+                key: Key::from_text("log/a/000000000002"),
+                bytes: 8,
+                masked: Vec::new(),
+                datasets: Vec::new(),
+                orders: vec![order(3)],
+            },
         ],
         level: u8::MAX,
         windows: vec![(-300, 300), (0, 86_400)],

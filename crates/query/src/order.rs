@@ -1,0 +1,91 @@
+//! Orders to delete: which data they are about, and what of a dataset they erase.
+//!
+//! Owns: how matchers and time choose profiles to erase. Does not own: which orders are in force, and for which
+//! objects (the metastore); taking rows out of objects (`block`).
+
+use block::{DatasetIndex, Erased};
+use model::{ProfileType, TenantId, TimeRange};
+
+use crate::scan::{DERIVED, Derived, in_range, select_runs};
+use crate::selector::Selector;
+
+/// An order to delete every matching profile that was stored before it.
+#[derive(Clone, Debug)]
+pub struct DeleteOrder {
+    /// Rises with every order, whosever it is; at least 1.
+    pub number: u64,
+    pub tenant: TenantId,
+    /// At least one matcher.
+    pub selector: Selector,
+    pub range: TimeRange,
+}
+
+impl DeleteOrder {
+    /// Whether a dataset may hold something to erase, as far as can be told without reading it. `time_min` and
+    /// `time_max` are both included; without any type, it may have all.
+    pub fn touches(
+        &self,
+        tenant: &TenantId,
+        service: &str,
+        types: &[ProfileType],
+        (time_min, time_max): (i64, i64),
+    ) -> bool {
+        if self.tenant != *tenant || !self.range.overlaps(time_min, time_max) {
+            return false;
+        }
+        let names = ["service_name", "__service_name__"];
+        let mut of_service = self.selector.matchers.iter().filter(|m| names.contains(&&*m.name));
+        if !of_service.all(|matcher| matcher.matches(service)) {
+            return false;
+        }
+        let derived: Vec<_> = self.selector.matchers.iter().filter(|m| DERIVED.contains(&&*m.name)).collect();
+        if derived.is_empty() || types.is_empty() {
+            return true;
+        }
+        types.iter().any(|of| {
+            let id = of.to_string();
+            derived.iter().all(|matcher| {
+                matcher.matches(match &*matcher.name {
+                    "__profile_type__" => &id,
+                    "__name__" => &of.name,
+                    "__type__" => &of.sample_type,
+                    "__unit__" => &of.sample_unit,
+                    "__period_type__" => &of.period_type,
+                    _ => &of.period_unit,
+                })
+            })
+        })
+    }
+}
+
+/// What `orders` erase of a dataset: sorted by schema, column and profile, without overlap. Orders must be of the
+/// dataset's tenant.
+pub fn erased<'a>(index: &DatasetIndex, orders: impl IntoIterator<Item = &'a DeleteOrder>) -> Vec<Erased> {
+    let mut all: Vec<Erased> = Vec::new();
+    for order in orders {
+        for (schema, value_schema) in index.schemas.iter().enumerate() {
+            for column in 0..value_schema.columns.len() {
+                let derived = Derived::new(value_schema, column);
+                let Some(matchers) = derived.narrow(&order.selector.matchers) else {
+                    continue;
+                };
+                select_runs(index, schema as u32, &matchers, |_, profiles| {
+                    let profiles = in_range(index, profiles, order.range);
+                    if !profiles.is_empty() {
+                        all.push(Erased { schema: schema as u32, column: column as u32, profiles });
+                    }
+                });
+            }
+        }
+    }
+    all.sort_unstable_by_key(|e| (e.schema, e.column, e.profiles.start, e.profiles.end));
+    all.dedup_by(|next, before| {
+        let joins = (next.schema, next.column) == (before.schema, before.column)
+            && next.profiles.start <= before.profiles.end;
+        if joins {
+            before.profiles.end = before.profiles.end.max(next.profiles.end);
+        }
+        joins
+    });
+    all
+}
