@@ -1,12 +1,16 @@
 //! Who is alive, and who of them gets what.
 //!
-//! Owns: the [`Membership`] trait, a membership set by hand ([`Fixed`]), the order in which members are chosen
+//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and set by hand
+//! ([`Fixed`]), the order in which members are chosen
 //! ([`place`]).
 //! Does not own: how members are called, what they are chosen for. Membership is a hint everywhere:
 //! two processes may see different members at one time, and nothing may be wrong by it.
 
+mod config;
 mod fixed;
+mod gossip;
 mod member;
+mod metrics;
 mod place;
 
 use std::sync::Arc;
@@ -15,7 +19,9 @@ use futures::future::BoxFuture;
 use model::WriterId;
 use tokio::sync::watch;
 
+pub use config::Config;
 pub use fixed::Fixed;
+pub use gossip::{Gossip, GossipError};
 pub use member::{Member, Role};
 pub use place::place;
 

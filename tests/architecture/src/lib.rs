@@ -18,7 +18,7 @@ mod tests {
         ("catalog", &["model", "clock", "storage", "block"]),
         ("query", &["model", "wire", "formats", "block"]),
         ("rpc", &["model", "clock", "wire", "storage", "block", "query"]),
-        ("cluster", &["model", "clock", "limits"]),
+        ("cluster", &["model", "clock", "rpc"]),
         ("edge", &["model", "clock", "wire", "formats"]),
         ("distributor", &["model", "clock", "wire", "formats", "limits", "rpc", "cluster", "edge"]),
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc", "cluster"]),
@@ -42,6 +42,7 @@ mod tests {
         ("tonic", &["wire", "rpc", "edge", "distributor", "querier", "pyrograph"]),
         ("libdeflater", &["formats"]),
         ("rand", &["clock"]),
+        ("chitchat", &["cluster"]),
         ("clap", &["pyrograph"]),
         ("serde_yaml", &["pyrograph", "limits"]),
     ];

@@ -1,0 +1,344 @@
+//! Membership by gossip: every process tells some others, several times a second, what it knows of all.
+//!
+//! Owns: the UDP port, finding the first others (`seeds`), what a process tells of itself, when one that is
+//! silent counts as dead. Does not own: what members are chosen for.
+//!
+//! This is the one part of the cluster with a clock and randomness of its own (those of `chitchat`): whatever
+//! must be repeatable is given a [`crate::Fixed`] instead.
+
+mod datagrams;
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::transport::{Socket, UdpSocket};
+use chitchat::{
+    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, ProtocolVersion,
+    spawn_chitchat,
+};
+use clock::Clock;
+use futures::future::BoxFuture;
+use model::WriterId;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::{Config, Member, Membership, Role};
+
+use datagrams::Datagrams;
+use seeds::Seeds;
+
+/// Between two rounds, in each of which three others are told.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Words of another process older than this do not tell how regularly it speaks.
+const INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// With a window of one interval, which weighs a sixth, the detector's adaptive limit is this: five times half a
+/// second and the last interval, so 2.5 to 3.5 s of silence. A pause of one second passes, a dead process is gone
+/// within four.
+const SILENCE_FACTOR: f64 = 6.0;
+const INTERVAL_EXPECTED: Duration = Duration::from_millis(500);
+/// For how long a dead process is remembered, and spoken to once in a while: it may only have been cut off.
+const DEAD_REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// After a change that others should know at once, how long they are given to hear of it.
+const HEARD_AFTER: Duration = Duration::from_millis(500);
+/// Ids of logs in one value: about a kilobyte, so that it fits whatever else a datagram has.
+const WRITERS_PER_VALUE: usize = 30;
+/// Values with ids that are told and read; a process has one open log and a few that it just left.
+const WRITER_VALUES_MAX: usize = 8;
+
+/// What a process that takes part in gossip is, to the others.
+const SERVING: &str = "serving";
+const LEAVING: &str = "leaving";
+const LEFT: &str = "left";
+
+/// Why gossip cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    #[error("memberlist.{name} {value:?} is not an IP address")]
+    Address { name: &'static str, value: String },
+    #[error("cannot gossip at {address} over UDP: {reason}")]
+    Bind { address: SocketAddr, reason: String },
+}
+
+/// A member of a cluster of processes that find one another.
+pub struct Gossip {
+    handle: ChitchatHandle,
+    clock: Clock,
+    members: watch::Receiver<Arc<[Member]>>,
+    own: watch::Sender<Own>,
+}
+
+/// What this process tells of itself and may change.
+struct Own {
+    writers: Vec<WriterId>,
+    state: &'static str,
+}
+
+impl Gossip {
+    /// Starts to gossip as `me`, whose address gets the host under which this process is reached, if it has a port only
+    /// (`:9095`).
+    ///
+    /// # Errors
+    /// An address that is none, or a port that is taken. Seeds that cannot be reached are no error.
+    pub async fn start(
+        config: &Config,
+        mut me: Member,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, GossipError> {
+        let bind = address_of(&config.bind_addr, "bind-addr")?.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let address = SocketAddr::new(bind, config.bind_port);
+        let failed = |error: anyhow::Error| GossipError::Bind { address, reason: format!("{error:#}") };
+        let socket = UdpSocket::open(address).await.map_err(failed)?;
+        let local = socket.local_addr().map_err(failed)?;
+        let host = match address_of(&config.advertise_addr, "advertise-addr")? {
+            Some(host) => host,
+            None if !bind.is_unspecified() => bind,
+            None => own_address(),
+        };
+        let port = if config.advertise_port == 0 { local.port() } else { config.advertise_port };
+        let advertised = SocketAddr::new(host, port);
+        if let Some(port) = me.address.strip_prefix(':').and_then(|port| port.parse().ok()) {
+            me.address = SocketAddr::new(host, port).to_string();
+        }
+
+        let metrics = Metrics::register(registry);
+        let datagrams = Datagrams::new(socket, &config.cluster_label, clock.clone(), metrics.clone());
+        let chitchat = ChitchatConfig {
+            chitchat_id: ChitchatId::new(me.node.as_str(), 0, advertised),
+            cluster_id: datagrams.label().to_owned(),
+            gossip_interval: INTERVAL,
+            listen_addr: local,
+            // Seeds are asked by `Seeds`, sooner and more often than chitchat does.
+            seed_nodes: Vec::new(),
+            failure_detector_config: FailureDetectorConfig {
+                phi_threshold: SILENCE_FACTOR,
+                sampling_window_size: 1,
+                max_interval: INTERVAL_MAX,
+                initial_interval: INTERVAL_EXPECTED,
+                dead_node_grace_period: DEAD_REMEMBERED,
+            },
+            marked_for_deletion_grace_period: DEAD_REMEMBERED,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+            protocol_version: ProtocolVersion::V1,
+        };
+        let handle = spawn_chitchat(chitchat, told_of(&me), &datagrams).await.map_err(failed)?;
+        info!(node = %me.node, name = %me.name, at = %advertised, called_at = %me.address, "gossips");
+
+        let (told, members) = watch::channel(Arc::from([me.clone()]));
+        let (own, changes) = watch::channel(Own { writers: me.writers.clone(), state: SERVING });
+        let gossip = Arc::new(Self { handle, clock: clock.clone(), members, own });
+        gossip.follow(told, me, metrics).await;
+        gossip.tell(changes);
+        gossip.watch_over();
+        let port = if config.bind_port == 0 { Config::default().bind_port } else { config.bind_port };
+        let seeds = Seeds::new(&config.join_members, port, advertised, clock.clone());
+        clock.spawn(seeds.run(Arc::downgrade(&gossip)));
+        Ok(gossip)
+    }
+
+    /// Tells the others that this process is gone, and stops.
+    pub async fn stop(&self) {
+        self.own.send_replace(Own { writers: Vec::new(), state: LEFT });
+        self.become_now(LEFT).await;
+        self.clock.sleep(INTERVAL).await;
+        let _ = self.handle.initiate_shutdown();
+    }
+
+    /// Keeps `members` what chitchat knows, `me` always among them.
+    async fn follow(&self, members: watch::Sender<Arc<[Member]>>, me: Member, metrics: Metrics) {
+        let mut live = self.handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
+        self.clock.spawn_vital("membership", async move {
+            while live.changed().await.is_ok() {
+                let now = members_of(&live.borrow_and_update(), &me);
+                let before = members.borrow().clone();
+                if before == now {
+                    continue;
+                }
+                for member in now.iter().filter(|member| !has(&before, member)) {
+                    info!(node = %member.node, name = %member.name, address = %member.address, "has come");
+                }
+                for member in before.iter().filter(|member| !has(&now, member)) {
+                    info!(node = %member.node, name = %member.name, address = %member.address, "is gone");
+                }
+                metrics.members(&now);
+                members.send_replace(now);
+            }
+        });
+    }
+
+    /// Passes on what this process changes of itself.
+    fn tell(&self, mut changes: watch::Receiver<Own>) {
+        let chitchat = self.handle.chitchat();
+        self.clock.spawn_vital("membership of this process", async move {
+            while changes.changed().await.is_ok() {
+                let values = {
+                    let own = changes.borrow_and_update();
+                    let mut values = writer_values(&own.writers);
+                    values.push(("state".into(), own.state.into()));
+                    values
+                };
+                let mut chitchat = chitchat.lock().await;
+                for (key, value) in values {
+                    chitchat.self_node_state().set(key, value);
+                }
+            }
+        });
+    }
+
+    /// Without gossip the process would work with what it knew last, for ever.
+    fn watch_over(&self) {
+        let ended = self.handle.termination_watcher();
+        self.clock.spawn_vital("gossip", async move {
+            if let Err(error) = ended.await {
+                panic!("gossip has ended: {error}");
+            }
+        });
+    }
+
+    /// Tells everybody of a state at once, and not one after another as rounds go.
+    async fn become_now(&self, state: &'static str) {
+        let addresses: Vec<SocketAddr> = self
+            .handle
+            .with_chitchat(|chitchat| {
+                chitchat.self_node_state().set("state", state);
+                chitchat.live_nodes().map(|id| id.gossip_advertise_addr).collect()
+            })
+            .await;
+        for address in addresses {
+            let _ = self.handle.gossip(address);
+        }
+    }
+
+    /// Addresses at which live members gossip.
+    async fn gossiping(&self) -> Vec<SocketAddr> {
+        let live = |chitchat: &mut chitchat::Chitchat| {
+            chitchat.live_nodes().map(|id| id.gossip_advertise_addr).collect()
+        };
+        self.handle.with_chitchat(live).await
+    }
+
+    fn greet(&self, address: SocketAddr) {
+        // It only fails when gossip has ended, which is watched over.
+        let _ = self.handle.gossip(address);
+    }
+}
+
+impl Membership for Gossip {
+    fn members(&self) -> watch::Receiver<Arc<[Member]>> {
+        self.members.clone()
+    }
+
+    fn set_writers(&self, writers: Vec<WriterId>) {
+        self.own.send_modify(|own| own.writers = writers);
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.own.send_modify(|own| own.state = LEAVING);
+            self.become_now(LEAVING).await;
+            if self.members.borrow().len() > 1 {
+                self.clock.sleep(HEARD_AFTER).await;
+            }
+        })
+    }
+}
+
+fn has(members: &[Member], wanted: &Member) -> bool {
+    members.iter().any(|member| member.node == wanted.node)
+}
+
+fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: &Member) -> Arc<[Member]> {
+    let mut members: Vec<Member> =
+        live.iter().filter_map(|(id, state)| member_of(&id.node_id, state)).collect();
+    if !has(&members, me) {
+        members.push(Member { is_leaving: true, ..me.clone() });
+    }
+    members.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    members.into()
+}
+
+/// What a process tells of itself when it starts.
+fn told_of(me: &Member) -> Vec<(String, String)> {
+    let roles: Vec<&str> = me.roles.iter().map(|role| role.name()).collect();
+    let mut values: Vec<(String, String)> = vec![
+        ("name".into(), me.name.clone()),
+        ("zone".into(), me.zone.clone()),
+        ("roles".into(), roles.join(",")),
+        ("address".into(), me.address.clone()),
+        ("started".into(), me.started_millis.to_string()),
+        ("state".into(), SERVING.into()),
+    ];
+    values.extend(writer_values(&me.writers));
+    values
+}
+
+/// All pieces, the empty ones too: they replace what was told before.
+fn writer_values(writers: &[WriterId]) -> Vec<(String, String)> {
+    let mut pieces = writers.chunks(WRITERS_PER_VALUE);
+    let values = (0..WRITER_VALUES_MAX).map(|piece| {
+        let ids: Vec<String> = pieces.next().unwrap_or_default().iter().map(ToString::to_string).collect();
+        (format!("writers.{piece}"), ids.join(","))
+    });
+    values.collect()
+}
+
+/// `None` for one that is gone, or of which not everything has been heard yet.
+fn member_of(node: &str, state: &NodeState) -> Option<Member> {
+    let told = state.get("state")?;
+    if told == LEFT {
+        return None;
+    }
+    let pieces = (0..WRITER_VALUES_MAX).filter_map(|piece| state.get(&format!("writers.{piece}")));
+    let writers = pieces.flat_map(|ids| ids.split(',')).filter_map(|id| id.parse().ok());
+    Some(Member {
+        node: node.to_owned(),
+        name: state.get("name")?.to_owned(),
+        zone: state.get("zone")?.to_owned(),
+        // A role of a later version is none that this one could choose.
+        roles: state.get("roles")?.split(',').filter_map(Role::named).collect(),
+        address: state.get("address")?.to_owned(),
+        started_millis: state.get("started")?.parse().ok()?,
+        writers: writers.collect(),
+        is_leaving: told == LEAVING,
+    })
+}
+
+fn address_of(text: &str, name: &'static str) -> Result<Option<IpAddr>, GossipError> {
+    match text.trim() {
+        "" => Ok(None),
+        "localhost" => Ok(Some(Ipv4Addr::LOCALHOST.into())),
+        text => match text.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => Err(GossipError::Address { name, value: text.to_owned() }),
+        },
+    }
+}
+
+/// The address from which this host would speak to the rest of the world; nothing is sent.
+fn own_address() -> IpAddr {
+    // Of the block for documentation: no route but the default one leads there.
+    let anywhere = SocketAddr::from(([192, 0, 2, 1], 9));
+    let asked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(anywhere)?;
+        socket.local_addr()
+    });
+    match asked {
+        Ok(address) => address.ip(),
+        Err(error) => {
+            warn!(
+                %error,
+                "this host has no default route, so others are told to find it at 127.0.0.1: say its address with \
+                 -memberlist.advertise-addr"
+            );
+            Ipv4Addr::LOCALHOST.into()
+        }
+    }
+}
