@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use model::Symbols;
+use prometheus_client::registry::Registry;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 
+use crate::metrics::CacheMetrics;
 use crate::reader::Parts;
 use crate::scan::Column;
 use crate::{DatasetIndex, NameTree};
@@ -72,6 +74,21 @@ impl Cache {
             RandomState::default(),
             DefaultLifecycle::default(),
         )))
+    }
+
+    /// Shows on `registry` what this cache holds and saves. At most one cache per registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(CacheMetrics(self.clone())));
+    }
+
+    /// How often something was found, and how often not.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        (self.0.hits(), self.0.misses())
+    }
+
+    /// Bytes that it may hold.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.0.capacity()
     }
 
     /// Bytes held.

@@ -14,6 +14,7 @@ mod index;
 mod intern;
 mod layout;
 mod merge;
+mod metrics;
 mod reader;
 mod rows;
 mod scan;

@@ -53,8 +53,9 @@ impl Compactor {
                 "the merge panicked".to_owned()
             }
             Ok(Ok((Published::Done, outputs))) => {
-                self.metrics.jobs.inc();
-                let millis = (self.clock.monotonic() - began).as_millis() as u64;
+                let took = self.clock.monotonic() - began;
+                self.metrics.merged(job.level, took);
+                let millis = took.as_millis() as u64;
                 debug!(job = %id, inputs, outputs, level = job.level, millis, "merged");
                 return;
             }

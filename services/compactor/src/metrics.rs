@@ -1,18 +1,41 @@
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-#[derive(Default)]
 pub(crate) struct Metrics {
-    pub(crate) jobs: Counter,
+    job_seconds: Family<LevelLabels, Histogram>,
+    jobs: Counter,
     pub(crate) jobs_failed: Counter,
     pub(crate) input_bytes: Counter,
     pub(crate) output_bytes: Counter,
     pub(crate) objects_deleted: Counter,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct LevelLabels {
+    level: u8,
+}
+
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            // Up to the time after which another compactor is asked.
+            job_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 14))),
+            jobs: Counter::default(),
+            jobs_failed: Counter::default(),
+            input_bytes: Counter::default(),
+            output_bytes: Counter::default(),
+            objects_deleted: Counter::default(),
+        };
+        registry.register(
+            "pyrograph_compactor_job_duration_seconds",
+            "Time from claiming a job until it was published, by the level of its outputs",
+            metrics.job_seconds.clone(),
+        );
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(format!("pyrograph_compactor_{name}"), help, counter.clone());
         };
@@ -22,5 +45,10 @@ impl Metrics {
         counter("output_bytes", "Bytes of the outputs of published jobs", &metrics.output_bytes);
         counter("objects_deleted", "Dead objects deleted from storage", &metrics.objects_deleted);
         metrics
+    }
+
+    pub(crate) fn merged(&self, level: u8, took: Duration) {
+        self.jobs.inc();
+        self.job_seconds.get_or_create(&LevelLabels { level }).observe(took.as_secs_f64());
     }
 }

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     discarded_profiles: Family<Discard, Counter>,
     discarded_bytes: Family<Discard, Counter>,
     pub(crate) inflight_bytes: Gauge,
+    inflight_limit_bytes: Gauge,
     pub(crate) prepare_seconds: Histogram,
     pub(crate) push_seconds: Histogram,
     tenants: Mutex<HashSet<TenantId>>,
@@ -46,7 +47,7 @@ pub(crate) struct Received {
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    pub(crate) fn new(inflight_bytes_max: usize, registry: &mut Registry) -> Self {
         let metrics = Self {
             received_wire_bytes: Family::default(),
             received_bytes: Family::default(),
@@ -55,10 +56,12 @@ impl Metrics {
             discarded_profiles: Family::default(),
             discarded_bytes: Family::default(),
             inflight_bytes: Gauge::default(),
+            inflight_limit_bytes: Gauge::default(),
             prepare_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             push_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             tenants: Mutex::default(),
         };
+        metrics.inflight_limit_bytes.set(inflight_bytes_max as i64);
         metrics.register(registry.sub_registry_with_prefix("pyrograph_distributor"));
         metrics
     }
@@ -102,6 +105,12 @@ impl Metrics {
             "Bytes of decoded profiles that are not durable yet",
             Unit::Bytes,
             self.inflight_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "inflight_limit",
+            "Bytes of decoded profiles that may be in flight; more are refused",
+            Unit::Bytes,
+            self.inflight_limit_bytes.clone(),
         );
         registry.register_with_unit(
             "prepare",
@@ -153,7 +162,7 @@ mod tests {
 
     #[test]
     fn tenants_beyond_the_limit_are_counted_together() {
-        let metrics = Metrics::new(&mut Registry::default());
+        let metrics = Metrics::new(1, &mut Registry::default());
         for i in 0..TENANTS_MAX + 5 {
             metrics.discarded(&TenantId::parse(&format!("t{i}")).unwrap(), "rate_limited", 2);
         }

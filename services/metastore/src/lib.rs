@@ -54,6 +54,9 @@ use state::State;
 /// before it serves, so that no two answer with different histories.
 const SURE_FOR: Duration = Duration::from_secs(2);
 
+/// Between looks at how far behind anything is.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
@@ -159,7 +162,12 @@ impl Metastore {
 
     /// Keeps the catalog up to date until [`Self::drain`], or until another owner opens it.
     pub async fn run(self: Arc<Self>) {
-        futures::join!(self.keep_committing(), self.keep_looking(), self.keep_tending());
+        futures::join!(
+            self.keep_committing(),
+            self.keep_looking(),
+            self.keep_tending(),
+            self.keep_observing()
+        );
     }
 
     /// Commits what is pending and stops, within [`DRAIN_MAX`].
@@ -225,6 +233,26 @@ impl Metastore {
         }
     }
 
+    async fn keep_observing(&self) {
+        loop {
+            self.observe();
+            if !self.pause(OBSERVE_INTERVAL).await {
+                return;
+            }
+        }
+    }
+
+    /// Says how far behind anything is.
+    fn observe(&self) {
+        let unix_millis = self.clock.unix_millis();
+        let state = self.state.lock();
+        self.metrics.count(&state);
+        self.metrics.lags(&state, plan::lags(&state, &self.config, unix_millis), unix_millis);
+        let first_millis =
+            (unix_millis - self.window_millis()).max(state.dedup.first_minute().saturating_mul(60_000));
+        self.metrics.dedup_window.set((unix_millis - first_millis) as f64 / 1e3);
+    }
+
     /// Ends what is past its time.
     fn tend(&self) {
         let unix_millis = self.clock.unix_millis();
@@ -232,12 +260,7 @@ impl Metastore {
         self.expire(&mut state);
         self.end_logs(&mut state);
         self.forget_jobs(&mut state, unix_millis);
-        self.metrics.observe(&state);
-        let lag = unix_millis - state.oldest_segment_millis(unix_millis);
-        self.metrics.merge_lag.set(lag as f64 / 1e3);
-        let first_millis =
-            (unix_millis - self.window_millis()).max(state.dedup.first_minute().saturating_mul(60_000));
-        self.metrics.dedup_window.set((unix_millis - first_millis) as f64 / 1e3);
+        self.metrics.count(&state);
         self.work.notify_one();
     }
 
@@ -266,7 +289,7 @@ impl Metastore {
                 live.is_committed = true;
             }
         }
-        self.metrics.observe(&state);
+        self.metrics.count(&state);
         Ok(())
     }
 
@@ -278,6 +301,7 @@ impl Metastore {
         let began = self.clock.monotonic();
         let version = self.catalog.commit(batch).await.inspect_err(|error| self.end_if_fenced(error))?;
         self.metrics.commits.inc();
+        self.metrics.commit_seconds.observe(self.clock.monotonic() - began);
         self.state.lock().version = version;
         // A check that runs now is about to say the same.
         if let Ok(mut sure) = self.sure.try_lock() {
@@ -334,6 +358,7 @@ impl rpc::Metastore for Metastore {
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        let began = self.clock.monotonic();
         self.ensure_owner().await?;
         let state = self.state.lock();
         let objects = state.index.find(&request, |tenant| self.kept_from(tenant));
@@ -346,6 +371,7 @@ impl rpc::Metastore for Metastore {
                     }))
         });
         let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        self.metrics.find_seconds.observe(self.clock.monotonic() - began);
         Ok(Snapshot {
             version: state.version,
             epoch: self.catalog.epoch(),

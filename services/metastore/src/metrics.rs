@@ -1,10 +1,22 @@
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::state::{State, What};
+use crate::plan::LEVELS;
+use crate::state::State;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct LevelLabels {
+    /// Of the blocks that are made.
+    level: u8,
+}
 
 #[derive(Default)]
 pub(crate) struct Metrics {
@@ -15,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) jobs_claimed: Counter,
     pub(crate) jobs_published: Counter,
     pub(crate) jobs_failed: Counter,
+    pub(crate) attempts_lapsed: Counter,
     pub(crate) objects_expired: Counter,
     pub(crate) objects_orphaned: Counter,
     pub(crate) objects_missing: Counter,
@@ -25,8 +38,28 @@ pub(crate) struct Metrics {
     objects_quarantined: Gauge,
     dedup_keys: Gauge,
     dedup_bytes: Gauge,
-    pub(crate) dedup_window: Gauge<f64, AtomicU64>,
-    pub(crate) merge_lag: Gauge<f64, AtomicU64>,
+    pub(crate) dedup_window: Seconds,
+    merge_lag: Family<LevelLabels, Seconds>,
+    consume_lag: Seconds,
+    oldest_dead: Seconds,
+    pub(crate) commit_seconds: Duration,
+    pub(crate) find_seconds: Duration,
+}
+
+/// A histogram of seconds, from 0.1 ms to 1.6 s.
+#[derive(Clone)]
+pub(crate) struct Duration(Histogram);
+
+impl Default for Duration {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(0.0001, 2.0, 15)))
+    }
+}
+
+impl Duration {
+    pub(crate) fn observe(&self, took: std::time::Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
 }
 
 impl Metrics {
@@ -46,6 +79,11 @@ impl Metrics {
         counter("jobs_claimed", "Attempts of jobs handed to compactors", &metrics.jobs_claimed);
         counter("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published);
         counter("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed);
+        counter(
+            "attempts_lapsed",
+            "Attempts that were neither published nor given up in time",
+            &metrics.attempts_lapsed,
+        );
         counter("objects_expired", "Objects whose retention ended", &metrics.objects_expired);
         counter(
             "objects_orphaned",
@@ -75,28 +113,52 @@ impl Metrics {
         );
         gauge("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys);
         gauge("dedup_bytes", "Memory of those keys", &metrics.dedup_bytes);
-        let window = metrics.dedup_window.clone();
-        registry.register(
-            "pyrograph_metastore_dedup_window_seconds",
-            "Age of the oldest key that is remembered",
-            window,
+        let mut seconds = |name: &str, help: &str, gauge: &Seconds| {
+            registry.register(format!("pyrograph_metastore_{name}_seconds"), help, gauge.clone());
+        };
+        seconds("dedup_window", "Age of the oldest key that is remembered", &metrics.dedup_window);
+        seconds(
+            "consume_lag",
+            "Every segment that is older than this has been consumed",
+            &metrics.consume_lag,
         );
-        let lag = metrics.merge_lag.clone();
+        seconds("oldest_dead_object", "How long the oldest dead object waits", &metrics.oldest_dead);
         registry.register(
             "pyrograph_metastore_merge_lag_seconds",
-            "Age of the oldest segment that is not merged",
-            lag,
+            "How long the oldest work for blocks of a level waits: 1 from segments, 2 in an hour, 3 in a day",
+            metrics.merge_lag.clone(),
+        );
+        registry.register(
+            "pyrograph_metastore_commit_duration_seconds",
+            "Time that a commit of the catalog took",
+            metrics.commit_seconds.0.clone(),
+        );
+        registry.register(
+            "pyrograph_metastore_find_duration_seconds",
+            "Time from a find to its answer",
+            metrics.find_seconds.0.clone(),
         );
         metrics
     }
 
-    pub(crate) fn observe(&self, state: &State) {
-        let segments = state.live.values().filter(|l| matches!(l.what, What::Segment { .. })).count();
-        self.segments_live.set(segments as i64);
-        self.blocks_live.set((state.live.len() - segments) as i64);
+    /// What can be counted at once.
+    pub(crate) fn count(&self, state: &State) {
+        self.segments_live.set(state.segments as i64);
+        self.blocks_live.set(state.live.len() as i64 - state.segments as i64);
         self.objects_dead.set(state.dead.len() as i64);
         self.objects_quarantined.set(state.quarantined.len() as i64);
         self.dedup_keys.set(state.dedup.len() as i64);
         self.dedup_bytes.set(state.dedup.byte_len() as i64);
+    }
+
+    /// How far behind anything is; `merge_millis` by level.
+    pub(crate) fn lags(&self, state: &State, merge_millis: [i64; LEVELS], unix_millis: i64) {
+        let seconds = |millis: i64| millis.max(0) as f64 / 1e3;
+        for (level, millis) in (1..).zip(merge_millis) {
+            self.merge_lag.get_or_create(&LevelLabels { level }).set(seconds(millis));
+        }
+        self.consume_lag.set(seconds(unix_millis - state.watermark(unix_millis)));
+        let oldest = state.dead.values().map(|dead| dead.died_millis).min().unwrap_or(unix_millis);
+        self.oldest_dead.set(seconds(unix_millis - oldest));
     }
 }

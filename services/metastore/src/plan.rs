@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::rows::Work;
+use catalog::rows::{JobState, Work};
 use model::TenantId;
 use storage::Key;
 
@@ -22,6 +22,8 @@ const GATHER: usize = 4;
 pub(crate) const INPUTS_MAX: usize = 1_000;
 /// Level of blocks merged from segments.
 const LEVEL_FIRST: u8 = 1;
+/// Levels of blocks: from segments, of an open hour, of a day.
+pub(crate) const LEVELS: usize = 3;
 
 /// The most urgent work, if any is ripe at `unix_millis`.
 pub(crate) fn next(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
@@ -86,6 +88,52 @@ type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64), Vec<(&'a Key, &'a Live)>>;
 
 /// Blocks of one tenant that belong into one window: an open hour, or a day.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
+    let ripe = ripe_blocks(state, config, unix_millis);
+    let mut work = ripe.into_iter().map(|(window, ripe)| {
+        let inputs = take_within(&ripe.blocks, config.job_bytes_max);
+        Work { level: level_of(window), windows: vec![window], inputs }
+    });
+    work.find(|work| work.inputs.len() > 1)
+}
+
+/// How long work has been waiting for compactors, or been worked on, in milliseconds; by the level of its
+/// outputs, beginning with [`LEVEL_FIRST`].
+pub(crate) fn lags(state: &State, config: &Config, unix_millis: i64) -> [i64; LEVELS] {
+    let mut since = [unix_millis; LEVELS];
+    since[0] = state.oldest_segment_millis(unix_millis);
+    let mut wait_since = |level: u8, millis: i64| {
+        if let Some(since) = since.get_mut(usize::from(level - LEVEL_FIRST)) {
+            *since = millis.min(*since);
+        }
+    };
+    for (window, ripe) in ripe_blocks(state, config, unix_millis) {
+        if ripe.blocks.len() > 1 {
+            wait_since(level_of(window), ripe.since_millis);
+        }
+    }
+    for job in state.jobs.values() {
+        if let JobState::Working { work, .. } = &job.row.state
+            && work.level > LEVEL_FIRST
+        {
+            wait_since(work.level, job.row.created_millis);
+        }
+    }
+    since.map(|since| unix_millis - since)
+}
+
+/// Of blocks merged into `window`.
+fn level_of(window: (i64, i64)) -> u8 {
+    if window.1 == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
+}
+
+/// Blocks that should become one, and since when.
+struct Ripe<'a> {
+    blocks: Blocks<'a>,
+    since_millis: i64,
+}
+
+/// What is ripe, by the window it belongs into.
+fn ripe_blocks<'a>(state: &'a State, config: &Config, unix_millis: i64) -> Vec<((i64, i64), Ripe<'a>)> {
     let mut groups = Groups::new();
     for (key, live) in &state.live {
         let What::Block { tenant, window, .. } = &live.what else {
@@ -98,19 +146,15 @@ fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
         let (start, length) = target(*window, config, unix_millis);
         groups.entry((tenant, start, length)).or_default().push((key, live));
     }
-    for ((_, start, length), blocks) in groups {
+    let ripe = groups.into_iter().filter_map(|((_, start, length), blocks)| {
         // A day gets a block every hour until it closes: rewriting it for each is never worth it.
         let may_settle = length < DAY || start + length <= closed_before(config, unix_millis);
         let ripe = gathered(&blocks)
             .or_else(|| closed_hour(&blocks, length, config, unix_millis))
             .or_else(|| patched(&blocks, config, unix_millis).filter(|_| may_settle));
-        let inputs = ripe.map(|ripe| take_within(&ripe, config.job_bytes_max)).unwrap_or_default();
-        if inputs.len() > 1 {
-            let level = if length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 };
-            return Some(Work { level, windows: vec![(start, length)], inputs });
-        }
-    }
-    None
+        Some(((start, length), ripe?))
+    });
+    ripe.collect()
 }
 
 /// Windows that end here or earlier, in Unix seconds, get no more than stragglers.
@@ -130,12 +174,15 @@ fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
 type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
 
 /// Enough blocks of about one size, so that each byte is rewritten once per size.
-fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Blocks<'a>> {
+fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Ripe<'a>> {
     let mut by_size: BTreeMap<u32, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
         by_size.entry(block.1.bytes.checked_ilog2().unwrap_or(0) / GATHER.ilog2()).or_default().push(*block);
     }
-    by_size.into_values().find(|blocks| blocks.len() >= GATHER)
+    let blocks = by_size.into_values().find(|blocks| blocks.len() >= GATHER)?;
+    let mut created: Vec<i64> = blocks.iter().map(|(_, live)| live.created_millis).collect();
+    created.sort_unstable();
+    Some(Ripe { since_millis: created[GATHER - 1], blocks })
 }
 
 /// What is left of one hour when it closes: its blocks become one of its day.
@@ -144,7 +191,7 @@ fn closed_hour<'a>(
     length: i64,
     config: &Config,
     unix_millis: i64,
-) -> Option<Blocks<'a>> {
+) -> Option<Ripe<'a>> {
     let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
         if let What::Block { window: (start, of), .. } = block.1.what
@@ -153,11 +200,13 @@ fn closed_hour<'a>(
             hours.entry(start.div_euclid(HOUR)).or_default().push(*block);
         }
     }
-    hours.into_values().find(|blocks| blocks.len() > 1 && quiet_millis(blocks, unix_millis) >= settle(config))
+    let is_ripe =
+        |blocks: &Blocks<'a>| blocks.len() > 1 && quiet_millis(blocks, unix_millis) >= settle(config);
+    hours.into_values().find(is_ripe).map(|blocks| settled(blocks, config, unix_millis))
 }
 
 /// All blocks of a window, if rewriting the largest for the others is worth it.
-fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, unix_millis: i64) -> Option<Blocks<'a>> {
+fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, unix_millis: i64) -> Option<Ripe<'a>> {
     let mut blocks = blocks.to_vec();
     // Small ones first: a large block is taken along only if it fits.
     blocks.sort_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0)));
@@ -165,7 +214,13 @@ fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, unix_millis: i64
     let patches: u64 = patches.iter().map(|(_, live)| live.bytes).sum();
     let quiet = quiet_millis(&blocks, unix_millis);
     let is_worth_it = patches.saturating_mul(10) > largest.1.bytes || quiet >= HOUR * 1_000;
-    (quiet >= settle(config) && is_worth_it).then_some(blocks)
+    (quiet >= settle(config) && is_worth_it).then(|| settled(blocks, config, unix_millis))
+}
+
+/// Ripe since no block came for long enough.
+fn settled<'a>(blocks: Blocks<'a>, config: &Config, unix_millis: i64) -> Ripe<'a> {
+    let since_millis = unix_millis - quiet_millis(&blocks, unix_millis) + settle(config);
+    Ripe { blocks, since_millis }
 }
 
 fn settle(config: &Config) -> i64 {

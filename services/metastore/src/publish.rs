@@ -38,7 +38,8 @@ impl Metastore {
         let (job, batch) = {
             let mut state = self.state.lock();
             let mut batch = Batch::default();
-            close_lapsed(&mut state, now, unix_millis, &self.clock, &mut batch);
+            let lapsed = close_lapsed(&mut state, now, unix_millis, &self.clock, &mut batch);
+            self.metrics.attempts_lapsed.inc_by(lapsed as u64);
             let job = self.open_attempt(&mut state, now, unix_millis, &mut batch);
             (job, batch)
         };
@@ -153,7 +154,7 @@ impl Metastore {
                 job.row.state = Progress::Published { record: Some(record.encode()) };
             }
             self.metrics.jobs_published.inc();
-            self.metrics.observe(&state);
+            self.metrics.count(&state);
         }
         drop(turn);
         // Without it the inputs are not swept; whoever owns the catalog next creates it.
@@ -317,14 +318,23 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
     id
 }
 
-fn close_lapsed(state: &mut State, now: Duration, unix_millis: i64, clock: &clock::Clock, batch: &mut Batch) {
+/// Closes attempts whose time is over; gives their number.
+fn close_lapsed(
+    state: &mut State,
+    now: Duration,
+    unix_millis: i64,
+    clock: &clock::Clock,
+    batch: &mut Batch,
+) -> usize {
     let open = state
         .jobs
         .values()
         .filter(|job| matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now);
-    for id in open.map(|job| job.row.id).collect::<Vec<_>>() {
-        close_attempt(state, id, Failure::Lapsed, now, unix_millis, clock, batch);
+    let lapsed: Vec<JobId> = open.map(|job| job.row.id).collect();
+    for id in &lapsed {
+        close_attempt(state, *id, Failure::Lapsed, now, unix_millis, clock, batch);
     }
+    lapsed.len()
 }
 
 /// Why an attempt is closed.

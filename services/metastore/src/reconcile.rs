@@ -91,7 +91,7 @@ impl Metastore {
                 }
             }
             let found = Reconciled { orphans: orphan_count, records: record_count, missing: missing_count };
-            self.metrics.observe(&state);
+            self.metrics.count(&state);
             (batch, found)
         };
         self.metrics.objects_orphaned.inc_by(found.orphans as u64);

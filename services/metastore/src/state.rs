@@ -20,6 +20,8 @@ use crate::find::{Index, Object};
 pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) live: BTreeMap<Key, Live>,
+    /// How many of them are segments.
+    pub(crate) segments: usize,
     pub(crate) quarantined: BTreeMap<Key, Quarantined>,
     pub(crate) logs: BTreeMap<WriterId, LogState>,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
@@ -104,6 +106,7 @@ impl State {
         Self {
             index: Index::default(),
             live: BTreeMap::new(),
+            segments: 0,
             quarantined: BTreeMap::new(),
             logs: BTreeMap::new(),
             jobs: BTreeMap::new(),
@@ -264,7 +267,11 @@ impl State {
                 None
             }
         };
-        self.live.insert(key, Live { what, bytes, created_millis, id, claimed: None, is_committed });
+        let is_segment = matches!(what, What::Segment { .. });
+        let live = Live { what, bytes, created_millis, id, claimed: None, is_committed };
+        if self.live.insert(key, live).is_none() {
+            self.segments += usize::from(is_segment);
+        }
     }
 
     /// The rows that change when an object dies.
@@ -298,6 +305,7 @@ impl State {
             return;
         };
         if let Some(live) = self.live.remove(key) {
+            self.segments -= usize::from(matches!(live.what, What::Segment { .. }));
             live.id.and_then(|id| self.index.remove(id));
         }
         self.quarantined.remove(key);

@@ -39,7 +39,7 @@ impl Metastore {
                 forget_slot(&mut state, writer, seq, unix_millis);
             }
         }
-        self.metrics.observe(&state);
+        self.metrics.count(&state);
         self.work.notify_one();
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod http;
 mod peers;
+mod process;
 mod roles;
 mod self_profile;
 mod server;

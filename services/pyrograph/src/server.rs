@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::config::{self, Config};
 use crate::roles::Roles;
 use crate::targets::{Role, Targets};
-use crate::{http, self_profile};
+use crate::{http, process, self_profile};
 
 /// EAFNOSUPPORT, for which the standard library has no kind.
 const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
@@ -87,6 +87,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(cores);
     let mut registry = Registry::default();
+    process::register(&config.target, &mut registry);
     let roles = Arc::new(Roles::build(&targets, &config, &clock, &pool, &mut registry).await?);
 
     let status = http::Status::default();
