@@ -40,7 +40,7 @@ fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly t
 config-reference: ## Make config/reference.yaml anew from the doc comments
 	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml
 
-install: ## Start the core stack that profiling joins: network, Grafana on :3000, Tempo (docker)
+install: ## Start the core stack that profiling joins: network, Grafana on :3000, Prometheus, Tempo (docker)
 	$(COMPOSE) -f deploy/core.compose.yaml up -d
 
 install-profiling: ## Start Pyrograph as oib-pyroscope on that network (docker)

@@ -161,6 +161,15 @@ def test_pushes_go_to_distributors_and_all_else_to_queriers():
     assert {"p-pyrograph-querier", "p-pyrograph-distributor"} <= services
 
 
+def test_alerts_and_dashboards_are_those_of_the_repository():
+    documents = render(CASES["everything"])
+    (rule,) = of_kind(documents, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    files = {path.name: path.read_text() for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")}
+    held = [d for d in of_kind(documents, "ConfigMap") if "grafana_dashboard" in d["metadata"]["labels"]]
+    assert {name: text for d in held for name, text in d["data"].items()} == files and len(held) == len(files)
+
+
 def test_secrets_are_in_no_config_map():
     for document in of_kind(render(CASES["several processes on S3"]), "ConfigMap"):
         assert "12345" not in yaml.safe_dump(document)

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Writes dashboards/*.json: what is on which dashboard, in one place that can be read. `--check` only says whether they are current."""
+
+import json
+import pathlib
+import sys
+
+FOLDER = pathlib.Path(__file__).parent / "dashboards"
+WIDTH, HEIGHT = 24, 8
+
+
+def p99(metric, by="", where=""):
+    group = f"le, {by}" if by else "le"
+    return f"histogram_quantile(0.99, sum by ({group}) (rate({metric}_bucket{{{where}}}[$__rate_interval])))"
+
+
+def p50(metric, by="", where=""):
+    return p99(metric, by, where).replace("0.99", "0.5", 1)
+
+
+def rate(metric, by="", where=""):
+    group = f" by ({by})" if by else ""
+    return f"sum{group} (rate({metric}{{{where}}}[$__rate_interval]))"
+
+
+def lines(title, unit, *queries, description="", stacked=False):
+    return "timeseries", title, unit, queries, description, stacked
+
+
+def number(title, unit, query, description=""):
+    return "stat", title, unit, [(query, "")], description, False
+
+
+PUSHES = 'route=~"/ingest|/pyroscope/ingest|/push.v1.*"'
+DASHBOARDS = {
+    "overview": (
+        "Pyrograph: overview",
+        [
+            number("Processes", "short", "count(pyrograph_build_info)"),
+            number("Profiles per second", "short", rate("pyrograph_distributor_received_profiles_total")),
+            number("Uncompressed", "binBps", rate("pyrograph_distributor_received_bytes_total")),
+            number("Pushes that fail", "percentunit", f'({rate("pyrograph_edge_requests_total", where=PUSHES + ", status=~" + chr(34) + "5.." + chr(34))} or vector(0)) / {rate("pyrograph_edge_requests_total", where=PUSHES)}'),
+            number("Set aside", "short", "max(pyrograph_metastore_quarantined_objects)", "Objects that cannot be read"),
+            number("Partial answers per hour", "short", "sum(increase(pyrograph_querier_queries_partial_total[1h]))"),
+            lines("Acknowledged after", "s", (p50("pyrograph_ingester_push_duration_seconds"), "p50"), (p99("pyrograph_ingester_push_duration_seconds"), "p99")),
+            lines("Answered after (p99)", "s", (p99("pyrograph_querier_query_seconds", "kind"), "{{kind}}")),
+            lines("Behind", "s", ("max(pyrograph_metastore_consume_lag_seconds)", "consuming"), ("max by (level) (pyrograph_metastore_merge_lag_seconds)", "merging to level {{level}}"), description="What was pushed is seen at once in normal operation, and merged after half a minute."),
+            lines("Requests to the store", "reqps", (rate("pyrograph_storage_requests_total", "operation, class"), "{{operation}} {{class}}"), stacked=True),
+            lines("Memory", "bytes", ("process_resident_memory_bytes and on (instance) pyrograph_build_info", "{{instance}}")),
+            lines("CPU", "short", ("rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) pyrograph_build_info", "{{instance}}"), description="Cores in use"),
+        ],
+    ),
+    "writing": (
+        "Pyrograph: writing",
+        [
+            lines("Profiles", "short", (rate("pyrograph_distributor_received_profiles_total", "tenant"), "{{tenant}}"), stacked=True),
+            lines("Bytes on the wire and uncompressed", "binBps", (rate("pyrograph_distributor_received_wire_bytes_total"), "wire"), (rate("pyrograph_distributor_received_bytes_total"), "uncompressed")),
+            lines("Refused profiles", "short", (rate("pyrograph_distributor_discarded_profiles_total", "reason, tenant"), "{{reason}} {{tenant}}")),
+            lines("Refused bytes", "binBps", (rate("pyrograph_distributor_discarded_bytes_total", "reason, tenant"), "{{reason}} {{tenant}}")),
+            lines("Pushes by status", "reqps", (rate("pyrograph_edge_requests_total", "status", PUSHES), "{{status}}"), stacked=True),
+            lines("Decoding and splitting", "s", (p50("pyrograph_distributor_prepare_seconds"), "p50"), (p99("pyrograph_distributor_prepare_seconds"), "p99")),
+            lines("Durable after", "s", (p50("pyrograph_ingester_push_duration_seconds"), "p50"), (p99("pyrograph_ingester_push_duration_seconds"), "p99")),
+            lines("Flush, by stage (p99)", "s", (p99("pyrograph_ingester_flush_duration_seconds", "stage"), "{{stage}}")),
+            lines("Segments", "bytes", (p50("pyrograph_ingester_segment_bytes"), "p50"), (p99("pyrograph_ingester_segment_bytes"), "p99")),
+            lines("Items per segment", "short", (p50("pyrograph_ingester_segment_items"), "p50"), (p99("pyrograph_ingester_segment_items"), "p99")),
+            lines("Budgets in use", "percentunit", ("pyrograph_distributor_inflight_bytes / pyrograph_distributor_inflight_limit_bytes", "distributor {{instance}}"), ("pyrograph_ingester_inflight_bytes / pyrograph_ingester_inflight_limit_bytes", "ingester {{instance}}"), description="Over 1, pushes are refused with 429."),
+            lines("Refused by ingesters", "short", (rate("pyrograph_ingester_refusals_total", "reason"), "{{reason}}")),
+            lines("Logs given up", "short", (rate("pyrograph_ingester_abandoned_logs_total", "reason"), "{{reason}}")),
+            lines("Resent items that were not counted again", "short", (rate("pyrograph_metastore_items_masked_total"), "items")),
+        ],
+    ),
+    "reading": (
+        "Pyrograph: reading",
+        [
+            lines("Queries", "reqps", (rate("pyrograph_querier_queries_total", "kind, outcome"), "{{kind}} {{outcome}}"), stacked=True),
+            lines("Answered after (p50)", "s", (p50("pyrograph_querier_query_seconds", "kind"), "{{kind}}")),
+            lines("Answered after (p99)", "s", (p99("pyrograph_querier_query_seconds", "kind"), "{{kind}}")),
+            lines("Running", "short", ("pyrograph_querier_queries_running", "{{instance}}")),
+            lines("Not whole", "short", (rate("pyrograph_querier_queries_partial_total"), "partial"), (rate("pyrograph_querier_query_retries_total"), "begun anew")),
+            lines("Read", "binBps", (rate("pyrograph_querier_read_bytes_total"), "encoded"), (rate("pyrograph_storage_bytes_total", "class", 'operation="get"'), "from the store, {{class}}")),
+            lines("Samples looked at", "short", (rate("pyrograph_querier_scanned_samples_total"), "samples")),
+            lines("Found in memory", "percentunit", ("rate(pyrograph_block_cache_hits_total[$__rate_interval]) / (rate(pyrograph_block_cache_hits_total[$__rate_interval]) + rate(pyrograph_block_cache_misses_total[$__rate_interval]))", "{{instance}}"), description="Share of the parts of objects that were held, decoded"),
+            lines("Memory of the cache", "bytes", ("pyrograph_block_cache_bytes", "{{instance}}"), ("pyrograph_block_cache_limit_bytes", "limit {{instance}}")),
+            lines("Finds", "s", (p50("pyrograph_metastore_find_duration_seconds"), "p50"), (p99("pyrograph_metastore_find_duration_seconds"), "p99")),
+        ],
+    ),
+    "compaction": (
+        "Pyrograph: compaction and catalog",
+        [
+            lines("Work waits for", "s", ("max by (level) (pyrograph_metastore_merge_lag_seconds)", "level {{level}}"), description="1: from segments, 2: within an open hour, 3: of a day"),
+            lines("Everything older is consumed", "s", ("max(pyrograph_metastore_consume_lag_seconds)", "lag")),
+            lines("Jobs", "short", (rate("pyrograph_metastore_jobs_claimed_total"), "claimed"), (rate("pyrograph_metastore_jobs_published_total"), "published"), (rate("pyrograph_metastore_jobs_failed_total"), "failed"), (rate("pyrograph_metastore_attempts_lapsed_total"), "lapsed")),
+            lines("A job takes (p99)", "s", (p99("pyrograph_compactor_job_duration_seconds", "level"), "level {{level}}")),
+            lines("Bytes merged", "binBps", (rate("pyrograph_compactor_input_bytes_total"), "in"), (rate("pyrograph_compactor_output_bytes_total"), "out")),
+            lines("Live objects", "short", ("max(pyrograph_metastore_live_segments)", "segments"), ("max(pyrograph_metastore_live_blocks)", "blocks")),
+            lines("Dead objects", "short", ("max(pyrograph_metastore_dead_objects)", "wait"), (rate("pyrograph_compactor_objects_deleted_total"), "deleted per second")),
+            lines("The oldest dead object waits for", "s", ("max(pyrograph_metastore_oldest_dead_object_seconds)", "")),
+            lines("Set aside, missing, orphaned", "short", ("max(pyrograph_metastore_quarantined_objects)", "set aside"), ("sum(pyrograph_metastore_objects_missing_total)", "missing"), ("sum(pyrograph_metastore_objects_orphaned_total)", "orphaned")),
+            lines("Resent pushes count once for", "s", ("min(pyrograph_metastore_dedup_window_seconds)", "window")),
+            lines("Keys that are remembered", "short", ("max(pyrograph_metastore_dedup_keys)", "keys")),
+            lines("Commits", "short", (rate("pyrograph_metastore_commits_total"), "per second")),
+            lines("A commit takes", "s", (p50("pyrograph_metastore_commit_duration_seconds"), "p50"), (p99("pyrograph_metastore_commit_duration_seconds"), "p99")),
+            lines("Ended by retention", "short", (rate("pyrograph_metastore_objects_expired_total"), "objects")),
+        ],
+    ),
+    "store": (
+        "Pyrograph: object store",
+        [
+            number("Requests that cost as a PUT, per second", "reqps", rate("pyrograph_storage_requests_total", where='operation=~"create|list"')),
+            number("Requests that cost as a GET, per second", "reqps", rate("pyrograph_storage_requests_total", where='operation="get"')),
+            number("Requests per month, in dollars", "currencyUSD", f'30 * 86400 * (5e-6 * {rate("pyrograph_storage_requests_total", where="operation=~" + chr(34) + "create|list" + chr(34))} + 4e-7 * {rate("pyrograph_storage_requests_total", where="operation=" + chr(34) + "get" + chr(34))})', "At $5 per million PUT and LIST, $0.40 per million GET; deletes are free"),
+            lines("Requests", "reqps", (rate("pyrograph_storage_requests_total", "operation, class"), "{{operation}} {{class}}"), stacked=True),
+            lines("Failures", "reqps", (rate("pyrograph_storage_requests_total", "operation, class, outcome", 'outcome=~"error|timeout"'), "{{operation}} {{class}} {{outcome}}")),
+            lines("Requests take (p50)", "s", (p50("pyrograph_storage_request_duration_seconds", "operation, class"), "{{operation}} {{class}}")),
+            lines("Requests take (p99)", "s", (p99("pyrograph_storage_request_duration_seconds", "operation, class"), "{{operation}} {{class}}")),
+            lines("Written", "binBps", (rate("pyrograph_storage_bytes_total", "class", 'operation="create"'), "{{class}}"), stacked=True),
+            lines("Read", "binBps", (rate("pyrograph_storage_bytes_total", "class", 'operation="get"'), "{{class}}"), stacked=True),
+        ],
+    ),
+}
+
+
+def panel(number_, place, kind, title, unit, queries, description, stacked):
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    defaults = {"unit": unit, "min": 0}
+    if kind == "timeseries":
+        fill = {"fillOpacity": 20, "stacking": {"mode": "normal"}} if stacked else {"fillOpacity": 5}
+        defaults["custom"] = {"lineWidth": 1, "showPoints": "never", **fill}
+    targets = [
+        {"refId": chr(ord("A") + i), "expr": expr, "legendFormat": legend, "datasource": source}
+        for i, (expr, legend) in enumerate(queries)
+    ]
+    options = {"tooltip": {"mode": "multi", "sort": "desc"}} if kind == "timeseries" else {"graphMode": "area"}
+    return {
+        "id": number_, "type": kind, "title": title, "description": description, "datasource": source,
+        "gridPos": place, "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options, "targets": targets,
+    }
+
+
+def dashboard(name, title, content):
+    panels, x, y = [], 0, 0
+    for each in content:
+        width, height = (4, 4) if each[0] == "stat" else (WIDTH // 2, HEIGHT)
+        if len(panels) and panels[-1]["type"] != each[0] and x:
+            x, y = 0, y + panels[-1]["gridPos"]["h"]
+        panels.append(panel(len(panels) + 1, {"x": x, "y": y, "w": width, "h": height}, *each))
+        x += width
+        if x >= WIDTH:
+            x, y = 0, y + height
+    link = {"type": "dashboards", "title": "Pyrograph", "tags": ["pyrograph"], "asDropdown": True, "keepTime": True}
+    variable = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+    return {
+        "uid": f"pyrograph-{name}", "title": title, "tags": ["pyrograph"], "schemaVersion": 39, "editable": True,
+        "time": {"from": "now-3h", "to": "now"}, "refresh": "30s", "links": [link],
+        "templating": {"list": [variable]}, "panels": panels,
+    }
+
+
+def main():
+    stale = []
+    for name, (title, content) in DASHBOARDS.items():
+        file = FOLDER / f"pyrograph-{name}.json"
+        text = json.dumps(dashboard(name, title, content), indent=1) + "\n"
+        if "--check" in sys.argv:
+            if not file.exists() or file.read_text() != text:
+                stale.append(file.name)
+        else:
+            file.write_text(text)
+    if stale:
+        sys.exit(f"not current: {', '.join(stale)}; run deploy/grafana/dashboards.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Alerts and dashboards name metrics that a running server exports; every alert has a runbook that can be followed."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import promql_parser
+import yaml
+from harness import ROOT, pprof, push
+
+ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
+DASHBOARDS = ROOT / "deploy/grafana/dashboards"
+PROMTOOL = ROOT / "tests/.cache/bin/promtool"
+# Exported from the moment when it first happens; the name must be in the sources.
+RARE = {"pyrograph_ingester_abandoned_logs_total", "pyrograph_ingester_refusals_total"}
+
+
+def alerts():
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def expressions():
+    """(where it stands, PromQL) of every alert and panel."""
+    for rule in alerts():
+        yield rule["alert"], rule["expr"]
+    for file in sorted(DASHBOARDS.glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{file.name}: {panel['title']}", target["expr"].replace("$__rate_interval", "1m")
+
+
+def selectors(expression):
+    """(metric, names of labels matched) of every selector below."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression.name, {matcher.name for matcher in expression.matchers.matchers}
+        return
+    for name in ("expr", "lhs", "rhs", "vector_selector", "args"):
+        child = getattr(expression, name, None)
+        for each in child if isinstance(child, list) else [child] if child is not None else []:
+            yield from selectors(each)
+
+
+def exported(server):
+    """{name of a series: names of its labels}."""
+    status, text = server.get("/metrics")
+    assert status == 200
+    found = {}
+    for line in text.decode().splitlines():
+        if match := re.match(r"([a-z_:0-9]+)(?:\{(.*)\})? ", line):
+            found.setdefault(match[1], set()).update(re.findall(r'(\w+)="', match[2] or ""))
+    return found
+
+
+def test_every_metric_that_an_alert_or_dashboard_names_is_exported(new_server):
+    server = new_server("-metastore.merge-after=1s")
+    assert push(server, {"service_name": "app"}, pprof({("f", "main"): 1}))[0] == 200
+    assert push(server, {"service_name": "app"}, b"no profile")[0] == 400
+    server.total('{service_name="app"}')
+    used = [(where, *selector) for where, text in expressions() for selector in selectors(promql_parser.parse(text))]
+    assert len(used) > 100
+    until = time.monotonic() + 30
+    while True:
+        series = exported(server)
+        there = lambda name, labels: name in series and labels <= series[name]  # noqa: E731
+        missing = {(w, name) for w, name, labels in used if name not in RARE and not there(name, labels)}
+        if not missing:
+            break
+        assert time.monotonic() < until, missing
+        time.sleep(0.5)
+    sources = "".join(f.read_text() for f in ROOT.glob("services/*/src/metrics.rs"))
+    assert all(f'"{name.removesuffix("_total")}"' in sources for name in RARE)
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    sections = set(re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.M))
+    assert sections == {rule["alert"] for rule in alerts()}
+    for rule in alerts():
+        assert rule["annotations"]["runbook_url"].endswith(f"docs/runbooks.md#{rule['alert'].lower()}")
+        assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]
+
+
+def test_what_the_runbooks_tell_to_set_exists():
+    text, reference = (ROOT / "docs/runbooks.md").read_text(), yaml.safe_load((ROOT / "config/reference.yaml").read_text())
+    for path in re.findall(r"`((?:limits|ingester|metastore|querier|server|compactor|distributor)\.[a-z_]+)`", text):
+        section, key = path.split(".")
+        assert key in reference[section], path
+
+
+def test_prometheus_accepts_the_alerts_and_they_fire_when_they_should(tmp_path):
+    run = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    run = subprocess.run([PROMTOOL, "test", "rules", ROOT / "tests/e2e/alerts_test.yaml"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_dashboards_are_those_of_their_source():
+    run = subprocess.run([sys.executable, ROOT / "deploy/grafana/dashboards.py", "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for file in DASHBOARDS.glob("*.json"):
+        dashboard = json.loads(file.read_text())
+        places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
+        assert dashboard["uid"] == file.stem and len(places) == len(set(places))
