@@ -2,22 +2,42 @@
 //!
 //! Objects never change, so nothing is ever invalid; what is least used goes.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use model::Symbols;
 use prometheus_client::registry::Registry;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
+use storage::Key;
 
 use crate::metrics::CacheMetrics;
 use crate::reader::Parts;
 use crate::scan::Column;
 use crate::{DatasetIndex, NameTree};
 
-/// Cheap to clone.
+/// Cheap to clone; clones share what they hold.
 #[derive(Clone)]
-pub struct Cache(Arc<Store<Name, Entry, ByBytes, RandomState>>);
+pub struct Cache {
+    decoded: Arc<Store<Name, Entry, ByBytes, RandomState>>,
+    reads: Option<Arc<Reads>>,
+}
+
+/// What was read through one handle of a cache.
+#[derive(Debug, Default)]
+pub struct Reads {
+    /// Decoded parts that were asked for: found, and not found.
+    pub memory_hits: AtomicU64,
+    pub memory_misses: AtomicU64,
+    /// Encoded bytes from the local disk.
+    pub disk_bytes: AtomicU64,
+    /// Encoded bytes from the object store, and how many reads that took.
+    pub store_bytes: AtomicU64,
+    pub store_requests: AtomicU64,
+}
 
 /// Of an object, by the hash of its key; of a dataset by its position, and of a column by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -67,13 +87,14 @@ impl Cache {
     pub fn new(bytes_max: u64) -> Self {
         const TYPICAL_BYTES: u64 = 64 << 10;
         let items = (bytes_max / TYPICAL_BYTES).clamp(16, 1 << 20) as usize;
-        Self(Arc::new(Store::with(
-            items,
-            bytes_max,
-            ByBytes,
-            RandomState::default(),
-            DefaultLifecycle::default(),
-        )))
+        let (state, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
+        let decoded = Arc::new(Store::with(items, bytes_max, ByBytes, state, lifecycle));
+        Self { decoded, reads: None }
+    }
+
+    /// A handle that counts what is read through it.
+    pub fn counted(&self, reads: Arc<Reads>) -> Self {
+        Self { reads: Some(reads), ..self.clone() }
     }
 
     /// Shows on `registry` what this cache holds and saves. At most one cache per registry.
@@ -83,24 +104,45 @@ impl Cache {
 
     /// How often something was found, and how often not.
     pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
-        (self.0.hits(), self.0.misses())
+        (self.decoded.hits(), self.decoded.misses())
     }
 
     /// Bytes that it may hold.
     pub(crate) fn bytes_max(&self) -> u64 {
-        self.0.capacity()
+        self.decoded.capacity()
     }
 
     /// Bytes held.
     pub fn byte_len(&self) -> u64 {
-        self.0.weight()
+        self.decoded.weight()
     }
 
     pub(crate) fn get(&self, name: &Name) -> Option<Entry> {
-        self.0.get(name)
+        let found = self.decoded.get(name);
+        if let Some(reads) = &self.reads {
+            let counter = if found.is_some() { &reads.memory_hits } else { &reads.memory_misses };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        found
     }
 
     pub(crate) fn insert(&self, name: Name, entry: Entry) {
-        self.0.insert(name, entry);
+        self.decoded.insert(name, entry);
+    }
+
+    /// Ranges of an object, in the order asked for, in one round trip at most.
+    pub(crate) async fn read(
+        &self,
+        store: &storage::Store,
+        key: &Key,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, storage::Error> {
+        let got = store.get_ranges(key, ranges).await?;
+        if let Some(reads) = &self.reads {
+            let bytes = got.iter().map(|bytes| bytes.len() as u64).sum();
+            reads.store_requests.fetch_add(1, Ordering::Relaxed);
+            reads.store_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(got)
     }
 }

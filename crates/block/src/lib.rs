@@ -24,7 +24,7 @@ mod symbols;
 mod tree;
 mod writer;
 
-pub use cache::Cache;
+pub use cache::{Cache, Reads};
 pub use dictionary::Dictionaries;
 pub use directory::{DatasetEntry, Directory, Origin, Section};
 pub use directory_codec::DirectoryError;

@@ -85,11 +85,11 @@ impl Block {
             return Ok(opened(parts));
         }
         let wanted = if bytes_len <= WHOLE_BYTES_MAX { bytes_len } else { TAIL_BYTES };
-        let mut tail = Tail { key, bytes_len, bytes: get_end(store, key, bytes_len, wanted).await? };
+        let mut tail = Tail { key, bytes_len, bytes: get_end(store, cache, key, bytes_len, wanted).await? };
         let section = loop {
             match tail.directory_section()? {
                 Located::Found(section) => break section,
-                Located::Needs(bytes) => tail.bytes = get_end(store, key, bytes_len, bytes).await?,
+                Located::Needs(bytes) => tail.bytes = get_end(store, cache, key, bytes_len, bytes).await?,
             }
         };
         let (directory, layout) = tail.decode_directory(&section)?;
@@ -189,7 +189,7 @@ impl Block {
                     })
                 })
                 .collect(),
-            None => Ok(self.store.get_ranges(&self.parts.key, ranges).await?),
+            None => Ok(self.cache.read(&self.store, &self.parts.key, ranges).await?),
         }
     }
 }
@@ -314,12 +314,18 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
     (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
 }
 
-async fn get_end(store: &Store, key: &Key, bytes_len: u64, wanted: u64) -> Result<Bytes, Error> {
+async fn get_end(
+    store: &Store,
+    cache: &Cache,
+    key: &Key,
+    bytes_len: u64,
+    wanted: u64,
+) -> Result<Bytes, Error> {
     let range = bytes_len.saturating_sub(wanted)..bytes_len;
     if range.is_empty() {
         return Ok(Bytes::new());
     }
-    let mut got = store.get_ranges(key, std::slice::from_ref(&range)).await?;
+    let mut got = cache.read(store, key, std::slice::from_ref(&range)).await?;
     let end = got.pop().unwrap_or_default();
     if end.len() as u64 != range.end - range.start {
         let malformed = Malformed { byte: range.start + end.len() as u64, what: "the object ends too early" };

@@ -22,6 +22,7 @@ use crate::body::{Intake, Unread};
 use crate::bridge::Bridge;
 use crate::config::Config;
 use crate::error::Error;
+use crate::explain::Explain;
 use crate::metrics::Metrics;
 use crate::rest::text_response;
 use crate::routes::Routes;
@@ -124,9 +125,13 @@ impl Inner {
             }
         };
         let claim = Claim::of(request.headers(), self.config.multitenancy);
+        let explain = Explain::of(request.headers(), request.uri());
         let extensions = request.extensions_mut();
         extensions.insert(capabilities);
         extensions.insert(claim);
+        if let Some(explain) = explain {
+            extensions.insert(explain);
+        }
         extensions.insert(id);
         match target {
             Some(target) => self.bridge.answer(target, request).await,

@@ -32,6 +32,7 @@ use tower::ServiceExt;
 use crate::body::{Body, Intake};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::explain::Explained;
 use crate::routes::Service;
 use content::{Content, Format, Protocol};
 use shape::Shapes;
@@ -82,6 +83,8 @@ pub(crate) struct Reply {
     trailers: HeaderMap,
     /// Five bytes of envelope and the message after them.
     envelope: Bytes,
+    /// Asked for instead of the message.
+    explained: Option<Explained>,
 }
 
 impl Bridge {
@@ -237,7 +240,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
         Ok(Ok(response)) => response,
         Err(panic) => return Err(Error::panicked(&*panic)),
     };
-    let (parts, mut body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&parts.headers) {
         return Err(status.into());
     }
@@ -253,7 +256,8 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     match Status::from_header_map(&trailers) {
         Some(status) if status.code() != Code::Ok => Err(status.into()),
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
-            Ok(Reply { headers: parts.headers, trailers, envelope })
+            let explained = parts.extensions.remove::<Explained>();
+            Ok(Reply { headers: parts.headers, trailers, envelope, explained })
         }
         _ => Err(Error::new(Code::Internal, "the service gave no answer")),
     }

@@ -9,7 +9,7 @@
 //! Does not own: what a route means, or how the inside of a body is encoded (`formats`).
 //!
 //! A handler finds these in the request's extensions: [`Tenants`] (by [`Tenants::of`]),
-//! [`Capabilities`], [`Deadline`] if the client set one, and [`RequestId`].
+//! [`Capabilities`], [`Deadline`] if the client set one, [`Explain`] if it asks for that, and [`RequestId`].
 
 mod accept;
 mod app;
@@ -18,6 +18,7 @@ mod bridge;
 mod config;
 mod deadline;
 mod error;
+mod explain;
 mod gzip;
 mod metrics;
 pub mod rest;
@@ -32,6 +33,7 @@ pub use body::Body;
 pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, code_of_status, name, status_of_code};
+pub use explain::{Explain, Explained};
 pub use routes::Routes;
 pub use serve::serve;
 pub use tenants::Tenants;

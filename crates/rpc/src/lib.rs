@@ -9,8 +9,8 @@ mod metastore;
 
 pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;
-pub use leaf::{Leaf, ScanRequest};
+pub use leaf::{Effort, Leaf, Missing, ScanRequest, Scanned};
 pub use metastore::{
-    DeadObject, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore, Publication,
+    DeadObject, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore, Pruned, Publication,
     Published, SegmentHint, Snapshot, Standing,
 };

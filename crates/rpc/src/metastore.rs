@@ -58,6 +58,8 @@ pub struct FindRequest {
     pub services: Option<Vec<String>>,
     /// Only this profile type, if given.
     pub profile_type: Option<ProfileType>,
+    /// Whether to count what does not match.
+    pub explain: bool,
 }
 
 /// One consistent view of the catalog: a query uses one and never mixes two.
@@ -71,6 +73,18 @@ pub struct Snapshot {
     pub objects: Vec<Found>,
     /// Objects in range that cannot be read, with the reason: the answer is partial.
     pub quarantined: Vec<(Key, String)>,
+    /// If it was asked for.
+    pub pruned: Option<Pruned>,
+}
+
+/// Live datasets of the tenants that a find does not name, by the first reason that ruled them out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pruned {
+    pub by_service: u64,
+    pub by_time: u64,
+    pub by_profile_type: u64,
+    /// Past what is kept, and not deleted yet.
+    pub by_retention: u64,
 }
 
 /// What a metastore says of itself.
@@ -113,6 +127,8 @@ pub struct FoundDataset {
     pub position: u32,
     pub tenant: TenantId,
     pub service: Arc<str>,
+    /// About so many bytes of the object are of this dataset.
+    pub bytes: u64,
     pub time_min: i64,
     pub time_max: i64,
     /// Sorted and distinct; shared by all datasets with the same types.

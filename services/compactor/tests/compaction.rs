@@ -155,7 +155,10 @@ impl World {
     async fn find(&self) -> Snapshot {
         let tenants = ["tenant-0", "tenant-1"].map(|name| TenantId::parse(name).unwrap()).to_vec();
         let range = TimeRange { start: i64::MIN, end: i64::MAX };
-        self.metastore.find(FindRequest { tenants, range, services: None, profile_type: None }).await.unwrap()
+        self.metastore
+            .find(FindRequest { tenants, range, services: None, profile_type: None, explain: false })
+            .await
+            .unwrap()
     }
 
     async fn is_merged(&self) -> bool {

@@ -56,7 +56,7 @@ async fn main() {
         let took = clock.monotonic() - began;
         let range = TimeRange { start: i64::MIN, end: i64::MAX };
         let tenants = vec![TenantId::anonymous()];
-        let request = FindRequest { tenants, range, services: None, profile_type: None };
+        let request = FindRequest { tenants, range, services: None, profile_type: None, explain: false };
         let found = metastore.find(request).await.unwrap();
         println!("{start}: {} objects are found after {:.0} ms", found.objects.len(), millis(took));
         metastore.drain().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
 use model::{ProfileType, TenantId};
-use rpc::{FindRequest, Found, FoundDataset};
+use rpc::{FindRequest, Found, FoundDataset, Pruned};
 use storage::Key;
 
 /// Length of a day of Unix time, in nanoseconds.
@@ -18,11 +18,17 @@ const DAY_NANOS: i64 = 86_400_000_000_000;
 /// The live objects, by what finds ask for.
 #[derive(Default)]
 pub(crate) struct Index {
-    objects: HashMap<u64, Arc<Object>>,
+    objects: HashMap<u64, Live>,
     tenants: HashMap<TenantId, BTreeMap<Arc<str>, Service>>,
     /// One copy of each distinct list of profile types: services have few, datasets are many.
     types: HashSet<Arc<[ProfileType]>>,
     next_id: u64,
+}
+
+struct Live {
+    object: Arc<Object>,
+    /// Of all its datasets.
+    rows: u64,
 }
 
 /// A live object as finds see it.
@@ -63,13 +69,14 @@ impl Index {
             let service = services.entry(entry.service.clone()).or_default();
             service.places(entry).push(Place { object: id, dataset: dataset as u32 });
         }
-        self.objects.insert(id, Arc::new(object));
+        let rows = object.datasets.iter().map(|entry| entry.rows).sum();
+        self.objects.insert(id, Live { object: Arc::new(object), rows });
         id
     }
 
     /// Hides an object from finds.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Arc<Object>> {
-        let object = self.objects.remove(&id)?;
+        let Live { object, .. } = self.objects.remove(&id)?;
         for entry in &object.datasets {
             let Some(services) = self.tenants.get_mut(&entry.tenant) else {
                 continue;
@@ -90,7 +97,7 @@ impl Index {
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<&Arc<Object>> {
-        self.objects.get(&id)
+        self.objects.get(&id).map(|live| &live.object)
     }
 
     /// Every live object that holds a dataset `request` asks for, with just those datasets. What
@@ -124,7 +131,7 @@ impl Index {
         let mut found: Vec<Found> = Vec::new();
         let mut last = None;
         for place in places {
-            let Some(object) = self.objects.get(&place.object) else {
+            let Some(Live { object, rows }) = self.objects.get(&place.object) else {
                 continue;
             };
             let dataset = &object.datasets[place.dataset as usize];
@@ -153,6 +160,7 @@ impl Index {
                     position: dataset.position,
                     tenant: dataset.tenant.clone(),
                     service: dataset.service.clone(),
+                    bytes: share(object.bytes, dataset.rows, *rows),
                     time_min: dataset.time_min,
                     time_max: dataset.time_max,
                     profile_types: dataset.profile_types.clone(),
@@ -161,6 +169,42 @@ impl Index {
         }
         found
     }
+
+    /// What [`Index::find`] does not give of the tenants' datasets, by reason. Looks at all of them.
+    pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId) -> i64) -> Pruned {
+        let mut pruned = Pruned::default();
+        for tenant in request.tenants.iter().collect::<HashSet<_>>() {
+            let from = kept_from(tenant);
+            for (name, service) in self.tenants.get(tenant).into_iter().flatten() {
+                let places = || service.wide.iter().chain(service.days.values().flatten());
+                if request.services.as_ref().is_some_and(|names| !names.iter().any(|n| **n == **name)) {
+                    pruned.by_service += places().count() as u64;
+                    continue;
+                }
+                for place in places() {
+                    let Some(Live { object, .. }) = self.objects.get(&place.object) else {
+                        continue;
+                    };
+                    let dataset = &object.datasets[place.dataset as usize];
+                    let wanted = request.profile_type.as_ref();
+                    if !request.range.overlaps(dataset.time_min, dataset.time_max) {
+                        pruned.by_time += 1;
+                    } else if dataset.time_max < from {
+                        pruned.by_retention += 1;
+                    } else if wanted.is_some_and(|wanted| !dataset.profile_types.contains(wanted)) {
+                        pruned.by_profile_type += 1;
+                    }
+                }
+            }
+        }
+        pruned
+    }
+}
+
+/// What a part of the rows of an object has of its bytes, at least one.
+fn share(bytes: u64, rows: u64, of: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(rows) / u128::from(of.max(1));
+    u64::try_from(share).unwrap_or(bytes).max(1)
 }
 
 impl Service {

@@ -362,6 +362,8 @@ impl rpc::Metastore for Metastore {
         self.ensure_owner().await?;
         let state = self.state.lock();
         let objects = state.index.find(&request, |tenant| self.kept_from(tenant));
+        let pruned = || state.index.pruned(&request, |tenant| self.kept_from(tenant));
+        let pruned = request.explain.then(pruned);
         let quarantined = state.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
             request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
@@ -378,6 +380,7 @@ impl rpc::Metastore for Metastore {
             stale: None,
             objects,
             quarantined,
+            pruned,
         })
     }
 

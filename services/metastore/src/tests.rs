@@ -269,6 +269,7 @@ fn everything() -> FindRequest {
         range: TimeRange { start: i64::MIN, end: i64::MAX },
         services: None,
         profile_type: None,
+        explain: false,
     }
 }
 
@@ -1130,7 +1131,11 @@ fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
         range: TimeRange { start, end: start + 86_400_000_000_000 },
         services: Some(vec!["service-7".into()]),
         profile_type: Some(types[0].clone()),
+        explain: true,
     };
+    let pruned = state.index.pruned(&request, |_| i64::MIN);
+    assert_eq!((pruned.by_service, pruned.by_profile_type), (OBJECTS * 19, 0));
+    assert!((9666..=9667).contains(&pruned.by_time), "{pruned:?}");
     let clock = Clock::system();
     let mut best = Duration::MAX;
     for _ in 0..50 {

@@ -1,13 +1,15 @@
-//! The story of a question: admit → find → plan → dispatch → merge.
+//! The story of a question: find → admit → divide → dispatch → merge.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
-use model::TenantId;
 use query::{Kind, Partial, Query, Stats};
-use rpc::{ErrorKind, FindRequest, Found, ScanRequest, Snapshot};
+use rpc::{ErrorKind, FindRequest, Missing, Snapshot};
 
-use crate::leaves::{NamedLeaf, rank};
+use crate::asker::Asker;
+use crate::dispatch::Dispatch;
+use crate::explain::Explained;
+use crate::units::cost_of_all;
 use crate::{Error, Querier};
 
 /// The merged answer, not yet finished, and what it took.
@@ -17,12 +19,16 @@ pub struct Answered {
 }
 
 /// What a client may know of how its question was answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub stats: Stats,
     pub took: Duration,
-    /// Objects in range that could not be read.
-    pub missing: usize,
+    /// What the answer lacks.
+    pub missing: Vec<Missing>,
+    /// Given if nobody owned the catalog: the answer is of what was known this long ago.
+    pub stale: Option<Duration>,
+    /// If the client asked; one for each question that was answered.
+    pub(crate) explained: Vec<Explained>,
 }
 
 impl Report {
@@ -30,95 +36,121 @@ impl Report {
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.stats.merge(other.stats);
         self.took = self.took.max(other.took);
-        self.missing = self.missing.max(other.missing);
+        let new = other.missing.into_iter().filter(|lack| !self.missing.contains(lack));
+        let new: Vec<Missing> = new.collect();
+        self.missing.extend(new);
+        self.stale = self.stale.max(other.stale);
+        self.explained.extend(other.explained);
         self
     }
 }
 
 impl Querier {
-    /// Answers one question of `tenants` together.
+    /// Answers one question.
     ///
     /// # Errors
     /// It is refused, takes too long, or a role that it needs cannot answer.
-    pub async fn execute(&self, tenants: &[TenantId], query: Query) -> Result<Answered, Error> {
+    pub async fn execute(&self, asker: &Asker, query: Query) -> Result<Answered, Error> {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);
-        let answered = async {
-            let _turn = self.admission.enter().await?;
-            let _running = self.metrics.started();
-            self.answer(tenants, &query).await
-        };
-        let answered = match limit.is_zero() {
-            true => answered.await,
-            false => match self.clock.timeout(limit, answered).await {
-                Some(answered) => answered,
-                None => Err(Error::Deadline { limit }),
-            },
+        // Whichever is over first: the client's patience, or ours.
+        let own = (!limit.is_zero()).then(|| started.saturating_add(limit));
+        let deadline = [own, asker.deadline].into_iter().flatten().min();
+        let answer = self.answer(asker, &query, deadline);
+        let answered = match deadline {
+            None => answer.await,
+            Some(deadline) => {
+                let left = deadline.saturating_sub(started);
+                self.clock.timeout(left, answer).await.unwrap_or(Err(Error::Deadline { limit: left }))
+            }
         };
         let took = self.clock.monotonic().saturating_sub(started);
         self.metrics.finished(kind, answered.is_ok(), took);
-        let (partial, missing) = answered?;
-        self.metrics.used(&partial.stats);
-        if missing > 0 {
+        let mut answered = answered?;
+        let report = &mut answered.report;
+        report.took = took;
+        report.stats = answered.partial.stats;
+        self.metrics.used(&report.stats);
+        if !report.missing.is_empty() {
             self.metrics.partial();
         }
-        let report = Report { stats: partial.stats, took, missing };
-        Ok(Answered { partial, report })
+        if report.stale.is_some() {
+            self.metrics.stale();
+        }
+        for explained in &mut report.explained {
+            explained.kind = kind;
+            explained.took = took;
+            explained.stats = report.stats;
+            explained.missing.clone_from(&report.missing);
+        }
+        Ok(answered)
     }
 
-    /// Gives the merged answer and how many objects it lacks.
-    async fn answer(&self, tenants: &[TenantId], query: &Query) -> Result<(Partial, usize), Error> {
-        let mut started_over = false;
+    async fn answer(
+        &self,
+        asker: &Asker,
+        query: &Query,
+        deadline: Option<Duration>,
+    ) -> Result<Answered, Error> {
+        let mut explained = asker.explain.then(Explained::default);
+        let mut dispatch = Dispatch::new(self, query, deadline);
+        let _turn = self.admission.enter().await?;
+        let _running = self.metrics.started();
         loop {
-            let snapshot = self.find(tenants, query).await?;
-            let missing = snapshot.quarantined.len();
-            match self.dispatch(query, snapshot).await {
-                Err(Error::Role(error)) if error.kind == ErrorKind::NotFound && !started_over => {
-                    started_over = true;
-                    self.metrics.retried();
+            let began = self.clock.monotonic();
+            let snapshot = self.find(asker, query).await?;
+            let found = self.clock.monotonic();
+            if let Some(explained) = &mut explained {
+                explained.find += found.saturating_sub(began);
+                explained.found(&snapshot, cost_of_all(query, &snapshot.objects));
+            }
+            let Snapshot { objects, quarantined, stale, .. } = snapshot;
+            let result = dispatch.run(objects, explained.as_mut()).await;
+            let scanned = self.clock.monotonic();
+            if let Some(explained) = &mut explained {
+                explained.scan += scanned.saturating_sub(found);
+            }
+            match result {
+                Err(Error::Role(error)) if error.kind == ErrorKind::NotFound && !dispatch.skip_gone => {
+                    // Partials of the old snapshot are gone with the result.
+                    dispatch.skip_gone = true;
+                    self.metrics.started_over();
+                    if let Some(explained) = &mut explained {
+                        explained.start_over();
+                    }
                 }
-                partial => return Ok((partial?, missing)),
+                result => {
+                    let (partial, mut missing) = result?;
+                    missing.extend(quarantined.into_iter().map(|(key, reason)| Missing { key, reason }));
+                    let explained = explained.into_iter().collect();
+                    let report = Report { missing, stale, explained, ..Report::default() };
+                    return Ok(Answered { partial, report });
+                }
             }
         }
     }
 
-    pub(crate) async fn find(&self, tenants: &[TenantId], query: &Query) -> Result<Snapshot, Error> {
+    /// One snapshot of the catalog, never of an earlier owner than one that answered before.
+    pub(crate) async fn find(&self, asker: &Asker, query: &Query) -> Result<Snapshot, Error> {
         let request = FindRequest {
-            tenants: tenants.to_vec(),
+            tenants: asker.tenants().to_vec(),
             range: query.range,
             services: query.selector.services(),
             profile_type: query.profile_type.clone(),
+            explain: asker.explain,
         };
-        Ok(self.metastore.find(request).await?)
-    }
-
-    async fn dispatch(&self, query: &Query, snapshot: Snapshot) -> Result<Partial, Error> {
-        let leaves = self.leaves.leaves();
-        let mut scans: FuturesUnordered<_> = plan(snapshot.objects, &leaves)?
-            .into_iter()
-            .enumerate()
-            .filter(|(_, objects)| !objects.is_empty())
-            .map(|(leaf, objects)| leaves[leaf].1.scan(ScanRequest { query: query.clone(), objects }))
-            .collect();
-        let mut merged = Partial::empty(query);
-        while let Some(partial) = scans.next().await {
-            merged.merge(partial?)?;
+        let snapshot = self.metastore.find(request).await?;
+        let newest = self.newest_epoch.fetch_max(snapshot.epoch, Ordering::Relaxed);
+        if snapshot.epoch < newest {
+            let what = format!(
+                "the catalog's owner of epoch {} answered, but that of epoch {newest} did before",
+                snapshot.epoch
+            );
+            return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
         }
-        Ok(merged)
+        Ok(snapshot)
     }
-}
-
-/// What each leaf scans.
-fn plan(objects: Vec<Found>, leaves: &[NamedLeaf]) -> Result<Vec<Vec<Found>>, rpc::Error> {
-    let mut plan: Vec<Vec<Found>> = leaves.iter().map(|_| Vec::new()).collect();
-    for object in objects {
-        let Some(leaf) = rank(object.key.as_str(), leaves).first().copied() else {
-            return Err(rpc::Error::new(ErrorKind::Unavailable, "no querier is there to scan"));
-        };
-        plan[leaf].push(object);
-    }
-    Ok(plan)
 }
 
 fn kind_name(kind: &Kind) -> &'static str {

@@ -39,8 +39,7 @@ pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use query::Partial;
-    use rpc::{Error, ErrorKind, ScanRequest};
+    use rpc::{Error, ErrorKind, ScanRequest, Scanned};
 
     use super::*;
 
@@ -48,7 +47,7 @@ mod tests {
 
     #[async_trait]
     impl rpc::Leaf for Nobody {
-        async fn scan(&self, _: ScanRequest) -> Result<Partial, Error> {
+        async fn scan(&self, _: ScanRequest) -> Result<Scanned, Error> {
             Err(Error::new(ErrorKind::Unavailable, "nobody"))
         }
     }

@@ -8,14 +8,20 @@
 //! since, and the question starts over, once, with a new snapshot.
 
 mod admit;
+mod asker;
 mod config;
+mod dispatch;
 mod error;
 mod execute;
+mod explain;
+mod hedge;
 mod http;
 mod leaf;
 mod leaves;
 mod metrics;
+mod units;
 
+pub use asker::Asker;
 pub use config::Config;
 pub use error::Error;
 pub use execute::{Answered, Report};
@@ -24,12 +30,14 @@ pub use leaves::{FixedLeaves, Leaves, NamedLeaf};
 pub use metrics::Metrics;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use clock::{Clock, Pool};
 use limits::Overrides;
 use prometheus_client::registry::Registry;
 
 use crate::admit::Admission;
+use crate::hedge::Hedging;
 
 /// The root of every question: any querier is one, and hands the scanning to leaves.
 pub struct Querier {
@@ -41,6 +49,9 @@ pub struct Querier {
     pool: Pool,
     clock: Clock,
     admission: Admission,
+    hedging: Hedging,
+    /// Highest of a catalog's owner that answered.
+    newest_epoch: AtomicU64,
     metrics: Metrics,
 }
 
@@ -57,7 +68,19 @@ impl Querier {
     ) -> Arc<Self> {
         let admission = Admission::new(config.max_concurrent, config.max_waiting);
         let metrics = Metrics::new(registry);
-        Arc::new(Self { config, metastore, leaves, limits, pool, clock, admission, metrics })
+        let (hedging, newest_epoch) = (Hedging::new(), AtomicU64::new(0));
+        Arc::new(Self {
+            config,
+            metastore,
+            leaves,
+            limits,
+            pool,
+            clock,
+            admission,
+            hedging,
+            newest_epoch,
+            metrics,
+        })
     }
 
     /// The query API and the plain routes of older clients.

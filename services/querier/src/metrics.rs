@@ -30,6 +30,10 @@ pub struct Metrics {
     profiles: Counter,
     retries: Counter,
     partial: Counter,
+    stale: Counter,
+    elsewhere: Counter,
+    hedges: Counter,
+    hedges_won: Counter,
 }
 
 impl Metrics {
@@ -47,8 +51,12 @@ impl Metrics {
             profiles: Counter::default(),
             retries: Counter::default(),
             partial: Counter::default(),
+            stale: Counter::default(),
+            elsewhere: Counter::default(),
+            hedges: Counter::default(),
+            hedges_won: Counter::default(),
         };
-        let Self { queries, seconds, running, bytes, samples, profiles, retries, partial } = &metrics;
+        let Self { queries, seconds, running, bytes, samples, profiles, retries, partial, .. } = &metrics;
         let registry = registry.sub_registry_with_prefix("pyrograph_querier");
         registry.register("queries", "Queries by kind and outcome", queries.clone());
         registry.register("query_seconds", "Time from question to answer", seconds.clone());
@@ -58,6 +66,22 @@ impl Metrics {
         registry.register("matched_profiles", "Profiles that queries matched", profiles.clone());
         registry.register("query_retries", "Queries started over with a new snapshot", retries.clone());
         registry.register("queries_partial", "Answers that lack unreadable objects", partial.clone());
+        registry.register("queries_stale", "Answers from a catalog that nobody owned", metrics.stale.clone());
+        registry.register(
+            "units_asked_elsewhere",
+            "Units asked of another leaf because the first failed",
+            metrics.elsewhere.clone(),
+        );
+        registry.register(
+            "units_hedged",
+            "Units asked of another leaf as well because the first was slow",
+            metrics.hedges.clone(),
+        );
+        registry.register(
+            "units_hedges_won",
+            "Hedged units that the other leaf answered first",
+            metrics.hedges_won.clone(),
+        );
         metrics
     }
 
@@ -78,7 +102,23 @@ impl Metrics {
         self.profiles.inc_by(stats.profiles);
     }
 
-    pub(crate) fn retried(&self) {
+    pub(crate) fn stale(&self) {
+        self.stale.inc();
+    }
+
+    pub(crate) fn asked_elsewhere(&self) {
+        self.elsewhere.inc();
+    }
+
+    pub(crate) fn hedged(&self) {
+        self.hedges.inc();
+    }
+
+    pub(crate) fn hedge_won(&self) {
+        self.hedges_won.inc();
+    }
+
+    pub(crate) fn started_over(&self) {
         self.retries.inc();
     }
 

@@ -99,7 +99,8 @@ impl Server {
         let store = Store::in_memory();
         let catalog = Arc::new(Catalog::default());
         let config = querier::Config::default();
-        let leaf = querier::Leaf::new(&config, store.clone(), Cache::new(64 << 20), Pool::inline());
+        let leaf =
+            querier::Leaf::new(&config, store.clone(), Cache::new(64 << 20), Pool::inline(), clock.clone());
         let querier = querier::Querier::new(
             config,
             catalog.clone(),
@@ -133,6 +134,7 @@ impl Server {
         let datasets = encoded.directory.datasets.iter().zip(0..).map(|(entry, position)| FoundDataset {
             position,
             tenant: entry.tenant.clone(),
+            bytes: encoded.bytes.len() as u64,
             service: entry.service.as_str().into(),
             time_min: entry.time_min,
             time_max: entry.time_max,

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::content::Content;
 use super::{Reply, envelope, metadata};
 use crate::error::Error;
+use crate::explain::Explained;
 
 /// Below this gzip makes a message longer.
 const GZIP_BYTES_MIN: usize = 64;
@@ -33,6 +34,10 @@ pub(crate) async fn response(
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
+    if let Some(Explained(json)) = reply.explained {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        message = json.into();
+    }
     if gzip && message.len() >= GZIP_BYTES_MIN {
         message = crate::gzip::compress(pool, message).await;
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

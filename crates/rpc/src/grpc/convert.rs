@@ -183,6 +183,7 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
                 profile_types,
                 time_min: dataset.time_min,
                 time_max: dataset.time_max,
+                bytes: dataset.bytes,
             });
         }
         out.objects.push(proto::Object {
@@ -220,6 +221,7 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
                 position: dataset.position,
                 tenant: at(&tenants, dataset.tenant, "tenant")?,
                 service: at(&services, dataset.service, "service")?,
+                bytes: dataset.bytes,
                 time_min: dataset.time_min,
                 time_max: dataset.time_max,
                 profile_types: at(&types, dataset.profile_types, "profile types")?,

@@ -1,8 +1,9 @@
 //! [`Leaf`] over gRPC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::query::Partial;
+use ::query::Query;
 use async_trait::async_trait;
 use clock::Pool;
 use prost::Message;
@@ -15,7 +16,7 @@ use super::peer::{Peer, convert};
 use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, partial, query};
-use crate::{Error, Leaf, ScanRequest};
+use crate::{Effort, Error, Leaf, Missing, ScanRequest, Scanned};
 
 /// The leaf of another process.
 #[derive(Clone)]
@@ -34,16 +35,21 @@ impl LeafClient {
 
 #[async_trait]
 impl Leaf for LeafClient {
-    async fn scan(&self, request: ScanRequest) -> Result<Partial, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
         let asked = request.query.clone();
-        let request = self.peer.request(proto::ScanRequest {
+        let limit = self.peer.limit(request.time_left);
+        let request = proto::ScanRequest {
             query: Some(query::put(&request.query)),
             objects: Some(common::put_objects(&request.objects)),
-        })?;
+            time_left_nanos: request.time_left.map(nanos),
+            skip_gone: request.skip_gone,
+            skip_unavailable: request.skip_unavailable,
+            explain: request.explain,
+        };
+        let request = self.peer.request_within(request, limit)?;
         let mut client = self.client.clone();
-        let answer = self.peer.answer(client.scan(request)).await?;
-        let read =
-            self.peer.convert(answer.encoded_len(), move || partial::read_partial(answer, &asked)).await;
+        let answer = self.peer.answer_within(limit, client.scan(request)).await?;
+        let read = self.peer.convert(answer.encoded_len(), move || scanned(answer, &asked)).await;
         read.map_err(|error| unreadable_answer(error, self.peer.name()))
     }
 }
@@ -61,11 +67,64 @@ impl LeafService for LeafServer {
     ) -> Result<Response<proto::ScanResponse>, Status> {
         let request = scan_request(request.into_inner()).map_err(refused)?;
         let answer = self.role.scan(request).await.map_err(failed)?;
-        let bytes = partial::bytes(&answer);
-        Ok(Response::new(convert(&self.pool, bytes, move || partial::put_partial(answer)).await))
+        let bytes = partial::bytes(&answer.partial);
+        Ok(Response::new(convert(&self.pool, bytes, move || put_scanned(answer)).await))
     }
 }
 
 fn scan_request(request: proto::ScanRequest) -> Result<ScanRequest, Unreadable> {
-    Ok(ScanRequest { query: query::read(request.query)?, objects: common::objects(request.objects)? })
+    Ok(ScanRequest {
+        query: query::read(request.query)?,
+        objects: common::objects(request.objects)?,
+        time_left: request.time_left_nanos.map(Duration::from_nanos),
+        skip_gone: request.skip_gone,
+        skip_unavailable: request.skip_unavailable,
+        explain: request.explain,
+    })
+}
+
+fn put_scanned(scanned: Scanned) -> proto::ScanResponse {
+    let mut response = partial::put_partial(scanned.partial);
+    let missing = scanned.missing.into_iter();
+    let missing =
+        missing.map(|Missing { key, reason }| proto::Missing { key: key.as_str().to_owned(), reason });
+    response.missing = missing.collect();
+    response.effort = scanned.effort.map(|effort| proto::Effort {
+        took_nanos: nanos(effort.took),
+        fetch_nanos: nanos(effort.fetch),
+        scan_nanos: nanos(effort.scan),
+        merge_nanos: nanos(effort.merge),
+        known_datasets: effort.known_datasets,
+        memory_hits: effort.memory_hits,
+        memory_misses: effort.memory_misses,
+        disk_bytes: effort.disk_bytes,
+        store_bytes: effort.store_bytes,
+        store_requests: effort.store_requests,
+    });
+    response
+}
+
+fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<Scanned, Unreadable> {
+    let missing = std::mem::take(&mut response.missing).into_iter();
+    let missing =
+        missing.map(|object| Ok(Missing { key: common::key(object.key, "key")?, reason: object.reason }));
+    let missing = missing.collect::<Result<_, Unreadable>>()?;
+    let effort = response.effort.map(|effort| Effort {
+        took: Duration::from_nanos(effort.took_nanos),
+        fetch: Duration::from_nanos(effort.fetch_nanos),
+        scan: Duration::from_nanos(effort.scan_nanos),
+        merge: Duration::from_nanos(effort.merge_nanos),
+        known_datasets: effort.known_datasets,
+        memory_hits: effort.memory_hits,
+        memory_misses: effort.memory_misses,
+        disk_bytes: effort.disk_bytes,
+        store_bytes: effort.store_bytes,
+        store_requests: effort.store_requests,
+    });
+    Ok(Scanned { partial: partial::read_partial(response, query)?, missing, effort })
+}
+
+/// About 584 years at most.
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
 }

@@ -17,8 +17,8 @@ use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common};
 use crate::{
-    DeadObject, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, Publication, Published,
-    SegmentHint, Snapshot, Standing,
+    DeadObject, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, Pruned, Publication,
+    Published, SegmentHint, Snapshot, Standing,
 };
 
 /// What one dataset of a snapshot takes of a message, roughly, in bytes.
@@ -62,6 +62,7 @@ impl Metastore for MetastoreClient {
             range: Some(common::put_range(request.range)),
             services: request.services.map(|names| proto::find_request::Services { names }),
             profile_type: request.profile_type.as_ref().map(common::put_profile_type),
+            explain: request.explain,
         })?;
         let answer = self.peer.answer(self.client.clone().find(request)).await?;
         let bytes = datasets(&answer) * DATASET_BYTES;
@@ -214,6 +215,7 @@ fn find_request(request: proto::FindRequest) -> Result<FindRequest, Unreadable> 
         range: common::range(request.range)?,
         services: request.services.map(|services| services.names),
         profile_type: request.profile_type.map(common::profile_type),
+        explain: request.explain,
     })
 }
 
@@ -229,6 +231,10 @@ fn put_snapshot(snapshot: &Snapshot) -> proto::FindResponse {
         quarantined: quarantined.collect(),
         epoch: snapshot.epoch,
         stale_millis: snapshot.stale.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
+        pruned: snapshot.pruned.map(|pruned| {
+            let Pruned { by_service, by_time, by_profile_type, by_retention } = pruned;
+            proto::find_response::Pruned { by_service, by_time, by_profile_type, by_retention }
+        }),
     }
 }
 
@@ -242,6 +248,10 @@ fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
         stale: answer.stale_millis.map(Duration::from_millis),
         objects,
         quarantined: quarantined.collect::<Result<_, Unreadable>>()?,
+        pruned: answer.pruned.map(|pruned| {
+            let proto::find_response::Pruned { by_service, by_time, by_profile_type, by_retention } = pruned;
+            Pruned { by_service, by_time, by_profile_type, by_retention }
+        }),
     })
 }
 

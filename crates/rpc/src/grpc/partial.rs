@@ -65,7 +65,7 @@ pub(super) fn put_partial(partial: Partial) -> proto::ScanResponse {
     };
     let Stats { objects, datasets, series, profiles, samples, bytes } = partial.stats;
     let stats = proto::Stats { objects, datasets, series, profiles, samples, bytes };
-    proto::ScanResponse { stats: Some(stats), answer: Some(answer) }
+    proto::ScanResponse { stats: Some(stats), answer: Some(answer), ..Default::default() }
 }
 
 /// The answer of a leaf that was asked `query`.

@@ -86,18 +86,28 @@ impl Peer {
         self.config.message_bytes_max
     }
 
+    /// How long a call may take whose caller has `time_left`.
+    pub(super) fn limit(&self, time_left: Option<Duration>) -> Duration {
+        time_left.map_or(self.config.timeout, |left| left.min(self.config.timeout))
+    }
+
     /// `message` with the deadline of a call.
     ///
     /// # Errors
     /// `InvalidArgument` if it is over the limit: the transport would only say that the call was cut off.
     pub(super) fn request<T: Message>(&self, message: T) -> Result<Request<T>, Error> {
+        self.request_within(message, self.config.timeout)
+    }
+
+    /// As [`Peer::request`], with a deadline of its own.
+    pub(super) fn request_within<T: Message>(&self, message: T, time: Duration) -> Result<Request<T>, Error> {
         let (bytes, limit) = (message.encoded_len(), self.config.message_bytes_max);
         if bytes > limit {
             let text = format!("{}: request has {bytes} bytes, limit is {limit}", self.name);
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
         let mut request = Request::new(message);
-        request.set_timeout(self.config.timeout);
+        request.set_timeout(time);
         Ok(request)
     }
 
@@ -106,11 +116,20 @@ impl Peer {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        match self.clock.timeout(self.config.timeout, call).await {
+        self.answer_within(self.config.timeout, call).await
+    }
+
+    /// As [`Peer::answer`], with a deadline of its own.
+    pub(super) async fn answer_within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match self.clock.timeout(limit, call).await {
             Some(Ok(response)) => Ok(response.into_inner()),
             Some(Err(status)) => Err(status::error_of(&status, &self.name)),
             None => {
-                let text = format!("{}: no answer within {:?}", self.name, self.config.timeout);
+                let text = format!("{}: no answer within {limit:?}", self.name);
                 Err(Error::new(ErrorKind::DeadlineExceeded, text))
             }
         }

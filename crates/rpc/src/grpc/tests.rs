@@ -110,7 +110,7 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
 
 fn wrong_parts(bytes: Vec<u8>, expected: &str) {
     let answer = Some(ProtoAnswer::MergeStacktraces(bytes.into()));
-    let response = proto::ScanResponse { stats: None, answer };
+    let response = proto::ScanResponse { answer, ..Default::default() };
     let error = read_partial(response, &query(Kind::MergeStacktraces(SampleFilter::default())));
     let text = error.expect_err(expected).to_string();
     assert!(text.contains(expected), "{text:?} should say {expected:?}");
@@ -131,7 +131,7 @@ fn tree(nodes: &[(u64, u64)], weights: &[i64]) -> Vec<u8> {
 fn a_tree_that_is_none_is_refused() {
     let honest = tree(&[(0, 0), (0, 0), (0, 1)], &[0, 1, 2, 3]);
     let answer = Some(ProtoAnswer::MergeStacktraces(honest.clone().into()));
-    let response = proto::ScanResponse { stats: None, answer };
+    let response = proto::ScanResponse { answer, ..Default::default() };
     assert!(use_answer(response, &query(Kind::MergeStacktraces(SampleFilter::default()))).is_ok());
 
     wrong_parts(tree(&[(1, 0)], &[0, 1]), "a node's name does not exist");
@@ -153,7 +153,8 @@ fn labels_that_are_none_are_refused() {
     let refused = |sets: Vec<u8>, expected: &str| {
         let labels = proto::scan_response::Labels { texts: Vec::new(), sets: sets.into() };
         let answer = Some(ProtoAnswer::Labels(labels));
-        let read = read_partial(proto::ScanResponse { stats: None, answer }, &query(Kind::LabelNames));
+        let read =
+            read_partial(proto::ScanResponse { answer, ..Default::default() }, &query(Kind::LabelNames));
         let text = read.expect_err(expected).to_string();
         assert!(text.contains(expected), "{text:?} should say {expected:?}");
     };

@@ -3,7 +3,7 @@
 use model::{PushItem, Symbols};
 use query::flamegraph::{Real, finish};
 use query::{Answer, Partial};
-use rpc::ScanRequest;
+use rpc::{ScanRequest, Scanned};
 
 pub(crate) fn items(items: &[PushItem]) -> String {
     let one = |item: &PushItem| {
@@ -16,13 +16,19 @@ pub(crate) fn items(items: &[PushItem]) -> String {
 }
 
 pub(crate) fn scan(request: &ScanRequest) -> String {
-    format!("{:?} {:?}", request.query, request.objects)
+    format!("{request:?}")
 }
 
 pub(crate) fn symbols(of: &Symbols) -> String {
     let strings: Vec<_> = of.strings.iter().map(String::from_utf8_lossy).collect();
     let Symbols { mappings, functions, locations, stacktraces, .. } = of;
     format!("{strings:?} {mappings:?} {functions:?} {locations:?} {stacktraces:?}")
+}
+
+#[track_caller]
+pub(crate) fn assert_same_scan(a: &Scanned, b: &Scanned) {
+    assert_same(&a.partial, &b.partial);
+    assert_eq!((&a.missing, &a.effort), (&b.missing, &b.effort));
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@ use model::{JobId, PushItem};
 use query::Partial;
 use rpc::{
     DeadObject, Error, FindRequest, Ingester, Job, Leaf, Metastore, Publication, Published, ScanRequest,
-    SegmentHint, Snapshot, Standing,
+    Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
@@ -22,7 +22,7 @@ pub(crate) struct Fake {
     pub(crate) snapshot: Mutex<Snapshot>,
     pub(crate) job: Mutex<Option<Job>>,
     pub(crate) published: Mutex<Published>,
-    pub(crate) partial: Mutex<Option<Partial>>,
+    pub(crate) scanned: Mutex<Option<Scanned>>,
     /// One permit per call that began.
     pub(crate) begun: Semaphore,
     /// One permit per call that was dropped before its end.
@@ -43,7 +43,7 @@ impl Default for Fake {
             snapshot: Mutex::default(),
             job: Mutex::default(),
             published: Mutex::new(Published::Done),
-            partial: Mutex::default(),
+            scanned: Mutex::default(),
             begun: Semaphore::new(0),
             dropped: Semaphore::new(0),
         }
@@ -86,10 +86,11 @@ impl Ingester for Fake {
 
 #[async_trait]
 impl Leaf for Fake {
-    async fn scan(&self, request: ScanRequest) -> Result<Partial, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
         self.ask(compare::scan(&request)).await?;
-        let prepared = self.partial.lock().unwrap().take();
-        Ok(prepared.unwrap_or_else(|| Partial::empty(&request.query)))
+        let prepared = self.scanned.lock().unwrap().take();
+        let empty = || Scanned { partial: Partial::empty(&request.query), missing: Vec::new(), effort: None };
+        Ok(prepared.unwrap_or_else(empty))
     }
 }
 

@@ -12,8 +12,8 @@ use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
 use query::{Answer, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
-    FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Publication, ScanRequest, SegmentHint,
-    Snapshot, Standing,
+    Effort, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Missing, Pruned, Publication,
+    ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 
@@ -156,6 +156,7 @@ pub(crate) fn objects() -> Vec<Found> {
         position,
         tenant: tenant(if position == 0 { "team-a" } else { "team-b" }),
         service: service.into(),
+        bytes: u64::from(position) + 5,
         time_min: -1,
         time_max: i64::MAX,
         profile_types: profile_types.clone(),
@@ -182,15 +183,22 @@ pub(crate) fn finds() -> Vec<FindRequest> {
     let range = TimeRange { start: i64::MIN, end: i64::MAX };
     let tenants = vec![tenant("team-a"), tenant("b")];
     vec![
-        FindRequest { tenants: tenants.clone(), range, services: None, profile_type: None },
+        FindRequest { tenants: tenants.clone(), range, services: None, profile_type: None, explain: false },
         FindRequest {
             tenants,
             range,
             services: Some(vec!["app".into(), String::new()]),
             profile_type: Some(profile_type()),
+            explain: true,
         },
         // No service at all is another question than any service.
-        FindRequest { tenants: vec![tenant("a")], range, services: Some(Vec::new()), profile_type: None },
+        FindRequest {
+            tenants: vec![tenant("a")],
+            range,
+            services: Some(Vec::new()),
+            profile_type: None,
+            explain: false,
+        },
     ]
 }
 
@@ -201,6 +209,7 @@ pub(crate) fn snapshot() -> Snapshot {
         stale: Some(Duration::from_millis(1234)),
         objects: objects(),
         quarantined: vec![(Key::from_text("log/b/000000000002"), "its bytes are wrong".into())],
+        pruned: Some(Pruned { by_service: 1, by_time: 2, by_profile_type: 3, by_retention: u64::MAX }),
     }
 }
 
@@ -265,8 +274,28 @@ fn selector() -> Selector {
     Selector::parse(r#"{service_name="app", a!="\"", b=~"x|y.*", c!~"z+", d=""}"#).unwrap()
 }
 
+/// A request that says nothing but what to scan.
+pub(crate) fn scan_of(query: Query, objects: Vec<Found>) -> ScanRequest {
+    ScanRequest { query, objects, time_left: None, skip_gone: false, skip_unavailable: false, explain: false }
+}
+
+fn effort() -> Effort {
+    Effort {
+        took: Duration::from_nanos(1),
+        fetch: Duration::from_nanos(2),
+        scan: Duration::from_nanos(3),
+        merge: Duration::from_nanos(u64::MAX),
+        known_datasets: 4,
+        memory_hits: 5,
+        memory_misses: 6,
+        disk_bytes: 7,
+        store_bytes: 8,
+        store_requests: u64::MAX,
+    }
+}
+
 /// Every kind of question with an answer of everything.
-pub(crate) fn questions() -> Vec<(ScanRequest, Partial)> {
+pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
     let stats = Stats { objects: 1, datasets: 2, series: 3, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
     let series = series::Question {
         start_millis: -5,
@@ -314,7 +343,17 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Partial)> {
                 query.profile_type = Some(profile_type());
             }
             let objects = if i % 3 == 0 { objects() } else { Vec::new() };
-            (ScanRequest { query, objects }, Partial { answer, stats })
+            let partial = Partial { answer, stats };
+            match i % 3 == 1 {
+                true => {
+                    let missing = Missing { key: Key::from_text("block/a/1-0-300/x"), reason: "é".into() };
+                    let scanned = Scanned { partial, missing: vec![missing], effort: Some(effort()) };
+                    let time_left = Some(Duration::from_millis(30_001));
+                    let request = ScanRequest { time_left, explain: true, ..scan_of(query, objects) };
+                    (ScanRequest { skip_gone: i % 2 == 0, skip_unavailable: i % 2 == 1, ..request }, scanned)
+                }
+                false => (scan_of(query, objects), Scanned { partial, missing: Vec::new(), effort: None }),
+            }
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use model::JobId;
 use query::{Answer, Kind, Partial};
 use rpc::grpc::{Config, IngesterClient, LeafClient, MetastoreClient, Peer, Services, serve};
-use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published};
+use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published, Scanned};
 use storage::Key;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -113,10 +113,10 @@ async fn a_push_arrives_as_it_was_given() {
 async fn every_kind_of_question_and_answer_arrives_as_it_was_given() {
     for form in forms().await {
         for ((request, partial), (asked, expected)) in made::questions().into_iter().zip(made::questions()) {
-            *form.fake.partial.lock().unwrap() = Some(partial);
+            *form.fake.scanned.lock().unwrap() = Some(partial);
             let answer = form.leaf.scan(request).await.unwrap();
             assert_eq!(form.asked(), compare::scan(&asked), "{}", form.name);
-            compare::assert_same(&answer, &expected);
+            compare::assert_same_scan(&answer, &expected);
         }
     }
 }
@@ -128,13 +128,13 @@ async fn answers_that_arrived_merge_as_those_that_never_left() {
         for i in 0..made::questions().len() {
             let ask = async || {
                 let (request, partial) = nth(i);
-                *form.fake.partial.lock().unwrap() = Some(partial);
-                form.leaf.scan(request).await.unwrap()
+                *form.fake.scanned.lock().unwrap() = Some(partial);
+                form.leaf.scan(request).await.unwrap().partial
             };
             let mut merged = ask().await;
             merged.merge(ask().await).unwrap();
-            let (_, mut expected) = nth(i);
-            expected.merge(nth(i).1).unwrap();
+            let mut expected = nth(i).1.partial;
+            expected.merge(nth(i).1.partial).unwrap();
             compare::assert_same(&merged, &expected);
         }
     }
@@ -282,12 +282,12 @@ async fn a_call_past_its_deadline_fails_and_stops_the_work_of_the_role() {
 }
 
 /// An answer of label names, of this many bytes in all.
-fn large_answer(bytes: usize) -> Partial {
+fn large_answer(bytes: usize) -> Scanned {
     let mut partial = Partial::empty(&made::query(Kind::LabelNames));
     if let Answer::Labels(found) = &mut partial.answer {
         found.texts.insert("x".repeat(bytes));
     }
-    partial
+    Scanned { partial, missing: Vec::new(), effort: None }
 }
 
 #[tokio::test]
@@ -303,13 +303,13 @@ async fn a_message_over_the_limit_is_refused_with_its_size_whoever_notices() {
         assert_eq!(error.kind, ErrorKind::InvalidArgument, "{name}: {error}");
         assert!(error.message.contains(&limit.to_string()), "{name}: {error}");
 
-        let request = || rpc::ScanRequest { query: made::query(Kind::LabelNames), objects: Vec::new() };
-        *form.fake.partial.lock().unwrap() = Some(large_answer(2 * limit));
+        let request = || made::scan_of(made::query(Kind::LabelNames), Vec::new());
+        *form.fake.scanned.lock().unwrap() = Some(large_answer(2 * limit));
         let error = form.leaf.scan(request()).await.expect_err(name);
         assert_eq!(error.kind, ErrorKind::InvalidArgument, "{name}: {error}");
         assert!(error.message.contains(&limit.to_string()), "{name}: {error}");
 
-        *form.fake.partial.lock().unwrap() = Some(large_answer(limit / 2));
+        *form.fake.scanned.lock().unwrap() = Some(large_answer(limit / 2));
         form.leaf.scan(request()).await.unwrap();
     }
 }

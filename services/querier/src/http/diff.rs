@@ -1,4 +1,3 @@
-use model::TenantId;
 use query::flamegraph::{FlameGraph, Real, encode_levels, finish};
 use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, SelectMergeStacktracesRequest};
 
@@ -6,16 +5,12 @@ use crate::execute::Report;
 use crate::http::request::Allowed;
 use crate::http::service::Answer;
 use crate::http::stacktraces::{merge_question, parts};
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
-pub(crate) async fn diff(
-    querier: &Querier,
-    tenants: &[TenantId],
-    request: DiffRequest,
-) -> Answer<DiffResponse> {
+pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest) -> Answer<DiffResponse> {
     let left = request.left.unwrap_or_default();
     let right = request.right.unwrap_or_default();
-    let (graph, report) = compare(querier, tenants, left, right).await?;
+    let (graph, report) = compare(querier, asker, left, right).await?;
     let side = |at: usize| graph.ticks.get(at).copied().unwrap_or_default();
     let flamegraph = FlameGraphDiff {
         left_ticks: side(0),
@@ -31,18 +26,18 @@ pub(crate) async fn diff(
 /// Both sides as one graph of seven numbers a node, cut to the larger `max_nodes` of the two.
 pub(crate) async fn compare(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     left: SelectMergeStacktracesRequest,
     right: SelectMergeStacktracesRequest,
 ) -> Result<(FlameGraph, Report), Error> {
-    let allowed = Allowed::of(querier, tenants);
+    let allowed = Allowed::of(querier, asker);
     let left_query = merge_question(querier, &allowed, &left)?;
     let right_query = merge_question(querier, &allowed, &right)?;
     let asked = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
     let nodes = allowed.nodes(Some(asked(&left).max(asked(&right))))?;
     let ask = |query| async {
         match query {
-            Some(query) => parts(querier, tenants, query).await,
+            Some(query) => parts(querier, asker, query).await,
             None => Ok(Default::default()),
         }
     };

@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use hashbrown::HashMap;
-use model::{ProfileType, Symbols, TenantId};
+use model::{ProfileType, Symbols};
 use query::kind::profile::Merged;
 use wire::querier::v1::SelectMergeStacktracesRequest;
 
-use crate::Querier;
 use crate::http::pprof;
 use crate::http::request::Allowed;
 use crate::http::service::Answer;
+use crate::{Asker, Querier};
 
 /// Nodes of the graph if the request does not say.
 const NODES_DEFAULT: i64 = 100;
@@ -21,12 +21,12 @@ const TREE_NODES_MIN: usize = 512;
 /// Answers with a graph of the functions with the largest totals; empty if nothing matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<String> {
     let asked = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
-    let nodes = Allowed::of(querier, tenants).nodes(Some(asked))?;
-    let (merged, report) = pprof::merged(querier, tenants, &request).await?;
+    let nodes = Allowed::of(querier, asker).nodes(Some(asked))?;
+    let (merged, report) = pprof::merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let graph = move || {
         let merged = merged.finish(None, nodes.max(TREE_NODES_MIN));

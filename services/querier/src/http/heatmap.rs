@@ -1,4 +1,3 @@
-use model::TenantId;
 use query::Kind;
 use query::kind::heatmap::{Heatmap, Id, Of, Point, Question};
 use wire::querier::v1::{HeatmapQueryType, SelectHeatmapRequest, SelectHeatmapResponse};
@@ -8,11 +7,11 @@ use crate::http::labels::label_pairs;
 use crate::http::request::{Allowed, question};
 use crate::http::series::{check_group_by, step_millis};
 use crate::http::service::Answer;
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 pub(crate) async fn select_heatmap(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectHeatmapRequest,
 ) -> Answer<SelectHeatmapResponse> {
     let step_millis = step_millis(request.step)?;
@@ -48,7 +47,7 @@ pub(crate) async fn select_heatmap(
         }
     };
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let (start_millis, end_millis) = range.unwrap_or_default();
     let group_by = request.group_by;
     let grid = Question { start_millis, end_millis, step_millis, of, group_by, exemplars };
@@ -61,7 +60,7 @@ pub(crate) async fn select_heatmap(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(tenants, query).await?;
+    let answered = querier.execute(asker, query).await?;
     let query::Answer::Heatmap(points) = answered.partial.answer else {
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use edge::Capabilities;
-use model::{Labels, ProfileType, TenantId, TimeRange};
+use model::{Labels, ProfileType, TimeRange};
 use query::kind::labels::Found;
 use query::selector::is_label_name;
 use query::{Kind, Query, Selector};
@@ -15,14 +15,14 @@ use wire::types::v1::{
 use crate::execute::Report;
 use crate::http::request::{Allowed, selectors};
 use crate::http::service::Answer;
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// What a question without a range is about.
 const RECENT_MILLIS: i64 = 3_600_000;
 
 pub(crate) async fn profile_types(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: ProfileTypesRequest,
 ) -> Answer<ProfileTypesResponse> {
     let now = querier.clock.unix_millis();
@@ -30,10 +30,10 @@ pub(crate) async fn profile_types(
         (0, 0) => (now - RECENT_MILLIS, now),
         range => range,
     };
-    let Some(range) = Allowed::of(querier, tenants).range(start, end, now)? else {
+    let Some(range) = Allowed::of(querier, asker).range(start, end, now)? else {
         return Ok(Default::default());
     };
-    let (found, report) = find(querier, tenants, range, Selector::default(), Kind::ProfileTypes).await?;
+    let (found, report) = find(querier, asker, range, Selector::default(), Kind::ProfileTypes).await?;
     let types = found.texts.iter().filter_map(|id| {
         let of: ProfileType = id.parse().ok()?;
         Some(wire::types::v1::ProfileType {
@@ -50,15 +50,15 @@ pub(crate) async fn profile_types(
 
 pub(crate) async fn label_names(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     capabilities: Capabilities,
     request: LabelNamesRequest,
 ) -> Answer<LabelNamesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
-    let (found, report) = find(querier, tenants, range, selector, Kind::LabelNames).await?;
+    let (found, report) = find(querier, asker, range, selector, Kind::LabelNames).await?;
     let visible = |name: &String| capabilities.utf8_label_names || is_label_name(name);
     let names = found.texts.into_iter().filter(visible).collect();
     Ok((LabelNamesResponse { names }, report))
@@ -66,29 +66,29 @@ pub(crate) async fn label_names(
 
 pub(crate) async fn label_values(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: LabelValuesRequest,
 ) -> Answer<LabelValuesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     if request.name.is_empty() {
         return Err(Error::invalid("name is required"));
     }
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let kind = Kind::LabelValues(request.name);
-    let (found, report) = find(querier, tenants, range, selector, kind).await?;
+    let (found, report) = find(querier, asker, range, selector, kind).await?;
     Ok((LabelValuesResponse { names: found.texts.into_iter().collect() }, report))
 }
 
 pub(crate) async fn series(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     capabilities: Capabilities,
     request: SeriesRequest,
 ) -> Answer<SeriesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let mut label_names = request.label_names;
@@ -97,7 +97,7 @@ pub(crate) async fn series(
     }
     let everything = label_names.is_empty();
     let kind = Kind::SeriesLabels(label_names);
-    let (mut found, report) = find(querier, tenants, range, selector, kind).await?;
+    let (mut found, report) = find(querier, asker, range, selector, kind).await?;
     if everything && !capabilities.utf8_label_names {
         let visible = found.sets.into_iter().map(|mut set| {
             set.retain(|name, _| is_label_name(name));
@@ -121,14 +121,14 @@ pub(crate) fn label_pairs(labels: &Labels) -> Vec<LabelPair> {
 /// Asks one question about labels.
 pub(crate) async fn find(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     (start, end): (i64, i64),
     selector: Selector,
     kind: Kind,
 ) -> Result<(Found, Report), Error> {
     let range = TimeRange::from_millis_inclusive(start, end);
     let query = Query { range, selector, profile_type: None, kind };
-    let answered = querier.execute(tenants, query).await?;
+    let answered = querier.execute(asker, query).await?;
     match answered.partial.answer {
         query::Answer::Labels(found) => Ok((found, answered.report)),
         _ => Err(Error::Internal("labels were asked for, something else was answered".into())),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use edge::Tenants;
 use edge::rest;
 use model::TimeRange;
 use query::{Kind, Query, Selector};
@@ -14,7 +13,7 @@ use serde::Serialize;
 use crate::http::labels::find;
 use crate::http::render::{parse_time, refusal};
 use crate::http::request::{Allowed, selector};
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// What a question without a range is about.
 const RECENT_MILLIS: i64 = 3_600_000;
@@ -23,7 +22,7 @@ const RECENT_MILLIS: i64 = 3_600_000;
 /// `from` to `until`, and of the series that `query` selects.
 pub(crate) async fn label_values(
     State(querier): State<Arc<Querier>>,
-    tenants: Tenants,
+    asker: Asker,
     query: rest::Query,
 ) -> Response {
     let answer = async {
@@ -37,13 +36,13 @@ pub(crate) async fn label_values(
         };
         let (start, end) = (time("from", now - RECENT_MILLIS), time("until", now));
         let matchers = query.get("query").map_or(Ok(Selector::default()), selector)?;
-        let range = Allowed::of(&querier, tenants.as_slice()).range(start, end, now)?;
+        let range = Allowed::of(&querier, &asker).range(start, end, now)?;
         let kind = match label {
             "__name__" => Kind::ProfileTypes,
             label => Kind::LabelValues(label.to_owned()),
         };
         let Some(range) = range else { return Ok(Vec::new()) };
-        let (found, _) = find(&querier, tenants.as_slice(), range, matchers, kind).await?;
+        let (found, _) = find(&querier, &asker, range, matchers, kind).await?;
         Ok(found.texts.into_iter().collect())
     };
     match answer.await {
@@ -65,14 +64,14 @@ struct App {
 }
 
 /// Every service with its profile types and the time of its newest profile.
-pub(crate) async fn apps(State(querier): State<Arc<Querier>>, tenants: Tenants) -> Response {
+pub(crate) async fn apps(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
     let query = Query {
         range: TimeRange { start: i64::MIN, end: i64::MAX },
         selector: Selector::default(),
         profile_type: None,
         kind: Kind::ProfileTypes,
     };
-    let snapshot = match querier.find(tenants.as_slice(), &query).await {
+    let snapshot = match querier.find(&asker, &query).await {
         Ok(snapshot) => snapshot,
         Err(error) => return edge::Error::from(error).into_response(),
     };

@@ -1,6 +1,6 @@
 //! SelectMergeProfile, and every other answer that is a pprof.
 
-use model::{NONE, ProfileType, Strings, TenantId};
+use model::{NONE, ProfileType, Strings};
 use query::Kind;
 use query::kind::profile::{GoPgo, Merged, Question};
 use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
@@ -9,11 +9,11 @@ use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest
 use crate::execute::Report;
 use crate::http::request::{Allowed, question, sample_filter};
 use crate::http::service::Answer;
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 pub(crate) async fn select_merge_profile(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectMergeProfileRequest,
 ) -> Answer<Profile> {
     let request = SelectMergeStacktracesRequest {
@@ -27,20 +27,20 @@ pub(crate) async fn select_merge_profile(
         trace_id_selector: request.trace_id_selector,
         ..SelectMergeStacktracesRequest::default()
     };
-    merge(querier, tenants, request).await
+    merge(querier, asker, request).await
 }
 
 /// Answers with one pprof; an empty message if nothing matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<Profile> {
-    let nodes = Allowed::of(querier, tenants).profile_nodes(request.max_nodes)?;
+    let nodes = Allowed::of(querier, asker).profile_nodes(request.max_nodes)?;
     let pgo = go_pgo(&request);
     // A compiler needs everything.
     let nodes = if pgo.is_some() { 0 } else { nodes };
-    let (merged, report) = merged(querier, tenants, &request).await?;
+    let (merged, report) = merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
     let profile = querier.pool.run(move || encode(merged.finish(pgo, nodes), &profile_type, end)).await;
@@ -50,11 +50,11 @@ pub(crate) async fn merge(
 /// All matching samples with their symbols.
 pub(crate) async fn merged(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: &SelectMergeStacktracesRequest,
 ) -> Result<(Merged, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let stacks = request.stack_trace_selector.as_ref();
     let filter = sample_filter(
         &request.span_selector,
@@ -71,7 +71,7 @@ pub(crate) async fn merged(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(tenants, query).await?;
+    let answered = querier.execute(asker, query).await?;
     match answered.partial.answer {
         query::Answer::MergeProfile(merged) => Ok((*merged, answered.report)),
         _ => Err(Error::Internal("a profile was asked for, something else was answered".into())),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use edge::{Tenants, rest};
+use edge::rest;
 use http::{HeaderValue, StatusCode, header};
-use model::{ProfileType, TenantId};
+use model::ProfileType;
 use query::Selector;
 use query::flamegraph::{FlameGraph, Real, encode_levels};
 use query::kind::series::Line;
@@ -17,16 +17,16 @@ use wire::types::v1::TimeSeriesAggregationType;
 
 use crate::execute::Report;
 use crate::http::diff::compare;
-use crate::http::service::report_headers;
+use crate::http::service::{explain, report_headers};
 use crate::http::{dot, series, stacktraces};
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 pub(crate) async fn render(
     State(querier): State<Arc<Querier>>,
-    tenants: Tenants,
+    asker: Asker,
     query: rest::Query,
 ) -> Response {
-    match answer_render(&querier, tenants.as_slice(), &query).await {
+    match answer_render(&querier, &asker, &query).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
@@ -34,10 +34,10 @@ pub(crate) async fn render(
 
 pub(crate) async fn render_diff(
     State(querier): State<Arc<Querier>>,
-    tenants: Tenants,
+    asker: Asker,
     query: rest::Query,
 ) -> Response {
-    match answer_render_diff(&querier, tenants.as_slice(), &query).await {
+    match answer_render_diff(&querier, &asker, &query).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
@@ -47,17 +47,13 @@ pub(crate) fn refusal(error: Error) -> Response {
     edge::Error::from(error).into_response()
 }
 
-async fn answer_render(
-    querier: &Querier,
-    tenants: &[TenantId],
-    query: &rest::Query,
-) -> Result<Response, Error> {
+async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) -> Result<Response, Error> {
     let now = querier.clock.unix_millis();
     let (profile_type, mut request) = side(query, "query", "from", "until", now)?;
     let max_nodes = max_nodes(query);
     request.max_nodes = max_nodes;
     if query.get("format") == Some("dot") {
-        let (text, report) = dot::merge(querier, tenants, request).await?;
+        let (text, report) = dot::merge(querier, asker, request).await?;
         return Ok(with_report(rest::text_response(StatusCode::OK, text), &report));
     }
     let step = timeline_step_secs(request.start, request.end);
@@ -77,20 +73,21 @@ async fn answer_render(
         aggregation: Some(aggregation.into()),
         ..SelectSeriesRequest::default()
     };
-    let ((flame, report), (lines, _)) = futures::try_join!(
-        stacktraces::merge(querier, tenants, &request, Real::Fold),
-        series::lines(querier, tenants, series_request)
+    let ((flame, report), (lines, beside)) = futures::try_join!(
+        stacktraces::merge(querier, asker, &request, Real::Fold),
+        series::lines(querier, asker, series_request)
     )?;
     let timeline = Timeline { from: request.start / 1000, until: request.end / 1000, step };
     let mut json = Json::new(&encode_levels(flame), &profile_type, "single");
     json.timeline(&timeline, if let [line] = &lines[..] { Some(line) } else { None });
     json.groups(&timeline, group.as_deref(), &lines);
+    let report = report.merge(beside);
     Ok(with_report(json.finish(), &report))
 }
 
 async fn answer_render_diff(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     query: &rest::Query,
 ) -> Result<Response, Error> {
     let now = querier.clock.unix_millis();
@@ -101,13 +98,17 @@ async fn answer_render_diff(
     }
     left.max_nodes = max_nodes(query);
     right.max_nodes = left.max_nodes;
-    let (graph, report) = compare(querier, tenants, left, right).await?;
+    let (graph, report) = compare(querier, asker, left, right).await?;
     let mut json = Json::new(&graph, &left_type, "double");
     json.out.push_str(r#","timeline":null,"groups":null"#);
     Ok(with_report(json.finish(), &report))
 }
 
 fn with_report(mut response: Response, report: &Report) -> Response {
+    if let Some(json) = explain(report, report.took) {
+        let json_type = HeaderValue::from_static("application/json");
+        response = ([(header::CONTENT_TYPE, json_type)], json).into_response();
+    }
     for (name, value) in report_headers(report) {
         response.headers_mut().insert(name, value);
     }

@@ -1,11 +1,11 @@
 //! Checks that questions have in common.
 
 use limits::Limits;
-use model::{ProfileId, ProfileType, TenantId, TimeRange};
+use model::{ProfileId, ProfileType, TimeRange};
 use query::{Query, SampleFilter, Selector};
 use wire::types::v1::StackTraceSelector;
 
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// Most ids in one span, trace or profile selector.
 const IDS_MAX: usize = 10_000;
@@ -24,8 +24,8 @@ pub(crate) struct Allowed {
 }
 
 impl Allowed {
-    pub(crate) fn of(querier: &Querier, tenants: &[TenantId]) -> Self {
-        let limits: Vec<_> = tenants.iter().map(|tenant| querier.limits.of(tenant)).collect();
+    pub(crate) fn of(querier: &Querier, asker: &Asker) -> Self {
+        let limits: Vec<_> = asker.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
         let smallest = |of: &dyn Fn(&Limits) -> i64| {
             limits.iter().map(|limits| of(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
         };

@@ -1,4 +1,3 @@
-use model::TenantId;
 use query::Kind;
 use query::kind::series::{Aggregation, Exemplar, Line, Question};
 use wire::querier::v1::{SelectSeriesRequest, SelectSeriesResponse};
@@ -8,28 +7,28 @@ use crate::execute::Report;
 use crate::http::labels::label_pairs;
 use crate::http::request::{Allowed, call_site, question};
 use crate::http::service::Answer;
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// Most labels to group by.
 const GROUP_BY_MAX: usize = 100;
 
 pub(crate) async fn select_series(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectSeriesRequest,
 ) -> Answer<SelectSeriesResponse> {
-    let (lines, report) = lines(querier, tenants, request).await?;
+    let (lines, report) = lines(querier, asker, request).await?;
     Ok((SelectSeriesResponse { series: lines.into_iter().map(series).collect() }, report))
 }
 
 /// The series that answer a request, in the order of the answer.
 pub(crate) async fn lines(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectSeriesRequest,
 ) -> Result<(Vec<Line>, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, tenants).range(request.start, request.end, now)?;
+    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let step_millis = step_millis(request.step)?;
     check_group_by(&request.group_by)?;
     let exemplars = match ExemplarType::try_from(request.exemplar_type) {
@@ -61,7 +60,7 @@ pub(crate) async fn lines(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(tenants, query).await?;
+    let answered = querier.execute(asker, query).await?;
     let query::Answer::Series(grouped) = answered.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
     };

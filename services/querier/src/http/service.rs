@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use edge::{Capabilities, Tenants};
+use edge::{Capabilities, Explained};
 use http::HeaderValue;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use rpc::Missing;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use wire::google::v1::Profile;
 use wire::querier::v1::querier_service_server::QuerierService;
@@ -20,13 +22,21 @@ use wire::types::v1::{
 
 use crate::execute::Report;
 use crate::http::{diff, heatmap, labels, pprof, series, stacktraces, stats};
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// What it took to answer, as JSON; the UI shows it.
 const STATS_HEADER: &str = "x-pyrograph-query-stats";
 
 /// Present with the number of unreadable objects if the answer lacks them.
 const PARTIAL_HEADER: &str = "x-pyrograph-partial";
+
+/// Beside it: the first of them and why, as a JSON list. Proxies refuse long headers.
+const PARTIAL_WHY_HEADER: &str = "x-pyrograph-partial-why";
+const WHY_OBJECTS_MAX: usize = 3;
+const WHY_CHARS_MAX: usize = 300;
+
+/// Present with the age in seconds of what the answer knows, if nobody owned the catalog.
+const STALE_HEADER: &str = "x-pyrograph-stale";
 
 /// An answer and how it came about.
 pub(crate) type Answer<T> = Result<(T, Report), Error>;
@@ -36,26 +46,36 @@ pub(crate) type Answer<T> = Result<(T, Report), Error>;
 pub(crate) struct Service(pub(crate) Arc<Querier>);
 
 /// Takes a request apart.
-fn open<T>(request: Request<T>) -> Result<(Tenants, Capabilities, T), Status> {
+fn open<T>(request: Request<T>) -> Result<(Asker, Capabilities, T), Status> {
     let (_, extensions, message) = request.into_parts();
-    let tenants = Tenants::of(&extensions)?;
+    let asker = Asker::of(&extensions)?;
     let capabilities = extensions.get::<Capabilities>().copied().unwrap_or_default();
-    Ok((tenants, capabilities, message))
+    Ok((asker, capabilities, message))
 }
 
-fn reply<T>(answer: Answer<T>) -> Result<Response<T>, Status> {
-    let (message, report) = answer?;
-    let mut response = Response::new(message);
-    add_headers(response.metadata_mut(), &report);
-    Ok(response)
-}
-
-fn add_headers(metadata: &mut MetadataMap, report: &Report) {
-    for (name, value) in report_headers(report) {
-        if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
-            metadata.insert(name, value);
+impl Service {
+    /// The answer with its report; `began` is when the question arrived.
+    fn reply<T>(&self, began: Duration, answer: Answer<T>) -> Result<Response<T>, Status> {
+        let (message, report) = answer?;
+        let mut response = Response::new(message);
+        for (name, value) in report_headers(&report) {
+            if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
+                response.metadata_mut().insert(name, value);
+            }
         }
+        let took = self.0.clock.monotonic().saturating_sub(began);
+        if let Some(json) = explain(&report, took) {
+            response.extensions_mut().insert(Explained(json));
+        }
+        Ok(response)
     }
+}
+
+/// How an answer came about that took so long in all, as JSON, if that was asked for.
+pub(crate) fn explain(report: &Report, took: Duration) -> Option<String> {
+    let finish = took.saturating_sub(report.took);
+    let all: Vec<_> = report.explained.iter().map(|explained| explained.json(finish)).collect();
+    (!all.is_empty()).then(|| serde_json::json!({ "questions": all }).to_string())
 }
 
 /// The report as response headers.
@@ -72,10 +92,27 @@ pub(crate) fn report_headers(report: &Report) -> Vec<(&'static str, HeaderValue)
     );
     let mut headers = Vec::new();
     headers.extend(HeaderValue::try_from(text).ok().map(|value| (STATS_HEADER, value)));
-    if report.missing > 0 {
-        headers.push((PARTIAL_HEADER, HeaderValue::from(report.missing)));
+    if !report.missing.is_empty() {
+        headers.push((PARTIAL_HEADER, HeaderValue::from(report.missing.len())));
+        headers.extend(why(&report.missing).map(|why| (PARTIAL_WHY_HEADER, why)));
+    }
+    if let Some(age) = report.stale {
+        headers.push((STALE_HEADER, HeaderValue::from(age.as_secs())));
     }
     headers
+}
+
+/// The first missing objects and why, as JSON in ASCII.
+fn why(missing: &[Missing]) -> Option<HeaderValue> {
+    let cut = |text: &str| {
+        let ascii = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
+        text.chars().take(WHY_CHARS_MAX).map(ascii).collect::<String>()
+    };
+    let first = missing.iter().take(WHY_OBJECTS_MAX);
+    let first: Vec<_> = first
+        .map(|lack| serde_json::json!({ "object": cut(lack.key.as_str()), "why": cut(&lack.reason) }))
+        .collect();
+    HeaderValue::try_from(serde_json::Value::from(first).to_string()).ok()
 }
 
 #[async_trait]
@@ -84,89 +121,101 @@ impl QuerierService for Service {
         &self,
         request: Request<ProfileTypesRequest>,
     ) -> Result<Response<ProfileTypesResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(labels::profile_types(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, labels::profile_types(&self.0, &asker, request).await)
     }
 
     async fn label_values(
         &self,
         request: Request<LabelValuesRequest>,
     ) -> Result<Response<LabelValuesResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(labels::label_values(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, labels::label_values(&self.0, &asker, request).await)
     }
 
     async fn label_names(
         &self,
         request: Request<LabelNamesRequest>,
     ) -> Result<Response<LabelNamesResponse>, Status> {
-        let (tenants, capabilities, request) = open(request)?;
-        reply(labels::label_names(&self.0, tenants.as_slice(), capabilities, request).await)
+        let (asker, capabilities, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, labels::label_names(&self.0, &asker, capabilities, request).await)
     }
 
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
-        let (tenants, capabilities, request) = open(request)?;
-        reply(labels::series(&self.0, tenants.as_slice(), capabilities, request).await)
+        let (asker, capabilities, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, labels::series(&self.0, &asker, capabilities, request).await)
     }
 
     async fn select_merge_stacktraces(
         &self,
         request: Request<SelectMergeStacktracesRequest>,
     ) -> Result<Response<SelectMergeStacktracesResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(stacktraces::select_merge_stacktraces(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, stacktraces::select_merge_stacktraces(&self.0, &asker, request).await)
     }
 
     async fn select_merge_span_profile(
         &self,
         request: Request<SelectMergeSpanProfileRequest>,
     ) -> Result<Response<SelectMergeSpanProfileResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(stacktraces::select_merge_span_profile(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, stacktraces::select_merge_span_profile(&self.0, &asker, request).await)
     }
 
     async fn select_merge_profile(
         &self,
         request: Request<SelectMergeProfileRequest>,
     ) -> Result<Response<Profile>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(pprof::select_merge_profile(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, pprof::select_merge_profile(&self.0, &asker, request).await)
     }
 
     async fn select_series(
         &self,
         request: Request<SelectSeriesRequest>,
     ) -> Result<Response<SelectSeriesResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(series::select_series(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, series::select_series(&self.0, &asker, request).await)
     }
 
     async fn select_heatmap(
         &self,
         request: Request<SelectHeatmapRequest>,
     ) -> Result<Response<SelectHeatmapResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(heatmap::select_heatmap(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, heatmap::select_heatmap(&self.0, &asker, request).await)
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(diff::diff(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, diff::diff(&self.0, &asker, request).await)
     }
 
     async fn get_profile_stats(
         &self,
         request: Request<GetProfileStatsRequest>,
     ) -> Result<Response<GetProfileStatsResponse>, Status> {
-        let (tenants, _, _) = open(request)?;
-        reply(stats::get_profile_stats(&self.0, tenants.as_slice()).await)
+        let (asker, _, _) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, stats::get_profile_stats(&self.0, &asker).await)
     }
 
     async fn analyze_query(
         &self,
         request: Request<AnalyzeQueryRequest>,
     ) -> Result<Response<AnalyzeQueryResponse>, Status> {
-        let (tenants, _, request) = open(request)?;
-        reply(stats::analyze_query(&self.0, tenants.as_slice(), request).await)
+        let (asker, _, request) = open(request)?;
+        let began = self.0.clock.monotonic();
+        self.reply(began, stats::analyze_query(&self.0, &asker, request).await)
     }
 }

@@ -1,7 +1,6 @@
 //! SelectMergeStacktraces and SelectMergeSpanProfile.
 
 use bytes::Bytes;
-use model::TenantId;
 use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish};
 use query::{Kind, Query};
 use wire::querier::v1::{
@@ -13,11 +12,11 @@ use crate::execute::Report;
 use crate::http::request::{Allowed, question, sample_filter};
 use crate::http::service::Answer;
 use crate::http::{dot, pprof};
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 pub(crate) async fn select_merge_stacktraces(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<SelectMergeStacktracesResponse> {
     let forced = |of: &wire::querier::v1::AsyncQueryRequest| of.r#type() == AsyncQueryType::Force;
@@ -27,22 +26,22 @@ pub(crate) async fn select_merge_stacktraces(
     let mut response = SelectMergeStacktracesResponse::default();
     let report = match request.format() {
         ProfileFormat::Pprof => {
-            let (profile, report) = pprof::merge(querier, tenants, request).await?;
+            let (profile, report) = pprof::merge(querier, asker, request).await?;
             response.pprof = Some(PprofProfile { profile: Some(profile) });
             report
         }
         ProfileFormat::Dot => {
-            let (text, report) = dot::merge(querier, tenants, request).await?;
+            let (text, report) = dot::merge(querier, asker, request).await?;
             response.dot = text;
             report
         }
         ProfileFormat::Tree => {
-            let (flame, report) = merge(querier, tenants, &request, Real::Keep).await?;
+            let (flame, report) = merge(querier, asker, &request, Real::Keep).await?;
             response.tree = Bytes::from(encode_tree(&flame));
             report
         }
         ProfileFormat::Flamegraph | ProfileFormat::Unspecified => {
-            let (flame, report) = merge(querier, tenants, &request, Real::Fold).await?;
+            let (flame, report) = merge(querier, asker, &request, Real::Fold).await?;
             response.flamegraph = Some(flame_graph(flame));
             report
         }
@@ -52,7 +51,7 @@ pub(crate) async fn select_merge_stacktraces(
 
 pub(crate) async fn select_merge_span_profile(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: SelectMergeSpanProfileRequest,
 ) -> Answer<SelectMergeSpanProfileResponse> {
     let format = request.format();
@@ -67,11 +66,11 @@ pub(crate) async fn select_merge_span_profile(
     };
     let mut response = SelectMergeSpanProfileResponse::default();
     let report = if format == ProfileFormat::Tree {
-        let (flame, report) = merge(querier, tenants, &request, Real::Keep).await?;
+        let (flame, report) = merge(querier, asker, &request, Real::Keep).await?;
         response.tree = Bytes::from(encode_tree(&flame));
         report
     } else {
-        let (flame, report) = merge(querier, tenants, &request, Real::Fold).await?;
+        let (flame, report) = merge(querier, asker, &request, Real::Fold).await?;
         response.flamegraph = Some(flame_graph(flame));
         report
     };
@@ -81,15 +80,15 @@ pub(crate) async fn select_merge_span_profile(
 /// Answers with one tree, cut to the nodes that the request asks for.
 pub(crate) async fn merge(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: &SelectMergeStacktracesRequest,
     real: Real,
 ) -> Result<(Flame<1>, Report), Error> {
-    let allowed = Allowed::of(querier, tenants);
+    let allowed = Allowed::of(querier, asker);
     let query = merge_question(querier, &allowed, request)?;
     let nodes = allowed.nodes(request.max_nodes)?;
     let (parts, report) = match query {
-        Some(query) => parts(querier, tenants, query).await?,
+        Some(query) => parts(querier, asker, query).await?,
         None => Default::default(),
     };
     let flame = querier.pool.run(move || finish([&parts], nodes, real)).await;
@@ -118,10 +117,10 @@ pub(crate) fn merge_question(
 /// The trees that answer a question, one for each dataset.
 pub(crate) async fn parts(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     query: Query,
 ) -> Result<(Vec<Part>, Report), Error> {
-    let answered = querier.execute(tenants, query).await?;
+    let answered = querier.execute(asker, query).await?;
     match answered.partial.answer {
         query::Answer::MergeStacktraces(parts) => Ok((parts, answered.report)),
         _ => Err(Error::Internal("trees were asked for, something else was answered".into())),

@@ -1,24 +1,21 @@
 //! GetProfileStats and AnalyzeQuery: answered by the catalog alone.
 
-use model::{TenantId, TimeRange};
+use model::TimeRange;
 use query::{Kind, Query, Selector};
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
 use wire::types::v1::GetProfileStatsResponse;
 
 use crate::execute::Report;
 use crate::http::service::Answer;
-use crate::{Error, Querier};
+use crate::{Asker, Error, Querier};
 
 /// Whether this tenant has ever stored a profile, and of which time; all zero if not.
-pub(crate) async fn get_profile_stats(
-    querier: &Querier,
-    tenants: &[TenantId],
-) -> Answer<GetProfileStatsResponse> {
-    if tenants.len() != 1 {
-        return Err(Error::invalid(format!("expected 1 tenant, got {}", tenants.len())));
+pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
+    if asker.tenants().len() != 1 {
+        return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
-    let snapshot = querier.find(tenants, &everything(always, Selector::default())).await?;
+    let snapshot = querier.find(asker, &everything(always, Selector::default())).await?;
     let datasets = || snapshot.objects.iter().flat_map(|object| &object.datasets);
     let oldest = datasets().map(|dataset| dataset.time_min).min();
     let newest = datasets().map(|dataset| dataset.time_max).max();
@@ -34,7 +31,7 @@ pub(crate) async fn get_profile_stats(
 /// How much the catalog says that a question would read. Never an error: clients show it as a hint.
 pub(crate) async fn analyze_query(
     querier: &Querier,
-    tenants: &[TenantId],
+    asker: &Asker,
     request: AnalyzeQueryRequest,
 ) -> Answer<AnalyzeQueryResponse> {
     let Ok(mut selector) = Selector::parse(&request.query) else {
@@ -43,7 +40,7 @@ pub(crate) async fn analyze_query(
     let profile_type = selector.take("__name__").and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
     let query = Query { profile_type, ..everything(range, selector) };
-    let snapshot = querier.find(tenants, &query).await?;
+    let snapshot = querier.find(asker, &query).await?;
     let bytes = snapshot.objects.iter().map(|object| object.bytes).sum();
     let blocks = snapshot.objects.len() as u64;
     if blocks == 0 {

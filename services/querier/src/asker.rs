@@ -1,0 +1,43 @@
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use edge::{Deadline, Explain, Tenants};
+use http::Extensions;
+use http::request::Parts;
+use model::TenantId;
+
+/// Who asks, for how long the answer is of use, and whether it is to be explained.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    tenants: Vec<TenantId>,
+    /// On the scale of `Clock::monotonic`.
+    pub deadline: Option<Duration>,
+    pub explain: bool,
+}
+
+impl Asker {
+    /// Asks as these tenants together, with all patience.
+    pub fn new(tenants: Vec<TenantId>) -> Self {
+        Self { tenants, deadline: None, explain: false }
+    }
+
+    pub(crate) fn of(extensions: &Extensions) -> Result<Self, edge::Error> {
+        Ok(Self {
+            tenants: Tenants::of(extensions)?.as_slice().to_vec(),
+            deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
+            explain: extensions.get::<Explain>().is_some(),
+        })
+    }
+
+    pub fn tenants(&self) -> &[TenantId] {
+        &self.tenants
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = edge::Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Self::of(&parts.extensions)
+    }
+}
