@@ -87,6 +87,8 @@ async fn a_view_follows_whole_commits(engine: &dyn Engine) -> Result<(), String>
     ensure(at < later && later == owner.version(), "a refresh reaches the newest version")?;
     let seen = view.range(everything()).await.map_err(text)?;
     ensure(seen.len() == 2, "a refreshed view has the rows of its version")?;
+    ensure(view.epoch() == owner.epoch(), "a view tells the epoch of its version")?;
+    ensure(view.committed_millis() > 0, "a view tells when its version was made")?;
     ensure(owner.check().await.is_ok(), "a view fences nobody")
 }
 

@@ -62,6 +62,12 @@ pub trait Catalog: Send + Sync {
 pub trait View: Send + Sync {
     fn version(&self) -> u64;
 
+    /// Of the owner that made this version.
+    fn epoch(&self) -> u64;
+
+    /// When this version was made, by the clock of whoever made it, in Unix milliseconds.
+    fn committed_millis(&self) -> i64;
+
     /// Moves to the newest version.
     async fn refresh(&mut self) -> Result<u64, Error>;
 

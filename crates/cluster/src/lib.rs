@@ -1,16 +1,17 @@
 //! Who is alive, and who of them gets what.
 //!
-//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and set by hand
-//! ([`Fixed`]), the order in which members are chosen
-//! ([`place`]).
-//! Does not own: how members are called, what they are chosen for. Membership is a hint everywhere:
+//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and set by hand ([`Fixed`]), the order in which
+//! members are chosen ([`place()`]), the ways to them ([`Callers`]), which metastore is asked ([`Owner`]).
+//! Does not own: how a role is called, who becomes the owner of the catalog. Membership is a hint everywhere:
 //! two processes may see different members at one time, and nothing may be wrong by it.
 
+mod callers;
 mod config;
 mod fixed;
 mod gossip;
 mod member;
 mod metrics;
+mod owner;
 mod place;
 
 use std::sync::Arc;
@@ -19,10 +20,12 @@ use futures::future::BoxFuture;
 use model::WriterId;
 use tokio::sync::watch;
 
+pub use callers::{Callers, Dial};
 pub use config::Config;
 pub use fixed::Fixed;
 pub use gossip::{Gossip, GossipError};
 pub use member::{Member, Role};
+pub use owner::{LastKnown, Owner};
 pub use place::place;
 
 /// The processes of one cluster, as one of them sees them.

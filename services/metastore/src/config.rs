@@ -16,6 +16,11 @@ pub struct Config {
     pub list_interval: Duration,
     /// A log is closed after this long without a new slot. Its writer, if alive, opens another.
     pub seal_after: Duration,
+    /// … if every ingester of the cluster tells which logs it has open, and none has this one.
+    pub seal_unclaimed_after: Duration,
+    /// A metastore takes the catalog over when every one before it has been silent for this long. Shorter: fresh
+    /// data are answered sooner after a crash. Longer: no takeover while a machine is only slow.
+    pub takeover_after: Duration,
     /// Equal pushes count once if they come within this time.
     pub dedup_window: Duration,
     /// Added to the window for clocks that differ.
@@ -53,6 +58,8 @@ impl Default for Config {
             probe_interval_silent: secs(2),
             list_interval: secs(10),
             seal_after: secs(10 * 60),
+            seal_unclaimed_after: secs(30),
+            takeover_after: secs(4),
             dedup_window: secs(60 * 60),
             dedup_slack: secs(15 * 60),
             dedup_keys_max: 8_000_000,

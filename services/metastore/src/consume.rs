@@ -6,10 +6,11 @@
 //! A segment is visible to finds as soon as it is consumed. A crash before its rows are committed
 //! loses only the decision which of two equal items counts; the next owner decides anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use block::{Directory, Origin, Seal};
+use cluster::Role;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::WriterId;
 use rpc::{Error, ErrorKind, SegmentHint};
@@ -197,13 +198,26 @@ impl Metastore {
             return Ok(());
         }
         let now = self.clock.monotonic();
-        let (due, silent) = {
+        let claimed = self.claimed();
+        let (due, silent, unheard) = {
             let state = self.state.lock();
             let open = || state.logs.values().filter(|log| !log.row.sealed);
             let due = open().filter(|log| self.is_due(log, now)).map(|log| log.row.writer);
-            let silent = open().filter(|log| now.saturating_sub(log.moved) >= self.config.seal_after.0);
-            (due.collect::<Vec<_>>(), silent.map(|log| log.row.writer).collect::<Vec<_>>())
+            let silent = open().filter(|log| {
+                let is_unclaimed = claimed.as_ref().is_some_and(|claimed| !claimed.contains(&log.row.writer));
+                let config = &self.config;
+                let limit = if is_unclaimed { config.seal_unclaimed_after.0 } else { config.seal_after.0 };
+                now.saturating_sub(log.moved) >= limit.min(config.seal_after.0)
+            });
+            let claimed = claimed.iter().flatten().copied();
+            let unheard = claimed.filter(|writer| !state.logs.contains_key(writer));
+            (
+                due.collect::<Vec<_>>(),
+                silent.map(|log| log.row.writer).collect::<Vec<_>>(),
+                unheard.collect::<Vec<_>>(),
+            )
         };
+        self.look_into_unheard(unheard, now).await?;
         stream::iter(due)
             .map(|writer| self.probe(writer))
             .buffer_unordered(LOGS_AT_ONCE)
@@ -225,6 +239,34 @@ impl Metastore {
             }
         }
         Ok(())
+    }
+
+    /// Logs that live ingesters have open; `None` if not every one of them tells.
+    fn claimed(&self) -> Option<BTreeSet<WriterId>> {
+        let members = self.membership.as_ref()?.members().borrow().clone();
+        let mut ingesters = members.iter().filter(|member| member.has(Role::Ingester));
+        let all_tell = ingesters.clone().all(|member| member.is_leaving || !member.writers.is_empty());
+        let mut claimed = BTreeSet::new();
+        ingesters.by_ref().for_each(|member| claimed.extend(&member.writers));
+        all_tell.then_some(claimed)
+    }
+
+    /// Reads the first slot of logs of which nothing but their id is known. They are no logs before there is one.
+    async fn look_into_unheard(&self, unheard: Vec<WriterId>, now: Duration) -> Result<(), header::Error> {
+        {
+            let mut looked = self.looked_into_unheard.lock();
+            if unheard.is_empty() || now.saturating_sub(*looked) < self.config.probe_interval_silent.0 {
+                return Ok(());
+            }
+            *looked = now;
+        }
+        let look = |writer| async move {
+            match self.headers.read(&Key::log_slot(writer, 0), None).await? {
+                Header::Absent => Ok(()),
+                _ => self.probe(writer).await,
+            }
+        };
+        stream::iter(unheard).map(look).buffer_unordered(LOGS_AT_ONCE).try_collect().await
     }
 
     fn is_due(&self, log: &LogState, now: Duration) -> bool {

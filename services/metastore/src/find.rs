@@ -9,11 +9,36 @@ use std::sync::Arc;
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
 use model::{ProfileType, TenantId};
-use rpc::{FindRequest, Found, FoundDataset, Pruned};
+use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
 use storage::Key;
+
+use crate::state::State;
 
 /// Length of a day of Unix time, in nanoseconds.
 const DAY_NANOS: i64 = 86_400_000_000_000;
+
+impl State {
+    /// What is known now. What ends before `kept_from(tenant)` is past its time.
+    pub(crate) fn snapshot(
+        &self,
+        request: &FindRequest,
+        epoch: u64,
+        kept_from: impl Fn(&TenantId) -> i64,
+    ) -> Snapshot {
+        let objects = self.index.find(request, &kept_from);
+        let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
+        let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
+            let datasets = &quarantined.datasets;
+            request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
+                && (datasets.is_empty()
+                    || datasets.iter().any(|d| {
+                        request.tenants.contains(&d.tenant) && request.range.overlaps(d.time_min, d.time_max)
+                    }))
+        });
+        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }
+    }
+}
 
 /// The live objects, by what finds ask for.
 #[derive(Default)]

@@ -14,6 +14,7 @@ mod find;
 pub mod header;
 mod load;
 mod metrics;
+mod ownership;
 mod plan;
 mod publish;
 mod rebuild;
@@ -24,6 +25,7 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
+use cluster::Membership;
 use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -43,10 +46,13 @@ use tracing::{error, warn};
 
 pub use config::Config;
 pub use error::OpenError;
+pub use ownership::{Candidate, Seat};
 pub use rebuild::{Rebuilt, rebuild};
 pub use retention::Retention;
+pub use view::Viewer;
 
 use header::Headers;
+use load::Source;
 use metrics::Metrics;
 use state::State;
 
@@ -56,6 +62,10 @@ const SURE_FOR: Duration = Duration::from_secs(2);
 
 /// Between looks at how far behind anything is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// As [`SURE_FOR`], for the standing: who watches this owner asks often, and nothing follows from a wrong answer but
+/// that the others wait.
+const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -70,6 +80,7 @@ pub struct Metastore {
     clock: Clock,
     retention: Retention,
     metrics: Metrics,
+    membership: Option<Arc<dyn Membership>>,
     catalog: Arc<dyn Catalog>,
     /// No other process can open the catalog while this one runs.
     is_alone: bool,
@@ -80,11 +91,14 @@ pub struct Metastore {
     work: Notify,
     /// When a request last began that showed that this is the owner, by own clock.
     sure: tokio::sync::Mutex<Duration>,
+    /// When logs that only membership tells of were last looked into, by own clock.
+    looked_into_unheard: Mutex<Duration>,
     stop: watch::Sender<bool>,
     me: Weak<Self>,
 }
 
 /// What a metastore is made of, where a test has its own.
+#[derive(Clone)]
 pub struct Parts {
     pub headers: Arc<dyn Headers>,
     pub engine: Arc<dyn Engine>,
@@ -128,22 +142,38 @@ impl Metastore {
         clock: Clock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, OpenError> {
+        let metrics = Metrics::register(registry);
+        Self::take_over(config, store, parts, retention, clock, metrics, None).await
+    }
+
+    /// As [`Self::open_parts`]; `membership` tells which logs live ingesters write to.
+    async fn take_over(
+        config: Config,
+        store: Store,
+        parts: Parts,
+        retention: Retention,
+        clock: Clock,
+        metrics: Metrics,
+        membership: Option<Arc<dyn Membership>>,
+    ) -> Result<Arc<Self>, OpenError> {
         let catalog = parts.engine.open().await?;
         let fenced = clock.monotonic();
-        let state = load::load(&*catalog, &config, parts.is_alone, fenced).await?;
+        let state = load::load(Source::Owned(&*catalog), &config, parts.is_alone, fenced).await?;
         let metastore = Arc::new_cyclic(|me| Self {
             config,
             store,
             headers: parts.headers,
             clock,
             retention,
-            metrics: Metrics::register(registry),
+            metrics,
+            membership,
             catalog,
             is_alone: parts.is_alone,
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             work: Notify::new(),
             sure: tokio::sync::Mutex::new(fenced),
+            looked_into_unheard: Mutex::default(),
             stop: watch::Sender::new(false),
             me: me.clone(),
         });
@@ -320,12 +350,17 @@ impl Metastore {
 
     /// Refuses to answer for a catalog that may have another owner by now.
     async fn ensure_owner(&self) -> Result<(), Error> {
+        self.ensure_owner_within(SURE_FOR).await
+    }
+
+    /// Asks the store if it did not do so for this long.
+    async fn ensure_owner_within(&self, sure_for: Duration) -> Result<(), Error> {
         if self.is_alone {
             return Ok(());
         }
         let mut sure = self.sure.lock().await;
         let now = self.clock.monotonic();
-        if now - *sure >= SURE_FOR {
+        if now - *sure >= sure_for {
             self.catalog
                 .check()
                 .await
@@ -361,27 +396,9 @@ impl rpc::Metastore for Metastore {
         let began = self.clock.monotonic();
         self.ensure_owner().await?;
         let state = self.state.lock();
-        let objects = state.index.find(&request, |tenant| self.kept_from(tenant));
-        let pruned = || state.index.pruned(&request, |tenant| self.kept_from(tenant));
-        let pruned = request.explain.then(pruned);
-        let quarantined = state.quarantined.iter().filter(|(_, quarantined)| {
-            let datasets = &quarantined.datasets;
-            request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
-                && (datasets.is_empty()
-                    || datasets.iter().any(|d| {
-                        request.tenants.contains(&d.tenant) && request.range.overlaps(d.time_min, d.time_max)
-                    }))
-        });
-        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        let snapshot = state.snapshot(&request, self.catalog.epoch(), |tenant| self.kept_from(tenant));
         self.metrics.find_seconds.observe(self.clock.monotonic() - began);
-        Ok(Snapshot {
-            version: state.version,
-            epoch: self.catalog.epoch(),
-            stale: None,
-            objects,
-            quarantined,
-            pruned,
-        })
+        Ok(snapshot)
     }
 
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
@@ -410,8 +427,7 @@ impl rpc::Metastore for Metastore {
     }
 
     async fn standing(&self) -> Result<Standing, Error> {
-        self.ensure_owner().await?;
-        let node = String::new();
-        Ok(Standing { node, is_owner: true, epoch: self.catalog.epoch(), owner: String::new() })
+        self.ensure_owner_within(SURE_FOR_STANDING).await?;
+        Ok(Standing { is_owner: true, epoch: self.catalog.epoch(), ..Standing::default() })
     }
 }

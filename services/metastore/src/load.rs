@@ -2,44 +2,53 @@
 
 use std::time::Duration;
 
-use catalog::Catalog;
 use catalog::rows::{
     Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Row, Segment,
 };
+use catalog::{Catalog, View};
 use hashbrown::HashMap;
 
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::state::{JobState, LogState, State};
 
+/// Where rows are read.
+pub(crate) enum Source<'a> {
+    Owned(&'a dyn Catalog),
+    Viewed(&'a dyn View),
+}
+
 /// The state that the rows of `catalog` describe. Alone, nobody is left who works on an attempt.
 pub(crate) async fn load(
-    catalog: &dyn Catalog,
+    catalog: Source<'_>,
     config: &Config,
     is_alone: bool,
     now: Duration,
 ) -> Result<State, OpenError> {
     let mut state = State::new(config);
-    state.version = catalog.version();
-    for row in rows::<Log>(catalog).await? {
+    state.version = match catalog {
+        Source::Owned(catalog) => catalog.version(),
+        Source::Viewed(view) => view.version(),
+    };
+    for row in rows::<Log>(&catalog).await? {
         let log = LogState { row, moved: now, probed: Duration::ZERO, is_hinted: false, absent_millis: None };
         state.logs.insert(log.row.writer, log);
     }
-    for row in rows::<Dedup>(catalog).await? {
+    for row in rows::<Dedup>(&catalog).await? {
         state.load_keys(&row);
     }
-    for row in rows::<Segment>(catalog).await? {
+    for row in rows::<Segment>(&catalog).await? {
         state.add_segment(&row, true);
     }
     let mut datasets: HashMap<BlockId, Vec<DatasetSummary>> = HashMap::new();
-    for row in rows::<Dataset>(catalog).await? {
+    for row in rows::<Dataset>(&catalog).await? {
         datasets.entry(row.block).or_default().push(row.summary);
     }
-    for row in rows::<Block>(catalog).await? {
+    for row in rows::<Block>(&catalog).await? {
         let of_block = datasets.remove(&row.id).unwrap_or_default();
         state.add_block(&row, of_block);
     }
-    for row in rows::<Job>(catalog).await? {
+    for row in rows::<Job>(&catalog).await? {
         // Alone, an open attempt has lapsed with the process that worked on it.
         let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.0 };
         if let Progress::Working { work, .. } = &row.state {
@@ -51,14 +60,17 @@ pub(crate) async fn load(
         }
         state.jobs.insert(row.id, JobState { row, due });
     }
-    for row in rows::<Dead>(catalog).await? {
+    for row in rows::<Dead>(&catalog).await? {
         state.dead.insert(row.key.clone(), row);
     }
     Ok(state)
 }
 
-async fn rows<R: Row>(catalog: &dyn Catalog) -> Result<Vec<R>, OpenError> {
-    let read = catalog.range(R::KIND.keys()).await?;
+async fn rows<R: Row>(catalog: &Source<'_>) -> Result<Vec<R>, OpenError> {
+    let read = match catalog {
+        Source::Owned(catalog) => catalog.range(R::KIND.keys()).await?,
+        Source::Viewed(view) => view.range(R::KIND.keys()).await?,
+    };
     let rows = read.iter().map(|(key, value)| {
         R::read(key, value).map_err(|source| {
             let key = key.escape_ascii().to_string();

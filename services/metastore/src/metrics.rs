@@ -18,8 +18,11 @@ struct LevelLabels {
     level: u8,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Metrics {
+    pub(crate) is_owner: Gauge,
+    pub(crate) takeovers: Counter,
+    pub(crate) fenced: Counter,
     pub(crate) segments: Counter,
     pub(crate) segments_unreadable: Counter,
     pub(crate) items_masked: Counter,
@@ -75,6 +78,8 @@ impl Metrics {
             &metrics.segments_unreadable,
         );
         counter("items_masked", "Push items that were counted elsewhere", &metrics.items_masked);
+        counter("takeovers", "Times that this process became the owner of the catalog", &metrics.takeovers);
+        counter("fenced", "Times that another process took the catalog from this one", &metrics.fenced);
         counter("commits", "Commits of the catalog", &metrics.commits);
         counter("jobs_claimed", "Attempts of jobs handed to compactors", &metrics.jobs_claimed);
         counter("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published);
@@ -103,6 +108,7 @@ impl Metrics {
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
         };
+        gauge("owner", "1 if this process owns the catalog", &metrics.is_owner);
         gauge("live_segments", "Segments that are not merged yet", &metrics.segments_live);
         gauge("live_blocks", "Blocks that finds may name", &metrics.blocks_live);
         gauge("dead_objects", "Objects that wait to be deleted", &metrics.objects_dead);

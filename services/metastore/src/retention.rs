@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::rows::{self, JobState as Progress, Row};
+use clock::Clock;
 use hashbrown::HashSet;
 use model::{JobId, TenantId, WriterId};
 use storage::Key;
@@ -25,16 +26,20 @@ pub type Retention = Arc<dyn Fn(&TenantId) -> Option<Duration> + Send + Sync>;
 /// Seals outlive their log, so that a process that was stopped for days still meets its own.
 const SEAL_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 
-impl Metastore {
-    /// The first instant that `tenant` still keeps, in Unix nanoseconds.
-    pub(crate) fn kept_from(&self, tenant: &TenantId) -> i64 {
-        match (self.retention)(tenant) {
-            Some(period) => {
-                let period = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX);
-                self.clock.unix_nanos().saturating_sub(period)
-            }
-            None => i64::MIN,
+/// The first instant that `tenant` still keeps, in Unix nanoseconds.
+pub(crate) fn kept_from(retention: &Retention, clock: &Clock, tenant: &TenantId) -> i64 {
+    match retention(tenant) {
+        Some(period) => {
+            let period = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX);
+            clock.unix_nanos().saturating_sub(period)
         }
+        None => i64::MIN,
+    }
+}
+
+impl Metastore {
+    pub(crate) fn kept_from(&self, tenant: &TenantId) -> i64 {
+        kept_from(&self.retention, &self.clock, tenant)
     }
 
     /// Buries every object whose datasets are all past their time.

@@ -12,6 +12,8 @@ use storage::fault::{Fault, Faulty, Rates};
 
 use super::*;
 
+mod ownership;
+
 /// Keys are hashes, so tests' small numbers are moved to where hashes differ.
 const SPREAD: u32 = 40;
 

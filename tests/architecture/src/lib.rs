@@ -18,7 +18,7 @@ mod tests {
         ("catalog", &["model", "clock", "storage", "block"]),
         ("query", &["model", "wire", "formats", "block"]),
         ("rpc", &["model", "clock", "wire", "storage", "block", "query"]),
-        ("cluster", &["model", "clock", "rpc"]),
+        ("cluster", &["model", "clock", "storage", "rpc"]),
         ("edge", &["model", "clock", "wire", "formats"]),
         ("distributor", &["model", "clock", "wire", "formats", "limits", "rpc", "cluster", "edge"]),
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc", "cluster"]),

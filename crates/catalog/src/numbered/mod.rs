@@ -177,6 +177,9 @@ impl Numbered {
                 Loaded::from_snapshot(Snapshot::decode(key.as_str(), &bytes)?, bytes.len() as u64)
             }
         };
+        // A snapshot does not say when its newest commit was made, but was itself made soon after it.
+        let snapshots = mine().filter(|((_, file), _)| matches!(file, File::Snapshot(_)));
+        state.committed_millis = snapshots.map(|(_, object)| object.modified_millis).max().unwrap_or(0);
         for ((_, file), object) in mine() {
             match file {
                 File::Commit(slot) if slot < state.next => {
@@ -294,6 +297,8 @@ struct Loaded {
     rows: BTreeMap<Bytes, Bytes>,
     next: u64,
     epoch: u64,
+    /// When commit `next - 1` was made.
+    committed_millis: i64,
     superseded: Option<u64>,
     openings: Vec<(u64, i64)>,
     /// Files that may become superfluous, with their time.
@@ -330,6 +335,7 @@ impl Loaded {
         self.files.push_back((File::Commit(commit.slot), commit.millis));
         self.next = commit.slot + 1;
         self.epoch = commit.epoch;
+        self.committed_millis = commit.millis;
         self.commit_bytes += bytes;
         match commit.content {
             Content::Open => self.openings.push((commit.slot, commit.millis)),
@@ -640,6 +646,14 @@ impl NumberedView {
 impl View for NumberedView {
     fn version(&self) -> u64 {
         version_of(self.incarnation, self.state.next.saturating_sub(1))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.state.epoch
+    }
+
+    fn committed_millis(&self) -> i64 {
+        self.state.committed_millis
     }
 
     async fn refresh(&mut self) -> Result<u64, Error> {

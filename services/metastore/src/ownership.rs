@@ -1,0 +1,293 @@
+//! What a metastore process is: a candidate, which owns the catalog at some times and watches who does at others.
+//!
+//! Owns: when the catalog is taken over, what is answered meanwhile. Does not own: what an owner does
+//! ([`Metastore`]), who is alive (`cluster`).
+//!
+//! The longest running metastore is the owner. The next takes over when every one before it is gone from membership
+//! and has failed direct calls for a while, by own clock. Nothing but time is lost by a wrong takeover: the engine lets
+//! one owner commit, and whom it fences off becomes a candidate again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clock::Clock;
+use cluster::{Callers, Member, Membership, Role};
+use futures::future::join_all;
+use hashbrown::HashMap;
+use model::JobId;
+use parking_lot::{Mutex, RwLock};
+use prometheus_client::registry::Registry;
+use rpc::{
+    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot, Standing,
+};
+use storage::{Key, Store};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::OpenError;
+use crate::metrics::Metrics;
+use crate::retention::Retention;
+use crate::{Metastore, Parts};
+
+/// Between looks at the others.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Another that does not tell its standing within this time has failed to.
+const STANDING_MAX: Duration = Duration::from_secs(1);
+/// A fenced owner leaves the catalog alone for this long; twice as long each time that it is fenced again soon after.
+const FENCED_PAUSE_MIN: Duration = Duration::from_secs(10);
+const FENCED_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// An owner for longer than this was not fenced soon.
+const FENCED_SOON: Duration = Duration::from_secs(60);
+/// Before a catalog that could not be opened is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(2);
+
+/// The place of a process among the metastores of its cluster.
+pub struct Seat {
+    /// The node that this process is.
+    pub node: String,
+    pub membership: Arc<dyn Membership>,
+    pub others: Callers<dyn rpc::Metastore>,
+    /// Whether members come to be known one after another, and not all at once: then this process gives them time first,
+    /// and ingesters are taken to tell which logs they have open.
+    pub discovers: bool,
+}
+
+/// A process that owns the catalog, or may come to own it.
+pub struct Candidate {
+    config: Config,
+    store: Store,
+    parts: Parts,
+    retention: Retention,
+    clock: Clock,
+    metrics: Metrics,
+    seat: Seat,
+    owner: RwLock<Option<Arc<Metastore>>>,
+    believed: Mutex<Standing>,
+    stop: watch::Sender<bool>,
+}
+
+/// Another metastore, alive or only just gone.
+struct Rival {
+    member: Member,
+    is_present: bool,
+    /// Since when it fails to tell its standing, by own clock.
+    failing: Option<Duration>,
+    /// Whether it says that it owns the catalog.
+    claims: bool,
+}
+
+impl Candidate {
+    /// Asks nobody and nothing before it runs.
+    pub fn new(
+        config: Config,
+        store: Store,
+        parts: Parts,
+        retention: Retention,
+        seat: Seat,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
+        let metrics = Metrics::register(registry);
+        let (owner, believed) = (RwLock::new(None), Mutex::default());
+        let stop = watch::Sender::new(false);
+        Arc::new(Self { config, store, parts, retention, clock, metrics, seat, owner, believed, stop })
+    }
+
+    /// Takes the catalog, whoever has it: for a process that knows to be the only metastore.
+    ///
+    /// # Errors
+    /// The catalog cannot be read, or is newer than this program.
+    pub async fn take_over(&self) -> Result<(), OpenError> {
+        let membership = self.seat.discovers.then(|| self.seat.membership.clone());
+        let (store, parts, retention) = (self.store.clone(), self.parts.clone(), self.retention.clone());
+        let (config, clock, metrics) = (self.config.clone(), self.clock.clone(), self.metrics.clone());
+        let began = self.clock.monotonic();
+        let owner = Metastore::take_over(config, store, parts, retention, clock, metrics, membership).await?;
+        let took = self.clock.monotonic() - began;
+        info!(epoch = owner.catalog.epoch(), ?took, "owns the catalog");
+        self.metrics.takeovers.inc();
+        self.metrics.is_owner.set(1);
+        *self.owner.write() = Some(owner);
+        Ok(())
+    }
+
+    /// Watches, and owns the catalog whenever it is this one's turn, until [`Self::drain`].
+    pub async fn run(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let mut rivals = HashMap::new();
+        let mut pause = FENCED_PAUSE_MIN;
+        let mut not_before = self.clock.monotonic();
+        if self.seat.discovers {
+            not_before += self.config.takeover_after.0;
+        }
+        loop {
+            let owner = self.owner.read().clone();
+            if let Some(owner) = owner {
+                let began = self.clock.monotonic();
+                // To its end, also when it is time to stop: what it commits must not be cut off.
+                owner.run().await;
+                if *self.stop.borrow() {
+                    return;
+                }
+                self.owner.write().take();
+                self.metrics.is_owner.set(0);
+                self.metrics.fenced.inc();
+                let now = self.clock.monotonic();
+                let is_soon = now - began < FENCED_SOON;
+                pause = if is_soon { (pause * 2).min(FENCED_PAUSE_MAX) } else { FENCED_PAUSE_MIN };
+                not_before = now + pause;
+                warn!(?pause, "another process took the catalog: watching it from now on");
+            }
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.watch_until_owner(&mut rivals, not_before) => {}
+            }
+        }
+    }
+
+    /// Commits what is pending and stops; finds are not answered here from now on.
+    pub async fn drain(&self) {
+        self.stop.send_replace(true);
+        let owner = self.owner.write().take();
+        self.metrics.is_owner.set(0);
+        if let Some(owner) = owner {
+            owner.drain().await;
+        }
+    }
+
+    /// Whether finds are answered here, or this process knows where.
+    pub fn is_ready(&self) -> bool {
+        self.owner.read().is_some() || !self.believed.lock().owner.is_empty()
+    }
+
+    /// Ready when this process has become the owner, `not_before` a time of own clock.
+    async fn watch_until_owner(&self, rivals: &mut HashMap<String, Rival>, mut not_before: Duration) {
+        loop {
+            self.look(rivals).await;
+            let now = self.clock.monotonic();
+            if now >= not_before && self.is_its_turn(rivals) {
+                match self.take_over().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        warn!(error, "cannot take the catalog over, trying again");
+                        not_before = self.clock.monotonic() + FAILED_PAUSE;
+                    }
+                }
+            }
+            self.clock.sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Brings `rivals` up to date: asks each how it stands.
+    async fn look(&self, rivals: &mut HashMap<String, Rival>) {
+        let members = self.seat.membership.members().borrow().clone();
+        rivals.values_mut().for_each(|rival| rival.is_present = false);
+        for member in members.iter().filter(|m| m.has(Role::Metastore) && m.node != self.seat.node) {
+            let (member, is_present) = (member.clone(), true);
+            match rivals.get_mut(&member.node) {
+                Some(rival) => (rival.member, rival.is_present) = (member, is_present),
+                None => {
+                    let node = member.node.clone();
+                    rivals.insert(node, Rival { member, is_present, failing: None, claims: false });
+                }
+            }
+        }
+        let began = self.clock.monotonic();
+        let asked = rivals.values_mut().map(|rival| async {
+            let standing = self.standing_of(&rival.member).await;
+            rival.claims = standing.as_ref().is_some_and(|standing| standing.is_owner);
+            rival.failing = match &standing {
+                Some(_) => None,
+                None => rival.failing.or(Some(began)),
+            };
+            standing
+        });
+        let standings = join_all(asked).await;
+        let owner = standings.into_iter().flatten().filter(|s| s.is_owner).max_by_key(|s| s.epoch);
+        self.believe(owner);
+        let now = self.clock.monotonic();
+        let is_over = |since: Duration| now - since >= self.config.takeover_after.0;
+        rivals.retain(|_, rival| rival.is_present || !rival.failing.is_some_and(is_over));
+    }
+
+    /// `None` if it fails to tell, or if another process answers in its place.
+    async fn standing_of(&self, member: &Member) -> Option<Standing> {
+        let metastore = self.seat.others.of(member)?;
+        let standing = self.clock.timeout(STANDING_MAX, metastore.standing()).await?.ok()?;
+        (standing.node == member.node).then_some(standing)
+    }
+
+    fn believe(&self, owner: Option<Standing>) {
+        let mut believed = self.believed.lock();
+        match owner {
+            Some(owner) => {
+                *believed = Standing { owner: owner.node, epoch: owner.epoch, ..Standing::default() }
+            }
+            None => believed.owner.clear(),
+        }
+    }
+
+    /// Whether nobody is before this process, and nobody owns the catalog. One that leaves counts no more.
+    fn is_its_turn(&self, rivals: &HashMap<String, Rival>) -> bool {
+        let members = self.seat.membership.members().borrow().clone();
+        let Some(me) = members.iter().find(|member| member.node == self.seat.node) else {
+            return false;
+        };
+        let mut staying = rivals.values().filter(|rival| !rival.member.is_leaving);
+        !me.is_leaving && !staying.any(|rival| rival.claims || rival.member.rank() < me.rank())
+    }
+
+    fn owner(&self) -> Result<Arc<Metastore>, Error> {
+        self.owner.read().clone().ok_or_else(|| {
+            let text = match self.believed.lock().owner.as_str() {
+                "" => "it does not own the catalog, and knows of nobody who does".to_owned(),
+                owner => format!("it does not own the catalog, {owner} does"),
+            };
+            Error::new(ErrorKind::Unavailable, text)
+        })
+    }
+}
+
+#[async_trait]
+impl rpc::Metastore for Candidate {
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
+        self.owner()?.segment_written(hint).await
+    }
+
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        self.owner()?.find(request).await
+    }
+
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        self.owner()?.claim_job().await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        self.owner()?.publish(publication).await
+    }
+
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+        self.owner()?.fail_job(job, attempt, reason).await
+    }
+
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        self.owner()?.sweepable(limit).await
+    }
+
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
+        self.owner()?.swept(keys).await
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        let owner = self.owner.read().clone();
+        let standing = match owner {
+            Some(owner) => Standing { owner: self.seat.node.clone(), ..owner.standing().await? },
+            None => self.believed.lock().clone(),
+        };
+        Ok(Standing { node: self.seat.node.clone(), ..standing })
+    }
+}

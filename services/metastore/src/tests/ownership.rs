@@ -1,0 +1,374 @@
+//! Several metastores on one bucket, under virtual time: who owns the catalog, and what is answered meanwhile.
+
+use std::sync::atomic::AtomicBool;
+
+use clock::Task;
+use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
+
+use super::*;
+
+/// The way to a candidate; `Unavailable` while it is cut.
+struct Line {
+    to: Arc<Candidate>,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Line {
+    fn through(&self) -> Result<&Candidate, Error> {
+        match self.is_cut.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "nobody answers")),
+            false => Ok(&self.to),
+        }
+    }
+}
+
+#[async_trait]
+impl rpc::Metastore for Line {
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
+        self.through()?.segment_written(hint).await
+    }
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        self.through()?.find(request).await
+    }
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        self.through()?.claim_job().await
+    }
+    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+        self.through()?.publish(publication).await
+    }
+    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+        self.through()?.fail_job(job, attempt, reason).await
+    }
+    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
+        self.through()?.sweepable(limit).await
+    }
+    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
+        self.through()?.swept(keys).await
+    }
+    async fn standing(&self) -> Result<Standing, Error> {
+        self.through()?.standing().await
+    }
+}
+
+struct Process {
+    member: Member,
+    membership: Arc<Fixed>,
+    candidate: Arc<Candidate>,
+    is_cut: Arc<AtomicBool>,
+    running: Task<()>,
+}
+
+/// Metastores `a`, `b`, … that started one second after another, and an ingester's root that asks them.
+struct Cluster {
+    world: World,
+    processes: Arc<Mutex<Vec<Process>>>,
+    root: Arc<Fixed>,
+    owner: Arc<Owner>,
+}
+
+impl Cluster {
+    async fn of(nodes: &str) -> Self {
+        let world = World::new(77);
+        let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
+        let root = Arc::new(Fixed::new("root", Vec::new()));
+        let retention: Retention = Arc::new(|_| None);
+        let engine = Parts::of(&world.store, &world.clock).engine;
+        let viewer = Viewer::new(world.config.clone(), engine, retention, world.clock.clone());
+        let callers = Callers::new(&*root, dial(processes.clone()));
+        let owner = Arc::new(Owner::new(callers, Some(Arc::new(viewer)), world.clock.clone()));
+        let mut cluster = Self { world, processes, root, owner };
+        for node in nodes.chars() {
+            cluster.start(node).await;
+        }
+        cluster
+    }
+
+    async fn start(&mut self, node: char) {
+        let (world, node) = (&self.world, node.to_string());
+        let started_millis = world.clock.unix_millis();
+        let member = Member { started_millis, ..Member::new(node.as_str(), [Role::Metastore]) };
+        let membership = Arc::new(Fixed::new(node.as_str(), Vec::new()));
+        let others = Callers::new(&*membership, dial(self.processes.clone()));
+        let seat = Seat { node, membership: membership.clone(), others, discovers: true };
+        let parts = Parts {
+            headers: world.written.clone(),
+            is_alone: false,
+            ..Parts::of(&world.store, &world.clock)
+        };
+        let candidate = Candidate::new(
+            world.config.clone(),
+            world.store.clone(),
+            parts,
+            Arc::new(|_| None),
+            seat,
+            world.clock.clone(),
+            &mut Registry::default(),
+        );
+        let running = world.clock.spawn(candidate.clone().run());
+        let process = Process { member, membership, candidate, is_cut: Arc::default(), running };
+        self.processes.lock().push(process);
+        self.agree();
+        self.pass(1).await;
+    }
+
+    /// From now on all see the same members.
+    fn agree(&self) {
+        let processes = self.processes.lock();
+        let members: Vec<Member> = processes.iter().map(|process| process.member.clone()).collect();
+        for process in processes.iter() {
+            process.membership.set(members.clone());
+        }
+        self.root.set(members);
+    }
+
+    fn kill(&self, node: &str) {
+        {
+            let mut processes = self.processes.lock();
+            let at = processes.iter().position(|process| process.member.node == node).expect("runs");
+            let killed = processes.remove(at);
+            killed.running.abort();
+            killed.is_cut.store(true, Ordering::SeqCst);
+        }
+        self.agree();
+    }
+
+    fn cut(&self, node: &str, is_cut: bool) {
+        let processes = self.processes.lock();
+        let process = processes.iter().find(|process| process.member.node == node).expect("runs");
+        process.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    async fn pass(&self, seconds: u64) {
+        self.world.clock.sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// Those that say that they own the catalog.
+    async fn owners(&self) -> String {
+        let candidates: Vec<Arc<Candidate>> =
+            self.processes.lock().iter().map(|process| process.candidate.clone()).collect();
+        let mut owners = String::new();
+        for candidate in candidates {
+            match candidate.standing().await {
+                Ok(standing) if standing.is_owner => owners.push_str(&standing.node),
+                _ => {}
+            }
+        }
+        owners
+    }
+
+    async fn find(&self) -> Snapshot {
+        self.owner.find(everything()).await.expect("finds")
+    }
+
+    /// How long until finds are answered by an owner.
+    async fn until_owned(&self) -> Duration {
+        let began = self.world.clock.monotonic();
+        while self.find().await.stale.is_some() {
+            self.world.clock.sleep(Duration::from_millis(100)).await;
+        }
+        self.world.clock.monotonic() - began
+    }
+}
+
+fn dial(
+    processes: Arc<Mutex<Vec<Process>>>,
+) -> impl Fn(&Member) -> Option<Arc<dyn rpc::Metastore>> + Send + Sync {
+    move |member| {
+        let processes = processes.lock();
+        let process = processes.iter().find(|process| process.member.node == member.node)?;
+        Some(Arc::new(Line { to: process.candidate.clone(), is_cut: process.is_cut.clone() }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_running_metastore_owns_and_the_others_say_so() {
+    let cluster = Cluster::of("abc").await;
+    cluster.pass(7).await;
+    assert_eq!(cluster.owners().await, "a");
+    assert_eq!(cluster.find().await.epoch, 1);
+    let candidate = cluster.processes.lock()[2].candidate.clone();
+    let error = candidate.find(everything()).await.expect_err("is no owner");
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (ErrorKind::Unavailable, "it does not own the catalog, a does")
+    );
+    cluster.pass(600).await;
+    assert_eq!(cluster.find().await.epoch, 1, "nobody takes it from a living owner");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finds_are_answered_by_a_successor_within_seven_seconds_and_without_one_by_what_was_known() {
+    let mut cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    let hint = cluster.world.put(1, 0, &[1, 2]).await.expect("free");
+    cluster.owner.segment_written(hint).await.expect("an owner");
+    cluster.pass(2).await;
+    let before = cluster.find().await;
+    assert_eq!((before.objects.len(), before.epoch, before.stale), (1, 1, None));
+
+    cluster.kill("a");
+    cluster.world.put(1, 1, &[3]).await.expect("writers need no owner");
+    let stale = cluster.find().await;
+    assert!(stale.stale.is_some_and(|age| age < Duration::from_secs(10)), "{:?}", stale.stale);
+    assert_eq!((stale.objects.len(), stale.epoch), (1, 1));
+    assert!(stale.version >= before.version);
+    let took = cluster.until_owned().await;
+    // A find that meets no owner takes three seconds itself.
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    let after = cluster.find().await;
+    assert_eq!((after.objects.len(), after.epoch), (2, 2));
+    assert_eq!(cluster.owners().await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_gone_from_membership_and_answers_is_not_replaced() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    let b = cluster.processes.lock()[1].member.clone();
+    cluster.processes.lock()[1].membership.set(vec![b]);
+    cluster.pass(60).await;
+    assert_eq!(cluster.owners().await, "a");
+    cluster.cut("a", true);
+    cluster.pass(3).await;
+    assert_eq!(cluster.owners().await, "a", "not before four seconds");
+    cluster.pass(6).await;
+    cluster.cut("a", false);
+    assert_eq!(cluster.find().await.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_calls_and_is_a_member_is_not_replaced() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    cluster.cut("a", true);
+    cluster.pass(60).await;
+    assert_eq!(cluster.owners().await, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_is_replaced_at_once() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    cluster.processes.lock()[0].member.is_leaving = true;
+    cluster.agree();
+    let leaving = cluster.processes.lock()[0].candidate.clone();
+    leaving.drain().await;
+    let took = cluster.until_owned().await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(cluster.owners().await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_owner_watches_and_owns_again_when_it_is_its_turn() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    // Both believe the other to be gone.
+    for (at, node) in ["a", "b"].into_iter().enumerate() {
+        let processes = cluster.processes.lock();
+        processes[at].membership.set(vec![processes[at].member.clone()]);
+        processes.iter().find(|p| p.member.node == node).expect("runs").is_cut.store(true, Ordering::SeqCst);
+    }
+    cluster.pass(8).await;
+    for node in ["a", "b"] {
+        cluster.cut(node, false);
+    }
+    assert_eq!(cluster.owners().await, "b");
+    assert_eq!(cluster.find().await.epoch, 2);
+    cluster.agree();
+    cluster.pass(60).await;
+    assert_eq!(cluster.owners().await, "b", "the first by rank leaves a living owner alone");
+    cluster.kill("b");
+    cluster.pass(8).await;
+    assert_eq!(cluster.owners().await, "a");
+    assert_eq!(cluster.find().await.epoch, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_cannot_see_each_other_take_turns_ever_more_rarely() {
+    let cluster = Cluster::of("ab").await;
+    for process in cluster.processes.lock().iter() {
+        process.membership.set(vec![process.member.clone()]);
+        process.is_cut.store(true, Ordering::SeqCst);
+    }
+    cluster.pass(3_600).await;
+    for node in ["a", "b"] {
+        cluster.cut(node, false);
+    }
+    let epoch = cluster.find().await.epoch;
+    assert!((2..=60).contains(&epoch), "{epoch}");
+    assert_eq!(cluster.owners().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_refuses_answers_of_an_owner_that_it_saw_replaced() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    cluster.cut("a", true);
+    let candidates: Vec<_> = cluster.processes.lock().iter().map(|p| p.candidate.clone()).collect();
+    candidates[1].take_over().await.expect("takes over");
+    assert_eq!(cluster.find().await.epoch, 2);
+    cluster.cut("b", true);
+    cluster.cut("a", false);
+    let snapshot = cluster.find().await;
+    assert_eq!((snapshot.epoch, snapshot.stale.is_some()), (2, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_log_that_no_ingester_claims_is_closed_after_half_a_minute() {
+    let mut cluster = Cluster::of("a").await;
+    cluster.pass(7).await;
+    for writer in [1, 2] {
+        let hint = cluster.world.put(writer, 0, &[writer]).await.expect("free");
+        cluster.owner.segment_written(hint).await.expect("an owner");
+    }
+    let ingester = |writers: &[u128]| Member {
+        writers: writers.iter().copied().map(WriterId).collect(),
+        ..Member::new("i", [Role::Ingester])
+    };
+    let metastore = cluster.processes.lock()[0].member.clone();
+    let see = |members: Vec<Member>| {
+        let membership = cluster.processes.lock()[0].membership.clone();
+        membership.set([vec![metastore.clone()], members].concat());
+    };
+    see(vec![ingester(&[])]);
+    cluster.pass(120).await;
+    see(vec![ingester(&[1])]);
+    cluster.pass(5).await;
+    let world = &mut cluster.world;
+    assert!(world.put(2, 1, &[3]).await.is_none(), "closed: all ingesters tell, and none has it");
+    assert!(world.put(1, 1, &[4]).await.is_some(), "open: its ingester lives");
+    cluster.pass(20).await;
+    see(Vec::new());
+    cluster.pass(25).await;
+    assert!(cluster.world.put(1, 2, &[5]).await.is_none(), "closed: its ingester is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_found_by_its_claim_alone() {
+    let mut cluster = Cluster::of("a").await;
+    cluster.pass(15).await;
+    let metastore = cluster.processes.lock()[0].member.clone();
+    let ingester = Member { writers: vec![WriterId(1)], ..Member::new("i", [Role::Ingester]) };
+    cluster.processes.lock()[0].membership.set(vec![metastore, ingester]);
+    cluster.pass(1).await;
+    cluster.world.put(1, 0, &[1]).await.expect("free");
+    cluster.world.clock.sleep(Duration::from_millis(3_100)).await;
+    assert_eq!(cluster.find().await.objects.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_too_long_ago_is_not_answered() {
+    let world = World::new(5);
+    let metastore = world.open_as(false).await;
+    metastore.drain().await;
+    let engine = Parts::of(&world.store, &world.clock).engine;
+    let viewer = Viewer::new(world.config.clone(), engine, Arc::new(|_| None), world.clock.clone());
+    viewer.find(everything()).await.expect("reads the catalog");
+    world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
+    world.time.pass(world.config.sweep_grace.0 / 2 - Duration::from_secs(1));
+    let snapshot = viewer.find(everything()).await.expect("knows it still");
+    assert!(snapshot.stale.is_some());
+    world.time.pass(Duration::from_secs(2));
+    let error = viewer.find(everything()).await.expect_err("is too old").to_string();
+    assert!(error.contains("451 s old, limit is 450 s"), "{error}");
+}
