@@ -29,6 +29,7 @@ test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDK
 lint: tools ## Formatting, clippy, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p storage --locked -- -D warnings # Without the stores that are optional.
 	cargo deny --offline check bans licenses sources
 
 bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, start; prints a table

@@ -4,7 +4,7 @@ use storage::Key;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Storage(#[from] storage::Error),
+    Storage(storage::Error),
     /// The bytes are not what was written. Retrying cannot help.
     #[error("object {object}: {section} is corrupt at byte {byte}: {what}")]
     Corrupt {
@@ -34,6 +34,17 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Encode { what, source: source.into() }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::Short { key, bytes, .. } => {
+                Self::Corrupt { object: key, section: "object", byte: bytes, what: "it is cut off here" }
+            }
+            error => Self::Storage(error),
+        }
     }
 }
 

@@ -32,12 +32,14 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
     if store.overwrites(&key, &bytes).await? {
         return Err(OpenError::Overwrites { store: store.to_string() });
     }
-    let cluster: Cluster = serde_json::from_slice(&bytes).map_err(OpenError::Cluster)?;
+    let cluster: Cluster = serde_json::from_slice(&bytes)
+        .map_err(|source| OpenError::Cluster { store: store.to_string(), source })?;
+    let store = store.to_string();
     if cluster.layout_version != LAYOUT_VERSION {
-        return Err(OpenError::Layout { found: cluster.layout_version });
+        return Err(OpenError::Layout { store, found: cluster.layout_version });
     }
     if cluster.name != name {
-        return Err(OpenError::Name { found: cluster.name, configured: name.to_owned() });
+        return Err(OpenError::Name { store, found: cluster.name, configured: name.to_owned() });
     }
     Ok(cluster)
 }
@@ -48,7 +50,8 @@ async fn found(store: &Store, name: &str, clock: &Clock) -> Result<Bytes, OpenEr
         name: name.to_owned(),
         layout_version: LAYOUT_VERSION,
     };
-    let mut bytes = serde_json::to_vec_pretty(&cluster).map_err(OpenError::Cluster)?;
+    let mut bytes = serde_json::to_vec_pretty(&cluster)
+        .map_err(|source| OpenError::Cluster { store: store.to_string(), source })?;
     bytes.push(b'\n');
     let bytes = Bytes::from(bytes);
     match store.settle_create(&Key::cluster(), bytes.clone()).await? {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `filesystem` (a local directory) or `s3`.
+    /// `filesystem` (a local directory), `s3`, `gcs` or `azure`.
     pub backend: Backend,
     /// Put before every object key, so that one bucket can serve several clusters.
     pub prefix: String,
@@ -13,6 +13,8 @@ pub struct Config {
     pub cluster_name: String,
     pub filesystem: FilesystemConfig,
     pub s3: S3Config,
+    pub gcs: GcsConfig,
+    pub azure: AzureConfig,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Config {
 pub enum Backend {
     Filesystem,
     S3,
+    Gcs,
+    Azure,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
@@ -38,14 +42,94 @@ pub struct S3Config {
     pub endpoint: String,
     /// For example `eu-central-1`.
     pub region: String,
-    /// Id of the key that may read, write, list and delete in the bucket.
+    /// Id of the key that may read, write, list and delete in the bucket. Empty: what `credentials_file` holds, or
+    /// else what AWS gives to the process: variables, web identity (IRSA), pod identity, task role, instance role.
     pub access_key_id: String,
     /// The secret of that key.
     pub secret_access_key: String,
+    /// For temporary keys.
+    pub session_token: String,
+    /// A file in the format of `~/.aws/credentials`. It is read again every minute, so keys may be changed while
+    /// the process runs.
+    pub credentials_file: String,
+    /// The section of that file.
+    pub credentials_profile: String,
+    /// Take what AWS gives to the process even if a key is configured.
+    pub native_aws_auth_enabled: bool,
     /// Talk plain HTTP to an endpoint given without a scheme.
     pub insecure: bool,
-    /// `https://endpoint/bucket` instead of `https://bucket.endpoint`; always so for a custom endpoint.
+    /// `https://endpoint/bucket` instead of `https://bucket.endpoint`; always so for a custom endpoint, unless
+    /// `bucket_lookup_type` says otherwise.
     pub force_path_style: bool,
+    /// `path-style`, `virtual-hosted-style`, or `auto`, which is the former for a custom endpoint.
+    pub bucket_lookup_type: String,
+    /// Do not sign what is uploaded, only the request. Saves hashing it; integrity is left to TLS.
+    pub unsigned_payload: bool,
+    pub sse: SseConfig,
+    pub http: HttpConfig,
+}
+
+/// Encryption by the store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct SseConfig {
+    /// `SSE-S3`, `SSE-KMS` or `SSE-C`; empty: as the bucket is configured.
+    pub r#type: String,
+    /// The key of `SSE-KMS`; empty: the one of the bucket, or of the account.
+    pub kms_key_id: String,
+    /// Use one data key for many objects: far fewer requests to KMS.
+    pub kms_bucket_key: bool,
+    /// Must be empty: the client in use cannot sign it. Pyroscope knows it.
+    pub kms_encryption_context: String,
+    /// The key of `SSE-C`: 32 bytes in base64. Without it nothing in the bucket can be read again.
+    pub customer_key: String,
+}
+
+/// How requests reach the store.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// A file with the certificates, in PEM, of authorities to trust beside those of the system.
+    pub tls_ca_path: String,
+    /// Accept any certificate. Whoever sits on the way can read and change everything.
+    pub insecure_skip_verify: bool,
+    /// For example `http://proxy:3128`; empty: what HTTPS_PROXY and NO_PROXY say.
+    pub proxy_url: String,
+    /// Hosts, with commas between them, that are reached without `proxy_url`.
+    pub proxy_excludes: String,
+    /// Connections kept open for the next request.
+    pub max_idle_connections_per_host: usize,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct GcsConfig {
+    /// The bucket; it must exist.
+    pub bucket_name: String,
+    /// The key of a service account, as JSON. Empty: what Google gives to the process: the file that
+    /// GOOGLE_APPLICATION_CREDENTIALS names, workload identity, the account of the machine.
+    pub service_account: String,
+    /// Another address than Google's. One with `http://` is asked without credentials: for emulators.
+    pub endpoint: String,
+    pub http: HttpConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct AzureConfig {
+    /// The storage account.
+    pub account_name: String,
+    /// A key of that account. Empty: what Azure gives to the process: variables, workload identity, managed identity.
+    pub account_key: String,
+    /// The container; it must exist.
+    pub container_name: String,
+    /// What follows the account's name in its address.
+    pub endpoint_suffix: String,
+    /// The whole address of the account, instead of name and suffix: for emulators.
+    pub endpoint: String,
+    /// Client id of a managed identity that a person created; empty: the one of the machine.
+    pub user_assigned_id: String,
+    pub http: HttpConfig,
 }
 
 impl Default for Config {
@@ -56,6 +140,34 @@ impl Default for Config {
             cluster_name: "pyrograph".into(),
             filesystem: FilesystemConfig::default(),
             s3: S3Config::default(),
+            gcs: GcsConfig::default(),
+            azure: AzureConfig::default(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            tls_ca_path: String::new(),
+            insecure_skip_verify: false,
+            proxy_url: String::new(),
+            proxy_excludes: String::new(),
+            max_idle_connections_per_host: 100,
+        }
+    }
+}
+
+impl Default for AzureConfig {
+    fn default() -> Self {
+        Self {
+            account_name: String::new(),
+            account_key: String::new(),
+            container_name: String::new(),
+            endpoint_suffix: "blob.core.windows.net".into(),
+            endpoint: String::new(),
+            user_assigned_id: String::new(),
+            http: HttpConfig::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | key | what |
 //! |---|---|
 //! | `cluster` | cluster id, name and layout version |
+//! | `probe/<random>` | what a start tries the store with; deleted at once |
 //! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
 //! | `block/<tenant>/<window>/<job>-<attempt>-<part>` | a block |
 //! | `publish/<day>/<job>` | record of one publish |
@@ -28,6 +29,10 @@ impl Key {
 
     pub fn cluster() -> Self {
         Self("cluster".into())
+    }
+
+    pub fn probe(random: u128) -> Self {
+        Self(format!("probe/{random:032x}"))
     }
 
     pub fn log_slot(writer: WriterId, seq: u64) -> Self {

@@ -1,20 +1,30 @@
 //! The object store that the config names, and the few operations that correctness rests on.
 //!
-//! Owns: opening a backend, object keys, create-if-absent with a settled outcome, metering.
+//! Owns: opening a backend, object keys, create-if-absent with a settled outcome, repeating what may pass, metering,
+//! words for what is wrong.
 //! Does not own: what an object contains, when it may be deleted.
 
+mod backend;
+mod check;
 mod cluster;
 mod config;
+mod credentials;
 pub mod fault;
 pub mod key;
 mod local;
 mod metrics;
 mod open;
+mod pace;
+mod problem;
+mod remote;
 mod store;
 
 pub use cluster::{Cluster, LAYOUT_VERSION};
-pub use config::{Backend, Config, FilesystemConfig, S3Config};
+pub use config::{
+    AzureConfig, Backend, Config, FilesystemConfig, GcsConfig, HttpConfig, S3Config, SseConfig,
+};
 pub use key::Key;
 pub use metrics::Metrics;
 pub use open::{OpenError, open};
+pub use problem::Problem;
 pub use store::{Created, Error, Object, Store, Tail};

@@ -1,8 +1,10 @@
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -12,13 +14,20 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<OperationLabels, Histogram>,
     bytes: Family<OperationLabels, Counter>,
+    retries: Family<RetryLabels, Counter>,
+    hedges: Family<HedgeLabels, Counter>,
+    denied: Family<DeniedLabels, Gauge>,
+    clock_ahead: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
 pub(crate) enum Operation {
     create,
+    /// A whole object.
     get,
+    /// A part of one.
+    range,
     list,
     delete,
 }
@@ -30,7 +39,30 @@ pub(crate) enum Outcome {
     exists,
     not_found,
     timeout,
+    throttled,
+    denied,
+    /// Whoever asked went away, or had the answer from elsewhere.
+    cancelled,
     error,
+}
+
+/// Whether a request that failed was sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
+pub(crate) enum Retry {
+    sent,
+    /// Too many were, for what the store answers.
+    over_budget,
+}
+
+/// Which of two equal reads was answered first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
+pub(crate) enum Hedge {
+    won,
+    lost,
+    /// It was not sent: too many were.
+    over_budget,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -45,6 +77,22 @@ struct RequestLabels {
 struct OperationLabels {
     operation: Operation,
     class: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RetryLabels {
+    operation: Operation,
+    outcome: Retry,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct HedgeLabels {
+    outcome: Hedge,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct DeniedLabels {
+    operation: Operation,
 }
 
 impl Metrics {
@@ -65,6 +113,26 @@ impl Metrics {
             "Bytes of objects created and read",
             metrics.bytes.clone(),
         );
+        registry.register(
+            "pyrograph_storage_retries",
+            "Requests to the object store that failed and might succeed if sent again, by whether they were",
+            metrics.retries.clone(),
+        );
+        registry.register(
+            "pyrograph_storage_hedges",
+            "Reads that took long and were sent a second time, by whether the second was answered first",
+            metrics.hedges.clone(),
+        );
+        registry.register(
+            "pyrograph_storage_denied",
+            "1 while the last request of the kind was refused for want of permission",
+            metrics.denied.clone(),
+        );
+        registry.register(
+            "pyrograph_storage_clock_ahead_seconds",
+            "How far the clock of this machine is ahead of that of the object store",
+            metrics.clock_ahead.clone(),
+        );
         metrics
     }
 
@@ -83,6 +151,33 @@ impl Metrics {
         if bytes > 0 {
             self.bytes.get_or_create(&labels).inc_by(bytes);
         }
+        // Only a refusal makes the series: most stores never refuse.
+        let labels = DeniedLabels { operation };
+        if outcome == Outcome::denied {
+            self.denied.get_or_create(&labels).set(1);
+        } else if outcome == Outcome::ok
+            && let Some(denied) = self.denied.get(&labels)
+        {
+            denied.set(0);
+        }
+    }
+
+    /// Requests of one call beyond the one that [`Self::request`] counted.
+    pub(crate) fn more_requests(&self, operation: Operation, key: &str, count: u64) {
+        let labels = RequestLabels { operation, class: class(key), outcome: Outcome::ok };
+        self.requests.get_or_create(&labels).inc_by(count);
+    }
+
+    pub(crate) fn retry(&self, operation: Operation, outcome: Retry) {
+        self.retries.get_or_create(&RetryLabels { operation, outcome }).inc();
+    }
+
+    pub(crate) fn hedge(&self, outcome: Hedge) {
+        self.hedges.get_or_create(&HedgeLabels { outcome }).inc();
+    }
+
+    pub(crate) fn clock_ahead(&self, millis: i64) {
+        self.clock_ahead.set(millis as f64 / 1_000.0);
     }
 }
 
@@ -96,6 +191,10 @@ impl Default for Metrics {
                 Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)))
             }),
             bytes: Family::default(),
+            retries: Family::default(),
+            hedges: Family::default(),
+            denied: Family::default(),
+            clock_ahead: Gauge::default(),
         }
     }
 }
@@ -110,6 +209,7 @@ fn class(key: &str) -> &'static str {
         "setting" => "setting",
         "delete" => "delete",
         "cluster" => "cluster",
+        "probe" => "probe",
         _ => "other",
     }
 }

@@ -1,32 +1,37 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clock::Clock;
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
-use crate::local::LocalDir;
-use crate::{Backend, Config, Metrics, S3Config, Store, cluster};
-
-/// A server that does not even accept a connection is given up quickly, because others may.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest silence within one response; the whole request has a deadline by its size (`store`).
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::{Backend, Config, Metrics, Store, backend, check, cluster};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("cannot open storage")]
     Backend(#[from] object_store::Error),
-    #[error("cannot ask storage which cluster it belongs to")]
+    #[error("cannot use storage")]
     Ask(#[from] crate::Error),
-    #[error("storage prefix {prefix:?} is not a path")]
+    #[error("storage.prefix {prefix:?} is not a path")]
     Prefix { prefix: String },
-    #[error("storage.s3.bucket-name is empty")]
-    NoBucket,
+    #[error("{option} is empty: name it with -{option}")]
+    Empty { option: &'static str },
+    #[error("{option} cannot be {value:?}")]
+    Option { option: &'static str, value: String },
+    #[error(
+        "storage.s3.sse.kms-encryption-context cannot be used: the client in use does not sign it, and S3 would \
+         refuse every request; leave it empty"
+    )]
+    Context,
+    #[error("cannot use the certificates in {path:?} (storage.s3.http.tls-ca-path)")]
+    Authorities {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("this pyrograph was built without {backend}: build it with --features {backend}")]
+    NotBuilt { backend: &'static str },
     #[error("cannot use directory {dir:?} (choose another with -storage.filesystem.dir)")]
     Directory {
         dir: PathBuf,
@@ -40,18 +45,33 @@ pub enum OpenError {
     Locked { dir: PathBuf, pid: Option<u32> },
     #[error(
         "{store} overwrites an object that it was asked to create only if absent (If-None-Match: *): \
-         acknowledged profiles could be lost, so it cannot be used"
+         acknowledged profiles could be lost, so it cannot be used; use a version or product that keeps the condition"
     )]
     Overwrites { store: String },
-    #[error("object cluster cannot be read")]
-    Cluster(#[source] serde_json::Error),
     #[error(
-        "storage has layout version {found}, this version of pyrograph reads {}",
-        cluster::LAYOUT_VERSION
+        "{store} {what}: acknowledged profiles could be lost, so it cannot be used; use a store whose reads and \
+         listings see every write that ended before"
     )]
-    Layout { found: u32 },
-    #[error("storage belongs to cluster {found:?}, this process is configured for {configured:?}")]
-    Name { found: String, configured: String },
+    Inconsistent { store: String, what: &'static str },
+    #[error(
+        "object cluster of {store} cannot be read: something else than pyrograph wrote it; use another storage.prefix"
+    )]
+    Cluster {
+        store: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(
+        "{store} has layout version {found}, this version of pyrograph reads {}: {}",
+        cluster::LAYOUT_VERSION,
+        if *found > cluster::LAYOUT_VERSION { "start a newer pyrograph" } else { "start the version that wrote it" }
+    )]
+    Layout { store: String, found: u32 },
+    #[error(
+        "{store} belongs to cluster {found:?} (since it was founded), this process is configured for {configured:?}: \
+         two clusters on one prefix would lose data; correct -storage.cluster-name, or choose another -storage.prefix"
+    )]
+    Name { store: String, found: String, configured: String },
 }
 
 /// Opens the store that `config` names, checks that it can be used, and joins its cluster.
@@ -59,12 +79,9 @@ pub enum OpenError {
 /// # Errors
 /// Says what is wrong with the configuration, the directory or the bucket.
 pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Store, OpenError> {
-    let backend: Arc<dyn ObjectStore> = match config.backend {
-        Backend::Filesystem => Arc::new(LocalDir::open(&config.filesystem.dir).await?),
-        Backend::S3 => Arc::new(s3(&config.s3)?),
-    };
     let prefix =
         Path::parse(&config.prefix).map_err(|_| OpenError::Prefix { prefix: config.prefix.clone() })?;
+    let backend = backend::open(config, &clock, &metrics).await?;
     let backend = match prefix.as_ref() {
         "" => backend,
         _ => Arc::new(PrefixStore::new(backend, prefix)),
@@ -72,55 +89,12 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
     let store = Store::new(backend, clock.clone(), metrics);
     let store = match config.backend {
         Backend::Filesystem => store.exclusive(),
-        Backend::S3 => store,
+        Backend::S3 | Backend::Gcs | Backend::Azure => store,
     };
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
+    check::check(&store, &clock).await?;
     tracing::info!(%store, cluster = cluster.name, id = cluster.id, "opened storage");
-    Ok(store)
-}
-
-fn s3(config: &S3Config) -> Result<object_store::aws::AmazonS3, OpenError> {
-    if config.bucket_name.is_empty() {
-        return Err(OpenError::NoBucket);
-    }
-    let client = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_read_timeout(SILENCE_TIMEOUT)
-        .with_pool_idle_timeout(POOL_IDLE_TIMEOUT);
-    // No retries inside: a create that is sent twice collides with itself, and reads are repeated
-    // by `Store`, where they are counted.
-    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let mut builder = if config.access_key_id.is_empty() {
-        // Whatever AWS provides to the process: variables, web identity, instance metadata.
-        AmazonS3Builder::from_env()
-    } else {
-        AmazonS3Builder::new()
-            .with_access_key_id(&config.access_key_id)
-            .with_secret_access_key(&config.secret_access_key)
-    };
-    if !config.region.is_empty() {
-        builder = builder.with_region(&config.region);
-    }
-    let custom = !config.endpoint.is_empty();
-    if custom {
-        let endpoint = endpoint_url(&config.endpoint, config.insecure);
-        builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
-    }
-    Ok(builder
-        .with_bucket_name(&config.bucket_name)
-        .with_virtual_hosted_style_request(!custom && !config.force_path_style)
-        .with_client_options(client.with_allow_http(custom))
-        .with_retry(retry)
-        .build()?)
-}
-
-fn endpoint_url(endpoint: &str, insecure: bool) -> String {
-    match (endpoint.contains("://"), insecure) {
-        (true, _) => endpoint.to_owned(),
-        (false, true) => format!("http://{endpoint}"),
-        (false, false) => format!("https://{endpoint}"),
-    }
+    Ok(store.of_cluster(cluster))
 }
 
 #[cfg(test)]
@@ -147,8 +121,13 @@ mod tests {
     async fn a_directory_opens_again_under_the_same_name_only() {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = temp.path().join("new/data");
-        drop(try_open(&config(&dir, "one", "")).await.expect("founds the cluster"));
-        drop(try_open(&config(&dir, "one", "")).await.expect("joins the cluster"));
+        let first = try_open(&config(&dir, "one", "")).await.expect("founds the cluster");
+        let id = first.cluster_id().map(str::to_owned);
+        assert!(id.is_some());
+        drop(first);
+        let second = try_open(&config(&dir, "one", "")).await.expect("joins the cluster");
+        assert_eq!(second.cluster_id().map(str::to_owned), id);
+        drop(second);
         let refused = try_open(&config(&dir, "two", "")).await.err().expect("refused");
         assert!(matches!(refused, OpenError::Name { .. }), "{refused}");
         drop(try_open(&config(&dir, "two", "a/b")).await.expect("another prefix is another cluster"));
@@ -156,12 +135,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_start_leaves_nothing_but_its_name() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");
+        let listed = store.list("").await.expect("list");
+        assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["cluster"]);
+    }
+
+    #[tokio::test]
     async fn a_newer_layout_is_refused() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let other = r#"{"id": "00", "name": "pyrograph", "layout_version": 2}"#;
+        let other = r#"{"id": "00", "name": "pyrograph", "layout_version": 2, "more": true}"#;
         std::fs::write(temp.path().join("cluster"), other).expect("file");
         let refused = try_open(&config(temp.path(), "pyrograph", "")).await.err().expect("refused");
-        assert!(matches!(refused, OpenError::Layout { found: 2 }), "{refused}");
+        assert!(matches!(refused, OpenError::Layout { found: 2, .. }), "{refused}");
+        assert!(refused.to_string().contains("start a newer pyrograph"), "{refused}");
     }
 
     #[tokio::test]
@@ -170,12 +158,7 @@ mod tests {
         let store = Store::new(careless, Clock::system(), Metrics::default());
         let refused = cluster::join(&store, "pyrograph", &Clock::system()).await.err();
         assert!(matches!(refused, Some(OpenError::Overwrites { .. })), "{refused:?}");
-    }
-
-    #[test]
-    fn endpoints_get_a_scheme() {
-        assert_eq!(endpoint_url("minio:9000", true), "http://minio:9000");
-        assert_eq!(endpoint_url("minio:9000", false), "https://minio:9000");
-        assert_eq!(endpoint_url("http://minio:9000", false), "http://minio:9000");
+        let refused = check::check(&store, &Clock::system()).await.err();
+        assert!(matches!(refused, Some(OpenError::Overwrites { .. })), "{refused:?}");
     }
 }

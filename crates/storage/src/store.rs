@@ -1,9 +1,11 @@
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Clock;
+use futures::future::{Either, select};
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -12,8 +14,9 @@ use object_store::{
     PutMode, PutOptions, coalesce_ranges,
 };
 
-use crate::metrics::{Operation, Outcome};
-use crate::{Key, Metrics};
+use crate::metrics::{Hedge, Operation, Outcome, Retry};
+use crate::pace::{Budget, Hedging};
+use crate::{Cluster, Key, Metrics, Problem};
 
 /// How often a create whose object proved absent is repeated before its outcome is left unknown.
 const CREATE_ATTEMPTS: u32 = 4;
@@ -21,12 +24,18 @@ const CREATE_ATTEMPTS: u32 = 4;
 const READ_ATTEMPTS: u32 = 4;
 /// First pause between attempts; each further one is twice as long, and each is jittered.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// The same for a store that asks for fewer requests.
+const BACKOFF_THROTTLED: Duration = Duration::from_millis(400);
+/// A store that asks for a longer pause gets no more than this: somebody waits.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// One attempt may take this long, and a second more for every [`BYTES_PER_SECOND_MIN`] it moves.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whole objects and listings do not say beforehand how long they are.
 const UNSIZED_TIMEOUT: Duration = Duration::from_secs(120);
 const BYTES_PER_SECOND_MIN: u64 = 2 << 20;
+/// Objects that one request lists.
+const PAGE_OBJECTS: u64 = 1_000;
 
 /// The bucket, as every role sees it. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +44,9 @@ pub struct Store {
     clock: Clock,
     metrics: Metrics,
     is_exclusive: bool,
+    retries: Arc<Budget>,
+    hedging: Option<Arc<Hedging>>,
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// How a create ended, once that is certain.
@@ -68,12 +80,49 @@ pub enum Error {
     NotFound(Key),
     #[error("storage did not answer about object {key} within {limit:?}")]
     Timeout { key: Key, limit: Duration },
-    #[error("storage failed at object {key}")]
+    #[error("object {key} has {bytes} bytes, {wanted} were expected: it is cut off")]
+    Short { key: Key, bytes: u64, wanted: u64 },
+    #[error("storage failed at object {key}: {problem}")]
     Backend {
         key: Key,
-        #[source]
-        source: object_store::Error,
+        problem: Problem,
+        /// What the words of `problem` were taken from.
+        cause: Box<object_store::Error>,
     },
+}
+
+impl Error {
+    /// Whether the credentials are good, but not for this.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Backend { problem: Problem::Denied { .. } | Problem::NotWritable { .. }, .. })
+    }
+
+    /// Whether the same request may succeed if it is sent again.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::NotFound(_) | Self::Short { .. } => false,
+            Self::Timeout { .. } => true,
+            Self::Backend { problem, .. } => problem.may_pass(),
+        }
+    }
+
+    /// Stores say in many ways that a range lies beyond the end.
+    fn may_be_short(&self) -> bool {
+        matches!(self, Self::Short { .. } | Self::Backend { problem: Problem::Fault(_), .. })
+    }
+
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Backend { cause, .. }
+            if matches!(**cause, object_store::Error::AlreadyExists { .. }))
+    }
+}
+
+/// An object that ends before a range of it.
+#[derive(Debug, thiserror::Error)]
+#[error("it has {bytes} bytes, {wanted} were expected")]
+struct CutOff {
+    bytes: u64,
+    wanted: u64,
 }
 
 /// What a key holds, compared with what it should.
@@ -85,12 +134,32 @@ enum Holds {
 
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, clock: Clock, metrics: Metrics) -> Self {
-        Self { inner, clock, metrics, is_exclusive: false }
+        let retries = Arc::new(Budget::of_retries());
+        Self { inner, clock, metrics, is_exclusive: false, retries, hedging: None, cluster: None }
+    }
+
+    /// The same store, which sends a ranged read a second time if it takes unusually long.
+    ///
+    /// For questions that somebody waits for. A local directory gains nothing by it.
+    pub fn hedged(self) -> Self {
+        match self.is_exclusive {
+            true => self,
+            false => Self { hedging: Some(Arc::new(Hedging::new())), ..self },
+        }
     }
 
     /// The same store, which no other process can open as long as this one runs.
     pub fn exclusive(self) -> Self {
         Self { is_exclusive: true, ..self }
+    }
+
+    pub(crate) fn of_cluster(self, cluster: Cluster) -> Self {
+        Self { cluster: Some(Arc::new(cluster)), ..self }
+    }
+
+    /// The random id of the cluster that the store belongs to; `None` if it was not opened from a config.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster.as_ref().map(|cluster| cluster.id.as_str())
     }
 
     /// Whether no other process can use this store now.
@@ -123,10 +192,11 @@ impl Store {
                 Holds::Nothing => {}
             }
             attempt += 1;
-            if attempt == CREATE_ATTEMPTS {
+            let is_worth_it = cause.may_pass() || cause.is_conflict();
+            if attempt == CREATE_ATTEMPTS || !is_worth_it || !self.may_retry(Operation::create) {
                 return Err(cause);
             }
-            self.back_off(attempt).await;
+            self.back_off(attempt, &cause).await;
         }
     }
 
@@ -137,7 +207,8 @@ impl Store {
     pub async fn get(&self, key: &Key) -> Result<Bytes, Error> {
         let at = path(key)?;
         self.read(key, Operation::get, UNSIZED_TIMEOUT, || async {
-            let bytes = self.inner.get(&at).await?.bytes().await?;
+            let got = self.begun(self.inner.get(&at)).await?;
+            let bytes = got.bytes().await?;
             let len = bytes.len() as u64;
             Ok((bytes, len))
         })
@@ -147,22 +218,33 @@ impl Store {
     /// Several byte ranges of one object, in the order asked for.
     ///
     /// # Errors
-    /// As [`Store::get`]; also if a range begins beyond the end of the object.
+    /// As [`Store::get`]; `Short` if the object ends before a range does.
     pub async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let wanted = ranges.iter().map(|range| range.end).max().unwrap_or_default();
+        match self.try_get_ranges(key, ranges).await {
+            Err(error) if error.may_be_short() => match self.size(key).await {
+                Some(bytes) if bytes < wanted => Err(Error::Short { key: key.clone(), bytes, wanted }),
+                _ => Err(error),
+            },
+            got => got,
+        }
+    }
+
+    async fn try_get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let at = path(key)?;
-        let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
-        self.read(key, Operation::get, time_for(READ_TIMEOUT, asked), || async {
-            let parts = match self.is_exclusive {
-                true => self.inner.get_ranges(&at, ranges).await?,
-                false => {
-                    coalesce_ranges(
-                        ranges,
-                        |range| self.whole_range(&at, range),
-                        OBJECT_STORE_COALESCE_DEFAULT,
-                    )
-                    .await?
-                }
+        if !self.is_exclusive {
+            let fetch = |range: Range<u64>| {
+                let (bytes, at) = (range.end.saturating_sub(range.start), &at);
+                self.read_range(key, bytes, move || {
+                    let range = range.clone();
+                    async move { Ok((self.whole_range(at, range).await?, bytes)) }
+                })
             };
+            return coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await;
+        }
+        let asked = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        self.read_range(key, asked, || async {
+            let parts = self.inner.get_ranges(&at, ranges).await?;
             let len = parts.iter().map(|part| part.len() as u64).sum();
             Ok((parts, len))
         })
@@ -174,8 +256,25 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
+        match self.try_get_tail(key, len).await {
+            // No range of an empty object can be asked for.
+            Err(error) if error.may_be_short() && self.size(key).await == Some(0) => {
+                Ok(Tail { bytes: Bytes::new(), object_bytes: 0 })
+            }
+            got => got,
+        }
+    }
+
+    /// How long the object is, asked once, for who wonders about another error.
+    async fn size(&self, key: &Key) -> Option<u64> {
+        let at = path(key).ok()?;
+        let head = async { self.inner.head(&at).await.map(|meta| (meta.size, 0)) };
+        self.attempt(key, Operation::range, READ_TIMEOUT, head).await.ok()
+    }
+
+    async fn try_get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
         let at = path(key)?;
-        self.read(key, Operation::get, time_for(READ_TIMEOUT, len), || async {
+        self.read_range(key, len, || async {
             let options = GetOptions { range: Some(GetRange::Suffix(len)), ..GetOptions::default() };
             let got = self.inner.get_opts(&at, options).await?;
             let object_bytes = got.meta.size;
@@ -245,10 +344,17 @@ impl Store {
     ///
     /// `bytes` are what the key holds, so that even then nothing changes.
     pub(crate) async fn overwrites(&self, key: &Key, bytes: &Bytes) -> Result<bool, Error> {
-        match self.create_once(key, bytes).await {
-            Ok(()) => Ok(true),
-            Err(Error::Backend { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
-            Err(error) => Err(error),
+        let mut attempt = 0;
+        loop {
+            match self.create_once(key, bytes).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_conflict() => return Ok(false),
+                Err(error) if self.is_worth_another(Operation::create, &error, attempt + 1) => {
+                    attempt += 1;
+                    self.back_off(attempt, &error).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -259,15 +365,15 @@ impl Store {
         if bytes.len() as u64 == range.end - range.start {
             return Ok(bytes);
         }
-        let source =
-            format!("object {at} has no bytes {}..{}", range.start + bytes.len() as u64, range.end).into();
-        Err(object_store::Error::Generic { store: "bucket", source })
+        let cut_off = CutOff { bytes: range.start + bytes.len() as u64, wanted: range.end };
+        Err(object_store::Error::Generic { store: "bucket", source: Box::new(cut_off) })
     }
 
     async fn create_once(&self, key: &Key, bytes: &Bytes) -> Result<(), Error> {
         let at = path(key)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let limit = time_for(CREATE_TIMEOUT, bytes.len() as u64);
+        self.retries.earn();
         let put = self.inner.put_opts(&at, bytes.clone().into(), options);
         self.attempt(key, Operation::create, limit, async { put.await.map(|_| ((), bytes.len() as u64)) })
             .await
@@ -300,6 +406,10 @@ impl Store {
                 Ok((start().map_ok(object).try_collect::<Vec<_>>().await?, 0))
             })
             .await;
+        if let Ok(objects) = &listed {
+            let pages = (objects.len() as u64).saturating_sub(1) / PAGE_OBJECTS;
+            self.metrics.more_requests(Operation::list, from.as_str(), pages);
+        }
         let mut objects = match listed {
             // A folder without objects is an empty list, whatever the store calls it.
             Err(Error::NotFound(_)) => Vec::new(),
@@ -320,18 +430,84 @@ impl Store {
     where
         F: Future<Output = object_store::Result<(T, u64)>>,
     {
-        let mut attempt = 0;
+        self.repeat(operation, || self.attempt(key, operation, limit, request())).await
+    }
+
+    /// As [`Store::read`], for about `bytes` bytes of an object; each request is perhaps sent twice.
+    async fn read_range<T, F>(&self, key: &Key, bytes: u64, request: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = object_store::Result<(T, u64)>>,
+    {
+        let limit = time_for(READ_TIMEOUT, bytes);
+        let attempt = || self.attempt(key, Operation::range, limit, request());
+        match &self.hedging {
+            None => self.repeat(Operation::range, attempt).await,
+            Some(hedging) => self.repeat(Operation::range, || self.hedge(hedging, bytes, &attempt)).await,
+        }
+    }
+
+    async fn repeat<T, F>(&self, operation: Operation, attempt: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut attempts = 0;
+        self.retries.earn();
         loop {
-            match self.attempt(key, operation, limit, request()).await {
-                Err(error) if may_pass(&error) && attempt + 1 < READ_ATTEMPTS => {
-                    attempt += 1;
-                    self.back_off(attempt).await;
+            match attempt().await {
+                Err(error) if self.is_worth_another(operation, &error, attempts + 1) => {
+                    attempts += 1;
+                    self.back_off(attempts, &error).await;
                 }
                 settled => return settled,
             }
         }
     }
 
+    /// The answer to `attempt`, or to the same one sent again if it takes unusually long, whichever comes first.
+    async fn hedge<T, F>(&self, hedging: &Hedging, bytes: u64, attempt: &impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let began = self.clock.monotonic();
+        let answer = match hedging.delay(bytes) {
+            None => attempt().await,
+            Some(delay) => self.first_of_two(delay, || hedging.spend(), attempt).await,
+        };
+        if answer.is_ok() {
+            // If the second was quicker, the first would have taken longer still.
+            hedging.took(bytes, self.clock.monotonic().saturating_sub(began));
+        }
+        answer
+    }
+
+    async fn first_of_two<T, F>(
+        &self,
+        delay: Duration,
+        may_send: impl Fn() -> bool,
+        attempt: &impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut first = pin!(attempt());
+        if let Either::Left((answer, _)) = select(first.as_mut(), pin!(self.clock.sleep(delay))).await {
+            return answer;
+        }
+        if !may_send() {
+            self.metrics.hedge(Hedge::over_budget);
+            return first.await;
+        }
+        let (outcome, answer) = match select(first, pin!(attempt())).await {
+            Either::Left((Err(_), second)) => (Hedge::won, second.await),
+            Either::Left((answer, _)) => (Hedge::lost, answer),
+            Either::Right((Err(_), first)) => (Hedge::lost, first.await),
+            Either::Right((answer, _)) => (Hedge::won, answer),
+        };
+        self.metrics.hedge(outcome);
+        answer
+    }
+
+    /// One request, metered whatever becomes of it.
     async fn attempt<T>(
         &self,
         key: &Key,
@@ -339,23 +515,83 @@ impl Store {
         limit: Duration,
         request: impl Future<Output = object_store::Result<(T, u64)>>,
     ) -> Result<T, Error> {
-        let began = self.clock.monotonic();
-        let answer = self.clock.timeout(limit, request).await;
-        let took = self.clock.monotonic().saturating_sub(began);
-        let (outcome, bytes, result) = match answer {
-            Some(Ok((value, bytes))) => (Outcome::ok, bytes, Ok(value)),
-            Some(Err(source)) => (outcome_of(&source), 0, Err(failed(key, source))),
-            None => (Outcome::timeout, 0, Err(Error::Timeout { key: key.clone(), limit })),
-        };
-        self.metrics.request(operation, key.as_str(), outcome, took, bytes);
-        result
+        let mut sent = Sent { store: self, key, operation, began: self.clock.monotonic(), is_over: false };
+        match self.clock.timeout(limit, request).await {
+            Some(Ok((value, bytes))) => {
+                sent.ended(Outcome::ok, bytes);
+                Ok(value)
+            }
+            Some(Err(source)) => {
+                let (outcome, error) = failed(key, operation, source);
+                sent.ended(outcome, 0);
+                Err(error)
+            }
+            None => {
+                sent.ended(Outcome::timeout, 0);
+                Err(Error::Timeout { key: key.clone(), limit })
+            }
+        }
     }
 
-    async fn back_off(&self, attempt: u32) {
-        let longest = BACKOFF * (1 << (attempt - 1).min(6));
+    /// What `request` gives, which must begin to answer in time however long its answer is.
+    async fn begun<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let silent = || {
+            let source = format!("no answer began within {READ_TIMEOUT:?}").into();
+            object_store::Error::Generic { store: "bucket", source }
+        };
+        self.clock.timeout(READ_TIMEOUT, request).await.unwrap_or_else(|| Err(silent()))
+    }
+
+    /// Whether a request that failed for the `attempt`th time is sent again.
+    fn is_worth_another(&self, operation: Operation, error: &Error, attempt: u32) -> bool {
+        error.may_pass() && attempt < READ_ATTEMPTS && self.may_retry(operation)
+    }
+
+    fn may_retry(&self, operation: Operation) -> bool {
+        let may = self.retries.spend();
+        self.metrics.retry(operation, if may { Retry::sent } else { Retry::over_budget });
+        may
+    }
+
+    async fn back_off(&self, attempt: u32, after: &Error) {
+        let (shortest, asked) = match after {
+            Error::Backend { problem: Problem::Throttled { retry_after, .. }, .. } => {
+                (BACKOFF_THROTTLED, retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+            }
+            _ => (BACKOFF, Duration::ZERO),
+        };
+        let longest = shortest * (1 << (attempt - 1).min(6));
         // Between half and all of it, so that processes which failed together do not return together.
         let share = 0.5 + (self.clock.random() as u32 as f64) / (f64::from(u32::MAX) * 2.0);
-        self.clock.sleep(longest.mul_f64(share)).await;
+        self.clock.sleep(asked + longest.mul_f64(share)).await;
+    }
+}
+
+/// A request under way. Dropped before its end, it counts as cancelled.
+struct Sent<'a> {
+    store: &'a Store,
+    key: &'a Key,
+    operation: Operation,
+    began: Duration,
+    is_over: bool,
+}
+
+impl Sent<'_> {
+    fn ended(&mut self, outcome: Outcome, bytes: u64) {
+        self.is_over = true;
+        let took = self.store.clock.monotonic().saturating_sub(self.began);
+        self.store.metrics.request(self.operation, self.key.as_str(), outcome, took, bytes);
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.ended(Outcome::cancelled, 0);
+        }
     }
 }
 
@@ -391,35 +627,28 @@ fn object(meta: ObjectMeta) -> Object {
 
 /// Takes the key as it is: `Path::from` would percent-encode a second time.
 fn path(key: &Key) -> Result<Path, Error> {
-    Path::parse(key.as_str()).map_err(|source| failed(key, source.into()))
+    Path::parse(key.as_str()).map_err(|source| failed(key, Operation::get, source.into()).1)
 }
 
 fn time_for(base: Duration, bytes: u64) -> Duration {
     base + Duration::from_millis(bytes.saturating_mul(1000) / BYTES_PER_SECOND_MIN)
 }
 
-/// Whether the same request may succeed if it is sent again.
-fn may_pass(error: &Error) -> bool {
-    match error {
-        Error::NotFound(_) => false,
-        Error::Timeout { .. } => true,
-        Error::Backend { source, .. } => {
-            matches!(source, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
-        }
+fn failed(key: &Key, operation: Operation, source: object_store::Error) -> (Outcome, Error) {
+    if let object_store::Error::NotFound { .. } = source {
+        return (Outcome::not_found, Error::NotFound(key.clone()));
     }
-}
-
-fn outcome_of(source: &object_store::Error) -> Outcome {
-    match source {
-        object_store::Error::AlreadyExists { .. } => Outcome::exists,
-        object_store::Error::NotFound { .. } => Outcome::not_found,
+    if let object_store::Error::Generic { source, .. } = &source
+        && let Some(CutOff { bytes, wanted }) = source.downcast_ref()
+    {
+        return (Outcome::error, Error::Short { key: key.clone(), bytes: *bytes, wanted: *wanted });
+    }
+    let problem = Problem::of(operation, &source);
+    let outcome = match (&source, &problem) {
+        (object_store::Error::AlreadyExists { .. }, _) => Outcome::exists,
+        (_, Problem::Throttled { .. }) => Outcome::throttled,
+        (_, Problem::Denied { .. } | Problem::NotWritable { .. }) => Outcome::denied,
         _ => Outcome::error,
-    }
-}
-
-fn failed(key: &Key, source: object_store::Error) -> Error {
-    match source {
-        object_store::Error::NotFound { .. } => Error::NotFound(key.clone()),
-        source => Error::Backend { key: key.clone(), source },
-    }
+    };
+    (outcome, Error::Backend { key: key.clone(), problem, cause: Box::new(source) })
 }

@@ -56,9 +56,16 @@ async fn reads_give_what_was_asked_for(store: &Store) {
     assert_eq!((tail.bytes, tail.object_bytes), (bytes("6789"), 10));
     let tail = store.get_tail(&key, 400).await.unwrap();
     assert_eq!((tail.bytes, tail.object_bytes), (bytes("0123456789"), 10));
-    assert!(store.get_ranges(&key, std::slice::from_ref(&(20..30))).await.is_err());
-    assert!(store.get_ranges(&key, &[0..2, 20..30]).await.is_err());
-    assert!(store.get_ranges(&key, &[0..2, 8..12]).await.is_err());
+    let (outside, first) = (20..30, 0..1);
+    for beyond in [std::slice::from_ref(&outside), &[0..2, 20..30], &[0..2, 8..12]] {
+        let error = store.get_ranges(&key, beyond).await.unwrap_err();
+        assert!(matches!(error, Error::Short { bytes: 10, .. }), "{beyond:?}: {error}");
+    }
+    let empty = slot(2, 2);
+    store.settle_create(&empty, Bytes::new()).await.unwrap();
+    assert_eq!(store.get_tail(&empty, 4).await.unwrap().object_bytes, 0);
+    let error = store.get_ranges(&empty, std::slice::from_ref(&first)).await.unwrap_err();
+    assert!(matches!(error, Error::Short { bytes: 0, wanted: 1, .. }), "{error}");
     assert!(matches!(store.get_ranges(&slot(2, 1), &[0..1, 3..4]).await, Err(Error::NotFound(_))));
     assert!(matches!(store.get_tail(&slot(2, 1), 1).await, Err(Error::NotFound(_))));
 }

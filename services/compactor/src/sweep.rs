@@ -2,6 +2,7 @@
 //!
 //! The object goes first, then its row: deleting twice is harmless, forgetting is not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -35,7 +36,10 @@ impl Compactor {
             }
         };
         let is_full = dead.len() == ROUND_MAX;
-        let deleted: Vec<Option<Key>> = stream::iter(dead.into_iter().map(|object| self.delete(object)))
+        // Without permission to delete, the rest of the round would only be refused as well.
+        let is_denied = AtomicBool::new(false);
+        let deleted: Vec<Option<Key>> = stream::iter(dead)
+            .map(|object| self.delete(object, &is_denied))
             .buffer_unordered(OBJECTS_AT_ONCE)
             .collect()
             .await;
@@ -51,9 +55,18 @@ impl Compactor {
         is_full
     }
 
-    async fn delete(&self, object: DeadObject) -> Option<Key> {
+    async fn delete(&self, object: DeadObject, is_denied: &AtomicBool) -> Option<Key> {
+        if is_denied.load(Ordering::Relaxed) {
+            return None;
+        }
         match self.store.delete(&object.key).await {
             Ok(()) => Some(object.key),
+            Err(error) if error.is_denied() => {
+                if !is_denied.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "dead objects cannot be deleted and wait");
+                }
+                None
+            }
             Err(error) => {
                 warn!(key = %object.key, %error, "cannot delete a dead object, trying again later");
                 None

@@ -66,8 +66,8 @@ impl Roles {
             if targets.has(Role::Querier) {
                 let cache = block::Cache::new(config.querier.cache_bytes);
                 cache.register(registry);
-                let leaf =
-                    querier::Leaf::new(&config.querier, store.clone(), cache, pool.clone(), clock.clone());
+                let reads = store.clone().hedged();
+                let leaf = querier::Leaf::new(&config.querier, reads, cache, pool.clone(), clock.clone());
                 let leaf = roles.leaf.insert(Arc::new(leaf));
                 let mut leaves = elsewhere.leaves(Duration::from(config.querier.query_timeout))?;
                 if leaves.is_empty() {

@@ -51,6 +51,7 @@ impl Server {
             secret_access_key: SECRET_KEY.into(),
             insecure: true,
             force_path_style: true,
+            ..S3Config::default()
         }
     }
 

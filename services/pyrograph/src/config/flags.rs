@@ -31,6 +31,8 @@ const NAMES: &[(&str, &str)] = &[
     ("querier.leaf-addresses", "peers.leaf_addresses"),
     ("metastore.address", "peers.metastore_address"),
     ("segment-writer.segment-duration", "ingester.segment_duration"),
+    ("storage.s3.max-idle-connections", "storage.s3.http.max_idle_connections_per_host"),
+    ("storage.s3.max-idle-connections-per-host", "storage.s3.http.max_idle_connections_per_host"),
 ];
 
 /// Pyroscope flags (and everything below them) that have no meaning here and do no harm:
@@ -54,6 +56,13 @@ const IGNORED: &[&str] = &[
     "runtime-config.reload-period",
     "segment-writer.min-ready-duration",
     "store-gateway",
+    "storage.azure.max-retries",
+    "storage.s3.expect-continue-timeout",
+    "storage.s3.http.idle-conn-timeout",
+    "storage.s3.http.response-header-timeout",
+    "storage.s3.max-connections-per-host",
+    "storage.s3.signature-version",
+    "storage.s3.tls-handshake-timeout",
     "tracing",
     "usage-stats",
     "write-path",

@@ -7,6 +7,10 @@ use super::Config;
 /// What stands for a secret.
 const HIDDEN: &str = "********";
 
+/// What the names of secrets contain.
+const SECRET_WORDS: [&str; 6] =
+    ["secret", "password", "token", "account_key", "customer_key", "service_account"];
+
 /// The configuration of this process in YAML, without its secrets: all of it, its defaults, and what differs.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
@@ -30,7 +34,7 @@ impl Shown {
 fn hide_secrets(mut tree: Value) -> Value {
     if let Value::Object(fields) = &mut tree {
         for (name, value) in fields.iter_mut() {
-            let is_secret = ["secret", "password", "token"].iter().any(|word| name.contains(word));
+            let is_secret = SECRET_WORDS.iter().any(|word| name.contains(word));
             *value = match value.take() {
                 Value::String(text) if is_secret && !text.is_empty() => Value::String(HIDDEN.to_owned()),
                 other => hide_secrets(other),

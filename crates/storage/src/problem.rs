@@ -1,0 +1,307 @@
+//! What is wrong when a store does not do what it was asked to, in words that a person can act on.
+//!
+//! Owns: telling one cause from another, the advice. Does not own: whether to ask again (`store`).
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::metrics::Operation;
+use crate::remote::{Refusal, Unanswered};
+
+/// A refused signature means a wrong clock, not a wrong key, if the clocks are further apart than this.
+const SKEW_SUSPECTED: i64 = 300_000;
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Problem {
+    /// The store, or what lies on the way to it, had a fault; perhaps not the next time.
+    Fault(String),
+    /// Nobody answers at that address.
+    Unreachable {
+        host: String,
+        reason: String,
+    },
+    /// The store asks for fewer requests.
+    Throttled {
+        retry_after: Option<Duration>,
+        reason: String,
+    },
+    NoBucket {
+        reason: String,
+    },
+    /// The bucket is elsewhere, or the endpoint speaks another protocol.
+    Misdirected {
+        reason: String,
+    },
+    /// The store does not know the credentials, or there are none.
+    Credentials {
+        reason: String,
+    },
+    /// The credentials are good, but not for this.
+    Denied {
+        needs: &'static str,
+        reason: String,
+    },
+    /// Signatures carry the time, and this machine's clock is too far from the store's.
+    Skewed {
+        ahead_millis: Option<i64>,
+    },
+    Full {
+        reason: String,
+    },
+    /// A local directory whose files belong to somebody else, or which is mounted read-only.
+    NotWritable {
+        reason: String,
+    },
+    /// The store cannot do this at all.
+    Unsupported {
+        reason: String,
+    },
+}
+
+impl Problem {
+    pub(crate) fn of(operation: Operation, error: &object_store::Error) -> Self {
+        use object_store::Error;
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+        let mut kind = None;
+        while let Some(error) = cause {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                return Self::of_refusal(operation, refusal);
+            }
+            if let Some(unanswered) = error.downcast_ref::<Unanswered>() {
+                return Self::of_silence(unanswered, kind);
+            }
+            if let Some(http) = error.downcast_ref::<HttpError>() {
+                kind = kind.or(Some(http.kind()));
+            }
+            if let Some(problem) = error.downcast_ref::<io::Error>().and_then(Self::of_io) {
+                return problem;
+            }
+            cause = error.source();
+        }
+        match error {
+            Error::PermissionDenied { .. } => {
+                Self::Denied { needs: needs(operation), reason: root(error).to_string() }
+            }
+            Error::Unauthenticated { .. } => Self::Credentials { reason: root(error).to_string() },
+            Error::NotImplemented { .. } | Error::NotSupported { .. } => {
+                Self::Unsupported { reason: error.to_string() }
+            }
+            _ => Self::Fault(root(error).to_string()),
+        }
+    }
+
+    fn of_refusal(operation: Operation, refusal: &Refusal) -> Self {
+        let reason = refusal.to_string();
+        let is_far = refusal.ahead_millis.is_some_and(|ahead| ahead.abs() > SKEW_SUSPECTED);
+        match (refusal.status, refusal.code.as_str()) {
+            (_, "RequestTimeTooSkewed") => Self::Skewed { ahead_millis: refusal.ahead_millis },
+            (400 | 401 | 403, _) if is_far => Self::Skewed { ahead_millis: refusal.ahead_millis },
+            (_, "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName") => Self::NoBucket { reason },
+            (429 | 503, _) | (_, "SlowDown") => Self::Throttled { retry_after: refusal.retry_after, reason },
+            (_, code) if UNKNOWN_CREDENTIALS.contains(&code) => Self::Credentials { reason },
+            (401, _) => Self::Credentials { reason },
+            (400 | 403, _) if gives_credentials(&refusal.host) => Self::Credentials { reason },
+            (403, _) => Self::Denied { needs: needs(operation), reason },
+            (501, _) | (405, _) => Self::Unsupported { reason },
+            (300..400, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                Self::Misdirected { reason }
+            }
+            _ => Self::Fault(reason),
+        }
+    }
+
+    fn of_silence(unanswered: &Unanswered, kind: Option<HttpErrorKind>) -> Self {
+        let reason = root(unanswered).to_string();
+        if gives_credentials(&unanswered.host) {
+            let host = &unanswered.host;
+            return Self::Credentials {
+                reason: format!("{host} was asked for some and did not answer: {reason}"),
+            };
+        }
+        match kind {
+            Some(HttpErrorKind::Connect) => Self::Unreachable { host: unanswered.host.clone(), reason },
+            _ => Self::Fault(format!("{unanswered}: {reason}")),
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Option<Self> {
+        let reason = error.to_string();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::Full { reason }),
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Some(Self::NotWritable { reason })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed if it is sent again soon.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Fault(_) | Self::Unreachable { .. } | Self::Throttled { .. })
+    }
+}
+
+const UNKNOWN_CREDENTIALS: &[&str] = &[
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidIdentityToken",
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+];
+
+/// Whether `host` hands out credentials rather than objects.
+fn gives_credentials(host: &str) -> bool {
+    let prefixes = ["169.254.", "[fd00:ec2:", "sts.", "metadata.", "login.", "oauth2."];
+    prefixes.iter().any(|prefix| host.starts_with(prefix))
+}
+
+/// What a policy must allow for `operation`.
+fn needs(operation: Operation) -> &'static str {
+    match operation {
+        Operation::create => "create objects (S3: s3:PutObject; with SSE-KMS also kms:GenerateDataKey)",
+        Operation::get | Operation::range => {
+            "read objects and list the bucket (S3: s3:GetObject, s3:ListBucket; with SSE-KMS also kms:Decrypt)"
+        }
+        Operation::list => "list the bucket (S3: s3:ListBucket)",
+        Operation::delete => "delete objects (S3: s3:DeleteObject)",
+    }
+}
+
+fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(reason) => f.write_str(reason),
+            Self::Unreachable { host, reason } => {
+                write!(
+                    f,
+                    "cannot connect to {host}: {reason}; check the endpoint, DNS and what lies on the way"
+                )?;
+                if reason.contains("certificate") {
+                    f.write_str(
+                        " (-storage.s3.http.tls-ca-path names the authority of a private certificate)",
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Throttled { reason, .. } => write!(f, "{reason}; the store asks for fewer requests"),
+            Self::NoBucket { reason } => {
+                write!(f, "the bucket does not exist: {reason}; create it or correct its name and region")
+            }
+            Self::Misdirected { reason } => {
+                write!(f, "the bucket is not at this endpoint: {reason}; correct region or endpoint")
+            }
+            Self::Credentials { reason } => {
+                write!(f, "the store does not accept the credentials: {reason}; check the keys or the role")
+            }
+            Self::Denied { needs, reason } => {
+                write!(f, "not permitted: {reason}; allow these credentials to {needs}")
+            }
+            Self::Skewed { ahead_millis: Some(ahead) } => {
+                let (by, way) = (Duration::from_secs(ahead.unsigned_abs() / 1_000), behind_or_ahead(*ahead));
+                write!(f, "the clock of this machine is {by:?} {way} the store's; set it, best by NTP")
+            }
+            Self::Skewed { ahead_millis: None } => {
+                f.write_str("the clock of this machine is too far from the store's; set it, best by NTP")
+            }
+            Self::Full { reason } => {
+                write!(f, "no space left: {reason}; free some, or shorten the retention")
+            }
+            Self::NotWritable { reason } => {
+                write!(f, "cannot write: {reason}; check the owner of the directory and how it is mounted")
+            }
+            Self::Unsupported { reason } => write!(f, "the store cannot do that: {reason}"),
+        }
+    }
+}
+
+fn behind_or_ahead(ahead_millis: i64) -> &'static str {
+    if ahead_millis < 0 { "behind" } else { "ahead of" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, code: &str, ahead_millis: Option<i64>) -> object_store::Error {
+        let refusal = Refusal {
+            host: "s3.example".into(),
+            status,
+            code: code.into(),
+            message: "because".into(),
+            retry_after: Some(Duration::from_secs(2)),
+            ahead_millis,
+        };
+        let source = HttpError::new(HttpErrorKind::Request, refusal);
+        object_store::Error::Generic { store: "S3", source: Box::new(source) }
+    }
+
+    #[test]
+    fn each_refusal_has_its_words() {
+        let check = |status, code: &str, ahead_millis, expected: &str| {
+            let problem = Problem::of(Operation::delete, &refusal(status, code, ahead_millis));
+            let words = problem.to_string();
+            assert!(words.contains(expected), "{status} {code}: {words}");
+        };
+        check(
+            404,
+            "NoSuchBucket",
+            None,
+            "the bucket does not exist: s3.example answered 404 NoSuchBucket: because",
+        );
+        check(403, "InvalidAccessKeyId", Some(1_000), "does not accept the credentials");
+        check(403, "SignatureDoesNotMatch", Some(-3_600_000), "the clock of this machine is 3600s behind");
+        check(403, "RequestTimeTooSkewed", None, "is too far from the store's");
+        check(403, "RequestTimeTooSkewed", Some(3_600_000), "is 3600s ahead of the store's; set it");
+        check(
+            403,
+            "AccessDenied",
+            Some(0),
+            "allow these credentials to delete objects (S3: s3:DeleteObject)",
+        );
+        check(301, "PermanentRedirect", None, "correct region or endpoint");
+        check(503, "SlowDown", None, "asks for fewer requests");
+        check(500, "InternalError", None, "s3.example answered 500 InternalError: because");
+    }
+
+    #[test]
+    fn what_may_pass_is_asked_again() {
+        let check = |status, code: &str, expected: bool| {
+            let problem = Problem::of(Operation::get, &refusal(status, code, None));
+            assert_eq!(problem.may_pass(), expected, "{status} {code}");
+        };
+        check(500, "InternalError", true);
+        check(503, "SlowDown", true);
+        check(429, "", true);
+        check(403, "AccessDenied", false);
+        check(404, "NoSuchBucket", false);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_read_only_one() {
+        let check = |kind: io::ErrorKind, expected: &str| {
+            let source = Box::new(io::Error::from(kind));
+            let error = object_store::Error::Generic { store: "directory", source };
+            let words = Problem::of(Operation::create, &error).to_string();
+            assert!(words.contains(expected), "{words}");
+        };
+        check(io::ErrorKind::StorageFull, "no space left");
+        check(io::ErrorKind::ReadOnlyFilesystem, "cannot write");
+        check(io::ErrorKind::PermissionDenied, "check the owner");
+    }
+}

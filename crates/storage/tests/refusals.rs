@@ -1,0 +1,271 @@
+//! What becomes of a store that refuses, misbehaves or is slow: words at the start, retries and second requests later.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop where it is"
+)]
+#![allow(clippy::disallowed_methods, reason = "the server of these tests lives in real time")]
+
+mod fake_s3;
+
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fake_s3::{FakeS3, Reply, Request};
+use model::WriterId;
+use prometheus_client::registry::Registry;
+use storage::{Created, Key, Metrics, OpenError};
+
+fn slot(seq: u64) -> Key {
+    Key::log_slot(WriterId(1), seq)
+}
+
+/// The whole chain of causes, as the log shows it.
+fn words(error: &OpenError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn exported(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text
+}
+
+async fn refusal(rule: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> String {
+    let server = FakeS3::start(rule).await;
+    words(&server.open().await.err().expect("refused"))
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_its_promises_opens_and_nothing_stays_behind() {
+    let server = FakeS3::start(|_, _| None).await;
+    let store = server.open().await.unwrap();
+    let listed = store.list("").await.unwrap();
+    assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["cluster"]);
+    let requests = server.requests().len();
+    assert!(requests <= 14, "{requests}: {:?}", server.requests());
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_the_condition_is_refused_whenever_it_does() {
+    let ignores =
+        |request: &Request, _| (request.method == "PUT").then(|| Reply::new(200, "").header("etag: \"1\""));
+    let text = refusal(move |request, before| {
+        // The object is there, and the server says that it wrote it again.
+        if before > 1 { ignores(request, before) } else { None }
+    })
+    .await;
+    assert!(text.contains("overwrites an object") && text.contains("If-None-Match"), "{text}");
+
+    // Only when two come at once: the object that is there already is kept.
+    let text = refusal(
+        move |request, before| {
+            if request.key.starts_with("probe/") { ignores(request, before) } else { None }
+        },
+    )
+    .await;
+    assert!(text.contains("overwrites an object"), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_whose_listing_or_reading_lags_is_refused() {
+    let text = refusal(|request, _| {
+        let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+        request.query.contains("prefix=probe").then(|| Reply::new(200, listing))
+    })
+    .await;
+    assert!(text.contains("does not list an object that was just written"), "{text}");
+    let text = refusal(|request, _| {
+        let is_read = request.method == "GET" && request.key.starts_with("probe/");
+        is_read.then(|| {
+            Reply::new(200, "old")
+                .header("etag: \"1\"")
+                .header("last-modified: Sun, 06 Nov 1994 08:49:37 GMT")
+        })
+    })
+    .await;
+    assert!(text.contains("gave a create to nobody") || text.contains("answered a read"), "{text}");
+}
+
+#[tokio::test]
+async fn each_bad_day_has_its_words() {
+    async fn check(status: u16, code: &'static str, expected: &[&str]) {
+        let text = refusal(move |_, _| Some(Reply::error(status, code))).await;
+        for words in expected {
+            assert!(text.contains(words), "{status} {code}: {text}");
+        }
+    }
+    check(404, "NoSuchBucket", &["the bucket does not exist", "NoSuchBucket", "correct its name"]).await;
+    check(
+        403,
+        "InvalidAccessKeyId",
+        &["object cluster", "does not accept the credentials", "check the keys"],
+    )
+    .await;
+    check(403, "SignatureDoesNotMatch", &["does not accept the credentials"]).await;
+    check(403, "AccessDenied", &["not permitted", "s3:GetObject", "s3:ListBucket"]).await;
+    check(403, "RequestTimeTooSkewed", &["the clock of this machine is", "NTP"]).await;
+    check(301, "PermanentRedirect", &["correct region or endpoint"]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_by_an_hour_is_told_with_the_hour() {
+    let server = FakeS3::start(|_, _| Some(Reply::error(403, "RequestTimeTooSkewed"))).await;
+    server.put_ahead(Duration::from_secs(3_600));
+    let text = words(&server.open().await.err().expect("refused"));
+    let is_an_hour =
+        ["3600s", "3599s", "3598s"].iter().any(|time| text.contains(&format!("{time} behind the store's")));
+    assert!(is_an_hour, "{text}");
+}
+
+#[tokio::test]
+async fn an_endpoint_where_nobody_listens_is_named() {
+    let server = FakeS3::start(|_, _| None).await;
+    let mut config = server.config();
+    config.s3.endpoint = "http://127.0.0.1:1".into();
+    let began = Instant::now();
+    let refused = storage::open(&config, clock::Clock::system(), Metrics::default()).await;
+    let text = words(&refused.err().expect("refused"));
+    assert!(text.contains("cannot connect to 127.0.0.1:1") && text.contains("check the endpoint"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn without_permission_to_delete_a_store_opens_and_says_so() {
+    let server =
+        FakeS3::start(|request, _| (request.method == "DELETE").then(|| Reply::error(403, "AccessDenied")))
+            .await;
+    let mut registry = Registry::default();
+    let store = server.open_metered(Metrics::register(&mut registry)).await.unwrap();
+    let denied = "pyrograph_storage_denied{operation=\"delete\"} 1";
+    assert!(exported(&registry).contains(denied), "{}", exported(&registry));
+    let error = store.delete(&slot(0)).await.unwrap_err();
+    assert!(error.is_denied() && error.to_string().contains("s3:DeleteObject"), "{error}");
+    assert!(
+        !server.requests().iter().any(|request| request.starts_with("PUT probe/")),
+        "nothing is left behind"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_a_pause_gets_it() {
+    let server = FakeS3::start(|request, before| {
+        let is_first = request.key.starts_with("log/") && before.is_multiple_of(2);
+        is_first.then(|| Reply::error(503, "SlowDown").header("retry-after: 1"))
+    })
+    .await;
+    let mut registry = Registry::default();
+    let store = server.open_metered(Metrics::register(&mut registry)).await.unwrap();
+    // So that the next request is one that the rule refuses.
+    if !server.requests().len().is_multiple_of(2) {
+        store.list("nothing").await.unwrap();
+    }
+    let began = Instant::now();
+    assert!(store.get(&slot(0)).await.is_err(), "it does not exist");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    let text = exported(&registry);
+    for line in [
+        "pyrograph_storage_requests_total{operation=\"get\",class=\"log\",outcome=\"throttled\"} 1",
+        "pyrograph_storage_retries_total{operation=\"get\",outcome=\"sent\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_create_that_is_refused_for_good_is_not_repeated() {
+    let server = FakeS3::start(|request, _| {
+        let is_create = request.method == "PUT" && request.key.starts_with("log/");
+        is_create.then(|| Reply::error(403, "AccessDenied"))
+    })
+    .await;
+    let store = server.open().await.unwrap();
+    let error = store.settle_create(&slot(0), Bytes::from_static(b"x")).await.unwrap_err();
+    assert!(error.is_denied() && error.to_string().contains("s3:PutObject"), "{error}");
+    let puts = server.requests().iter().filter(|request| request.starts_with("PUT log/")).count();
+    assert_eq!(puts, 1);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_all_the_time_gets_few_requests_more() {
+    let server = FakeS3::start(|request, _| {
+        request.key.starts_with("log/").then(|| Reply::error(500, "InternalError"))
+    })
+    .await;
+    let mut registry = Registry::default();
+    let store = server.open_metered(Metrics::register(&mut registry)).await.unwrap();
+    let reads = (0..300).map(|seq| {
+        let store = store.clone();
+        async move { store.get(&slot(seq)).await.is_err() }
+    });
+    assert!(futures::future::join_all(reads).await.into_iter().all(|failed| failed));
+    let requests = server.requests().iter().filter(|request| request.starts_with("GET log/")).count();
+    assert!((300..=480).contains(&requests), "{requests} requests for 300 reads");
+    assert!(exported(&registry).contains("outcome=\"over_budget\""));
+}
+
+/// Reads of one range, of which every tenth, as the server counts them, takes two seconds; gives how long each took.
+async fn reads_with_a_slow_tenth(is_hedged: bool) -> (Vec<Duration>, String) {
+    let slow = std::sync::atomic::AtomicU32::new(0);
+    let server = FakeS3::start(move |request, _| {
+        if request.method != "GET" || !request.key.starts_with("block/") {
+            return None;
+        }
+        let number = slow.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let pause = if number % 40 == 39 { Duration::from_secs(2) } else { Duration::from_millis(5) };
+        let dated = "last-modified: Sun, 06 Nov 1994 08:49:37 GMT";
+        Some(
+            Reply::new(206, "23")
+                .header("content-range: bytes 2-3/10")
+                .header(dated)
+                .header("etag: \"1\"")
+                .after(pause),
+        )
+    })
+    .await;
+    let mut registry = Registry::default();
+    let store = server.open_metered(Metrics::register(&mut registry)).await.unwrap();
+    let store = if is_hedged { store.hedged() } else { store };
+    let mut took = Vec::new();
+    for _ in 0..120 {
+        let began = Instant::now();
+        let parts =
+            store.get_ranges(&Key::from_text("block/x"), std::slice::from_ref(&(2..4))).await.unwrap();
+        assert_eq!(parts, ["23"]);
+        took.push(began.elapsed());
+    }
+    (took, exported(&registry))
+}
+
+#[tokio::test]
+async fn a_read_that_takes_unusually_long_is_sent_again() {
+    let (took, metrics) = reads_with_a_slow_tenth(true).await;
+    let slow = took.iter().filter(|took| **took > Duration::from_secs(1)).count();
+    assert!(slow <= 1, "{slow} of 120 reads waited for the slow answer\n{metrics}");
+    assert!(metrics.contains("pyrograph_storage_hedges_total{outcome=\"won\"}"), "{metrics}");
+    assert!(metrics.contains("operation=\"range\",class=\"block\",outcome=\"cancelled\""), "{metrics}");
+    let (took, metrics) = reads_with_a_slow_tenth(false).await;
+    assert_eq!(took.iter().filter(|took| **took > Duration::from_secs(1)).count(), 3);
+    assert!(!metrics.contains("storage_hedges_total{"), "{metrics}");
+}
+
+#[tokio::test]
+async fn creates_are_never_sent_twice_at_once() {
+    let server = FakeS3::start(|request, _| {
+        let is_slow = request.method == "PUT" && request.key.starts_with("log/");
+        is_slow.then(|| Reply::new(200, "").header("etag: \"1\"").after(Duration::from_millis(1_500)))
+    })
+    .await;
+    let store = server.open().await.unwrap().hedged();
+    assert_eq!(store.settle_create(&slot(0), Bytes::from_static(b"x")).await.unwrap(), Created::Mine);
+    let puts = server.requests().iter().filter(|request| request.starts_with("PUT log/")).count();
+    assert_eq!(puts, 1);
+}
