@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use block::{Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Want, merge};
+use block::{Batch, Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Want, merge};
 use clock::Pool;
 use model::{JobId, PushItem, WriterId};
 use storage::{Key, Store};
@@ -15,8 +15,16 @@ use support::{Program, Random, Shape, item};
 
 const SAMPLES: usize = 560;
 
+/// Midnight.
+const START_SECONDS: i64 = 1_700_006_400;
+
 /// Profiles of two services and two types, as many pods push them every 15 s.
 fn profiles(count: usize) -> Vec<PushItem> {
+    profiles_every(count, 15)
+}
+
+/// The same, with so many seconds between two profiles of a pod.
+fn profiles_every(count: usize, seconds: i64) -> Vec<PushItem> {
     let programs = [Program::new(1), Program::new(2)];
     let mut random = Random::new(3);
     (0..count)
@@ -28,7 +36,7 @@ fn profiles(count: usize) -> Vec<PushItem> {
                 pod: i / 4 % 10,
                 samples: SAMPLES,
                 types: if i % 4 < 2 { 2 } else { 4 },
-                time_nanos: (1_700_000_100 + i as i64 / 40 * 15) * 1_000_000_000,
+                time_nanos: (START_SECONDS + i as i64 / 40 * seconds) * 1_000_000_000,
                 spans: false,
             };
             item(&programs[service], &mut random, &shape)
@@ -94,7 +102,7 @@ impl Bench {
     }
 
     fn merge(&self, name: &str, inputs: Vec<Block>, level: u8, samples: f64) -> Vec<Block> {
-        let inputs: Vec<MergeInput> = inputs.into_iter().map(|block| MergeInput::whole(block)).collect();
+        let inputs: Vec<MergeInput> = inputs.into_iter().map(MergeInput::whole).collect();
         let options = MergeOptions {
             job: JobId(u128::from(level)),
             attempt: 1,
@@ -113,6 +121,9 @@ impl Bench {
         row("  stored", bytes as f64 / samples, "B/sample");
         row("  of it symbols", symbols as f64 / samples, "B/sample");
         row("  of it trees", trees as f64 / samples, "B/sample");
+        let cells = datasets().flat_map(|d| &d.cells);
+        let cell_bytes: u64 = cells.map(|c| u64::from(c.head.bytes) + u64::from(c.chunk_bytes)).sum();
+        row("  of it cells", cell_bytes as f64 / samples, "B/sample");
         let cache = Cache::new(0);
         outputs
             .into_iter()
@@ -167,6 +178,35 @@ impl Bench {
         }
     }
 
+    /// Weighs every stacktrace of one type of one dataset by its cells of each length.
+    fn sums(&self, block: &Block) {
+        let entry = &block.directory().datasets[0];
+        for (place, section) in entry.cells.iter().enumerate() {
+            let ((rows, weights), spent) = self.time(|| {
+                let mut heads = self.runtime.block_on(block.fetch_cells(0, &[place])).expect("fetches");
+                let head = heads.pop().expect("there is one");
+                let cells = head.cells().expect("whole");
+                let schema = cells.schema(0);
+                let count = (0..cells.len()).take_while(|cell| cells.schema(*cell) == schema).count() as u32;
+                let all = 0..count;
+                let of = std::iter::once((schema, 0, std::slice::from_ref(&all)));
+                let sums = self.runtime.block_on(head.fetch_rows(of)).expect("fetches");
+                let mut weights = vec![0_i64; block.stacktraces(0)];
+                let add = |batch: Batch<'_>| {
+                    for (stack, value) in batch.stacks.iter().zip(batch.values) {
+                        weights[*stack as usize] += value;
+                    }
+                };
+                sums.for_each(add).expect("whole");
+                (cells.rows(&all), weights)
+            });
+            let name = format!("stacktraces of one service, cells of {} s, cold", section.seconds);
+            row(&name, spent.as_secs_f64() * 1e3, "ms");
+            row("  rows", rows as f64, "");
+            assert!(weights.iter().any(|weight| *weight != 0));
+        }
+    }
+
     fn len(&self, block: &Block) -> u64 {
         self.runtime.block_on(self.store.get(block.key())).expect("in memory").len() as u64
     }
@@ -196,4 +236,16 @@ fn main() {
     let blocks = bench.merge("merge of segments", inputs, 1, samples);
     let blocks = bench.merge("merge of a block", blocks, 2, samples);
     bench.scan("one block", &blocks[0]);
+
+    println!("the same, over a day");
+    let items = profiles_every(2400, 1_400);
+    let segments = bench.segments(&items, 300);
+    let inputs = segments
+        .into_iter()
+        .enumerate()
+        .map(|(number, encoded)| bench.put(&format!("log/y/{number:012}"), encoded, &cache))
+        .collect();
+    let blocks = bench.merge("merge of segments", inputs, 3, (items.len() * SAMPLES) as f64);
+    bench.scan("one day", &blocks[0]);
+    bench.sums(&blocks[0]);
 }

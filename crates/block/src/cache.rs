@@ -17,7 +17,7 @@ use storage::Key;
 use crate::metrics::CacheMetrics;
 use crate::reader::Parts;
 use crate::scan::Column;
-use crate::{DatasetIndex, NameTree};
+use crate::{Cells, DatasetIndex, NameTree};
 
 /// Cheap to clone; clones share what they hold.
 #[derive(Clone)]
@@ -55,6 +55,14 @@ pub(crate) enum Kind {
     Tree,
     /// One stored column of all rows of a dataset.
     Column(u32),
+    /// The head of its cells, by their place in the directory.
+    Cells(u32),
+    /// A column of a chunk of cells.
+    CellColumn {
+        cells: u32,
+        chunk: u32,
+        column: u32,
+    },
 }
 
 #[derive(Clone)]
@@ -64,6 +72,7 @@ pub(crate) enum Entry {
     Symbols(Arc<Symbols>),
     Tree(Arc<NameTree>),
     Column(Arc<Column>),
+    Cells(Arc<Cells>),
 }
 
 #[derive(Clone)]
@@ -77,6 +86,7 @@ impl Weighter<Name, Entry> for ByBytes {
             Entry::Symbols(symbols) => symbols.byte_len(),
             Entry::Tree(tree) => tree.byte_len(),
             Entry::Column(column) => column.byte_len(),
+            Entry::Cells(cells) => cells.byte_len(),
         };
         bytes as u64 + 128
     }

@@ -44,6 +44,21 @@ pub struct DatasetEntry {
     pub symbols: Section,
     /// Encoded [`crate::NameTree`]; segments have none.
     pub tree: Option<Section>,
+    /// Sums of whole windows of time, those of the longest windows first; segments have none.
+    pub cells: Vec<CellSection>,
+}
+
+/// What the cells of one length are of, and where they lie.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CellSection {
+    /// Length of a window; windows are aligned to the epoch.
+    pub seconds: u32,
+    /// Names of the labels by whose values cells are told apart, sorted.
+    pub labels: Vec<String>,
+    /// Encoded [`crate::Cells`].
+    pub head: Section,
+    /// Bytes of the chunks, which follow the head.
+    pub chunk_bytes: u32,
 }
 
 /// A compressed byte range of the object.

@@ -4,7 +4,7 @@ use model::{ItemKey, JobId, ProfileType, TenantId, WriterId};
 
 use crate::codec::{Cursor, put, put_signed, put_text};
 use crate::error::Malformed;
-use crate::{DatasetEntry, Directory, Origin, Section};
+use crate::{CellSection, DatasetEntry, Directory, Origin, Section};
 
 /// A directory that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +120,16 @@ impl DatasetEntry {
             }
             None => out.push(0),
         }
+        put(out, self.cells.len() as u64);
+        for cells in &self.cells {
+            put(out, u64::from(cells.seconds));
+            put(out, cells.labels.len() as u64);
+            for name in &cells.labels {
+                put_text(out, name);
+            }
+            cells.head.encode(out);
+            put(out, u64::from(cells.chunk_bytes));
+        }
     }
 
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
@@ -157,6 +167,7 @@ impl DatasetEntry {
             1 => Some(Section::read(cursor)?),
             _ => return Err(cursor.malformed("a flag is neither 0 nor 1")),
         };
+        let cells = (0..cursor.count()?).map(|_| CellSection::read(cursor)).collect::<Result<_, _>>()?;
         Ok(Self {
             tenant,
             service,
@@ -169,7 +180,23 @@ impl DatasetEntry {
             index,
             symbols,
             tree,
+            cells,
         })
+    }
+}
+
+impl CellSection {
+    fn read(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let seconds = cursor.u32()?;
+        if seconds == 0 {
+            return Err(cursor.malformed("a window has no length"));
+        }
+        let name_count = cursor.count()?;
+        let mut labels = Vec::new();
+        for _ in 0..name_count {
+            labels.push(cursor.text()?.to_owned());
+        }
+        Ok(Self { seconds, labels, head: Section::read(cursor)?, chunk_bytes: cursor.u32()? })
     }
 }
 

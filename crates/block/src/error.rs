@@ -14,9 +14,9 @@ pub enum Error {
         byte: u64,
         what: &'static str,
     },
-    /// Written by a newer release.
-    #[error("object {object} has format version {version}, this release reads up to {newest}")]
-    Version { object: Key, version: u32, newest: u32 },
+    /// Written by another release.
+    #[error("object {object} has format version {version}, this release reads {read}")]
+    Version { object: Key, version: u32, read: u32 },
     /// More than the format can hold: nothing was written.
     #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
     TooLarge { dataset: String, what: &'static str, count: u64, limit: u64 },

@@ -195,7 +195,7 @@ impl Sorted {
             spans: self.datasets.iter().any(|dataset| !dataset.spans.is_empty()),
         })?;
         for dataset in &self.datasets {
-            writer.add(dataset, None)?;
+            writer.add(dataset, None, &[])?;
         }
         writer.finish()
     }

@@ -87,51 +87,10 @@ impl DatasetIndex {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.series.len() * 64 + self.profiles.len() * 24);
-        put(&mut out, self.schemas.len() as u64);
-        for (schema, columns) in self.schemas.iter().zip(&self.columns) {
-            put_text(&mut out, &schema.name);
-            put(&mut out, schema.columns.len() as u64);
-            for ((r#type, unit), stored) in schema.columns.iter().zip(columns) {
-                put_text(&mut out, r#type);
-                put_text(&mut out, unit);
-                put(&mut out, u64::from(stored.value));
-                put_signed(&mut out, stored.factor);
-            }
-            out.push(u8::from(schema.period.is_some()));
-            if let Some((r#type, unit)) = &schema.period {
-                put_text(&mut out, r#type);
-                put_text(&mut out, unit);
-            }
-        }
-        self.encode_series(&mut out);
+        encode_schemas(&mut out, &self.schemas, &self.columns);
+        encode_series(&mut out, &self.series);
         self.encode_profiles(&mut out);
         out
-    }
-
-    fn encode_series(&self, out: &mut Vec<u8>) {
-        let mut texts: Vec<&str> = Vec::new();
-        for series in &self.series {
-            for (name, value) in series.labels.iter() {
-                texts.push(name);
-                texts.push(value);
-            }
-        }
-        texts.sort_unstable();
-        texts.dedup();
-        put(out, texts.len() as u64);
-        for text in &texts {
-            put_text(out, text);
-        }
-        put(out, self.series.len() as u64);
-        let id = |text: &str| texts.binary_search(&text).unwrap_or_default() as u64;
-        for series in &self.series {
-            put(out, u64::from(series.schema));
-            put(out, series.labels.len() as u64);
-            for (name, value) in series.labels.iter() {
-                put(out, id(name));
-                put(out, id(value));
-            }
-        }
     }
 
     fn encode_profiles(&self, out: &mut Vec<u8>) {
@@ -170,9 +129,54 @@ impl DatasetIndex {
     }
 }
 
+pub(crate) fn encode_schemas(out: &mut Vec<u8>, schemas: &[Arc<ValueSchema>], columns: &[Vec<StoredColumn>]) {
+    put(out, schemas.len() as u64);
+    for (schema, columns) in schemas.iter().zip(columns) {
+        put_text(out, &schema.name);
+        put(out, schema.columns.len() as u64);
+        for ((r#type, unit), stored) in schema.columns.iter().zip(columns) {
+            put_text(out, r#type);
+            put_text(out, unit);
+            put(out, u64::from(stored.value));
+            put_signed(out, stored.factor);
+        }
+        out.push(u8::from(schema.period.is_some()));
+        if let Some((r#type, unit)) = &schema.period {
+            put_text(out, r#type);
+            put_text(out, unit);
+        }
+    }
+}
+
+pub(crate) fn encode_series(out: &mut Vec<u8>, all_series: &[Series]) {
+    let mut texts: Vec<&str> = Vec::new();
+    for series in all_series {
+        for (name, value) in series.labels.iter() {
+            texts.push(name);
+            texts.push(value);
+        }
+    }
+    texts.sort_unstable();
+    texts.dedup();
+    put(out, texts.len() as u64);
+    for text in &texts {
+        put_text(out, text);
+    }
+    put(out, all_series.len() as u64);
+    let id = |text: &str| texts.binary_search(&text).unwrap_or_default() as u64;
+    for series in all_series {
+        put(out, u64::from(series.schema));
+        put(out, series.labels.len() as u64);
+        for (name, value) in series.labels.iter() {
+            put(out, id(name));
+            put(out, id(value));
+        }
+    }
+}
+
 type Schemas = (Vec<Arc<ValueSchema>>, Vec<Vec<StoredColumn>>);
 
-fn decode_schemas(cursor: &mut Cursor<'_>) -> Result<Schemas, Malformed> {
+pub(crate) fn decode_schemas(cursor: &mut Cursor<'_>) -> Result<Schemas, Malformed> {
     let count = cursor.count()?;
     let mut schemas = Vec::new();
     let mut all_stored = Vec::new();
@@ -199,7 +203,7 @@ fn decode_schemas(cursor: &mut Cursor<'_>) -> Result<Schemas, Malformed> {
     Ok((schemas, all_stored))
 }
 
-fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<Vec<Series>, Malformed> {
+pub(crate) fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<Vec<Series>, Malformed> {
     let text_count = cursor.count()?;
     let mut texts = Vec::new();
     for _ in 0..text_count {

@@ -4,6 +4,8 @@
 //! Does not own: where objects lie, who may read them, when they are merged or deleted.
 
 mod cache;
+mod cell_rows;
+mod cells;
 pub mod codec;
 mod dictionary;
 mod directory;
@@ -16,6 +18,7 @@ mod layout;
 mod merge;
 mod metrics;
 mod reader;
+mod roll;
 mod rows;
 mod scan;
 mod seal;
@@ -25,8 +28,10 @@ mod tree;
 mod writer;
 
 pub use cache::{Cache, Reads};
+pub use cell_rows::{FetchedCellRows, FetchedCells};
+pub use cells::{CellTotal, Cells, Total};
 pub use dictionary::Dictionaries;
-pub use directory::{DatasetEntry, Directory, Origin, Section};
+pub use directory::{CellSection, DatasetEntry, Directory, Origin, Section};
 pub use directory_codec::DirectoryError;
 pub use error::Error;
 pub use head::{Appended, Cut, Encoded, Head, Sorted};

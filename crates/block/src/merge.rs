@@ -16,6 +16,7 @@ use model::{JobId, NONE, Span, Symbols, TenantId, ValueSchema};
 
 use crate::head::SeriesTable;
 use crate::intern::{Hashes, Import, Interner, Keys, Scratch};
+use crate::roll::lengths;
 use crate::rows::{NewDataset, NewProfile};
 use crate::scan::{DatasetRows, DecodedRows};
 use crate::sort::sort;
@@ -366,7 +367,8 @@ impl Gathered {
         for (window, rows) in by_window {
             let dataset = rows.into_dataset(&tenant, &service, &series, &interner.symbols).prepare();
             let tree = NameTree::build(&dataset.symbols);
-            writers.of(window)?.add(&dataset, Some(&tree))?;
+            let lengths = lengths(window.1, &dataset);
+            writers.of(window)?.add(&dataset, Some(&tree), &lengths)?;
         }
         Ok(())
     }

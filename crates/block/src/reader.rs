@@ -201,7 +201,10 @@ impl Parts {
             .directory
             .datasets
             .iter()
-            .map(|d| 256 + d.service.len() + d.profile_types.len() * 200 + d.label_names.len() * 32)
+            .map(|d| {
+                let kept: usize = d.cells.iter().map(|cells| 64 + cells.labels.len() * 32).sum();
+                256 + d.service.len() + d.profile_types.len() * 200 + d.label_names.len() * 32 + kept
+            })
             .sum();
         let pages: usize =
             self.layout.row_groups.iter().flat_map(|g| &g.columns).map(|pages| 24 + pages.len() * 32).sum();
@@ -368,8 +371,8 @@ impl Tail<'_> {
             return Err(wrong(trailer_offset, "the trailer is missing"));
         }
         let version = u32::from_le_bytes([trailer[24], trailer[25], trailer[26], trailer[27]]);
-        if version > FORMAT_VERSION {
-            return Err(Error::Version { object: self.key.clone(), version, newest: FORMAT_VERSION });
+        if version != FORMAT_VERSION {
+            return Err(Error::Version { object: self.key.clone(), version, read: FORMAT_VERSION });
         }
         let (content, rest) = trailer.split_at(28);
         if rest[..8] != xxh3_64(content).to_le_bytes() {
@@ -437,6 +440,13 @@ fn check(directory: &Directory, layout: &Layout, own: &Section) -> Result<(), Ma
         for section in [Some(dataset.index), Some(dataset.symbols), dataset.tree].into_iter().flatten() {
             if section.offset.checked_add(section.bytes.into()).is_none_or(|end| end > own.offset) {
                 return wrong("a section does not lie before the directory");
+            }
+        }
+        for cells in &dataset.cells {
+            let end =
+                cells.head.offset.checked_add(u64::from(cells.head.bytes) + u64::from(cells.chunk_bytes));
+            if end.is_none_or(|end| end > own.offset) {
+                return wrong("cells do not lie before the directory");
             }
         }
     }

@@ -89,14 +89,14 @@ impl Column {
         }
     }
 
-    fn stacks(&self) -> &[u32] {
+    pub(crate) fn stacks(&self) -> &[u32] {
         match self {
             Self::Stacks(stacks) => stacks,
             Self::Numbers(_) => &[],
         }
     }
 
-    fn numbers(&self) -> &[i64] {
+    pub(crate) fn numbers(&self) -> &[i64] {
         match self {
             Self::Numbers(numbers) => numbers,
             Self::Stacks(_) => &[],

@@ -18,11 +18,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::pack;
 use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk};
+use crate::roll::roll;
 use crate::rows::Prepared;
-use crate::{DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section, symbols};
+use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section, symbols};
 
-/// Version of the format that this release writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the format that this release writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The last bytes of the trailer, which ends where the Parquet footer begins.
 pub(crate) const TRAILER_MAGIC: &[u8; 8] = b"PYROGRPH";
@@ -30,7 +31,11 @@ pub(crate) const TRAILER_BYTES: usize = 44;
 
 /// A row group ends with the dataset that brings it to so many rows.
 const ROW_GROUP_ROWS: usize = 128 << 10;
+/// Most rows of a page.
 const PAGE_ROWS: usize = 100_000;
+/// A page ends with the dataset that brings it to so many rows, so that a question about one service
+/// hardly decompresses rows of others.
+const PAGE_ROWS_MIN: usize = 4096;
 
 #[derive(Clone)]
 pub(crate) struct WriterOptions {
@@ -50,13 +55,16 @@ pub(crate) struct ObjectWriter {
     zstd_level: i32,
     rows: u64,
     group: GroupRows,
-    /// Packed sections, in the order of their datasets: index, symbols, tree.
+    /// Packed sections, in the order of their datasets: index, symbols, tree; per length of cells
+    /// their head and their chunks.
     sections: Vec<Vec<u8>>,
     described: Vec<serde_json::Value>,
 }
 
 /// Rows of the row group that is being filled.
 struct GroupRows {
+    /// Where datasets end.
+    ends: Vec<usize>,
     dataset: Vec<i32>,
     series: Vec<i32>,
     time: Vec<i64>,
@@ -99,6 +107,7 @@ impl ObjectWriter {
             zstd_level,
             rows: 0,
             group: GroupRows {
+                ends: Vec::new(),
                 dataset: Vec::new(),
                 series: Vec::new(),
                 time: Vec::new(),
@@ -111,8 +120,14 @@ impl ObjectWriter {
         })
     }
 
-    /// Adds a dataset. They must come sorted by (tenant, service). `tree` is stored if given.
-    pub(crate) fn add(&mut self, dataset: &Prepared, tree: Option<&NameTree>) -> Result<(), Error> {
+    /// Adds a dataset. They must come sorted by (tenant, service). `tree` is stored if given, and cells of
+    /// each of the `lengths`, in seconds, that are worth it.
+    pub(crate) fn add(
+        &mut self,
+        dataset: &Prepared,
+        tree: Option<&NameTree>,
+        lengths: &[u32],
+    ) -> Result<(), Error> {
         let row_count = dataset.stacks.len() as u64;
         if row_count > u64::from(u32::MAX) {
             return Err(Error::TooLarge {
@@ -125,17 +140,28 @@ impl ObjectWriter {
         let index = self.section(&dataset.index.encode())?;
         let symbols = self.section(&symbols::encode(&dataset.symbols))?;
         let tree = tree.map(|tree| self.section(&tree.encode())).transpose()?;
+        let mut cells = Vec::new();
+        for seconds in lengths {
+            let Some(rolled) = roll(dataset, *seconds, self.zstd_level)? else { continue };
+            let head = self.section(&rolled.head.encode())?;
+            let chunk_bytes =
+                u32::try_from(rolled.chunks.len()).map_err(|error| Error::encode("cells", error))?;
+            self.sections.push(rolled.chunks);
+            cells.push(CellSection { seconds: rolled.seconds, labels: rolled.labels, head, chunk_bytes });
+        }
         self.described.push(describe(dataset, self.rows));
         self.directory.datasets.push(DatasetEntry {
             rows: self.rows..self.rows + row_count,
             index,
             symbols,
             tree,
+            cells,
             ..entry(dataset)
         });
         self.layout.stacks.push(dataset.symbols.stacktraces.len() as u32);
         self.rows += row_count;
         self.add_rows(dataset)?;
+        self.group.ends.push(self.group.stack.len());
         if self.group.stack.len() >= ROW_GROUP_ROWS {
             self.flush_group()?;
         }
@@ -158,6 +184,10 @@ impl ObjectWriter {
             for section in sections.into_iter().flatten() {
                 section.offset = offset;
                 offset += u64::from(section.bytes);
+            }
+            for cells in &mut dataset.cells {
+                cells.head.offset = offset;
+                offset += u64::from(cells.head.bytes) + u64::from(cells.chunk_bytes);
             }
         }
         for section in &self.sections {
@@ -237,20 +267,24 @@ impl ObjectWriter {
         if rows == 0 {
             return Ok(());
         }
-        let group = &mut self.group;
+        let GroupRows { ends, dataset, series, time, stack, values, spans } = &mut self.group;
+        if ends.last() != Some(&rows) {
+            ends.push(rows);
+        }
         let mut writer = self.file.next_row_group().map_err(failed)?;
-        write_column::<Int32Type>(&mut writer, &mut group.dataset)?;
-        write_column::<Int32Type>(&mut writer, &mut group.series)?;
-        write_column::<Int64Type>(&mut writer, &mut group.time)?;
-        write_column::<Int32Type>(&mut writer, &mut group.stack)?;
-        for values in &mut group.values {
-            write_column::<Int64Type>(&mut writer, values)?;
+        write_column::<Int32Type>(&mut writer, dataset, ends)?;
+        write_column::<Int32Type>(&mut writer, series, ends)?;
+        write_column::<Int64Type>(&mut writer, time, ends)?;
+        write_column::<Int32Type>(&mut writer, stack, ends)?;
+        for values in values {
+            write_column::<Int64Type>(&mut writer, values, ends)?;
         }
-        if let Some(spans) = &mut group.spans {
-            write_column::<Int64Type>(&mut writer, &mut spans.id)?;
-            write_column::<Int64Type>(&mut writer, &mut spans.trace_high)?;
-            write_column::<Int64Type>(&mut writer, &mut spans.trace_low)?;
+        if let Some(spans) = spans {
+            write_column::<Int64Type>(&mut writer, &mut spans.id, ends)?;
+            write_column::<Int64Type>(&mut writer, &mut spans.trace_high, ends)?;
+            write_column::<Int64Type>(&mut writer, &mut spans.trace_low, ends)?;
         }
+        ends.clear();
         writer.close().map_err(failed)?;
         self.file.flush().map_err(|e| Error::encode("rows", e))?;
         self.record_pages(rows)
@@ -286,14 +320,20 @@ impl SpanRows {
     }
 }
 
+/// `ends` are the places where a page may end early.
 fn write_column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: &mut Vec<T::T>,
+    ends: &[usize],
 ) -> Result<(), Error> {
     let Some(mut column) = group.next_column().map_err(failed)? else {
         return Err(Error::encode("rows", "the schema has too few columns"));
     };
-    column.typed::<T>().write_batch(values, None, None).map_err(failed)?;
+    let mut start = 0;
+    for end in ends {
+        column.typed::<T>().write_batch(&values[start..*end], None, None).map_err(failed)?;
+        start = *end;
+    }
     column.close().map_err(failed)?;
     values.clear();
     Ok(())
@@ -325,9 +365,10 @@ fn properties(zstd_level: i32) -> Result<WriterProperties, Error> {
         .set_dictionary_enabled(false)
         .set_encoding(Encoding::BYTE_STREAM_SPLIT)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(failed)?))
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        // The limit is looked at after every batch, and a batch is at most the rows of a dataset.
+        .set_data_page_row_count_limit(PAGE_ROWS_MIN)
         .set_data_page_size_limit(PAGE_ROWS * 8)
-        .set_write_batch_size(8192)
+        .set_write_batch_size(PAGE_ROWS)
         .set_max_row_group_row_count(None)
         .set_statistics_enabled(EnabledStatistics::None)
         // Page indexes would lie between the trailer and the footer, and pages are hardly
@@ -387,6 +428,7 @@ fn entry(dataset: &Prepared) -> DatasetEntry {
         index: nowhere,
         symbols: nowhere,
         tree: None,
+        cells: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Does not own: finding and reading objects (roles), what questions and answers look like on the
 //! wire (the querier's `http`).
 
+pub mod cells;
 pub mod flamegraph;
 pub mod kind;
 pub mod order;

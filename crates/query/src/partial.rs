@@ -5,6 +5,7 @@ use std::sync::Arc;
 use block::{Batch, DatasetIndex, NameTree};
 use model::Symbols;
 
+use crate::cells::CellPart;
 use crate::flamegraph::Part;
 use crate::kind::{heatmap, labels, merge_stacktraces, profile, series};
 use crate::query::{Kind, Query};
@@ -31,8 +32,12 @@ pub enum Answer {
 pub struct Stats {
     pub objects: u64,
     pub datasets: u64,
+    /// Datasets that cells answered, with or without rows for the edges.
+    pub summed: u64,
+    /// Of those that rows answered.
     pub series: u64,
     pub profiles: u64,
+    /// Stacktraces with a value, of profiles or of cells.
     pub samples: u64,
     /// Bytes of the sections and columns that were used, encoded.
     pub bytes: u64,
@@ -40,8 +45,11 @@ pub struct Stats {
 
 /// What a dataset brings to a fold. Trees, symbols and samples are there if [`Query::needs`] says so.
 pub struct Dataset<'a> {
+    /// Of the rows that are looked at; empty if cells answer everything.
     pub index: &'a DatasetIndex,
     pub selection: &'a Selection,
+    /// Sums of other profiles than those of the selection.
+    pub cells: &'a [CellPart],
     pub tree: Option<Arc<NameTree>>,
     pub symbols: Option<Arc<Symbols>>,
     pub samples: Option<&'a dyn Samples>,
@@ -65,11 +73,14 @@ pub struct TooLarge {
 }
 
 impl Dataset<'_> {
-    /// Hands out all samples, whichever column they are of.
+    /// Hands out all samples and sums, whichever column they are of.
     pub(crate) fn scan_all(&self, mut each: impl FnMut(Batch<'_>)) -> Result<(), block::Error> {
         let Some(samples) = self.samples else { return Ok(()) };
         for at in 0..self.selection.columns.len() {
             samples.scan(at, &mut each)?;
+        }
+        if !self.cells.is_empty() {
+            samples.scan_cells(&mut each)?;
         }
         Ok(())
     }
@@ -98,9 +109,14 @@ impl Partial {
         self.stats.datasets += 1;
         self.stats.series += dataset.selection.series();
         self.stats.profiles += dataset.selection.profiles();
+        for part in dataset.cells {
+            self.stats.profiles = self.stats.profiles.saturating_add(part.profiles());
+        }
         if dataset.samples.is_some() {
             self.stats.samples += dataset.selection.rows(dataset.index);
+            self.stats.samples += dataset.cells.iter().map(CellPart::rows).sum::<u64>();
         }
+        self.stats.summed += u64::from(!dataset.cells.is_empty());
         match (&mut self.answer, &query.kind) {
             (Answer::MergeStacktraces(parts), Kind::MergeStacktraces(filter)) => {
                 merge_stacktraces::fold(parts, filter, dataset)
@@ -149,6 +165,7 @@ impl Stats {
         let pairs = [
             (&mut self.objects, other.objects),
             (&mut self.datasets, other.datasets),
+            (&mut self.summed, other.summed),
             (&mut self.series, other.series),
             (&mut self.profiles, other.profiles),
             (&mut self.samples, other.samples),

@@ -94,6 +94,17 @@ impl Query {
         }
     }
 
+    /// Whether nothing is asked of single profiles and samples: what they add up to is enough.
+    pub(crate) fn may_use_sums(&self) -> bool {
+        let filter = match &self.kind {
+            Kind::MergeStacktraces(filter) => filter,
+            Kind::MergeProfile(question) => &question.filter,
+            Kind::Series(question) => return !question.exemplars && question.call_site.is_empty(),
+            _ => return false,
+        };
+        self.profiles().is_none() && filter.spans.is_empty() && filter.traces.is_empty()
+    }
+
     /// Profiles that alone count, if the question names some.
     pub(crate) fn profiles(&self) -> Option<&SampleFilter> {
         let filter = match &self.kind {

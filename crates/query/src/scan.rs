@@ -43,6 +43,12 @@ pub trait Samples {
     /// # Errors
     /// What the object holds is damaged.
     fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
+
+    /// Calls `each` with the sums of all matching cells.
+    ///
+    /// # Errors
+    /// What the object holds is damaged.
+    fn scan_cells(&self, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
 }
 
 impl Selection {
@@ -96,9 +102,16 @@ impl ColumnSelection {
     }
 }
 
-/// Finds what `query` asks of a dataset. `masked` are the ordinals, sorted, of push items that are
-/// counted elsewhere; `erased` is what delete orders erase of it ([`crate::order::erased`]).
-pub fn select(index: &DatasetIndex, masked: &[u32], erased: &[Erased], query: &Query) -> Selection {
+/// Finds what `query` asks of a dataset within the times `within`, which are sorted. `masked` are the
+/// ordinals, sorted, of push items that are counted elsewhere; `erased` is what delete orders erase of it
+/// ([`crate::order::erased`]).
+pub fn select(
+    index: &DatasetIndex,
+    masked: &[u32],
+    erased: &[Erased],
+    query: &Query,
+    within: &[TimeRange],
+) -> Selection {
     let mut selection = Selection::default();
     let filter = query.profiles();
     let by_totals = !query.needs().samples;
@@ -124,7 +137,8 @@ pub fn select(index: &DatasetIndex, masked: &[u32], erased: &[Erased], query: &Q
             let all_count = masked.is_empty() && filter.is_none() && !by_totals;
             let erased = of_column(erased, schema, column);
             select_runs(index, schema as u32, &matchers, |series, profiles| {
-                let left = without(in_range(index, profiles, query.range), erased);
+                let within = within.iter().map(|range| in_range(index, profiles.clone(), *range));
+                let left = within.flat_map(|profiles| without(profiles, erased));
                 if all_count {
                     left.for_each(|profiles| push_run(series, profiles, &mut runs));
                 } else if one_is_enough {
@@ -180,7 +194,7 @@ fn without(profiles: Range<u32>, erased: &[Erased]) -> impl Iterator<Item = Rang
     })
 }
 
-fn has_type(schema: &ValueSchema, column: usize, wanted: &ProfileType) -> bool {
+pub(crate) fn has_type(schema: &ValueSchema, column: usize, wanted: &ProfileType) -> bool {
     let (sample_type, sample_unit) = &schema.columns[column];
     let (period_type, period_unit) =
         schema.period.as_ref().map_or(("", ""), |(r#type, unit)| (r#type.as_str(), unit.as_str()));
@@ -234,10 +248,15 @@ fn push_run(series: u32, profiles: Range<u32>, runs: &mut Vec<Run>) {
 }
 
 /// A label that is stored, or follows from one that is.
-fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
+pub(crate) fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
+    labels.get(stored_name(name))
+}
+
+/// The stored label that the value of `name` is taken from.
+pub(crate) fn stored_name(name: &str) -> &str {
     match name {
-        "__service_name__" => labels.get("service_name"),
-        name => labels.get(name),
+        "__service_name__" => "service_name",
+        name => name,
     }
 }
 

@@ -134,12 +134,16 @@ impl Samples for StoredSamples<'_> {
         }
         Ok(())
     }
+
+    fn scan_cells(&self, _: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
+        Ok(())
+    }
 }
 
 /// What a leaf does with one dataset.
 fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], orders: &[DeleteOrder]) {
     let erased = erased(&stored.index, orders);
-    let selection = select(&stored.index, masked, &erased, query);
+    let selection = select(&stored.index, masked, &erased, query, &[query.range]);
     if selection.is_empty() {
         return;
     }
@@ -148,6 +152,7 @@ fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], o
     let dataset = Dataset {
         index: &stored.index,
         selection: &selection,
+        cells: &[],
         tree: needs.tree.then(|| stored.tree.clone()),
         symbols: needs.symbols.then(|| stored.symbols.clone()),
         samples: if needs.samples { Some(&samples) } else { None },

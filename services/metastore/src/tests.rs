@@ -261,6 +261,7 @@ fn directory(
         index: section,
         symbols: section,
         tree: None,
+        cells: Vec::new(),
     });
     Directory { origin, created_millis, keys, datasets: datasets.collect() }
 }

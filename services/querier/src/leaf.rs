@@ -12,11 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use block::{Batch, Block, Cache, DatasetIndex, Fetched, FetchedSamples, Reads, Want};
+use block::{
+    Batch, Block, Cache, DatasetEntry, DatasetIndex, Fetched, FetchedCellRows, FetchedCells, FetchedSamples,
+    Reads, Want,
+};
 use clock::{Clock, Pool};
 use futures::stream::{self, StreamExt};
 use model::ProfileType;
 use parking_lot::Mutex;
+use query::cells::{CellPart, Plan};
 use query::order::erased;
 use query::scan::{Samples, Selection, select};
 use query::{Answer, Dataset, DeleteOrder, FoldError, Needs, Partial, Query};
@@ -204,54 +208,54 @@ impl Scan<'_> {
         dataset: &FoundDataset,
     ) -> Result<Option<Partial>, Error> {
         let at = dataset.position as usize;
-        let named = block.directory().datasets.get(at);
-        if named.is_none_or(|entry| entry.tenant != dataset.tenant) {
+        let named = block.directory().datasets.get(at).filter(|entry| entry.tenant == dataset.tenant);
+        let Some(entry) = named else {
             let what = format!("object {} has no dataset {at} of {}", block.key(), dataset.tenant);
             return Err(Error::new(ErrorKind::Corrupt, what));
-        }
+        };
         let query = &self.query;
         let needs = query.needs();
-        let bytes = named.map_or(0, |entry| {
-            let tree = entry.tree.filter(|_| needs.tree);
-            let symbols = needs.symbols || (needs.tree && tree.is_none());
-            let rows = if needs.samples { (entry.rows.end - entry.rows.start) * 3 } else { 0 };
-            u64::from(entry.index.bytes)
-                + u64::from(tree.map_or(0, |section| section.bytes))
-                + if symbols { u64::from(entry.symbols.bytes) } else { 0 }
-                + rows
-        });
+        let plan = match (Uncounted { masked, orders }).is_nothing() {
+            true => Plan::new(query, entry),
+            false => Plan::rows_only(query),
+        };
+        let bytes = bytes_of(entry, &plan, needs);
         let permits = u32::try_from(bytes / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
         let turn = self.leaf.budget.acquire_many(permits.min(self.leaf.permits_max));
         let budget = self.timed(|effort| &mut effort.fetch, turn).await;
         let _budget = budget.map_err(|_| Error::new(ErrorKind::Unavailable, "the leaf stops"))?;
 
-        let want = Want { index: true, ..Want::default() };
-        let fetch = block.fetch(at, want);
-        let fetched = self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
-        let profiles = named.map_or(0, |entry| entry.profiles) as usize;
+        let index = Want { index: !plan.rows.is_empty(), ..Want::default() };
+        let places: Vec<usize> = plan.cells.iter().map(|(place, _)| *place).collect();
+        let fetch = async { futures::try_join!(block.fetch(at, index), block.fetch_cells(at, &places)) };
+        let (fetched, heads) = self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
+        let profiles = if index.index { entry.profiles as usize } else { 0 };
         let small = profiles <= INLINE_PROFILES_MAX;
-        let (of, masks, orders) = (query.clone(), masked.clone(), orders.clone());
+        let (of, masks, orders, named) = (query.clone(), masked.clone(), orders.clone(), block.clone());
         let match_series = move || {
-            let index = fetched.index()?;
-            let erased = erased(&index, orders.iter().map(|order| &**order));
-            let selection = select(&index, &masks, &erased, &of);
-            Ok((index, selection))
+            let entry = &named.directory().datasets[at];
+            Matched::new(&of, Uncounted { masked: &masks, orders: &orders }, entry, plan, fetched, heads)
         };
-        let (index, selection): (Arc<DatasetIndex>, Selection) = self
+        let matched = self
             .timed(|effort| &mut effort.scan, self.leaf.run(small, match_series))
             .await
             .map_err(failed)?;
-        if selection.is_empty() {
+        if matched.is_empty() {
             return Ok(None);
         }
 
         let want = Want { index: false, symbols: needs.symbols, tree: needs.tree };
         let fetch = async {
-            futures::try_join!(block.fetch(at, want), fetch_samples(block, at, &index, &selection, needs))
+            futures::try_join!(
+                block.fetch(at, want),
+                fetch_samples(block, at, &matched, needs),
+                fetch_sums(&matched, needs)
+            )
         };
-        let (sections, samples) = self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
+        let (sections, samples, sums) =
+            self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
         let of = query.clone();
-        let fold = move || fold(&of, &index, &selection, &sections, samples, bytes);
+        let fold = move || fold(&of, &matched, &sections, Read { samples, sums }, bytes);
         let light = small && needs == Needs::default();
         match self.timed(|effort| &mut effort.scan, self.leaf.run(light, fold)).await {
             Ok(partial) => Ok(Some(partial)),
@@ -261,53 +265,137 @@ impl Scan<'_> {
     }
 }
 
+/// What of a dataset does not count, although its object has it.
+#[derive(Clone, Copy)]
+struct Uncounted<'a> {
+    /// Ordinals of push items that are counted elsewhere; sorted.
+    masked: &'a [u32],
+    /// Deletions that may touch it and are newer than the object.
+    orders: &'a [Arc<DeleteOrder>],
+}
+
+impl Uncounted<'_> {
+    /// Whether all profiles count as they are stored: only then are the sums over them right.
+    fn is_nothing(&self) -> bool {
+        self.masked.is_empty() && self.orders.is_empty()
+    }
+}
+
+/// Encoded bytes that answering from a dataset takes, roughly.
+fn bytes_of(entry: &DatasetEntry, plan: &Plan, needs: Needs) -> u64 {
+    let tree = entry.tree.filter(|_| needs.tree);
+    let symbols = needs.symbols || (needs.tree && tree.is_none());
+    let cells = plan.cells.iter().filter_map(|(place, _)| entry.cells.get(*place)).map(|cells| {
+        u64::from(cells.head.bytes) + if needs.samples { u64::from(cells.chunk_bytes) } else { 0 }
+    });
+    let rows = match (plan.rows.is_empty(), needs.samples) {
+        (true, _) => 0,
+        (false, false) => u64::from(entry.index.bytes),
+        (false, true) => u64::from(entry.index.bytes) + (entry.rows.end - entry.rows.start) * 3,
+    };
+    u64::from(tree.map_or(0, |section| section.bytes))
+        + if symbols { u64::from(entry.symbols.bytes) } else { 0 }
+        + cells.sum::<u64>()
+        + rows
+}
+
+/// What of a dataset a question is about.
+struct Matched {
+    index: Arc<DatasetIndex>,
+    selection: Selection,
+    /// Beside each part, where its sums come from.
+    heads: Vec<FetchedCells>,
+    cells: Vec<CellPart>,
+}
+
+impl Matched {
+    fn new(
+        query: &Query,
+        uncounted: Uncounted<'_>,
+        entry: &DatasetEntry,
+        plan: Plan,
+        fetched: Fetched,
+        heads: Vec<FetchedCells>,
+    ) -> Result<Self, block::Error> {
+        let index = if plan.rows.is_empty() { Arc::default() } else { fetched.index()? };
+        let erased = erased(&index, uncounted.orders.iter().map(|order| &**order));
+        let selection = select(&index, uncounted.masked, &erased, query, &plan.rows);
+        let mut cells = Vec::with_capacity(heads.len());
+        for (head, (_, windows)) in heads.iter().zip(&plan.cells) {
+            cells.push(CellPart::select(head.cells()?, windows, entry, query));
+        }
+        Ok(Self { index, selection, heads, cells })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.selection.is_empty() && self.cells.iter().all(|part| part.columns.is_empty())
+    }
+}
+
 /// Gets the rows of every column of the selection, if the question looks at samples.
 async fn fetch_samples(
     block: &Block,
     dataset: usize,
-    index: &DatasetIndex,
-    selection: &Selection,
+    matched: &Matched,
     needs: Needs,
 ) -> Result<Vec<FetchedSamples>, block::Error> {
+    let index = &matched.index;
     let mut samples = Vec::new();
-    for column in selection.columns.iter().filter(|_| needs.samples) {
+    for column in matched.selection.columns.iter().filter(|_| needs.samples) {
         let stored = index.columns[column.schema as usize][column.column as usize];
         samples.push(block.fetch_samples(dataset, &column.rows(index), stored, needs.spans).await?);
     }
     Ok(samples)
 }
 
+/// Gets the stacktraces of every matching cell, if the question looks at samples.
+async fn fetch_sums(matched: &Matched, needs: Needs) -> Result<Vec<FetchedCellRows>, block::Error> {
+    let mut sums = Vec::new();
+    for (head, part) in matched.heads.iter().zip(&matched.cells).filter(|_| needs.samples) {
+        let columns = part.columns.iter().map(|column| (column.schema, column.column, &*column.cells));
+        sums.push(head.fetch_rows(columns).await?);
+    }
+    Ok(sums)
+}
+
 fn fold(
     query: &Query,
-    index: &DatasetIndex,
-    selection: &Selection,
+    matched: &Matched,
     sections: &Fetched,
-    samples: Vec<FetchedSamples>,
+    read: Read,
     bytes: u64,
 ) -> Result<Partial, FoldError> {
     let needs = query.needs();
     let mut partial = Partial::empty(query);
     partial.stats.bytes = bytes;
-    let samples = ColumnSamples(samples);
     let dataset = Dataset {
-        index,
-        selection,
+        index: &matched.index,
+        selection: &matched.selection,
+        cells: &matched.cells,
         tree: if needs.tree { Some(sections.tree()?) } else { None },
         symbols: if needs.symbols { Some(sections.symbols()?) } else { None },
-        samples: if needs.samples { Some(&samples) } else { None },
+        samples: if needs.samples { Some(&read) } else { None },
     };
     partial.fold(query, dataset)?;
     Ok(partial)
 }
 
-struct ColumnSamples(Vec<FetchedSamples>);
+/// Rows by column of the selection, sums by length of cells.
+struct Read {
+    samples: Vec<FetchedSamples>,
+    sums: Vec<FetchedCellRows>,
+}
 
-impl Samples for ColumnSamples {
+impl Samples for Read {
     fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
-        match self.0.get(at) {
+        match self.samples.get(at) {
             Some(samples) => samples.for_each(each),
             None => Ok(()),
         }
+    }
+
+    fn scan_cells(&self, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
+        self.sums.iter().try_for_each(|sums| sums.for_each(&mut *each))
     }
 }
 

@@ -3,9 +3,12 @@
 use hashbrown::HashMap;
 use model::{Labels, LabelsBuilder};
 
+use crate::cells::{CellPart, later_than_first};
 use crate::flamegraph::below_call_site;
 use crate::partial::{Dataset, FoldError, TooLarge};
 use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
+
+const NANOS: i64 = 1_000_000_000;
 
 /// Most points of all series together.
 pub const POINTS_MAX: usize = 2_000_000;
@@ -26,7 +29,7 @@ pub struct Question {
 
 impl Question {
     /// The number of the grid point that a profile belongs to: the first that is not before it.
-    fn bucket(&self, time_nanos: i64) -> Option<i64> {
+    pub(crate) fn bucket(&self, time_nanos: i64) -> Option<i64> {
         let millis = time_nanos.div_euclid(1_000_000);
         let after_start = i128::from(millis) - i128::from(self.start_millis);
         let step = i128::from(self.step_millis.max(1));
@@ -131,7 +134,7 @@ impl Grouped {
                     let time = index.profiles.time_nanos[profile];
                     let (Some(value), Some(bucket)) = (value, question.bucket(time)) else { continue };
                     let point = points.entry(bucket).or_default();
-                    point.sum = point.sum.saturating_add(value);
+                    point.sum = point.sum.wrapping_add(value);
                     point.count += 1;
                     if question.exemplars {
                         let id = index.profiles.id[profile];
@@ -154,6 +157,39 @@ impl Grouped {
             }
             self.check()?;
         }
+        dataset.cells.iter().try_for_each(|part| self.fold_cells(question, part))?;
+        Ok(())
+    }
+
+    fn fold_cells(&mut self, question: &Question, part: &CellPart) -> Result<(), TooLarge> {
+        let cells = &part.cells;
+        for column in &part.columns {
+            let derived = Derived::new(&cells.schemas[column.schema as usize], column.column as usize);
+            let mut keys: HashMap<u32, Labels> = HashMap::new();
+            for cell in column.cells.iter().cloned().flatten() {
+                let cell = cell as usize;
+                let group = cells.group[cell];
+                let key = keys.entry(group).or_insert_with(|| {
+                    group_labels(&question.group_by, &derived, &cells.groups[group as usize].labels)
+                });
+                let points = self.groups.entry_ref(&*key).or_default();
+                let before = points.len();
+                let start = cells.window[cell].saturating_mul(i64::from(cells.seconds)).saturating_mul(NANOS);
+                let total = cells.total(cell, column.column as usize);
+                let later = later_than_first(start, part.time_min);
+                for (total, time) in [(total.first, start), (total.later, later)] {
+                    if total.profiles > 0
+                        && let Some(bucket) = question.bucket(time)
+                    {
+                        let point = points.entry(bucket).or_default();
+                        point.sum = point.sum.wrapping_add(total.sum);
+                        point.count = point.count.saturating_add(total.profiles);
+                    }
+                }
+                self.points += points.len() - before;
+            }
+            self.check()?;
+        }
         Ok(())
     }
 
@@ -163,7 +199,7 @@ impl Grouped {
             let before = mine.len();
             for (bucket, point) in points {
                 let sum = mine.entry(bucket).or_default();
-                sum.sum = sum.sum.saturating_add(point.sum);
+                sum.sum = sum.sum.wrapping_add(point.sum);
                 sum.count = sum.count.saturating_add(point.count);
                 if let Some(exemplar) = point.exemplar {
                     sum.offer(exemplar);

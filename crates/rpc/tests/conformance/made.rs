@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{DatasetEntry, Directory, NameTree, Origin, Section};
+use block::{CellSection, DatasetEntry, Directory, NameTree, Origin, Section};
 use model::{
     Function, ItemKey, JobId, Labels, Line, Mapping, NONE, Profile, ProfileType, PushItem, SampleLabel,
     Samples, SeriesRows, Span, Symbols, TenantId, TimeRange, ValueSchema, ValueType, WriterId,
@@ -137,6 +137,12 @@ pub(crate) fn directory() -> Directory {
             index: section(0),
             symbols: section(5),
             tree: Some(section(10)),
+            cells: vec![CellSection {
+                seconds: 300,
+                labels: vec!["namespace".into()],
+                head: section(11),
+                chunk_bytes: 12,
+            }],
         }],
     }
 }
@@ -296,7 +302,15 @@ fn effort() -> Effort {
 
 /// Every kind of question with an answer of everything.
 pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
-    let stats = Stats { objects: 1, datasets: 2, series: 3, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
+    let stats = Stats {
+        objects: 1,
+        datasets: 2,
+        summed: 5,
+        series: 3,
+        profiles: 4,
+        samples: u64::MAX,
+        bytes: 1 << 40,
+    };
     let series = series::Question {
         start_millis: -5,
         end_millis: 100,
