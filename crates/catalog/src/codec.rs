@@ -69,12 +69,13 @@ impl Writer {
 pub struct Reader<'a> {
     left: &'a [u8],
     what: &'static str,
+    version: u8,
 }
 
 impl<'a> Reader<'a> {
     /// `what` names the thing that is decoded, for errors.
     pub fn new(bytes: &'a [u8], what: &'static str) -> Self {
-        Self { left: bytes, what }
+        Self { left: bytes, what, version: 0 }
     }
 
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
@@ -145,6 +146,23 @@ impl<'a> Reader<'a> {
             values.push(last);
         }
         Ok(values)
+    }
+
+    /// Takes the version in front of everything else; fields that later ones added depend on it.
+    ///
+    /// # Errors
+    /// `Newer` if it is above `supported`.
+    pub fn read_version(&mut self, supported: u8) -> Result<(), DecodeError> {
+        self.version = self.u8()?;
+        if self.version > supported {
+            return Err(DecodeError::Newer { what: self.what, found: self.version, supported });
+        }
+        Ok(())
+    }
+
+    /// What [`Self::read_version`] found.
+    pub fn version(&self) -> u8 {
+        self.version
     }
 
     /// # Errors

@@ -16,7 +16,23 @@ pub async fn check<E: Engine>(empty: impl Fn() -> E) -> Result<(), String> {
     a_successor_reads_everything(&empty()).await?;
     an_earlier_owner_is_fenced_for_ever(&empty()).await?;
     a_view_follows_whole_commits(&empty()).await?;
+    what_was_deleted_is_in_no_new_file(&empty()).await?;
     many_commits_survive_maintenance(&empty()).await
+}
+
+async fn what_was_deleted_is_in_no_new_file(engine: &dyn Engine) -> Result<(), String> {
+    let catalog = open(engine).await?;
+    commit(&*catalog, put("a", "1")).await?;
+    commit(&*catalog, put("b", "2")).await?;
+    let mut batch = Batch::default();
+    batch.delete(&b"a"[..]);
+    let version = commit(&*catalog, batch).await?;
+    ensure(!catalog.has_forgotten(version), "commits hold what they put")?;
+    catalog.compact(version).await.map_err(text)?;
+    catalog.compact(version).await.map_err(text)?;
+    ensure(rows(&*catalog).await? == ["b=2"], "compacting changes no row")?;
+    drop(catalog);
+    ensure(rows(&*open(engine).await?).await? == ["b=2"], "a successor reads what was compacted")
 }
 
 async fn a_batch_is_read_back_in_order(engine: &dyn Engine) -> Result<(), String> {

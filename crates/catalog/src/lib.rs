@@ -53,6 +53,13 @@ pub trait Catalog: Send + Sync {
     /// Rows whose key lies in `keys`, sorted by key, as of the last commit.
     async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error>;
 
+    /// Writes all rows anew, unless that happened after `version`. What was deleted in it is then left in files only
+    /// that [`Self::maintain`] deletes once they are old enough.
+    async fn compact(&self, version: u64) -> Result<(), Error>;
+
+    /// Whether no file holds what was deleted or replaced in `version` or before.
+    fn has_forgotten(&self, version: u64) -> bool;
+
     /// Makes the next opening quick and deletes what nobody needs; without requests if nothing is due.
     async fn maintain(&self) -> Result<(), Error>;
 }

@@ -9,13 +9,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{ItemKey, JobId, ProfileType, TenantId, WriterId};
+use model::{ItemKey, JobId, ProfileType, TenantId, TimeRange, WriterId};
 use storage::Key;
 
 use crate::Batch;
 use crate::codec::{DecodeError, Reader, Writer};
 
-const VERSION: u8 = 1;
+/// 2 added orders, floors and the rows that objects once had.
+const VERSION: u8 = 2;
 
 /// Kinds of rows; the first byte of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,7 @@ pub enum Kind {
     Job = b'J',
     Dead = b'X',
     Dedup = b'K',
+    Order = b'O',
 }
 
 impl Kind {
@@ -74,7 +76,12 @@ pub struct Segment {
     /// Ordinals of items that were counted elsewhere, sorted.
     pub masked: Vec<u32>,
     pub quarantine: Option<Quarantine>,
+    /// Those that are live.
     pub datasets: Vec<DatasetSummary>,
+    /// The newest order to delete that it was consumed after; older ones erase nothing of it.
+    pub floor: u64,
+    /// Of all datasets, whether live or past their time; 0 if unknown.
+    pub rows: u64,
 }
 
 /// Why an object cannot be read, and for which questions that matters.
@@ -106,6 +113,10 @@ pub struct Block {
     pub bytes: u64,
     pub created_millis: i64,
     pub quarantine: Option<Quarantine>,
+    /// The newest order to delete that is applied to all of it.
+    pub floor: u64,
+    /// Of all datasets, whether live or past their time; 0 if unknown.
+    pub rows: u64,
 }
 
 /// A dataset of a live block.
@@ -125,6 +136,8 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts that failed or lapsed.
     pub tries: u32,
+    /// The newest order to delete that the newest attempt applies.
+    pub floor: u64,
     pub state: JobState,
 }
 
@@ -164,6 +177,42 @@ pub struct Dedup {
     pub keys: Vec<ItemKey>,
 }
 
+/// An order to delete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// Rises with every order, whosever it is; at least 1.
+    pub number: u64,
+    pub tenant: TenantId,
+    pub created_millis: i64,
+    pub state: OrderState,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OrderState {
+    /// Some object may still hold what it erases.
+    InForce {
+        matchers: Vec<OrderMatcher>,
+        range: TimeRange,
+        /// The first slot of each log, sorted by writer, that was consumed after it. Every slot of another log was.
+        positions: Vec<(WriterId, u64)>,
+    },
+    /// What it erased is gone from every live object, and so are its words.
+    Done {
+        /// Of what it was about.
+        hash: u128,
+        finished_millis: i64,
+    },
+}
+
+/// One `name op value`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OrderMatcher {
+    pub name: String,
+    pub value: String,
+    pub is_regex: bool,
+    pub is_negated: bool,
+}
+
 /// A row that knows its key and its bytes.
 pub trait Row: Sized {
     const KIND: Kind;
@@ -190,10 +239,7 @@ pub trait Row: Sized {
             return Err(DecodeError::Value { what: "row kind", value: u64::from(kind) });
         }
         let mut value = Reader::new(value, "row");
-        let version = value.u8()?;
-        if version > VERSION {
-            return Err(DecodeError::Newer { what: "row", found: version, supported: VERSION });
-        }
+        value.read_version(VERSION)?;
         let row = Self::decode(&mut key, &mut value)?;
         key.end()?;
         value.end()?;
@@ -244,6 +290,8 @@ impl Row for Segment {
             out.text(&dataset.service);
             put_summary(out, dataset);
         }
+        out.u64(self.floor);
+        out.u64(self.rows);
     }
 
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -260,7 +308,8 @@ impl Row for Segment {
             let service = value.text()?.into();
             datasets.push(take_summary(value, tenant, service)?);
         }
-        Ok(Self { writer, seq, created_millis, bytes, masked, quarantine, datasets })
+        let (floor, rows) = take_floor_and_rows(value)?;
+        Ok(Self { writer, seq, created_millis, bytes, masked, quarantine, datasets, floor, rows })
     }
 }
 
@@ -278,13 +327,15 @@ impl Row for Block {
         out.u64(self.bytes);
         out.i64(self.created_millis);
         put_quarantine(out, self.quarantine.as_ref());
+        out.u64(self.floor);
+        out.u64(self.rows);
     }
 
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let tenant = tenant(take_short_text(key)?)?;
         take_day(key)?;
         let level = key.u8()?;
-        Ok(Self {
+        let mut block = Self {
             id: take_block_id(key)?,
             tenant,
             level,
@@ -293,7 +344,11 @@ impl Row for Block {
             bytes: value.u64()?,
             created_millis: value.i64()?,
             quarantine: take_quarantine(value)?,
-        })
+            floor: 0,
+            rows: 0,
+        };
+        (block.floor, block.rows) = take_floor_and_rows(value)?;
+        Ok(block)
     }
 }
 
@@ -352,6 +407,7 @@ impl Row for Job {
                 out.bytes(record);
             }
         }
+        out.u64(self.floor);
     }
 
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -380,7 +436,8 @@ impl Row for Job {
                 return Err(DecodeError::Value { what: "job state", value: u64::from(other) });
             }
         };
-        Ok(Self { id, created_millis, attempt, tries, state })
+        let floor = if value.version() < 2 { 0 } else { value.u64()? };
+        Ok(Self { id, created_millis, attempt, tries, floor, state })
     }
 }
 
@@ -456,6 +513,72 @@ impl Dedup {
         put_day(&mut key, minute);
         key.0.extend_from_slice(&ordinal.to_be_bytes());
         key.0.into()
+    }
+}
+
+impl Row for Order {
+    const KIND: Kind = Kind::Order;
+
+    fn key(&self) -> Bytes {
+        let mut key = start(Self::KIND);
+        key.0.extend_from_slice(&self.number.to_be_bytes());
+        key.0.into()
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.text(self.tenant.as_str());
+        out.i64(self.created_millis);
+        match &self.state {
+            OrderState::InForce { matchers, range, positions } => {
+                out.u8(0);
+                out.u64(matchers.len() as u64);
+                for matcher in matchers {
+                    out.text(&matcher.name);
+                    out.text(&matcher.value);
+                    out.u8(u8::from(matcher.is_regex) | u8::from(matcher.is_negated) << 1);
+                }
+                out.i64(range.start);
+                out.i64(range.end);
+                out.u64(positions.len() as u64);
+                for (writer, next) in positions {
+                    out.u128(writer.0);
+                    out.u64(*next);
+                }
+            }
+            OrderState::Done { hash, finished_millis } => {
+                out.u8(1);
+                out.u128(*hash);
+                out.i64(*finished_millis);
+            }
+        }
+    }
+
+    fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let number = fixed_u64(key)?;
+        let tenant = tenant(value.text()?)?;
+        let created_millis = value.i64()?;
+        let state = match value.u8()? {
+            0 => {
+                let count = value.count(3)?;
+                let mut matchers = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (name, text) = (value.text()?.to_owned(), value.text()?.to_owned());
+                    let op = value.u8()?;
+                    let (is_regex, is_negated) = (op & 1 != 0, op & 2 != 0);
+                    matchers.push(OrderMatcher { name, value: text, is_regex, is_negated });
+                }
+                let range = TimeRange { start: value.i64()?, end: value.i64()? };
+                let count = value.count(17)?;
+                let mut positions = Vec::with_capacity(count);
+                for _ in 0..count {
+                    positions.push((WriterId(value.u128()?), value.u64()?));
+                }
+                OrderState::InForce { matchers, range, positions }
+            }
+            1 => OrderState::Done { hash: value.u128()?, finished_millis: value.i64()? },
+            other => return Err(DecodeError::Value { what: "order state", value: u64::from(other) }),
+        };
+        Ok(Self { number, tenant, created_millis, state })
     }
 }
 
@@ -556,6 +679,11 @@ fn take_quarantine(value: &mut Reader<'_>) -> Result<Option<Quarantine>, DecodeE
     Ok(Some(Quarantine { reason, time_min: value.i64()?, time_max: value.i64()? }))
 }
 
+/// Rows of version 1 have neither.
+fn take_floor_and_rows(value: &mut Reader<'_>) -> Result<(u64, u64), DecodeError> {
+    if value.version() < 2 { Ok((0, 0)) } else { Ok((value.u64()?, value.u64()?)) }
+}
+
 fn tenant(text: &str) -> Result<TenantId, DecodeError> {
     TenantId::parse(text).map_err(|_| DecodeError::Text { what: "tenant of a row" })
 }
@@ -649,6 +777,8 @@ mod tests {
             masked: vec![0, 5, 1000],
             quarantine: quarantine.clone(),
             datasets: vec![summary(), summary()],
+            floor: 300,
+            rows: u64::MAX,
         });
         check(Block {
             id,
@@ -659,6 +789,8 @@ mod tests {
             bytes: 1,
             created_millis: 0,
             quarantine: None,
+            floor: 1,
+            rows: 300,
         });
         check(Dataset { block: id, day: -1, summary: summary() });
         let work =
@@ -668,12 +800,51 @@ mod tests {
             JobState::Published { record: None },
             JobState::Published { record: Some(Bytes::from_static(b"r")) },
         ] {
-            check(Job { id: JobId(1), created_millis: 1, attempt: 2, tries: 1, state });
+            check(Job { id: JobId(1), created_millis: 1, attempt: 2, tries: 1, floor: 3, state });
         }
         for (job, segment_millis) in [(None, None), (Some(JobId(4)), None), (None, Some(-4))] {
             check(Dead { key: Key::from_text("log/x/2"), died_millis: 4, job, segment_millis });
         }
+        let matcher = |is_regex, is_negated| OrderMatcher {
+            name: "pod".into(),
+            value: "p|\"é".into(),
+            is_regex,
+            is_negated,
+        };
+        for state in [
+            OrderState::InForce {
+                matchers: vec![matcher(true, false), matcher(false, true)],
+                range: TimeRange { start: i64::MIN, end: i64::MAX },
+                positions: vec![(WriterId(7), 0), (WriterId(u128::MAX), 300)],
+            },
+            OrderState::Done { hash: u128::MAX, finished_millis: -4 },
+        ] {
+            check(Order { number: 1 << 40, tenant: TenantId::anonymous(), created_millis: -3, state });
+        }
         check(Dedup { minute: -3, ordinal: 9, keys: vec![ItemKey(1), ItemKey(u128::MAX)] });
+    }
+
+    #[test]
+    fn rows_of_version_1_have_no_floor() {
+        let block = Block {
+            id: BlockId { job: JobId(1), attempt: 2, part: 1 },
+            key: Key::from_text("block/x"),
+            tenant: TenantId::anonymous(),
+            level: 1,
+            window: (0, 300),
+            bytes: 1,
+            created_millis: 0,
+            quarantine: None,
+            floor: 0,
+            rows: 0,
+        };
+        let mut batch = Batch::default();
+        block.put_into(&mut batch);
+        let (key, value) = &batch.changes[0];
+        let mut old = value.as_ref().expect("a put").to_vec();
+        old[0] = 1;
+        old.truncate(old.len() - 2);
+        assert_eq!(Block::read(key, &old), Ok(block));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Clock;
-use model::JobId;
+use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Job, Metastore, Publication, Published, SegmentHint, Snapshot,
-    Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, Metastore, OrderStatus, Publication,
+    Published, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tracing::warn;
@@ -198,6 +198,22 @@ impl Metastore for Owner {
         self.ask(|metastore| {
             let keys = keys.clone();
             async move { metastore.swept(keys).await }
+        })
+        .await
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        self.ask(|metastore| {
+            let request = request.clone();
+            async move { metastore.delete(request).await }
+        })
+        .await
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        self.ask(|metastore| {
+            let tenant = tenant.clone();
+            async move { metastore.orders(tenant).await }
         })
         .await
     }

@@ -11,6 +11,6 @@ pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;
 pub use leaf::{Effort, Leaf, Missing, ScanRequest, Scanned};
 pub use metastore::{
-    DeadObject, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore, Pruned, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Metastore,
+    OrderProgress, OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
 };

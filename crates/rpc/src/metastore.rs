@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use block::Directory;
 use model::{JobId, ProfileType, TenantId, TimeRange, WriterId};
-use query::DeleteOrder;
+use query::{DeleteOrder, Selector};
 use storage::Key;
 
 use crate::Error;
@@ -34,6 +34,15 @@ pub trait Metastore: Send + Sync {
 
     /// Tells that these objects are gone from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
+
+    /// Makes an order to delete what is stored now. When this returns, no answer that starts later contains it, and in
+    /// time it is gone from the bucket.
+    ///
+    /// After an error that does not say that the request is wrong, the order may be in force all the same.
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error>;
+
+    /// The orders to delete of a tenant, newest first; of finished ones not all.
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error>;
 
     /// Tells which process answers here, and whether it owns the catalog. Every other method fails with
     /// `Unavailable` where it does not.
@@ -183,6 +192,34 @@ pub enum Published {
     Done,
     /// The attempt is closed; its outputs will never be live.
     Rejected,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeleteRequest {
+    pub tenant: TenantId,
+    /// At least one matcher.
+    pub selector: Selector,
+    pub range: TimeRange,
+}
+
+/// An order to delete, and how far it has come.
+#[derive(Clone, Debug)]
+pub struct OrderStatus {
+    pub number: u64,
+    pub created_millis: i64,
+    /// What it is about; gone once nothing of that is left.
+    pub order: Option<Arc<DeleteOrder>>,
+    pub progress: OrderProgress,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OrderProgress {
+    /// So many objects may still hold what it erases; those that are unreadable cannot be rewritten.
+    Rewriting { objects: usize, unreadable: usize },
+    /// So many objects that may hold it wait to be deleted, and perhaps old files of the catalog.
+    Sweeping { objects: usize },
+    /// Nothing of it is left in the bucket.
+    Finished { millis: i64 },
 }
 
 #[derive(Clone, Debug)]

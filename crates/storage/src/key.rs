@@ -7,6 +7,7 @@
 //! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
 //! | `block/<tenant>/<window>/<job>-<attempt>-<part>` | a block |
 //! | `publish/<day>/<job>` | record of one publish |
+//! | `delete/<tenant>/<n, 12 digits>` | an order to delete; `….done` once it is finished |
 //! | `catalog/<incarnation>/…` | files of the catalog engine |
 
 use std::fmt;
@@ -45,6 +46,11 @@ impl Key {
         Self(format!("block/{tenant}/{window}/{job}-{attempt}-{part}"))
     }
 
+    /// The folder of a tenant's blocks, to be listed.
+    pub fn blocks_of(tenant: &TenantId) -> String {
+        format!("block/{}", percent_encode(tenant.as_str()))
+    }
+
     /// The job, attempt and part of a `block/` key; `None` for any other key.
     pub fn parse_block(&self) -> Option<(JobId, u32, u32)> {
         let (_, name) = self.0.strip_prefix("block/")?.rsplit_once('/')?;
@@ -69,6 +75,22 @@ impl Key {
     /// `day` is days since the Unix epoch.
     pub fn publish(day: i64, job: JobId) -> Self {
         Self(format!("publish/{day}/{job}"))
+    }
+
+    /// An order to delete, or what is left of it once it is finished.
+    pub fn delete_order(tenant: &TenantId, number: u64, is_done: bool) -> Self {
+        let tenant = percent_encode(tenant.as_str());
+        Self(format!("delete/{tenant}/{number:012}{}", if is_done { ".done" } else { "" }))
+    }
+
+    /// The tenant and number of a `delete/` key, and whether the order is finished; `None` for any other key.
+    pub fn parse_delete_order(&self) -> Option<(TenantId, u64, bool)> {
+        let (tenant, name) = self.0.strip_prefix("delete/")?.split_once('/')?;
+        let (number, is_done) = match name.strip_suffix(".done") {
+            Some(number) => (number, true),
+            None => (name, false),
+        };
+        Some((TenantId::parse(&percent_decode(tenant)?).ok()?, number.parse().ok()?, is_done))
     }
 
     /// `name` may contain slashes.
@@ -149,6 +171,17 @@ mod tests {
         assert_eq!(key.parse_block_place(), Some((tenant, 1)));
         assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_place(), None);
         assert_eq!(Key::cluster().parse_block(), None);
+    }
+
+    #[test]
+    fn a_delete_order_reads_back() {
+        let tenant = TenantId::parse("a*b").expect("valid");
+        for is_done in [false, true] {
+            let key = Key::delete_order(&tenant, 7, is_done);
+            assert!(key.as_str().starts_with("delete/a%2Ab/000000000007"));
+            assert_eq!(key.parse_delete_order(), Some((tenant.clone(), 7, is_done)));
+        }
+        assert_eq!(Key::cluster().parse_delete_order(), None);
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl World {
         let mut registry = Registry::default();
         let config = metastore::Config::default();
         let metastore =
-            Metastore::open(config, store.clone(), |_| None, clock.clone(), &mut registry).await.unwrap();
+            Metastore::open(config, store.clone(), |_, _| None, clock.clone(), &mut registry).await.unwrap();
         clock.spawn(metastore.clone().run());
         let mut world = Self { store, metastore, clock, registry, pushed: Vec::new(), keys: Vec::new() };
         for _ in 0..segments {

@@ -52,7 +52,7 @@ async fn main() {
         let began = clock.monotonic();
         let registry = &mut Registry::default();
         let metastore =
-            Metastore::open(Config::default(), store, |_| None, clock.clone(), registry).await.unwrap();
+            Metastore::open(Config::default(), store, |_, _| None, clock.clone(), registry).await.unwrap();
         let took = clock.monotonic() - began;
         let range = TimeRange { start: i64::MIN, end: i64::MAX };
         let tenants = vec![TenantId::anonymous()];

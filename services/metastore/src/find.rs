@@ -12,20 +12,21 @@ use model::{ProfileType, TenantId};
 use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
 use storage::Key;
 
+use crate::orders::{Orders, needed};
 use crate::state::State;
 
 /// Length of a day of Unix time, in nanoseconds.
 const DAY_NANOS: i64 = 86_400_000_000_000;
 
 impl State {
-    /// What is known now. What ends before `kept_from(tenant)` is past its time.
+    /// What is known now. What ends before `kept_from(tenant, service)` is past its time.
     pub(crate) fn snapshot(
         &self,
         request: &FindRequest,
         epoch: u64,
-        kept_from: impl Fn(&TenantId) -> i64,
+        kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Snapshot {
-        let objects = self.index.find(request, &kept_from);
+        let objects = self.index.find(request, &self.orders, &kept_from);
         let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
@@ -63,6 +64,8 @@ pub(crate) struct Object {
     pub(crate) bytes: u64,
     /// Sorted; empty for blocks.
     pub(crate) masked: Vec<u32>,
+    /// The newest order to delete that it needs no more.
+    pub(crate) floor: u64,
     pub(crate) datasets: Vec<DatasetSummary>,
 }
 
@@ -126,26 +129,30 @@ impl Index {
     }
 
     /// Every live object that holds a dataset `request` asks for, with just those datasets. What
-    /// ends before `kept_from(tenant)` is past its time and not found.
-    pub(crate) fn find(&self, request: &FindRequest, kept_from: impl Fn(&TenantId) -> i64) -> Vec<Found> {
-        let mut places = Vec::new();
-        let mut past = HashMap::new();
+    /// ends before `kept_from(tenant, service)` is past its time and not found.
+    pub(crate) fn find(
+        &self,
+        request: &FindRequest,
+        orders: &Orders,
+        kept_from: impl Fn(&TenantId, &str) -> i64,
+    ) -> Vec<Found> {
+        // Each with the first instant that is kept of it.
+        let mut places: Vec<(Place, i64)> = Vec::new();
         for tenant in &request.tenants {
             let Some(services) = self.tenants.get(tenant) else {
                 continue;
             };
-            past.insert(tenant, kept_from(tenant));
             match &request.services {
                 Some(names) => {
                     for name in names {
                         if let Some(service) = services.get(name.as_str()) {
-                            service.collect(request, &mut places);
+                            service.collect(request, kept_from(tenant, name), &mut places);
                         }
                     }
                 }
                 None => {
-                    for service in services.values() {
-                        service.collect(request, &mut places);
+                    for (name, service) in services {
+                        service.collect(request, kept_from(tenant, name), &mut places);
                     }
                 }
             }
@@ -155,14 +162,12 @@ impl Index {
         places.dedup();
         let mut found: Vec<Found> = Vec::new();
         let mut last = None;
-        for place in places {
+        for (place, kept_from) in places {
             let Some(Live { object, rows }) = self.objects.get(&place.object) else {
                 continue;
             };
             let dataset = &object.datasets[place.dataset as usize];
-            if !request.range.overlaps(dataset.time_min, dataset.time_max)
-                || past.get(&dataset.tenant).is_some_and(|from| dataset.time_max < *from)
-            {
+            if !request.range.overlaps(dataset.time_min, dataset.time_max) || dataset.time_max < kept_from {
                 continue;
             }
             if let Some(wanted) = &request.profile_type
@@ -176,7 +181,7 @@ impl Index {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
-                    orders: Vec::new(),
+                    orders: needed(orders, object.floor, object.datasets.iter()),
                     datasets: Vec::new(),
                 });
             }
@@ -196,16 +201,16 @@ impl Index {
     }
 
     /// What [`Index::find`] does not give of the tenants' datasets, by reason. Looks at all of them.
-    pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId) -> i64) -> Pruned {
+    pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId, &str) -> i64) -> Pruned {
         let mut pruned = Pruned::default();
         for tenant in request.tenants.iter().collect::<HashSet<_>>() {
-            let from = kept_from(tenant);
             for (name, service) in self.tenants.get(tenant).into_iter().flatten() {
                 let places = || service.wide.iter().chain(service.days.values().flatten());
                 if request.services.as_ref().is_some_and(|names| !names.iter().any(|n| **n == **name)) {
                     pruned.by_service += places().count() as u64;
                     continue;
                 }
+                let from = kept_from(tenant, name);
                 for place in places() {
                     let Some(Live { object, .. }) = self.objects.get(&place.object) else {
                         continue;
@@ -239,15 +244,16 @@ impl Service {
         if first == last { self.days.entry(first).or_default() } else { &mut self.wide }
     }
 
-    fn collect(&self, request: &FindRequest, places: &mut Vec<Place>) {
-        places.extend_from_slice(&self.wide);
+    fn collect(&self, request: &FindRequest, kept_from: i64, places: &mut Vec<(Place, i64)>) {
+        let mut add = |found: &[Place]| places.extend(found.iter().map(|place| (*place, kept_from)));
+        add(&self.wide);
         if request.range.start >= request.range.end {
             return;
         }
         let first = request.range.start.div_euclid(DAY_NANOS);
         let last = (request.range.end - 1).div_euclid(DAY_NANOS);
         for places_of_day in self.days.range(first..=last).map(|(_, places)| places) {
-            places.extend_from_slice(places_of_day);
+            add(places_of_day);
         }
     }
 }

@@ -9,11 +9,13 @@
 mod config;
 mod consume;
 mod dedup;
+mod delete;
 mod error;
 mod find;
 pub mod header;
 mod load;
 mod metrics;
+mod orders;
 mod ownership;
 mod plan;
 mod publish;
@@ -38,7 +40,8 @@ use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, OrderStatus, Publication, Published,
+    SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::{MutexGuard, Notify, watch};
@@ -69,6 +72,8 @@ const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Between looks whether orders to delete are finished.
+const ORDERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
 const PENDING_SEGMENTS_MAX: usize = 10_000;
 
@@ -118,14 +123,14 @@ impl Parts {
 
 impl Metastore {
     /// Opens the catalog of `store`, takes it from any earlier owner, and consumes what was written
-    /// since. `retention` says how long a tenant's data are kept; `None` is for ever.
+    /// since. `retention` says how long data of a tenant's service are kept; `None` is for ever.
     ///
     /// # Errors
     /// The catalog cannot be read, or is newer than this program.
     pub async fn open(
         config: Config,
         store: Store,
-        retention: impl Fn(&TenantId) -> Option<Duration> + Send + Sync + 'static,
+        retention: impl Fn(&TenantId, Option<&str>) -> Option<Duration> + Send + Sync + 'static,
         clock: Clock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, OpenError> {
@@ -177,6 +182,7 @@ impl Metastore {
             stop: watch::Sender::new(false),
             me: me.clone(),
         });
+        metastore.adopt_orders().await?;
         metastore.catch_up(metastore.is_alone).await?;
         metastore.tend();
         metastore.commit_pending().await?;
@@ -196,7 +202,8 @@ impl Metastore {
             self.keep_committing(),
             self.keep_looking(),
             self.keep_tending(),
-            self.keep_observing()
+            self.keep_observing(),
+            self.keep_deleting()
         );
     }
 
@@ -263,6 +270,14 @@ impl Metastore {
         }
     }
 
+    async fn keep_deleting(&self) {
+        while self.pause(ORDERS_INTERVAL).await {
+            if let Err(error) = self.advance_orders().await {
+                warn!(%error, "cannot finish an order to delete, trying again");
+            }
+        }
+    }
+
     async fn keep_observing(&self) {
         loop {
             self.observe();
@@ -314,11 +329,7 @@ impl Metastore {
         }
         self.append(&turn, batch).await?;
         let mut state = self.state.lock();
-        for key in segments {
-            if let Some(live) = state.live.get_mut(&key) {
-                live.is_committed = true;
-            }
-        }
+        state.are_committed(&segments);
         self.metrics.count(&state);
         Ok(())
     }
@@ -396,7 +407,8 @@ impl rpc::Metastore for Metastore {
         let began = self.clock.monotonic();
         self.ensure_owner().await?;
         let state = self.state.lock();
-        let snapshot = state.snapshot(&request, self.catalog.epoch(), |tenant| self.kept_from(tenant));
+        let kept_from = |tenant: &TenantId, service: &str| self.kept_from(tenant, Some(service));
+        let snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
         self.metrics.find_seconds.observe(self.clock.monotonic() - began);
         Ok(snapshot)
     }
@@ -424,6 +436,16 @@ impl rpc::Metastore for Metastore {
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.forget_swept(&keys);
         Ok(())
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        let me = self.me()?;
+        self.to_its_end(me.make_order(request)).await
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        self.ensure_owner().await?;
+        Ok(self.list_orders(&tenant))
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

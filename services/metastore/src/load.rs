@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Row, Segment,
+    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Order, Row, Segment,
 };
 use catalog::{Catalog, View};
 use hashbrown::HashMap;
 
 use crate::config::Config;
+use crate::delete::unreadable_order;
 use crate::error::OpenError;
 use crate::state::{JobState, LogState, State};
 
@@ -30,6 +31,10 @@ pub(crate) async fn load(
         Source::Owned(catalog) => catalog.version(),
         Source::Viewed(view) => view.version(),
     };
+    for row in rows::<Order>(&catalog).await? {
+        let (number, version) = (row.number, state.version);
+        state.orders.load(row, version).map_err(|reason| unreadable_order(number, reason))?;
+    }
     for row in rows::<Log>(&catalog).await? {
         let log = LogState { row, moved: now, probed: Duration::ZERO, is_hinted: false, absent_millis: None };
         state.logs.insert(log.row.writer, log);

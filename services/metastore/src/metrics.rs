@@ -32,13 +32,16 @@ pub(crate) struct Metrics {
     pub(crate) jobs_failed: Counter,
     pub(crate) attempts_lapsed: Counter,
     pub(crate) objects_expired: Counter,
+    pub(crate) datasets_expired: Counter,
     pub(crate) objects_orphaned: Counter,
     pub(crate) objects_missing: Counter,
     pub(crate) reconciliations: Counter,
+    pub(crate) orders: Counter,
     segments_live: Gauge,
     blocks_live: Gauge,
     objects_dead: Gauge,
     objects_quarantined: Gauge,
+    orders_in_force: Gauge,
     dedup_keys: Gauge,
     dedup_bytes: Gauge,
     pub(crate) dedup_window: Seconds,
@@ -91,6 +94,11 @@ impl Metrics {
         );
         counter("objects_expired", "Objects whose retention ended", &metrics.objects_expired);
         counter(
+            "datasets_expired",
+            "Services within objects whose retention ended before that of others",
+            &metrics.datasets_expired,
+        );
+        counter(
             "objects_orphaned",
             "Objects that nothing named when the bucket was compared with the catalog",
             &metrics.objects_orphaned,
@@ -105,6 +113,7 @@ impl Metrics {
             "Comparisons of the bucket with the catalog that were finished",
             &metrics.reconciliations,
         );
+        counter("delete_orders", "Orders to delete that were made", &metrics.orders);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
         };
@@ -116,6 +125,11 @@ impl Metrics {
             "quarantined_objects",
             "Objects that cannot be read: answers over them are partial",
             &metrics.objects_quarantined,
+        );
+        gauge(
+            "delete_orders_in_force",
+            "Orders to delete of which something may be left in the bucket",
+            &metrics.orders_in_force,
         );
         gauge("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys);
         gauge("dedup_bytes", "Memory of those keys", &metrics.dedup_bytes);
@@ -153,6 +167,7 @@ impl Metrics {
         self.blocks_live.set(state.live.len() as i64 - state.segments as i64);
         self.objects_dead.set(state.dead.len() as i64);
         self.objects_quarantined.set(state.quarantined.len() as i64);
+        self.orders_in_force.set(state.orders.len() as i64);
         self.dedup_keys.set(state.dedup.len() as i64);
         self.dedup_bytes.set(state.dedup.byte_len() as i64);
     }

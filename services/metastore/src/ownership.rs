@@ -15,11 +15,12 @@ use clock::Clock;
 use cluster::{Callers, Member, Membership, Role};
 use futures::future::join_all;
 use hashbrown::HashMap;
-use model::JobId;
+use model::{JobId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Job, Publication, Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, OrderStatus, Publication, Published,
+    SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::watch;
@@ -280,6 +281,14 @@ impl rpc::Metastore for Candidate {
 
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.owner()?.swept(keys).await
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        self.owner()?.delete(request).await
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        self.owner()?.orders(tenant).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

@@ -1,6 +1,6 @@
 //! Chooses what to merge next.
 //!
-//! Owns: when segments and blocks are ripe, and into which windows they go.
+//! Owns: when segments and blocks are ripe, which blocks must be rewritten, and into which windows they go.
 //! Does not own: jobs (`publish`), merging (`compactor`).
 //!
 //! A tenant has one block per window and job; small tenants do not share objects yet.
@@ -12,6 +12,7 @@ use model::TenantId;
 use storage::Key;
 
 use crate::config::Config;
+use crate::orders::is_touched;
 use crate::state::{Live, State, What};
 
 const HOUR: i64 = 3_600;
@@ -27,7 +28,26 @@ pub(crate) const LEVELS: usize = 3;
 
 /// The most urgent work, if any is ripe at `unix_millis`.
 pub(crate) fn next(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    segments(state, config, unix_millis).or_else(|| blocks(state, config, unix_millis))
+    segments(state, config, unix_millis)
+        .or_else(|| rewrite(state))
+        .or_else(|| blocks(state, config, unix_millis))
+}
+
+/// A block that holds what must go from the bucket: it becomes one of the same window, or none.
+///
+/// Segments are merged soon in any case.
+fn rewrite(state: &State) -> Option<Work> {
+    let is_half_dead = |live: &Live| live.live_rows < live.rows.saturating_sub(live.live_rows);
+    let is_touched = |key: &Key, live: &Live| {
+        state.orders.above(live.floor).any(|in_force| is_touched(state, key, live, &in_force.order))
+    };
+    let blocks = state.live.iter().filter(|(_, live)| is_free(live));
+    blocks.into_iter().find_map(|(key, live)| match &live.what {
+        What::Block { level, window, .. } if is_half_dead(live) || is_touched(key, live) => {
+            Some(Work { level: *level, windows: vec![*window], inputs: vec![key.clone()] })
+        }
+        _ => None,
+    })
 }
 
 fn is_free(live: &Live) -> bool {
@@ -307,6 +327,9 @@ mod tests {
                 id: Some(number),
                 claimed: None,
                 is_committed: true,
+                floor: 0,
+                rows: 0,
+                live_rows: 0,
             };
             state.live.insert(Key::from_text(format!("block/a/{number}")), live);
         }

@@ -20,8 +20,9 @@ use rpc::{Error, ErrorKind, Job, JobInput, JobOutput, Publication, Published};
 use storage::Key;
 use tracing::{error, info, warn};
 
+use crate::orders::needed;
 use crate::record::{Output, Record};
-use crate::state::{JobState, State, put_block, summaries};
+use crate::state::{JobState, State, put_block, rows_of, summaries};
 use crate::{Metastore, plan};
 
 /// An attempt that fails is tried again this often, then its inputs are divided.
@@ -71,12 +72,14 @@ impl Metastore {
                 add_job(state, JobId(self.clock.random()), work, 0, unix_millis)
             }
         };
+        let floor = state.orders.floor();
         let job = state.jobs.get_mut(&id)?;
         let Progress::Working { open, work } = &mut job.row.state else {
             return None;
         };
         *open = true;
         job.row.attempt += 1;
+        job.row.floor = floor;
         job.due = now + self.config.attempt_time.0;
         let inputs = work.inputs.iter().filter_map(|key| {
             let live = state.live.get(key)?;
@@ -88,7 +91,7 @@ impl Metastore {
                 bytes: live.bytes,
                 masked: object.masked.clone(),
                 datasets,
-                orders: Vec::new(),
+                orders: needed(&state.orders, object.floor, object.datasets.iter()),
             })
         });
         let claimed = Job {
@@ -123,9 +126,10 @@ impl Metastore {
             if !work.inputs.iter().all(is_claimed) {
                 return Ok(Published::Rejected);
             }
-            let blocks = publication.outputs.iter().map(|o| block_of(o, &publication, work));
+            let floor = job.row.floor;
+            let blocks = publication.outputs.iter().map(|o| block_of(o, &publication, work, floor));
             let blocks: Vec<Block> = blocks.collect::<Result<_, _>>()?;
-            let record = record_of(&state, work, &publication, unix_millis);
+            let record = record_of(&state, &job.row, work, &publication, unix_millis);
             let mut batch = Batch::default();
             for (block, output) in blocks.iter().zip(&publication.outputs) {
                 put_block(block, &summaries(&output.directory), &mut batch);
@@ -260,7 +264,7 @@ fn producers_first(mut left: BTreeMap<JobId, (i64, Bytes)>) -> Result<Vec<(JobId
     Ok(ordered)
 }
 
-fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Result<Block, Error> {
+fn block_of(output: &JobOutput, publication: &Publication, work: &Work, floor: u64) -> Result<Block, Error> {
     let Origin::Block { job, attempt, part, level } = output.directory.origin else {
         let message = format!("output {} is a segment", output.key);
         return Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -278,10 +282,18 @@ fn block_of(output: &JobOutput, publication: &Publication, work: &Work) -> Resul
         bytes: output.bytes,
         created_millis: output.directory.created_millis,
         quarantine: None,
+        floor,
+        rows: rows_of(&output.directory),
     })
 }
 
-fn record_of(state: &State, work: &Work, publication: &Publication, unix_millis: i64) -> Record {
+fn record_of(
+    state: &State,
+    job: &rows::Job,
+    work: &Work,
+    publication: &Publication,
+    unix_millis: i64,
+) -> Record {
     let masked = |key: &Key| {
         let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
         object.map(|object| object.masked.clone()).unwrap_or_default()
@@ -290,7 +302,7 @@ fn record_of(state: &State, work: &Work, publication: &Publication, unix_millis:
         key: output.key.clone(),
         bytes: output.bytes,
         window: output.window,
-        floor: 0,
+        floor: job.floor,
     });
     Record {
         job: publication.job,
@@ -312,6 +324,7 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
         created_millis: unix_millis,
         attempt: 0,
         tries,
+        floor: 0,
         state: Progress::Working { open: false, work },
     };
     state.jobs.insert(id, JobState { row, due: Duration::ZERO });

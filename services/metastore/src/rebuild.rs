@@ -21,10 +21,12 @@ use tracing::{error, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
+use crate::delete::{read_orders, unreadable_order};
 use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
+use crate::orders::{self, OrderObject};
 use crate::record::Record;
-use crate::state::{Data, Slot, State, What, put_block, summaries};
+use crate::state::{Data, Slot, State, What, put_block, rows_of, summaries};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
@@ -74,7 +76,7 @@ pub(crate) async fn rebuild_with(
     let engine = Numbered::new(store.clone(), clock.clone(), numbered::Options::default());
     let rebuilding = engine.rebuild().await?;
     let bucket = read_bucket(store, headers).await?;
-    let (mut state, mut batch) = assemble(bucket, config, clock);
+    let (mut state, mut batch) = assemble(bucket, config, clock)?;
     let rebuilt = Rebuilt {
         logs: state.logs.len(),
         segments: state.live.values().filter(|l| matches!(l.what, What::Segment { .. })).count(),
@@ -114,6 +116,7 @@ struct Found {
     blocks: Vec<(crate::record::Output, Header)>,
     /// Inputs of records that are still in the bucket.
     present: HashSet<Key>,
+    orders: Vec<OrderObject>,
 }
 
 async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, OpenError> {
@@ -156,7 +159,8 @@ async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, Open
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
-    Ok(Found { records, slots, blocks, present })
+    let orders = read_orders(store).await?;
+    Ok(Found { records, slots, blocks, present, orders })
 }
 
 async fn read_record(store: &Store, object: Object) -> Result<(Record, i64), OpenError> {
@@ -166,11 +170,15 @@ async fn read_record(store: &Store, object: Object) -> Result<(Record, i64), Ope
     Ok((record, object.modified_millis))
 }
 
-fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
+fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
     let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let (now, unix_millis) = (clock.monotonic(), clock.unix_millis());
+    for (number, OrderObject { row, .. }) in orders::settle(found.orders) {
+        row.put_into(&mut batch);
+        state.orders.load(row, 0).map_err(|reason| unreadable_order(number, reason))?;
+    }
     let masks: HashMap<&Key, &[u32]> =
         found.records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(k, m)| (k, &m[..]))).collect();
     for (output, header) in &found.blocks {
@@ -246,7 +254,10 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
     for (created_millis, keys) in counted {
         state.count(&keys, created_millis);
     }
-    open.sort_by_key(|(created_millis, writer, seq, _)| (*created_millis, *writer, *seq));
+    // What an order erased was consumed before what came after it, and a resend of it must not count instead.
+    open.sort_by_key(|(created_millis, writer, seq, _)| {
+        (state.orders.floor_of(*writer, *seq), *created_millis, *writer, *seq)
+    });
     for (created_millis, writer, seq, data) in open {
         // Keys are counted again after the window, as they were the first time.
         state.forget_keys_before(created_millis - window_millis);
@@ -266,11 +277,12 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> (State, Batch) {
             created_millis: record.published_millis,
             attempt: record.attempt,
             tries: 0,
+            floor: 0,
             state: Progress::Published { record: None },
         }
         .put_into(&mut batch);
     }
-    (state, batch)
+    Ok((state, batch))
 }
 
 fn add(state: &mut State, segment: Segment) {
@@ -299,6 +311,8 @@ fn unreadable_block(output: &crate::record::Output, header: &Header) -> Option<B
             time_min: start.saturating_mul(1_000_000_000),
             time_max: start.saturating_add(length).saturating_mul(1_000_000_000),
         }),
+        floor: output.floor,
+        rows: 0,
     })
 }
 
@@ -315,5 +329,7 @@ fn block_of(output: &crate::record::Output, bytes: u64, directory: &block::Direc
         bytes,
         created_millis: directory.created_millis,
         quarantine: None,
+        floor: output.floor,
+        rows: rows_of(directory),
     })
 }

@@ -146,7 +146,7 @@ impl Metastore {
 }
 
 /// Whether a block will never be live: nothing names it, and its attempt can no longer publish.
-fn is_orphan(state: &State, key: &Key) -> bool {
+pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
     let Some((job, attempt, _)) = key.parse_block() else {
         return false;
     };

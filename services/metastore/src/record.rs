@@ -22,7 +22,7 @@ pub(crate) struct Output {
     pub(crate) key: Key,
     pub(crate) bytes: u64,
     pub(crate) window: (i64, i64),
-    /// The newest delete order applied to all of it; none has been given yet.
+    /// The newest order to delete that is applied to all of it.
     pub(crate) floor: u64,
 }
 

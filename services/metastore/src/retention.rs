@@ -1,17 +1,17 @@
 //! Ends what is past its time.
 //!
-//! Owns: when whole objects die of age, and when a log's last traces go.
-//! Does not own: how long a tenant keeps data (`limits`), deleting (`sweep`).
+//! Owns: when datasets and whole objects die of age, and when a log's last traces go.
+//! Does not own: how long who keeps data (`limits`), rewriting (`plan`), deleting (`sweep`).
 //!
-//! A dataset past its time is left out of finds at once; its object dies when all of its datasets
-//! are. An object that a job works on waits for the job.
+//! A dataset past its time is left out of finds at once and then leaves the catalog; its object dies when no dataset
+//! is left, and is rewritten when less than half of it is. An object that a job works on waits for the job.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::rows::{self, JobState as Progress, Row};
 use clock::Clock;
-use hashbrown::HashSet;
 use model::{JobId, TenantId, WriterId};
 use storage::Key;
 
@@ -20,15 +20,21 @@ use crate::plan::INPUTS_MAX;
 use crate::record::Record;
 use crate::state::{JobState, State, What};
 
-/// How long a tenant's data are kept; `None` is for ever.
-pub type Retention = Arc<dyn Fn(&TenantId) -> Option<Duration> + Send + Sync>;
+/// How long data of a tenant's service are kept; `None` is for ever. Without a service: the longest that any
+/// service of the tenant has.
+pub type Retention = Arc<dyn Fn(&TenantId, Option<&str>) -> Option<Duration> + Send + Sync>;
 
 /// Seals outlive their log, so that a process that was stopped for days still meets its own.
 const SEAL_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 
-/// The first instant that `tenant` still keeps, in Unix nanoseconds.
-pub(crate) fn kept_from(retention: &Retention, clock: &Clock, tenant: &TenantId) -> i64 {
-    match retention(tenant) {
+/// The first instant that is still kept, in Unix nanoseconds.
+pub(crate) fn kept_from(
+    retention: &Retention,
+    clock: &Clock,
+    tenant: &TenantId,
+    service: Option<&str>,
+) -> i64 {
+    match retention(tenant, service) {
         Some(period) => {
             let period = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX);
             clock.unix_nanos().saturating_sub(period)
@@ -38,11 +44,11 @@ pub(crate) fn kept_from(retention: &Retention, clock: &Clock, tenant: &TenantId)
 }
 
 impl Metastore {
-    pub(crate) fn kept_from(&self, tenant: &TenantId) -> i64 {
-        kept_from(&self.retention, &self.clock, tenant)
+    pub(crate) fn kept_from(&self, tenant: &TenantId, service: Option<&str>) -> i64 {
+        kept_from(&self.retention, &self.clock, tenant, service)
     }
 
-    /// Buries every object whose datasets are all past their time.
+    /// Takes every dataset past its time out of the catalog, and buries objects without any other.
     ///
     /// Segments die by a publish without outputs: what a rebuild finds missing in a log and in no record would
     /// be the log's end.
@@ -50,24 +56,29 @@ impl Metastore {
         let unix_millis = self.clock.unix_millis();
         let mut expired: Vec<Key> = Vec::new();
         let mut segments: Vec<(Key, Vec<u32>)> = Vec::new();
+        let mut partly: Vec<(Key, BTreeSet<u32>)> = Vec::new();
         for (key, live) in &state.live {
             if live.claimed.is_some() || !live.is_committed {
                 continue;
             }
             let object = live.id.and_then(|id| state.index.get(id));
-            let is_past = match (object, state.quarantined.get(key)) {
-                (Some(object), _) => object.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant)),
-                (None, Some(quarantined)) if quarantined.datasets.is_empty() => match &live.what {
-                    What::Block { tenant, .. } => quarantined.why.time_max < self.kept_from(tenant),
-                    // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
-                    What::Segment { .. } => false,
-                },
-                (None, Some(quarantined)) => {
-                    quarantined.datasets.iter().all(|d| d.time_max < self.kept_from(&d.tenant))
+            let datasets = match (object, state.quarantined.get(key)) {
+                (Some(object), _) => &object.datasets[..],
+                (None, Some(quarantined)) => &quarantined.datasets[..],
+                (None, None) => &[],
+            };
+            let past = datasets.iter().filter(|d| d.time_max < self.kept_from(&d.tenant, Some(&d.service)));
+            let past: BTreeSet<u32> = past.map(|dataset| dataset.position).collect();
+            let is_past = match (&live.what, state.quarantined.get(key)) {
+                _ if object.is_some() || !datasets.is_empty() => past.len() == datasets.len(),
+                (What::Block { tenant, .. }, Some(quarantined)) => {
+                    quarantined.why.time_max < self.kept_from(tenant, None)
                 }
-                (None, None) => false,
+                // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
+                _ => false,
             };
             match live.what {
+                _ if !is_past && !past.is_empty() && object.is_some() => partly.push((key.clone(), past)),
                 _ if !is_past => {}
                 What::Block { .. } => expired.push(key.clone()),
                 What::Segment { .. } => {
@@ -78,6 +89,10 @@ impl Metastore {
         }
         self.metrics.objects_expired.inc_by((expired.len() + segments.len()) as u64);
         let mut batch = std::mem::take(&mut state.pending.batch);
+        for (key, past) in &partly {
+            self.metrics.datasets_expired.inc_by(past.len() as u64);
+            state.drop_datasets(key, past, &mut batch);
+        }
         for key in &expired {
             state.bury(key, None, unix_millis, &mut batch);
         }
@@ -94,6 +109,7 @@ impl Metastore {
                 created_millis: unix_millis,
                 attempt,
                 tries: 0,
+                floor: 0,
                 state: Progress::Published { record: Some(record.encode()) },
             };
             row.put_into(&mut batch);
@@ -106,7 +122,7 @@ impl Metastore {
     pub(crate) fn end_logs(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
         let writer_of = |key: &Key| key.parse_log_slot().map(|(writer, _)| writer);
-        let not_swept: HashSet<WriterId> =
+        let not_swept: BTreeSet<WriterId> =
             state.live.keys().chain(state.dead.keys()).filter_map(writer_of).collect();
         let old = state.logs.values().filter(|log| {
             let row = &log.row;

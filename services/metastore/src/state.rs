@@ -16,6 +16,7 @@ use storage::Key;
 use crate::config::Config;
 use crate::dedup::{Dedup, Minute};
 use crate::find::{Index, Object};
+use crate::orders::Orders;
 
 pub(crate) struct State {
     pub(crate) index: Index,
@@ -26,6 +27,7 @@ pub(crate) struct State {
     pub(crate) logs: BTreeMap<WriterId, LogState>,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
     pub(crate) dead: BTreeMap<Key, rows::Dead>,
+    pub(crate) orders: Orders,
     pub(crate) dedup: Dedup,
     /// Dedup rows in the catalog, by minute: their ordinals.
     dedup_rows: BTreeMap<Minute, Vec<u64>>,
@@ -45,6 +47,12 @@ pub(crate) struct Live {
     pub(crate) claimed: Option<JobId>,
     /// Whether its rows are in the catalog.
     pub(crate) is_committed: bool,
+    /// The newest order to delete that it needs no more.
+    pub(crate) floor: u64,
+    /// Of all datasets it was made with; 0 if unknown.
+    pub(crate) rows: u64,
+    /// Of those that are live.
+    pub(crate) live_rows: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +119,7 @@ impl State {
             logs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             dead: BTreeMap::new(),
+            orders: Orders::default(),
             dedup: Dedup::new(config.dedup_keys_max),
             dedup_rows: BTreeMap::new(),
             pending: Pending::default(),
@@ -173,6 +182,7 @@ impl State {
         before_millis: i64,
         unix_millis: i64,
     ) -> Segment {
+        let floor = self.orders.floor_of(writer, seq);
         match data {
             Data::Segment { bytes, directory } => Segment {
                 writer,
@@ -182,6 +192,8 @@ impl State {
                 masked: self.decide(&directory.keys, directory.created_millis),
                 quarantine: None,
                 datasets: summaries(&directory),
+                floor,
+                rows: rows_of(&directory),
             },
             // It may hold anything that was pushed about then.
             Data::Unreadable(reason) => Segment {
@@ -196,6 +208,8 @@ impl State {
                     time_max: unix_millis.saturating_mul(1_000_000),
                 }),
                 datasets: Vec::new(),
+                floor,
+                rows: 0,
             },
         }
     }
@@ -229,37 +243,54 @@ impl State {
     }
 
     pub(crate) fn add_segment(&mut self, segment: &Segment, is_committed: bool) {
-        let Segment { writer, seq, created_millis, bytes, .. } = *segment;
+        let Segment { writer, seq, created_millis, bytes, floor, rows, .. } = *segment;
         let key = Key::log_slot(writer, seq);
         let what = What::Segment { writer, seq };
         let object = Object {
             key: key.clone(),
             bytes,
             masked: segment.masked.clone(),
+            floor,
             datasets: segment.datasets.clone(),
         };
-        self.add(key, what, object, created_millis, segment.quarantine.clone(), is_committed);
+        let live = Live {
+            what,
+            bytes,
+            created_millis,
+            id: None,
+            claimed: None,
+            is_committed,
+            floor,
+            rows,
+            live_rows: 0,
+        };
+        self.add(key, live, object, segment.quarantine.clone());
     }
 
     pub(crate) fn add_block(&mut self, block: &Block, datasets: Vec<DatasetSummary>) {
         let key = block.key.clone();
         let (tenant, level, window) = (block.tenant.clone(), block.level, block.window);
         let what = What::Block { id: block.id, tenant, level, window };
-        let object = Object { key: key.clone(), bytes: block.bytes, masked: Vec::new(), datasets };
-        self.add(key, what, object, block.created_millis, block.quarantine.clone(), true);
+        let Block { bytes, created_millis, floor, rows, .. } = *block;
+        let object = Object { key: key.clone(), bytes, masked: Vec::new(), floor, datasets };
+        let live = Live {
+            what,
+            bytes,
+            created_millis,
+            id: None,
+            claimed: None,
+            is_committed: true,
+            floor,
+            rows,
+            live_rows: 0,
+        };
+        self.add(key, live, object, block.quarantine.clone());
     }
 
-    fn add(
-        &mut self,
-        key: Key,
-        what: What,
-        object: Object,
-        created_millis: i64,
-        quarantine: Option<Quarantine>,
-        is_committed: bool,
-    ) {
-        let bytes = object.bytes;
-        let id = match quarantine {
+    fn add(&mut self, key: Key, mut live: Live, object: Object, quarantine: Option<Quarantine>) {
+        self.orders.saw_floor(live.floor);
+        live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
+        live.id = match quarantine {
             None => Some(self.index.insert(object)),
             Some(why) => {
                 let datasets = object.datasets;
@@ -267,8 +298,7 @@ impl State {
                 None
             }
         };
-        let is_segment = matches!(what, What::Segment { .. });
-        let live = Live { what, bytes, created_millis, id, claimed: None, is_committed };
+        let is_segment = matches!(live.what, What::Segment { .. });
         if self.live.insert(key, live).is_none() {
             self.segments += usize::from(is_segment);
         }
@@ -312,6 +342,30 @@ impl State {
         self.dead.insert(key.clone(), dead);
     }
 
+    /// Takes datasets, by their positions, out of every answer; at least one must be left.
+    pub(crate) fn drop_datasets(&mut self, key: &Key, positions: &BTreeSet<u32>, batch: &mut Batch) {
+        let Some(live) = self.live.get_mut(key) else {
+            return;
+        };
+        let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
+            return;
+        };
+        let datasets = object.datasets.iter().cloned();
+        let (gone, left) = datasets.partition(|dataset| positions.contains(&dataset.position));
+        let object = Object { datasets: left, ..(*object).clone() };
+        live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
+        match &live.what {
+            What::Segment { .. } => put_object(key, live, &object, None, batch),
+            What::Block { id, window, .. } => {
+                let gone: Vec<DatasetSummary> = gone;
+                for summary in &gone {
+                    batch.delete(rows::dataset_key(summary, rows::day_of(*window), *id));
+                }
+            }
+        }
+        live.id = Some(self.index.insert(object));
+    }
+
     /// Moves an object that cannot be read out of the answers that it would spoil.
     pub(crate) fn quarantine(&mut self, key: &Key, reason: String, batch: &mut Batch) {
         let Some(live) = self.live.get_mut(key) else {
@@ -326,29 +380,7 @@ impl State {
             time_max: object.datasets.iter().map(|d| d.time_max).max().unwrap_or(i64::MAX),
         };
         let quarantine = Some(why.clone());
-        match &live.what {
-            What::Segment { writer, seq } => Segment {
-                writer: *writer,
-                seq: *seq,
-                created_millis: live.created_millis,
-                bytes: live.bytes,
-                masked: object.masked.clone(),
-                quarantine,
-                datasets: object.datasets.clone(),
-            }
-            .put_into(batch),
-            What::Block { id, tenant, level, window } => Block {
-                id: *id,
-                key: key.clone(),
-                tenant: tenant.clone(),
-                level: *level,
-                window: *window,
-                bytes: live.bytes,
-                created_millis: live.created_millis,
-                quarantine,
-            }
-            .put_into(batch),
-        }
+        put_object(key, live, &object, quarantine, batch);
         let datasets = object.datasets.clone();
         self.quarantined.insert(key.clone(), Quarantined { why, datasets });
     }
@@ -403,6 +435,15 @@ impl State {
         (batch, keys)
     }
 
+    /// Takes note that the rows of these segments are in the catalog.
+    pub(crate) fn are_committed(&mut self, segments: &[Key]) {
+        for key in segments {
+            if let Some(live) = self.live.get_mut(key) {
+                live.is_committed = true;
+            }
+        }
+    }
+
     /// Drops keys that left the window.
     fn forget(&mut self, window_millis: i64, unix_millis: i64, batch: &mut Batch) {
         let first = (self.watermark(unix_millis) - window_millis).div_euclid(60_000);
@@ -426,6 +467,38 @@ impl State {
     }
 }
 
+/// The row of an object itself; those of the datasets of a block are beside it.
+fn put_object(key: &Key, live: &Live, object: &Object, quarantine: Option<Quarantine>, batch: &mut Batch) {
+    let Live { bytes, created_millis, floor, rows, .. } = *live;
+    match &live.what {
+        What::Segment { writer, seq } => Segment {
+            writer: *writer,
+            seq: *seq,
+            created_millis,
+            bytes,
+            masked: object.masked.clone(),
+            quarantine,
+            datasets: object.datasets.clone(),
+            floor,
+            rows,
+        }
+        .put_into(batch),
+        What::Block { id, tenant, level, window } => Block {
+            id: *id,
+            key: key.clone(),
+            tenant: tenant.clone(),
+            level: *level,
+            window: *window,
+            bytes,
+            created_millis,
+            quarantine,
+            floor,
+            rows,
+        }
+        .put_into(batch),
+    }
+}
+
 /// Deletes the rows of an object.
 fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
     match &live.what {
@@ -446,6 +519,11 @@ pub(crate) fn put_block(block: &Block, datasets: &[DatasetSummary], batch: &mut 
         let day = rows::day_of(block.window);
         Dataset { block: block.id, day, summary: summary.clone() }.put_into(batch);
     }
+}
+
+/// Rows of all datasets of an object.
+pub(crate) fn rows_of(directory: &block::Directory) -> u64 {
+    directory.datasets.iter().map(|entry| entry.rows.end - entry.rows.start).sum()
 }
 
 /// What the catalog keeps of a directory.

@@ -144,7 +144,7 @@ impl World {
 
     async fn try_open(&self, is_alone: bool) -> Result<Arc<Metastore>, OpenError> {
         let parts = Parts { headers: self.written.clone(), is_alone, ..Parts::of(&self.store, &self.clock) };
-        let retention: Retention = Arc::new(|_| Some(Duration::from_secs(31 * 86_400)));
+        let retention: Retention = Arc::new(|_, _| Some(Duration::from_secs(31 * 86_400)));
         let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await
     }
@@ -1115,6 +1115,8 @@ fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
             bytes: 1,
             created_millis: 0,
             quarantine: None,
+            floor: 0,
+            rows: 0,
         };
         let time = (START_MILLIS + (i * 30 * 86_400_000 / OBJECTS) as i64) * 1_000_000;
         let datasets = (0..SERVICES).map(|service| catalog::rows::DatasetSummary {
@@ -1136,14 +1138,14 @@ fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
         profile_type: Some(types[0].clone()),
         explain: true,
     };
-    let pruned = state.index.pruned(&request, |_| i64::MIN);
+    let pruned = state.index.pruned(&request, |_, _| i64::MIN);
     assert_eq!((pruned.by_service, pruned.by_profile_type), (OBJECTS * 19, 0));
     assert!((9666..=9667).contains(&pruned.by_time), "{pruned:?}");
     let clock = Clock::system();
     let mut best = Duration::MAX;
     for _ in 0..50 {
         let began = clock.monotonic();
-        let found = state.index.find(&request, |_| i64::MIN);
+        let found = state.index.find(&request, &state.orders, |_, _| i64::MIN);
         best = best.min(clock.monotonic() - began);
         assert!((333..=334).contains(&found.len()), "{} objects", found.len());
     }

@@ -91,7 +91,9 @@ impl LastKnown for Viewer {
             );
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        let kept_from = |tenant: &model::TenantId| kept_from(&self.retention, &self.clock, tenant);
+        let kept_from = |tenant: &model::TenantId, service: &str| {
+            kept_from(&self.retention, &self.clock, tenant, Some(service))
+        };
         let snapshot = seen.state.snapshot(&request, seen.view.epoch(), kept_from);
         let since = self.clock.unix_millis().saturating_sub(seen.view.committed_millis());
         let stale = Duration::from_millis(since.try_into().unwrap_or(0)).max(age);

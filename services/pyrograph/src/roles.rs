@@ -41,7 +41,7 @@ impl Roles {
             let store = storage::open(&config.storage, clock.clone(), metrics).await?;
             if targets.has(Role::Metastore) {
                 let overrides = limits.clone();
-                let retention = move |tenant: &model::TenantId| {
+                let retention = move |tenant: &model::TenantId, _: Option<&str>| {
                     let period = overrides.of(tenant).retention_period;
                     (!period.is_zero()).then_some(Duration::from(period))
                 };

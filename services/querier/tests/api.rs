@@ -16,8 +16,8 @@ use model::{
 };
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, FindRequest, Found, FoundDataset, Job, Metastore, Publication, Published, SegmentHint,
-    Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, FindRequest, Found, FoundDataset, Job, Metastore, OrderStatus,
+    Publication, Published, SegmentHint, Snapshot, Standing,
 };
 use serde_json::{Value, json};
 use storage::{Key, Store};
@@ -75,6 +75,14 @@ impl Metastore for Catalog {
 
     async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
+        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
+    }
+
+    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
+        Ok(Vec::new())
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

@@ -607,6 +607,27 @@ impl Catalog for Owned {
         Ok(self.state.read().range(keys))
     }
 
+    async fn compact(&self, version: u64) -> Result<(), Error> {
+        let covered = version_of(self.incarnation, self.state.read().snapshot.0);
+        if covered <= version && !self.fenced.load(Ordering::SeqCst) {
+            self.snapshot().await?;
+        }
+        Ok(())
+    }
+
+    fn has_forgotten(&self, version: u64) -> bool {
+        if !self.earlier.lock().is_empty() {
+            return false;
+        }
+        let state = self.state.read();
+        let is_opening = |slot: u64| state.openings.iter().any(|(opening, _)| *opening == slot);
+        state.files.iter().all(|(file, _)| match *file {
+            File::Ready => true,
+            File::Commit(slot) => version_of(self.incarnation, slot) > version || is_opening(slot),
+            File::Snapshot(slot) => version_of(self.incarnation, slot) >= version,
+        })
+    }
+
     async fn maintain(&self) -> Result<(), Error> {
         let due = {
             let state = self.state.read();

@@ -114,12 +114,7 @@ impl Orders {
     pub(super) fn put(&mut self, orders: &[Arc<DeleteOrder>]) -> Vec<u32> {
         let place = |order: &Arc<DeleteOrder>| {
             *self.places.entry(order.number).or_insert_with(|| {
-                self.table.push(proto::DeleteOrder {
-                    number: order.number,
-                    tenant: order.tenant.to_string(),
-                    matchers: query::put_selector(&order.selector),
-                    range: Some(put_range(order.range)),
-                });
+                self.table.push(put_order(order));
                 self.table.len() as u32 - 1
             })
         };
@@ -129,19 +124,29 @@ impl Orders {
 
 /// What [`Orders`] put into its table.
 pub(super) fn orders(table: Vec<proto::DeleteOrder>) -> Result<Vec<Arc<DeleteOrder>>, Unreadable> {
-    let order = |order: proto::DeleteOrder| {
-        let selector = query::selector(order.matchers)?;
-        if selector.is_empty() {
-            return Err(Unreadable::missing("matcher of an order"));
-        }
-        Ok(Arc::new(DeleteOrder {
-            number: order.number,
-            tenant: tenant(&order.tenant, "tenant")?,
-            selector,
-            range: range(order.range)?,
-        }))
-    };
-    table.into_iter().map(order).collect()
+    table.into_iter().map(|read| order(read).map(Arc::new)).collect()
+}
+
+pub(super) fn put_order(order: &DeleteOrder) -> proto::DeleteOrder {
+    proto::DeleteOrder {
+        number: order.number,
+        tenant: order.tenant.to_string(),
+        matchers: query::put_selector(&order.selector),
+        range: Some(put_range(order.range)),
+    }
+}
+
+pub(super) fn order(order: proto::DeleteOrder) -> Result<DeleteOrder, Unreadable> {
+    let selector = query::selector(order.matchers)?;
+    if selector.is_empty() {
+        return Err(Unreadable::missing("matcher of an order"));
+    }
+    Ok(DeleteOrder {
+        number: order.number,
+        tenant: tenant(&order.tenant, "tenant")?,
+        selector,
+        range: range(order.range)?,
+    })
 }
 
 /// Those that are named by their places.

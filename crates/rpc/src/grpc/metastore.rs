@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Pool;
-use model::{JobId, WriterId};
+use model::{JobId, TenantId, WriterId};
 use storage::Key;
 use tonic::{Request, Response, Status};
 use wire::pyrograph::metastore::v1 as proto;
@@ -15,10 +15,10 @@ use wire::pyrograph::metastore::v1::metastore_service_server::MetastoreService;
 use super::peer::{Peer, convert};
 use super::serve::{failed, refused};
 use super::status::unreadable_answer;
-use super::{Unreadable, convert as common};
+use super::{Unreadable, convert as common, query};
 use crate::{
-    DeadObject, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, Pruned, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, OrderProgress,
+    OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
 /// What one dataset of a snapshot takes of a message, roughly, in bytes.
@@ -105,12 +105,65 @@ impl Metastore for MetastoreClient {
         Ok(())
     }
 
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        let request = self.peer.request(proto::DeleteRequest {
+            tenant: request.tenant.to_string(),
+            matchers: query::put_selector(&request.selector),
+            range: Some(common::put_range(request.range)),
+        })?;
+        let answer = self.peer.answer(self.client.clone().delete(request)).await?;
+        let order = answer.order.ok_or_else(|| Unreadable::missing("order")).and_then(status);
+        order.map_err(self.unreadable())
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        let request = self.peer.request(proto::OrdersRequest { tenant: tenant.to_string() })?;
+        let answer = self.peer.answer(self.client.clone().orders(request)).await?;
+        let orders = answer.orders.into_iter().map(status);
+        orders.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         let request = self.peer.request(proto::StandingRequest {})?;
         let answer = self.peer.answer(self.client.clone().standing(request)).await?;
         let proto::StandingResponse { node, is_owner, epoch, owner } = answer;
         Ok(Standing { node, is_owner, epoch, owner })
     }
+}
+
+fn put_status(status: OrderStatus) -> proto::OrderStatus {
+    use proto::order_status::{Finished, Progress, Rewriting, Sweeping};
+    let progress = match status.progress {
+        OrderProgress::Rewriting { objects, unreadable } => {
+            Progress::Rewriting(Rewriting { objects: objects as u64, unreadable: unreadable as u64 })
+        }
+        OrderProgress::Sweeping { objects } => Progress::Sweeping(Sweeping { objects: objects as u64 }),
+        OrderProgress::Finished { millis } => Progress::Finished(Finished { millis }),
+    };
+    proto::OrderStatus {
+        number: status.number,
+        created_millis: status.created_millis,
+        order: status.order.map(|order| common::put_order(&order)),
+        progress: Some(progress),
+    }
+}
+
+fn status(status: proto::OrderStatus) -> Result<OrderStatus, Unreadable> {
+    use proto::order_status::Progress;
+    let count = |count| common::narrow(count, "number of objects");
+    let progress = match status.progress.ok_or_else(|| Unreadable::missing("progress"))? {
+        Progress::Rewriting(of) => {
+            OrderProgress::Rewriting { objects: count(of.objects)?, unreadable: count(of.unreadable)? }
+        }
+        Progress::Sweeping(of) => OrderProgress::Sweeping { objects: count(of.objects)? },
+        Progress::Finished(of) => OrderProgress::Finished { millis: of.millis },
+    };
+    Ok(OrderStatus {
+        number: status.number,
+        created_millis: status.created_millis,
+        order: status.order.map(|order| common::order(order).map(Arc::new)).transpose()?,
+        progress,
+    })
 }
 
 pub(super) struct MetastoreServer {
@@ -187,6 +240,24 @@ impl MetastoreService for MetastoreServer {
         Ok(Response::new(proto::SweptResponse {}))
     }
 
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteRequest>,
+    ) -> Result<Response<proto::DeleteResponse>, Status> {
+        let request = delete_request(request.into_inner()).map_err(refused)?;
+        let order = self.role.delete(request).await.map_err(failed)?;
+        Ok(Response::new(proto::DeleteResponse { order: Some(put_status(order)) }))
+    }
+
+    async fn orders(
+        &self,
+        request: Request<proto::OrdersRequest>,
+    ) -> Result<Response<proto::OrdersResponse>, Status> {
+        let tenant = common::tenant(&request.into_inner().tenant, "tenant").map_err(refused)?;
+        let orders = self.role.orders(tenant).await.map_err(failed)?;
+        Ok(Response::new(proto::OrdersResponse { orders: orders.into_iter().map(put_status).collect() }))
+    }
+
     async fn standing(
         &self,
         _: Request<proto::StandingRequest>,
@@ -202,6 +273,14 @@ fn hint(hint: proto::SegmentWrittenRequest) -> Result<SegmentHint, Unreadable> {
         seq: hint.seq,
         bytes: hint.bytes,
         directory: common::directory(&hint.directory)?,
+    })
+}
+
+fn delete_request(request: proto::DeleteRequest) -> Result<DeleteRequest, Unreadable> {
+    Ok(DeleteRequest {
+        tenant: common::tenant(&request.tenant, "tenant")?,
+        selector: query::selector(request.matchers)?,
+        range: common::range(request.range)?,
     })
 }
 

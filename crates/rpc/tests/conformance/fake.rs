@@ -3,16 +3,16 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use model::{JobId, PushItem};
+use model::{JobId, PushItem, TenantId};
 use query::Partial;
 use rpc::{
-    DeadObject, Error, FindRequest, Ingester, Job, Leaf, Metastore, Publication, Published, ScanRequest,
-    Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, FindRequest, Ingester, Job, Leaf, Metastore, OrderStatus, Publication,
+    Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
 
-use crate::compare;
+use crate::{compare, made};
 
 /// Every role at once.
 pub(crate) struct Fake {
@@ -123,6 +123,16 @@ impl Metastore for Fake {
         self.ask(format!("{limit}")).await?;
         let keys = ["block/a/1-0-300/x", "log/b/000000000001"];
         Ok(keys.map(|key| DeadObject { key: Key::from_text(key) }).into())
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        self.ask(format!("{request:?}")).await?;
+        Ok(made::statuses().remove(0))
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        self.ask(tenant.to_string()).await?;
+        Ok(made::statuses())
     }
 
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {

@@ -12,8 +12,8 @@ use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
 use query::{Answer, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
-    Effort, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Missing, Pruned, Publication,
-    ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeleteRequest, Effort, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Missing,
+    OrderProgress, OrderStatus, Pruned, Publication, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 
@@ -182,6 +182,23 @@ pub(crate) fn objects() -> Vec<Found> {
             orders: vec![order(u64::MAX)],
             datasets: vec![dataset(u32::MAX, "app", &Vec::new().into()), dataset(1, "b", &types)],
         },
+    ]
+}
+
+pub(crate) fn delete_request() -> DeleteRequest {
+    DeleteRequest {
+        tenant: tenant("team-a"),
+        selector: selector(),
+        range: TimeRange { start: -1, end: i64::MAX },
+    }
+}
+
+pub(crate) fn statuses() -> Vec<OrderStatus> {
+    let status = |number, order, progress| OrderStatus { number, created_millis: -7, order, progress };
+    vec![
+        status(u64::MAX, Some(order(u64::MAX)), OrderProgress::Rewriting { objects: 7, unreadable: 1 }),
+        status(2, Some(order(2)), OrderProgress::Sweeping { objects: usize::MAX }),
+        status(1, None, OrderProgress::Finished { millis: i64::MIN }),
     ]
 }
 

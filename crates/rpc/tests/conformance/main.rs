@@ -94,6 +94,8 @@ impl Form {
             ("fail_job", metastore.fail_job(JobId(1), 2, "why".into())),
             ("sweepable", Box::pin(async { metastore.sweepable(5).await.map(drop) })),
             ("swept", metastore.swept(vec![Key::cluster()])),
+            ("delete", Box::pin(async { metastore.delete(made::delete_request()).await.map(drop) })),
+            ("orders", Box::pin(async { metastore.orders(made::tenant("a")).await.map(drop) })),
             ("standing", Box::pin(async { metastore.standing().await.map(drop) })),
         ]
     }
@@ -183,6 +185,13 @@ async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
         let keys: Vec<Key> = dead.into_iter().map(|object| object.key).collect();
         form.metastore.swept(keys.clone()).await.unwrap();
         assert_eq!(form.asked(), format!("{keys:?}"), "{}", form.name);
+
+        let order = form.metastore.delete(made::delete_request()).await.unwrap();
+        assert_eq!(form.asked(), format!("{:?}", made::delete_request()), "{}", form.name);
+        assert_eq!(format!("{order:?}"), format!("{:?}", made::statuses()[0]), "{}", form.name);
+        let orders = form.metastore.orders(made::tenant("team-a")).await.unwrap();
+        assert_eq!(form.asked(), "team-a", "{}", form.name);
+        assert_eq!(format!("{orders:?}"), format!("{:?}", made::statuses()), "{}", form.name);
 
         assert_eq!(form.metastore.standing().await.unwrap(), made::standing(), "{}", form.name);
     }

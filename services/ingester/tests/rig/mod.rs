@@ -16,8 +16,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Ingester as _, Job, Publication, Published, SegmentHint,
-    Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Ingester as _, Job, OrderStatus, Publication,
+    Published, SegmentHint, Snapshot, Standing,
 };
 use storage::fault::Faulty;
 use storage::{Key, Metrics, Store};
@@ -247,6 +247,14 @@ impl rpc::Metastore for Listener {
 
     async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
+        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
+    }
+
+    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
+        Ok(Vec::new())
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

@@ -45,6 +45,14 @@ impl rpc::Metastore for Line {
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.through()?.swept(keys).await
     }
+    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        self.through()?.delete(request).await
+    }
+
+    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        self.through()?.orders(tenant).await
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         self.through()?.standing().await
     }
@@ -71,7 +79,7 @@ impl Cluster {
         let world = World::new(77);
         let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
         let root = Arc::new(Fixed::new("root", Vec::new()));
-        let retention: Retention = Arc::new(|_| None);
+        let retention: Retention = Arc::new(|_, _| None);
         let engine = Parts::of(&world.store, &world.clock).engine;
         let viewer = Viewer::new(world.config.clone(), engine, retention, world.clock.clone());
         let callers = Callers::new(&*root, dial(processes.clone()));
@@ -99,7 +107,7 @@ impl Cluster {
             world.config.clone(),
             world.store.clone(),
             parts,
-            Arc::new(|_| None),
+            Arc::new(|_, _| None),
             seat,
             world.clock.clone(),
             &mut Registry::default(),
@@ -362,7 +370,7 @@ async fn what_was_known_too_long_ago_is_not_answered() {
     let metastore = world.open_as(false).await;
     metastore.drain().await;
     let engine = Parts::of(&world.store, &world.clock).engine;
-    let viewer = Viewer::new(world.config.clone(), engine, Arc::new(|_| None), world.clock.clone());
+    let viewer = Viewer::new(world.config.clone(), engine, Arc::new(|_, _| None), world.clock.clone());
     viewer.find(everything()).await.expect("reads the catalog");
     world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
     world.time.pass(world.config.sweep_grace.0 / 2 - Duration::from_secs(1));

@@ -1,0 +1,348 @@
+//! The life of an order to delete: made, applied by merges, finished.
+//!
+//! Owns: when an order is durable and in force, when nothing of what it erases is left, forgetting its words.
+//! Does not own: what an object still needs of it (`orders`), rewriting (`plan`, `compactor`), deleting (`compactor`).
+//!
+//! An order erases what was stored before it: the logs are consumed to their ends first, and where they ended is part
+//! of the order. From its commit on every find hands it out with the objects it touches; merges apply it; and once no
+//! live object needs it and the dead ones are swept, a hash takes the place of its words.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catalog::Batch;
+use catalog::rows::{self, Dead, OrderState, Row};
+use futures::{StreamExt, TryStreamExt, stream};
+use model::{TenantId, WriterId};
+use rpc::{DeleteRequest, Error, ErrorKind, OrderProgress, OrderStatus};
+use storage::{Created, Key};
+use tracing::{info, warn};
+
+use crate::error::{OpenError, of_header, of_store};
+use crate::orders::{self, InForce, OrderObject};
+use crate::reconcile::is_orphan;
+use crate::state::State;
+use crate::{Metastore, header};
+
+/// Most orders of one tenant that are not finished: each is looked at for every object of the tenant that is found.
+pub(crate) const ORDERS_MAX: usize = 100;
+/// Most finished orders that a list names.
+const FINISHED_LISTED_MAX: usize = 100;
+/// Logs read, and orders loaded, at once.
+const READS_AT_ONCE: usize = 8;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Metastore {
+    /// Makes an order. When this returns, no answer that starts later contains what it erases.
+    pub(crate) async fn make_order(self: Arc<Self>, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        if request.selector.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "an order to delete needs at least one matcher",
+            ));
+        }
+        if request.range.start >= request.range.end {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the time range of the order is empty"));
+        }
+        self.ensure_owner().await?;
+        self.consume_all().await.map_err(of_header)?;
+        // Nothing is committed from here on but the order, and what was consumed before it together with it.
+        let turn = self.turn.lock().await;
+        self.catalog
+            .check()
+            .await
+            .inspect_err(|error| self.end_if_fenced(error))
+            .map_err(crate::error::of_catalog)?;
+        let object = {
+            let mut state = self.state.lock();
+            if orders::in_force_of(&state.orders, &request.tenant) >= ORDERS_MAX {
+                let message =
+                    format!("{ORDERS_MAX} orders of this tenant are not finished, which is the limit");
+                let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
+                return Err(Error::new(kind, message));
+            }
+            let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
+            let row = rows::Order {
+                number: state.orders.last() + 1,
+                tenant: request.tenant,
+                created_millis: self.clock.unix_millis(),
+                state: OrderState::InForce {
+                    matchers: orders::matchers_of(&request.selector),
+                    range: request.range,
+                    positions,
+                },
+            };
+            let added = state.orders.add(row.clone(), false);
+            added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
+            OrderObject { epoch: self.catalog.epoch(), row }
+        };
+        self.create_order(&object.key(), object.encode()).await?;
+        let (mut batch, segments) =
+            self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
+        object.row.put_into(&mut batch);
+        self.commit_in_turn(&turn, batch).await?;
+        let number = object.row.number;
+        let mut state = self.state.lock();
+        state.are_committed(&segments);
+        state.orders.made(number);
+        self.metrics.orders.inc();
+        self.metrics.count(&state);
+        info!(order = number, tenant = %object.row.tenant, "order to delete is in force");
+        let made = state.orders.above(number - 1).next();
+        let made = made.map(|in_force| status(&state, in_force));
+        made.ok_or_else(|| Error::new(ErrorKind::Internal, "the order is gone"))
+    }
+
+    /// All that is acknowledged when this begins is consumed when it ends.
+    async fn consume_all(&self) -> Result<(), header::Error> {
+        let folders = self.store.list_folders("log").await?;
+        let now = self.clock.monotonic();
+        let open: BTreeSet<WriterId> = {
+            let mut state = self.state.lock();
+            for writer in folders.iter().filter_map(Key::parse_log_folder) {
+                state.log(writer, now);
+            }
+            state.logs.values().filter(|log| !log.row.sealed).map(|log| log.row.writer).collect()
+        };
+        let probes = stream::iter(open).map(|writer| self.probe(writer)).buffer_unordered(READS_AT_ONCE);
+        probes.try_collect::<()>().await
+    }
+
+    /// Creates the object of an order, however long that takes: an order that is in doubt must not be followed by
+    /// another one.
+    async fn create_order(&self, key: &Key, bytes: Bytes) -> Result<(), Error> {
+        loop {
+            match self.store.settle_create(key, bytes.clone()).await {
+                Ok(Created::Mine) => return Ok(()),
+                Ok(Created::Other) => {
+                    let message = "this metastore does not own the catalog now";
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
+                Err(error) => warn!(%key, %error, "an order to delete is in doubt, asking again"),
+            }
+            if !self.pause(RETRY_PAUSE).await {
+                let message = "this metastore stops; the order may be in force all the same";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+        }
+    }
+
+    /// Takes over orders that an earlier owner made durable and did not commit; drops those that never were in force.
+    pub(crate) async fn adopt_orders(&self) -> Result<(), OpenError> {
+        let objects = read_orders(&self.store).await?;
+        let unix_millis = self.clock.unix_millis();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let last = state.orders.last();
+        let keys: Vec<Key> = objects.iter().map(OrderObject::key).collect();
+        for (number, object) in orders::settle(objects) {
+            if number > last {
+                info!(order = number, "order to delete of an earlier owner is in force");
+                object.row.put_into(&mut state.pending.batch);
+                let version = state.version;
+                let taken = state.orders.load(object.row, version);
+                taken.map_err(|reason| unreadable_order(number, reason))?;
+            }
+        }
+        for key in keys {
+            let Some((tenant, number, is_done)) = key.parse_delete_order() else { continue };
+            let is_known = state.orders.row(number).is_some_and(|row| {
+                // What is done in the bucket and not in the catalog will be finished again.
+                row.tenant == tenant && (is_done || matches!(row.state, OrderState::InForce { .. }))
+            });
+            if !is_known && !state.dead.contains_key(&key) {
+                let dead =
+                    Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
+                dead.put_into(&mut state.pending.batch);
+                state.dead.insert(key, dead);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes what can be finished; gives the number of orders that are left.
+    pub(crate) async fn advance_orders(&self) -> Result<usize, Error> {
+        if !self.note_unneeded() {
+            return Ok(0);
+        }
+        self.ensure_owner().await?;
+        self.commit_pending().await.map_err(crate::error::of_catalog)?;
+        for row in self.finishable() {
+            if self.bury_outputs_of(&row.tenant).await? == 0 {
+                self.finish_order(row).await?;
+            }
+        }
+        let replaced: Vec<u64> = {
+            let mut state = self.state.lock();
+            let forgotten = |version: u64| self.catalog.has_forgotten(version);
+            for done in state.orders.done_mut() {
+                done.replaced = done.replaced.filter(|version| !forgotten(*version));
+            }
+            state.orders.done().filter_map(|done| done.replaced).collect()
+        };
+        if let Some(version) = replaced.iter().max() {
+            self.catalog.compact(*version).await.map_err(crate::error::of_catalog)?;
+            self.catalog.maintain().await.map_err(crate::error::of_catalog)?;
+        }
+        Ok(self.state.lock().orders.len() + replaced.len())
+    }
+
+    /// Notes for each order that no live object needs which dead ones are still there. False if there is no order.
+    fn note_unneeded(&self) -> bool {
+        let mut state = self.state.lock();
+        let left: Vec<u64> = (state.orders.above(0))
+            .filter(|in_force| orders::touched(&state, &in_force.order).next().is_some())
+            .map(|in_force| in_force.order.number)
+            .collect();
+        let State { orders, dead, .. } = &mut *state;
+        for in_force in orders.in_force_mut() {
+            if left.contains(&in_force.order.number) {
+                in_force.unswept = None;
+                continue;
+            }
+            // Orders and records hold no profiles.
+            let holds = |key: &&Key| key.parse_block().is_some() || key.parse_log_slot().is_some();
+            let unswept =
+                in_force.unswept.get_or_insert_with(|| dead.keys().filter(holds).cloned().collect());
+            unswept.retain(|key| dead.contains_key(key));
+        }
+        orders.len() > 0 || orders.done().any(|done| done.replaced.is_some())
+    }
+
+    fn finishable(&self) -> Vec<rows::Order> {
+        let state = self.state.lock();
+        let is_over = |in_force: &&InForce| in_force.unswept.as_ref().is_some_and(BTreeSet::is_empty);
+        state.orders.above(0).filter(is_over).map(|in_force| in_force.row.clone()).collect()
+    }
+
+    /// Buries outputs of attempts that can no longer publish: they may hold what an order erased, and
+    /// reconciliation would leave them for a day. Gives their number.
+    async fn bury_outputs_of(&self, tenant: &TenantId) -> Result<usize, Error> {
+        let listed = self.store.list(&Key::blocks_of(tenant)).await.map_err(of_store)?;
+        let turn = self.turn.lock().await;
+        let unix_millis = self.clock.unix_millis();
+        let mut batch = Batch::default();
+        let count = {
+            let mut state = self.state.lock();
+            let is_closed = |key: &Key| {
+                key.parse_block().is_some_and(|(job, ..)| state.jobs.contains_key(&job))
+                    && is_orphan(&state, key)
+            };
+            let orphans: Vec<Key> = listed.into_iter().map(|o| o.key).filter(is_closed).collect();
+            for key in &orphans {
+                let dead =
+                    Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
+                dead.put_into(&mut batch);
+                state.dead.insert(key.clone(), dead);
+            }
+            for in_force in state.orders.in_force_mut().filter(|in_force| in_force.order.tenant == *tenant) {
+                in_force.unswept.iter_mut().for_each(|unswept| unswept.extend(orphans.iter().cloned()));
+            }
+            orphans.len()
+        };
+        if count > 0 {
+            self.commit_in_turn(&turn, batch).await?;
+        }
+        Ok(count)
+    }
+
+    /// Puts a hash in the place of the words of an order.
+    async fn finish_order(&self, row: rows::Order) -> Result<(), Error> {
+        let done = orders::done_of(&row, self.clock.unix_millis());
+        let object = OrderObject { epoch: self.catalog.epoch(), row: done.clone() };
+        // One that is there already says the same, but perhaps of another time.
+        self.store.settle_create(&object.key(), object.encode()).await.map_err(of_store)?;
+        let turn = self.turn.lock().await;
+        let mut batch = Batch::default();
+        done.put_into(&mut batch);
+        let key = orders::key_of(&row);
+        let unix_millis = self.clock.unix_millis();
+        let dead = Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
+        dead.put_into(&mut batch);
+        self.commit_in_turn(&turn, batch).await?;
+        {
+            let mut state = self.state.lock();
+            let version = state.version;
+            state.dead.insert(key.clone(), dead);
+            state.orders.finish(done, version);
+            self.metrics.count(&state);
+        }
+        drop(turn);
+        info!(order = row.number, tenant = %row.tenant, "what the order erased is gone from the bucket");
+        // No snapshot names it, so it has no grace; the sweep deletes it if this does not.
+        if let Err(error) = self.store.delete(&key).await {
+            warn!(%key, %error, "a finished order is deleted later");
+        }
+        Ok(())
+    }
+
+    /// Orders of `tenant`, newest first; of finished ones not all.
+    pub(crate) fn list_orders(&self, tenant: &TenantId) -> Vec<OrderStatus> {
+        let state = self.state.lock();
+        let in_force = state.orders.above(0).rev().filter(|in_force| in_force.order.tenant == *tenant);
+        let mut all: Vec<OrderStatus> = in_force.map(|in_force| status(&state, in_force)).collect();
+        let done = state.orders.done().rev().filter(|done| done.row.tenant == *tenant);
+        all.extend(done.take(FINISHED_LISTED_MAX).map(|done| {
+            let progress = match (&done.row.state, done.replaced) {
+                (OrderState::Done { finished_millis, .. }, None) => {
+                    OrderProgress::Finished { millis: *finished_millis }
+                }
+                _ => OrderProgress::Sweeping { objects: 0 },
+            };
+            OrderStatus {
+                number: done.row.number,
+                created_millis: done.row.created_millis,
+                order: None,
+                progress,
+            }
+        }));
+        all.sort_by_key(|status| std::cmp::Reverse(status.number));
+        all
+    }
+}
+
+/// Reads every order of the bucket.
+pub(crate) async fn read_orders(store: &storage::Store) -> Result<Vec<OrderObject>, OpenError> {
+    let keys = store.list("delete").await?.into_iter().map(|object| object.key);
+    let read = stream::iter(keys.filter(|key| key.parse_delete_order().is_some())).map(|key| async move {
+        let bytes = match store.get(&key).await {
+            Ok(bytes) => bytes,
+            Err(storage::Error::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let object = OrderObject::decode(&bytes)
+            .map_err(|error| OpenError::Object { object: key.to_string(), reason: error.to_string() })?;
+        if object.key() != key {
+            let reason = format!("it says that it is order {}", object.row.number);
+            return Err(OpenError::Object { object: key.to_string(), reason });
+        }
+        Ok(Some(object))
+    });
+    let objects: Vec<Option<OrderObject>> = read.buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(objects.into_iter().flatten().collect())
+}
+
+pub(crate) fn unreadable_order(number: u64, reason: String) -> OpenError {
+    OpenError::Object { object: format!("delete order {number}"), reason }
+}
+
+fn status(state: &State, in_force: &InForce) -> OrderStatus {
+    let (mut objects, mut unreadable) = (0, 0);
+    for (_, live) in orders::touched(state, &in_force.order) {
+        if live.id.is_some() { objects += 1 } else { unreadable += 1 }
+    }
+    let progress = match (&in_force.unswept, objects + unreadable) {
+        (Some(unswept), 0) => OrderProgress::Sweeping { objects: unswept.len() },
+        (None, 0) => OrderProgress::Sweeping { objects: 0 },
+        _ => OrderProgress::Rewriting { objects, unreadable },
+    };
+    let order = Some(in_force.order.clone());
+    OrderStatus {
+        number: in_force.order.number,
+        created_millis: in_force.row.created_millis,
+        order,
+        progress,
+    }
+}
