@@ -13,6 +13,7 @@ use crate::units::cost_of_all;
 use crate::{Error, Querier};
 
 /// The merged answer, not yet finished, and what it took.
+#[derive(Debug)]
 pub struct Answered {
     pub partial: Partial,
     pub report: Report,
