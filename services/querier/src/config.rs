@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Questions that run at once; more wait. More: better use of many cores, more memory.
+    /// Questions that run at once, at most three quarters of them of one tenant; more wait. More: better use of many cores, more memory.
     pub max_concurrent: usize,
-    /// Questions that wait for their turn; more are refused with 429.
+    /// Questions of one tenant that wait for their turn; more are refused with 429.
     pub max_waiting: usize,
+    /// Estimated bytes that the running questions of one tenant are to read together; what comes over it waits. A
+    /// question that alone is over it runs without others of its tenant.
+    pub max_tenant_inflight_bytes: u64,
     /// Longest time a question may take, waiting included.
     pub query_timeout: limits::Duration,
     /// Objects that one question reads at once. More: quicker on a store with latency, more memory.
@@ -24,6 +27,7 @@ impl Default for Config {
         Self {
             max_concurrent: 16,
             max_waiting: 256,
+            max_tenant_inflight_bytes: 4 << 30,
             query_timeout: limits::Duration::from_secs(60),
             max_parallel_objects: 16,
             max_inflight_bytes: 256 << 20,

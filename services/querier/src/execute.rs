@@ -96,21 +96,27 @@ impl Querier {
     ) -> Result<Answered, Error> {
         let mut explained = asker.explain.then(Explained::default);
         let mut dispatch = Dispatch::new(self, query, deadline);
-        let _turn = self.admission.enter().await?;
-        let _running = self.metrics.started();
+        let mut turn = None;
         loop {
             let began = self.clock.monotonic();
             let snapshot = self.find(asker, query).await?;
             let found = self.clock.monotonic();
+            let cost = cost_of_all(query, &snapshot.objects);
+            if turn.is_none() {
+                let admitted = self.admission.enter(asker.tenants(), cost).await?;
+                turn = Some((admitted, self.metrics.started()));
+            }
+            let admitted = self.clock.monotonic();
             if let Some(explained) = &mut explained {
                 explained.find += found.saturating_sub(began);
-                explained.found(&snapshot, cost_of_all(query, &snapshot.objects));
+                explained.admit += admitted.saturating_sub(found);
+                explained.found(&snapshot, cost);
             }
             let Snapshot { objects, quarantined, stale, .. } = snapshot;
             let result = dispatch.run(objects, explained.as_mut()).await;
             let scanned = self.clock.monotonic();
             if let Some(explained) = &mut explained {
-                explained.scan += scanned.saturating_sub(found);
+                explained.scan += scanned.saturating_sub(admitted);
             }
             match result {
                 Err(Error::Role(error)) if error.kind == ErrorKind::NotFound && !dispatch.skip_gone => {

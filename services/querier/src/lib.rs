@@ -66,7 +66,7 @@ impl Querier {
         clock: Clock,
         registry: &mut Registry,
     ) -> Arc<Self> {
-        let admission = Admission::new(config.max_concurrent, config.max_waiting);
+        let admission = Admission::new(&config);
         let metrics = Metrics::new(registry);
         let (hedging, newest_epoch) = (Hedging::new(), AtomicU64::new(0));
         Arc::new(Self {

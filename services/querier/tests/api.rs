@@ -407,9 +407,41 @@ async fn answers_say_what_they_took_and_what_they_lack() {
     server.catalog.quarantined.lock().expect("lock").push(lost);
     let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
     assert_eq!(headers["x-pyrograph-partial"], "1");
+    let why: Value =
+        serde_json::from_str(headers["x-pyrograph-partial-why"].to_str().expect("ascii")).expect("JSON");
+    let key = Key::log_slot(WriterId(9), 9);
+    assert_eq!(why, json!([{"object": key.as_str(), "why": "damaged"}]));
     let stats = headers["x-pyrograph-query-stats"].to_str().expect("ascii");
     let stats: Value = serde_json::from_str(stats).expect("JSON");
     assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn any_question_can_be_explained() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let query = "process_cpu:cpu:nanoseconds:cpu:nanoseconds%7Bservice_name%3D%22app%22%7D";
+    let render = format!("/pyroscope/render?query={query}&from={SECOND}&until={}&explain=true", SECOND + 60);
+    let post = |method: &str, body: Value| {
+        http::Request::post(format!("/querier.v1.QuerierService/{method}?explain=true"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .expect("a request")
+    };
+    let labels = json!({"name": "service_name", "start": SECOND * 1000, "end": (SECOND + 60) * 1000});
+    let answers = [
+        (1, server.send(post("SelectMergeStacktraces", cpu(json!({})))).await.2),
+        (1, server.send(post("LabelValues", labels)).await.2),
+        (2, server.get(&render).await.1),
+    ];
+    for (count, answer) in answers {
+        let questions = answer["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(questions.len(), count);
+        let told = &questions[0];
+        assert_eq!(told["found"]["objects"], 1, "{told}");
+        assert_eq!(told["units"]["slowest"][0]["leaf"], "leaf", "{told}");
+        assert!(told["millis"]["total"].as_f64().is_some_and(|millis| millis > 0.0), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
 use query::{Answer, Kind, Partial, Query, Selector};
 use rpc::{
-    DeadObject, Error, ErrorKind, FindRequest, Found, FoundDataset, Job, Leaf, Metastore, Missing,
-    Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Found, FoundDataset, Job, Leaf, Metastore,
+    Missing, OrderStatus, Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 
@@ -100,6 +100,14 @@ impl Metastore for Catalog {
 
     async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
+        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
+    }
+
+    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
+        Ok(Vec::new())
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

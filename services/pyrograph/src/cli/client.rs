@@ -45,6 +45,13 @@ impl Server {
         Ok(String::from_utf8(self.send(request).await?.to_vec())?)
     }
 
+    /// Has a question answered, and prints how the answer came about instead of the answer.
+    pub(super) async fn explain(&self, method: &str, question: &serde_json::Value) -> Result<(), Error> {
+        let request = self.post(&format!("/{method}?explain=true")).json(question);
+        let explained: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
+        print(format!("{explained:#}\n").as_bytes())
+    }
+
     pub(super) fn post(&self, path_and_query: &str) -> reqwest::RequestBuilder {
         let request = reqwest::Client::new()
             .post(format!("{}{path_and_query}", self.url.trim_end_matches('/')))

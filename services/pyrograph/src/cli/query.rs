@@ -33,6 +33,9 @@ struct Question {
     range: Range,
     #[command(flatten)]
     server: Server,
+    /// Tell what answering took instead: blocks found and pruned, who scanned them, bytes, time per step.
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(clap::Args)]
@@ -110,6 +113,9 @@ pub(super) struct Labels {
     range: Range,
     #[command(flatten)]
     server: Server,
+    /// Tell what answering took instead.
+    #[arg(long)]
+    explain: bool,
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -169,12 +175,16 @@ async fn flamegraph(arguments: Flamegraph) -> Result<(), Error> {
 async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, Error> {
     let (profile_type, selector) = split_query(&question.query)?;
     let (start, end) = question.range.millis();
-    if output == Output::Json {
+    let method = "querier.v1.QuerierService/SelectMergeStacktraces";
+    if question.explain || output == Output::Json {
         let body = serde_json::json!({
             "profile_typeID": profile_type, "label_selector": selector, "start": start, "end": end,
         });
-        let text =
-            question.server.call_json("querier.v1.QuerierService/SelectMergeStacktraces", &body).await?;
+        if question.explain {
+            question.server.explain(method, &body).await?;
+            return Ok(None);
+        }
+        let text = question.server.call_json(method, &body).await?;
         print(format!("{text}\n").as_bytes())?;
         return Ok(None);
     }
@@ -186,8 +196,7 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
         format: querier::ProfileFormat::Pprof as i32,
         ..Default::default()
     };
-    let answer: querier::SelectMergeStacktracesResponse =
-        question.server.call("querier.v1.QuerierService/SelectMergeStacktraces", &request).await?;
+    let answer: querier::SelectMergeStacktracesResponse = question.server.call(method, &request).await?;
     let message = answer.pprof.and_then(|p| p.profile).unwrap_or_default();
     if message.sample.is_empty() {
         eprintln!("nothing matches {} from {} to {}", question.query, question.range.from, question.range.to);
@@ -221,6 +230,9 @@ async fn series(arguments: Series) -> Result<(), Error> {
         "step": step, "group_by": arguments.by, "limit": arguments.limit,
     });
     let method = "querier.v1.QuerierService/SelectSeries";
+    if arguments.question.explain {
+        return arguments.question.server.explain(method, &body).await;
+    }
     let text = arguments.question.server.call_json(method, &body).await?;
     match arguments.output {
         Output::Json => return print(format!("{text}\n").as_bytes()),
@@ -263,6 +275,15 @@ async fn series(arguments: Series) -> Result<(), Error> {
 async fn labels(arguments: Labels) -> Result<(), Error> {
     let (start, end) = arguments.range.millis();
     let matchers = vec![arguments.query.clone()];
+    if arguments.explain {
+        let mut body = serde_json::json!({ "matchers": matchers, "start": start, "end": end });
+        let mut method = "querier.v1.QuerierService/LabelNames";
+        if let Some(name) = &arguments.name {
+            body["name"] = name.as_str().into();
+            method = "querier.v1.QuerierService/LabelValues";
+        }
+        return arguments.server.explain(method, &body).await;
+    }
     let values = async |name: &str| -> Result<Vec<String>, Error> {
         let request = types::LabelValuesRequest { name: name.into(), matchers: matchers.clone(), start, end };
         let answer: types::LabelValuesResponse =
