@@ -122,6 +122,11 @@ fn with_encryption(builder: AmazonS3Builder, config: &S3Config) -> Result<Amazon
     })
 }
 
+/// A service account that needs no token, which is what emulators take.
+#[cfg(feature = "gcs")]
+const NOBODY: &str =
+    r#"{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}"#;
+
 #[cfg(feature = "gcs")]
 fn gcs(
     config: &crate::GcsConfig,
@@ -135,7 +140,7 @@ fn gcs(
     let endpoint = Some(config.endpoint.as_str()).filter(|endpoint| !endpoint.is_empty());
     let is_emulator = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     let mut builder = match (is_emulator, config.service_account.is_empty()) {
-        (true, _) => GoogleCloudStorageBuilder::new().with_skip_signature(true),
+        (true, _) => GoogleCloudStorageBuilder::new().with_service_account_key(NOBODY),
         (false, true) => GoogleCloudStorageBuilder::from_env(),
         (false, false) => GoogleCloudStorageBuilder::new().with_service_account_key(&config.service_account),
     };

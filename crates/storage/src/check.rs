@@ -3,7 +3,7 @@
 //! Owns: one round of the requests that every role relies on, with their outcomes settled.
 //! Does not own: which cluster the store belongs to (`cluster`).
 //!
-//! A store that does not keep its promises is refused here, because afterwards nobody could tell. Ten small
+//! A store that does not keep its promises is refused here, because afterwards nobody could tell. A dozen small
 //! requests per start.
 
 use std::time::Duration;
@@ -52,6 +52,10 @@ pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError>
     let parts = store.get_ranges(&key, std::slice::from_ref(&part)).await?;
     if parts.first().is_none_or(|read| *read != winner.slice(1..winner.len() - 1)) {
         return Err(inconsistent(store, "answered a ranged read with other bytes than were asked for"));
+    }
+    let tail = store.get_tail(&key, 2).await?;
+    if tail.object_bytes != winner.len() as u64 || tail.bytes != winner.slice(winner.len() - 2..) {
+        return Err(inconsistent(store, "answered a read of an object's end with other bytes than it has"));
     }
     let listed = store.list("probe").await?;
     let Some(own) = listed.iter().find(|object| object.key == key) else {

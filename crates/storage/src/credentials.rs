@@ -26,8 +26,8 @@ pub(crate) struct CredentialsFile {
 
 #[derive(Debug, thiserror::Error)]
 enum FileError {
-    #[error("cannot read {path:?} (storage.s3.credentials-file): {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {path:?} (storage.s3.credentials-file): {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("file {path:?} holds {bytes} bytes, limit is {FILE_BYTES_MAX}")]
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("section [{profile}] of {path:?} has no {key}")]
@@ -41,7 +41,7 @@ impl CredentialsFile {
     }
 
     async fn read(&self) -> Result<AwsCredential, FileError> {
-        let unreadable = |source| FileError::Read { path: self.path.clone(), source };
+        let unreadable = |cause| FileError::Read { path: self.path.clone(), cause };
         let bytes = tokio::fs::metadata(&self.path).await.map_err(unreadable)?.len();
         if bytes > FILE_BYTES_MAX {
             return Err(FileError::TooLarge { path: self.path.clone(), bytes });

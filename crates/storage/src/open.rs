@@ -89,7 +89,8 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
     let store = Store::new(backend, clock.clone(), metrics);
     let store = match config.backend {
         Backend::Filesystem => store.exclusive(),
-        Backend::S3 | Backend::Gcs | Backend::Azure => store,
+        Backend::Azure => store.without_suffix_ranges(),
+        Backend::S3 | Backend::Gcs => store,
     };
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
     check::check(&store, &clock).await?;

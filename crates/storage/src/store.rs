@@ -44,6 +44,8 @@ pub struct Store {
     clock: Clock,
     metrics: Metrics,
     is_exclusive: bool,
+    /// Whether "the last n bytes" can be asked for.
+    has_suffix_ranges: bool,
     retries: Arc<Budget>,
     hedging: Option<Arc<Hedging>>,
     cluster: Option<Arc<Cluster>>,
@@ -135,7 +137,16 @@ enum Holds {
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, clock: Clock, metrics: Metrics) -> Self {
         let retries = Arc::new(Budget::of_retries());
-        Self { inner, clock, metrics, is_exclusive: false, retries, hedging: None, cluster: None }
+        Self {
+            inner,
+            clock,
+            metrics,
+            is_exclusive: false,
+            has_suffix_ranges: true,
+            retries,
+            hedging: None,
+            cluster: None,
+        }
     }
 
     /// The same store, which sends a ranged read a second time if it takes unusually long.
@@ -151,6 +162,11 @@ impl Store {
     /// The same store, which no other process can open as long as this one runs.
     pub fn exclusive(self) -> Self {
         Self { is_exclusive: true, ..self }
+    }
+
+    /// The same store, which must be asked how long an object is before its end can be read.
+    pub(crate) fn without_suffix_ranges(self) -> Self {
+        Self { has_suffix_ranges: false, ..self }
     }
 
     pub(crate) fn of_cluster(self, cluster: Cluster) -> Self {
@@ -251,11 +267,14 @@ impl Store {
         .await
     }
 
-    /// The last `len` bytes of an object, and how long it is, in one request.
+    /// The last `len` bytes of an object, and how long it is; in one request if the store can do that.
     ///
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
+        if !self.has_suffix_ranges {
+            return self.get_tail_by_size(key, len).await;
+        }
         match self.try_get_tail(key, len).await {
             // No range of an empty object can be asked for.
             Err(error) if error.may_be_short() && self.size(key).await == Some(0) => {
@@ -263,6 +282,18 @@ impl Store {
             }
             got => got,
         }
+    }
+
+    async fn get_tail_by_size(&self, key: &Key, len: u64) -> Result<Tail, Error> {
+        let at = path(key)?;
+        let head = || async { self.inner.head(&at).await.map(|meta| (meta.size, 0)) };
+        let object_bytes = self.read(key, Operation::range, READ_TIMEOUT, head).await?;
+        if object_bytes == 0 {
+            return Ok(Tail { bytes: Bytes::new(), object_bytes });
+        }
+        let end = object_bytes.saturating_sub(len)..object_bytes;
+        let bytes = self.get_ranges(key, std::slice::from_ref(&end)).await?.pop().unwrap_or_default();
+        Ok(Tail { bytes, object_bytes })
     }
 
     /// How long the object is, asked once, for who wonders about another error.
@@ -382,7 +413,8 @@ impl Store {
     /// Reads no further than the first difference, and never holds more than one piece.
     async fn compare(&self, key: &Key, expected: &Bytes) -> Result<Holds, Error> {
         let at = path(key)?;
-        let limit = time_for(READ_TIMEOUT, expected.len() as u64);
+        // As long as a create: whoever waits for the outcome of one waits for both.
+        let limit = time_for(CREATE_TIMEOUT, expected.len() as u64);
         let same = self
             .read(key, Operation::get, limit, || async {
                 same_bytes(self.inner.get(&at).await?, expected).await

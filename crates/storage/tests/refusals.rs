@@ -51,7 +51,7 @@ async fn a_store_that_keeps_its_promises_opens_and_nothing_stays_behind() {
     let listed = store.list("").await.unwrap();
     assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["cluster"]);
     let requests = server.requests().len();
-    assert!(requests <= 14, "{requests}: {:?}", server.requests());
+    assert!(requests <= 15, "{requests}: {:?}", server.requests());
 }
 
 #[tokio::test]

@@ -201,6 +201,75 @@ async fn pushes_over_the_budget_are_told_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_half_a_minute_costs_that_half_minute_and_no_more() {
+    let away = [
+        Rates { fail: 1000, ..Rates::default() },
+        Rates { silence: 1000, long: Duration::from_secs(60), ..Rates::default() },
+    ];
+    for rates in away {
+        let rig = Arc::new(Rig::with(
+            Config { inflight_bytes_max: 20 * item(1).byte_len(), ..Config::default() },
+            1,
+        ));
+        let start = rig.clock.monotonic();
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let pushers: Vec<_> = (0..40u128)
+            .map(|pusher| {
+                let (rig, ended) = (rig.clone(), ended.clone());
+                rig.clone().clock.spawn(async move {
+                    for n in 0.. {
+                        let began = rig.clock.monotonic();
+                        if began > start + Duration::from_secs(60) {
+                            break;
+                        }
+                        let key = (pusher << 64) + n;
+                        let outcome = rig.push(key).await;
+                        ended.lock().push((key, began, rig.clock.monotonic(), outcome));
+                        rig.sleep(100 + pusher as u64).await;
+                    }
+                })
+            })
+            .collect();
+        rig.sleep(5_000).await;
+        rig.faulty.set_rates(rates);
+        rig.sleep(30_000).await;
+        rig.faulty.set_rates(Rates::default());
+        let back = start + Duration::from_secs(35);
+        for pusher in pushers {
+            pusher.await.unwrap();
+        }
+        let ended = std::mem::take(&mut *ended.lock());
+        let readable = rig.readable().await;
+        let mut refused = 0;
+        for (key, began, end, outcome) in &ended {
+            match outcome {
+                Ok(()) => assert!(readable.contains(key), "{key} was acknowledged"),
+                Err(ErrorKind::Unavailable) => {}
+                Err(ErrorKind::Exhausted { retry_after }) => {
+                    assert!(
+                        *end == *began && !retry_after.is_zero(),
+                        "who is over the budget hears of it at once"
+                    );
+                    refused += 1;
+                }
+                Err(other) => panic!("{rates:?}: {other:?}"),
+            }
+            let longest = Duration::from_secs(20);
+            assert!(*end - *began < longest, "{rates:?}: a push waited {:?}", *end - *began);
+        }
+        let failed = ended.iter().filter(|(.., outcome)| outcome.is_err()).count();
+        assert!(failed > 100 && refused > 100, "{rates:?}: {failed} failed, {refused} of them at once");
+        let first = ended.iter().filter(|(_, _, end, outcome)| *end > back && outcome.is_ok());
+        let first = first.map(|(_, _, end, _)| *end - back).min().unwrap();
+        assert!(first < Duration::from_secs(9), "{rates:?}: the first push was acknowledged after {first:?}");
+        let late = ended.iter().filter(|(_, began, _, outcome)| {
+            *began > back + Duration::from_secs(9) && *outcome == UNAVAILABLE
+        });
+        assert_eq!(late.count(), 0, "{rates:?}: pushes fail after the store is back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn equal_items_in_one_segment_are_folded() {
     let rig = Rig::new();
     let (a, b) = (rig.start_push(1), rig.start_push(1));
