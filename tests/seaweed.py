@@ -86,13 +86,14 @@ def flags(port):
 
 
 class Proxy:
-    """Passes connections on. `mode` is what happens to those that come from now on, and to the bytes of all:
+    """Passes connections on; with `tls`, an `ssl.SSLContext`, it is reached by HTTPS. `mode` is what happens to those
+    that come from now on, and to the bytes of all:
 
     pass · refuse (closed at once) · unavailable (503 SlowDown) · slow (every piece waits) · cut (closed somewhere).
     """
 
-    def __init__(self, upstream):
-        self.upstream, self.port, self._mode = upstream, free_port(), "pass"
+    def __init__(self, upstream, tls=None):
+        self.upstream, self.port, self._mode, self.tls = upstream, free_port(), "pass", tls
         self.loop, self.open = asyncio.new_event_loop(), set()
         up = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(up,), daemon=True)
@@ -115,7 +116,7 @@ class Proxy:
 
     def _run(self, up):
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls))
         up.set()
         self.loop.run_forever()
 

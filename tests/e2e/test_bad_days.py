@@ -4,6 +4,7 @@ import http.server
 import json
 import pathlib
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -91,6 +92,47 @@ def test_a_bucket_is_encrypted_if_told_so(new_server, store):
     )
     assert push(server, LABELS, pprof({("a",): 7}))[0] == 200
     assert server.total("{}") == 7
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def private_ca(tmp_path):
+    """(certificate of an authority that nobody knows, certificate of 127.0.0.1 by it, key)."""
+    ca, ca_key, request, cert, key, names = (
+        tmp_path / name for name in ("ca.pem", "ca.key", "req.pem", "cert.pem", "cert.key", "names")
+    )
+    names.write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 2, "-subj", "/CN=private", "-keyout", ca_key, "-out", ca)
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=store", "-keyout", key, "-out", request)
+    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-days", 2, "-extfile", names, "-out", cert)
+    return ca, cert, key
+
+
+def test_a_private_authority_is_trusted_if_told_so(new_server, store, private_ca):
+    ca, cert, key = private_ca
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    proxy = seaweed.Proxy(store.port, context)
+    encrypted = [flag for flag in seaweed.flags(proxy.port) if flag != "-storage.s3.insecure"]
+    said = refusal(new_server(*encrypted, start=False))
+    assert "certificate" in said and "-storage.s3.http.tls-ca-path" in said, said
+    customer_key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    customer = ["-storage.s3.sse.type=SSE-C", f"-storage.s3.sse.customer-key={customer_key}"]
+    for more in (
+        [f"-storage.s3.http.tls-ca-path={ca}"],
+        ["-storage.s3.http.insecure-skip-verify"],
+        [f"-storage.s3.http.tls-ca-path={ca}", "-storage.s3.unsigned-payload"],
+        [f"-storage.s3.http.tls-ca-path={ca}", *customer],
+    ):
+        prefix = f"-storage.prefix=tls{len(more)}{len(more[0])}{len(more[-1])}"
+        server = new_server(*encrypted, *more, prefix, "-self-profiling.disable-push")
+        assert push(server, LABELS, pprof({("a",): 7}))[0] == 200
+        assert server.total("{}") == 7
+        server.kill()
+    proxy.close()
 
 
 class Wrong(http.server.BaseHTTPRequestHandler):
