@@ -50,35 +50,18 @@ impl Metastore {
         self.consume_all().await.map_err(of_header)?;
         // Nothing is committed from here on but the order, and what was consumed before it together with it.
         let turn = self.turn.lock().await;
-        self.catalog
-            .check()
-            .await
-            .inspect_err(|error| self.end_if_fenced(error))
-            .map_err(crate::error::of_catalog)?;
-        let object = {
-            let mut state = self.state.lock();
-            if orders::in_force_of(&state.orders, &request.tenant) >= ORDERS_MAX {
-                let message =
-                    format!("{ORDERS_MAX} orders of this tenant are not finished, which is the limit");
-                let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
-                return Err(Error::new(kind, message));
+        self.check_turn().await?;
+        let object = loop {
+            let object = self.next_order(&request)?;
+            if self.create_order(&object.key(), object.encode()).await? == Created::Mine {
+                break object;
             }
-            let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
-            let row = rows::Order {
-                number: state.orders.last() + 1,
-                tenant: request.tenant,
-                created_millis: self.clock.unix_millis(),
-                state: OrderState::InForce {
-                    matchers: orders::matchers_of(&request.selector),
-                    range: request.range,
-                    positions,
-                },
-            };
-            let added = state.orders.add(row.clone(), false);
-            added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
-            OrderObject { epoch: self.catalog.epoch(), row }
+            // Somebody else's: of an owner that was replaced before it could commit, or this one's replacement.
+            self.check_turn().await?;
+            warn!(order = object.row.number, "an order of an earlier owner has this number, taking the next");
+            let mut state = self.state.lock();
+            state.orders.give_up(object.row.number);
         };
-        self.create_order(&object.key(), object.encode()).await?;
         let (mut batch, segments) =
             self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
         object.row.put_into(&mut batch);
@@ -93,6 +76,36 @@ impl Metastore {
         let made = state.orders.above(number - 1).next();
         let made = made.map(|in_force| status(&state, in_force));
         made.ok_or_else(|| Error::new(ErrorKind::Internal, "the order is gone"))
+    }
+
+    /// Checks right now that nobody opened the catalog since.
+    async fn check_turn(&self) -> Result<(), Error> {
+        let checked = self.catalog.check().await.inspect_err(|error| self.end_if_fenced(error));
+        checked.map_err(crate::error::of_catalog)
+    }
+
+    /// An order with the next number, as of what is consumed now.
+    fn next_order(&self, request: &DeleteRequest) -> Result<OrderObject, Error> {
+        let mut state = self.state.lock();
+        if orders::in_force_of(&state.orders, &request.tenant) >= ORDERS_MAX {
+            let message = format!("{ORDERS_MAX} orders of this tenant are not finished, which is the limit");
+            let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
+            return Err(Error::new(kind, message));
+        }
+        let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
+        let row = rows::Order {
+            number: state.orders.last() + 1,
+            tenant: request.tenant.clone(),
+            created_millis: self.clock.unix_millis(),
+            state: OrderState::InForce {
+                matchers: orders::matchers_of(&request.selector),
+                range: request.range,
+                positions,
+            },
+        };
+        let added = state.orders.add(row.clone(), false);
+        added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
+        Ok(OrderObject { epoch: self.catalog.epoch(), row })
     }
 
     /// All that is acknowledged when this begins is consumed when it ends.
@@ -112,14 +125,10 @@ impl Metastore {
 
     /// Creates the object of an order, however long that takes: an order that is in doubt must not be followed by
     /// another one.
-    async fn create_order(&self, key: &Key, bytes: Bytes) -> Result<(), Error> {
+    async fn create_order(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
         loop {
             match self.store.settle_create(key, bytes.clone()).await {
-                Ok(Created::Mine) => return Ok(()),
-                Ok(Created::Other) => {
-                    let message = "this metastore does not own the catalog now";
-                    return Err(Error::new(ErrorKind::Unavailable, message));
-                }
+                Ok(created) => return Ok(created),
                 Err(error) => warn!(%key, %error, "an order to delete is in doubt, asking again"),
             }
             if !self.pause(RETRY_PAUSE).await {

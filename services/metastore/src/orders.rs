@@ -94,6 +94,11 @@ impl Orders {
         }
     }
 
+    /// Forgets an order that was added and cannot be made. Its number is not given again.
+    pub(crate) fn give_up(&mut self, number: u64) {
+        self.in_force.remove(&number);
+    }
+
     /// Forgets what an order was about. Its row was replaced in `version`.
     pub(crate) fn finish(&mut self, row: rows::Order, version: u64) {
         self.in_force.remove(&row.number);

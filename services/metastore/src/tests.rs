@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use block::{DatasetEntry, Directory, Origin, Section};
@@ -12,6 +12,7 @@ use storage::fault::{Fault, Faulty, Rates};
 
 use super::*;
 
+mod deletes;
 mod ownership;
 
 /// Keys are hashes, so tests' small numbers are moved to where hashes differ.
@@ -111,6 +112,7 @@ struct World {
     /// Keys of each object, by its datasets' tenants.
     keys: HashMap<Key, Vec<ItemKey>>,
     config: Config,
+    retention: Retention,
 }
 
 impl World {
@@ -120,7 +122,9 @@ impl World {
         let faulty = Faulty::new(Arc::new(InMemory::new()), clock.clone(), seed);
         let store = Store::new(Arc::new(faulty.clone()), clock.clone(), storage::Metrics::default());
         let written = Arc::new(Written { store: Some(store.clone()), ..Written::default() });
-        Self { store, faulty, time, clock, written, keys: HashMap::new(), config: Config::default() }
+        let (keys, config) = (HashMap::new(), Config::default());
+        let retention: Retention = Arc::new(|_, _| Some(Duration::from_secs(31 * 86_400)));
+        Self { store, faulty, time, clock, written, keys, config, retention }
     }
 
     async fn open(&self) -> Arc<Metastore> {
@@ -144,7 +148,7 @@ impl World {
 
     async fn try_open(&self, is_alone: bool) -> Result<Arc<Metastore>, OpenError> {
         let parts = Parts { headers: self.written.clone(), is_alone, ..Parts::of(&self.store, &self.clock) };
-        let retention: Retention = Arc::new(|_, _| Some(Duration::from_secs(31 * 86_400)));
+        let retention = self.retention.clone();
         let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await
     }
@@ -184,19 +188,33 @@ impl World {
     async fn try_merge(&mut self, job: &Job) -> Result<Publication, storage::Error> {
         let mut keys = Vec::new();
         let (mut time_min, mut time_max) = (i64::MAX, i64::MIN);
+        let mut tenants: BTreeSet<&str> = BTreeSet::new();
         for input in &job.inputs {
             let masked = &input.masked;
-            let ordinals = self.keys[&input.key].iter().enumerate();
-            keys.extend(ordinals.filter(|(i, _)| !masked.contains(&(*i as u32))).map(|(_, k)| *k));
             let headers = self.written.headers.lock();
             let Some(Header::Object { directory, .. }) = headers.get(&input.key) else {
                 continue;
             };
             time_min = time_min.min(directory.datasets[0].time_min);
             time_max = time_max.max(directory.datasets[0].time_max);
+            let live = input.datasets.iter().map(|at| &directory.datasets[*at as usize].tenant);
+            let holds = |name| live.clone().any(|of| *of == tenant(name));
+            if holds("b") {
+                tenants.insert("b");
+            }
+            if holds("a") {
+                let ordinals = self.keys[&input.key].iter().enumerate();
+                let counted = ordinals.filter(|(i, _)| !masked.contains(&(*i as u32))).map(|(_, k)| *k);
+                let before = keys.len();
+                keys.extend(counted.filter(|key| !deletes::is_erased(&input.orders, *key)));
+                // What is wholly erased gives no output.
+                if keys.len() > before || input.orders.is_empty() {
+                    tenants.insert("a");
+                }
+            }
         }
         let mut outputs = Vec::new();
-        for (part, name) in ["a", "b"].into_iter().enumerate() {
+        for (part, name) in tenants.into_iter().enumerate() {
             let window = job.windows.first().copied().unwrap_or((0, 86_400));
             let (attempt, level, part) = (job.attempt, job.level, part as u32);
             let origin = Origin::Block { job: job.id, attempt, part, level };
@@ -211,7 +229,7 @@ impl World {
             let header = Header::Object { bytes: 1 << 20, directory: directory.clone() };
             self.written.headers.lock().insert(key.clone(), header);
             // Every key is held once: by the block of the first tenant.
-            let held = if part == 0 { keys.clone() } else { Vec::new() };
+            let held = if name == "a" { keys.clone() } else { Vec::new() };
             self.keys.insert(key.clone(), held);
             outputs.push(JobOutput { key, bytes: 1 << 20, tenant, window, directory });
         }
@@ -227,8 +245,10 @@ impl World {
         let mut counts = BTreeMap::new();
         assert_eq!(snapshot.quarantined, []);
         for object in snapshot.objects {
-            for (ordinal, key) in self.keys[&object.key].iter().enumerate() {
-                if object.masked.binary_search(&(ordinal as u32)).is_err() {
+            let holds = object.datasets.iter().any(|dataset| dataset.tenant == tenant("a"));
+            for (ordinal, key) in self.keys[&object.key].iter().enumerate().filter(|_| holds) {
+                let is_erased = deletes::is_erased(&object.orders, *key);
+                if !is_erased && object.masked.binary_search(&(ordinal as u32)).is_err() {
                     *counts.entry(key.0 >> SPREAD).or_default() += 1;
                 }
             }
@@ -891,7 +911,8 @@ async fn unless_it_dies<T>(
 }
 
 /// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any
-/// moment and go on as zombies, racing compactors, sweeps: every key counts exactly once, before and after a rebuild.
+/// moment and go on as zombies, racing compactors, sweeps, orders to delete: every key counts exactly once, or never
+/// again once an order erased it, before and after a rebuild.
 async fn check_exactly_once(seed: u64) {
     let _named = Named(seed);
     let mut world = World::new(seed);
@@ -920,6 +941,8 @@ async fn check_exactly_once(seed: u64) {
     let mut pushed: BTreeMap<u128, i64> = BTreeMap::new();
     let mut given_up: Vec<u128> = Vec::new();
     let mut open_jobs: Vec<Publication> = Vec::new();
+    // Of orders that were answered, and of those that may be in force.
+    let (mut erased, mut doubtful): (BTreeSet<u128>, BTreeSet<u128>) = Default::default();
     for step in 0..100 {
         if random(30) == 0 {
             // What lands late lands, and an owner meets every log within seconds: only then time goes by.
@@ -930,13 +953,13 @@ async fn check_exactly_once(seed: u64) {
             world.time.pass(Duration::from_secs(random(40)));
         }
         let dies = (random(8) == 0).then(|| Duration::from_millis(random(3_000)));
-        let lives = match random(13) {
+        let lives = match random(14) {
             0..=5 => {
                 let at = random(3) as usize;
                 let since = world.clock.unix_millis() - 50 * 60_000;
                 let recent: Vec<u128> =
                     pushed.iter().filter(|(_, at)| **at > since).map(|(k, _)| *k).collect();
-                let keys: std::collections::BTreeSet<u128> = (0..1 + random(4))
+                let keys: BTreeSet<u128> = (0..1 + random(4))
                     .map(|_| match random(3) {
                         0 if !recent.is_empty() => recent[random(recent.len() as u64) as usize],
                         _ => u128::from(mixed(random(u64::MAX))),
@@ -1012,11 +1035,25 @@ async fn check_exactly_once(seed: u64) {
                     metastore.tend();
                     let _ = metastore.commit_pending().await;
                     let _ = metastore.create_records().await;
+                    let _ = metastore.advance_orders().await;
                     if let Ok(found) = metastore.reconcile().await {
                         assert_eq!(found.missing, 0, "seed {seed}, step {step}: an object is gone");
                     }
                 };
                 unless_it_dies(&world, dies, compared).await
+            }
+            12 => {
+                let keys: Vec<u128> = pushed.keys().filter(|_| random(8) == 0).copied().collect();
+                let numbers: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                let order = deletes::request(&format!("{{key=~\"none|{}\"}}", numbers.join("|")));
+                // It waits for the store for as long as that takes.
+                let limit = dies.unwrap_or(Duration::from_secs(120));
+                let ordered = unless_it_dies(&world, Some(limit), metastore.delete(order)).await;
+                match &ordered {
+                    Some(Ok(_)) => erased.extend(keys),
+                    _ => doubtful.extend(keys),
+                }
+                ordered.map(|_| ())
             }
             _ => {
                 if random(2) == 0 {
@@ -1042,6 +1079,8 @@ async fn check_exactly_once(seed: u64) {
             let counts = world.counts_of(snapshot);
             let double: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
             assert!(double.is_empty(), "seed {seed}, step {step}: {double:?}");
+            let back: Vec<_> = erased.iter().filter(|key| counts.contains_key(*key)).collect();
+            assert!(back.is_empty(), "seed {seed}, step {step}: {back:?} were erased");
         }
     }
     world.faulty.set_rates(Rates::default());
@@ -1057,15 +1096,25 @@ async fn check_exactly_once(seed: u64) {
         world.store.get(&object.key).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
     let mut counts = world.counts_of(before.clone());
-    let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key)).collect();
+    let back: Vec<_> = erased.iter().filter(|key| counts.contains_key(*key)).collect();
+    assert!(back.is_empty(), "seed {seed}: {back:?} were erased");
+    let is_ordered = |key: &u128| erased.contains(key) || doubtful.contains(key);
+    let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key) && !is_ordered(key)).collect();
     assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are lost");
     rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
         .await
         .expect("rebuilds");
     let after = world.open().await.find(everything()).await.expect("finds");
-    assert_eq!(world.counts_of(after.clone()), counts, "seed {seed}, rebuilt");
+    // An order that nobody was told of may have landed since; whoever comes next applies it.
+    let mut rebuilt = world.counts_of(after.clone());
+    rebuilt.extend(counts.iter().filter(|(key, _)| doubtful.contains(*key)));
+    assert_eq!(rebuilt, counts, "seed {seed}, rebuilt");
     let names = |snapshot: Snapshot| {
-        snapshot.objects.into_iter().map(|o| (o.key, o.datasets)).collect::<BTreeMap<_, _>>()
+        let objects = snapshot.objects.into_iter().map(|o| {
+            let orders: Vec<u64> = o.orders.iter().map(|order| order.number).collect();
+            (o.key, (o.datasets, if doubtful.is_empty() { orders } else { Vec::new() }))
+        });
+        objects.collect::<BTreeMap<_, _>>()
     };
     assert_eq!(names(before), names(after), "seed {seed}: the same live set");
     counts.retain(|key, _| !pushed.contains_key(key));
