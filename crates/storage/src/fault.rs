@@ -70,6 +70,7 @@ type Rule = Box<dyn Fn(&str) -> Option<Fault> + Send>;
 
 struct State {
     create_rule: Option<Rule>,
+    denies_deletes: bool,
     seed: u64,
     rates: Rates,
     creates: VecDeque<Fault>,
@@ -87,6 +88,7 @@ impl Faulty {
             clock,
             state: Mutex::new(State {
                 create_rule: None,
+                denies_deletes: false,
                 seed,
                 rates: Rates::default(),
                 creates: VecDeque::new(),
@@ -105,6 +107,11 @@ impl Faulty {
     /// Decides about creates by their key, before script and rates do.
     pub fn set_create_rule(&self, rule: impl Fn(&str) -> Option<Fault> + Send + 'static) {
         self.0.state.lock().create_rule = Some(Box::new(rule));
+    }
+
+    /// From now on deletes are refused for want of permission, or are not.
+    pub fn deny_deletes(&self, denies: bool) {
+        self.0.state.lock().denies_deletes = denies;
     }
 
     /// The next creates meet these faults, in this order.
@@ -268,6 +275,10 @@ impl ObjectStore for Faulty {
                 async move {
                     let location = location?;
                     this.pass().await?;
+                    if this.0.state.lock().denies_deletes {
+                        let source = "a test forbids it".into();
+                        return Err(Error::PermissionDenied { path: location.to_string(), source });
+                    }
                     this.0.store.delete(&location).await?;
                     Ok(location)
                 }

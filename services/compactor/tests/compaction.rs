@@ -71,6 +71,7 @@ impl Time {
 
 /// Segments in a bucket and a metastore that knows them.
 struct World {
+    faulty: Faulty,
     store: Store,
     metastore: Arc<Metastore>,
     clock: Clock,
@@ -91,13 +92,14 @@ impl World {
         let faulty = Faulty::new(Arc::new(InMemory::new()), clock.clone(), seed);
         // So that every request is a moment at which a process can die.
         faulty.set_rates(Rates { latency: Duration::from_millis(20), ..Rates::default() });
-        let store = Store::new(Arc::new(faulty), clock.clone(), Metrics::default());
+        let store = Store::new(Arc::new(faulty.clone()), clock.clone(), Metrics::default());
         let mut registry = Registry::default();
         let config = metastore::Config::default();
         let metastore =
             Metastore::open(config, store.clone(), |_, _| None, clock.clone(), &mut registry).await.unwrap();
         clock.spawn(metastore.clone().run());
-        let mut world = Self { store, metastore, clock, registry, pushed: Vec::new(), keys: Vec::new() };
+        let mut world =
+            Self { faulty, store, metastore, clock, registry, pushed: Vec::new(), keys: Vec::new() };
         for _ in 0..segments {
             world.push(|_| {}).await;
         }
@@ -241,6 +243,28 @@ async fn dies_and_is_replaced(seed: u64, waits: u32) -> bool {
     assert!(world.is_merged().await, "seed {seed}, after {waits} waits: the job is not done by another");
     assert_eq!(world.sums().await, expected, "seed {seed}, after {waits} waits: merged by another");
     has_published
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_permission_to_delete_dead_objects_wait_until_there_is() {
+    let mut world = World::new(3).await;
+    world.faulty.deny_deletes(true);
+    let compactor = world.compactor(world.clock.clone());
+    world.clock.spawn(compactor.run());
+    world.sleep(3 * 3_600).await;
+    assert!(world.is_merged().await);
+    let segments = world.store.list("log").await.unwrap().len();
+    assert!(segments >= 3, "{segments} are left");
+    assert_eq!(world.metric("objects_deleted"), 0.0);
+    world.faulty.deny_deletes(false);
+    world.sleep(600).await;
+    for key in &world.keys {
+        assert!(
+            matches!(world.store.get(key).await, Err(storage::Error::NotFound(_))),
+            "{key} is still there"
+        );
+    }
+    assert_eq!(world.sums().await, world.expected(None));
 }
 
 #[tokio::test(start_paused = true)]
