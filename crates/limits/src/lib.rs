@@ -6,9 +6,11 @@
 mod duration;
 mod overrides;
 mod rate;
+mod retention;
 mod values;
 
 pub use duration::{Duration, DurationError};
 pub use overrides::Overrides;
 pub use rate::{RateLimited, RateLimiter, TENANTS_TRACKED_MAX};
+pub use retention::{ServicePattern, ServiceRetention};
 pub use values::{Limits, MEBIBYTE};

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, ServiceRetention};
 
 /// Bytes in what `*_mb` names call MB.
 pub const MEBIBYTE: f64 = 1_048_576.0;
@@ -60,6 +60,9 @@ pub struct Limits {
 
     /// How long profiles are kept. 0 means for ever.
     pub retention_period: Duration,
+    /// How long profiles of some services are kept instead; of several that match, the first counts. For example
+    /// `[{service: "batch-.*", period: 1d}]`.
+    pub retention_by_service: Vec<ServiceRetention>,
 }
 
 impl Default for Limits {
@@ -87,6 +90,7 @@ impl Default for Limits {
             max_flamegraph_nodes_max: 1_048_576,
             max_flamegraph_nodes_on_select_merge_profile: false,
             retention_period: Duration::from_days(31),
+            retention_by_service: Vec::new(),
         }
     }
 }
@@ -105,6 +109,24 @@ impl Limits {
     pub fn ingestion_body_bytes(&self) -> usize {
         // A float that does not fit becomes the nearest integer that does.
         unlimited_at_zero(self.ingestion_body_limit_mb * MEBIBYTE) as usize
+    }
+}
+
+impl Limits {
+    /// How long profiles of `service` are kept; without one, the longest that any has. `None` is for ever.
+    pub fn retention_of(&self, service: Option<&str>) -> Option<Duration> {
+        let kept = |period: Duration| (!period.is_zero()).then_some(period);
+        let by_service = &self.retention_by_service;
+        match service {
+            Some(service) => {
+                let own = by_service.iter().find(|of| of.service.matches(service));
+                kept(own.map_or(self.retention_period, |of| of.period))
+            }
+            None => {
+                let all = by_service.iter().map(|of| kept(of.period)).chain([kept(self.retention_period)]);
+                all.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
+            }
+        }
     }
 }
 
@@ -136,6 +158,32 @@ mod tests {
     fn limits_survive_yaml() {
         let text = serde_yaml::to_string(&Limits::default()).unwrap();
         assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn the_first_pattern_that_matches_a_service_says_how_long_it_is_kept() {
+        let limits: Limits = serde_yaml::from_str(
+            "retention_period: 7d\nretention_by_service:\n- {service: 'batch-.*', period: 1d}\n- {service: 'batch|audit', period: 0}\n",
+        )
+        .unwrap();
+        let days = |days| Some(Duration::from_days(days));
+        for (service, expected) in [
+            ("batch-1", days(1)),
+            ("batch", None),
+            ("audit", None),
+            ("my-batch-1", days(7)),
+            ("app", days(7)),
+        ] {
+            assert_eq!(limits.retention_of(Some(service)), expected, "{service}");
+        }
+        assert_eq!(limits.retention_of(None), None, "somebody keeps for ever");
+        assert_eq!(Limits::default().retention_of(None), days(31));
+        assert!(
+            serde_yaml::from_str::<Limits>("retention_by_service: [{service: '(', period: 1d}]").is_err()
+        );
+        assert!(serde_yaml::from_str::<Limits>("retention_by_service: [{srvice: a, period: 1d}]").is_err());
+        let text = serde_yaml::to_string(&limits).unwrap();
+        assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), limits);
     }
 
     #[test]

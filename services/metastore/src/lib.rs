@@ -112,7 +112,14 @@ pub struct Parts {
 
 impl Parts {
     pub fn of(store: &Store, clock: &Clock) -> Self {
-        let options = numbered::Options::default();
+        Self::with(&Config::default(), store, clock)
+    }
+
+    /// As [`Self::of`]; old files of the catalog are kept for as long as dead objects are.
+    pub fn with(config: &Config, store: &Store, clock: &Clock) -> Self {
+        let collect_after = config.sweep_grace.0;
+        let look_within = collect_after * 7 / 15;
+        let options = numbered::Options { collect_after, look_within, ..numbered::Options::default() };
         Self {
             headers: Arc::new(header::Bucket::new(store.clone())),
             engine: Arc::new(Numbered::new(store.clone(), clock.clone(), options)),
@@ -134,7 +141,7 @@ impl Metastore {
         clock: Clock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, OpenError> {
-        let parts = Parts::of(&store, &clock);
+        let parts = Parts::with(&config, &store, &clock);
         Self::open_parts(config, store, parts, Arc::new(retention), clock, registry).await
     }
 

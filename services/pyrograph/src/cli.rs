@@ -1,5 +1,6 @@
 //! The command line beside `server`: push, query, look inside.
 
+mod admin;
 mod block;
 mod catalog;
 mod client;
@@ -39,6 +40,9 @@ enum Command {
     /// Repair the catalog.
     #[command(subcommand)]
     Catalog(catalog::Command),
+    /// Delete profiles for good.
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Print what can be configured, check what is.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Query(command) => runtime.block_on(query::run(command)),
         Command::Block(command) => runtime.block_on(block::run(command)),
         Command::Catalog(command) => runtime.block_on(catalog::run(command)),
+        Command::Admin(command) => runtime.block_on(admin::run(command)),
         Command::Config(ConfigCommand::Reference) => match crate::config::reference() {
             Ok(text) => client::print(text.as_bytes()),
             Err(error) => Err(error.into()),

@@ -6,6 +6,7 @@
 
 mod flags;
 mod load;
+pub(crate) mod overrides;
 mod reference;
 mod status;
 
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub storage: storage::Config,
     /// What one tenant may do.
     pub limits: limits::Limits,
+    /// Limits of single tenants.
+    pub runtime_config: RuntimeConfig,
     pub distributor: distributor::Config,
     pub ingester: ingester::Config,
     pub metastore: metastore::Config,
@@ -89,6 +92,22 @@ pub(crate) struct SelfProfiling {
     pub interval: limits::Duration,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RuntimeConfig {
+    /// YAML file `overrides: {<tenant>: {<names of limits>}}`; what a tenant does not set is as in `limits`. A file
+    /// that is wrong is an error at the start, and changes nothing later.
+    pub file: String,
+    /// Between looks whether it has changed.
+    pub period: limits::Duration,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self { file: String::new(), period: limits::Duration::from_secs(10) }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -98,6 +117,7 @@ impl Default for Config {
             peers: Peers::default(),
             storage: storage::Config::default(),
             limits: limits::Limits::default(),
+            runtime_config: RuntimeConfig::default(),
             distributor: distributor::Config::default(),
             ingester: ingester::Config::default(),
             metastore: metastore::Config::default(),

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use rpc::grpc::Services;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, overrides};
 use crate::peers::Elsewhere;
 use crate::targets::{Role, Targets};
 
@@ -34,16 +34,20 @@ impl Roles {
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let mut roles = Self::default();
         let elsewhere = Elsewhere { peers: &config.peers, clock, pool };
-        let limits = Arc::new(limits::Overrides::uniform(config.limits.clone()));
+        let tenants = overrides::read(&config.runtime_config, &config.limits)?;
+        let limits = Arc::new(limits::Overrides::new(config.limits.clone(), tenants.clone()));
+        if !config.runtime_config.file.is_empty() {
+            let (own, default) = (config.runtime_config.clone(), config.limits.clone());
+            clock.spawn(overrides::keep_reading(own, default, tenants, limits.clone(), clock.clone()));
+        }
         let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
         if reads_bucket.iter().any(|role| targets.has(*role)) {
             let metrics = storage::Metrics::register(registry);
             let store = storage::open(&config.storage, clock.clone(), metrics).await?;
             if targets.has(Role::Metastore) {
                 let overrides = limits.clone();
-                let retention = move |tenant: &model::TenantId, _: Option<&str>| {
-                    let period = overrides.of(tenant).retention_period;
-                    (!period.is_zero()).then_some(Duration::from(period))
+                let retention = move |tenant: &model::TenantId, service: Option<&str>| {
+                    overrides.of(tenant).retention_of(service).map(Duration::from)
                 };
                 let (own, store, clock) = (config.metastore.clone(), store.clone(), clock.clone());
                 roles.metastore =

@@ -1,5 +1,6 @@
 //! The public query API. A file per group of calls: wire → question → answer → wire.
 
+mod deletes;
 mod diff;
 mod dot;
 mod heatmap;
@@ -30,6 +31,7 @@ pub(crate) fn routes(querier: Arc<Querier>) -> edge::Routes {
         .route("/pyroscope/render-diff", get(render::render_diff))
         .route("/pyroscope/label-values", get(plain::label_values))
         .route("/api/apps", get(plain::apps))
+        .route("/api/v1/delete", get(deletes::list).post(deletes::delete))
         .with_state(querier);
     edge::Routes::new().rest(rest).service(service)
 }

@@ -53,8 +53,16 @@ impl Server {
     }
 
     pub(super) fn post(&self, path_and_query: &str) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::POST, path_and_query)
+    }
+
+    pub(super) fn get(&self, path_and_query: &str) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::GET, path_and_query)
+    }
+
+    fn request(&self, method: reqwest::Method, path_and_query: &str) -> reqwest::RequestBuilder {
         let request = reqwest::Client::new()
-            .post(format!("{}{path_and_query}", self.url.trim_end_matches('/')))
+            .request(method, format!("{}{path_and_query}", self.url.trim_end_matches('/')))
             .timeout(Duration::from_secs(300));
         match &self.tenant {
             Some(tenant) => request.header("X-Scope-OrgID", tenant),

@@ -174,7 +174,7 @@ fn set(tree: &mut Value, path: &str, flag: &str, text: &str) -> Result<(), LoadE
     serde_json::from_value::<Config>(tree.clone()).map(drop).map_err(|e| bad(&e.to_string()))
 }
 
-fn merge(tree: &mut Value, given: Value, at: &str, file: &str) -> Result<(), LoadError> {
+pub(super) fn merge(tree: &mut Value, given: Value, at: &str, file: &str) -> Result<(), LoadError> {
     let (Value::Object(known), Value::Object(fields)) = (&mut *tree, &given) else {
         *tree = given;
         return Ok(());

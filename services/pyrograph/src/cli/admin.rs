@@ -1,0 +1,195 @@
+//! `pyrograph admin`: what changes data for good.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Error;
+use super::client::Server;
+
+const PATH: &str = "/api/v1/delete";
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Delete profiles by selector and time: gone from answers at once, from the bucket within minutes.
+    Delete(Delete),
+    /// Orders to delete, and how far they have come.
+    Deletes(Deletes),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Delete {
+    /// Which series, with at least one matcher: `{service_name="my-app",pod="pod-1"}`.
+    #[arg(long)]
+    selector: String,
+    /// First instant: Unix seconds or milliseconds, `now-1h`; 0 for the beginning.
+    #[arg(long)]
+    from: String,
+    /// First instant that is kept again.
+    #[arg(long, default_value = "now")]
+    until: String,
+    /// Only say how much it would be.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask whether that is meant.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Deletes {
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Deserialize)]
+struct Trial {
+    profiles: u64,
+    services: Vec<Service>,
+    objects: u64,
+    unreadable: u64,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    name: String,
+    profiles: u64,
+}
+
+#[derive(Deserialize)]
+struct Orders {
+    orders: Vec<Order>,
+}
+
+#[derive(Deserialize)]
+struct Order {
+    number: u64,
+    created: i64,
+    state: String,
+    #[serde(default)]
+    selector: String,
+    start: Option<i64>,
+    end: Option<i64>,
+    objects_left: u64,
+    objects_unreadable: u64,
+}
+
+pub(super) async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Delete(arguments) => delete(arguments).await,
+        Command::Deletes(arguments) => list(arguments).await,
+    }
+}
+
+async fn delete(arguments: Delete) -> Result<(), Error> {
+    let now = clock::Clock::system().unix_millis();
+    let (start, end) = (millis(&arguments.from, now)?, millis(&arguments.until, now)?);
+    let ask = async |dry_run: bool| {
+        let body = json!({
+            "selector": arguments.selector, "start": start, "end": end, "dry_run": dry_run,
+        });
+        arguments.server.send(arguments.server.post(PATH).json(&body)).await
+    };
+    if arguments.dry_run || !arguments.yes {
+        let trial: Trial = serde_json::from_slice(&ask(true).await?)?;
+        let count = trial.services.len();
+        println!("{} profiles of {count} services in up to {} objects", trial.profiles, trial.objects);
+        for service in &trial.services {
+            println!("  {} {}", service.profiles, service.name);
+        }
+        if trial.unreadable > 0 {
+            println!("and whatever {} unreadable objects hold", trial.unreadable);
+        }
+    }
+    if arguments.dry_run || (!arguments.yes && !confirmed()?) {
+        return Ok(());
+    }
+    let order: Order = serde_json::from_slice(&ask(false).await?)?;
+    println!(
+        "order {}: gone from answers; {} objects are left to rewrite, see `pyrograph admin deletes`",
+        order.number, order.objects_left
+    );
+    Ok(())
+}
+
+async fn list(arguments: Deletes) -> Result<(), Error> {
+    let server = &arguments.server;
+    let Orders { orders } = serde_json::from_slice(&server.send(server.get(PATH)).await?)?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["ORDER", "MADE", "STATE", "OBJECTS LEFT", "SELECTOR", "FROM", "UNTIL"]);
+    let time =
+        |millis: Option<i64>| millis.map(|millis| (millis.div_euclid(1000)).to_string()).unwrap_or_default();
+    for order in &orders {
+        let left = match order.objects_unreadable {
+            0 => order.objects_left.to_string(),
+            unreadable => format!("{} ({unreadable} unreadable)", order.objects_left),
+        };
+        table.add_row([
+            order.number.to_string(),
+            time(Some(order.created)),
+            order.state.clone(),
+            left,
+            order.selector.clone(),
+            time(order.start),
+            time(order.end),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Asks the person in front of it; without one, nothing is meant.
+fn confirmed() -> Result<bool, Error> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err("nobody is there to confirm: say --yes".into());
+    }
+    print!("Delete them for good? Type yes: ");
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line)?;
+    Ok(line.trim() == "yes")
+}
+
+/// Reads a time as Unix milliseconds. What is deleted must not depend on a guess, so everything else is refused.
+fn millis(text: &str, now_millis: i64) -> Result<i64, Error> {
+    let refused = || format!("{text:?} is no time: say now, now-1h, Unix seconds or milliseconds");
+    if let Some(back) = text.strip_prefix("now") {
+        let back = match back.strip_prefix('-') {
+            Some(length) => length.parse::<limits::Duration>().map_err(|_| refused())?,
+            None if back.is_empty() => limits::Duration::ZERO,
+            None => return Err(refused().into()),
+        };
+        return Ok(now_millis - back.nanos() / 1_000_000);
+    }
+    // Seconds until the year 5138 have fewer digits than milliseconds since 1973.
+    match text.parse::<i64>().map_err(|_| refused())? {
+        seconds @ 0..100_000_000_000 => Ok(seconds * 1_000),
+        millis @ 100_000_000_000.. => Ok(millis),
+        _ => Err(refused().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_strictly() {
+        let now = 1_700_000_000_000;
+        let check = |text: &str| millis(text, now).map_err(|error| error.to_string());
+        assert_eq!(check("now"), Ok(now));
+        assert_eq!(check("now-1h"), Ok(now - 3_600_000));
+        assert_eq!(check("1700000000"), Ok(now));
+        assert_eq!(check("1700000000123"), Ok(now + 123));
+        assert_eq!(check("0"), Ok(0));
+        for wrong in ["", "yesterday", "-5", "now+1h", "now-", "1e9"] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `/api/v1/delete`: orders to delete, for people and scripts.
+//!
+//! Owns: what an order looks like in JSON, the trial run. Does not own: what becomes of an order (the metastore).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use edge::rest::json_response;
+use model::{TenantId, TimeRange};
+use query::kind::heatmap;
+use query::{Answer, Kind, Query, Selector};
+use rpc::{DeleteRequest, OrderProgress, OrderStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::http::render::refusal;
+use crate::http::request::selector;
+use crate::{Asker, Error, Querier};
+
+/// The label by which a trial run divides what it counts.
+const SERVICE: &str = "service_name";
+
+/// What to delete.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// At least one matcher.
+    selector: String,
+    /// In Unix milliseconds; included.
+    start: i64,
+    /// In Unix milliseconds; not included.
+    end: i64,
+    /// Only say what would be deleted.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Trial {
+    dry_run: bool,
+    profiles: u64,
+    services: Vec<Service>,
+    /// Segments and blocks that may have to be rewritten.
+    objects: usize,
+    /// Objects that could not be read; what they hold is not counted.
+    unreadable: usize,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    profiles: u64,
+}
+
+#[derive(Serialize)]
+struct Order {
+    number: u64,
+    created: i64,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selector: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<i64>,
+    /// That may still hold something that it erases.
+    objects_left: usize,
+    /// Of those, the ones that cannot be read, and so not be rewritten.
+    objects_unreadable: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Orders {
+    orders: Vec<Order>,
+}
+
+pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, body: Bytes) -> Response {
+    match answer(&querier, &asker, &body).await {
+        Ok(response) => response,
+        Err(error) => refusal(error),
+    }
+}
+
+pub(crate) async fn list(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
+    let listed = async {
+        let orders = querier.metastore.orders(tenant(&asker)?).await?;
+        Ok::<_, Error>(json_response(&Orders { orders: orders.into_iter().map(order).collect() }))
+    };
+    listed.await.unwrap_or_else(refusal)
+}
+
+async fn answer(querier: &Querier, asker: &Asker, body: &[u8]) -> Result<Response, Error> {
+    let tenant = tenant(asker)?;
+    let asked: Asked = serde_json::from_slice(body).map_err(|error| {
+        Error::invalid(format!(
+            "the body is not what it must be, {{\"selector\", \"start\", \"end\"}}: {error}"
+        ))
+    })?;
+    let selector = selector(&asked.selector)?;
+    if selector.is_empty() {
+        let what = "selector {} would delete everything: name at least one matcher, \
+                    for example {service_name=\"app\"}";
+        return Err(Error::invalid(what));
+    }
+    if asked.start >= asked.end {
+        return Err(Error::invalid(format!("end {} is not after start {}", asked.end, asked.start)));
+    }
+    let nanos = |millis: i64| millis.saturating_mul(1_000_000);
+    let range = TimeRange { start: nanos(asked.start), end: nanos(asked.end) };
+    if asked.dry_run {
+        return Ok(json_response(&trial(querier, asker, selector, range).await?));
+    }
+    let made = querier.metastore.delete(DeleteRequest { tenant, selector, range }).await?;
+    Ok(json_response(&order(made)))
+}
+
+fn tenant(asker: &Asker) -> Result<TenantId, Error> {
+    match asker.tenants() {
+        [tenant] => Ok(tenant.clone()),
+        tenants => Err(Error::invalid(format!("orders are of 1 tenant, got {}", tenants.len()))),
+    }
+}
+
+/// Counts what an order would erase.
+async fn trial(
+    querier: &Querier,
+    asker: &Asker,
+    selector: Selector,
+    range: TimeRange,
+) -> Result<Trial, Error> {
+    // Every profile is a point in one slot.
+    let (start_millis, end_millis) = (range.start / 1_000_000, range.end / 1_000_000);
+    let question = heatmap::Question {
+        start_millis,
+        end_millis,
+        step_millis: end_millis.saturating_sub(start_millis).max(1),
+        of: heatmap::Of::Profiles,
+        group_by: vec![SERVICE.into()],
+        exemplars: false,
+    };
+    let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(question) };
+    let objects = querier.find(asker, &query).await?.objects.len();
+    let answered = querier.execute(asker, query).await?;
+    let Answer::Heatmap(points) = answered.partial.answer else {
+        return Err(Error::Internal("a count was answered with something else".into()));
+    };
+    let mut services: Vec<Service> = Vec::new();
+    for point in points.as_slice() {
+        let name = point.group.get(SERVICE).unwrap_or_default();
+        match services.iter_mut().find(|service| service.name == name) {
+            Some(service) => service.profiles += 1,
+            None => services.push(Service { name: name.to_owned(), profiles: 1 }),
+        }
+    }
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    let profiles = services.iter().map(|service| service.profiles).sum();
+    let unreadable = answered.report.missing.len();
+    Ok(Trial { dry_run: true, profiles, services, objects, unreadable })
+}
+
+fn order(status: OrderStatus) -> Order {
+    let millis = |nanos: i64| nanos.div_euclid(1_000_000);
+    let about = status.order.as_ref();
+    let (state, objects_left, objects_unreadable, finished) = match status.progress {
+        OrderProgress::Rewriting { objects, unreadable } => {
+            ("rewriting", objects + unreadable, unreadable, None)
+        }
+        OrderProgress::Sweeping { objects } => ("sweeping", objects, 0, None),
+        OrderProgress::Finished { millis } => ("finished", 0, 0, Some(millis)),
+    };
+    Order {
+        number: status.number,
+        created: status.created_millis,
+        state,
+        selector: about.map(|order| order.selector.to_string()),
+        start: about.map(|order| millis(order.range.start)),
+        end: about.map(|order| millis(order.range.end)),
+        objects_left,
+        objects_unreadable,
+        finished,
+    }
+}
