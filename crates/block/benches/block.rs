@@ -85,7 +85,7 @@ impl Bench {
         let (profiles, samples) = (items.len() as f64, (items.len() * SAMPLES) as f64);
         let bytes: usize = segments.iter().map(|s| s.bytes.len()).sum();
         let datasets = || segments.iter().flat_map(|s| &s.directory.datasets);
-        let symbols: u64 = datasets().map(|d| u64::from(d.symbols.bytes)).sum();
+        let symbols: u64 = datasets().map(|d| u64::from(d.strings.bytes) + u64::from(d.symbols.bytes)).sum();
         row(
             &format!("append, {per_segment} per segment"),
             append.as_secs_f64() * 1e6 / profiles,
@@ -114,7 +114,7 @@ impl Bench {
             self.time(|| self.runtime.block_on(merge(inputs, &options, &Pool::inline())).expect("merges"));
         let bytes: usize = outputs.iter().map(|o| o.encoded.bytes.len()).sum();
         let datasets = || outputs.iter().flat_map(|o| &o.encoded.directory.datasets);
-        let symbols: u64 = datasets().map(|d| u64::from(d.symbols.bytes)).sum();
+        let symbols: u64 = datasets().map(|d| u64::from(d.strings.bytes) + u64::from(d.symbols.bytes)).sum();
         let trees: u64 = datasets().filter_map(|d| d.tree).map(|t| u64::from(t.bytes)).sum();
         row(name, spent.as_secs_f64() * 1e9 / samples, "ns/sample");
         row("  the same", spent.as_secs_f64() * 1e6 / samples * SAMPLES as f64, "µs/profile");

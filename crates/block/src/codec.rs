@@ -74,6 +74,7 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
+    #[inline]
     pub fn byte(&mut self) -> Result<u8, Malformed> {
         let Some(byte) = self.bytes.get(self.at) else {
             return Err(self.malformed("ends too early"));

@@ -40,7 +40,9 @@ pub struct DatasetEntry {
     pub label_names: Vec<String>,
     /// Encoded [`crate::DatasetIndex`].
     pub index: Section,
-    /// Encoded [`model::Symbols`].
+    /// Encoded strings of the symbols and of the tree.
+    pub strings: Section,
+    /// Encoded [`model::Symbols`] but for their strings.
     pub symbols: Section,
     /// Encoded [`crate::NameTree`]; segments have none.
     pub tree: Option<Section>,

@@ -112,6 +112,7 @@ impl DatasetEntry {
             put_text(out, name);
         }
         self.index.encode(out);
+        self.strings.encode(out);
         self.symbols.encode(out);
         match &self.tree {
             Some(tree) => {
@@ -161,6 +162,7 @@ impl DatasetEntry {
             label_names.push(cursor.text()?.to_owned());
         }
         let index = Section::read(cursor)?;
+        let strings = Section::read(cursor)?;
         let symbols = Section::read(cursor)?;
         let tree = match cursor.byte()? {
             0 => None,
@@ -178,6 +180,7 @@ impl DatasetEntry {
             profile_types,
             label_names,
             index,
+            strings,
             symbols,
             tree,
             cells,

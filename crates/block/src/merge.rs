@@ -19,7 +19,7 @@ use crate::intern::{Hashes, Import, Interner, Keys, Scratch};
 use crate::roll::lengths;
 use crate::rows::{NewDataset, NewProfile};
 use crate::scan::{DatasetRows, DecodedRows};
-use crate::sort::sort;
+use crate::sort::{sort, subset};
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{
     Block, DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, VALUE_COLUMNS_MAX, Want,
@@ -364,8 +364,13 @@ impl Gathered {
 
     fn write(self, writers: &mut Writers) -> Result<(), Error> {
         let Self { tenant, service, interner, series, by_window, .. } = self;
-        for (window, rows) in by_window {
-            let dataset = rows.into_dataset(&tenant, &service, &series, &interner.symbols).prepare();
+        // Windows share most of their stacktraces: these are sorted once for all.
+        let used = vec![true; interner.symbols.stacktraces.len()];
+        let (sorted, stack_ids) = sort(&interner.symbols, &used);
+        drop(interner);
+        for (window, mut rows) in by_window {
+            rows.sort_rows(&stack_ids, &series);
+            let dataset = rows.into_dataset(&tenant, &service, &series, &sorted).prepare();
             let tree = NameTree::build(&dataset.symbols);
             let lengths = lengths(window.1, &dataset);
             writers.of(window)?.add(&dataset, Some(&tree), &lengths)?;
@@ -420,20 +425,22 @@ impl WindowRows {
         }
     }
 
-    /// Brings stacktraces, and with them the rows of each profile, into their final order.
+    /// Leaves the stacktraces of other windows out; `sorted` are all.
     fn into_dataset(
         mut self,
         tenant: &TenantId,
         service: &str,
         series: &SeriesTable,
-        all: &Symbols,
+        sorted: &Symbols,
     ) -> NewDataset {
-        let mut used = vec![false; all.stacktraces.len()];
+        let mut used = vec![false; sorted.stacktraces.len()];
         for stack in &self.stacks {
             used[*stack as usize] = true;
         }
-        let (symbols, stack_ids) = sort(all, &used);
-        self.sort_rows(&stack_ids, series);
+        let (symbols, stack_ids) = subset(sorted, &used);
+        for stack in &mut self.stacks {
+            *stack = stack_ids[*stack as usize];
+        }
         let mut dataset = NewDataset {
             tenant: tenant.clone(),
             service: service.to_owned(),
@@ -449,6 +456,7 @@ impl WindowRows {
         dataset
     }
 
+    /// Brings stacktraces, and with them the rows of each profile, into their final order.
     fn sort_rows(&mut self, stack_ids: &[u32], series: &SeriesTable) {
         let mut order: Vec<u64> = Vec::new();
         let mut values: Vec<i64> = Vec::new();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::Symbols;
+use model::{Strings, Symbols};
 use storage::{Key, Store};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -61,6 +61,8 @@ pub struct Fetched {
     block: Block,
     dataset: usize,
     index: Option<Source<DatasetIndex>>,
+    /// Fetched for symbols or a tree.
+    strings: Bytes,
     symbols: Option<Source<Symbols>>,
     tree: Option<Source<NameTree>>,
 }
@@ -119,7 +121,14 @@ impl Block {
     /// `Storage`; `Corrupt` if there is no such dataset.
     pub async fn fetch(&self, dataset: usize, want: Want) -> Result<Fetched, Error> {
         let entry = self.entry(dataset)?;
-        let mut fetched = Fetched { block: self.clone(), dataset, index: None, symbols: None, tree: None };
+        let mut fetched = Fetched {
+            block: self.clone(),
+            dataset,
+            index: None,
+            strings: Bytes::new(),
+            symbols: None,
+            tree: None,
+        };
         let cached = |kind| self.cache.get(&self.name(dataset, kind));
         if want.index
             && let Some(Entry::Index(index)) = cached(Kind::Index)
@@ -140,8 +149,13 @@ impl Block {
         let fetch_index = want.index && fetched.index.is_none();
         let fetch_symbols = need_symbols && fetched.symbols.is_none();
         let fetch_tree = if want.tree && fetched.tree.is_none() { entry.tree } else { None };
-        let sections =
-            [fetch_index.then_some(entry.index), fetch_symbols.then_some(entry.symbols), fetch_tree];
+        let fetch_strings = fetch_symbols || fetch_tree.is_some();
+        let sections = [
+            fetch_index.then_some(entry.index),
+            fetch_strings.then_some(entry.strings),
+            fetch_symbols.then_some(entry.symbols),
+            fetch_tree,
+        ];
         let ranges: Vec<Range<u64>> = sections
             .iter()
             .flatten()
@@ -150,6 +164,9 @@ impl Block {
         let mut got = self.get_ranges(&ranges).await?.into_iter();
         if fetch_index {
             fetched.index = got.next().map(Source::Packed);
+        }
+        if fetch_strings {
+            fetched.strings = got.next().unwrap_or_default();
         }
         if fetch_symbols {
             fetched.symbols = got.next().map(Source::Packed);
@@ -245,7 +262,7 @@ impl Fetched {
     pub fn symbols(&self) -> Result<Arc<Symbols>, Error> {
         let section = &self.entry()?.symbols;
         self.decode(&self.symbols, section, "symbols", Kind::Symbols, Entry::Symbols, |raw| {
-            let symbols = symbols::decode(raw)?;
+            let symbols = symbols::decode_tables(&mut Cursor::new(raw), self.strings()?)?;
             self.check_stacktraces(symbols.stacktraces.len())?;
             Ok(symbols)
         })
@@ -259,7 +276,7 @@ impl Fetched {
         let entry = self.entry()?;
         if let (Some(section), Some(_)) = (&entry.tree, &self.tree) {
             return self.decode(&self.tree, section, "tree", Kind::Tree, Entry::Tree, |raw| {
-                let tree = NameTree::decode(raw)?;
+                let tree = NameTree::decode(raw, self.strings()?)?;
                 self.check_stacktraces(tree.leaves.len())?;
                 Ok(tree)
             });
@@ -274,6 +291,15 @@ impl Fetched {
 
     fn entry(&self) -> Result<&DatasetEntry, Error> {
         self.block.entry(self.dataset)
+    }
+
+    fn strings(&self) -> Result<Strings, Malformed> {
+        let missing = Malformed { byte: 0, what: "was not asked for when fetching" };
+        let raw = unpack(&self.strings, &self.entry().map_err(|_| missing)?.strings)?;
+        let mut cursor = Cursor::new(&raw);
+        let strings = symbols::decode_strings(&mut cursor)?;
+        cursor.end()?;
+        Ok(strings)
     }
 
     fn check_stacktraces(&self, found: usize) -> Result<(), Malformed> {
@@ -437,7 +463,10 @@ fn check(directory: &Directory, layout: &Layout, own: &Section) -> Result<(), Ma
             return wrong("datasets do not follow one another");
         }
         row = dataset.rows.end;
-        for section in [Some(dataset.index), Some(dataset.symbols), dataset.tree].into_iter().flatten() {
+        for section in [Some(dataset.index), Some(dataset.strings), Some(dataset.symbols), dataset.tree]
+            .into_iter()
+            .flatten()
+        {
             if section.offset.checked_add(section.bytes.into()).is_none_or(|end| end > own.offset) {
                 return wrong("a section does not lie before the directory");
             }

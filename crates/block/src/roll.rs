@@ -14,7 +14,7 @@ use crate::rows::Prepared;
 use crate::{Error, Series};
 
 /// Cells of one length are written if they have at most one row for so many rows of the dataset.
-const ROWS_PER_CELL_ROW: u64 = 6;
+const ROWS_PER_CELL_ROW: u64 = 8;
 
 /// A label with so many values or more is never kept.
 const LABEL_VALUES_MAX: usize = 50;

@@ -8,6 +8,21 @@ use model::{Function, Line, Locations, NONE, Stacktraces, Strings, Symbols};
 /// The stacktraces that `used` names, in a new order, with all that they need and nothing else; and
 /// per old stacktrace id the new one ([`NONE`] if it is not used).
 pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
+    select(from, used, Order::New)
+}
+
+/// The same of symbols that were sorted before: what is left of them keeps its order.
+pub(crate) fn subset(sorted: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
+    select(sorted, used, Order::Kept)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    New,
+    Kept,
+}
+
+fn select(from: &Symbols, used: &[bool], order: Order) -> (Symbols, Vec<u32>) {
     let mut locations_used = vec![false; from.locations.len()];
     for (id, _) in used.iter().enumerate().filter(|(_, used)| **used) {
         for location in from.stacktraces.get(id as u32) {
@@ -34,7 +49,7 @@ pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
     }
 
     let mut into = Symbols::default();
-    let strings = sort_strings(&from.strings, strings_used, &mut into.strings);
+    let strings = order.strings(&from.strings, strings_used, &mut into.strings);
     let string = |id: u32| strings[id as usize];
 
     let functions: Vec<Function> = from
@@ -52,17 +67,18 @@ pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
         })
         .collect();
     let key = |f: &Function| (f.name, f.system_name, f.filename, f.start_line);
-    let (order, function_ids) = order_of(&functions_used, |a, b| key(&functions[a]).cmp(&key(&functions[b])));
-    into.functions = order.iter().map(|id| functions[*id]).collect();
+    let (places, function_ids) =
+        order.of(&functions_used, |a, b| key(&functions[a]).cmp(&key(&functions[b])));
+    into.functions = places.iter().map(|id| functions[*id]).collect();
 
-    let (order, mapping_ids) = order_of(&mappings_used, |a, b| {
+    let (places, mapping_ids) = order.of(&mappings_used, |a, b| {
         let key = |id: usize| {
             let m = &from.mappings[id];
             (string(m.filename), string(m.build_id), m.memory_start, m.memory_limit, m.file_offset)
         };
         key(a).cmp(&key(b))
     });
-    into.mappings = order
+    into.mappings = places
         .iter()
         .map(|id| {
             let mut mapping = from.mappings[*id];
@@ -73,8 +89,8 @@ pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
         .collect();
 
     let location_ids =
-        sort_locations(&from.locations, &locations_used, &function_ids, &mapping_ids, &mut into.locations);
-    let stack_ids = sort_stacktraces(&from.stacktraces, used, &location_ids, &mut into.stacktraces);
+        order.locations(&from.locations, &locations_used, &function_ids, &mapping_ids, &mut into.locations);
+    let stack_ids = order.stacktraces(&from.stacktraces, used, &location_ids, &mut into.stacktraces);
     (into, stack_ids)
 }
 
@@ -84,78 +100,85 @@ fn mark(used: &mut [bool], id: u32) {
     }
 }
 
-/// The used ids in order, and per id its place in that order.
-fn order_of(
-    used: &[bool],
-    mut compare: impl FnMut(usize, usize) -> std::cmp::Ordering,
-) -> (Vec<usize>, Vec<u32>) {
-    let mut order: Vec<usize> = (0..used.len()).filter(|id| used[*id]).collect();
-    order.sort_unstable_by(|a, b| compare(*a, *b).then(a.cmp(b)));
-    let mut places = vec![NONE; used.len()];
-    for (place, id) in order.iter().enumerate() {
-        places[*id] = place as u32;
+impl Order {
+    /// The used ids in order, and per id its place in that order.
+    fn of(
+        self,
+        used: &[bool],
+        mut compare: impl FnMut(usize, usize) -> std::cmp::Ordering,
+    ) -> (Vec<usize>, Vec<u32>) {
+        let mut order: Vec<usize> = (0..used.len()).filter(|id| used[*id]).collect();
+        if self == Order::New {
+            order.sort_unstable_by(|a, b| compare(*a, *b).then(a.cmp(b)));
+        }
+        let mut places = vec![NONE; used.len()];
+        for (place, id) in order.iter().enumerate() {
+            places[*id] = place as u32;
+        }
+        (order, places)
     }
-    (order, places)
-}
 
-fn sort_strings(from: &Strings, mut used: Vec<bool>, into: &mut Strings) -> Vec<u32> {
-    // The empty string is always there, and sorts first.
-    mark(&mut used, 0);
-    let (order, places) = order_of(&used, |a, b| from.get(a as u32).cmp(from.get(b as u32)));
-    for id in order {
-        into.push(from.get(id as u32));
+    fn strings(self, from: &Strings, mut used: Vec<bool>, into: &mut Strings) -> Vec<u32> {
+        // The empty string is always there, and sorts first.
+        mark(&mut used, 0);
+        let (order, places) = self.of(&used, |a, b| from.get(a as u32).cmp(from.get(b as u32)));
+        for id in order {
+            into.push(from.get(id as u32));
+        }
+        places
     }
-    places
-}
 
-fn sort_locations(
-    from: &Locations,
-    used: &[bool],
-    functions: &[u32],
-    mappings: &[u32],
-    into: &mut Locations,
-) -> Vec<u32> {
-    let place = |places: &[u32], id: u32| places.get(id as usize).copied().unwrap_or(NONE);
-    // By function names, outermost first: so the order of stacktraces is nearly that of the name tree.
-    let lines = |id: usize| {
-        from.lines_of(id as u32).iter().rev().map(|line| (place(functions, line.function), line.line))
-    };
-    let (order, places) = order_of(used, |a, b| {
-        lines(a)
-            .cmp(lines(b))
-            .then_with(|| place(mappings, from.mapping[a]).cmp(&place(mappings, from.mapping[b])))
-            .then_with(|| from.address[a].cmp(&from.address[b]))
-    });
-    let mut moved: Vec<Line> = Vec::new();
-    for id in order {
-        moved.clear();
-        moved.extend(
-            from.lines_of(id as u32)
-                .iter()
-                .map(|line| Line { function: place(functions, line.function), line: line.line }),
-        );
-        into.push(place(mappings, from.mapping[id]), from.address[id], from.folded[id], &moved);
+    fn locations(
+        self,
+        from: &Locations,
+        used: &[bool],
+        functions: &[u32],
+        mappings: &[u32],
+        into: &mut Locations,
+    ) -> Vec<u32> {
+        let place = |places: &[u32], id: u32| places.get(id as usize).copied().unwrap_or(NONE);
+        // By function names, outermost first: so the order of stacktraces is nearly that of the name tree.
+        let lines = |id: usize| {
+            from.lines_of(id as u32).iter().rev().map(|line| (place(functions, line.function), line.line))
+        };
+        let (order, places) = self.of(used, |a, b| {
+            lines(a)
+                .cmp(lines(b))
+                .then_with(|| place(mappings, from.mapping[a]).cmp(&place(mappings, from.mapping[b])))
+                .then_with(|| from.address[a].cmp(&from.address[b]))
+        });
+        let mut moved: Vec<Line> = Vec::new();
+        for id in order {
+            moved.clear();
+            moved.extend(
+                from.lines_of(id as u32)
+                    .iter()
+                    .map(|line| Line { function: place(functions, line.function), line: line.line }),
+            );
+            into.push(place(mappings, from.mapping[id]), from.address[id], from.folded[id], &moved);
+        }
+        places
     }
-    places
-}
 
-fn sort_stacktraces(
-    from: &Stacktraces,
-    used: &[bool],
-    locations: &[u32],
-    into: &mut Stacktraces,
-) -> Vec<u32> {
-    // Root first and moved to the new ids, so that comparing runs forward over plain memory.
-    let mut moved = Stacktraces::default();
-    for (id, used) in used.iter().enumerate() {
-        let stack = if *used { from.get(id as u32) } else { &[] };
-        moved.locations.extend(stack.iter().rev().map(|location| locations[*location as usize]));
-        moved.offsets.push(moved.locations.len() as u32);
+    fn stacktraces(
+        self,
+        from: &Stacktraces,
+        used: &[bool],
+        locations: &[u32],
+        into: &mut Stacktraces,
+    ) -> Vec<u32> {
+        // Root first and moved to the new ids, so that comparing runs forward over plain memory.
+        let mut moved = Stacktraces::default();
+        for (id, used) in used.iter().enumerate() {
+            let stack = if *used { from.get(id as u32) } else { &[] };
+            moved.locations.extend(stack.iter().rev().map(|location| locations[*location as usize]));
+            moved.offsets.push(moved.locations.len() as u32);
+        }
+        let (order, places) = self.of(used, |a, b| moved.get(a as u32).cmp(moved.get(b as u32)));
+        for id in order {
+            into.locations.extend(moved.get(id as u32).iter().rev());
+            into.offsets.push(into.locations.len() as u32);
+        }
+        places
     }
-    let (order, places) = order_of(used, |a, b| moved.get(a as u32).cmp(moved.get(b as u32)));
-    for id in order {
-        into.locations.extend(moved.get(id as u32).iter().rev());
-        into.offsets.push(into.locations.len() as u32);
-    }
-    places
 }

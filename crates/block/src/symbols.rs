@@ -17,11 +17,16 @@ pub(crate) const STRING_BYTES_MAX: usize = 1 << 30;
 pub fn encode(symbols: &Symbols) -> Vec<u8> {
     let mut out = Vec::with_capacity(symbols.strings.byte_len() + symbols.stacktraces.locations.len() + 1024);
     encode_strings(&mut out, &symbols.strings);
-    encode_mappings(&mut out, &symbols.mappings);
-    encode_functions(&mut out, &symbols.functions);
-    encode_locations(&mut out, symbols);
-    encode_stacktraces(&mut out, &symbols.stacktraces);
+    encode_tables(&mut out, symbols);
     out
+}
+
+/// All but the strings.
+pub(crate) fn encode_tables(out: &mut Vec<u8>, symbols: &Symbols) {
+    encode_mappings(out, &symbols.mappings);
+    encode_functions(out, &symbols.functions);
+    encode_locations(out, symbols);
+    encode_stacktraces(out, &symbols.stacktraces);
 }
 
 /// Reads what [`encode`] wrote: every id is in range, or `NONE` where that may be.
@@ -30,8 +35,12 @@ pub fn encode(symbols: &Symbols) -> Vec<u8> {
 /// Names the byte that makes no sense.
 pub fn decode(bytes: &[u8]) -> Result<Symbols, Malformed> {
     let mut cursor = Cursor::new(bytes);
-    let cursor = &mut cursor;
-    let strings = decode_strings(cursor)?;
+    let strings = decode_strings(&mut cursor)?;
+    decode_tables(&mut cursor, strings)
+}
+
+/// Reads what [`encode_tables`] wrote, to the end.
+pub(crate) fn decode_tables(cursor: &mut Cursor<'_>, strings: Strings) -> Result<Symbols, Malformed> {
     let mappings = decode_mappings(cursor, strings.len())?;
     let functions = decode_functions(cursor, strings.len())?;
     let locations = decode_locations(cursor, mappings.len(), &functions)?;

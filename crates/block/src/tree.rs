@@ -6,7 +6,6 @@ use model::{Line, NONE, Strings, Symbols};
 
 use crate::codec::{Cursor, Delta, put};
 use crate::error::Malformed;
-use crate::symbols::{decode_strings, encode_strings};
 
 /// The stacktraces of a dataset as one tree of function names: all that flame graphs need.
 ///
@@ -35,7 +34,7 @@ impl Default for NameTree {
 }
 
 impl NameTree {
-    /// Builds the tree of all stacktraces of `symbols`.
+    /// Builds the tree of all stacktraces of `symbols`; its first names are their strings.
     pub fn build(symbols: &Symbols) -> Self {
         Builder::new(symbols).build()
     }
@@ -115,9 +114,14 @@ impl NameTree {
         self.names.byte_len() + (self.name.len() * 2 + self.leaves.len()) * 4
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.names.byte_len() + self.name.len() * 3 + self.leaves.len() * 2);
-        encode_strings(&mut out, &self.names);
+    /// `strings`: so many of the names are those of the symbols, and not written again.
+    pub(crate) fn encode(&self, strings: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.name.len() * 3 + self.leaves.len() * 2);
+        put(&mut out, (self.names.len() - strings) as u64);
+        for name in self.names.iter().skip(strings) {
+            put(&mut out, name.len() as u64);
+            out.extend_from_slice(name);
+        }
         put(&mut out, self.name.len() as u64 - 1);
         for name in &self.name[1..] {
             put(&mut out, u64::from(*name));
@@ -139,12 +143,17 @@ impl NameTree {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    /// `strings` are those of the symbols.
+    pub(crate) fn decode(bytes: &[u8], strings: Strings) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         let cursor = &mut cursor;
-        let names = decode_strings(cursor)?;
+        let mut names = strings;
         if names.is_empty() {
             return Err(cursor.malformed("a tree has no name for its root"));
+        }
+        for _ in 0..cursor.count()? {
+            let length = cursor.count()?;
+            names.push(cursor.take(length)?);
         }
         let count = cursor.count()?;
         let mut name = Vec::with_capacity(count + 1);
@@ -203,8 +212,6 @@ struct Builder<'a> {
     hasher: RandomState,
     /// Nodes by (parent, name), of parents with many children.
     many: HashTable<u32>,
-    /// Name in the tree of each string of the symbols; 0 if not used yet.
-    name_of_string: Vec<u32>,
     /// Nodes of the stacktrace added last, root first, one per location: its innermost line.
     path: Vec<u32>,
 }
@@ -219,8 +226,10 @@ struct Unordered {
 
 impl<'a> Builder<'a> {
     fn new(symbols: &'a Symbols) -> Self {
-        let mut names = Strings::default();
-        names.push(b"");
+        let mut names = symbols.strings.clone();
+        if names.is_empty() {
+            names.push(b"");
+        }
         Self {
             symbols,
             tree: Unordered { names, name: vec![0], parents: vec![0], leaves: Vec::new() },
@@ -228,7 +237,6 @@ impl<'a> Builder<'a> {
             children: vec![Children::default()],
             hasher: RandomState::default(),
             many: HashTable::new(),
-            name_of_string: vec![0; symbols.strings.len()],
             path: Vec::new(),
         }
     }
@@ -271,18 +279,8 @@ impl<'a> Builder<'a> {
         NameTree::from_parents(names, &name, &parents, leaves)
     }
 
-    fn line_name(&mut self, line: &Line) -> u32 {
-        let Some(function) = self.symbols.functions.get(line.function as usize) else {
-            return 0;
-        };
-        if function.name == 0 {
-            return 0;
-        }
-        let known = &mut self.name_of_string[function.name as usize];
-        if *known == 0 {
-            *known = self.tree.names.push(self.symbols.strings.get(function.name));
-        }
-        *known
+    fn line_name(&self, line: &Line) -> u32 {
+        self.symbols.functions.get(line.function as usize).map_or(0, |function| function.name)
     }
 
     /// The child of this name. In sorted stacktraces it is as a rule the one added last, or new.
@@ -428,7 +426,10 @@ mod tests {
         let paths: Vec<String> = tree.leaves.iter().map(|leaf| path(*leaf)).collect();
         assert_eq!(paths, ["inlined < work < main", "app!0xbeef < main", "app!0xbeef < main", "main", ""]);
         assert_eq!(tree.leaves[1], tree.leaves[2]);
-        assert_eq!(NameTree::decode(&tree.encode()).expect("reads"), tree);
+        assert_eq!(
+            NameTree::decode(&tree.encode(symbols.strings.len()), symbols.strings.clone()).expect("reads"),
+            tree
+        );
     }
 
     #[test]
@@ -445,20 +446,20 @@ mod tests {
         assert_eq!(tree.leaves, [5, 4, 3]);
         assert_eq!(tree.parents(), [0, 0, 1, 2, 1, 0]);
         assert_eq!(tree.children(1).collect::<Vec<_>>(), [2, 4]);
-        assert_eq!(NameTree::decode(&tree.encode()).expect("reads"), tree);
+        let mut first_names = Strings::default();
+        first_names.push(b"");
+        first_names.push(b"a");
+        assert_eq!(NameTree::decode(&tree.encode(2), first_names).expect("reads"), tree);
     }
 
     #[test]
     fn a_damaged_tree_is_refused() {
-        let sound = NameTree::default().encode();
-        assert!(NameTree::decode(&sound).is_ok());
-        let mut names = Strings::default();
-        names.push(b"");
-        let mut out = Vec::new();
-        encode_strings(&mut out, &names);
-        // One node that climbs above the root; then the leaves.
-        out.extend([1, 0, 1, 0]);
-        assert!(NameTree::decode(&out).is_err());
-        assert!(NameTree::decode(&[]).is_err());
+        let names = NameTree::default().names;
+        let sound = NameTree::default().encode(1);
+        assert!(NameTree::decode(&sound, names.clone()).is_ok());
+        // No further names; one node that climbs above the root; then the leaves.
+        assert!(NameTree::decode(&[0, 1, 0, 1, 0], names.clone()).is_err());
+        assert!(NameTree::decode(&sound, Strings::default()).is_err());
+        assert!(NameTree::decode(&[], names).is_err());
     }
 }

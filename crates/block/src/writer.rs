@@ -55,7 +55,7 @@ pub(crate) struct ObjectWriter {
     zstd_level: i32,
     rows: u64,
     group: GroupRows,
-    /// Packed sections, in the order of their datasets: index, symbols, tree; per length of cells
+    /// Packed sections, in the order of their datasets: index, strings, symbols, tree; per length of cells
     /// their head and their chunks.
     sections: Vec<Vec<u8>>,
     described: Vec<serde_json::Value>,
@@ -138,8 +138,14 @@ impl ObjectWriter {
             });
         }
         let index = self.section(&dataset.index.encode())?;
-        let symbols = self.section(&symbols::encode(&dataset.symbols))?;
-        let tree = tree.map(|tree| self.section(&tree.encode())).transpose()?;
+        let mut raw = Vec::with_capacity(dataset.symbols.strings.byte_len());
+        symbols::encode_strings(&mut raw, &dataset.symbols.strings);
+        let strings = self.section(&raw)?;
+        raw.clear();
+        symbols::encode_tables(&mut raw, &dataset.symbols);
+        let symbols = self.section(&raw)?;
+        let own_strings = dataset.symbols.strings.len();
+        let tree = tree.map(|tree| self.section(&tree.encode(own_strings))).transpose()?;
         let mut cells = Vec::new();
         for seconds in lengths {
             let Some(rolled) = roll(dataset, *seconds, self.zstd_level)? else { continue };
@@ -153,6 +159,7 @@ impl ObjectWriter {
         self.directory.datasets.push(DatasetEntry {
             rows: self.rows..self.rows + row_count,
             index,
+            strings,
             symbols,
             tree,
             cells,
@@ -180,7 +187,12 @@ impl ObjectWriter {
         self.file.flush().map_err(|e| Error::encode("rows", e))?;
         let mut offset = self.file.bytes_written() as u64;
         for dataset in &mut self.directory.datasets {
-            let sections = [Some(&mut dataset.index), Some(&mut dataset.symbols), dataset.tree.as_mut()];
+            let sections = [
+                Some(&mut dataset.index),
+                Some(&mut dataset.strings),
+                Some(&mut dataset.symbols),
+                dataset.tree.as_mut(),
+            ];
             for section in sections.into_iter().flatten() {
                 section.offset = offset;
                 offset += u64::from(section.bytes);
@@ -426,6 +438,7 @@ fn entry(dataset: &Prepared) -> DatasetEntry {
         profile_types,
         label_names: label_names.into_iter().map(str::to_owned).collect(),
         index: nowhere,
+        strings: nowhere,
         symbols: nowhere,
         tree: None,
         cells: Vec::new(),

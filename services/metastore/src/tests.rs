@@ -279,6 +279,7 @@ fn directory(
         profile_types: vec!["process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().expect("a type")],
         label_names: vec![],
         index: section,
+        strings: section,
         symbols: section,
         tree: None,
         cells: Vec::new(),

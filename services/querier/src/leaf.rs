@@ -294,6 +294,7 @@ fn bytes_of(entry: &DatasetEntry, plan: &Plan, needs: Needs) -> u64 {
         (false, true) => u64::from(entry.index.bytes) + (entry.rows.end - entry.rows.start) * 3,
     };
     u64::from(tree.map_or(0, |section| section.bytes))
+        + if needs.tree || symbols { u64::from(entry.strings.bytes) } else { 0 }
         + if symbols { u64::from(entry.symbols.bytes) } else { 0 }
         + cells.sum::<u64>()
         + rows

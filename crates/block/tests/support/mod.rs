@@ -125,8 +125,10 @@ impl Program {
         symbols.functions.push(Function { name, system_name: name, filename, start_line });
         let function = symbols.functions.len() as u32 - 1;
         let mut lines = vec![Line { function, line: start_line + (at % 40) as i64 }];
-        if at.is_multiple_of(11) && function > 0 {
-            lines.push(Line { function: function - 1, line: 7 });
+        if at.is_multiple_of(11) {
+            let caller = symbols.strings.push(format!("caller{at}").as_bytes());
+            symbols.functions.push(Function { name: caller, system_name: caller, filename, start_line });
+            lines.push(Line { function: function + 1, line: 7 });
         }
         if at.is_multiple_of(53) {
             lines.clear();

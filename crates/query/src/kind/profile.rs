@@ -86,7 +86,31 @@ impl Merged {
         let Some(symbols) = &dataset.symbols else { return Ok(()) };
         let mut weights = vec![0i64; symbols.stacktraces.len()];
         dataset.scan_all(|batch| add_weights(&mut weights, &batch, &question.filter))?;
+        if self.values.is_empty() && question.go_pgo.is_none() {
+            *self = Self::of_dataset(symbols, &weights, &question.filter.call_site);
+            return Ok(self.check()?);
+        }
         Ok(self.add(symbols, &weights, question)?)
+    }
+
+    /// What has weight of one dataset: its symbols are distinct already, so nothing is looked up.
+    fn of_dataset(from: &Symbols, weights: &[i64], call_site: &[Box<[u8]>]) -> Self {
+        let mut symbols = Symbols::default();
+        symbols.strings.push(b"");
+        let mut import = Import::new(from);
+        let mut values = Vec::new();
+        let mut locations = Vec::new();
+        for (stacktrace, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0) {
+            let stack = from.stacktraces.get(stacktrace as u32);
+            if stack.is_empty() || !(call_site.is_empty() || begins_with(from, stack, call_site)) {
+                continue;
+            }
+            locations.clear();
+            locations.extend(stack.iter().map(|location| import.location(&mut symbols, *location)));
+            symbols.stacktraces.push(&locations);
+            values.push(*weight);
+        }
+        Self { symbols, values, tables: Tables::default(), indexed: false }
     }
 
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
@@ -144,51 +168,6 @@ impl Merged {
             }
         }
         self.check()
-    }
-
-    fn string(&mut self, bytes: &[u8]) -> u32 {
-        let Self { symbols, tables: Tables { hasher, strings: table, .. }, .. } = self;
-        let strings = &mut symbols.strings;
-        let hash = hasher.hash_one(bytes);
-        if let Some(found) = table.find(hash, |id| strings.get(*id) == bytes) {
-            return *found;
-        }
-        let id = strings.push(bytes);
-        table.insert_unique(hash, id, |id| hasher.hash_one(strings.get(*id)));
-        id
-    }
-
-    fn mapping(&mut self, mapping: Mapping) -> u32 {
-        let Self { symbols, tables: Tables { hasher, mappings: table, .. }, .. } = self;
-        intern(table, hasher, &mut symbols.mappings, mapping)
-    }
-
-    fn function(&mut self, function: Function) -> u32 {
-        let Self { symbols, tables: Tables { hasher, functions: table, .. }, .. } = self;
-        intern(table, hasher, &mut symbols.functions, function)
-    }
-
-    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
-        let Self { symbols, tables: Tables { hasher, locations: table, .. }, .. } = self;
-        let locations = &mut symbols.locations;
-        let hash = hasher.hash_one((mapping, address, folded, lines));
-        let same = |id: &u32| {
-            let at = *id as usize;
-            locations.mapping[at] == mapping
-                && locations.address[at] == address
-                && locations.folded[at] == folded
-                && locations.lines_of(*id) == lines
-        };
-        if let Some(found) = table.find(hash, same) {
-            return *found;
-        }
-        let id = locations.push(mapping, address, folded, lines);
-        table.insert_unique(hash, id, |id| {
-            let at = *id as usize;
-            let (mapping, address) = (locations.mapping[at], locations.address[at]);
-            hasher.hash_one((mapping, address, locations.folded[at], locations.lines_of(*id)))
-        });
-        id
     }
 
     fn add_stacktrace(&mut self, locations: &[u32], value: i64) {
@@ -345,6 +324,82 @@ fn begins_with(symbols: &Symbols, stack: &[u32], call_site: &[Box<[u8]>]) -> boo
     same && wanted.next().is_none()
 }
 
+/// Symbols that others are moved into.
+trait Target {
+    fn string(&mut self, bytes: &[u8]) -> u32;
+    fn mapping(&mut self, mapping: Mapping) -> u32;
+    fn function(&mut self, function: Function) -> u32;
+    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32;
+}
+
+impl Target for Merged {
+    fn string(&mut self, bytes: &[u8]) -> u32 {
+        let Self { symbols, tables: Tables { hasher, strings: table, .. }, .. } = self;
+        let strings = &mut symbols.strings;
+        let hash = hasher.hash_one(bytes);
+        if let Some(found) = table.find(hash, |id| strings.get(*id) == bytes) {
+            return *found;
+        }
+        let id = strings.push(bytes);
+        table.insert_unique(hash, id, |id| hasher.hash_one(strings.get(*id)));
+        id
+    }
+
+    fn mapping(&mut self, mapping: Mapping) -> u32 {
+        let Self { symbols, tables: Tables { hasher, mappings: table, .. }, .. } = self;
+        intern(table, hasher, &mut symbols.mappings, mapping)
+    }
+
+    fn function(&mut self, function: Function) -> u32 {
+        let Self { symbols, tables: Tables { hasher, functions: table, .. }, .. } = self;
+        intern(table, hasher, &mut symbols.functions, function)
+    }
+
+    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
+        let Self { symbols, tables: Tables { hasher, locations: table, .. }, .. } = self;
+        let locations = &mut symbols.locations;
+        let hash = hasher.hash_one((mapping, address, folded, lines));
+        let same = |id: &u32| {
+            let at = *id as usize;
+            locations.mapping[at] == mapping
+                && locations.address[at] == address
+                && locations.folded[at] == folded
+                && locations.lines_of(*id) == lines
+        };
+        if let Some(found) = table.find(hash, same) {
+            return *found;
+        }
+        let id = locations.push(mapping, address, folded, lines);
+        table.insert_unique(hash, id, |id| {
+            let at = *id as usize;
+            let (mapping, address) = (locations.mapping[at], locations.address[at]);
+            hasher.hash_one((mapping, address, locations.folded[at], locations.lines_of(*id)))
+        });
+        id
+    }
+}
+
+/// What is moved here is distinct: nothing is looked up.
+impl Target for Symbols {
+    fn string(&mut self, bytes: &[u8]) -> u32 {
+        if bytes.is_empty() { 0 } else { self.strings.push(bytes) }
+    }
+
+    fn mapping(&mut self, mapping: Mapping) -> u32 {
+        self.mappings.push(mapping);
+        self.mappings.len() as u32 - 1
+    }
+
+    fn function(&mut self, function: Function) -> u32 {
+        self.functions.push(function);
+        self.functions.len() as u32 - 1
+    }
+
+    fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
+        self.locations.push(mapping, address, folded, lines)
+    }
+}
+
 /// Moves what is used of one table of symbols into another.
 struct Import<'a> {
     from: &'a Symbols,
@@ -367,7 +422,7 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn location(&mut self, to: &mut Merged, location: u32) -> u32 {
+    fn location(&mut self, to: &mut impl Target, location: u32) -> u32 {
         let at = location as usize;
         if self.locations[at] == NONE {
             let mapping = self.mapping(to, self.from.locations.mapping[at]);
@@ -383,7 +438,7 @@ impl<'a> Import<'a> {
         self.locations[at]
     }
 
-    fn mapping(&mut self, to: &mut Merged, mapping: u32) -> u32 {
+    fn mapping(&mut self, to: &mut impl Target, mapping: u32) -> u32 {
         let Some(known) = self.mappings.get(mapping as usize) else { return NONE };
         if *known != NONE {
             return *known;
@@ -398,7 +453,7 @@ impl<'a> Import<'a> {
         self.mappings[mapping as usize]
     }
 
-    fn function(&mut self, to: &mut Merged, function: u32) -> u32 {
+    fn function(&mut self, to: &mut impl Target, function: u32) -> u32 {
         let Some(known) = self.functions.get(function as usize) else { return NONE };
         if *known != NONE {
             return *known;
@@ -414,7 +469,7 @@ impl<'a> Import<'a> {
         self.functions[function as usize]
     }
 
-    fn string(&mut self, to: &mut Merged, string: u32) -> u32 {
+    fn string(&mut self, to: &mut impl Target, string: u32) -> u32 {
         let Some(known) = self.strings.get(string as usize) else { return 0 };
         if *known != NONE {
             return *known;

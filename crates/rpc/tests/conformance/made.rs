@@ -135,6 +135,7 @@ pub(crate) fn directory() -> Directory {
             profile_types: vec![profile_type()],
             label_names: vec!["pod".into(), "service_name".into()],
             index: section(0),
+            strings: section(5),
             symbols: section(5),
             tree: Some(section(10)),
             cells: vec![CellSection {
