@@ -1,13 +1,14 @@
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How processes find one another. Without `join` they do not, and no port is opened.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `<host>:<port>` of some others, with commas between them; the port may be left out if it is `bind_port`. A name is asked
+    /// `<host>:<port>` of some others, as a list or with commas between them; the port may be left out if it is `bind_port`. A name is asked
     /// for again from time to time, and all addresses that it has are used: a headless service of Kubernetes is enough. This
     /// process may be among them, and none needs to be there already.
+    #[serde(deserialize_with = "joined")]
     pub join_members: String,
     /// Address to gossip at; empty means every interface.
     pub bind_addr: String,
@@ -37,4 +38,18 @@ impl Default for Config {
             node_name: String::new(),
         }
     }
+}
+
+/// A text, or a list of texts that are joined by commas.
+fn joined<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(text) => text,
+        Given::Many(texts) => texts.join(","),
+    })
 }

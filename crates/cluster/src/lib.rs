@@ -1,7 +1,8 @@
 //! Who is alive, and who of them gets what.
 //!
 //! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and set by hand ([`Fixed`]), the order in which
-//! members are chosen ([`place()`]), the ways to them ([`Callers`]), which metastore is asked ([`Owner`]).
+//! members are chosen ([`place()`]), the ways to them ([`Callers`]), which metastore is asked ([`Owner`]), which ingester gets a push
+//! ([`Ingesters`]).
 //! Does not own: how a role is called, who becomes the owner of the catalog. Membership is a hint everywhere:
 //! two processes may see different members at one time, and nothing may be wrong by it.
 
@@ -9,6 +10,7 @@ mod callers;
 mod config;
 mod fixed;
 mod gossip;
+mod ingesters;
 mod member;
 mod metrics;
 mod owner;
@@ -24,6 +26,7 @@ pub use callers::{Callers, Dial};
 pub use config::Config;
 pub use fixed::Fixed;
 pub use gossip::{Gossip, GossipError};
+pub use ingesters::Ingesters;
 pub use member::{Member, Role};
 pub use owner::{LastKnown, Owner};
 pub use place::place;

@@ -141,7 +141,13 @@ impl Metastore for Owner {
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
-        let (began, floor) = (self.clock.monotonic(), self.seen.lock().newest);
+        let began = self.clock.monotonic();
+        let (floor, was_without) = {
+            let seen = self.seen.lock();
+            (seen.newest, seen.was_without)
+        };
+        // One question waits, not each of those that follow.
+        let patience = if was_without { Duration::ZERO } else { OWNER_WAIT };
         loop {
             let found = self.ask(|metastore| {
                 let request = request.clone();
@@ -159,7 +165,7 @@ impl Metastore for Owner {
             };
             let waited = self.clock.monotonic() - began;
             match &self.last_known {
-                _ if waited < OWNER_WAIT => self.clock.sleep(PAUSE).await,
+                _ if waited < patience => self.clock.sleep(PAUSE).await,
                 Some(known) => {
                     self.seen.lock().was_without = true;
                     warn!(%error, "nobody owns the catalog: answering from what was known last");

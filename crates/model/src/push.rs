@@ -3,7 +3,8 @@ use std::sync::Arc;
 use crate::{ItemKey, Labels, Profile, TenantId, ValueSchema};
 
 /// One profile document on its way from the distributor to the ingester: validated, normalised
-/// and split into series. It is never divided: all its series lie in one segment.
+/// and split into series. It is never divided: all its series lie in one segment. Cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub struct PushItem {
     pub tenant: TenantId,
@@ -12,7 +13,7 @@ pub struct PushItem {
     /// Symbols and values; `series` says which samples of it count, and where.
     pub profile: Arc<Profile>,
     /// At least one; label sets are distinct within one schema.
-    pub series: Vec<SeriesRows>,
+    pub series: Arc<[SeriesRows]>,
 }
 
 impl PushItem {

@@ -138,7 +138,12 @@ impl Distributor {
         }
         source_code::note_in_build_ids(&mut profile, &labels);
         let series = split::split(&profile, counted, &labels, limits)?;
-        let item = PushItem { tenant: tenant.clone(), key: opened.key, profile: Arc::new(profile), series };
+        let item = PushItem {
+            tenant: tenant.clone(),
+            key: opened.key,
+            profile: Arc::new(profile),
+            series: series.into(),
+        };
         Ok(Some(Prepared { item, share }))
     }
 

@@ -92,7 +92,7 @@ fn item(key: ItemKey, service: &str, time_nanos: i64) -> PushItem {
         tenant: TenantId::anonymous(),
         key,
         profile: Arc::new(profile),
-        series: vec![SeriesRows {
+        series: [SeriesRows {
             labels: Labels::from_pairs([("service_name", service.to_owned())]),
             schema: Arc::new(ValueSchema {
                 name: "process_cpu".into(),
@@ -101,6 +101,7 @@ fn item(key: ItemKey, service: &str, time_nanos: i64) -> PushItem {
             }),
             samples: vec![0],
             spans: Vec::new(),
-        }],
+        }]
+        .into(),
     }
 }

@@ -21,12 +21,15 @@ pub(crate) use status::Shown;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// Which roles this process runs, with commas between them: distributor, ingester, metastore, compactor,
-    /// querier, or all. Roles that it needs and does not run are found at the addresses of `peers`.
+    /// querier, or all. Roles that it needs and does not run are found by gossip (`memberlist`), or at the addresses of
+    /// `peers`.
     pub target: String,
     /// Tell tenants apart by the header X-Scope-OrgID. Off: the header is ignored, and everything
     /// belongs to the tenant `anonymous`.
     pub multitenancy_enabled: bool,
     pub server: Server,
+    pub memberlist: cluster::Config,
+    pub instance: Instance,
     pub peers: Peers,
     /// Where objects are kept.
     pub storage: storage::Config,
@@ -52,7 +55,7 @@ pub(crate) struct Server {
     /// Address of the listener between roles; empty means every interface. Whoever reaches it can read and
     /// change everything: it belongs into a network of its own.
     pub grpc_listen_address: String,
-    /// Port on which roles of other processes reach those of this one; not opened by `all`.
+    /// Port on which roles of other processes reach those of this one; not opened by `all` without `memberlist.join`.
     pub grpc_listen_port: u16,
     /// How long a drain may take after SIGTERM before the process exits anyway.
     pub graceful_shutdown_timeout: limits::Duration,
@@ -64,12 +67,19 @@ pub(crate) struct Server {
     pub http_listen_conn_limit: usize,
 }
 
-/// Where roles are that other processes run.
+/// Where this process runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Instance {
+    /// Name of the zone, for example of a data centre: pushes go to ingesters of the same one while there are any.
+    pub zone: String,
+}
+
+/// Where roles are that other processes run, for a cluster without gossip: of no use with `memberlist.join`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Peers {
     /// `<host>:<port>` of ingesters, with commas between them, for a distributor without one in its own process.
-    /// They take turns.
     pub ingester_addresses: String,
     /// `<host>:<port>` of queriers that scan for this one, with commas between them, itself included if it is to
     /// scan as well. Every querier should have the same list. Empty: it scans alone.
@@ -108,12 +118,21 @@ impl Default for RuntimeConfig {
     }
 }
 
+impl Config {
+    /// Whether this process is one of several that find one another.
+    pub(crate) fn gossips(&self) -> bool {
+        !self.memberlist.join_members.trim().is_empty()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             target: "all".into(),
             multitenancy_enabled: false,
             server: Server::default(),
+            memberlist: cluster::Config::default(),
+            instance: Instance::default(),
             peers: Peers::default(),
             storage: storage::Config::default(),
             limits: limits::Limits::default(),

@@ -1,13 +1,14 @@
-//! What the process as a whole answers: readiness, metrics, version, configuration, feature flags.
+//! What the process as a whole answers: readiness, members, metrics, version, configuration, feature flags.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use cluster::Membership;
 use http::{StatusCode, header};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tonic::{Request, Status as RpcStatus};
@@ -22,12 +23,39 @@ use wire::version::v1::{VersionRequest, VersionResponse};
 use crate::config::Shown;
 
 /// Whether this process can serve.
-#[derive(Clone, Default)]
-pub(crate) struct Status(Arc<AtomicBool>);
+#[derive(Clone)]
+pub(crate) struct Status(Arc<Mutex<Readiness>>);
+
+#[derive(Clone)]
+enum Readiness {
+    Ready,
+    /// What it waits for.
+    Starting(Vec<&'static str>),
+    Stopping,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Readiness::Starting(vec!["server"]))))
+    }
+}
 
 impl Status {
-    pub(crate) fn set_ready(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+    /// `lacks` is what keeps it from serving; empty if nothing does.
+    pub(crate) fn set(&self, lacks: Vec<&'static str>) {
+        let mut readiness = self.0.lock();
+        if matches!(*readiness, Readiness::Stopping) {
+            return;
+        }
+        *readiness = if lacks.is_empty() { Readiness::Ready } else { Readiness::Starting(lacks) };
+    }
+
+    pub(crate) fn stop(&self) {
+        *self.0.lock() = Readiness::Stopping;
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.0.lock(), Readiness::Ready)
     }
 }
 
@@ -41,11 +69,17 @@ impl Exported {
     }
 }
 
-pub(crate) fn routes(status: Status, exported: Exported, config: Shown) -> edge::Routes {
+pub(crate) fn routes(
+    status: Status,
+    exported: Exported,
+    config: Shown,
+    membership: Arc<dyn Membership>,
+) -> edge::Routes {
     let yaml = |text: String| get(|| async { edge::rest::text_response(StatusCode::OK, text) });
     let rest = Router::new()
         .route("/ready", get(ready).with_state(status.clone()))
         .route("/metrics", get(metrics).with_state(exported))
+        .route("/memberlist", get(members).with_state(membership))
         .route("/api/v1/status/buildinfo", get(build_info))
         .route("/api/v1/status/config", yaml(config.all))
         .route("/api/v1/status/config/default", yaml(config.defaults))
@@ -57,15 +91,33 @@ pub(crate) fn routes(status: Status, exported: Exported, config: Shown) -> edge:
         .service(HealthServer::new(status))
 }
 
-async fn ready(State(Status(ready)): State<Status>) -> Response {
-    if ready.load(Ordering::Acquire) {
-        edge::rest::text_response(StatusCode::OK, "ready")
-    } else {
-        edge::rest::text_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Some services are not Running:\nStopping: [server]\n",
-        )
-    }
+async fn ready(State(Status(readiness)): State<Status>) -> Response {
+    let readiness = readiness.lock().clone();
+    let not_running = match readiness {
+        Readiness::Ready => return edge::rest::text_response(StatusCode::OK, "ready"),
+        Readiness::Starting(lacks) => format!("Starting: [{}]", lacks.join(", ")),
+        Readiness::Stopping => "Stopping: [server]".to_owned(),
+    };
+    let text = format!("Some services are not Running:\n{not_running}\n");
+    edge::rest::text_response(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+/// Who is in the cluster, as this process sees it.
+async fn members(State(membership): State<Arc<dyn Membership>>) -> Response {
+    let members = membership.members().borrow().clone();
+    let shown = members.iter().map(|member| {
+        json!({
+            "node": member.node,
+            "name": member.name,
+            "zone": member.zone,
+            "roles": member.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+            "address": member.address,
+            "started": member.started_millis,
+            "writers": member.writers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "leaving": member.is_leaving,
+        })
+    });
+    edge::rest::json_response(&json!({ "members": shown.collect::<Vec<_>>() }))
 }
 
 async fn metrics(State(Exported(registry)): State<Exported>) -> Response {
@@ -104,7 +156,7 @@ impl Health for Status {
         if !service.is_empty() && wire::descriptor_pool().get_service_by_name(service).is_none() {
             return Err(RpcStatus::not_found(format!("there is no service {service:?}")));
         }
-        let status = match self.0.load(Ordering::Acquire) {
+        let status = match self.is_ready() {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };

@@ -1,132 +1,286 @@
-//! Roles that other processes run, where this one is told to find them.
+//! Roles that other processes run: who they are, and the ways to them.
 //!
-//! Owns: which addresses are used for what. Does not own: how a role is called (`rpc::grpc`).
+//! Owns: this process as a member of its cluster, static addresses as members, connections.
+//! Does not own: how members find one another and are chosen (`cluster`), how a role is called (`rpc::grpc`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Pool};
-use model::PushItem;
-use querier::NamedLeaf;
+use cluster::{Callers, Fixed, Gossip, Member, Membership, Role};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use querier::{Leaves, NamedLeaf};
 use rpc::grpc::{IngesterClient, LeafClient, MetastoreClient, Peer};
-use rpc::{Error, ErrorKind, Ingester, Metastore};
+use rpc::{Ingester, Leaf, Metastore};
+use tokio::sync::watch;
 
-use crate::config::Peers;
+use crate::config::Config;
+use crate::targets::Targets;
 
-/// Connects to what is not in this process.
-pub(crate) struct Elsewhere<'a> {
-    pub(crate) peers: &'a Peers,
-    pub(crate) clock: &'a Clock,
-    pub(crate) pool: &'a Pool,
+/// The cluster, as this process sees it.
+pub(crate) struct Peers {
+    /// The node that this process is.
+    pub(crate) node: String,
+    pub(crate) zone: String,
+    pub(crate) membership: Arc<dyn Membership>,
+    gossip: Option<Arc<Gossip>>,
+    own: Arc<Own>,
+    clock: Clock,
+    pool: Pool,
 }
 
-impl Elsewhere<'_> {
-    pub(crate) fn metastore(&self) -> Result<Arc<dyn Metastore>, String> {
-        let address = self.peers.metastore_address.trim();
-        if address.is_empty() {
-            return Err(lacks("metastore", "metastore.address"));
-        }
-        let peer = self.peer(address, "metastore.address", None)?;
-        Ok(Arc::new(MetastoreClient::new(peer)))
+/// Roles of this process, which are called without a network.
+#[derive(Default)]
+pub(crate) struct Own {
+    pub(crate) metastore: OnceLock<Arc<dyn Metastore>>,
+    pub(crate) ingester: OnceLock<Arc<dyn Ingester>>,
+    pub(crate) leaf: OnceLock<Arc<dyn Leaf>>,
+}
+
+impl Peers {
+    /// Becomes a member, by gossip if seeds are given. `address` is where roles of this process are called; a host is
+    /// added if it has none.
+    ///
+    /// # Errors
+    /// A needed role that neither this process runs nor can be found.
+    pub(crate) async fn join(
+        config: &Config,
+        targets: &Targets,
+        address: String,
+        clock: &Clock,
+        pool: &Pool,
+        registry: &mut Registry,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let node = format!("{:032x}", clock.random());
+        let name = match config.memberlist.node_name.trim() {
+            "" => hostname(),
+            name => name.to_owned(),
+        };
+        let me = Member {
+            node: node.clone(),
+            name,
+            zone: config.instance.zone.clone(),
+            roles: targets.roles().collect(),
+            address,
+            started_millis: clock.unix_millis(),
+            ..Member::new("", [])
+        };
+        let zone = me.zone.clone();
+        let (membership, gossip): (Arc<dyn Membership>, _) = if config.gossips() {
+            let gossip = Gossip::start(&config.memberlist, me, clock.clone(), registry).await?;
+            (gossip.clone(), Some(gossip))
+        } else {
+            (Arc::new(Fixed::new(node.as_str(), named(config, targets, me)?)), None)
+        };
+        let (clock, pool) = (clock.clone(), pool.clone());
+        Ok(Self { node, zone, membership, gossip, own: Arc::default(), clock, pool })
+    }
+
+    /// Whether members come and go.
+    pub(crate) fn discovers(&self) -> bool {
+        self.gossip.is_some()
+    }
+
+    /// Where the roles of this process are put once they are built.
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    pub(crate) fn metastores(&self) -> Callers<dyn Metastore> {
+        let dial = self.dial(
+            None,
+            |own| own.metastore.get().cloned(),
+            |peer| Arc::new(MetastoreClient::new(peer)) as _,
+        );
+        Callers::new(&*self.membership, dial)
     }
 
     /// A push may take as long as `timeout`.
-    pub(crate) fn ingester(&self, timeout: Duration) -> Result<Arc<dyn Ingester>, String> {
-        let flag = "distributor.ingester-addresses";
-        let peers = self.all(&self.peers.ingester_addresses, flag, timeout)?;
-        if peers.is_empty() {
-            return Err(lacks("ingester", flag));
-        }
-        let ingesters = peers.into_iter().map(|peer| Arc::new(IngesterClient::new(peer)) as _).collect();
-        Ok(Arc::new(Turns { ingesters, next: AtomicUsize::new(0) }))
+    pub(crate) fn ingesters(&self, timeout: Duration) -> Callers<dyn Ingester> {
+        let dial = self.dial(
+            Some(timeout),
+            |own| own.ingester.get().cloned(),
+            |peer| Arc::new(IngesterClient::new(peer)) as _,
+        );
+        Callers::new(&*self.membership, dial)
     }
 
-    /// None, if there are no addresses. A scan may take as long as `timeout`.
-    pub(crate) fn leaves(&self, timeout: Duration) -> Result<Vec<NamedLeaf>, String> {
-        let peers = self.all(&self.peers.leaf_addresses, "querier.leaf-addresses", timeout)?;
-        Ok(peers
-            .into_iter()
-            .map(|peer| (peer.name().to_owned(), Arc::new(LeafClient::new(peer)) as _))
-            .collect())
+    /// A scan may take as long as `timeout`.
+    pub(crate) fn leaves(&self, timeout: Duration) -> Arc<dyn Leaves> {
+        let dial = self.dial(
+            Some(timeout),
+            |own| own.leaf.get().cloned(),
+            |peer| Arc::new(LeafClient::new(peer)) as _,
+        );
+        let callers = Callers::new(&*self.membership, dial);
+        Arc::new(LiveLeaves { callers, known: Mutex::default() })
     }
 
-    fn all(&self, addresses: &str, flag: &str, timeout: Duration) -> Result<Vec<Peer>, String> {
-        let addresses = addresses.split(',').map(str::trim).filter(|address| !address.is_empty());
-        addresses.map(|address| self.peer(address, flag, Some(timeout))).collect()
-    }
-
-    fn peer(&self, address: &str, flag: &str, timeout: Option<Duration>) -> Result<Peer, String> {
+    fn dial<T: ?Sized>(
+        &self,
+        timeout: Option<Duration>,
+        own: impl Fn(&Own) -> Option<Arc<T>> + Send + Sync + 'static,
+        client: impl Fn(Peer) -> Arc<T> + Send + Sync + 'static,
+    ) -> impl Fn(&Member) -> Option<Arc<T>> + Send + Sync + 'static {
+        let (node, roles) = (self.node.clone(), self.own.clone());
+        let (clock, pool) = (self.clock.clone(), self.pool.clone());
         let mut config = rpc::grpc::Config::default();
         // A timeout of zero is none.
         if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
             config.timeout = timeout;
         }
-        let peer = Peer::new(address, config, self.clock.clone(), self.pool.clone());
-        peer.map_err(|error| format!("-{flag}: {error}"))
-    }
-}
-
-fn lacks(role: &str, flag: &str) -> String {
-    format!("this process runs no {role}: add it to -target, or say with -{flag} where one is")
-}
-
-/// Several ingesters, each of which takes any push.
-struct Turns {
-    ingesters: Vec<Arc<dyn Ingester>>,
-    next: AtomicUsize,
-}
-
-#[tonic::async_trait]
-impl Ingester for Turns {
-    /// One that is unavailable is passed over. It may have made the items durable all the same, which does no
-    /// harm: their keys are counted once, wherever they come from.
-    async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut unavailable = Error::new(ErrorKind::Unavailable, "there is no ingester");
-        for turn in 0..self.ingesters.len() {
-            let ingester = &self.ingesters[first.wrapping_add(turn) % self.ingesters.len()];
-            match ingester.push(items.clone()).await {
-                Err(error) if error.kind == ErrorKind::Unavailable => unavailable = error,
-                answer => return answer,
+        move |member| {
+            if member.node == node {
+                return own(&roles);
             }
+            let peer = Peer::new(&member.address, config.clone(), clock.clone(), pool.clone());
+            peer.ok().filter(|_| !member.address.is_empty()).map(&client)
         }
-        Err(unavailable)
     }
+
+    /// Tells the others which logs of this process are open, now and whenever they change.
+    pub(crate) fn tell_writers(&self, mut writers: watch::Receiver<Vec<model::WriterId>>) {
+        let membership = self.membership.clone();
+        self.clock.spawn_vital("open logs of this process", async move {
+            loop {
+                let open = writers.borrow_and_update().clone();
+                membership.set_writers(open);
+                if writers.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Nobody should choose this process from now on.
+    pub(crate) async fn leave(&self) {
+        self.membership.leave().await;
+    }
+
+    /// This process is gone, to the others.
+    pub(crate) async fn stop(&self) {
+        if let Some(gossip) = &self.gossip {
+            gossip.stop().await;
+        }
+    }
+}
+
+/// The leaves that are members.
+struct LiveLeaves {
+    callers: Callers<dyn Leaf>,
+    /// The members for which leaves were last listed, and those.
+    known: Mutex<(Arc<[Member]>, Arc<[NamedLeaf]>)>,
+}
+
+impl Leaves for LiveLeaves {
+    fn leaves(&self) -> Arc<[NamedLeaf]> {
+        let members = self.callers.members();
+        let mut known = self.known.lock();
+        if Arc::ptr_eq(&known.0, &members) && !known.1.is_empty() {
+            return known.1.clone();
+        }
+        let all = self.callers.all(Role::Querier);
+        let staying = all.iter().any(|(member, _)| !member.is_leaving);
+        let chosen = all.into_iter().filter(|(member, _)| !(staying && member.is_leaving));
+        // Caches are found by name: it is the same after a restart. Where names are not distinct, nodes are.
+        let mut leaves: BTreeMap<String, Arc<dyn Leaf>> = BTreeMap::new();
+        for (member, leaf) in chosen {
+            let name = if leaves.contains_key(&member.name) { member.node } else { member.name };
+            leaves.insert(name, leaf);
+        }
+        *known = (members, leaves.into_iter().collect());
+        known.1.clone()
+    }
+}
+
+/// This process and those at static addresses: all that there are, for ever.
+fn named(config: &Config, targets: &Targets, mut me: Member) -> Result<Vec<Member>, String> {
+    let peers = &config.peers;
+    let split = |addresses: &'static str, text: &str| -> Vec<(&'static str, String)> {
+        let all = text.split(',').map(str::trim).filter(|address| !address.is_empty());
+        all.map(|address| (addresses, address.to_owned())).collect()
+    };
+    let lacks = |role: &str, flag: &str| {
+        Err(format!(
+            "this process runs no {role}: add it to -target, say with -{flag} where one is, or with \
+             -memberlist.join where some process of the cluster is"
+        ))
+    };
+    let mut named: Vec<(Role, Vec<(&str, String)>)> = Vec::new();
+    if !targets.has(Role::Metastore) {
+        let metastores = split("metastore.address", &peers.metastore_address);
+        let needed = [Role::Ingester, Role::Querier, Role::Compactor].iter().any(|role| targets.has(*role));
+        if metastores.is_empty() && needed {
+            return lacks("metastore", "metastore.address");
+        }
+        named.push((Role::Metastore, metastores));
+    }
+    if targets.has(Role::Distributor) && !targets.has(Role::Ingester) {
+        let ingesters = split("distributor.ingester-addresses", &peers.ingester_addresses);
+        if ingesters.is_empty() {
+            return lacks("ingester", "distributor.ingester-addresses");
+        }
+        named.push((Role::Ingester, ingesters));
+    }
+    let leaves = split("querier.leaf-addresses", &peers.leaf_addresses);
+    if !leaves.is_empty() {
+        // It is among them, if it is to scan as well.
+        me.roles.remove(&Role::Querier);
+        named.push((Role::Querier, leaves));
+    }
+    let mut members: BTreeMap<String, Member> = BTreeMap::new();
+    for (role, addresses) in named {
+        for (flag, address) in addresses {
+            if http::uri::Authority::try_from(address.as_str()).is_err() {
+                return Err(format!("-{flag}: address {address:?} is not <host>:<port>"));
+            }
+            let member = Member { address: address.clone(), ..Member::new(address.as_str(), []) };
+            members.entry(address).or_insert(member).roles.insert(role);
+        }
+    }
+    Ok(members.into_values().chain([me]).collect())
+}
+
+fn hostname() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
-    struct One(Mutex<u32>, Option<ErrorKind>);
-
-    #[tonic::async_trait]
-    impl Ingester for One {
-        async fn push(&self, _: Vec<PushItem>) -> Result<(), Error> {
-            *self.0.lock().unwrap() += 1;
-            self.1.map_or(Ok(()), |kind| Err(Error::new(kind, "no")))
-        }
+    fn check(target: &str, set: impl Fn(&mut Config)) -> Result<String, String> {
+        let mut config = Config::default();
+        set(&mut config);
+        let targets = Targets::parse(target).unwrap();
+        let me = Member::new("me", targets.roles());
+        let members = named(&config, &targets, me)?;
+        let shown = members.iter().map(|member| {
+            let roles: Vec<&str> = member.roles.iter().map(|role| role.name()).collect();
+            format!("{}: {}", member.node, roles.join(","))
+        });
+        Ok(shown.collect::<Vec<_>>().join("; "))
     }
 
-    async fn pushes(kinds: [Option<ErrorKind>; 2]) -> (Vec<u32>, usize) {
-        let all = kinds.map(|kind| Arc::new(One(Mutex::new(0), kind)));
-        let ingesters = all.iter().map(|one| one.clone() as _).collect();
-        let turns = Turns { ingesters, next: AtomicUsize::new(0) };
-        let mut failed = 0;
-        for _ in 0..4 {
-            failed += usize::from(turns.push(Vec::new()).await.is_err());
-        }
-        (all.iter().map(|one| *one.0.lock().unwrap()).collect(), failed)
-    }
-
-    #[tokio::test]
-    async fn ingesters_take_turns_and_one_that_is_away_is_passed_over() {
-        assert_eq!(pushes([None, None]).await, (vec![2, 2], 0));
-        assert_eq!(pushes([Some(ErrorKind::Unavailable), None]).await, (vec![2, 4], 0));
-        assert_eq!(pushes([Some(ErrorKind::InvalidArgument), None]).await, (vec![2, 2], 2));
-        assert_eq!(pushes([Some(ErrorKind::Unavailable); 2]).await, (vec![4, 4], 4));
+    #[test]
+    fn static_addresses_are_members_and_what_is_needed_must_be_somewhere() {
+        let all = "me: distributor,ingester,metastore,compactor,querier";
+        assert_eq!(check("all", |_| ()).as_deref(), Ok(all));
+        let error = check("distributor", |_| ()).unwrap_err();
+        assert!(error.contains("-distributor.ingester-addresses"), "{error}");
+        assert!(check("compactor", |_| ()).unwrap_err().contains("-metastore.address"));
+        let apart = check("querier,distributor", |config| {
+            config.peers.metastore_address = "m:1".into();
+            config.peers.ingester_addresses = "a:1, b:1".into();
+            config.peers.leaf_addresses = "a:1,c:1".into();
+        });
+        let expected = "a:1: ingester,querier; b:1: ingester; c:1: querier; m:1: metastore; me: distributor";
+        assert_eq!(apart.as_deref(), Ok(expected));
+        let error =
+            check("distributor", |config| config.peers.ingester_addresses = "a b".into()).unwrap_err();
+        assert!(error.contains("not <host>:<port>"), "{error}");
     }
 }

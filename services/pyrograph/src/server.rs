@@ -17,9 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
+use crate::peers::Peers;
 use crate::roles::Roles;
 use crate::targets::{Role, Targets};
 use crate::{http, process, self_profile};
+
+/// Between looks at whether this process can serve, while it can and while it cannot.
+const READY_INTERVAL: Duration = Duration::from_secs(1);
+const NOT_READY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// EAFNOSUPPORT, for which the standard library has no kind.
 const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
@@ -81,14 +86,17 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let profiles = targets.has(Role::Distributor) && !profiling.disable_push;
     let sampler = if profiles { self_profile::Sampler::start(profiling, &clock) } else { None };
     // Listeners are bound first: a port that is taken is noticed before anything is opened.
-    let (listener, between) = listen(&config.server, &targets).await?;
+    let (listener, between) = listen(&config, &targets).await?;
     let local = listener.local_addr()?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(cores);
     let mut registry = Registry::default();
     process::register(&config.target, &mut registry);
-    let roles = Arc::new(Roles::build(&targets, &config, &clock, &pool, &mut registry).await?);
+    let called_at = between.as_ref().map(|between| called_at(&config.server, between)).transpose()?;
+    let called_at = called_at.unwrap_or_default();
+    let peers = Arc::new(Peers::join(&config, &targets, called_at, &clock, &pool, &mut registry).await?);
+    let roles = Arc::new(Roles::build(&targets, &config, &peers, &clock, &pool, &mut registry).await?);
 
     let status = http::Status::default();
     let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
@@ -104,7 +112,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     };
     let shown = config::Shown::of(&config)?;
     let exported = http::Exported::default();
-    let routes = roles.routes().merge(http::routes(status.clone(), exported.clone(), shown));
+    let routes =
+        roles.routes().merge(http::routes(status.clone(), exported.clone(), shown, peers.membership.clone()));
     let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
     exported.set(registry);
 
@@ -134,17 +143,19 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    status.set_ready(true);
+    status.set(roles.lacks(&clock).await);
+    clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
     let target = &config.target;
     info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
-    let (hurried, told) = (roles.clone(), stopping.clone());
+    let (hurried, told, leaving) = (roles.clone(), stopping.clone(), peers.clone());
     edge::serve(listener, app, async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: draining"),
             _ = interrupt.recv() => info!("interrupted: draining"),
             () = failed.cancelled() => info!("the listener between roles has ended: draining"),
         }
-        status.set_ready(false);
+        status.stop();
+        leaving.leave().await;
         told.cancel();
         hurried.hurry().await;
     })
@@ -153,17 +164,31 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         between.await??;
     }
     roles.drain().await;
+    peers.stop().await;
     Ok(())
 }
 
+/// Keeps `status` what the roles can do.
+async fn watch_readiness(status: http::Status, roles: Arc<Roles>, clock: Clock) {
+    loop {
+        clock.sleep(if status.is_ready() { READY_INTERVAL } else { NOT_READY_INTERVAL }).await;
+        status.set(roles.lacks(&clock).await);
+    }
+}
+
+/// Where others call this process: the host is left out if the listener is on every interface.
+fn called_at(server: &config::Server, between: &TcpListener) -> io::Result<String> {
+    let local = between.local_addr()?;
+    let is_everywhere = server.grpc_listen_address.is_empty() || local.ip().is_unspecified();
+    Ok(if is_everywhere { format!(":{}", local.port()) } else { local.to_string() })
+}
+
 /// The public listener and, if roles of other processes call some of this one, the one for them.
-async fn listen(
-    server: &config::Server,
-    targets: &Targets,
-) -> Result<(TcpListener, Option<TcpListener>), String> {
+async fn listen(config: &Config, targets: &Targets) -> Result<(TcpListener, Option<TcpListener>), String> {
+    let server = &config.server;
     let public = bind(&server.http_listen_address, server.http_listen_port, "http").await?;
     let called = [Role::Ingester, Role::Metastore, Role::Querier].iter().any(|role| targets.has(*role));
-    let between = match called && !targets.are_all() {
+    let between = match called && (!targets.are_all() || config.gossips()) {
         true => Some(bind(&server.grpc_listen_address, server.grpc_listen_port, "grpc").await?),
         false => None,
     };
@@ -220,8 +245,8 @@ fn own_address(local: SocketAddr) -> String {
 
 fn start_log(server: &config::Server) {
     use tracing_subscriber::EnvFilter;
-    // The sampler tells of every start and stop, which is every few seconds.
-    let filter = EnvFilter::try_new(format!("{},pprof=warn", server.log_level))
+    // The sampler tells of every start and stop, which is every few seconds; gossip of every datagram that is lost.
+    let filter = EnvFilter::try_new(format!("{},pprof=warn,chitchat=error", server.log_level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -2,20 +2,11 @@
 
 use std::collections::BTreeSet;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Role {
-    Distributor,
-    Ingester,
-    Metastore,
-    Compactor,
-    Querier,
-}
-
-const ALL: [Role; 5] = [Role::Distributor, Role::Ingester, Role::Metastore, Role::Compactor, Role::Querier];
+pub(crate) use cluster::Role;
 
 /// What a target may be called; the last two are Pyroscope's names of the same.
 const NAMES: &[(&str, &[Role])] = &[
-    ("all", &ALL),
+    ("all", &Role::ALL),
     ("distributor", &[Role::Distributor]),
     ("ingester", &[Role::Ingester]),
     ("metastore", &[Role::Metastore]),
@@ -45,13 +36,17 @@ impl Targets {
         Ok(Self(roles))
     }
 
+    pub(crate) fn roles(&self) -> impl Iterator<Item = Role> + '_ {
+        self.0.iter().copied()
+    }
+
     pub(crate) fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
     }
 
     /// Whether this process needs no other.
     pub(crate) fn are_all(&self) -> bool {
-        self.0.len() == ALL.len()
+        self.0.len() == Role::ALL.len()
     }
 }
 

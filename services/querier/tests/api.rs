@@ -217,7 +217,7 @@ fn item(key: u128, service: &str, env: &str, second: i64, stacks: &[(&str, i64, 
     let labels = Labels::from_pairs([("env", env), ("service_name", service), ("dotted.name", "x")]);
     let series = SeriesRows { labels, schema: Arc::new(schema), samples: (0..count).collect(), spans };
     let tenant = TenantId::anonymous();
-    PushItem { tenant, key: ItemKey(key), profile: Arc::new(profile), series: vec![series] }
+    PushItem { tenant, key: ItemKey(key), profile: Arc::new(profile), series: [series].into() }
 }
 
 fn example() -> PushItem {

@@ -109,7 +109,7 @@ fn item(random: &mut Random, from: i64, to: i64) -> PushItem {
         tenant: TenantId::parse("t").expect("valid"),
         key: ItemKey(u128::from(random.0.next_u64()) << 64 | u128::from(random.0.next_u64())),
         profile: Arc::new(profile),
-        series: vec![rows],
+        series: [rows].into(),
     }
 }
 

@@ -188,7 +188,7 @@ pub fn item(program: &Program, random: &mut Random, shape: &Shape) -> PushItem {
         tenant: TenantId::parse(&shape.tenant).expect("valid"),
         key: ItemKey(key),
         profile: Arc::new(profile),
-        series,
+        series: series.into(),
     }
 }
 
@@ -235,7 +235,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
     let mut sums = Sums::new();
     for item in items {
         let width = item.profile.sample_types.len();
-        for series in &item.series {
+        for series in item.series.iter() {
             for (i, sample) in series.samples.iter().enumerate() {
                 let at = *sample as usize * width;
                 let row = Row {

@@ -70,7 +70,7 @@ impl IngesterService for IngesterServer {
 fn put_item(item: &PushItem) -> proto::Item {
     let mut schemas: Vec<&Arc<ValueSchema>> = Vec::new();
     let mut series = Vec::with_capacity(item.series.len());
-    for rows in &item.series {
+    for rows in item.series.iter() {
         let known = schemas.iter().position(|schema| Arc::ptr_eq(schema, &rows.schema));
         let schema = known.unwrap_or_else(|| {
             schemas.push(&rows.schema);
@@ -117,7 +117,7 @@ fn item(item: proto::Item) -> Result<PushItem, Unreadable> {
         tenant: common::tenant(&item.tenant, "tenant")?,
         key: ItemKey(common::id(&item.key, "key")?),
         profile: Arc::new(profile),
-        series,
+        series: series.into(),
     })
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn items() -> Vec<PushItem> {
         tenant: tenant("team-a"),
         key: ItemKey(BIG),
         profile: Arc::new(profile()),
-        series: vec![
+        series: [
             SeriesRows {
                 labels: labels_of(&[("service_name", "app"), ("pod", "é")]),
                 schema: schema.clone(),
@@ -111,11 +111,12 @@ pub(crate) fn items() -> Vec<PushItem> {
                 spans: Vec::new(),
             },
             SeriesRows { labels: Labels::default(), schema: bare, samples: Vec::new(), spans: Vec::new() },
-        ],
+        ]
+        .into(),
     };
     let mut empty = full.clone();
     empty.profile = Arc::new(Profile::default());
-    empty.series = vec![full.series[2].clone()];
+    empty.series = [full.series[2].clone()].into();
     vec![full, empty]
 }
 

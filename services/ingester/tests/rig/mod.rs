@@ -157,7 +157,7 @@ pub(crate) fn item(key: u128) -> PushItem {
         tenant: TenantId::anonymous(),
         key: ItemKey(key),
         profile: Arc::new(profile),
-        series: vec![SeriesRows {
+        series: [SeriesRows {
             labels: Labels::from_pairs([("service_name", "app")]),
             schema: Arc::new(ValueSchema {
                 name: "process_cpu".into(),
@@ -166,7 +166,8 @@ pub(crate) fn item(key: u128) -> PushItem {
             }),
             samples: vec![0],
             spans: Vec::new(),
-        }],
+        }]
+        .into(),
     }
 }
 

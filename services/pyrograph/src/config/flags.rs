@@ -34,6 +34,8 @@ const NAMES: &[(&str, &str)] = &[
     ("limits.per-tenant-override-config", "runtime_config.file"),
     ("runtime-config.reload-period", "runtime_config.period"),
     ("limits.per-tenant-override-period", "runtime_config.period"),
+    ("memberlist.join", "memberlist.join_members"),
+    ("memberlist.nodename", "memberlist.node_name"),
     ("segment-writer.segment-duration", "ingester.segment_duration"),
     ("storage.s3.max-idle-connections", "storage.s3.http.max_idle_connections_per_host"),
     ("storage.s3.max-idle-connections-per-host", "storage.s3.http.max_idle_connections_per_host"),
@@ -48,7 +50,24 @@ const IGNORED: &[&str] = &[
     "async-ingest",
     "enable-query-backend",
     "embedded-grafana",
-    "memberlist",
+    "memberlist.abort-if-join-fails",
+    "memberlist.cluster-label-verification-disabled",
+    "memberlist.compression-enabled",
+    "memberlist.dead-node-reclaim-time",
+    "memberlist.gossip",
+    "memberlist.leave-timeout",
+    "memberlist.left-ingesters-timeout",
+    "memberlist.max-join",
+    "memberlist.message-history-buffer-bytes",
+    "memberlist.min-join",
+    "memberlist.packet",
+    "memberlist.pullpush-interval",
+    "memberlist.randomize-node-name",
+    "memberlist.rejoin-interval",
+    "memberlist.retransmit-factor",
+    "memberlist.stream-timeout",
+    "memberlist.tls",
+    "memberlist.transport-debug",
     "metastore.raft",
     "metastore.data-dir",
     "overrides-exporter",
@@ -72,6 +91,9 @@ const IGNORED: &[&str] = &[
     "config.show_banner",
     "compactor.blocks-retention-period",
 ];
+
+/// Values whose flag may be given several times: each adds to a list with commas.
+pub(super) const LISTS: &[&str] = &["memberlist.join_members"];
 
 /// The flags that set the value at `path`.
 pub(super) fn flags_of(path: &str) -> Vec<String> {
@@ -107,7 +129,8 @@ mod tests {
 
     #[test]
     fn ignored_names_cover_what_lies_below_them() {
-        assert!(is_ignored("memberlist.bind-port"));
+        assert!(is_ignored("memberlist.gossip-interval"));
+        assert!(!is_ignored("memberlist.bind-port"));
         assert!(is_ignored("usage-stats.enabled"));
         assert!(!is_ignored("tracingx"));
     }

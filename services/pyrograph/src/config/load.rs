@@ -69,8 +69,17 @@ pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
             merge(&mut tree, given, "", &path)?;
         }
     }
-    for (flag, value) in settings {
-        set(&mut tree, &names[&flag], &flag, &value)?;
+    let mut lists: BTreeMap<&str, String> = BTreeMap::new();
+    for (flag, value) in &settings {
+        let path = names[flag].as_str();
+        if !flags::LISTS.contains(&path) {
+            set(&mut tree, path, flag, value)?;
+            continue;
+        }
+        let list = lists.entry(path).or_default();
+        list.push_str(if list.is_empty() { "" } else { "," });
+        list.push_str(value);
+        set(&mut tree, path, flag, list)?;
     }
     let config = serde_json::from_value(tree).map_err(|e| LoadError::Invalid(e.to_string()))?;
     Ok(Loaded { config, warnings })
@@ -278,6 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn the_flag_of_a_list_may_be_given_several_times() {
+        let join = |arguments: &[&str]| check(arguments).map(|config| config.memberlist.join_members);
+        assert_eq!(
+            join(&["-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"]).as_deref(),
+            Ok("a:1,b:2,c:3")
+        );
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), "memberlist:\n  join_members: [a, b]\n").expect("write");
+        let file = format!("-config.file={}", file.path().display());
+        assert_eq!(join(&[&file]).as_deref(), Ok("a,b"));
+        assert_eq!(join(&[&file, "-memberlist.join=c"]).as_deref(), Ok("c"));
+    }
+
+    #[test]
     fn retention_has_both_names() {
         let week = limits::Duration::from_secs(7 * 24 * 3600);
         for flag in ["-retention-period=168h", "-storage.retention-period=168h", "-retention-period=7d"] {
@@ -287,7 +310,7 @@ mod tests {
 
     #[test]
     fn flags_of_the_old_server_without_meaning_are_accepted() {
-        assert!(check(&["-usage-stats.enabled=false", "-memberlist.bind-port", "7946"]).is_ok());
+        assert!(check(&["-usage-stats.enabled=false", "-memberlist.rejoin-interval", "1m"]).is_ok());
     }
 
     #[test]

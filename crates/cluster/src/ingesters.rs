@@ -1,0 +1,373 @@
+//! The ingesters of the cluster: which of them gets which push.
+//!
+//! Owns: placement, spreading what is too much for one, trying the next. Does not own: what an item is, who waits
+//! for how long (`distributor`).
+//!
+//! A service's items go to one ingester as long as that can take them, so that their symbols lie in few segments.
+//! Nothing depends on it: an item counts once wherever, and however often, it becomes durable.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clock::Clock;
+use futures::future::{BoxFuture, join_all};
+use hashbrown::HashMap;
+use model::PushItem;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use rpc::{Error, ErrorKind, Ingester};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Callers, Member, Role, place};
+
+/// Ingesters that are asked to take an item, one after another.
+const TRIES_MAX: usize = 3;
+/// A service is spread over one more ingester for each so many bytes that it pushes in a second.
+const BYTES_PER_SECOND_AND_INGESTER: f64 = 8e6;
+/// What a service pushed this long ago counts 1/e as much as what it pushes now.
+const RATE_MEMORY: Duration = Duration::from_secs(10);
+/// Services whose rates are remembered; over it the slowest are forgotten.
+const SERVICES_MAX: usize = 10_000;
+/// An ingester that refused or was lost is tried last for this long.
+const AVOIDED_FOR: Duration = Duration::from_secs(2);
+
+/// Hands items to the ingesters that are alive.
+pub struct Ingesters {
+    callers: Callers<dyn Ingester>,
+    /// Ingesters of other zones are used only if those of this one fail.
+    zone: String,
+    clock: Clock,
+    rates: Mutex<HashMap<u64, Rate>>,
+    /// Until when each node is avoided, by own clock.
+    avoided: Mutex<HashMap<String, Duration>>,
+    retries: Counter,
+}
+
+/// Bytes that a service pushed, decaying.
+#[derive(Clone, Copy)]
+struct Rate {
+    bytes: f64,
+    at: Duration,
+}
+
+/// An item and the members that may take it, the next one last.
+struct Placed {
+    item: PushItem,
+    places: Vec<Member>,
+}
+
+impl Ingesters {
+    pub fn new(
+        callers: Callers<dyn Ingester>,
+        zone: impl Into<String>,
+        clock: Clock,
+        registry: &mut Registry,
+    ) -> Self {
+        let retries = Counter::default();
+        registry.register(
+            "pyrograph_cluster_push_retries",
+            "Push items that an ingester refused or lost, and the next was asked to take",
+            retries.clone(),
+        );
+        let (rates, avoided) = (Mutex::default(), Mutex::default());
+        Self { callers, zone: zone.into(), clock, rates, avoided, retries }
+    }
+
+    /// How many ingesters can be chosen now.
+    pub fn count(&self) -> usize {
+        self.callers.members().iter().filter(|member| is_open(member)).count()
+    }
+
+    /// Members that may take `item`, the best last.
+    fn places(&self, item: &PushItem, members: &[Member], now: Duration) -> Vec<Member> {
+        let service =
+            item.series.first().and_then(|rows| rows.labels.get("service_name")).unwrap_or_default();
+        let key = xxh3_64(format!("{}\0{service}", item.tenant).as_bytes());
+        let open = || members.iter().filter(|member| is_open(member));
+        let mut places = place(key, open().filter(|member| member.zone == self.zone));
+        let near = places.len();
+        places.extend(place(key, open().filter(|member| member.zone != self.zone)));
+        // The same item goes to the same one again: then it may be found equal within one segment.
+        let spread = self.spread(key, item.byte_len(), now).min(if near > 0 { near } else { places.len() });
+        if spread > 1 {
+            places[..spread].rotate_left((item.key.0 % spread as u128) as usize);
+        }
+        let avoided = self.avoided.lock();
+        if !avoided.is_empty() {
+            places.sort_by_key(|member| avoided.get(&member.node).is_some_and(|until| now < *until));
+        }
+        places.truncate(TRIES_MAX);
+        places.into_iter().rev().cloned().collect()
+    }
+
+    /// Over how many ingesters a service is spread that pushes so many bytes more.
+    fn spread(&self, key: u64, bytes: usize, now: Duration) -> usize {
+        let mut rates = self.rates.lock();
+        if rates.len() >= SERVICES_MAX && !rates.contains_key(&key) {
+            rates.retain(|_, rate| rate.at_least(now) > BYTES_PER_SECOND_AND_INGESTER / 8.0);
+            if rates.len() >= SERVICES_MAX {
+                return 1;
+            }
+        }
+        let rate = rates.entry(key).or_insert(Rate { bytes: 0.0, at: now });
+        *rate = Rate { bytes: rate.decayed(now) + bytes as f64, at: now };
+        (rate.at_least(now) / BYTES_PER_SECOND_AND_INGESTER) as usize + 1
+    }
+
+    /// Gives each item to the next of its places, and those that are not taken to the ones after it.
+    fn hand_over(&self, items: Vec<Placed>) -> BoxFuture<'_, Result<(), Error>> {
+        let mut groups: Vec<(Member, Vec<Placed>)> = Vec::new();
+        for mut placed in items {
+            let Some(member) = placed.places.pop() else {
+                let error = Error::new(ErrorKind::Unavailable, "no ingester is known");
+                return Box::pin(std::future::ready(Err(error)));
+            };
+            match groups.iter_mut().find(|(of, _)| of.node == member.node) {
+                Some((_, group)) => group.push(placed),
+                None => groups.push((member, vec![placed])),
+            }
+        }
+        Box::pin(async move {
+            let groups = groups.into_iter().map(|(member, group)| self.hand_over_to(member, group));
+            join_all(groups).await.into_iter().collect()
+        })
+    }
+
+    async fn hand_over_to(&self, member: Member, group: Vec<Placed>) -> Result<(), Error> {
+        let items = group.iter().map(|placed| placed.item.clone()).collect();
+        let refused = match self.push_to(&member, items).await {
+            Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted { .. }) => error,
+            answer => return answer,
+        };
+        let now = self.clock.monotonic();
+        {
+            let mut avoided = self.avoided.lock();
+            avoided.retain(|_, until| now < *until);
+            avoided.insert(member.node, now + AVOIDED_FOR);
+        }
+        if group.iter().any(|placed| placed.places.is_empty()) {
+            return Err(refused);
+        }
+        self.retries.inc_by(group.len() as u64);
+        self.hand_over(group).await
+    }
+
+    /// One that is gone while it is asked will not answer.
+    async fn push_to(&self, member: &Member, items: Vec<PushItem>) -> Result<(), Error> {
+        let unavailable = |what: &str| {
+            let text = format!("ingester {} {what}", member.name);
+            Err(Error::new(ErrorKind::Unavailable, text))
+        };
+        let Some(ingester) = self.callers.of(member) else {
+            return unavailable("cannot be called");
+        };
+        tokio::select! {
+            biased;
+            answer = ingester.push(items) => answer,
+            () = self.callers.gone(member) => unavailable("was gone before it answered"),
+        }
+    }
+}
+
+fn is_open(member: &Member) -> bool {
+    member.has(Role::Ingester) && !member.is_leaving
+}
+
+impl Rate {
+    fn decayed(&self, now: Duration) -> f64 {
+        let passed = now.saturating_sub(self.at).as_secs_f64();
+        self.bytes * (-passed / RATE_MEMORY.as_secs_f64()).exp()
+    }
+
+    /// Bytes per second: what decays with a memory of ten seconds sums up to ten seconds' worth.
+    fn at_least(&self, now: Duration) -> f64 {
+        self.decayed(now) / RATE_MEMORY.as_secs_f64()
+    }
+}
+
+#[async_trait]
+impl Ingester for Ingesters {
+    /// # Errors
+    /// That of an item that was not taken; others may be durable all the same.
+    async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
+        let members = self.callers.members();
+        let mut open = members.iter().filter(|member| is_open(member));
+        if let (Some(only), None) = (open.next(), open.next()) {
+            return self.push_to(only, items).await;
+        }
+        let now = self.clock.monotonic();
+        let placed = items.into_iter().map(|item| Placed { places: self.places(&item, &members, now), item });
+        self.hand_over(placed.collect()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use model::{ItemKey, Labels, Profile, SeriesRows, TenantId, ValueSchema};
+
+    use super::*;
+    use crate::{Fixed, Membership};
+
+    #[derive(Default)]
+    struct One {
+        taken: Mutex<Vec<ItemKey>>,
+        tries: Mutex<usize>,
+        refuses: Mutex<Option<ErrorKind>>,
+        hangs: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Ingester for One {
+        async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
+            *self.tries.lock() += 1;
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if let Some(kind) = *self.refuses.lock() {
+                return Err(Error::new(kind, "no"));
+            }
+            self.taken.lock().extend(items.iter().map(|item| item.key));
+            Ok(())
+        }
+    }
+
+    struct Rig {
+        fixed: Arc<Fixed>,
+        ones: Arc<HashMap<String, One>>,
+        ingesters: Arc<Ingesters>,
+    }
+
+    struct Through(Arc<HashMap<String, One>>, String);
+
+    #[async_trait]
+    impl Ingester for Through {
+        async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
+            self.0[&self.1].push(items).await
+        }
+    }
+
+    /// `names` with the zone of each: `a1` is `a` in zone 1; the distributor is in zone 1.
+    fn rig(names: &[&str]) -> Rig {
+        let member =
+            |name: &&str| Member { zone: name[1..].into(), ..Member::new(&name[..1], [Role::Ingester]) };
+        let members: Vec<Member> = names.iter().map(member).collect();
+        let ones: Arc<HashMap<String, One>> =
+            Arc::new(members.iter().map(|member| (member.node.clone(), One::default())).collect());
+        let fixed = Arc::new(Fixed::new("", members));
+        let of = ones.clone();
+        let callers =
+            Callers::new(
+                &*fixed,
+                move |member| Some(Arc::new(Through(of.clone(), member.node.clone())) as _),
+            );
+        let ingesters = Ingesters::new(callers, "1", Clock::system(), &mut Registry::default());
+        Rig { fixed, ones, ingesters: Arc::new(ingesters) }
+    }
+
+    fn item(service: &str, key: u128, values: usize) -> PushItem {
+        let mut profile = Profile::default();
+        profile.samples.values = vec![0; values];
+        PushItem {
+            tenant: TenantId::parse("t").unwrap(),
+            key: ItemKey(key),
+            profile: Arc::new(profile),
+            series: [SeriesRows {
+                labels: Labels::from_pairs([("service_name", service)]),
+                schema: Arc::new(ValueSchema::default()),
+                samples: Vec::new(),
+                spans: Vec::new(),
+            }]
+            .into(),
+        }
+    }
+
+    impl Rig {
+        fn taken(&self) -> Vec<(String, usize)> {
+            let mut taken: Vec<_> =
+                self.ones.iter().map(|(node, one)| (node.clone(), one.taken.lock().len())).collect();
+            taken.sort();
+            taken
+        }
+
+        fn used(&self) -> String {
+            self.taken().into_iter().filter(|(_, count)| *count > 0).map(|(node, _)| node).collect()
+        }
+
+        async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
+            self.ingesters.push(items).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_goes_to_one_ingester_of_the_own_zone_and_many_to_all() {
+        let rig = rig(&["a1", "b1", "c2", "d1"]);
+        for key in 0..50 {
+            rig.push(vec![item("app", key, 10)]).await.unwrap();
+        }
+        assert_eq!(rig.used().len(), 1);
+        let many = (0..300).map(|key| item(&format!("app{key}"), key, 10)).collect();
+        rig.push(many).await.unwrap();
+        assert_eq!(rig.used(), "abd");
+        assert_eq!(rig.taken().iter().map(|(_, count)| count).sum::<usize>(), 350);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_pushes_much_is_spread() {
+        let rig = rig(&["a1", "b1", "c1", "d1", "e1"]);
+        // 20 MB/s over the memory of ten seconds, in pushes of 1 MB.
+        for key in 0..200 {
+            rig.push(vec![item("app", key, 125_000)]).await.unwrap();
+        }
+        assert_eq!(rig.used().len(), 3, "{:?}", rig.taken());
+    }
+
+    #[tokio::test]
+    async fn who_refuses_is_passed_over_and_avoided_for_a_while() {
+        let rig = rig(&["a1", "b1", "c2"]);
+        let exhausted = ErrorKind::Exhausted { retry_after: Duration::from_secs(1) };
+        *rig.ones["a"].refuses.lock() = Some(exhausted);
+        for key in 0..50 {
+            rig.push(vec![item(&format!("app{key}"), key, 10)]).await.unwrap();
+        }
+        assert_eq!((rig.used().as_str(), *rig.ones["a"].tries.lock()), ("b", 1));
+        *rig.ones["b"].refuses.lock() = Some(ErrorKind::Unavailable);
+        rig.push((0..50).map(|key| item(&format!("app{key}"), key, 10)).collect()).await.unwrap();
+        assert_eq!(rig.used(), "bc");
+        *rig.ones["c"].refuses.lock() = Some(exhausted);
+        let error = rig.push(vec![item("app", 1, 10)]).await.unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted { .. }));
+        *rig.ones["c"].refuses.lock() = Some(ErrorKind::InvalidArgument);
+        let tries = *rig.ones["c"].tries.lock();
+        while rig.push(vec![item("app", 1, 10)]).await.unwrap_err().kind != ErrorKind::InvalidArgument {}
+        assert!(*rig.ones["c"].tries.lock() > tries);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_gone_while_it_is_asked_is_lost_and_one_that_leaves_is_not_asked() {
+        let rig = rig(&["a1", "b1"]);
+        rig.ones["a"].hangs.store(true, Ordering::SeqCst);
+        let left = vec![rig.fixed.members().borrow()[1].clone()];
+        let pushes = rig.push((0..20).map(|key| item(&format!("app{key}"), key, 10)).collect());
+        let (pushed, ()) = futures::join!(pushes, async {
+            tokio::task::yield_now().await;
+            rig.fixed.set(left);
+        });
+        pushed.unwrap();
+        assert_eq!(rig.taken(), [("a".to_owned(), 0), ("b".to_owned(), 20)]);
+        let members = ["a", "b"].map(|node| Member {
+            zone: "1".into(),
+            is_leaving: node == "b",
+            ..Member::new(node, [Role::Ingester])
+        });
+        rig.ones["a"].hangs.store(false, Ordering::SeqCst);
+        rig.fixed.set(members.into());
+        rig.push(vec![item("app", 1, 10)]).await.unwrap();
+        assert_eq!(rig.taken()[0].1, 1);
+        rig.fixed.set(Vec::new());
+        assert_eq!(rig.push(vec![item("app", 1, 10)]).await.unwrap_err().kind, ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,200 @@
+"""Processes that find one another by gossip, on one bucket: any of them may be killed while profiles come in."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+import seaweed
+from harness import free_port, pprof, push
+
+NAMES = (
+    *("metastore-a", "metastore-b", "ingester-a", "ingester-b"),
+    *("querier-a", "querier-b", "distributor-a", "distributor-b", "compactor-a"),
+)
+# Longest time without an answer, in seconds, after a process was killed.
+RECOVERY_MAX = 10
+
+
+def free_udp_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(new_server, tmp_path):
+    """Nine processes by name; the first metastore is the longest running."""
+    if not seaweed.WEED.exists():
+        pytest.skip(f"no {seaweed.WEED}; `make test` installs it")
+    store = seaweed.Seaweed(tmp_path / "weed")
+    store.start()
+    gossip = {name: free_udp_port() for name in NAMES}
+    seeds = ",".join(f"127.0.0.1:{gossip[name]}" for name in NAMES[:2])
+
+    def make(name):
+        return new_server(
+            f"-target={name[:-2]}",
+            "-server.grpc-listen-address=127.0.0.1",
+            f"-server.grpc-listen-port={free_port()}",
+            f"-memberlist.join={seeds}",
+            "-memberlist.bind-addr=127.0.0.1",
+            f"-memberlist.bind-port={gossip[name]}",
+            f"-memberlist.nodename={name}",
+            "-self-profiling.disable-push",
+            *seaweed.flags(store.port),
+            start=False,
+        )
+
+    servers = {name: make(name) for name in NAMES}
+    first, until = servers["metastore-a"], time.monotonic() + 60
+    while True:
+        try:
+            first.start()
+            break
+        except RuntimeError:
+            # The bucket is not there yet.
+            assert time.monotonic() < until, first.log()[-2000:]
+            time.sleep(0.5)
+    starts = [threading.Thread(target=server.start) for server in list(servers.values())[1:]]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join()
+    yield servers
+    store.stop()
+
+
+def members(server):
+    status, body = server.get("/memberlist")
+    assert status == 200
+    return {member["name"] for member in json.loads(body)["members"]}
+
+
+def wait_for(what, holds, patience=30):
+    """Seconds until it holds."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() < began + patience, f"not within {patience} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def owner(servers):
+    for name in ("metastore-a", "metastore-b"):
+        try:
+            if b"\npyrograph_metastore_owner 1" in servers[name].get("/metrics")[1]:
+                return name
+        except OSError:
+            pass
+    return None
+
+
+class Load:
+    """Some clients that push without a pause, to whichever distributor answers; counts what was acknowledged."""
+
+    CLIENTS = 6
+
+    def __init__(self, servers):
+        self.distributors = [servers["distributor-a"], servers["distributor-b"]]
+        self.counts, self.slowest, self.stopping = [0] * self.CLIENTS, 0.0, False
+        self.threads = [threading.Thread(target=self.run, args=(client,)) for client in range(self.CLIENTS)]
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def acknowledged(self):
+        return sum(self.counts)
+
+    def run(self, client):
+        turn = client
+        while not self.stopping:
+            document = pprof({(f"f{turn % 50}", "main"): 1}, time_nanos=time.time_ns())
+            labels = {"service_name": f"app{turn % 7}", "client": str(client)}
+            began = time.monotonic()
+            # The same bytes until they are acknowledged: they count once.
+            while not self.pushed(self.distributors[turn % 2], labels, document):
+                turn += 1
+                time.sleep(0.05)
+                if time.monotonic() > began + 60:
+                    return
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.counts[client] += 1
+            turn += 1
+
+    @staticmethod
+    def pushed(distributor, labels, document):
+        try:
+            return push(distributor, labels, document)[0] == 200
+        except OSError:
+            return False
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join()
+        return self.acknowledged
+
+
+def total(server):
+    try:
+        return server.total("{}")
+    except (AssertionError, OSError):
+        return None
+
+
+def sees_fresh(server, load):
+    """Whether an answer has all that was acknowledged before it was asked for."""
+    before = load.acknowledged
+    found = total(server)
+    return found is not None and found >= before > 0
+
+
+def test_anything_may_be_killed_under_load_and_everything_counts_once(cluster):
+    for server in cluster.values():
+        wait_for("all know all", lambda server=server: members(server) == set(NAMES))
+    load = Load(cluster)
+    queriers = cluster["querier-a"], cluster["querier-b"]
+    took = {}
+    try:
+        for querier in queriers:
+            wait_for("fresh answers", lambda querier=querier: sees_fresh(querier, load))
+
+        owns = owner(cluster)
+        assert owns == "metastore-a", "the longest running owns the catalog"
+        cluster[owns].kill()
+        killed = time.monotonic()
+        wait_for("an answer", lambda: total(queriers[0]) is not None)
+        took["answer after the owner was killed"] = time.monotonic() - killed
+        for querier in queriers:
+            wait_for("fresh answers", lambda querier=querier: sees_fresh(querier, load))
+        took["fresh answers after the owner was killed"] = time.monotonic() - killed
+        assert owner(cluster) == "metastore-b"
+        cluster[owns].start()
+
+        for name in ("ingester-a", "querier-b", "distributor-b"):
+            cluster[name].kill()
+            took[f"fresh answer after {name} was killed"] = wait_for("fresh answers", lambda: sees_fresh(queriers[0], load))
+            took[f"{name} ready again"] = cluster[name].start()
+            wait_for("all know all", lambda: members(queriers[0]) == set(NAMES))
+
+        for name in ("metastore-b", "ingester-b", "compactor-a", "querier-a", "distributor-a"):
+            began = time.monotonic()
+            assert cluster[name].stop() == 0, cluster[name].log()[-2000:]
+            took[f"{name} stopped"] = time.monotonic() - began
+            took[f"fresh answer after {name} stopped"] = wait_for("fresh answers", lambda: sees_fresh(queriers[1], load))
+            cluster[name].start()
+    finally:
+        pushed = load.stop()
+        print(f"{pushed} pushes, the slowest took {load.slowest:.1f} s")
+        for what, seconds in took.items():
+            print(f"{seconds:5.1f} s: {what}")
+
+    assert pushed > 100
+    for querier in queriers:
+        wait_for(f"{pushed} in all", lambda querier=querier: total(querier) == pushed)
+    slow = {what: seconds for what, seconds in took.items() if seconds > RECOVERY_MAX}
+    assert not slow and load.slowest < RECOVERY_MAX
+    for server in cluster.values():
+        assert server.stop() == 0, server.log()[-2000:]
