@@ -14,6 +14,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 use storage::Key;
 
+use crate::disk::Disk;
 use crate::metrics::CacheMetrics;
 use crate::reader::Parts;
 use crate::scan::Column;
@@ -23,6 +24,7 @@ use crate::{Cells, DatasetIndex, NameTree};
 #[derive(Clone)]
 pub struct Cache {
     decoded: Arc<Store<Name, Entry, ByBytes, RandomState>>,
+    disk: Option<Arc<Disk>>,
     reads: Option<Arc<Reads>>,
 }
 
@@ -99,7 +101,12 @@ impl Cache {
         let items = (bytes_max / TYPICAL_BYTES).clamp(16, 1 << 20) as usize;
         let (state, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
         let decoded = Arc::new(Store::with(items, bytes_max, ByBytes, state, lifecycle));
-        Self { decoded, reads: None }
+        Self { decoded, disk: None, reads: None }
+    }
+
+    /// With a tier of encoded ranges below.
+    pub fn with_disk(self, disk: Arc<Disk>) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     /// A handle that counts what is read through it.
@@ -147,12 +154,23 @@ impl Cache {
         key: &Key,
         ranges: &[Range<u64>],
     ) -> Result<Vec<Bytes>, storage::Error> {
-        let got = store.get_ranges(key, ranges).await?;
+        let (got, fetched) = match &self.disk {
+            Some(disk) => disk.read(store, key, ranges).await?,
+            None => {
+                let got = store.get_ranges(key, ranges).await?;
+                let bytes = total(&got);
+                (got, bytes)
+            }
+        };
         if let Some(reads) = &self.reads {
-            let bytes = got.iter().map(|bytes| bytes.len() as u64).sum();
-            reads.store_requests.fetch_add(1, Ordering::Relaxed);
-            reads.store_bytes.fetch_add(bytes, Ordering::Relaxed);
+            reads.store_requests.fetch_add(u64::from(fetched > 0), Ordering::Relaxed);
+            reads.store_bytes.fetch_add(fetched, Ordering::Relaxed);
+            reads.disk_bytes.fetch_add(total(&got).saturating_sub(fetched), Ordering::Relaxed);
         }
         Ok(got)
     }
+}
+
+fn total(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|bytes| bytes.len() as u64).sum()
 }

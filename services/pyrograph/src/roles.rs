@@ -102,8 +102,14 @@ impl Roles {
                 roles.ingester = Some(ingester);
             }
             if targets.has(Role::Querier) {
-                let cache = block::Cache::new(config.querier.cache_bytes);
+                let mut cache = block::Cache::new(config.querier.cache_bytes);
                 cache.register(registry);
+                let (dir, bytes) = (&config.querier.disk_cache_dir, config.querier.disk_cache_bytes);
+                if !dir.is_empty() && bytes > 0 {
+                    let disk = block::Disk::open(dir.as_ref(), bytes, clock.clone(), registry);
+                    let failed = |error| format!("-querier.disk-cache-dir: cannot make {dir}: {error}");
+                    cache = cache.with_disk(disk.map_err(failed)?);
+                }
                 let reads = store.clone().hedged();
                 let leaf = querier::Leaf::new(&config.querier, reads, cache, pool.clone(), clock.clone());
                 let leaf = roles.leaf.insert(Arc::new(leaf));

@@ -20,6 +20,10 @@ pub struct Config {
     pub max_inflight_bytes: u64,
     /// What was read before is kept, decoded, up to so many bytes.
     pub cache_bytes: u64,
+    /// A local directory, of this process alone, for what was read before, encoded; empty: none. Nothing is lost with it.
+    pub disk_cache_dir: String,
+    /// Up to so many bytes. A file that is older than a day goes, too.
+    pub disk_cache_bytes: u64,
 }
 
 impl Default for Config {
@@ -32,6 +36,8 @@ impl Default for Config {
             max_parallel_objects: 16,
             max_inflight_bytes: 256 << 20,
             cache_bytes: 128 << 20,
+            disk_cache_dir: String::new(),
+            disk_cache_bytes: 10 << 30,
         }
     }
 }
