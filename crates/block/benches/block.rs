@@ -109,6 +109,7 @@ impl Bench {
             level,
             created_millis: 0,
             windows: Vec::new(),
+            shard_bits: 0,
         };
         let (outputs, spent) =
             self.time(|| self.runtime.block_on(merge(inputs, &options, &Pool::inline())).expect("merges"));

@@ -48,8 +48,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let segment = head.cut().encode(Origin::Segment { writer: WriterId(1), seq: 0 }, 0)?;
     std::fs::write(dir.join("segment.parquet"), &segment.bytes)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let options =
-        MergeOptions { job: JobId(1), attempt: 1, level: 1, created_millis: 0, windows: Vec::new() };
+    let options = MergeOptions {
+        job: JobId(1),
+        attempt: 1,
+        level: 1,
+        created_millis: 0,
+        windows: Vec::new(),
+        shard_bits: 0,
+    };
     let outputs = runtime.block_on(async {
         let block = open(segment.bytes).await?;
         merge(vec![MergeInput::whole(block)], &options, &Pool::inline()).await

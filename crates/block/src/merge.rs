@@ -66,6 +66,14 @@ pub struct MergeOptions {
     pub created_millis: i64,
     /// `(start, length)` in Unix seconds, sorted, without overlap. Rows outside all of them go to the day of their time.
     pub windows: Vec<Window>,
+    /// Rows are divided by this many bits of the hash of their service as well ([`shard_of`]).
+    pub shard_bits: u8,
+}
+
+/// The shard of a tenant's services that `service` belongs to, of two to the power of `bits`.
+pub fn shard_of(service: &str, bits: u8) -> u32 {
+    let hash = xxhash_rust::xxh3::xxh3_64(service.as_bytes());
+    (hash >> 32 >> (32 - bits.min(32))) as u32
 }
 
 /// `(start, length)` in Unix seconds.
@@ -74,6 +82,7 @@ pub type Window = (i64, i64);
 pub struct MergeOutput {
     pub tenant: TenantId,
     pub window: Window,
+    pub shard: u32,
     /// Its origin has the number of this output among all as `part`.
     pub encoded: Encoded,
 }
@@ -91,7 +100,7 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
     (second.div_euclid(DAY_SECONDS) * DAY_SECONDS, DAY_SECONDS)
 }
 
-/// Merges whole objects; outputs are sorted by (tenant, window).
+/// Merges whole objects; outputs are sorted by (tenant, window, shard).
 ///
 /// Every profile that is neither masked nor erased is in exactly one output, with the sums that it had. Profiles are
 /// never merged with one another, however equal.
@@ -131,8 +140,9 @@ struct Place {
 
 /// Outputs that are being written.
 struct Writers {
-    by_window: BTreeMap<Window, ObjectWriter>,
+    by_place: BTreeMap<(Window, u32), ObjectWriter>,
     windows: Vec<Window>,
+    shard_bits: u8,
     template: WriterOptions,
 }
 
@@ -159,8 +169,9 @@ async fn merge_tenant(
     }
     drop(indexes);
     let mut writers = Writers {
-        by_window: BTreeMap::new(),
+        by_place: BTreeMap::new(),
         windows: options.windows.clone(),
+        shard_bits: options.shard_bits,
         template: WriterOptions {
             origin: Origin::Block {
                 job: options.job,
@@ -197,11 +208,11 @@ async fn merge_tenant(
     }
     let tenant = tenant.clone();
     pool.run(move || {
-        let numbered = writers.by_window.into_iter().zip(first_part..);
+        let numbered = writers.by_place.into_iter().zip(first_part..);
         numbered
-            .map(|((window, mut writer), part)| {
+            .map(|(((window, shard), mut writer), part)| {
                 writer.set_part(part);
-                Ok(MergeOutput { tenant: tenant.clone(), window, encoded: writer.finish()? })
+                Ok(MergeOutput { tenant: tenant.clone(), window, shard, encoded: writer.finish()? })
             })
             .collect()
     })
@@ -364,6 +375,7 @@ impl Gathered {
 
     fn write(self, writers: &mut Writers) -> Result<(), Error> {
         let Self { tenant, service, interner, series, by_window, .. } = self;
+        let shard = shard_of(&service, writers.shard_bits);
         // Windows share most of their stacktraces: these are sorted once for all.
         let used = vec![true; interner.symbols.stacktraces.len()];
         let (sorted, stack_ids) = sort(&interner.symbols, &used);
@@ -373,7 +385,7 @@ impl Gathered {
             let dataset = rows.into_dataset(&tenant, &service, &series, &sorted).prepare();
             let tree = NameTree::build(&dataset.symbols);
             let lengths = lengths(window.1, &dataset);
-            writers.of(window)?.add(&dataset, Some(&tree), &lengths)?;
+            writers.of(window, shard)?.add(&dataset, Some(&tree), &lengths)?;
         }
         Ok(())
     }
@@ -497,8 +509,8 @@ impl WindowRows {
 }
 
 impl Writers {
-    fn of(&mut self, window: Window) -> Result<&mut ObjectWriter, Error> {
-        match self.by_window.entry(window) {
+    fn of(&mut self, window: Window, shard: u32) -> Result<&mut ObjectWriter, Error> {
+        match self.by_place.entry((window, shard)) {
             std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::btree_map::Entry::Vacant(new) => {
                 Ok(new.insert(ObjectWriter::new(self.template.clone())?))

@@ -1,4 +1,4 @@
-//! Merging keeps every sum and puts every profile into the output of its tenant and window.
+//! Merging keeps every sum and puts every profile into the output of its tenant, window and shard.
 
 #![allow(clippy::expect_used)]
 
@@ -6,7 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
-use block::{Block, Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, merge, window_of};
+use block::{
+    Block, Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, merge, shard_of, window_of,
+};
 use clock::Pool;
 use model::{JobId, WriterId};
 use proptest::prelude::*;
@@ -22,6 +24,7 @@ fn options(level: u8) -> MergeOptions {
         level,
         created_millis: 7,
         windows: vec![(START_SECONDS, 2), (START_SECONDS + 2, 2)],
+        shard_bits: level - 1,
     }
 }
 
@@ -51,7 +54,7 @@ async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Err
         for _ in 0..random.below(5) {
             let shape = Shape {
                 tenant: format!("tenant-{}", random.below(2)),
-                service: format!("service-{}", random.below(2)),
+                service: format!("service-{}", random.below(4)),
                 pod: random.below(3),
                 samples: 1 + random.below(30),
                 types: 1 + random.below(4),
@@ -86,6 +89,7 @@ async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Err
             for row in sums.keys() {
                 assert_eq!(row.tenant, output.tenant.as_str());
                 assert_eq!(window_of(row.time_nanos, &options.windows), output.window);
+                assert_eq!(shard_of(&row.service, options.shard_bits), output.shard);
             }
             found.extend(sums);
             inputs.push(MergeInput::whole(block));

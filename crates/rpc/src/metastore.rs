@@ -155,6 +155,8 @@ pub struct Job {
     /// Rows are divided by tenant and by these windows; each is `(start, length)` in Unix seconds,
     /// sorted, without overlap. Rows outside all of them go to the day of their time.
     pub windows: Vec<(i64, i64)>,
+    /// Outputs are divided by this many bits of the hash of their service as well.
+    pub shard_bits: u8,
 }
 
 #[derive(Clone, Debug)]

@@ -40,7 +40,8 @@ impl Key {
         Self(format!("log/{writer}/{seq:012}"))
     }
 
-    /// `window` is `<level>-<start in Unix seconds>-<length in seconds>`, made by the planner.
+    /// `window` is `<level>-<start in Unix seconds>-<length in seconds>`, and `-s<bits>.<number>` after it if the block holds
+    /// only the services of one shard.
     pub fn block(tenant: &TenantId, window: &str, job: JobId, attempt: u32, part: u32) -> Self {
         let tenant = percent_encode(tenant.as_str());
         Self(format!("block/{tenant}/{window}/{job}-{attempt}-{part}"))
@@ -65,6 +66,17 @@ impl Key {
         let (tenant, place) = self.0.strip_prefix("block/")?.split_once('/')?;
         let level = place.split('-').next()?.parse().ok()?;
         Some((TenantId::parse(&percent_decode(tenant)?).ok()?, level))
+    }
+
+    /// Which services of its tenant the block of a `block/` key holds, as `(bits, number)`: those whose hash begins with so
+    /// many bits that are this number; `(0, 0)`: any.
+    pub fn parse_block_shard(&self) -> (u8, u32) {
+        let shard = || {
+            let (_, shard) = self.0.rsplit_once('/')?.0.rsplit_once("-s")?;
+            let (bits, number) = shard.split_once('.')?;
+            Some((bits.parse().ok()?, number.parse().ok()?))
+        };
+        shard().unwrap_or_default()
     }
 
     /// The job of a `publish/` key; `None` for any other key.
@@ -168,8 +180,11 @@ mod tests {
         let key = Key::block(&tenant, "1-0-300", JobId(1), 1, 0);
         assert!(key.as_str().starts_with("block/a%2Ab/1-0-300/"));
         assert_eq!(key.parse_block(), Some((JobId(1), 1, 0)));
-        assert_eq!(key.parse_block_place(), Some((tenant, 1)));
+        assert_eq!(key.parse_block_place(), Some((tenant.clone(), 1)));
         assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_place(), None);
+        assert_eq!(key.parse_block_shard(), (0, 0));
+        let shard = Key::block(&tenant, "1-0-300-s4.11", JobId(1), 1, 0);
+        assert_eq!((shard.parse_block_shard(), shard.parse_block_place()), ((4, 11), Some((tenant, 1))));
         assert_eq!(Key::cluster().parse_block(), None);
     }
 

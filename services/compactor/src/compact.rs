@@ -105,6 +105,7 @@ impl Compactor {
             level: job.level,
             created_millis: self.clock.unix_millis(),
             windows: job.windows.clone(),
+            shard_bits: job.shard_bits,
         };
         let open = |input: &rpc::JobInput| {
             let (input, cache) = (input.clone(), cache.clone());
@@ -121,12 +122,15 @@ impl Compactor {
     }
 
     async fn put(&self, job: &Job, output: MergeOutput) -> Result<JobOutput, Error> {
-        let MergeOutput { tenant, window, encoded } = output;
+        let MergeOutput { tenant, window, shard, encoded } = output;
         let part = match encoded.directory.origin {
             block::Origin::Block { part, .. } => part,
             block::Origin::Segment { .. } => 0,
         };
-        let place = format!("{}-{}-{}", job.level, window.0, window.1);
+        let mut place = format!("{}-{}-{}", job.level, window.0, window.1);
+        if job.shard_bits > 0 {
+            place.push_str(&format!("-s{}.{shard}", job.shard_bits));
+        }
         let key = Key::block(&tenant, &place, job.id, job.attempt, part);
         let bytes = encoded.bytes.len() as u64;
         match self.store.settle_create(&key, encoded.bytes).await? {

@@ -162,7 +162,7 @@ impl World {
         let parts = Parts { headers: Arc::new(Nothing), engine: self.engine(), is_alone: true };
         let config =
             Config { reconcile_interval: Duration::from_secs(365 * 86_400).into(), ..Config::default() };
-        let retention = Arc::new(|_: &TenantId| Some(Duration::from_secs(31 * 86_400)));
+        let retention = Arc::new(|_: &TenantId, _: Option<&str>| Some(Duration::from_secs(31 * 86_400)));
         Metastore::open_parts(config, self.store.clone(), parts, retention, self.clock.clone(), registry)
             .await
             .unwrap()
@@ -193,6 +193,7 @@ impl World {
                 index: section,
                 symbols: section,
                 tree: None,
+                cells: Vec::new(),
             }
         });
         Directory { origin, created_millis: self.clock.unix_millis(), keys, datasets: datasets.collect() }
@@ -250,7 +251,7 @@ impl World {
             let bytes: u64 = job.inputs.iter().map(|input| input.bytes).sum();
             *self.merged_bytes.lock() += bytes;
             self.clock.sleep(Duration::from_secs_f64(bytes as f64 / MERGE_BYTES_PER_SECOND)).await;
-            let mut windows: BTreeMap<(i64, i64), BTreeMap<u32, Piece>> = BTreeMap::new();
+            let mut places: BTreeMap<((i64, i64), u32), BTreeMap<u32, Piece>> = BTreeMap::new();
             {
                 let objects = self.objects.lock();
                 for piece in job.inputs.iter().flat_map(|input| &objects[&input.key]) {
@@ -258,18 +259,22 @@ impl World {
                     let within =
                         job.windows.iter().find(|(start, length)| (*start..start + length).contains(&at));
                     let window = within.copied().unwrap_or((at.div_euclid(DAY) * DAY, DAY));
-                    let all = windows.entry(window).or_default();
+                    let shard = block::shard_of(&service(piece.service), job.shard_bits);
+                    let all = places.entry((window, shard)).or_default();
                     let merged = all.entry(piece.service).or_insert(Piece { profiles: 0, ..piece.clone() });
                     merged.profiles += piece.profiles;
                     merged.time_min = merged.time_min.min(piece.time_min);
                     merged.time_max = merged.time_max.max(piece.time_max);
                 }
             }
-            let outputs = (0..).zip(windows).map(|(part, (window, pieces))| {
+            let outputs = (0..).zip(places).map(|(part, ((window, shard), pieces))| {
                 let pieces: Vec<Piece> = pieces.into_values().collect();
                 let origin = Origin::Block { job: job.id, attempt: job.attempt, part, level: job.level };
-                let (tenant, place) =
-                    (TenantId::anonymous(), format!("{}-{}-{}", job.level, window.0, window.1));
+                let tenant = TenantId::anonymous();
+                let mut place = format!("{}-{}-{}", job.level, window.0, window.1);
+                if job.shard_bits > 0 {
+                    place.push_str(&format!("-s{}.{shard}", job.shard_bits));
+                }
                 let key = Key::block(&tenant, &place, job.id, job.attempt, part);
                 let (bytes, directory) = (bytes_of(&pieces), self.directory(origin, Vec::new(), &pieces));
                 self.objects.lock().insert(key.clone(), pieces);
@@ -310,6 +315,7 @@ impl World {
             range: TimeRange { start: end - seconds * 1_000_000_000, end },
             services: services.map(|number| vec![service(number)]),
             profile_type: Some(self.types[0].clone()),
+            explain: false,
         };
         let mut datasets = 0;
         for _ in 0..10 {
@@ -447,6 +453,8 @@ impl World {
                     bytes: 100 << 20,
                     created_millis: (start + DAY) * 1_000,
                     quarantine: None,
+                    floor: 0,
+                    rows: u64::from(services_per_block) * 100_000,
                 };
                 block.put_into(&mut batch);
                 let length = DAY * 1_000_000_000 / blocks_per_day as i64;
@@ -458,9 +466,9 @@ impl World {
                         position,
                         tenant: TenantId::anonymous(),
                         service: service(number).as_str().into(),
-                        time_min: from,
-                        time_max: from + length - 1,
-                        rows: 100_000,
+                        time_min: from + (self.clock.random() as i64 & 0xf_ffff_ffff),
+                        time_max: from + length - 1 - (self.clock.random() as i64 & 0xf_ffff_ffff),
+                        rows: self.clock.random() as u64 % 1_000_000,
                         profile_types: types.clone(),
                     };
                     Dataset { block: id, day: start / DAY, summary }.put_into(&mut batch);

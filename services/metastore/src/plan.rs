@@ -3,11 +3,14 @@
 //! Owns: when segments and blocks are ripe, which blocks must be rewritten, and into which windows they go.
 //! Does not own: jobs (`publish`), merging (`compactor`).
 //!
-//! A tenant has one block per window and job; small tenants do not share objects yet.
+//! A tenant has one block per window and job while it is small. Each block has symbols of its own for each service, so with
+//! many services blocks would be full before they cover much time: blocks that grow are divided by service, into shards of
+//! shards. Small tenants do not share objects yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::rows::{JobState, Work};
+use hashbrown::HashSet;
 use model::TenantId;
 use storage::Key;
 
@@ -21,6 +24,13 @@ const DAY: i64 = 86_400;
 const GATHER: usize = 4;
 /// Most inputs of one job, so that its row and its publish record stay small.
 pub(crate) const INPUTS_MAX: usize = 1_000;
+/// A merge of more than this part of the most that one takes is divided into shards …
+const SHARD_FROM: u64 = 4;
+/// … of about this part of it, …
+const SHARD_TO: u64 = 32;
+/// … by at most so many bits more than its inputs are, so that it does not write very many objects; and in all.
+const SHARD_BITS_MORE: u8 = 4;
+const SHARD_BITS_MAX: u8 = 16;
 /// Level of blocks merged from segments.
 const LEVEL_FIRST: u8 = 1;
 /// Levels of blocks: from segments, of an open hour, of a day.
@@ -103,10 +113,28 @@ fn add_windows(
     }
 }
 
-/// Blocks by tenant and by the window they belong into.
-type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64), Vec<(&'a Key, &'a Live)>>;
+/// By how many bits of the hash of their service the outputs of a job are divided.
+///
+/// Inputs of one job are of one shard, so its outputs are of the same or of shards of it.
+pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
+    let bits = work.inputs.iter().map(|key| key.parse_block_shard().0).max().unwrap_or(0);
+    let live = || work.inputs.iter().filter_map(|key| state.live.get(key));
+    let bytes: u64 = live().map(|live| live.bytes).sum();
+    if work.level <= LEVEL_FIRST || work.inputs.len() < 2 || bytes <= config.job_bytes_max / SHARD_FROM {
+        return bits;
+    }
+    let objects = live().filter_map(|live| state.index.get(live.id?));
+    let services: HashSet<&str> =
+        objects.flat_map(|object| object.datasets.iter().map(|dataset| &*dataset.service)).collect();
+    let shards = (bytes / (config.job_bytes_max / SHARD_TO).max(1)).min(services.len() as u64);
+    let more = shards.checked_ilog2().unwrap_or(0) as u8;
+    (bits + more.min(SHARD_BITS_MORE)).min(SHARD_BITS_MAX.max(bits))
+}
 
-/// Blocks of one tenant that belong into one window: an open hour, or a day.
+/// Blocks by tenant, by the window they belong into, and by shard.
+type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64, (u8, u32)), Vec<(&'a Key, &'a Live)>>;
+
+/// Blocks of one shard of a tenant that belong into one window: an open hour, or a day.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     let ripe = ripe_blocks(state, config, unix_millis);
     let mut work = ripe.into_iter().map(|(window, ripe)| {
@@ -164,9 +192,9 @@ fn ripe_blocks<'a>(state: &'a State, config: &Config, unix_millis: i64) -> Vec<(
             continue;
         }
         let (start, length) = target(*window, config, unix_millis);
-        groups.entry((tenant, start, length)).or_default().push((key, live));
+        groups.entry((tenant, start, length, key.parse_block_shard())).or_default().push((key, live));
     }
-    let ripe = groups.into_iter().filter_map(|((_, start, length), blocks)| {
+    let ripe = groups.into_iter().filter_map(|((_, start, length, _), blocks)| {
         // A day gets a block every hour until it closes: rewriting it for each is never worth it.
         let may_settle = length < DAY || start + length <= closed_before(config, unix_millis);
         let ripe = gathered(&blocks)
@@ -268,6 +296,8 @@ fn take_within(objects: &[(&Key, &Live)], bytes_max: u64) -> Vec<Key> {
 
 #[cfg(test)]
 mod tests {
+    use catalog::rows::DatasetSummary;
+
     use super::*;
 
     /// 2023-11-15 12:30:00 UTC.
@@ -308,34 +338,79 @@ mod tests {
         assert_eq!(target(day, &config, NOW * 1_000), day);
     }
 
+    /// A closed day of tenant `a` whose blocks have these keys and bytes, with so many services in each.
+    fn day_of(blocks: &[(String, u64)], services: usize) -> State {
+        let mut state = State::new(&Config::default());
+        let day = NOW.div_euclid(DAY) * DAY - DAY;
+        let tenant = TenantId::parse("a").expect("valid");
+        for (number, (key, bytes)) in (0..).zip(blocks) {
+            let key = Key::from_text(format!("block/a/{key}"));
+            let dataset = |service: usize| DatasetSummary {
+                position: service as u32,
+                tenant: tenant.clone(),
+                service: service.to_string().as_str().into(),
+                time_min: day * 1_000_000_000,
+                time_max: day * 1_000_000_000,
+                rows: 1,
+                profile_types: Vec::new().into(),
+            };
+            let block = catalog::rows::Block {
+                id: catalog::rows::BlockId { job: model::JobId(number), attempt: 1, part: 0 },
+                key,
+                tenant: tenant.clone(),
+                level: 3,
+                window: (day, DAY),
+                bytes: *bytes,
+                created_millis: 0,
+                floor: 0,
+                rows: services as u64,
+                quarantine: None,
+            };
+            state.add_block(&block, (0..services).map(dataset).collect());
+        }
+        state
+    }
+
+    fn inputs(state: &State) -> (Vec<String>, u8) {
+        let config = Config::default();
+        let work = blocks(state, &config, NOW * 1_000).expect("something is ripe");
+        let mut inputs: Vec<String> = work.inputs.iter().map(|key| key.as_str()[8..].to_owned()).collect();
+        inputs.sort_unstable();
+        (inputs, shard_bits(state, &config, &work))
+    }
+
     #[test]
     fn blocks_that_do_not_fit_into_one_merge_keep_nobody_waiting() {
-        let config = Config::default();
-        let mut state = State::new(&config);
-        let day = NOW.div_euclid(DAY) * DAY - DAY;
-        for number in 0..8 {
-            let bytes = if number < 5 { config.job_bytes_max - 1 } else { 1_000 };
-            let live = Live {
-                what: What::Block {
-                    id: catalog::rows::BlockId { job: model::JobId(u128::from(number)), attempt: 1, part: 0 },
-                    tenant: TenantId::parse("a").expect("valid"),
-                    level: 3,
-                    window: (day, DAY),
-                },
-                bytes,
-                created_millis: 0,
-                id: Some(number),
-                claimed: None,
-                is_committed: true,
-                floor: 0,
-                rows: 0,
-                live_rows: 0,
-            };
-            state.live.insert(Key::from_text(format!("block/a/{number}")), live);
-        }
-        let work = blocks(&state, &config, NOW * 1_000).expect("the small ones");
-        let mut inputs: Vec<&str> = work.inputs.iter().map(|key| key.as_str()).collect();
-        inputs.sort_unstable();
-        assert_eq!(inputs, ["block/a/5", "block/a/6", "block/a/7"]);
+        let large = Config::default().job_bytes_max - 1;
+        let blocks = (0..8).map(|number| (number.to_string(), if number < 5 { large } else { 1_000 }));
+        let (inputs, bits) = inputs(&day_of(&blocks.collect::<Vec<_>>(), 1));
+        assert_eq!((inputs, bits), (["5", "6", "7"].map(str::to_owned).to_vec(), 0));
+    }
+
+    #[test]
+    fn only_blocks_of_one_shard_are_merged() {
+        let names = ["3-0-1/0", "3-0-1-s4.3/1", "3-0-1-s4.4/2", "3-0-1-s4.3/3"];
+        let (inputs, bits) = inputs(&day_of(&names.map(|name| (name.to_owned(), 1_000)), 9));
+        assert_eq!((inputs, bits), (["3-0-1-s4.3/1", "3-0-1-s4.3/3"].map(str::to_owned).to_vec(), 4));
+    }
+
+    #[test]
+    fn a_large_merge_of_many_services_is_divided_into_shards() {
+        let check = |name: &str, bytes: u64, services: usize, expected: u8| {
+            let blocks = [0, 1].map(|number| (format!("{name}/{number}"), bytes / 2));
+            assert_eq!(
+                inputs(&day_of(&blocks, services)).1,
+                expected,
+                "{name}, {bytes} bytes, {services} services"
+            );
+        };
+        check("3-0-1", 32 << 20, 1_000, 0);
+        check("3-0-1", 33 << 20, 1_000, 3);
+        check("3-0-1", 100 << 20, 1_000, 4);
+        check("3-0-1", 100 << 20, 5, 2);
+        check("3-0-1", 100 << 20, 1, 0);
+        check("3-0-1-s4.1", 10 << 20, 1_000, 4);
+        check("3-0-1-s4.1", 100 << 20, 1_000, 8);
+        check("3-0-1-s14.1", 100 << 20, 1_000, 16);
     }
 }

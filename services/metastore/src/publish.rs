@@ -73,6 +73,10 @@ impl Metastore {
             }
         };
         let floor = state.orders.floor();
+        let shard_bits = match &state.jobs.get(&id)?.row.state {
+            Progress::Working { work, .. } => plan::shard_bits(state, &self.config, work),
+            Progress::Published { .. } => 0,
+        };
         let job = state.jobs.get_mut(&id)?;
         let Progress::Working { open, work } = &mut job.row.state else {
             return None;
@@ -100,6 +104,7 @@ impl Metastore {
             inputs: inputs.collect(),
             level: work.level,
             windows: work.windows.clone(),
+            shard_bits,
         };
         job.row.put_into(batch);
         Some(claimed)

@@ -155,8 +155,14 @@ impl Bucket {
             let block = Block::open(&self.store, &found.key, found.bytes, &cache).await.expect("opens");
             inputs.push(MergeInput::whole(block));
         }
-        let options =
-            MergeOptions { job: JobId(number.into()), attempt: 1, level: 1, created_millis: 0, windows };
+        let options = MergeOptions {
+            job: JobId(number.into()),
+            attempt: 1,
+            level: 1,
+            created_millis: 0,
+            windows,
+            shard_bits: 0,
+        };
         let outputs = merge(inputs, &options, &Pool::inline()).await.expect("merges");
         for (part, output) in outputs.into_iter().enumerate() {
             let found = self.put(format!("block/{number}/{part}"), output.encoded).await;

@@ -356,6 +356,7 @@ fn put_job(job: Job) -> proto::Job {
         level: job.level.into(),
         windows: job.windows.into_iter().map(|(start, length)| proto::Window { start, length }).collect(),
         orders: orders.table,
+        shard_bits: job.shard_bits.into(),
     }
 }
 
@@ -379,6 +380,7 @@ fn job(job: proto::Job) -> Result<Job, Unreadable> {
         inputs: inputs.collect::<Result<_, Unreadable>>()?,
         level: common::narrow(job.level.into(), "level")?,
         windows: job.windows.into_iter().map(|window| (window.start, window.length)).collect(),
+        shard_bits: common::narrow(job.shard_bits.into(), "shard_bits")?,
     })
 }
 

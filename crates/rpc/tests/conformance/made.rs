@@ -264,6 +264,7 @@ pub(crate) fn job() -> Job {
         ],
         level: u8::MAX,
         windows: vec![(-300, 300), (0, 86_400)],
+        shard_bits: 4,
     }
 }
 
