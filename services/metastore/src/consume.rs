@@ -50,7 +50,8 @@ impl Metastore {
         if let Hinted::Ahead = self.take_hint(writer, seq, known) {
             self.probe(writer).await.map_err(of_header)?;
         }
-        Ok(())
+        // Whoever is told so believes that every find sees the segment from now on.
+        self.ensure_owner().await
     }
 
     /// Whether no more must be held in memory: a segment that is not consumed now is read later.

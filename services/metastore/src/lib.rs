@@ -199,6 +199,8 @@ impl Metastore {
         if !metastore.is_alone {
             let waited = metastore.clock.monotonic() - fenced;
             metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;
+            // Until now an earlier owner may have told an ingester that it knows a segment.
+            metastore.catch_up(false).await?;
         }
         Ok(metastore)
     }

@@ -7,6 +7,7 @@
 //! and has failed direct calls for a while, by own clock. Nothing but time is lost by a wrong takeover: the engine lets
 //! one owner commit, and whom it fences off becomes a candidate again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use async_trait::async_trait;
 use clock::Clock;
 use cluster::{Callers, Member, Membership, Role};
 use futures::future::join_all;
-use hashbrown::HashMap;
 use model::{JobId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
@@ -117,7 +117,7 @@ impl Candidate {
     /// Watches, and owns the catalog whenever it is this one's turn, until [`Self::drain`].
     pub async fn run(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
-        let mut rivals = HashMap::new();
+        let mut rivals = BTreeMap::new();
         let mut pause = FENCED_PAUSE_MIN;
         let mut not_before = self.clock.monotonic();
         if self.seat.discovers {
@@ -165,7 +165,7 @@ impl Candidate {
     }
 
     /// Ready when this process has become the owner, `not_before` a time of own clock.
-    async fn watch_until_owner(&self, rivals: &mut HashMap<String, Rival>, mut not_before: Duration) {
+    async fn watch_until_owner(&self, rivals: &mut BTreeMap<String, Rival>, mut not_before: Duration) {
         loop {
             self.look(rivals).await;
             let now = self.clock.monotonic();
@@ -184,7 +184,7 @@ impl Candidate {
     }
 
     /// Brings `rivals` up to date: asks each how it stands.
-    async fn look(&self, rivals: &mut HashMap<String, Rival>) {
+    async fn look(&self, rivals: &mut BTreeMap<String, Rival>) {
         let members = self.seat.membership.members().borrow().clone();
         rivals.values_mut().for_each(|rival| rival.is_present = false);
         for member in members.iter().filter(|m| m.has(Role::Metastore) && m.node != self.seat.node) {
@@ -233,7 +233,7 @@ impl Candidate {
     }
 
     /// Whether nobody is before this process, and nobody owns the catalog. One that leaves counts no more.
-    fn is_its_turn(&self, rivals: &HashMap<String, Rival>) -> bool {
+    fn is_its_turn(&self, rivals: &BTreeMap<String, Rival>) -> bool {
         let members = self.seat.membership.members().borrow().clone();
         let Some(me) = members.iter().find(|member| member.node == self.seat.node) else {
             return false;

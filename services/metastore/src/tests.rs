@@ -103,6 +103,7 @@ impl Headers for Written {
     }
 }
 
+#[derive(Clone)]
 struct World {
     store: Store,
     faulty: Faulty,
@@ -659,6 +660,21 @@ async fn a_fenced_owner_takes_no_hints() {
     let error = first.segment_written(hint).await.expect_err("owns nothing");
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(first.state.lock().pending.segments.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_knows_what_the_owner_before_it_was_told_last() {
+    let mut world = World::new(21);
+    let first = world.open_as(false).await;
+    found(&first).await;
+    let opener = world.clone();
+    let opening = world.clock.spawn(async move { opener.open_as(false).await });
+    // By now the successor has looked at every log, and waits.
+    world.clock.sleep(SURE_FOR / 2).await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    first.segment_written(hint).await.expect("is sure still");
+    let second = opening.await.expect("opens");
+    assert_eq!(found(&second).await, 1);
 }
 
 #[tokio::test(start_paused = true)]

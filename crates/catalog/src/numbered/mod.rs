@@ -464,12 +464,14 @@ impl Owned {
         Ok(version)
     }
 
-    /// Whether this process slept so long that the opening which fenced it may have been collected: then the next
-    /// slot is free, far behind the newest commit.
+    /// Whether this process slept so long that what fenced it may have been collected: then the next slot is free,
+    /// far behind the newest commit. An opening stays for long, but not the commit that its caller left in doubt.
     async fn was_paused(&self) -> bool {
         let now = self.engine.clock.monotonic().as_millis() as u64;
-        let before = self.sure.swap(now, Ordering::SeqCst);
-        if now.saturating_sub(before) < (self.engine.options.openings_kept / 2).as_millis() as u64 {
+        let before = self.sure.load(Ordering::SeqCst);
+        let kept = self.engine.options.openings_kept.min(self.engine.options.collect_after);
+        if now.saturating_sub(before) < (kept / 2).as_millis() as u64 {
+            self.sure.fetch_max(now, Ordering::SeqCst);
             return false;
         }
         let slot = self.state.read().next;
@@ -480,7 +482,11 @@ impl Owned {
                         File::Ready => i > self.incarnation,
                         File::Commit(n) | File::Snapshot(n) => i == self.incarnation && n > slot,
                     };
-                    return files.iter().filter_map(|f| parse(&f.key)).any(is_later);
+                    let was_paused = files.iter().filter_map(|f| parse(&f.key)).any(is_later);
+                    if !was_paused {
+                        self.sure.fetch_max(now, Ordering::SeqCst);
+                    }
+                    return was_paused;
                 }
                 Err(_) => self.engine.clock.sleep(RETRY_PAUSE_MAX).await,
             }

@@ -86,6 +86,31 @@ async fn an_owner_that_slept_past_everything_finds_out_by_listing() {
 }
 
 #[tokio::test]
+async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_time() {
+    let store = Store::in_memory();
+    let paused = engine(&store, eager()).open_newest().await.expect("opens");
+    let commit = Commit {
+        slot: 1,
+        epoch: paused.epoch,
+        owner: paused.owner,
+        millis: 0,
+        content: Content::Changes(put("a", "1")),
+    };
+    let bytes = commit.encode();
+    store.settle_create(&commit_key(1, 1), bytes.clone()).await.expect("lands");
+    *paused.in_doubt.lock().await = Some(Doubt { commit, bytes });
+    let owner = engine(&store, eager()).open().await.expect("opens");
+    for i in 0..30 {
+        owner.commit(put("b", &i.to_string())).await.expect("commits");
+        Clock::system().sleep(Duration::from_millis(2)).await;
+        owner.maintain().await.expect("maintains");
+    }
+    assert!(store.get(&commit_key(1, 1)).await.is_err(), "the commit must have been collected");
+    assert!(matches!(paused.check().await, Err(Error::Fenced { .. })));
+    assert!(matches!(paused.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
+}
+
+#[tokio::test]
 async fn a_commit_whose_caller_left_goes_before_the_next() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
