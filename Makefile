@@ -6,6 +6,12 @@ VENV := .venv
 COMPOSE := docker compose --env-file deploy/.env
 FLAGS ?=
 FUZZ_SECONDS ?= 60
+SEEDS ?= 1000
+FROM ?= 0
+JOBS ?= $(shell nproc)
+# The roles are compiled with optimisation for it, what they depend on is as it is for every test.
+SIMULATED := block catalog clock cluster compactor ingester limits metastore model querier query rpc simulation storage
+SIMULATION := cargo run -q --locked -p simulation $(foreach crate,$(SIMULATED),--config profile.dev.package.$(crate).opt-level=2) --
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +41,15 @@ lint: tools ## Formatting, clippy, dependency rules
 bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, start; prints a table
 	cargo build --release --locked -p bench && ./target/release/bench
 
+simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS cores; a seed that fails says how to see it
+	$(SIMULATION) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
+
+simulate-seed: ## Show all that happens in the simulated cluster of one SEED
+	$(SIMULATION) --seed $(SEED) --trace
+
+simulate-planted: ## Show which seed finds each bug that is planted on purpose
+	$(SIMULATION) --planted all --seeds $(SEEDS) --jobs $(JOBS)
+
 fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly toolchain
 	for target in pprof_decode multipart folded trees gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
@@ -59,4 +74,4 @@ tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium,
 $(VENV): tests/requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && touch $(VENV)
 
-.PHONY: help run build ui demo test lint bench fuzz config-reference install install-profiling status logs-profiling tools
+.PHONY: help run build ui demo test lint bench simulate simulate-seed simulate-planted fuzz config-reference install install-profiling status logs-profiling tools

@@ -11,6 +11,9 @@ export PYROGRAPH_WEED="$PWD/.venv/bin/weed"
 step "Rust: unit, property, conformance, architecture"
 cargo test --workspace --locked
 
+step "simulation: a hundred clusters in bad weather"
+cargo run -q --locked -p simulation -- --seeds 100 --from 1000 --jobs 2
+
 step "UI: types and units"
 (cd ui && npm run -s lint && npm test -s)
 

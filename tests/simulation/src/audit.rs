@@ -1,0 +1,93 @@
+//! Looks at the bucket as if everything had died at this moment.
+//!
+//! Owns: what a new owner, and a catalog that is made anew, have to find there.
+//! Does not own: when.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use clock::{Clock, Pool};
+use metastore::{Metastore, Parts};
+use prometheus_client::registry::Registry;
+use querier::{FixedLeaves, NamedLeaf, Querier};
+use rpc::Metastore as _;
+
+use crate::bucket::Objects;
+use crate::fleet::Fleet;
+use crate::load::{count, everything};
+use crate::oracle::{Counts, Strictness};
+use crate::random::Random;
+
+/// Opens a copy of the bucket as it is, and makes the catalog of another copy anew: both hold all that is
+/// acknowledged, once, and answer the same.
+pub(crate) async fn audit(fleet: &Fleet) {
+    let objects = fleet.bucket.objects();
+    let (opened, rebuilt) = (objects.fork(), objects.fork());
+    let expected = fleet.oracle.expected();
+    fleet.forget_expired();
+    let process = fleet.executor.start("audit");
+    let clock =
+        fleet.executor.clock(process, Arc::new(AtomicI64::new(0)), Random::new(fleet.executor.steps()));
+    let question = everything();
+    let mut answers = Vec::new();
+    for (who, objects, rebuilds) in [("a new owner", opened, false), ("a rebuilt catalog", rebuilt, true)] {
+        match look(fleet, &objects, &clock, rebuilds).await {
+            Ok(counts) => {
+                fleet.note(format_args!("{who} finds {} items", counts.items.len()));
+                fleet.oracle.judge(who, &question, &expected, &counts, Strictness::Settled);
+                answers.push(counts);
+            }
+            Err(error) => fleet.oracle.violate(if rebuilds { "I8" } else { "I6" }, format!("{who}: {error}")),
+        }
+    }
+    if let [opened, rebuilt] = &answers[..]
+        && opened != rebuilt
+    {
+        let differ = |number: &u64| opened.items.get(number) != rebuilt.items.get(number);
+        let all = opened.items.keys().chain(rebuilt.items.keys());
+        let differing: std::collections::BTreeSet<u64> = all.copied().filter(differ).collect();
+        fleet
+            .oracle
+            .violate("I8", format!("a rebuilt catalog answers differently about items {differing:?}"));
+    }
+    fleet.executor.kill(process);
+}
+
+async fn look(fleet: &Fleet, objects: &Objects, clock: &Clock, rebuilds: bool) -> Result<Counts, String> {
+    let store = objects.store(clock.clone());
+    if rebuilds {
+        metastore::rebuild(&store, clock, true).await.map_err(|error| shown(&error))?;
+    }
+    let (config, retention) = (fleet.settings.metastore.clone(), fleet.retention());
+    let parts = Parts { is_alone: true, ..Parts::of(&store, clock) };
+    let mut registry = Registry::default();
+    let opening =
+        Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);
+    let metastore = opening.await.map_err(|error| shown(&error))?;
+    let question = everything();
+    let snapshot = metastore.find(question.find()).await.map_err(|error| error.to_string())?;
+    fleet.oracle.judge_rows(&snapshot, objects);
+    let config = fleet.settings.querier.clone();
+    let cache = block::Cache::new(1 << 20);
+    let leaf: NamedLeaf =
+        ("leaf".into(), Arc::new(querier::Leaf::new(&config, store, cache, Pool::inline(), clock.clone())));
+    let leaves = Arc::new(FixedLeaves([leaf].into()));
+    let limits = Arc::new(limits::Overrides::uniform(limits::Limits::default()));
+    let root = Querier::new(config, metastore, leaves, limits, Pool::inline(), clock.clone(), &mut registry);
+    let (counts, report) = count(&root, &question).await.map_err(|error| error.to_string())?;
+    match report.missing.first() {
+        Some(missing) => Err(format!("{} cannot be read: {}", missing.key, missing.reason)),
+        None => Ok(counts),
+    }
+}
+
+fn shown(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,412 @@
+//! The machines of a run, and what their processes are made of.
+//!
+//! Owns: starting and stopping processes, whom each of them calls.
+//! Does not own: when ([`crate::storm`]), what is pushed and asked ([`crate::load`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use catalog::Numbered;
+use clock::{Clock, Pool};
+use cluster::{Callers, Fixed, LastKnown, Member, Membership, Owner};
+use metastore::{Candidate, Parts, Seat, Viewer};
+use model::TenantId;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use querier::{FixedLeaves, NamedLeaf, Querier};
+use storage::Store;
+
+use crate::bucket::Bucket;
+use crate::executor::{Executor, ProcessId};
+use crate::journal::Journal;
+use crate::machine::{Kind, Machine};
+use crate::network::{Network, Place, RemoteIngester, RemoteLeaf, RemoteMetastore};
+use crate::oracle::Oracle;
+use crate::planted::Planted;
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::watched::Watched;
+
+/// What a process is given to stop by itself.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// The tenant whose data have an age.
+pub(crate) const SHORT_LIVED: &str = "short";
+
+pub(crate) struct Fleet {
+    pub(crate) executor: Executor,
+    pub(crate) journal: Journal,
+    pub(crate) oracle: Oracle,
+    pub(crate) bucket: Bucket,
+    pub(crate) network: Network,
+    pub(crate) settings: Settings,
+    planted: Option<Planted>,
+    hosts: BTreeMap<Machine, Host>,
+    ingesters: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
+    metastores: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
+    leaves: BTreeMap<Machine, Arc<Place<dyn rpc::Leaf>>>,
+    roots: BTreeMap<Machine, Arc<Place<Querier>>>,
+}
+
+struct Host {
+    /// How far its wall clock is ahead.
+    skew_nanos: Arc<AtomicI64>,
+    random: Mutex<Random>,
+    process: Mutex<Option<ProcessId>>,
+    /// Whom its process takes for alive.
+    membership: Mutex<Arc<Fixed>>,
+    /// Stops it in good order.
+    drain: Mutex<Option<Drain>>,
+}
+
+/// What others know a process by; another one after every start.
+fn node_of(machine: Machine, process: ProcessId) -> String {
+    format!("{machine}/{process:?}")
+}
+
+type Drain = Box<dyn FnOnce() -> futures::future::BoxFuture<'static, ()> + Send>;
+
+impl Fleet {
+    pub(crate) fn new(
+        executor: Executor,
+        journal: Journal,
+        settings: Settings,
+        planted: Option<Planted>,
+        random: &mut Random,
+    ) -> Arc<Self> {
+        let oracle = Oracle::new(journal.clone());
+        let bucket = Bucket::new(
+            executor.clone(),
+            journal.clone(),
+            oracle.clone(),
+            random.fork(),
+            planted == Some(Planted::Overwrites),
+        );
+        let network = Network::new(executor.clone(), journal.clone(), random.fork());
+        let ingesters = Machine::all(Kind::Ingester, settings.ingesters);
+        let metastores = Machine::all(Kind::Metastore, settings.metastores);
+        let queriers = || Machine::all(Kind::Querier, settings.queriers);
+        let host = |machine: Machine| {
+            let host = Host {
+                skew_nanos: Arc::default(),
+                random: Mutex::new(random.fork()),
+                process: Mutex::new(None),
+                membership: Mutex::new(Arc::new(Fixed::new("", Vec::new()))),
+                drain: Mutex::new(None),
+            };
+            (machine, host)
+        };
+        let all = [
+            (Kind::Metastore, settings.metastores),
+            (Kind::Ingester, settings.ingesters),
+            (Kind::Distributor, settings.distributors),
+            (Kind::Compactor, settings.compactors),
+            (Kind::Querier, settings.queriers),
+        ];
+        let machines = all.into_iter().flat_map(|(kind, count)| Machine::all(kind, count));
+        Arc::new(Self {
+            hosts: machines.map(host).collect(),
+            ingesters: ingesters.map(|machine| (machine, Place::new(machine))).collect(),
+            metastores: metastores.map(|machine| (machine, Place::new(machine))).collect(),
+            leaves: queriers().map(|machine| (machine, Place::new(machine))).collect(),
+            roots: queriers().map(|machine| (machine, Place::new(machine))).collect(),
+            executor,
+            journal,
+            oracle,
+            bucket,
+            network,
+            settings,
+            planted,
+        })
+    }
+
+    pub(crate) fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.journal.note(what);
+    }
+
+    pub(crate) fn machines(&self) -> Vec<Machine> {
+        self.hosts.keys().copied().collect()
+    }
+
+    pub(crate) fn machines_of(&self, kind: Kind) -> Vec<Machine> {
+        self.hosts.keys().copied().filter(|machine| machine.kind == kind).collect()
+    }
+
+    fn host(&self, machine: Machine) -> &Host {
+        &self.hosts[&machine]
+    }
+
+    pub(crate) fn process(&self, machine: Machine) -> Option<ProcessId> {
+        let process = *self.host(machine).process.lock();
+        process.filter(|process| self.executor.is_alive(*process))
+    }
+
+    pub(crate) fn set_skew(&self, machine: Machine, nanos: i64) {
+        self.host(machine).skew_nanos.store(nanos, Ordering::SeqCst);
+    }
+
+    pub(crate) fn skew(&self, machine: Machine) -> i64 {
+        self.host(machine).skew_nanos.load(Ordering::SeqCst)
+    }
+
+    /// What the process of a machine says of itself; `None` if nobody there says anything.
+    pub(crate) fn said_by(&self, machine: Machine) -> Option<Member> {
+        let process = self.process(machine).filter(|process| !self.executor.is_paused(*process))?;
+        let members = self.host(machine).membership.lock().members().borrow().clone();
+        members.iter().find(|member| member.node == node_of(machine, process)).cloned()
+    }
+
+    /// From now on the process of `machine` takes these for alive, besides itself.
+    pub(crate) fn tell(&self, machine: Machine, others: &[Member]) {
+        let Some(me) = self.said_by(machine) else {
+            return;
+        };
+        let others = others.iter().filter(|other| other.name != me.name).cloned();
+        let members: Vec<Member> = others.chain([me.clone()]).collect();
+        let membership = self.host(machine).membership.lock().clone();
+        let known = membership.members().borrow().clone();
+        if known.len() != members.len() || !members.iter().all(|member| known.contains(member)) {
+            membership.set(members);
+        }
+    }
+
+    /// A clock of the machine, for one more process on it.
+    fn clock(&self, machine: Machine, process: ProcessId) -> Clock {
+        let host = self.host(machine);
+        self.executor.clock(process, host.skew_nanos.clone(), host.random.lock().fork())
+    }
+
+    fn store(&self, machine: Machine, clock: &Clock) -> Store {
+        let way = self.bucket.from(machine);
+        let way = match &self.planted {
+            Some(planted) => planted.store(machine, way, &self.executor),
+            None => way,
+        };
+        Store::new(way, clock.clone(), storage::Metrics::default())
+    }
+
+    pub(crate) fn ingester(&self, from: Machine, to: Machine) -> Arc<dyn rpc::Ingester> {
+        let (network, place, oracle) =
+            (self.network.clone(), self.ingesters[&to].clone(), self.oracle.clone());
+        let remote = Arc::new(RemoteIngester { network, from, to: place, oracle });
+        match &self.planted {
+            Some(planted) => planted.ingester(to, remote),
+            None => remote,
+        }
+    }
+
+    /// Ways to all metastores that the process of `from` knows.
+    fn metastores(&self, from: Machine) -> Callers<dyn rpc::Metastore> {
+        let (network, oracle, places) = (self.network.clone(), self.oracle.clone(), self.metastores.clone());
+        let membership = self.host(from).membership.lock().clone();
+        Callers::new(&*membership, move |member| {
+            let place = places.values().find(|place| place.machine.to_string() == member.name)?;
+            let (network, oracle, to) = (network.clone(), oracle.clone(), place.clone());
+            Some(Arc::new(RemoteMetastore { network, from, to, oracle }) as Arc<dyn rpc::Metastore>)
+        })
+    }
+
+    /// The metastore that owns the catalog, as a process of `from` finds it.
+    fn owner(
+        &self,
+        from: Machine,
+        clock: &Clock,
+        last_known: Option<Arc<dyn LastKnown>>,
+    ) -> Arc<dyn rpc::Metastore> {
+        let owner = Arc::new(Owner::new(self.metastores(from), last_known, clock.clone()));
+        match &self.planted {
+            Some(planted) => planted.metastore(owner),
+            None => owner,
+        }
+    }
+
+    fn parts(&self, store: &Store, clock: &Clock) -> Parts {
+        let engine = Numbered::new(store.clone(), clock.clone(), self.settings.catalog.options());
+        let engine = Arc::new(Watched::new(engine, self.oracle.clone()));
+        let parts = Parts { engine, ..Parts::of(store, clock) };
+        match &self.planted {
+            Some(planted) => planted.parts(parts),
+            None => parts,
+        }
+    }
+
+    fn metastore_config(&self) -> metastore::Config {
+        let config = self.settings.metastore.clone();
+        match &self.planted {
+            Some(planted) => planted.config(config),
+            None => config,
+        }
+    }
+
+    pub(crate) fn root(&self, machine: Machine) -> Option<(ProcessId, Arc<Querier>)> {
+        self.roots[&machine].get().filter(|(process, _)| self.executor.is_alive(*process))
+    }
+
+    /// Starts a process on a machine that has none.
+    pub(crate) fn start(self: &Arc<Self>, machine: Machine) {
+        if self.process(machine).is_some() {
+            return;
+        }
+        self.note(format_args!("{machine} starts"));
+        let process = self.executor.start(machine.to_string());
+        *self.host(machine).process.lock() = Some(process);
+        let clock = self.clock(machine, process);
+        let store = self.store(machine, &clock);
+        let mut registry = Registry::default();
+        let me = Member {
+            name: machine.to_string(),
+            address: machine.to_string(),
+            started_millis: clock.unix_millis(),
+            ..Member::new(node_of(machine, process), [machine.kind.role()])
+        };
+        let membership = Arc::new(Fixed::new(me.node.clone(), vec![me.clone()]));
+        *self.host(machine).membership.lock() = membership.clone();
+        let drain: Option<Drain> = match machine.kind {
+            Kind::Distributor => None,
+            Kind::Ingester => {
+                let (config, metastore) = (self.settings.ingester.clone(), self.owner(machine, &clock, None));
+                let pool = Pool::inline();
+                let ingester =
+                    ingester::Ingester::start(config, store, metastore, clock, pool, &mut registry);
+                self.ingesters[&machine].set(process, ingester.clone());
+                let (mut writers, told) = (ingester.writers(), membership.clone());
+                self.executor.spawn(process, async move {
+                    loop {
+                        told.set_writers(writers.borrow_and_update().clone());
+                        if writers.changed().await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                Some(Box::new(move || {
+                    Box::pin(async move {
+                        membership.leave().await;
+                        ingester.drain().await;
+                    })
+                }))
+            }
+            Kind::Metastore => {
+                let seat = Seat {
+                    node: me.node,
+                    membership: membership.clone(),
+                    others: self.metastores(machine),
+                    discovers: true,
+                };
+                let (config, parts) = (self.metastore_config(), self.parts(&store, &clock));
+                let (retention, running) = (self.retention(), clock.clone());
+                let candidate = Candidate::new(config, store, parts, retention, seat, clock, &mut registry);
+                self.metastores[&machine].set(process, candidate.clone());
+                running.spawn_vital("metastore", candidate.clone().run());
+                Some(Box::new(move || {
+                    Box::pin(async move {
+                        membership.leave().await;
+                        candidate.drain().await;
+                    })
+                }))
+            }
+            Kind::Compactor => {
+                let (config, metastore) =
+                    (self.settings.compactor.clone(), self.owner(machine, &clock, None));
+                let pool = Pool::inline();
+                let compactor =
+                    compactor::Compactor::build(config, store, metastore, clock.clone(), pool, &mut registry);
+                clock.spawn_vital("compactor", compactor.clone().run());
+                Some(Box::new(move || Box::pin(async move { compactor.drain().await })))
+            }
+            Kind::Querier => {
+                self.start_querier(machine, process, store, clock, &mut registry);
+                None
+            }
+        };
+        *self.host(machine).drain.lock() = drain;
+    }
+
+    fn start_querier(
+        &self,
+        machine: Machine,
+        process: ProcessId,
+        store: Store,
+        clock: Clock,
+        registry: &mut Registry,
+    ) {
+        let config = self.settings.querier.clone();
+        let pool = Pool::inline();
+        let cache = block::Cache::new(1 << 20);
+        let leaf = Arc::new(querier::Leaf::new(&config, store.clone(), cache, pool.clone(), clock.clone()));
+        let leaf: Arc<dyn rpc::Leaf> = match &self.planted {
+            Some(planted) => planted.leaf(leaf),
+            None => leaf,
+        };
+        self.leaves[&machine].set(process, leaf);
+        let remote = |to: &Arc<Place<dyn rpc::Leaf>>| -> NamedLeaf {
+            let (network, to) = (self.network.clone(), to.clone());
+            (to.machine.to_string(), Arc::new(RemoteLeaf { network, from: machine, to }))
+        };
+        let leaves = Arc::new(FixedLeaves(self.leaves.values().map(remote).collect()));
+        let limits = Arc::new(limits::Overrides::uniform(limits::Limits::default()));
+        let (engine, retention) = (self.parts(&store, &clock).engine, self.retention());
+        let viewer = Arc::new(Viewer::new(self.metastore_config(), engine, retention, clock.clone()));
+        let metastore = self.owner(machine, &clock, Some(viewer));
+        let root = Querier::new(config, metastore, leaves, limits, pool, clock, registry);
+        self.roots[&machine].set(process, root);
+    }
+
+    pub(crate) fn retention(&self) -> metastore::Retention {
+        let period = self.settings.retention;
+        Arc::new(move |tenant: &TenantId, _: Option<&str>| (tenant.as_str() == SHORT_LIVED).then_some(period))
+    }
+
+    /// What the owner says is live; `None` if there is none.
+    pub(crate) async fn live(&self) -> Option<Vec<storage::Key>> {
+        let request = crate::load::everything().find();
+        for place in self.metastores.values() {
+            if let Some((process, metastore)) = place.get()
+                && self.executor.is_alive(process)
+                && let Ok(snapshot) = metastore.find(request.clone()).await
+            {
+                return Some(snapshot.objects.into_iter().map(|object| object.key).collect());
+            }
+        }
+        None
+    }
+
+    /// Lets go of everything that holds this run.
+    pub(crate) fn end(&self) {
+        self.ingesters.values().for_each(|place| place.clear());
+        self.metastores.values().for_each(|place| place.clear());
+        self.leaves.values().for_each(|place| place.clear());
+        self.roots.values().for_each(|place| place.clear());
+        self.hosts.values().for_each(|host| drop(host.drain.lock().take()));
+    }
+
+    pub(crate) fn kill(&self, machine: Machine) {
+        if let Some(process) = self.host(machine).process.lock().take() {
+            self.note(format_args!("{machine} dies"));
+            self.executor.kill(process);
+        }
+        self.host(machine).drain.lock().take();
+    }
+
+    /// Stops a process in good order, as long as that takes not too long.
+    pub(crate) async fn stop(&self, machine: Machine) {
+        let (Some(process), drain) = (self.process(machine), self.host(machine).drain.lock().take()) else {
+            return;
+        };
+        self.note(format_args!("{machine} drains"));
+        if let Some(drain) = drain {
+            let (done, drained) = tokio::sync::oneshot::channel();
+            let draining = drain();
+            self.executor.spawn(process, async move {
+                draining.await;
+                let _ = done.send(());
+            });
+            futures::future::select(drained, self.executor.sleep(DRAIN_MAX)).await;
+        }
+        // It may have died, and been replaced, meanwhile.
+        if self.process(machine) == Some(process) {
+            self.kill(machine);
+        }
+    }
+}

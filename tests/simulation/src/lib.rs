@@ -1,0 +1,25 @@
+//! All roles of a cluster in one thread, in virtual time, on a network and a bucket that fail: whoever
+//! watches knows all that was acknowledged, and holds every answer against it.
+//!
+//! Owns: what goes wrong, when, and what must hold all the same. A run follows from its seed alone.
+//! Does not own: anything that a role does; the roles are the real ones. See `docs/simulation.md`.
+
+mod audit;
+mod bucket;
+mod executor;
+mod fleet;
+mod journal;
+mod load;
+mod machine;
+mod network;
+mod oracle;
+mod planted;
+mod random;
+mod run;
+mod settings;
+mod storm;
+mod watched;
+
+pub use oracle::Violation;
+pub use planted::Planted;
+pub use run::{Options, Outcome, run};

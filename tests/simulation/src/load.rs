@@ -1,0 +1,256 @@
+//! What is pushed and what is asked.
+//!
+//! Owns: making tiny profiles that can be told apart in an answer, retries, resends, questions.
+//! Does not own: whether an answer is right ([`crate::oracle`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{
+    Function, ItemKey, Labels, Line, NONE, Profile, ProfileType, PushItem, SeriesRows, TenantId, TimeRange,
+    ValueSchema, ValueType,
+};
+use parking_lot::Mutex;
+use querier::{Asker, Querier, Report};
+use query::{Answer, Kind, Matcher, Query, SampleFilter, Selector};
+use rpc::ErrorKind;
+
+use crate::executor::START;
+use crate::fleet::{Fleet, SHORT_LIVED};
+use crate::machine::{Kind as Role, Machine};
+use crate::oracle::{Counts, Item, Question, Strictness};
+use crate::random::Random;
+
+const TENANTS: [&str; 3] = ["a", "b", SHORT_LIVED];
+const SERVICES: [&str; 3] = ["web", "shop", "mail"];
+const PROFILE_TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
+/// The stacktrace that all items have.
+const SHARED: &str = "shared";
+/// An ingester that cannot take a push is left for another so often.
+const TRIES_MAX: u64 = 4;
+
+/// A request that was pushed before, and when.
+type Pushed = (Duration, Vec<PushItem>);
+
+/// What all distributors of a run have pushed.
+#[derive(Default)]
+pub(crate) struct Load {
+    pushed: Mutex<Vec<Pushed>>,
+}
+
+impl Load {
+    /// Pushes from one distributor for as long as its process lives and `until` has not come.
+    pub(crate) async fn keep_pushing(
+        self: Arc<Self>,
+        fleet: Arc<Fleet>,
+        from: Machine,
+        until: Duration,
+        mut random: Random,
+    ) {
+        let every = fleet.settings.push_every.as_millis() as u64;
+        while fleet.executor.now() < until {
+            fleet.executor.sleep(random.millis(0, 2 * every)).await;
+            let items = match random.chance(150).then(|| self.earlier(&fleet, &mut random)).flatten() {
+                Some(items) => items,
+                None => self.make(&fleet, from, &mut random),
+            };
+            let Some(process) = fleet.process(from) else {
+                return;
+            };
+            let sending = send(fleet.clone(), from, items, random.fork());
+            fleet.executor.spawn(process, sending);
+        }
+    }
+
+    /// A request that whoever pushed it may send again: its keys are still known everywhere.
+    fn earlier(&self, fleet: &Fleet, random: &mut Random) -> Option<Vec<PushItem>> {
+        let window = Duration::from(fleet.settings.metastore.dedup_window);
+        let oldest = fleet.executor.now().saturating_sub(window.saturating_sub(Duration::from_secs(60)));
+        let pushed = self.pushed.lock();
+        let recent: Vec<&Pushed> = pushed.iter().filter(|(at, _)| *at >= oldest).collect();
+        random.pick(&recent).map(|(_, items)| items.clone())
+    }
+
+    fn make(&self, fleet: &Fleet, from: Machine, random: &mut Random) -> Vec<PushItem> {
+        let now_nanos = (START + fleet.executor.now()).as_nanos() as i64 + fleet.skew(from);
+        let items = (0..random.between(1, 4)).map(|_| {
+            let item = fleet.oracle.push(|number| draw_item(number, now_nanos, random));
+            push_item(&item)
+        });
+        let items: Vec<PushItem> = items.collect();
+        self.pushed.lock().push((fleet.executor.now(), items.clone()));
+        items
+    }
+}
+
+fn draw_item(number: u64, now_nanos: i64, random: &mut Random) -> Item {
+    let tenant = TENANTS[random.below(3) as usize];
+    let age_seconds = match random.below(100) {
+        0..70 => random.below(20),
+        70..85 => random.below(2 * 3_600),
+        _ if tenant == SHORT_LIVED => random.between(2 * 3_600, 3 * 3_600),
+        _ => random.below(3 * 86_400),
+    };
+    Item {
+        number,
+        tenant: tenant_of(tenant),
+        service: SERVICES[random.below(3) as usize],
+        time_nanos: now_nanos - age_seconds as i64 * 1_000_000_000 - random.below(1_000_000_000) as i64,
+        key: ItemKey(u128::from(random.next()) << 64 | u128::from(random.next())),
+        shared: random.between(1, 9) as i64,
+        is_acknowledged: false,
+        is_visible: false,
+        may_be_gone: false,
+    }
+}
+
+fn tenant_of(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap_or_else(|_| TenantId::anonymous())
+}
+
+/// A profile with a stacktrace of its own, of value 1, and one that all have.
+fn push_item(item: &Item) -> PushItem {
+    let mut profile = Profile::default();
+    let own = format!("item-{}", item.number);
+    let strings = &mut profile.symbols.strings;
+    let names = ["", "cpu", "nanoseconds", "main", SHARED, &own];
+    let [_, cpu, nanoseconds, main, shared, own] = names.map(|name| strings.push(name.as_bytes()));
+    for (at, name) in [main, shared, own].into_iter().enumerate() {
+        profile.symbols.functions.push(Function { name, ..Function::default() });
+        profile.symbols.locations.push(NONE, 0, false, &[Line { function: at as u32, line: 1 }]);
+    }
+    for (leaf, value) in [(1, item.shared), (2, 1)] {
+        profile.symbols.stacktraces.push(&[leaf, 0]);
+        profile.samples.values.push(value);
+        profile.samples.label_offsets.push(0);
+    }
+    profile.sample_types.push(ValueType { r#type: cpu, unit: nanoseconds });
+    profile.time_nanos = item.time_nanos;
+    let pod = format!("pod-{}", item.number % 3);
+    PushItem {
+        tenant: item.tenant.clone(),
+        key: item.key,
+        profile: Arc::new(profile),
+        series: vec![SeriesRows {
+            labels: Labels::from_pairs([("pod", pod.as_str()), ("service_name", item.service)]),
+            schema: Arc::new(ValueSchema {
+                name: "process_cpu".into(),
+                columns: vec![("cpu".into(), "nanoseconds".into())],
+                period: Some(("cpu".into(), "nanoseconds".into())),
+            }),
+            samples: vec![0, 1],
+            spans: Vec::new(),
+        }],
+    }
+}
+
+/// Pushes to one ingester after the other until one takes it.
+async fn send(fleet: Arc<Fleet>, from: Machine, items: Vec<PushItem>, mut random: Random) {
+    let ingesters = fleet.machines_of(Role::Ingester);
+    let first = random.below(ingesters.len() as u64);
+    for turn in 0..TRIES_MAX {
+        let to = ingesters[((first + turn) % ingesters.len() as u64) as usize];
+        match fleet.ingester(from, to).push(items.clone()).await {
+            Ok(()) => return,
+            Err(error) => {
+                let pause = match error.kind {
+                    ErrorKind::Exhausted { retry_after } => retry_after,
+                    _ => random.millis(50, 1_000),
+                };
+                fleet.executor.sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Asks the root of one querier for as long as its process lives and `until` has not come.
+pub(crate) async fn keep_asking(fleet: Arc<Fleet>, at: Machine, until: Duration, mut random: Random) {
+    let every = fleet.settings.ask_every.as_millis() as u64;
+    while fleet.executor.now() < until {
+        fleet.executor.sleep(random.millis(0, 2 * every)).await;
+        let Some((_, root)) = fleet.root(at) else {
+            return;
+        };
+        let question = draw_question(&fleet, &mut random);
+        ask(&fleet, at, &root, question, Strictness::Running).await;
+    }
+}
+
+fn draw_question(fleet: &Fleet, random: &mut Random) -> Question {
+    let tenants = TENANTS.iter().filter(|_| random.chance(700)).map(|name| tenant_of(name));
+    let tenants: Vec<TenantId> = tenants.collect();
+    if tenants.is_empty() || random.chance(500) {
+        return everything();
+    }
+    let now = (START + fleet.executor.now()).as_nanos() as i64;
+    let hours = [1, 2, 6, 24, 96];
+    let longest = hours[random.below(hours.len() as u64) as usize] * 3_600_000_000_000;
+    let end = now - if random.chance(500) { 0 } else { random.below(longest) as i64 };
+    let service = random.chance(400).then(|| SERVICES[random.below(3) as usize]);
+    let start = end - random.below(longest) as i64;
+    Question { tenants, service, range: TimeRange { start, end: end + 1 } }
+}
+
+pub(crate) fn everything() -> Question {
+    let tenants = TENANTS.iter().map(|name| tenant_of(name)).collect();
+    Question { tenants, service: None, range: TimeRange { start: i64::MIN, end: i64::MAX } }
+}
+
+/// Asks, and has the answer judged; says whether there was one.
+pub(crate) async fn ask(
+    fleet: &Fleet,
+    at: Machine,
+    root: &Querier,
+    question: Question,
+    strictness: Strictness,
+) -> bool {
+    let expected = fleet.oracle.expected();
+    fleet.forget_expired();
+    match count(root, &question).await {
+        Ok((counts, report)) => {
+            let (found, missing) = (counts.items.len(), report.missing.len());
+            fleet.note(format_args!("{at} is asked {question:?}: {found} items, {missing} objects missing"));
+            let is_whole = report.missing.is_empty() && report.stale.is_none();
+            if !is_whole && strictness == Strictness::Settled {
+                let what = format!("{at}: the answer lacks {:?} after the storm", report.missing);
+                fleet.oracle.violate("I17", what);
+            }
+            let strictness = if is_whole { strictness } else { Strictness::Partial };
+            fleet.oracle.judge(&at.to_string(), &question, &expected, &counts, strictness);
+            true
+        }
+        Err(error) => {
+            fleet.note(format_args!("{at} cannot answer: {error}"));
+            false
+        }
+    }
+}
+
+/// How often each item counts, and what the answer says of itself.
+pub(crate) async fn count(root: &Querier, question: &Question) -> Result<(Counts, Report), querier::Error> {
+    let matchers = question.service.map(|service| Matcher::equal("service_name", service));
+    let query = Query {
+        range: question.range,
+        selector: Selector { matchers: matchers.into_iter().collect() },
+        profile_type: PROFILE_TYPE.parse::<ProfileType>().ok(),
+        kind: Kind::MergeStacktraces(SampleFilter::default()),
+    };
+    let answered = root.execute(&Asker::new(question.tenants.clone()), query).await?;
+    let mut counts = Counts::default();
+    if let Answer::MergeStacktraces(parts) = &answered.partial.answer {
+        for part in parts {
+            for node in 1..part.nodes() as u32 {
+                let (name, own) = (part.tree().name_of(node), part.own(node));
+                let name = std::str::from_utf8(name).unwrap_or_default();
+                if name == SHARED {
+                    counts.shared += own;
+                } else if let Some(number) = name.strip_prefix("item-").and_then(|n| n.parse().ok())
+                    && own != 0
+                {
+                    *counts.items.entry(number).or_default() += own;
+                }
+            }
+        }
+    }
+    Ok((counts, answered.report))
+}

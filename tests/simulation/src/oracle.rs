@@ -1,0 +1,383 @@
+//! Knows all that was pushed, all that was created, all that was answered; says what breaks an invariant.
+//!
+//! Owns: the checks, each named by the number that the design gives its invariant.
+//! Does not own: when they are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::Seal;
+use bytes::Bytes;
+use model::{ItemKey, TenantId, TimeRange, WriterId};
+use parking_lot::Mutex;
+use storage::Key;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::bucket::Objects;
+use crate::journal::Journal;
+
+/// How long a question may take, and so how long what its snapshot names must stay.
+pub(crate) const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
+
+/// One run's; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Oracle(Arc<Mutex<State>>, Journal);
+
+#[derive(Default)]
+struct State {
+    items: Vec<Item>,
+    by_key: BTreeMap<ItemKey, u64>,
+    /// What each key was created with.
+    contents: BTreeMap<Key, u64>,
+    logs: BTreeMap<WriterId, Log>,
+    /// The latest time at which a snapshot was answered that names the object.
+    named: BTreeMap<Key, Duration>,
+    /// The highest version that was answered.
+    version: u64,
+    /// Of the newest owner of the catalog.
+    epoch: u64,
+    violations: Vec<Violation>,
+}
+
+/// One pushed profile.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) number: u64,
+    pub(crate) tenant: TenantId,
+    pub(crate) service: &'static str,
+    pub(crate) time_nanos: i64,
+    pub(crate) key: ItemKey,
+    /// Of the stacktrace that all items have.
+    pub(crate) shared: i64,
+    /// An ingester has said that it is durable.
+    pub(crate) is_acknowledged: bool,
+    /// From now on it is in every answer: it was acknowledged after the owner said that it knows it, or it
+    /// was in one already.
+    pub(crate) is_visible: bool,
+    /// It may have left by its age.
+    pub(crate) may_be_gone: bool,
+}
+
+#[derive(Default)]
+struct Log {
+    slots: BTreeMap<u64, Content>,
+    /// Known to the owner, by a hint that it took.
+    hinted: BTreeSet<u64>,
+}
+
+enum Content {
+    Seal,
+    Items(Vec<ItemKey>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// As in the design: "I4".
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// What is asked: all of these tenants in a time range.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) tenants: Vec<TenantId>,
+    pub(crate) service: Option<&'static str>,
+    pub(crate) range: TimeRange,
+}
+
+/// How often each item counts, and the sum of what they share.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) items: BTreeMap<u64, i64>,
+    pub(crate) shared: i64,
+}
+
+/// How strictly an answer is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Strictness {
+    /// Of an answer that says itself that it is not whole.
+    Partial,
+    /// Of a running cluster: what is acknowledged may take a moment to be seen.
+    Running,
+    /// Of all that was durable: everything acknowledged counts.
+    Settled,
+}
+
+/// What had to be in an answer when its question began.
+pub(crate) struct Expected {
+    visible: BTreeSet<u64>,
+    acknowledged: BTreeSet<u64>,
+}
+
+impl Oracle {
+    pub(crate) fn new(journal: Journal) -> Self {
+        Self(Arc::default(), journal)
+    }
+
+    pub(crate) fn violate(&self, invariant: &'static str, what: impl Into<String>) {
+        self.add(&mut self.0.lock(), invariant, what);
+    }
+
+    fn add(&self, state: &mut State, invariant: &'static str, what: impl Into<String>) {
+        let violation = Violation { invariant, what: what.into() };
+        self.1.note(format_args!("VIOLATION {violation}"));
+        state.violations.push(violation);
+    }
+
+    pub(crate) fn violations(&self) -> Vec<Violation> {
+        self.0.lock().violations.clone()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.0.lock().violations.is_empty()
+    }
+
+    /// Registers an item; its number is its place.
+    pub(crate) fn push(&self, make: impl FnOnce(u64) -> Item) -> Item {
+        let mut state = self.0.lock();
+        let item = make(state.items.len() as u64);
+        state.by_key.insert(item.key, item.number);
+        state.items.push(item.clone());
+        item
+    }
+
+    pub(crate) fn items(&self) -> Vec<Item> {
+        self.0.lock().items.clone()
+    }
+
+    pub(crate) fn set_may_be_gone(&self, may: impl Fn(&Item) -> bool) {
+        for item in &mut self.0.lock().items {
+            item.may_be_gone |= may(item);
+        }
+    }
+
+    /// An ingester says that these are durable.
+    pub(crate) fn acknowledged(&self, keys: &[ItemKey]) {
+        let mut state = self.0.lock();
+        for key in keys {
+            let place = state.logs.values().find_map(|log| log.place_of(key));
+            let Some(number) = state.by_key.get(key).copied() else {
+                continue;
+            };
+            match place {
+                None => {
+                    let what =
+                        format!("item {number} is acknowledged and in no log below its first gap and seal");
+                    self.add(&mut state, "I2", what);
+                }
+                Some(is_hinted) => {
+                    let item = &mut state.items[number as usize];
+                    item.is_acknowledged = true;
+                    item.is_visible |= is_hinted;
+                }
+            }
+        }
+    }
+
+    /// The owner has taken a hint.
+    pub(crate) fn hinted(&self, writer: WriterId, seq: u64) {
+        self.0.lock().logs.entry(writer).or_default().hinted.insert(seq);
+    }
+
+    pub(crate) fn created(&self, key: &Key, bytes: &Bytes) {
+        let mut state = self.0.lock();
+        let content = xxh3_64(bytes);
+        if state.contents.insert(key.clone(), content).is_some_and(|before| before != content) {
+            let what = format!("{key} was created a second time, with other bytes");
+            self.add(&mut state, "I1", what);
+        }
+        let Some((writer, seq)) = key.parse_log_slot() else {
+            return;
+        };
+        let content = match Seal::decode(bytes) {
+            Some(_) => Content::Seal,
+            None => Content::Items(keys_of(key, bytes)),
+        };
+        let log = state.logs.entry(writer).or_default();
+        let seal =
+            log.slots.iter().find(|(_, content)| matches!(content, Content::Seal)).map(|(seal, _)| *seal);
+        if let Some(seal) = seal
+            && seq < seal
+            && !log.slots.contains_key(&seq)
+        {
+            let what = format!("slot {seq} of log {writer} was filled after its seal {seal}");
+            self.add(&mut state, "I3", what);
+        } else {
+            log.slots.entry(seq).or_insert(content);
+        }
+    }
+
+    pub(crate) fn deleted(&self, key: &Key, now: Duration) {
+        let mut state = self.0.lock();
+        let Some(named) = state.named.get(key) else {
+            return;
+        };
+        let age = now.saturating_sub(*named);
+        if age < SNAPSHOT_LIFE {
+            let what = format!("{key} was deleted {age:?} after a snapshot named it");
+            self.add(&mut state, "I19", what);
+        }
+    }
+
+    /// The catalog has an owner with this epoch now.
+    pub(crate) fn opened(&self, epoch: u64) {
+        let mut state = self.0.lock();
+        state.epoch = state.epoch.max(epoch);
+    }
+
+    pub(crate) fn newest_epoch(&self) -> u64 {
+        self.0.lock().epoch
+    }
+
+    /// What the owner knows, before a question is asked.
+    pub(crate) fn highest_version(&self) -> u64 {
+        self.0.lock().version
+    }
+
+    /// An owner has answered a find that began when `before` was the highest version.
+    pub(crate) fn found(&self, snapshot: &rpc::Snapshot, before: u64, now: Duration) {
+        let mut state = self.0.lock();
+        if snapshot.version < before {
+            let what = format!("version {} was answered after version {before}", snapshot.version);
+            self.add(&mut state, "I18", what);
+        }
+        state.version = state.version.max(snapshot.version);
+        for object in &snapshot.objects {
+            state.named.insert(object.key.clone(), now);
+        }
+    }
+
+    /// What an answer to a question that is asked now has to say.
+    pub(crate) fn expected(&self) -> Expected {
+        let state = self.0.lock();
+        let numbers = |is: &dyn Fn(&Item) -> bool| {
+            state.items.iter().filter(|item| is(item)).map(|item| item.number).collect()
+        };
+        Expected {
+            visible: numbers(&|item| item.is_visible),
+            acknowledged: numbers(&|item| item.is_acknowledged),
+        }
+    }
+
+    /// Judges an answer, and learns from it what is visible.
+    pub(crate) fn judge(
+        &self,
+        who: &str,
+        question: &Question,
+        expected: &Expected,
+        counts: &Counts,
+        strictness: Strictness,
+    ) {
+        let mut state = self.0.lock();
+        let mut violations = Vec::new();
+        let mut shared = 0;
+        for item in &mut state.items {
+            let count = counts.items.get(&item.number).copied().unwrap_or(0);
+            let is_asked = question.asks(item);
+            shared += item.shared * count;
+            let must = is_asked
+                && !item.may_be_gone
+                && strictness != Strictness::Partial
+                && (expected.visible.contains(&item.number)
+                    || (strictness == Strictness::Settled && expected.acknowledged.contains(&item.number)));
+            let allowed = if must { 1..=1 } else { 0..=i64::from(is_asked) };
+            if !allowed.contains(&count) {
+                let invariant = match count {
+                    _ if !is_asked => "I17",
+                    0 if strictness == Strictness::Settled => "I2",
+                    0 => "I17",
+                    _ => "I4",
+                };
+                let state = match (item.is_acknowledged, item.is_visible) {
+                    (true, true) => "acknowledged and visible",
+                    (true, false) => "acknowledged",
+                    (false, true) => "visible",
+                    (false, false) => "not acknowledged",
+                };
+                violations.push(Violation {
+                    invariant,
+                    what: format!(
+                        "{who}: item {} ({state}, {} of {}) counts {count} times instead of {allowed:?}",
+                        item.number, item.service, item.tenant,
+                    ),
+                });
+            }
+            if count > 0 && strictness != Strictness::Settled {
+                item.is_visible = true;
+            }
+        }
+        if shared != counts.shared && violations.is_empty() {
+            let what = format!("{who}: the items sum up to {shared}, the answer to {}", counts.shared);
+            violations.push(Violation { invariant: "I11", what });
+        }
+        for Violation { invariant, what } in violations {
+            self.add(&mut state, invariant, what);
+        }
+    }
+
+    /// Every row has its object.
+    pub(crate) fn judge_rows(&self, snapshot: &rpc::Snapshot, objects: &Objects) {
+        let keys: BTreeSet<Key> = objects.keys().into_iter().collect();
+        for object in snapshot.objects.iter().filter(|object| !keys.contains(&object.key)) {
+            self.violate("I6", format!("{} is live and not in the bucket", object.key));
+        }
+    }
+}
+
+impl Log {
+    /// Whether an item that lies below the first gap and seal was told of; `None` if it does not lie there.
+    fn place_of(&self, key: &ItemKey) -> Option<bool> {
+        for (next, (seq, content)) in (0..).zip(&self.slots) {
+            match content {
+                Content::Items(keys) if *seq == next => {
+                    if keys.contains(key) {
+                        return Some(self.hinted.contains(seq));
+                    }
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
+impl Question {
+    /// All objects that may answer it.
+    pub(crate) fn find(&self) -> rpc::FindRequest {
+        rpc::FindRequest {
+            tenants: self.tenants.clone(),
+            range: self.range,
+            services: self.service.map(|service| vec![service.to_owned()]),
+            profile_type: None,
+            explain: false,
+        }
+    }
+
+    fn asks(&self, item: &Item) -> bool {
+        self.tenants.contains(&item.tenant)
+            && self.service.is_none_or(|service| service == item.service)
+            && (self.range.start..self.range.end).contains(&item.time_nanos)
+    }
+}
+
+fn keys_of(key: &Key, bytes: &Bytes) -> Vec<ItemKey> {
+    let objects = Objects::one(key, bytes);
+    // Nothing of it is ever waited for.
+    let store = objects.store(clock::Clock::system());
+    let opening = async {
+        let cache = block::Cache::new(0);
+        block::Block::open(&store, key, bytes.len() as u64, &cache).await
+    };
+    match futures::executor::block_on(opening) {
+        Ok(block) => block.directory().keys.clone(),
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,189 @@
+//! One run: a storm, then calm, then everything is counted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use storage::Key;
+
+use crate::audit::audit;
+use crate::executor::{Executor, START};
+use crate::fleet::{Fleet, SHORT_LIVED};
+use crate::journal::Journal;
+use crate::load::{Load, ask, everything};
+use crate::machine::Kind;
+use crate::oracle::{Strictness, Violation};
+use crate::planted::Planted;
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::storm::{Storm, keep_gossiping, start};
+use crate::{bucket, network};
+
+/// After the storm everything must be in its place within.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// A run that takes more steps goes round in circles.
+const STEPS_MAX: u64 = 5_000_000;
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Show what happens.
+    pub trace: bool,
+    pub planted: Option<Planted>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub seed: u64,
+    pub violations: Vec<Violation>,
+    /// Of all that happened, in order, and of what is in the bucket.
+    pub hash: u64,
+    pub steps: u64,
+    pub took: Duration,
+    pub items: usize,
+    pub acknowledged: usize,
+}
+
+/// Runs one seed to its end.
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let mut random = Random::new(seed);
+    let settings = Settings::draw(&mut random);
+    let executor = Executor::new(random.fork(), STEPS_MAX);
+    let journal = Journal::new(executor.clone(), options.trace);
+    let fleet = Fleet::new(executor.clone(), journal.clone(), settings, options.planted, &mut random);
+    fleet.note(format_args!("seed {seed}: {:?}", fleet.settings));
+    let conductor = executor.start("conductor");
+    let ended = Arc::new(Mutex::new(false));
+    let (told, directing) = (ended.clone(), fleet.clone());
+    executor.spawn(conductor, async move {
+        direct(directing, random).await;
+        *told.lock() = true;
+    });
+    executor.run_to_end_of(conductor);
+    for panic in executor.take_panics() {
+        fleet.oracle.violate("panic", panic);
+    }
+    if !*ended.lock() && !fleet.oracle.has_failed() {
+        let (now, steps) = (executor.now(), executor.steps());
+        fleet.oracle.violate("stuck", format!("nothing moves at {now:?}, after {steps} steps"));
+    }
+    let items = fleet.oracle.items();
+    let outcome = Outcome {
+        seed,
+        violations: fleet.oracle.violations(),
+        hash: journal.hash() ^ fleet.bucket.objects().digest() ^ executor.steps(),
+        steps: executor.steps(),
+        took: executor.now(),
+        acknowledged: items.iter().filter(|item| item.is_acknowledged).count(),
+        items: items.len(),
+    };
+    executor.end();
+    fleet.end();
+    outcome
+}
+
+async fn direct(fleet: Arc<Fleet>, mut random: Random) {
+    let until = fleet.settings.storm;
+    let load = Arc::new(Load::default());
+    fleet.bucket.set_rates(fleet.settings.bucket);
+    fleet.network.set_rates(fleet.settings.network);
+    for machine in fleet.machines() {
+        let skew = fleet.settings.skew.as_nanos() as u64;
+        fleet.set_skew(machine, random.below(2 * skew + 1) as i64 - skew as i64);
+        start(&fleet, &load, machine, until, random.fork());
+    }
+    let gossiping = keep_gossiping(fleet.clone(), until, random.fork());
+    let gossip = fleet.executor.start("gossip");
+    fleet.executor.spawn(gossip, gossiping);
+    Storm { fleet: fleet.clone(), load: load.clone(), until, random: random.fork() }.rage().await;
+
+    if fleet.oracle.has_failed() {
+        return;
+    }
+    fleet.note(format_args!("the storm is over"));
+    calm(&fleet);
+    // What is still under way comes to its end.
+    fleet.executor.sleep(SETTLED_AFTER).await;
+    calm(&fleet);
+    for machine in fleet.machines() {
+        start(&fleet, &load, machine, until, random.fork());
+    }
+    fleet.executor.sleep(SETTLED_AFTER).await;
+    judge_all(&fleet).await;
+    audit(&fleet).await;
+    if fleet.oracle.has_failed() {
+        return;
+    }
+    // Long enough for everything that is dead, or nobody's, to be gone.
+    let metastore = &fleet.settings.metastore;
+    let waits = [
+        metastore.orphan_grace,
+        metastore.reconcile_interval,
+        metastore.reconcile_interval,
+        metastore.sweep_grace,
+        metastore.sweep_grace,
+        metastore.retention_interval,
+    ];
+    let rest: Duration = waits.into_iter().map(Duration::from).sum();
+    fleet.executor.sleep(rest + SETTLED_AFTER).await;
+    judge_all(&fleet).await;
+    audit(&fleet).await;
+    judge_orphans(&fleet).await;
+}
+
+/// No more faults, and every process runs.
+fn calm(fleet: &Arc<Fleet>) {
+    fleet.bucket.set_rates(bucket::Rates { latency_millis: 10, ..bucket::Rates::default() });
+    fleet.network.set_rates(network::Rates { latency_millis: 3, ..network::Rates::default() });
+    fleet.network.heal_all();
+    fleet.bucket.clear_traps();
+    for machine in fleet.machines() {
+        fleet.bucket.heal(machine);
+        if let Some(process) = fleet.process(machine) {
+            fleet.executor.resume(process);
+        }
+    }
+}
+
+async fn judge_all(fleet: &Arc<Fleet>) {
+    for machine in fleet.machines_of(Kind::Querier) {
+        let answers = match fleet.root(machine) {
+            Some((_, root)) => ask(fleet, machine, &root, everything(), Strictness::Settled).await,
+            None => false,
+        };
+        if !answers {
+            fleet.oracle.violate("stuck", format!("{machine} does not answer after the storm"));
+        }
+    }
+}
+
+/// Every block is in the catalog by now, or gone.
+async fn judge_orphans(fleet: &Arc<Fleet>) {
+    let Some(live) = fleet.live().await else {
+        fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
+        return;
+    };
+    let live: BTreeSet<Key> = live.into_iter().collect();
+    let objects = fleet.bucket.objects();
+    let grace = Duration::from(fleet.settings.metastore.orphan_grace);
+    // What is past its time left the answers at once, and goes when all around it is.
+    let is_judged =
+        |key: &Key| key.parse_block_place().is_some_and(|(tenant, _)| tenant.as_str() != SHORT_LIVED);
+    for key in objects.keys().into_iter().filter(is_judged) {
+        let age = objects.created(&key).map(|created| fleet.executor.now().saturating_sub(created));
+        if !live.contains(&key) && age.is_some_and(|age| age > 2 * grace) {
+            fleet.oracle.violate("I20", format!("{key} is named by nobody and {age:?} old"));
+        }
+    }
+}
+
+impl Fleet {
+    /// Notes which items may have left every answer by their age.
+    pub(crate) fn forget_expired(&self) {
+        let margin = self.settings.skew + Duration::from_secs(60);
+        let kept_from = (START + self.executor.now() + margin - self.settings.retention).as_nanos() as i64;
+        self.oracle
+            .set_may_be_gone(|item| item.tenant.as_str() == SHORT_LIVED && item.time_nanos < kept_from);
+    }
+}
