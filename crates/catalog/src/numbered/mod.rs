@@ -594,17 +594,18 @@ impl Catalog for Owned {
         if self.fenced.load(Ordering::SeqCst) {
             return Err(self.fenced());
         }
-        let slot = self.state.read().next;
-        match self.engine.store.get(&commit_key(self.incarnation, slot)).await {
-            Err(storage::Error::NotFound(_)) if self.was_paused().await => Err(self.fenced()),
-            Err(storage::Error::NotFound(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(bytes) => {
-                let key = commit_key(self.incarnation, slot);
-                match Commit::decode(key.as_str(), &bytes)? {
-                    commit if commit.owner == self.owner => Ok(()),
-                    _ => Err(self.fenced()),
+        let mut slot = self.state.read().next;
+        loop {
+            let key = commit_key(self.incarnation, slot);
+            match self.engine.store.get(&key).await {
+                Err(storage::Error::NotFound(_)) if self.was_paused().await => return Err(self.fenced()),
+                Err(storage::Error::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+                Ok(bytes) if Commit::decode(key.as_str(), &bytes)?.owner != self.owner => {
+                    return Err(self.fenced());
                 }
+                // One that is under way; it says nothing of what came after it.
+                Ok(_) => slot += 1,
             }
         }
     }

@@ -111,6 +111,18 @@ async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_ti
 }
 
 #[tokio::test]
+async fn an_owner_whose_own_commit_is_in_the_way_sees_the_opening_behind_it() {
+    let store = Store::in_memory();
+    let paused = engine(&store, Options::default()).open_newest().await.expect("opens");
+    let (epoch, owner) = (paused.epoch, paused.owner);
+    let commit = Commit { slot: 1, epoch, owner, millis: 0, content: Content::Changes(put("a", "1")) };
+    store.settle_create(&commit_key(1, 1), commit.encode()).await.expect("lands");
+    paused.check().await.expect("owns it still");
+    engine(&store, Options::default()).open().await.expect("opens");
+    assert!(matches!(paused.check().await, Err(Error::Fenced { .. })));
+}
+
+#[tokio::test]
 async fn a_commit_whose_caller_left_goes_before_the_next() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
