@@ -168,6 +168,11 @@ impl Executor {
         self.0.state.lock().life(process).fuse = Some(steps);
     }
 
+    /// Nobody dies of what [`Self::set_fuse`] was told.
+    pub(crate) fn clear_fuses(&self) {
+        self.0.state.lock().processes.iter_mut().for_each(|life| life.fuse = None);
+    }
+
     /// Stops a process where it is, until [`Self::resume`].
     pub(crate) fn pause(&self, process: ProcessId) {
         let mut state = self.0.state.lock();

@@ -131,7 +131,7 @@ fn push_item(item: &Item) -> PushItem {
         tenant: item.tenant.clone(),
         key: item.key,
         profile: Arc::new(profile),
-        series: vec![SeriesRows {
+        series: [SeriesRows {
             labels: Labels::from_pairs([("pod", pod.as_str()), ("service_name", item.service)]),
             schema: Arc::new(ValueSchema {
                 name: "process_cpu".into(),
@@ -140,7 +140,8 @@ fn push_item(item: &Item) -> PushItem {
             }),
             samples: vec![0, 1],
             spans: Vec::new(),
-        }],
+        }]
+        .into(),
     }
 }
 

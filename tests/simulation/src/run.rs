@@ -138,6 +138,7 @@ fn calm(fleet: &Arc<Fleet>) {
     fleet.network.set_rates(network::Rates { latency_millis: 3, ..network::Rates::default() });
     fleet.network.heal_all();
     fleet.bucket.clear_traps();
+    fleet.executor.clear_fuses();
     for machine in fleet.machines() {
         fleet.bucket.heal(machine);
         if let Some(process) = fleet.process(machine) {
