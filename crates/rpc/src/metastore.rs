@@ -77,7 +77,7 @@ pub struct Snapshot {
     pub version: u64,
     /// Of the owner that answered; rises with every change of owner. Whoever saw a higher one must not use this.
     pub epoch: u64,
-    /// Given if nobody owned the catalog: what was known this long ago.
+    /// Given if nobody owned the catalog, or its owner could not look into the logs: what was known this long ago.
     pub stale: Option<Duration>,
     pub objects: Vec<Found>,
     /// Objects in range that cannot be read, with the reason: the answer is partial.

@@ -101,13 +101,13 @@ impl Metastore {
                 if log.row.sealed {
                     return Ok(());
                 }
-                log.probed = now;
                 log.row.next
             };
             let header = self.headers.read(&Key::log_slot(writer, next), None).await?;
             let Some(slot) = slot_of(writer, next, header) else {
                 let mut state = self.state.lock();
                 let log = state.log(writer, now);
+                log.probed = now;
                 if log.row.next == next {
                     log.absent_millis = Some(unix_millis);
                     return Ok(());
@@ -228,7 +228,6 @@ impl Metastore {
             self.seal(writer).await?;
         }
         if now.saturating_sub(*listed) >= self.config.list_interval.0 {
-            *listed = now;
             for folder in self.store.list_folders("log").await? {
                 let Some(writer) = folder.parse_log_folder() else {
                     continue;
@@ -238,7 +237,9 @@ impl Metastore {
                     self.probe(writer).await?;
                 }
             }
+            *listed = now;
         }
+        *self.looked.lock() = now;
         Ok(())
     }
 

@@ -63,6 +63,9 @@ use state::State;
 /// before it serves, so that no two answer with different histories.
 const SURE_FOR: Duration = Duration::from_secs(2);
 
+/// Finds of an owner that has not looked through all logs for so long say that they are stale.
+const LOOKED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Between looks at how far behind anything is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -96,6 +99,8 @@ pub struct Metastore {
     work: Notify,
     /// When a request last began that showed that this is the owner, by own clock.
     sure: tokio::sync::Mutex<Duration>,
+    /// When the last look through all logs that succeeded began, by own clock.
+    looked: Mutex<Duration>,
     /// When logs that only membership tells of were last looked into, by own clock.
     looked_into_unheard: Mutex<Duration>,
     stop: watch::Sender<bool>,
@@ -185,6 +190,7 @@ impl Metastore {
             turn: tokio::sync::Mutex::new(()),
             work: Notify::new(),
             sure: tokio::sync::Mutex::new(fenced),
+            looked: Mutex::new(fenced),
             looked_into_unheard: Mutex::default(),
             stop: watch::Sender::new(false),
             me: me.clone(),
@@ -417,7 +423,9 @@ impl rpc::Metastore for Metastore {
         self.ensure_owner().await?;
         let state = self.state.lock();
         let kept_from = |tenant: &TenantId, service: &str| self.kept_from(tenant, Some(service));
-        let snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
+        let mut snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
+        let unlooked = began.saturating_sub(*self.looked.lock());
+        snapshot.stale = (unlooked > LOOKED_WITHIN).then_some(unlooked);
         self.metrics.find_seconds.observe(self.clock.monotonic() - began);
         Ok(snapshot)
     }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
@@ -84,11 +84,15 @@ fn mixed(i: u64) -> u64 {
 struct Written {
     headers: Mutex<HashMap<Key, Header>>,
     store: Option<Store>,
+    fails: AtomicBool,
 }
 
 #[async_trait]
 impl Headers for Written {
     async fn read(&self, key: &Key, _: Option<u64>) -> Result<Header, header::Error> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(storage::Error::NotFound(key.clone()).into());
+        }
         let Some(store) = &self.store else {
             return Ok(Header::Absent);
         };

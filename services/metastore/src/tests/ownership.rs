@@ -1,7 +1,5 @@
 //! Several metastores on one bucket, under virtual time: who owns the catalog, and what is answered meanwhile.
 
-use std::sync::atomic::AtomicBool;
-
 use clock::Task;
 use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
 
@@ -379,4 +377,27 @@ async fn what_was_known_too_long_ago_is_not_answered() {
     world.time.pass(Duration::from_secs(2));
     let error = viewer.find(everything()).await.expect_err("is too old").to_string();
     assert!(error.contains("451 s old, limit is 450 s"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_cannot_look_into_the_logs_says_how_old_its_answers_are() {
+    let mut cluster = Cluster::of("a").await;
+    cluster.pass(7).await;
+    cluster.world.put(1, 0, &[1]).await.expect("free");
+    cluster.pass(12).await;
+    let found = cluster.find().await;
+    assert_eq!((found.objects.len(), found.stale), (1, None));
+
+    // The catalog can be read and the logs cannot.
+    cluster.world.written.fails.store(true, Ordering::SeqCst);
+    cluster.world.put(1, 1, &[2]).await.expect("free");
+    cluster.pass(20).await;
+    let found = cluster.find().await;
+    assert_eq!(found.objects.len(), 1);
+    assert!(found.stale.is_some_and(|age| age > LOOKED_WITHIN), "{:?}", found.stale);
+
+    cluster.world.written.fails.store(false, Ordering::SeqCst);
+    cluster.pass(3).await;
+    let found = cluster.find().await;
+    assert_eq!((found.objects.len(), found.stale), (2, None));
 }

@@ -35,7 +35,7 @@ const PARTIAL_WHY_HEADER: &str = "x-pyrograph-partial-why";
 const WHY_OBJECTS_MAX: usize = 3;
 const WHY_CHARS_MAX: usize = 300;
 
-/// Present with the age in seconds of what the answer knows, if nobody owned the catalog.
+/// Present with the age in seconds of what the answer knows, if that is not all that was acknowledged since.
 const STALE_HEADER: &str = "x-pyrograph-stale";
 
 /// An answer and how it came about.
