@@ -191,6 +191,7 @@ impl World {
                 profile_types: self.types.clone(),
                 label_names: vec!["namespace".into(), "pod".into(), "service_name".into()],
                 index: section,
+                strings: section,
                 symbols: section,
                 tree: None,
                 cells: Vec::new(),
