@@ -47,6 +47,10 @@ simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS 
 simulate-seed: ## Show all that happens in the simulated cluster of one SEED
 	$(SIMULATION) --seed $(SEED) --trace
 
+chaos: ui $(VENV) ## Hurt a cluster of real processes in every way, for some ten minutes
+	cargo build -q --locked -p pyrograph
+	PYROGRAPH_CHAOS=long PYROGRAPH_WEED=$(CURDIR)/.venv/bin/weed .venv/bin/python -m pytest tests/e2e/test_chaos.py -q -s
+
 simulate-planted: ## Show which seed finds each bug that is planted on purpose
 	$(SIMULATION) --planted all --seeds $(SEEDS) --jobs $(JOBS)
 
@@ -74,4 +78,4 @@ tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium,
 $(VENV): tests/requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && touch $(VENV)
 
-.PHONY: help run build ui demo test lint bench simulate simulate-seed simulate-planted fuzz config-reference install install-profiling status logs-profiling tools
+.PHONY: help run build ui demo test lint bench chaos simulate simulate-seed simulate-planted fuzz config-reference install install-profiling status logs-profiling tools

@@ -111,7 +111,14 @@ class Proxy:
         self.loop.call_soon_threadsafe(change)
 
     def close(self):
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.set("refuse")
+
+        def end():
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.call_later(0.2, self.loop.stop)
+
+        self.loop.call_soon_threadsafe(end)
         self.thread.join()
 
     def _run(self, up):
