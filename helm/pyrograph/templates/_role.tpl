@@ -10,6 +10,13 @@ Takes root, role (its key in the values), target, surge and unavailable.
 {{- $selector := printf "%s\napp.kubernetes.io/component: %s" (include "pyrograph.selector" $root) .role }}
 {{- $labels := printf "%s\napp.kubernetes.io/component: %s" (include "pyrograph.labels" $root) .role }}
 {{- $isAlone := not (include "pyrograph.isCluster" $root) }}
+{{- $cacheGib := dig "diskCache" "gib" 0 $values | int }}
+{{- /* Over the size of an emptyDir the pod is evicted: files being written need room, too. */}}
+{{- $cacheSize := printf "%dGi" (add $cacheGib 1 (div $cacheGib 8)) }}
+{{- $resources := $values.resources }}
+{{- if $cacheGib }}
+{{- $resources = merge (deepCopy $resources) (dict "requests" (dict "ephemeral-storage" $cacheSize)) }}
+{{- end }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -89,6 +96,11 @@ spec:
             - -server.http-listen-port={{ $root.Values.ports.http }}
             - -server.grpc-listen-port={{ $root.Values.ports.grpc }}
             - -server.graceful-shutdown-timeout={{ $root.Values.drainSeconds }}s
+            - -instance.zone=$(ZONE)
+            {{- if $cacheGib }}
+            - -querier.disk-cache-dir=/cache
+            - -querier.disk-cache-bytes={{ mul $cacheGib 1073741824 }}
+            {{- end }}
             {{- if not $isAlone }}
             - -memberlist.join={{ $full }}-members.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}:{{ $root.Values.ports.gossip }}
             - -memberlist.bind-port={{ $root.Values.ports.gossip }}
@@ -140,13 +152,16 @@ spec:
             preStop:
               sleep: {seconds: {{ $root.Values.preStopSeconds }}}
           resources:
-            {{- toYaml $values.resources | nindent 12 }}
+            {{- toYaml $resources | nindent 12 }}
           securityContext:
             {{- toYaml $root.Values.securityContext | nindent 12 }}
           volumeMounts:
             - {name: config, mountPath: /etc/pyrograph, readOnly: true}
             {{- if $isAlone }}
             - {name: data, mountPath: {{ $root.Values.config.storage.filesystem.dir }}}
+            {{- end }}
+            {{- if $cacheGib }}
+            - {name: cache, mountPath: /cache}
             {{- end }}
             {{- with $root.Values.extraVolumeMounts }}
             {{- toYaml . | nindent 12 }}
@@ -157,6 +172,10 @@ spec:
         {{- if $isAlone }}
         - name: data
           {{- toYaml $root.Values.dataVolume | nindent 10 }}
+        {{- end }}
+        {{- if $cacheGib }}
+        - name: cache
+          emptyDir: {sizeLimit: {{ $cacheSize }}}
         {{- end }}
         {{- with $root.Values.extraVolumes }}
         {{- toYaml . | nindent 8 }}
