@@ -2,13 +2,14 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
 
 import promql_parser
 import yaml
-from harness import ROOT, pprof, push
+from harness import ROOT, free_port, pprof, push
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARDS = ROOT / "deploy/grafana/dashboards"
@@ -60,8 +61,20 @@ def exported(server):
     return found
 
 
-def test_every_metric_that_an_alert_or_dashboard_names_is_exported(new_server):
-    server = new_server("-metastore.merge-after=1s")
+def test_every_metric_that_an_alert_or_dashboard_names_is_exported(new_server, tmp_path):
+    # A cluster of one, on a local disk, has the metrics of a large one.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gossip:
+        gossip.bind(("127.0.0.1", 0))
+        port = gossip.getsockname()[1]
+    server = new_server(
+        "-metastore.merge-after=1s",
+        f"-querier.disk-cache-dir={tmp_path / 'cache'}",
+        "-memberlist.bind-addr=127.0.0.1",
+        f"-memberlist.bind-port={port}",
+        f"-memberlist.join=127.0.0.1:{port}",
+        "-server.grpc-listen-address=127.0.0.1",
+        f"-server.grpc-listen-port={free_port()}",
+    )
     assert push(server, {"service_name": "app"}, pprof({("f", "main"): 1}))[0] == 200
     assert push(server, {"service_name": "app"}, b"no profile")[0] == 400
     server.total('{service_name="app"}')
