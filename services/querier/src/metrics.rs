@@ -66,7 +66,11 @@ impl Metrics {
         registry.register("matched_profiles", "Profiles that queries matched", profiles.clone());
         registry.register("query_retries", "Queries started over with a new snapshot", retries.clone());
         registry.register("queries_partial", "Answers that lack unreadable objects", partial.clone());
-        registry.register("queries_stale", "Answers from a catalog that nobody owned or that lagged behind", metrics.stale.clone());
+        registry.register(
+            "queries_stale",
+            "Answers from a catalog that nobody owned or that lagged behind",
+            metrics.stale.clone(),
+        );
         registry.register(
             "units_asked_elsewhere",
             "Units asked of another leaf because the first failed",
