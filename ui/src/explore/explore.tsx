@@ -18,6 +18,7 @@ import { MAX_NODES_MOST, writeState } from '../state/url';
 import { useUrlState } from '../state/use_url_state';
 import { toggleTheme, useTheme } from '../theme';
 import controls from '../parts/controls.module.css';
+import { Banner, worst } from './banner';
 import { Failed, FirstRun, NothingHere } from './empty';
 import { Filters } from './filters';
 import { FlameHost, type FlameHandle } from './flame_host';
@@ -202,6 +203,9 @@ export function Explore() {
     else change({ from: String(newest + 1000 - span), until: String(newest + 1000) });
   };
 
+  const shown = isFirstRun ? [] : [graph.value, state.series === 'shown' ? series.value : null];
+  const reports = shown.flatMap((answer) => (answer ? [answer.report] : []));
+
   return (
     <div className={style['page']}>
       <header className={style['bar']}>
@@ -265,6 +269,7 @@ export function Explore() {
         </button>
         <div className={`${style['progress']} ${loading ? style['running'] : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!loading} />
       </header>
+      <Banner reports={reports} />
 
       {isFirstRun ? (
         <main className={style['single']}>
@@ -377,7 +382,7 @@ export function Explore() {
             : []
         }
         cost={graph.value && !isFirstRun ? graph.value : null}
-        missing={isFirstRun ? 0 : Math.max(graph.value?.report.missing ?? 0, state.series === 'shown' ? (series.value?.report.missing ?? 0) : 0)}
+        missing={worst(reports).missing}
         step={series.value && state.series === 'shown' ? series.value.step : null}
         loading={loading}
         error={error !== null && model !== null ? error.message : ''}

@@ -67,9 +67,9 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error }:
         {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
       </span>
       {missing > 0 && (
-        <span role="alert" className={style['partial']} title={lack(missing)}>
+        <span className={style['partial']} title={lack(missing)}>
           <Icon name="warning" />
-          {lack(missing)}
+          partial
         </span>
       )}
       {error !== '' && <span className={style['error']}>not the newest: {error}</span>}

@@ -338,19 +338,23 @@ test('a refresh that fails leaves the graph and says that it is not the newest',
   await expect(page.getByRole('alert')).toContainText('starting');
 });
 
-test('the status line says what was read, and that an answer is partial', async ({ page }) => {
+test('the status line says what was read, and a banner that an answer is partial or stale', async ({ page }) => {
   await open(page);
   const status = page.getByRole('contentinfo');
   await expect(status).toContainText(/[\d,]+ profiles?/);
   await expect(status).toContainText(/\d+ ms, [\d.]+ (B|KiB|MiB) read from [\d,]+ objects?/);
-  await expect(status.getByRole('alert')).toHaveCount(0);
+  await expect(page.getByRole('alert')).toHaveCount(0);
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2' } });
+    await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' } });
   });
   await page.keyboard.press('r');
-  await expect(status.getByRole('alert')).toHaveText('partial: 2 objects of this range cannot be read, their profiles are missing');
+  const alerts = page.getByRole('alert');
+  await expect(alerts.first()).toContainText('partial: 2 objects of this range cannot be read, their profiles are missing');
+  await expect(alerts.first()).toContainText('blocks/a: gone');
+  await expect(alerts.last()).toContainText('stale: as of 42 s');
+  await expect(status).toContainText('partial');
   await page.unrouteAll();
   await page.keyboard.press('r');
-  await expect(status.getByRole('alert')).toHaveCount(0);
+  await expect(page.getByRole('alert')).toHaveCount(0);
 });
