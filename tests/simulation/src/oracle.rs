@@ -190,7 +190,9 @@ impl Oracle {
     pub(crate) fn created(&self, key: &Key, bytes: &Bytes) {
         let mut state = self.0.lock();
         let content = xxh3_64(bytes);
-        if state.contents.insert(key.clone(), content).is_some_and(|before| before != content) {
+        let is_other = state.contents.insert(key.clone(), content).is_some_and(|before| before != content);
+        // A request of long ago may arrive after its slot of the catalog was collected; nobody reads below a snapshot.
+        if is_other && !key.as_str().starts_with("catalog/") {
             let what = format!("{key} was created a second time, with other bytes");
             self.add(&mut state, "I1", what);
         }
