@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 def values_of(path):
     """Each (tenant/service/profile type) of the file with its rows, column and factor."""
     metadata = parquet.read_metadata(path).metadata
-    assert metadata[b"pyrograph.format"] == b"1", metadata[b"pyrograph.format"]
+    assert metadata[b"pyrograph.format"] == b"2", metadata[b"pyrograph.format"]
     for dataset in json.loads(metadata[b"pyrograph.datasets"]):
         for schema in dataset["schemas"]:
             rows = range(schema["first_row"], schema["first_row"] + schema["rows"])

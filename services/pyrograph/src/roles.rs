@@ -59,7 +59,7 @@ impl Roles {
                 Arc::new(move |tenant: &model::TenantId, service: Option<&str>| {
                     of_tenants.of(tenant).retention_of(service).map(Duration::from)
                 });
-            let parts = metastore::Parts::of(&store, clock);
+            let parts = metastore::Parts::with(&config.metastore, &store, clock);
             if targets.has(Role::Metastore) {
                 let seat = metastore::Seat {
                     node: peers.node.clone(),
