@@ -26,7 +26,7 @@ pub struct Report {
     pub took: Duration,
     /// What the answer lacks.
     pub missing: Vec<Missing>,
-    /// Given if nobody owned the catalog: the answer is of what was known this long ago.
+    /// Given if nobody owned the catalog, or it lagged behind: the answer is of what was known this long ago.
     pub stale: Option<Duration>,
     /// If the client asked; one for each question that was answered.
     pub(crate) explained: Vec<Explained>,

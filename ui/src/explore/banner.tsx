@@ -18,7 +18,7 @@ export function worst(reports: readonly Report[]): Pick<Report, 'missing' | 'why
 /** Empty when the answer is of what the catalog says now. */
 export function staleness(seconds: number | null): string {
   if (seconds === null) return '';
-  return `stale: as of ${formatAge(seconds * 1000)} before the answer; nobody owned the catalog, newer profiles may be missing`;
+  return `stale: as of ${formatAge(seconds * 1000)} before the answer; the catalog could not follow since, newer profiles may be missing`;
 }
 
 /** Takes no room when the answers are whole. */

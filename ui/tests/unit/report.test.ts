@@ -31,7 +31,7 @@ test('the banner tells the worst of the answers shown', () => {
 
 test('a stale answer says how old it is and what that means', () => {
   expect(staleness(null)).toBe('');
-  expect(staleness(42)).toBe('stale: as of 42 s before the answer; nobody owned the catalog, newer profiles may be missing');
+  expect(staleness(42)).toBe('stale: as of 42 s before the answer; the catalog could not follow since, newer profiles may be missing');
 });
 
 test('a report that is absent, short or broken hides nothing and breaks nothing', () => {
