@@ -6,6 +6,7 @@ pub mod grpc;
 mod ingester;
 mod leaf;
 mod metastore;
+pub mod testing;
 
 pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;

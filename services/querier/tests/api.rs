@@ -11,14 +11,11 @@ use block::{Cache, Head, Origin};
 use clock::{Clock, Pool};
 use limits::{Limits, Overrides};
 use model::{
-    Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
-    TenantId, ValueSchema, WriterId,
+    Function, ItemKey, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols, TenantId,
+    ValueSchema, WriterId,
 };
 use prometheus_client::registry::Registry;
-use rpc::{
-    DeadObject, DeleteRequest, Error, FindRequest, Found, FoundDataset, Job, Metastore, OrderStatus,
-    Publication, Published, SegmentHint, Snapshot, Standing,
-};
+use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
 use serde_json::{Value, json};
 use storage::{Key, Store};
 
@@ -35,7 +32,7 @@ struct Catalog {
 }
 
 #[async_trait]
-impl Metastore for Catalog {
+impl rpc::testing::Catalog for Catalog {
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         let mut objects = self.objects.lock().expect("lock").clone();
         if let Some(stale) = self.stale.lock().expect("lock").take() {
@@ -51,42 +48,6 @@ impl Metastore for Catalog {
         objects.retain(|object| !object.datasets.is_empty());
         let quarantined = self.quarantined.lock().expect("lock").clone();
         Ok(Snapshot { version: 1, objects, quarantined, ..Snapshot::default() })
-    }
-
-    async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        Ok(None)
-    }
-
-    async fn publish(&self, _: Publication) -> Result<Published, Error> {
-        Ok(Published::Rejected)
-    }
-
-    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
-        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
-    }
-
-    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn standing(&self) -> Result<Standing, Error> {
-        Ok(Standing::default())
     }
 }
 

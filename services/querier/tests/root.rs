@@ -15,14 +15,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clock::{Clock, Pool, Source};
 use limits::{Limits, Overrides};
-use model::{JobId, Labels, TenantId, TimeRange};
+use model::{Labels, TenantId, TimeRange};
 use prometheus_client::registry::Registry;
 use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
 use query::{Answer, Kind, Partial, Query, Selector};
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Found, FoundDataset, Job, Leaf, Metastore,
-    Missing, OrderStatus, Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    Error, ErrorKind, FindRequest, Found, FoundDataset, Leaf, Missing, ScanRequest, Scanned, Snapshot,
 };
 use storage::Key;
 
@@ -72,46 +71,10 @@ impl Dice {
 struct Catalog(Mutex<Vec<Snapshot>>);
 
 #[async_trait]
-impl Metastore for Catalog {
+impl rpc::testing::Catalog for Catalog {
     async fn find(&self, _: FindRequest) -> Result<Snapshot, Error> {
         let mut snapshots = self.0.lock().unwrap();
         Ok(if snapshots.len() > 1 { snapshots.remove(0) } else { snapshots[0].clone() })
-    }
-
-    async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        Ok(None)
-    }
-
-    async fn publish(&self, _: Publication) -> Result<Published, Error> {
-        Ok(Published::Rejected)
-    }
-
-    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
-        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
-    }
-
-    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn standing(&self) -> Result<Standing, Error> {
-        Ok(Standing::default())
     }
 }
 

@@ -15,10 +15,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Ingester as _, Job, OrderStatus, Publication,
-    Published, SegmentHint, Snapshot, Standing,
-};
+use rpc::{Error, ErrorKind, Ingester as _, SegmentHint};
 use storage::fault::Faulty;
 use storage::{Key, Metrics, Store};
 
@@ -218,48 +215,12 @@ pub(crate) struct Listener {
 }
 
 #[async_trait]
-impl rpc::Metastore for Listener {
+impl rpc::testing::Catalog for Listener {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         self.hints.lock().push((hint.writer, hint.seq));
         let delay = self.delay_millis.load(Ordering::Relaxed);
         tokio_sleep(Duration::from_millis(u64::from(delay))).await;
         Ok(())
-    }
-
-    async fn find(&self, _: FindRequest) -> Result<Snapshot, Error> {
-        Ok(Snapshot::default())
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        Ok(None)
-    }
-
-    async fn publish(&self, _: Publication) -> Result<Published, Error> {
-        Ok(Published::Rejected)
-    }
-
-    async fn fail_job(&self, _: model::JobId, _: u32, _: String) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
-        Err(Error::new(rpc::ErrorKind::Unavailable, "takes no orders"))
-    }
-
-    async fn orders(&self, _: model::TenantId) -> Result<Vec<OrderStatus>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn standing(&self) -> Result<Standing, Error> {
-        Ok(Standing::default())
     }
 }
 

@@ -1,0 +1,69 @@
+//! A metastore for tests of those who ask one: they say what it does with finds and hints, the rest it refuses.
+
+use async_trait::async_trait;
+use model::{JobId, TenantId};
+use storage::Key;
+
+use crate::{
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, Metastore, OrderStatus, Publication,
+    Published, SegmentHint, Snapshot, Standing,
+};
+
+/// What of a metastore a test needs; it makes a [`Metastore`] that does nothing else.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    async fn find(&self, _: FindRequest) -> Result<Snapshot, Error> {
+        Ok(Snapshot::default())
+    }
+
+    async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn refused<T>() -> Result<T, Error> {
+    Err(Error::new(ErrorKind::Unavailable, "this metastore only finds, for a test"))
+}
+
+#[async_trait]
+impl<C: Catalog> Metastore for C {
+    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
+        Catalog::segment_written(self, hint).await
+    }
+
+    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
+        Catalog::find(self, request).await
+    }
+
+    async fn claim_job(&self) -> Result<Option<Job>, Error> {
+        refused()
+    }
+
+    async fn publish(&self, _: Publication) -> Result<Published, Error> {
+        refused()
+    }
+
+    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn sweepable(&self, _: usize) -> Result<Vec<DeadObject>, Error> {
+        refused()
+    }
+
+    async fn swept(&self, _: Vec<Key>) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
+        refused()
+    }
+
+    async fn orders(&self, _: TenantId) -> Result<Vec<OrderStatus>, Error> {
+        refused()
+    }
+
+    async fn standing(&self) -> Result<Standing, Error> {
+        refused()
+    }
+}
