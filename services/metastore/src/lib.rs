@@ -116,11 +116,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    pub fn of(store: &Store, clock: &Clock) -> Self {
-        Self::with(&Config::default(), store, clock)
-    }
-
-    /// As [`Self::of`]; old files of the catalog are kept for as long as dead objects are.
+    /// As a process has them. Old files of the catalog are kept for as long as dead objects are.
     pub fn with(config: &Config, store: &Store, clock: &Clock) -> Self {
         let collect_after = config.sweep_grace.0;
         let look_within = collect_after * 7 / 15;

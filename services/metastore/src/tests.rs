@@ -151,8 +151,12 @@ impl World {
         panic!("cannot open the catalog");
     }
 
+    fn parts(&self) -> Parts {
+        Parts::with(&self.config, &self.store, &self.clock)
+    }
+
     async fn try_open(&self, is_alone: bool) -> Result<Arc<Metastore>, OpenError> {
-        let parts = Parts { headers: self.written.clone(), is_alone, ..Parts::of(&self.store, &self.clock) };
+        let parts = Parts { headers: self.written.clone(), is_alone, ..self.parts() };
         let retention = self.retention.clone();
         let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await

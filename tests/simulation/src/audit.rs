@@ -59,7 +59,7 @@ async fn look(fleet: &Fleet, objects: &Objects, clock: &Clock, rebuilds: bool) -
         metastore::rebuild(&store, clock, true).await.map_err(|error| shown(&error))?;
     }
     let (config, retention) = (fleet.settings.metastore.clone(), fleet.retention());
-    let parts = Parts { is_alone: true, ..Parts::of(&store, clock) };
+    let parts = Parts { is_alone: true, ..Parts::with(&config, &store, clock) };
     let mut registry = Registry::default();
     let opening =
         Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);

@@ -225,7 +225,7 @@ impl Fleet {
     fn parts(&self, store: &Store, clock: &Clock) -> Parts {
         let engine = Numbered::new(store.clone(), clock.clone(), self.settings.catalog.options());
         let engine = Arc::new(Watched::new(engine, self.oracle.clone()));
-        let parts = Parts { engine, ..Parts::of(store, clock) };
+        let parts = Parts { engine, ..Parts::with(&self.settings.metastore, store, clock) };
         match &self.planted {
             Some(planted) => planted.parts(parts),
             None => parts,

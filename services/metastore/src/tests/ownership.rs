@@ -78,7 +78,7 @@ impl Cluster {
         let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
         let root = Arc::new(Fixed::new("root", Vec::new()));
         let retention: Retention = Arc::new(|_, _| None);
-        let engine = Parts::of(&world.store, &world.clock).engine;
+        let engine = world.parts().engine;
         let viewer = Viewer::new(world.config.clone(), engine, retention, world.clock.clone());
         let callers = Callers::new(&*root, dial(processes.clone()));
         let owner = Arc::new(Owner::new(callers, Some(Arc::new(viewer)), world.clock.clone()));
@@ -96,11 +96,7 @@ impl Cluster {
         let membership = Arc::new(Fixed::new(node.as_str(), Vec::new()));
         let others = Callers::new(&*membership, dial(self.processes.clone()));
         let seat = Seat { node, membership: membership.clone(), others, discovers: true };
-        let parts = Parts {
-            headers: world.written.clone(),
-            is_alone: false,
-            ..Parts::of(&world.store, &world.clock)
-        };
+        let parts = Parts { headers: world.written.clone(), is_alone: false, ..world.parts() };
         let candidate = Candidate::new(
             world.config.clone(),
             world.store.clone(),
@@ -367,7 +363,7 @@ async fn what_was_known_too_long_ago_is_not_answered() {
     let world = World::new(5);
     let metastore = world.open_as(false).await;
     metastore.drain().await;
-    let engine = Parts::of(&world.store, &world.clock).engine;
+    let engine = world.parts().engine;
     let viewer = Viewer::new(world.config.clone(), engine, Arc::new(|_, _| None), world.clock.clone());
     viewer.find(everything()).await.expect("reads the catalog");
     world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
