@@ -6,6 +6,7 @@
 //!
 //! One owner at a time commits; all it knows is in its memory ([`state`]) and answers at once.
 
+mod agenda;
 mod config;
 mod consume;
 mod dedup;
@@ -13,6 +14,7 @@ mod delete;
 mod error;
 mod find;
 pub mod header;
+mod live;
 mod load;
 mod metrics;
 mod orders;
@@ -301,9 +303,10 @@ impl Metastore {
     /// Says how far behind anything is.
     fn observe(&self) {
         let unix_millis = self.clock.unix_millis();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let merges = plan::lags(&mut state, &self.config, unix_millis);
         self.metrics.count(&state);
-        self.metrics.lags(&state, plan::lags(&state, &self.config, unix_millis), unix_millis);
+        self.metrics.lags(&state, merges, unix_millis);
         let first_millis =
             (unix_millis - self.window_millis()).max(state.dedup.first_minute().saturating_mul(60_000));
         self.metrics.dedup_window.set((unix_millis - first_millis) as f64 / 1e3);

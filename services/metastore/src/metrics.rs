@@ -163,8 +163,8 @@ impl Metrics {
 
     /// What can be counted at once.
     pub(crate) fn count(&self, state: &State) {
-        self.segments_live.set(state.segments as i64);
-        self.blocks_live.set(state.live.len() as i64 - state.segments as i64);
+        self.segments_live.set(state.live.segment_count() as i64);
+        self.blocks_live.set(state.live.block_count() as i64);
         self.objects_dead.set(state.dead.len() as i64);
         self.objects_quarantined.set(state.quarantined.len() as i64);
         self.orders_in_force.set(state.orders.len() as i64);

@@ -16,7 +16,8 @@ use query::{DeleteOrder, Matcher, Selector};
 use storage::Key;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::state::{Live, State, What};
+use crate::live::{Live, What};
+use crate::state::State;
 
 const VERSION: u8 = 1;
 
@@ -27,6 +28,8 @@ pub(crate) struct Orders {
     done: BTreeMap<u64, Done>,
     /// The highest number ever given.
     last: u64,
+    /// How often an order came into force.
+    changes: u64,
 }
 
 /// An order that some object may still need.
@@ -83,6 +86,7 @@ impl Orders {
         let positions = positions.iter().copied().collect();
         self.last = self.last.max(row.number);
         let order = Arc::new(order);
+        self.changes += u64::from(is_made);
         self.in_force.insert(row.number, InForce { order, row, positions, is_made, unswept: None });
         Ok(())
     }
@@ -91,6 +95,7 @@ impl Orders {
     pub(crate) fn made(&mut self, number: u64) {
         if let Some(order) = self.in_force.get_mut(&number) {
             order.is_made = true;
+            self.changes += 1;
         }
     }
 
@@ -108,6 +113,11 @@ impl Orders {
     /// Numbers up to `floor` were given.
     pub(crate) fn saw_floor(&mut self, floor: u64) {
         self.last = self.last.max(floor);
+    }
+
+    /// How often an order came into force.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The highest number ever given.

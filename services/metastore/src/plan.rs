@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::rows::{JobState, Work};
 use hashbrown::HashSet;
-use model::TenantId;
 use storage::Key;
 
+use crate::agenda::Agenda;
 use crate::config::Config;
+use crate::live::{Live, What};
 use crate::orders::is_touched;
-use crate::state::{Live, State, What};
+use crate::state::State;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
@@ -37,46 +38,41 @@ const LEVEL_FIRST: u8 = 1;
 pub(crate) const LEVELS: usize = 3;
 
 /// The most urgent work, if any is ripe at `unix_millis`.
-pub(crate) fn next(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
+pub(crate) fn next(state: &mut State, config: &Config, unix_millis: i64) -> Option<Work> {
+    Agenda::follow(state, config, unix_millis);
+    let state = &*state;
     segments(state, config, unix_millis)
-        .or_else(|| rewrite(state))
+        .or_else(|| state.agenda.rewrites.first().map(|key| rewrite(state, key)))
         .or_else(|| blocks(state, config, unix_millis))
 }
 
-/// A block that holds what must go from the bucket: it becomes one of the same window, or none.
+/// Whether a block holds what must go from the bucket: it becomes one of the same window, or none.
 ///
 /// Segments are merged soon in any case.
-fn rewrite(state: &State) -> Option<Work> {
-    let is_half_dead = |live: &Live| live.live_rows < live.rows.saturating_sub(live.live_rows);
-    let is_touched = |key: &Key, live: &Live| {
-        state.orders.above(live.floor).any(|in_force| is_touched(state, key, live, &in_force.order))
-    };
-    let blocks = state.live.iter().filter(|(_, live)| is_free(live));
-    blocks.into_iter().find_map(|(key, live)| match &live.what {
-        What::Block { level, window, .. } if is_half_dead(live) || is_touched(key, live) => {
-            Some(Work { level: *level, windows: vec![*window], inputs: vec![key.clone()] })
-        }
-        _ => None,
-    })
+pub(crate) fn must_rewrite(state: &State, key: &Key, live: &Live) -> bool {
+    let is_half_dead = live.live_rows < live.rows.saturating_sub(live.live_rows);
+    let mut orders = state.orders.above(live.floor);
+    !live.is_segment()
+        && (is_half_dead || orders.any(|in_force| is_touched(state, key, live, &in_force.order)))
 }
 
-fn is_free(live: &Live) -> bool {
-    live.claimed.is_none() && live.is_committed && live.id.is_some()
+fn rewrite(state: &State, key: &Key) -> Work {
+    let (level, windows) = match state.live.get(key).map(|live| &live.what) {
+        Some(What::Block { level, window, .. }) => (*level, vec![*window]),
+        _ => (LEVEL_FIRST, Vec::new()),
+    };
+    Work { level, windows, inputs: vec![key.clone()] }
 }
 
 /// Segments, once the oldest is old enough or enough have come.
 fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    let free = state.live.iter().filter(|(_, live)| is_free(live));
-    let mut segments: Vec<(&Key, &Live)> =
-        free.filter(|(_, live)| matches!(live.what, What::Segment { .. })).collect();
-    segments.sort_by(|a, b| (a.1.created_millis, a.0).cmp(&(b.1.created_millis, b.0)));
-    let oldest = segments.first()?.1.created_millis;
-    let bytes: u64 = segments.iter().map(|(_, live)| live.bytes).sum();
-    let is_old = unix_millis - oldest >= config.merge_after.0.as_millis() as i64;
-    if !is_old && bytes < config.merge_bytes && segments.len() < INPUTS_MAX {
+    let free = &state.agenda.segments;
+    let is_old = unix_millis - free.first()?.0 >= config.merge_after.0.as_millis() as i64;
+    if !is_old && state.agenda.segment_bytes < config.merge_bytes && free.len() < INPUTS_MAX {
         return None;
     }
-    let inputs = take_within(&segments, config.merge_bytes);
+    let oldest = free.iter().filter_map(|(_, key)| Some((key, state.live.get(key)?)));
+    let inputs = take_within(oldest, config.merge_bytes);
     let mut windows = BTreeSet::new();
     for key in &inputs {
         let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
@@ -131,22 +127,17 @@ pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
     (bits + more.min(SHARD_BITS_MORE)).min(SHARD_BITS_MAX.max(bits))
 }
 
-/// Blocks by tenant, by the window they belong into, and by shard.
-type Groups<'a> = BTreeMap<(&'a TenantId, i64, i64, (u8, u32)), Vec<(&'a Key, &'a Live)>>;
-
-/// Blocks of one shard of a tenant that belong into one window: an open hour, or a day.
+/// Blocks of one group, of the one that has waited longest: no tenant can hold up another for ever.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    let ripe = ripe_blocks(state, config, unix_millis);
-    let mut work = ripe.into_iter().map(|(window, ripe)| {
-        let inputs = take_within(&ripe.blocks, config.job_bytes_max);
-        Work { level: level_of(window), windows: vec![window], inputs }
-    });
-    work.find(|work| work.inputs.len() > 1)
+    let (group, ripe) = state.agenda.ripe(&state.live, config, unix_millis).next()?;
+    let inputs = take_within(ripe.blocks.into_iter(), config.job_bytes_max);
+    Some(Work { level: level_of(group.window), windows: vec![group.window], inputs })
 }
 
 /// How long work has been waiting for compactors, or been worked on, in milliseconds; by the level of its
 /// outputs, beginning with [`LEVEL_FIRST`].
-pub(crate) fn lags(state: &State, config: &Config, unix_millis: i64) -> [i64; LEVELS] {
+pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64; LEVELS] {
+    Agenda::follow(state, config, unix_millis);
     let mut since = [unix_millis; LEVELS];
     since[0] = state.oldest_segment_millis(unix_millis);
     let mut wait_since = |level: u8, millis: i64| {
@@ -154,10 +145,8 @@ pub(crate) fn lags(state: &State, config: &Config, unix_millis: i64) -> [i64; LE
             *since = millis.min(*since);
         }
     };
-    for (window, ripe) in ripe_blocks(state, config, unix_millis) {
-        if ripe.blocks.len() > 1 {
-            wait_since(level_of(window), ripe.since_millis);
-        }
+    for (window, since_millis) in state.agenda.ripe_since() {
+        wait_since(level_of(window), since_millis);
     }
     for job in state.jobs.values() {
         if let JobState::Working { work, .. } = &job.row.state
@@ -174,52 +163,69 @@ fn level_of(window: (i64, i64)) -> u8 {
     if window.1 == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
 }
 
-/// Blocks that should become one, and since when.
-struct Ripe<'a> {
-    blocks: Blocks<'a>,
-    since_millis: i64,
+/// Blocks that should become one, and since or from when on.
+pub(crate) struct Ripe<'a> {
+    pub(crate) blocks: Blocks<'a>,
+    pub(crate) since_millis: i64,
 }
 
-/// What is ripe, by the window it belongs into.
-fn ripe_blocks<'a>(state: &'a State, config: &Config, unix_millis: i64) -> Vec<((i64, i64), Ripe<'a>)> {
-    let mut groups = Groups::new();
-    for (key, live) in &state.live {
-        let What::Block { tenant, window, .. } = &live.what else {
-            continue;
-        };
-        // What is larger than half of a merge is as large as blocks get: two of them would not fit into one.
-        if !is_free(live) || live.bytes > config.job_bytes_max / 2 {
-            continue;
-        }
-        let (start, length) = target(*window, config, unix_millis);
-        groups.entry((tenant, start, length, key.parse_block_shard())).or_default().push((key, live));
+pub(crate) type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
+
+/// What is to be done with the blocks of a group.
+pub(crate) enum Judgement<'a> {
+    Ripe(Ripe<'a>),
+    /// If no block comes or goes, it stays so until then, in Unix milliseconds, or for ever.
+    Unripe {
+        again_millis: Option<i64>,
+    },
+}
+
+/// Whether the blocks of a group, sorted by key, should become one now. `window` is where they belong.
+pub(crate) fn judge<'a>(
+    blocks: &[(&'a Key, &'a Live)],
+    window: (i64, i64),
+    config: &Config,
+    unix_millis: i64,
+) -> Judgement<'a> {
+    if let Some(ripe) = gathered(blocks) {
+        return Judgement::Ripe(ripe);
     }
-    let ripe = groups.into_iter().filter_map(|((_, start, length, _), blocks)| {
-        // A day gets a block every hour until it closes: rewriting it for each is never worth it.
-        let may_settle = length < DAY || start + length <= closed_before(config, unix_millis);
-        let ripe = gathered(&blocks)
-            .or_else(|| closed_hour(&blocks, length, config, unix_millis))
-            .or_else(|| patched(&blocks, config, unix_millis).filter(|_| may_settle));
-        Some(((start, length), ripe?))
-    });
-    ripe.collect()
+    // A day gets a block every hour until it closes: rewriting it for each is never worth it.
+    let may_settle = if window.1 < DAY { i64::MIN } else { close_millis(window.0 + window.1, config) };
+    let late = [closed_hour(blocks, window.1, config), patched(blocks, config, may_settle)];
+    let mut again_millis = moves_at(window, config);
+    for ripe in late.into_iter().flatten() {
+        if ripe.since_millis <= unix_millis {
+            return Judgement::Ripe(ripe);
+        }
+        again_millis = Some(again_millis.map_or(ripe.since_millis, |at| at.min(ripe.since_millis)));
+    }
+    Judgement::Unripe { again_millis }
 }
 
-/// Windows that end here or earlier, in Unix seconds, get no more than stragglers.
-fn closed_before(config: &Config, unix_millis: i64) -> i64 {
-    unix_millis.div_euclid(1_000) - config.close_after.0.as_secs() as i64
+/// When blocks of `window` belong into another one.
+pub(crate) fn moves_at(window: (i64, i64), config: &Config) -> Option<i64> {
+    (window.1 < DAY).then(|| close_millis(window.0 + window.1, config))
+}
+
+/// When a window that ends at `end`, in Unix seconds, gets no more than stragglers.
+fn close_millis(end: i64, config: &Config) -> i64 {
+    end.saturating_add(config.close_after.0.as_secs() as i64).saturating_mul(1_000)
 }
 
 /// The hour around `window` while that is open, its day afterwards.
-fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
+pub(crate) fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
     let hour = window.0.div_euclid(HOUR) * HOUR;
-    if window.1 <= HOUR && hour + HOUR > closed_before(config, unix_millis) {
+    if window.1 <= HOUR && unix_millis < close_millis(hour + HOUR, config) {
         return (hour, HOUR);
     }
     (window.0.div_euclid(DAY) * DAY, DAY)
 }
 
-type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
+/// What is larger than half of a merge is as large as blocks get: two of them would not fit into one.
+pub(crate) fn is_small(live: &Live, config: &Config) -> bool {
+    live.bytes <= config.job_bytes_max / 2
+}
 
 /// Enough blocks of about one size, so that each byte is rewritten once per size.
 fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Ripe<'a>> {
@@ -233,13 +239,8 @@ fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Ripe<'a>> {
     Some(Ripe { since_millis: created[GATHER - 1], blocks })
 }
 
-/// What is left of one hour when it closes: its blocks become one of its day.
-fn closed_hour<'a>(
-    blocks: &[(&'a Key, &'a Live)],
-    length: i64,
-    config: &Config,
-    unix_millis: i64,
-) -> Option<Ripe<'a>> {
+/// What is left of one hour when it closes, and from when on its blocks become one of its day.
+fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config) -> Option<Ripe<'a>> {
     let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
         if let What::Block { window: (start, of), .. } = block.1.what
@@ -248,40 +249,38 @@ fn closed_hour<'a>(
             hours.entry(start.div_euclid(HOUR)).or_default().push(*block);
         }
     }
-    let is_ripe =
-        |blocks: &Blocks<'a>| blocks.len() > 1 && quiet_millis(blocks, unix_millis) >= settle(config);
-    hours.into_values().find(is_ripe).map(|blocks| settled(blocks, config, unix_millis))
+    let several = hours.into_values().filter(|blocks| blocks.len() > 1);
+    several.map(|blocks| settled(blocks, config)).min_by_key(|ripe| ripe.since_millis)
 }
 
-/// All blocks of a window, if rewriting the largest for the others is worth it.
-fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, unix_millis: i64) -> Option<Ripe<'a>> {
+/// All blocks of a window, and from when on rewriting the largest for the others is worth it; not before `may_settle`.
+fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, may_settle: i64) -> Option<Ripe<'a>> {
+    if blocks.len() < 2 {
+        return None;
+    }
     let mut blocks = blocks.to_vec();
     // Small ones first: a large block is taken along only if it fits.
     blocks.sort_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0)));
     let (largest, patches) = blocks.split_last()?;
     let patches: u64 = patches.iter().map(|(_, live)| live.bytes).sum();
-    let quiet = quiet_millis(&blocks, unix_millis);
-    let is_worth_it = patches.saturating_mul(10) > largest.1.bytes || quiet >= HOUR * 1_000;
-    (quiet >= settle(config) && is_worth_it).then(|| settled(blocks, config, unix_millis))
+    let is_worth_it = patches.saturating_mul(10) > largest.1.bytes;
+    let patience = if is_worth_it { 0 } else { newest_millis(&blocks).saturating_add(HOUR * 1_000) };
+    let ripe = settled(blocks, config);
+    Some(Ripe { since_millis: ripe.since_millis.max(patience).max(may_settle), ..ripe })
 }
 
-/// Ripe since no block came for long enough.
-fn settled<'a>(blocks: Blocks<'a>, config: &Config, unix_millis: i64) -> Ripe<'a> {
-    let since_millis = unix_millis - quiet_millis(&blocks, unix_millis) + settle(config);
+/// Ripe once no block came for long enough.
+fn settled<'a>(blocks: Blocks<'a>, config: &Config) -> Ripe<'a> {
+    let since_millis = newest_millis(&blocks).saturating_add(config.settle_after.0.as_millis() as i64);
     Ripe { blocks, since_millis }
 }
 
-fn settle(config: &Config) -> i64 {
-    config.settle_after.0.as_millis() as i64
+/// When the last of them came.
+fn newest_millis(blocks: &[(&Key, &Live)]) -> i64 {
+    blocks.iter().map(|(_, live)| live.created_millis).max().unwrap_or(i64::MIN)
 }
 
-/// For how long no block came.
-fn quiet_millis(blocks: &[(&Key, &Live)], unix_millis: i64) -> i64 {
-    let newest = blocks.iter().map(|(_, live)| live.created_millis).max();
-    unix_millis - newest.unwrap_or(unix_millis)
-}
-
-fn take_within(objects: &[(&Key, &Live)], bytes_max: u64) -> Vec<Key> {
+fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a Live)>, bytes_max: u64) -> Vec<Key> {
     let mut bytes = 0;
     let mut taken = Vec::new();
     for (key, live) in objects {
@@ -289,7 +288,7 @@ fn take_within(objects: &[(&Key, &Live)], bytes_max: u64) -> Vec<Key> {
         if (bytes > bytes_max && !taken.is_empty()) || taken.len() == INPUTS_MAX {
             break;
         }
-        taken.push((*key).clone());
+        taken.push(key.clone());
     }
     taken
 }
@@ -297,6 +296,7 @@ fn take_within(objects: &[(&Key, &Live)], bytes_max: u64) -> Vec<Key> {
 #[cfg(test)]
 mod tests {
     use catalog::rows::DatasetSummary;
+    use model::TenantId;
 
     use super::*;
 
@@ -371,26 +371,26 @@ mod tests {
         state
     }
 
-    fn inputs(state: &State) -> (Vec<String>, u8) {
+    fn inputs(mut state: State) -> (Vec<String>, u8) {
         let config = Config::default();
-        let work = blocks(state, &config, NOW * 1_000).expect("something is ripe");
+        let work = next(&mut state, &config, NOW * 1_000).expect("something is ripe");
         let mut inputs: Vec<String> = work.inputs.iter().map(|key| key.as_str()[8..].to_owned()).collect();
         inputs.sort_unstable();
-        (inputs, shard_bits(state, &config, &work))
+        (inputs, shard_bits(&state, &config, &work))
     }
 
     #[test]
     fn blocks_that_do_not_fit_into_one_merge_keep_nobody_waiting() {
         let large = Config::default().job_bytes_max - 1;
         let blocks = (0..8).map(|number| (number.to_string(), if number < 5 { large } else { 1_000 }));
-        let (inputs, bits) = inputs(&day_of(&blocks.collect::<Vec<_>>(), 1));
+        let (inputs, bits) = inputs(day_of(&blocks.collect::<Vec<_>>(), 1));
         assert_eq!((inputs, bits), (["5", "6", "7"].map(str::to_owned).to_vec(), 0));
     }
 
     #[test]
     fn only_blocks_of_one_shard_are_merged() {
         let names = ["3-0-1/0", "3-0-1-s4.3/1", "3-0-1-s4.4/2", "3-0-1-s4.3/3"];
-        let (inputs, bits) = inputs(&day_of(&names.map(|name| (name.to_owned(), 1_000)), 9));
+        let (inputs, bits) = inputs(day_of(&names.map(|name| (name.to_owned(), 1_000)), 9));
         assert_eq!((inputs, bits), (["3-0-1-s4.3/1", "3-0-1-s4.3/3"].map(str::to_owned).to_vec(), 4));
     }
 
@@ -399,7 +399,7 @@ mod tests {
         let check = |name: &str, bytes: u64, services: usize, expected: u8| {
             let blocks = [0, 1].map(|number| (format!("{name}/{number}"), bytes / 2));
             assert_eq!(
-                inputs(&day_of(&blocks, services)).1,
+                inputs(day_of(&blocks, services)).1,
                 expected,
                 "{name}, {bytes} bytes, {services} services"
             );

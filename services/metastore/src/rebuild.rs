@@ -26,7 +26,7 @@ use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
 use crate::orders::{self, OrderObject};
 use crate::record::Record;
-use crate::state::{Data, Slot, State, What, put_block, rows_of, summaries};
+use crate::state::{Data, Slot, State, put_block, rows_of, summaries};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
@@ -79,8 +79,8 @@ pub(crate) async fn rebuild_with(
     let (mut state, mut batch) = assemble(bucket, config, clock)?;
     let rebuilt = Rebuilt {
         logs: state.logs.len(),
-        segments: state.live.values().filter(|l| matches!(l.what, What::Segment { .. })).count(),
-        blocks: state.live.values().filter(|l| matches!(l.what, What::Block { .. })).count(),
+        segments: state.live.segment_count(),
+        blocks: state.live.block_count(),
         dead: state.dead.len(),
     };
     let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;

@@ -19,8 +19,9 @@ use tracing::{error, info, warn};
 use crate::Metastore;
 use crate::error::{of_header, of_store};
 use crate::header::Header;
+use crate::live::Live;
 use crate::record::Record;
-use crate::state::{Live, State};
+use crate::state::State;
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 8;

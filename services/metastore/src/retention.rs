@@ -16,9 +16,10 @@ use model::{JobId, TenantId, WriterId};
 use storage::Key;
 
 use crate::Metastore;
+use crate::live::What;
 use crate::plan::INPUTS_MAX;
 use crate::record::Record;
-use crate::state::{JobState, State, What};
+use crate::state::{JobState, State};
 
 /// How long data of a tenant's service are kept; `None` is for ever. Without a service: the longest that any
 /// service of the tenant has.
@@ -57,7 +58,7 @@ impl Metastore {
         let mut expired: Vec<Key> = Vec::new();
         let mut segments: Vec<(Key, Vec<u32>)> = Vec::new();
         let mut partly: Vec<(Key, BTreeSet<u32>)> = Vec::new();
-        for (key, live) in &state.live {
+        for (key, live) in state.live.iter() {
             if live.claimed.is_some() || !live.is_committed {
                 continue;
             }

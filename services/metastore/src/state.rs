@@ -9,20 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use catalog::Batch;
-use catalog::rows::{self, Block, BlockId, Dataset, DatasetSummary, Quarantine, Row, Segment};
-use model::{ItemKey, JobId, TenantId, WriterId};
+use catalog::rows::{self, Block, Dataset, DatasetSummary, Quarantine, Row, Segment};
+use model::{ItemKey, JobId, WriterId};
 use storage::Key;
 
+use crate::agenda::Agenda;
 use crate::config::Config;
 use crate::dedup::{Dedup, Minute};
 use crate::find::{Index, Object};
+use crate::live::{Live, Objects, What};
 use crate::orders::Orders;
 
 pub(crate) struct State {
     pub(crate) index: Index,
-    pub(crate) live: BTreeMap<Key, Live>,
-    /// How many of them are segments.
-    pub(crate) segments: usize,
+    pub(crate) live: Objects,
+    pub(crate) agenda: Agenda,
     pub(crate) quarantined: BTreeMap<Key, Quarantined>,
     pub(crate) logs: BTreeMap<WriterId, LogState>,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
@@ -34,31 +35,6 @@ pub(crate) struct State {
     pub(crate) pending: Pending,
     /// Of the last commit.
     pub(crate) version: u64,
-}
-
-/// A live object, as the planner and the catalog see it.
-#[derive(Clone, Debug)]
-pub(crate) struct Live {
-    pub(crate) what: What,
-    pub(crate) bytes: u64,
-    pub(crate) created_millis: i64,
-    /// Its id in the index; absent while quarantined.
-    pub(crate) id: Option<u64>,
-    pub(crate) claimed: Option<JobId>,
-    /// Whether its rows are in the catalog.
-    pub(crate) is_committed: bool,
-    /// The newest order to delete that it needs no more.
-    pub(crate) floor: u64,
-    /// Of all datasets it was made with; 0 if unknown.
-    pub(crate) rows: u64,
-    /// Of those that are live.
-    pub(crate) live_rows: u64,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum What {
-    Segment { writer: WriterId, seq: u64 },
-    Block { id: BlockId, tenant: TenantId, level: u8, window: (i64, i64) },
 }
 
 /// An object that no answer can include.
@@ -113,8 +89,8 @@ impl State {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             index: Index::default(),
-            live: BTreeMap::new(),
-            segments: 0,
+            live: Objects::default(),
+            agenda: Agenda::default(),
             quarantined: BTreeMap::new(),
             logs: BTreeMap::new(),
             jobs: BTreeMap::new(),
@@ -298,10 +274,7 @@ impl State {
                 None
             }
         };
-        let is_segment = matches!(live.what, What::Segment { .. });
-        if self.live.insert(key, live).is_none() {
-            self.segments += usize::from(is_segment);
-        }
+        self.live.insert(key, live);
     }
 
     /// The rows that change when an object dies.
@@ -335,7 +308,6 @@ impl State {
             return;
         };
         if let Some(live) = self.live.remove(key) {
-            self.segments -= usize::from(matches!(live.what, What::Segment { .. }));
             live.id.and_then(|id| self.index.remove(id));
         }
         self.quarantined.remove(key);
@@ -400,9 +372,8 @@ impl State {
     ///
     /// A quarantined one is never merged: were it counted, nothing could be swept any more.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
-        let segments =
-            self.live.values().filter(|l| l.id.is_some() && matches!(l.what, What::Segment { .. }));
-        segments.map(|l| l.created_millis).min().unwrap_or(unix_millis)
+        let segments = self.live.segments().filter(|(_, live)| live.id.is_some());
+        segments.map(|(_, live)| live.created_millis).min().unwrap_or(unix_millis)
     }
 
     /// The rows of all pending steps. They are taken: the caller must commit them.

@@ -1,0 +1,113 @@
+//! The live objects, as the planner and the catalog see them.
+//!
+//! Owns: which of them changed since somebody last asked, whatever changed them.
+//! Does not own: what finds see of them (`find`), why they change (`state`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catalog::rows::BlockId;
+use model::{JobId, TenantId, WriterId};
+use storage::Key;
+
+/// A live object.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) what: What,
+    pub(crate) bytes: u64,
+    pub(crate) created_millis: i64,
+    /// Its id in the index; absent while quarantined.
+    pub(crate) id: Option<u64>,
+    pub(crate) claimed: Option<JobId>,
+    /// Whether its rows are in the catalog.
+    pub(crate) is_committed: bool,
+    /// The newest order to delete that it needs no more.
+    pub(crate) floor: u64,
+    /// Of all datasets it was made with; 0 if unknown.
+    pub(crate) rows: u64,
+    /// Of those that are live.
+    pub(crate) live_rows: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Segment { writer: WriterId, seq: u64 },
+    Block { id: BlockId, tenant: TenantId, level: u8, window: (i64, i64) },
+}
+
+impl Live {
+    pub(crate) fn is_segment(&self) -> bool {
+        matches!(self.what, What::Segment { .. })
+    }
+
+    /// Whether a new job may take it.
+    pub(crate) fn is_free(&self) -> bool {
+        self.claimed.is_none() && self.is_committed && self.id.is_some()
+    }
+}
+
+/// All live objects, sorted by key.
+#[derive(Default)]
+pub(crate) struct Objects {
+    by_key: BTreeMap<Key, Live>,
+    segments: usize,
+    changed: BTreeSet<Key>,
+}
+
+impl Objects {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Live> {
+        self.by_key.get(key)
+    }
+
+    /// Counts as a change.
+    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut Live> {
+        let live = self.by_key.get_mut(key)?;
+        self.changed.insert(key.clone());
+        Some(live)
+    }
+
+    pub(crate) fn insert(&mut self, key: Key, live: Live) {
+        self.changed.insert(key.clone());
+        self.segments += usize::from(live.is_segment());
+        if let Some(replaced) = self.by_key.insert(key, live) {
+            self.segments -= usize::from(replaced.is_segment());
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Live> {
+        let live = self.by_key.remove(key)?;
+        self.changed.insert(key.clone());
+        self.segments -= usize::from(live.is_segment());
+        Some(live)
+    }
+
+    pub(crate) fn contains_key(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Live)> {
+        self.by_key.iter()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.by_key.keys()
+    }
+
+    /// Those that are segments, at the cost of these alone.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (&Key, &Live)> {
+        let first = Key::log_slot(WriterId(0), 0);
+        self.by_key.range(first..).take_while(|(_, live)| live.is_segment())
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        self.segments
+    }
+
+    pub(crate) fn block_count(&self) -> usize {
+        self.by_key.len() - self.segments
+    }
+
+    /// Keys of what came, went or changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.changed)
+    }
+}
