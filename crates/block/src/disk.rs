@@ -489,6 +489,7 @@ mod tests {
         assert_eq!(rig.read(&disk, &[0..10, 500..700]).await, 210);
         settled(&disk).await;
         assert_eq!(rig.read(&disk, &[500..700, 1..11, 0..10]).await, 10);
+        settled(&disk).await;
         drop(disk);
         let disk = rig.open(64 << 20);
         while disk.index.len() < 3 {
