@@ -34,16 +34,22 @@ export class ApiError extends Error {
   }
 }
 
+export interface Question {
+  /** As in `SelectSeries`. */
+  method: string;
+  request: object;
+}
+
 export async function call<T>(method: string, request: object, signal: AbortSignal): Promise<T> {
-  return (await callAs(method, request, signal, (text) => JSON.parse(text) as T)).body;
+  return (await callAs({ method, request }, signal, (text) => JSON.parse(text) as T)).body;
 }
 
 /** `decode` makes the answer of the text; what it throws means that the text is no answer. */
 export async function callAs<T>(
-  method: string,
-  request: object,
+  { method, request }: Question,
   signal: AbortSignal,
   decode: (text: string) => T | Promise<T>,
+  headers: Record<string, string> = {},
 ): Promise<Reply<T>> {
   const begun = performance.now();
   let response: Response;
@@ -51,7 +57,7 @@ export async function callAs<T>(
   try {
     response = await fetch(SERVICE + method, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', 'Connect-Protocol-Version': '1' },
+      headers: { 'Content-Type': 'application/json', 'Connect-Protocol-Version': '1', ...headers },
       body: JSON.stringify(request),
       signal,
     });

@@ -2,7 +2,7 @@
 import type { FlameModel } from '../flamegraph';
 import { formatSelector, SERVICE_LABEL, type Matcher, type Query } from '../state/query';
 import type { Range } from '../state/time';
-import { call, callAs } from './client';
+import { call, callAs, type Question } from './client';
 import { decodeFlameGraph } from './decode';
 import type { Report } from './report';
 import type {
@@ -59,18 +59,14 @@ export interface FlameAnswer {
   report: Report;
 }
 
+export function flameGraphQuestion(query: Query, range: Range, maxNodes: number): Question {
+  const request = { profileTypeID: query.type, labelSelector: formatSelector(query.matchers), ...within(range), maxNodes: String(maxNodes) };
+  return { method: 'SelectMergeStacktraces', request };
+}
+
 export async function askFlameGraph(query: Query, range: Range, maxNodes: number, signal: AbortSignal): Promise<FlameAnswer> {
-  const { body, milliseconds, bytes, report } = await callAs(
-    'SelectMergeStacktraces',
-    {
-      profileTypeID: query.type,
-      labelSelector: formatSelector(query.matchers),
-      ...within(range),
-      maxNodes: String(maxNodes),
-    },
-    signal,
-    (text) => decodeFlameGraph(text, signal),
-  );
+  const question = flameGraphQuestion(query, range, maxNodes);
+  const { body, milliseconds, bytes, report } = await callAs(question, signal, (text) => decodeFlameGraph(text, signal));
   return { model: body, milliseconds, bytes, report };
 }
 
@@ -90,22 +86,23 @@ export interface SeriesAnswer {
 }
 
 /** The grid of the answer is anchored at whole steps, so that a refresh moves no bar. */
-export async function askSeries(query: Query, range: Range, step: number, by: string, signal: AbortSignal): Promise<SeriesAnswer> {
+export function seriesQuestion(query: Query, range: Range, step: number, by: string): Question {
   const width = step * 1000;
   const grid = { from: Math.floor(range.from / width) * width + width, until: Math.ceil(range.until / width) * width };
-  const { body, report } = await callAs(
-    'SelectSeries',
-    {
-      profileTypeID: query.type,
-      labelSelector: formatSelector(query.matchers),
-      ...within(grid),
-      groupBy: by === '' ? [] : [by],
-      step,
-      limit: String(SERIES_MAX),
-    },
-    signal,
-    (text) => JSON.parse(text) as SelectSeriesResponse,
-  );
+  const request = {
+    profileTypeID: query.type,
+    labelSelector: formatSelector(query.matchers),
+    ...within(grid),
+    groupBy: by === '' ? [] : [by],
+    step,
+    limit: String(SERIES_MAX),
+  };
+  return { method: 'SelectSeries', request };
+}
+
+export async function askSeries(query: Query, range: Range, step: number, by: string, signal: AbortSignal): Promise<SeriesAnswer> {
+  const question = seriesQuestion(query, range, step, by);
+  const { body, report } = await callAs(question, signal, (text) => JSON.parse(text) as SelectSeriesResponse);
   const series = (body.series ?? []).map(({ labels = [], points = [] }) => ({
     name: by === '' ? '' : (labels.find((label) => label.name === by)?.value ?? ''),
     times: points.map((point) => Number(point.timestamp ?? 0)),

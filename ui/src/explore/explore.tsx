@@ -2,8 +2,8 @@
 //
 // Owns: which questions are asked for a state, how a wish of a part changes the state.
 // Does not own: the state itself (the address), the parts' insides.
-import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
-import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
+import { useCallback, useEffect, useId, useMemo, useRef, useState } from 'react';
+import { askFlameGraph, askSeries, askServices, askStats, flameGraphQuestion, seriesQuestion } from '../api/questions';
 import { useAnswer } from '../api/use_answer';
 import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
@@ -20,6 +20,7 @@ import { toggleTheme, useTheme } from '../theme';
 import controls from '../parts/controls.module.css';
 import { Banner, worst } from './banner';
 import { Failed, FirstRun, NothingHere } from './empty';
+import { ExplainPanel } from './explain_panel';
 import { Filters } from './filters';
 import { FlameHost, type FlameHandle } from './flame_host';
 import { FunctionTable } from './function_table';
@@ -68,10 +69,11 @@ export function Explore() {
   const when = range ? `${range.from} ${range.until}` : null;
   const asked = query.type !== '' && when !== null ? `${formatQuery(query)} ${when}` : null;
   const services = useAnswer(when && `services ${when}`, (signal) => askServices(range!, signal));
-  const graph = useAnswer(asked && `flame ${asked} ${state.maxNodes}`, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
-  const step = range ? seriesStep(range, SERIES_POINTS) : 15;
-  const series = useAnswer(asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null, (signal) => askSeries(query, range!, step, state.by, signal));
   const graphKey = asked && `flame ${asked} ${state.maxNodes}`;
+  const graph = useAnswer(graphKey, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
+  const step = range ? seriesStep(range, SERIES_POINTS) : 15;
+  const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null;
+  const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.by, signal));
   const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.model.total[ROOT] === 0;
   const hasNoService = services.value?.size === 0;
   // Only a page with nothing to draw needs to know where the data is.
@@ -129,9 +131,16 @@ export function Explore() {
     );
   };
 
-  /** Undoes the latest of search, zoom and selection. */
+  const panel = useId();
+  const explain = (explain: 'shown' | 'hidden'): void => {
+    change({ explain }, 'replace');
+  };
+  const toggleExplain = (): void => explain(state.explain === 'shown' ? 'hidden' : 'shown');
+
+  /** Undoes the latest of panel, search, zoom and selection. */
   const stepBack = (): void => {
-    if (state.search !== '') change({ search: '' });
+    if (state.explain === 'shown') explain('hidden');
+    else if (state.search !== '') change({ search: '' });
     else if (focused !== ROOT || state.focus !== '') change({ focus: '' });
     else {
       flame.current?.home();
@@ -154,6 +163,9 @@ export function Explore() {
         return true;
       case 'r':
         refresh();
+        return true;
+      case 'e':
+        toggleExplain();
         return true;
       case 't':
         toggleTheme();
@@ -386,7 +398,32 @@ export function Explore() {
         step={series.value && state.series === 'shown' ? series.value.step : null}
         loading={loading}
         error={error !== null && model !== null ? error.message : ''}
+        panel={panel}
+        isExplained={state.explain === 'shown'}
+        onExplain={toggleExplain}
       />
+      {state.explain === 'shown' && range && query.type !== '' && !isFirstRun && (
+        <ExplainPanel
+          id={panel}
+          // Only what has been answered: explaining must not compete with answering.
+          flameGraph={{
+            key: graph.key === graphKey ? graphKey : null,
+            question: flameGraphQuestion(query, range, state.maxNodes),
+            milliseconds: graph.value?.report.read?.milliseconds ?? null,
+          }}
+          series={
+            state.series === 'shown'
+              ? {
+                  key: series.key === seriesKey ? seriesKey : null,
+                  question: seriesQuestion(query, range, step, state.by),
+                  milliseconds: series.value?.report.read?.milliseconds ?? null,
+                }
+              : null
+          }
+          onCopy={(text) => copy(text, 'the explanation')}
+          onClose={() => explain('hidden')}
+        />
+      )}
       {help && <Shortcuts onClose={() => setHelp(false)} />}
     </div>
   );

@@ -10,8 +10,9 @@ const KEYS: readonly [string, string][] = [
   ['Enter', 'Zoom to the bar under the cursor'],
   ['f', 'Focus the chosen function'],
   ['c', 'Copy its name'],
-  ['Esc', 'One step back: search, zoom, selection'],
+  ['Esc', 'One step back: panel, search, zoom, selection'],
   ['r', 'Ask again now'],
+  ['e', 'How the answers came about'],
   ['t', 'Dark or light'],
   ['?', 'These keys'],
 ];

@@ -27,7 +27,7 @@ export function lack(missing: number): string {
   return `partial: ${counted(missing, 'object')} of this range cannot be read, ${missing === 1 ? 'its' : 'their'} profiles are missing`;
 }
 
-function counted(count: number, noun: string): string {
+export function counted(count: number, noun: string): string {
   return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
 }
 
@@ -43,9 +43,13 @@ interface StatusLineProps {
   loading: boolean;
   /** Why what is shown is not the newest; empty when it is. */
   error: string;
+  /** Id of the panel that the cost opens. */
+  panel: string;
+  isExplained: boolean;
+  onExplain: () => void;
 }
 
-export function StatusLine({ note, facts, cost, missing, step, loading, error }: StatusLineProps) {
+export function StatusLine({ note, facts, cost, missing, step, loading, error, panel, isExplained, onExplain }: StatusLineProps) {
   const [answered, setAnswered] = useState(Date.now());
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
@@ -62,10 +66,14 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error }:
         {facts.map((fact) => (
           <span key={fact}>{fact}</span>
         ))}
-        {cost && facts.length > 0 && costParts(cost).map((part) => <span key={part}>{part}</span>)}
         {facts.length > 0 && step !== null && <span>{formatAge(step * 1000)} columns</span>}
         {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
       </span>
+      {cost && facts.length > 0 && (
+        <button type="button" className={style['cost']} aria-expanded={isExplained} aria-controls={isExplained ? panel : undefined} title="How the answers came about (e)" onClick={onExplain}>
+          {costParts(cost).join(' · ')}
+        </button>
+      )}
       {missing > 0 && (
         <span className={style['partial']} title={lack(missing)}>
           <Icon name="warning" />

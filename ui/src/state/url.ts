@@ -22,6 +22,8 @@ export interface ExploreState {
   by: string;
   /** Whether the time series is folded away. */
   series: 'shown' | 'hidden';
+  /** Whether the page tells how its answers came about. */
+  explain: 'shown' | 'hidden';
   sort: SortColumn;
   descending: boolean;
   colour: 'package' | 'value';
@@ -46,6 +48,7 @@ export const DEFAULT_STATE: ExploreState = {
   select: '',
   by: '',
   series: 'shown',
+  explain: 'hidden',
   sort: 'self',
   descending: true,
   colour: 'package',
@@ -75,6 +78,7 @@ export function readState(search: string): ExploreState {
     select: text('select', ''),
     by: text('by', ''),
     series: oneOf('series', ['shown', 'hidden'], DEFAULT_STATE.series),
+    explain: oneOf('explain', ['shown', 'hidden'], DEFAULT_STATE.explain),
     sort: column ?? DEFAULT_STATE.sort,
     descending: column ? direction !== 'asc' : DEFAULT_STATE.descending,
     colour: oneOf('colour', ['package', 'value'], DEFAULT_STATE.colour),
@@ -101,6 +105,7 @@ export function writeState(state: ExploreState): string {
   add('select', state.select, '');
   add('by', state.by, '');
   add('series', state.series, DEFAULT_STATE.series);
+  add('explain', state.explain, DEFAULT_STATE.explain);
   add('sort', `${state.sort}${state.descending ? '' : '-asc'}`, DEFAULT_STATE.sort);
   add('colour', state.colour, DEFAULT_STATE.colour);
   add('refresh', state.refresh, '');

@@ -31,6 +31,15 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
     },
   ],
   [
+    'explain',
+    async (page) => {
+      await page.goto('/');
+      await expect(page.getByTestId('flamegraph')).toBeVisible();
+      await page.keyboard.press('e');
+      await expect(page.getByRole('row', { name: /^Read and add up/ })).toBeVisible();
+    },
+  ],
+  [
     'first-run',
     async (page) => {
       for (const method of EMPTY) await page.route(`**/querier.v1.QuerierService/${method}`, (route) => route.fulfill({ json: {} }));

@@ -358,3 +358,57 @@ test('the status line says what was read, and a banner that an answer is partial
   await page.keyboard.press('r');
   await expect(page.getByRole('alert')).toHaveCount(0);
 });
+
+test('the cost of an answer opens how it came about, asked for only while open', async ({ page, context }) => {
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
+  let explained = 0;
+  page.on('request', (request) => (explained += request.headers()['x-pyrograph-explain'] === 'true' ? 1 : 0));
+  await open(page);
+  await page.keyboard.press('r');
+  const graph = await page.getByTestId('flamegraph').boundingBox();
+  const cost = page.getByRole('button', { name: /read from [\d,]+ object/ });
+  await expect(cost).toHaveAttribute('aria-expanded', 'false');
+  expect(explained).toBe(0);
+  await cost.click();
+  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const row = (name: string) => panel.getByRole('row', { name: new RegExp(`^${name} `) });
+  await expect(row('Read and add up')).toContainText(/\d+\.\d\d ms.*\d+\.\d\d ms/);
+  await expect(row('Found')).toContainText(/[1-9]\d* with [1-9]\d* dataset/);
+  await expect(row('Answered by')).toContainText(/raw rows|rollups/);
+  await expect(row('from object store')).toContainText(/\d B|KiB|MiB/);
+  await expect(row('Missing')).toContainText('nothing');
+  await expect(panel.getByRole('columnheader', { name: 'Querier' })).toBeVisible();
+  expect(explained).toBe(2);
+  expect(await page.getByTestId('flamegraph').boundingBox()).toEqual(graph);
+  await panel.getByRole('button', { name: 'Copy JSON' }).click();
+  await expect(page.getByRole('contentinfo')).toContainText('copied the explanation');
+  const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText())) as { questions: { found: object }[] };
+  expect(copied.questions.map((question) => 'found' in question)).toEqual([true, true]);
+  await panel.getByRole('button', { name: 'Ask again' }).click();
+  await expect.poll(() => explained).toBe(4);
+  await page.keyboard.press('Escape');
+  await expect(panel).toHaveCount(0);
+  await expect(cost).toBeFocused();
+});
+
+test('the explanation opens by key and address, scrolls by key, and says when it fails', async ({ page }) => {
+  await open(page);
+  await page.setViewportSize({ width: 700, height: 500 });
+  await page.keyboard.press('e');
+  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const details = panel.getByRole('group', { name: 'Details' });
+  await expect(details).toBeFocused();
+  await expect(panel.getByRole('table').first()).toBeVisible();
+  await page.keyboard.press('End');
+  await expect.poll(() => details.evaluate((element) => element.scrollTop)).toBeGreaterThan(0);
+  expect(parameter(page, 'explain')).toBe('shown');
+  await page.route(`${METHOD}Select*`, async (route) => {
+    if (route.request().headers()['x-pyrograph-explain'] !== 'true') return route.continue();
+    return route.fulfill({ status: 503, json: { code: 'unavailable', message: 'starting' } });
+  });
+  await page.reload();
+  await expect(panel.getByRole('alert')).toContainText('starting');
+  await panel.getByRole('button', { name: 'Close' }).click();
+  await expect(panel).toHaveCount(0);
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});

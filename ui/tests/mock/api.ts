@@ -28,7 +28,8 @@ export function mockApi(): Plugin {
     request.on('data', (chunk: Buffer) => (text += chunk.toString()));
     request.on('end', () => {
       try {
-        send(response, 200, answer(method, JSON.parse(text || '{}') as Request));
+        const body = answer(method, JSON.parse(text || '{}') as Request);
+        send(response, 200, request.headers['x-pyrograph-explain'] === 'true' ? EXPLAINED : body);
       } catch (error) {
         send(response, 400, { code: 'invalid_argument', message: (error as Error).message });
       }
@@ -54,6 +55,32 @@ interface Request {
 }
 
 const STATS = { profiles: 1204, series: 20, samples: 36_200, bytes: 2_150_000, blocks: 12, millis: 8.5 };
+
+const EFFORT = {
+  millis: 24.1, fetchMillis: 21.42, scanMillis: 12.7, mergeMillis: 0.4, knownDatasets: 14,
+  memoryHits: 22, memoryMisses: 6, diskBytes: 412_000, storeBytes: 1_210_000, storeRequests: 5,
+};
+const EXPLAINED = {
+  questions: [
+    {
+      question: 'merge',
+      snapshot: { version: 1812, epoch: 4, staleMillis: null, startedOver: false },
+      found: { objects: 12, datasets: 14, estimatedBytes: 2_300_000 },
+      prunedDatasets: { byService: 31, byTime: 4, byProfileType: 2, byRetention: 0 },
+      millis: { total: 28.313, find: 0.812, admit: 0.004, scan: 24.9, merge: 0.31, finish: 2.597 },
+      read: { objects: 12, datasets: 14, datasetsFromRollups: 9, series: 20, profiles: 1204, samples: 36_200, usedBytes: 2_150_000 },
+      effort: EFFORT,
+      units: {
+        count: 2, retried: 1, hedged: 1,
+        slowest: [
+          { leaf: 'querier-1', objects: 8, datasets: 9, estimatedBytes: 1_500_000, millis: 24.1, retried: 'querier-0: connection refused', hedged: false, effort: EFFORT },
+          { leaf: 'querier-2', objects: 4, datasets: 5, estimatedBytes: 800_000, millis: 9.55, retried: null, hedged: true, effort: { ...EFFORT, storeBytes: 0, diskBytes: 0 } },
+        ],
+      },
+      missing: { count: 0, first: [] },
+    },
+  ],
+};
 
 function send(response: ServerResponse, status: number, body: object): void {
   const headers = { 'Content-Type': 'application/json', 'X-Request-Id': 'mock-0001' };

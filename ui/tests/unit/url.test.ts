@@ -23,6 +23,7 @@ test('every state survives the way through the address', () => {
     select: 'a;b+c',
     by: 'pod',
     series: 'hidden',
+  explain: 'shown',
     sort: 'name',
     descending: false,
     colour: 'value',

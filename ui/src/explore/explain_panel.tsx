@@ -1,0 +1,318 @@
+// How the answers on the page came about: where the time went, what was read, left out and missing, and by whom.
+//
+// Owns: asking for it while it is open, its words.
+// Does not own: the questions, which are those of the page.
+import { useLayoutEffect, useRef, useState, type ReactNode } from 'react';
+import { askExplained, type Explained, type Explanation, type UnitOfWork } from '../api/explain';
+import type { Question } from '../api/client';
+import { useAnswer } from '../api/use_answer';
+import { formatAge, formatBytes, formatCount } from '../format/units';
+import { Icon } from '../parts/icon';
+import { clock } from '../state/time';
+import controls from '../parts/controls.module.css';
+import { counted } from './status_line';
+import style from './explain_panel.module.css';
+
+export interface Asked {
+  /** Of the answer that the page shows; null until that is there. */
+  key: string | null;
+  question: Question;
+  /** What the server took for the answer that the page shows; null when it did not say. */
+  milliseconds: number | null;
+}
+
+interface ExplainPanelProps {
+  id: string;
+  flameGraph: Asked;
+  /** Null while the time series is folded away. */
+  series: Asked | null;
+  onCopy: (text: string) => void;
+  onClose: () => void;
+}
+
+interface Column {
+  title: string;
+  explained: Explained;
+  milliseconds: number | null;
+}
+
+export function ExplainPanel({ id, flameGraph, series, onCopy, onClose }: ExplainPanelProps) {
+  const [attempt, setAttempt] = useState(0);
+  const root = useRef<HTMLElement>(null);
+  const body = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => {
+    const opener = document.activeElement as HTMLElement | null;
+    const panel = root.current!;
+    body.current!.focus({ preventScroll: true });
+    return () => {
+      if (panel.contains(document.activeElement)) opener?.focus();
+    };
+  }, []);
+  const key = (asked: Asked | null): string | null => asked === null || asked.key === null ? null : `explain ${attempt} ${asked.key}`;
+  const ofGraph = useAnswer(key(flameGraph), (signal) => askExplained(flameGraph.question, signal));
+  const ofSeries = useAnswer(key(series), (signal) => askExplained(series!.question, signal));
+  const columns: Column[] = [];
+  if (ofGraph.value) columns.push({ title: 'Flame graph', explained: ofGraph.value, milliseconds: flameGraph.milliseconds });
+  if (series && ofSeries.value) columns.push({ title: 'Time series', explained: ofSeries.value, milliseconds: series.milliseconds });
+  const error = ofGraph.error ?? (series && ofSeries.error);
+  const loading = ofGraph.loading || ofSeries.loading;
+  return (
+    <section
+      ref={root}
+      id={id}
+      className={style['root']}
+      aria-label="How the answers came about"
+      onKeyDown={(event) => {
+        if (event.key === 'Escape') onClose();
+        // The rest of the page has its own idea of arrows; here they scroll.
+        if (event.key === 'Escape' || event.key.startsWith('Arrow')) event.stopPropagation();
+      }}
+    >
+      <header className={style['head']}>
+        <h2>How the answers came about</h2>
+        <span className={style['hint']} aria-live="polite">
+          {error ? '' : columns.length === 0 || loading ? 'asking…' : `asked again at ${clock(columns[0]!.explained.at, true)}; what was fetched the first time may now be cached`}
+        </span>
+        <button type="button" className={controls['icon']} title="Ask for it anew" onClick={() => setAttempt((last) => last + 1)}>
+          <Icon name="refresh" />
+          Ask again
+        </button>
+        <button
+          type="button"
+          className={controls['icon']}
+          disabled={columns.length === 0}
+          onClick={() => onCopy(JSON.stringify({ questions: columns.map(({ explained }) => explained.told) }, null, 2))}
+        >
+          <Icon name="copy" />
+          Copy JSON
+        </button>
+        <button type="button" className={controls['icon']} aria-label="Close" title="Close (Esc)" onClick={onClose}>
+          <Icon name="close" />
+        </button>
+      </header>
+      <div ref={body} tabIndex={0} role="group" aria-label="Details" className={`${style['body']} ${loading && columns.length > 0 ? style['stale'] : ''}`} aria-busy={loading}>
+        {error && (
+          <p role="alert" className={style['error']}>
+            {error.message}
+          </p>
+        )}
+        {columns.length > 0 && <Details columns={columns} />}
+      </div>
+    </section>
+  );
+}
+
+function Details({ columns }: { columns: Column[] }) {
+  const all = columns.map(({ explained }) => explained.explanation);
+  const units = columns.flatMap(({ title, explained }) => explained.explanation.units.slowest.map((unit) => ({ title, unit })));
+  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map(({ object, why }) => [object, why])));
+  const lackCount = Math.max(...all.map(({ missing }) => missing.count));
+  return (
+    <>
+      <div className={style['facts']}>
+        <Facts title="Time" columns={columns} rows={TIME} />
+        <Facts title="Objects" columns={columns} rows={OBJECTS} />
+        <Facts title="Bytes" columns={columns} rows={BYTES} />
+      </div>
+      {lackCount > 0 && (
+        <table className={style['wide']}>
+          <caption>{counted(lackCount, 'missing object')}</caption>
+          <tbody>
+            {[...lacks].map(([object, why]) => (
+              <tr key={object}>
+                <th scope="row" className={style['name']}>
+                  {object}
+                </th>
+                <td className={style['why']}>{why}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {units.length > 0 && (
+        <table className={style['wide']}>
+          <caption>Queriers that read, slowest first</caption>
+          <thead>
+            <tr>
+              {['Querier', 'For', 'Objects', 'Datasets', 'From the store', 'From disk', 'In memory', 'Time'].map((head, index) => (
+                <th key={head} scope="col" className={index > 1 ? style['number'] : undefined}>
+                  {head}
+                </th>
+              ))}
+              <th scope="col">Notes</th>
+            </tr>
+          </thead>
+          <tbody>
+            {units.map(({ title, unit }, index) => (
+              <tr key={index}>
+                <th scope="row" className={style['name']}>
+                  {unit.leaf === '' ? 'nobody answered' : unit.leaf}
+                </th>
+                <td>{title}</td>
+                <td className={style['number']}>{formatCount(unit.objects)}</td>
+                <td className={style['number']}>{formatCount(unit.datasets)}</td>
+                <td className={style['number']}>{formatBytes(unit.effort.storeBytes)}</td>
+                <td className={style['number']}>{formatBytes(unit.effort.diskBytes)}</td>
+                <td className={style['number']}>{hits(unit.effort)}</td>
+                <td className={style['number']}>{millis(unit.millis)}</td>
+                <td className={style['why']}>{notes(unit)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </>
+  );
+}
+
+interface Row {
+  label: string;
+  /** What the label means, where it is not plain. */
+  hint?: string;
+  /** Part of the row above it. */
+  inner?: boolean;
+  value: (of: Explanation, column: Column) => ReactNode;
+  /** When it began and ended, drawn as a bar; milliseconds since the question. */
+  span?: (of: Explanation) => [number, number];
+  /** Left out where this holds for every question. */
+  absent?: (of: Explanation) => boolean;
+}
+
+const BAR_PIXELS = 64;
+const STEPS = ['find', 'admit', 'scan', 'finish'] as const;
+
+/** The steps follow one another. */
+const step = (name: (typeof STEPS)[number], label: string, hint: string): Row => ({
+  label,
+  hint,
+  value: ({ millis: times }) => millis(times[name]),
+  span: ({ millis: times }) => {
+    const begun = STEPS.slice(0, STEPS.indexOf(name)).reduce((sum, before) => sum + times[before], 0);
+    return [begun, begun + times[name]];
+  },
+});
+
+const TIME: readonly Row[] = [
+  { label: 'Now', hint: 'The whole question, asked again', value: ({ millis: { total } }) => <b>{millis(total)}</b> },
+  { label: 'When first asked', hint: 'For the answer that the page shows', value: (_, { milliseconds }) => (milliseconds === null ? '—' : millis(milliseconds)) },
+  step('find', 'Find the objects', 'The catalog says where profiles of this question may be'),
+  step('admit', 'Wait for a turn', 'Questions of one tenant share a budget'),
+  step('scan', 'Read and add up', 'From the first querier asked to the last one joined'),
+  { label: 'waiting for bytes', inner: true, hint: 'In memory or not. A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.fetchMillis) },
+  { label: 'decoding, adding', inner: true, hint: 'A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.scanMillis) },
+  { label: 'joining', inner: true, hint: 'What the objects gave, and what the queriers answered', value: (of) => millis(of.effort.mergeMillis + of.millis.merge) },
+  step('finish', 'Write the answer', 'Cutting it to the size asked for, naming, encoding'),
+];
+
+const objects = ({ objects: count, datasets }: { objects: number; datasets: number }): string => `${formatCount(count)} with ${counted(datasets, 'dataset')}`;
+
+const pruned = (label: string, count: (of: Explanation) => number): Row => ({
+  label,
+  inner: true,
+  value: (of) => formatCount(count(of)),
+});
+
+const OBJECTS: readonly Row[] = [
+  { label: 'Found', hint: 'Blocks and segments of the range; a dataset is one service in one of them', value: ({ found }) => objects(found) },
+  {
+    label: 'Left out unread',
+    hint: 'Datasets that cannot hold an answer, as the catalog knows',
+    value: ({ prunedDatasets: { byService, byTime, byProfileType, byRetention } }) => counted(byService + byTime + byProfileType + byRetention, 'dataset'),
+  },
+  pruned('of another service', (of) => of.prunedDatasets.byService),
+  pruned('of another time', (of) => of.prunedDatasets.byTime),
+  pruned('of another profile type', (of) => of.prunedDatasets.byProfileType),
+  pruned('past what is kept', (of) => of.prunedDatasets.byRetention),
+  { label: 'Read', value: ({ read }) => objects(read) },
+  {
+    label: 'Answered by',
+    hint: 'Rollups hold one sum per window of time; what they do not cover is read row by row',
+    value: ({ read: { datasets, datasetsFromRollups: summed } }) =>
+      datasets === 0 ? '—' : summed === 0 ? 'raw rows' : summed >= datasets ? 'rollups' : `rollups for ${formatCount(summed)} of ${formatCount(datasets)}`,
+  },
+  {
+    label: 'Missing',
+    value: ({ missing: { count } }) => (count === 0 ? 'nothing' : <span className={style['warning']}>{counted(count, 'object')}</span>),
+  },
+];
+
+const BYTES: readonly Row[] = [
+  { label: 'Expected', hint: 'What reading was thought to cost, before', value: ({ found }) => formatBytes(found.estimatedBytes) },
+  { label: 'Used', hint: 'As stored: encoded and compressed', value: ({ read }) => formatBytes(read.usedBytes) },
+  { label: 'from object store', inner: true, value: ({ effort: { storeBytes } }) => formatBytes(storeBytes) },
+  { label: 'store requests', inner: true, value: ({ effort: { storeRequests } }) => formatCount(storeRequests) },
+  { label: 'from disk cache', inner: true, value: ({ effort: { diskBytes } }) => formatBytes(diskBytes) },
+  { label: 'parts in memory', inner: true, hint: 'Decoded parts of objects; the others were fetched and decoded', value: ({ effort }) => hits(effort) },
+  {
+    label: 'Work',
+    hint: 'Pieces that queriers were asked to read',
+    value: ({ units: { count } }) => counted(count, 'piece'),
+  },
+  { label: 'asked again elsewhere', inner: true, value: ({ units }) => formatCount(units.retried) },
+  { label: 'slow, asked twice', inner: true, value: ({ units }) => formatCount(units.hedged) },
+  { label: 'Catalog version', value: ({ snapshot: { version } }) => String(version) },
+  {
+    label: 'as of',
+    inner: true,
+    value: ({ snapshot: { staleMillis } }) => (staleMillis === null ? 'now' : <span className={style['warning']}>{formatAge(staleMillis)} before</span>),
+  },
+  { label: 'had to be asked again', inner: true, hint: 'Objects of the version first asked were gone', value: () => 'yes', absent: ({ snapshot }) => !snapshot.startedOver },
+];
+
+function Facts({ title, columns, rows }: { title: string; columns: Column[]; rows: readonly Row[] }) {
+  const shown = rows.filter(({ absent }) => !absent || !columns.every(({ explained }) => absent(explained.explanation)));
+  return (
+    <table>
+      <thead>
+        <tr>
+          <th scope="col" className={style['title']}>
+            {title}
+          </th>
+          {columns.map((column) => (
+            <th key={column.title} scope="col" className={style['number']}>
+              {column.title}
+            </th>
+          ))}
+        </tr>
+      </thead>
+      <tbody>
+        {shown.map(({ label, hint, inner, value, span }) => (
+          <tr key={label}>
+            <th scope="row" className={inner ? style['inner'] : undefined} title={hint}>
+              {label}
+            </th>
+            {columns.map((column) => (
+              <td key={column.title} className={style['number']}>
+                {span && <Bar span={span(column.explained.explanation)} total={column.explained.explanation.millis.total} />}
+                <span className={span && style['besideBar']}>{value(column.explained.explanation, column)}</span>
+              </td>
+            ))}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function Bar({ span: [begun, ended], total }: { span: [number, number]; total: number }) {
+  const x = (time: number): number => (total > 0 ? Math.min(1, time / total) * (BAR_PIXELS - 1) : 0);
+  return (
+    <svg className={style['bar']} width={BAR_PIXELS} height="8" aria-hidden="true">
+      <rect x={x(begun)} width={Math.max(1, x(ended) - x(begun))} height="8" />
+    </svg>
+  );
+}
+
+/** `12.04 ms`: two decimals always, so that columns align. */
+function millis(milliseconds: number): string {
+  return `${milliseconds.toFixed(2).replace(/\B(?=(\d{3})+\.)/g, ',')} ms`;
+}
+
+function hits({ memoryHits, memoryMisses }: UnitOfWork['effort']): string {
+  const all = memoryHits + memoryMisses;
+  return all === 0 ? '—' : `${formatCount(memoryHits)} of ${formatCount(all)}`;
+}
+
+function notes({ retried, hedged }: UnitOfWork): string {
+  return [retried === '' ? '' : `asked again: ${retried}`, hedged ? 'asked twice for being slow' : ''].filter((note) => note !== '').join('; ');
+}
