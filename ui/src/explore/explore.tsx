@@ -18,7 +18,6 @@ import { MAX_NODES_MOST, writeState } from '../state/url';
 import { useUrlState } from '../state/use_url_state';
 import { toggleTheme, useTheme } from '../theme';
 import controls from '../parts/controls.module.css';
-import { Banner, worst } from './banner';
 import { Failed, FirstRun, NothingHere } from './empty';
 import { ExplainPanel } from './explain_panel';
 import { Filters } from './filters';
@@ -27,6 +26,7 @@ import { FunctionTable } from './function_table';
 import { GraphTools } from './graph_tools';
 import { SeriesPanel } from './series_panel';
 import { Shortcuts } from './shortcuts';
+import { Shortfall, worst } from './shortfall';
 import { StatusLine } from './status_line';
 import { Refresh, TimePicker } from './time_picker';
 import style from './explore.module.css';
@@ -281,7 +281,6 @@ export function Explore() {
         </button>
         <div className={`${style['progress']} ${loading ? style['running'] : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!loading} />
       </header>
-      <Banner reports={reports} />
 
       {isFirstRun ? (
         <main className={style['single']}>
@@ -295,6 +294,7 @@ export function Explore() {
             query={query}
             range={range}
             isHidden={state.series === 'hidden'}
+            notice={<Shortfall reports={reports} onCopy={(text) => copy(text, 'what is missing')} onExplain={() => explain('shown')} />}
             onHide={(isHidden) => change({ series: isHidden ? 'hidden' : 'shown' }, 'replace')}
             onBy={(by) => change({ by })}
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}

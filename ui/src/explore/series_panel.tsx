@@ -1,5 +1,5 @@
 // The time series above the graph: brush to zoom, split by a label.
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
 import { askLabelNames, type SeriesAnswer } from '../api/questions';
 import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
@@ -21,6 +21,8 @@ interface SeriesPanelProps {
   answer: Answer<SeriesAnswer>;
   by: string;
   isHidden: boolean;
+  /** At the end of the line above the columns. */
+  notice: ReactNode;
   onHide: (isHidden: boolean) => void;
   onBy: (label: string) => void;
   onBrush: (from: number, until: number) => void;
@@ -87,6 +89,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
           </ul>
         )}
         {answer.error && <span className={style['error']}>{answer.error.message}</span>}
+        {props.notice}
       </div>
       {!isHidden && (
         <div className={`${style['plot']} ${answer.loading ? style['stale'] : ''}`}>

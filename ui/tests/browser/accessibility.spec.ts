@@ -40,6 +40,18 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
     },
   ],
   [
+    'partial',
+    async (page) => {
+      await page.route('**/querier.v1.QuerierService/SelectMergeStacktraces', async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' } });
+      });
+      await page.goto('/');
+      await page.getByRole('button', { name: /^partial/ }).click();
+      await expect(page.getByRole('dialog')).toContainText('blocks/a');
+    },
+  ],
+  [
     'first-run',
     async (page) => {
       for (const method of EMPTY) await page.route(`**/querier.v1.QuerierService/${method}`, (route) => route.fulfill({ json: {} }));

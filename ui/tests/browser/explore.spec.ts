@@ -338,25 +338,34 @@ test('a refresh that fails leaves the graph and says that it is not the newest',
   await expect(page.getByRole('alert')).toContainText('starting');
 });
 
-test('the status line says what was read, and a banner that an answer is partial or stale', async ({ page }) => {
+test('the status line says what was read; what an answer lacks stands above it, and moves nothing', async ({ page }) => {
   await open(page);
   const status = page.getByRole('contentinfo');
   await expect(status).toContainText(/[\d,]+ profiles?/);
   await expect(status).toContainText(/\d+ ms, [\d.]+ (B|KiB|MiB) read from [\d,]+ objects?/);
-  await expect(page.getByRole('alert')).toHaveCount(0);
+  const alert = page.getByRole('alert');
+  await expect(alert).toHaveCount(0);
+  const places = async () => Promise.all(['banner', 'main', 'grid'].map((role) => page.getByRole(role as 'main').boundingBox()));
+  const before = [...(await places()), await page.getByTestId('flamegraph').boundingBox()];
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' } });
   });
   await page.keyboard.press('r');
-  const alerts = page.getByRole('alert');
-  await expect(alerts.first()).toContainText('partial: 2 objects of this range cannot be read, their profiles are missing');
-  await expect(alerts.first()).toContainText('blocks/a: gone');
-  await expect(alerts.last()).toContainText('stale: as of 42 s');
+  await expect(alert).toContainText('partial: 2 objects of this range cannot be read, their profiles are missing');
+  await expect(alert).toContainText('known 42 s before it');
   await expect(status).toContainText('partial');
-  await page.unrouteAll();
+  expect([...(await places()), await page.getByTestId('flamegraph').boundingBox()]).toEqual(before);
+  await page.getByRole('button', { name: 'partial: 2 objects missing, stale: 42 s old' }).click();
+  const details = page.getByRole('dialog');
+  await expect(details).toContainText('blocks/a');
+  await expect(details).toContainText('gone');
+  await expect(details).toContainText('And 1 more.');
+  await details.getByRole('button', { name: 'How the answers came about' }).click();
+  await expect(page.getByRole('row', { name: /^Read and add up/ })).toBeVisible();
+  await page.unrouteAll({ behavior: 'wait' });
   await page.keyboard.press('r');
-  await expect(page.getByRole('alert')).toHaveCount(0);
+  await expect(alert).toHaveCount(0);
 });
 
 test('the cost of an answer opens how it came about, asked for only while open', async ({ page, context }) => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { readReport } from '../../src/api/report';
-import { staleness, worst } from '../../src/explore/banner';
+import { staleness, worst } from '../../src/explore/shortfall';
 import { costParts, lack } from '../../src/explore/status_line';
 
 test('the report of an answer is in its headers', () => {
@@ -21,7 +21,7 @@ test('why objects are missing and how old the answer is are in its headers', () 
   for (const stale of ['', 'yes', '-1']) expect(readReport(new Headers({ 'x-pyrograph-stale': stale })).stale).toBe(0);
 });
 
-test('the banner tells the worst of the answers shown', () => {
+test('the page tells the worst of the answers shown', () => {
   const whole = { read: null, missing: 0, why: [], stale: null };
   const why = [{ object: 'blocks/a', why: 'gone' }];
   expect(worst([])).toEqual({ missing: 0, why: [], stale: null });
@@ -31,7 +31,7 @@ test('the banner tells the worst of the answers shown', () => {
 
 test('a stale answer says how old it is and what that means', () => {
   expect(staleness(null)).toBe('');
-  expect(staleness(42)).toBe('stale: as of 42 s before the answer; the catalog could not follow since, newer profiles may be missing');
+  expect(staleness(42)).toBe('stale: the answer is of what was known 42 s before it; profiles stored since may be missing, until the catalog can follow again');
 });
 
 test('a report that is absent, short or broken hides nothing and breaks nothing', () => {
