@@ -14,8 +14,8 @@ pub struct Config {
     pub bind_addr: String,
     /// UDP port to gossip at.
     pub bind_port: u16,
-    /// Address at which others reach this process, for gossip and for calls between roles; empty means the one it has in the
-    /// network of its default route.
+    /// Address at which others reach this process, for gossip and for calls between roles, wherever it listens; empty means
+    /// the one it listens at, or if that is every interface, the one it has in the network of its default route.
     pub advertise_addr: String,
     /// UDP port at which others reach this process; 0 means `bind_port`.
     pub advertise_port: u16,

@@ -81,8 +81,8 @@ struct Own {
 }
 
 impl Gossip {
-    /// Starts to gossip as `me`, whose address gets the host under which this process is reached, if it has a port only
-    /// (`:9095`).
+    /// Starts to gossip as `me`. The host of its address becomes the one that is advertised, if `config` sets one or
+    /// the address is only a port (`:9095`).
     ///
     /// # Errors
     /// An address that is none, or a port that is taken. Seeds that cannot be reached are no error.
@@ -97,14 +97,18 @@ impl Gossip {
         let failed = |error: anyhow::Error| GossipError::Bind { address, reason: format!("{error:#}") };
         let socket = UdpSocket::open(address).await.map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?;
-        let host = match address_of(&config.advertise_addr, "advertise-addr")? {
+        let said = address_of(&config.advertise_addr, "advertise-addr")?;
+        let host = match said {
             Some(host) => host,
             None if !bind.is_unspecified() => bind,
             None => own_address(),
         };
         let port = if config.advertise_port == 0 { local.port() } else { config.advertise_port };
         let advertised = SocketAddr::new(host, port);
-        if let Some(port) = me.address.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        let called = me.address.rsplit_once(':').and_then(|(at, port)| Some((at, port.parse().ok()?)));
+        if let Some((at, port)) = called
+            && (at.is_empty() || said.is_some())
+        {
             me.address = SocketAddr::new(host, port).to_string();
         }
 

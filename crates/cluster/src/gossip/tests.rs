@@ -75,6 +75,27 @@ async fn members_find_each_other_and_agree_on_all_that_they_tell() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_is_called_where_it_says_even_if_it_listens_elsewhere() {
+    let check = async |listens: &str, advertise: &str, expected: &str| {
+        let config = Config {
+            bind_addr: "127.0.0.1".into(),
+            bind_port: 0,
+            advertise_addr: advertise.into(),
+            ..Config::default()
+        };
+        let me = Member { address: listens.into(), ..Member::new("me", [Role::Querier]) };
+        let gossip = Gossip::start(&config, me, Clock::system(), &mut Registry::default()).await.unwrap();
+        assert_eq!(gossip.members().borrow()[0].address, expected, "{listens} {advertise}");
+    };
+    check("127.0.0.1:9095", "", "127.0.0.1:9095").await;
+    check("127.0.0.1:9095", "10.0.0.7", "10.0.0.7:9095").await;
+    check("[::1]:9095", "fd00::7", "[fd00::7]:9095").await;
+    check(":9095", "10.0.0.7", "10.0.0.7:9095").await;
+    check(":9095", "", "127.0.0.1:9095").await;
+    check("", "10.0.0.7", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_is_known_to_leave_and_then_gone_at_once() {
     let all = five().await;
     let leaves = all[4].clone();
