@@ -31,7 +31,7 @@ class Server:
     def __init__(self, directory, *flags):
         self.directory, self.flags, self.port = directory, flags, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
+        self.process, self.env = None, {}
 
     def start(self):
         """Starts the process; gives the seconds until it was ready."""
@@ -48,6 +48,7 @@ class Server:
             ],
             stdout=log,
             stderr=log,
+            env={**os.environ, **self.env},
         )
         while time.monotonic() - started < 30:
             if self.process.poll() is not None:
@@ -75,6 +76,11 @@ class Server:
 
     def log(self):
         return pathlib.Path(f"{self.directory}.log").read_text(errors="replace")
+
+    def metric(self, name):
+        """The sum of all that `/metrics` has under exactly this name."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def resident_mib(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()

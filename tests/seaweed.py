@@ -1,13 +1,15 @@
-"""A real S3 server, SeaweedFS, and a proxy before it that does to requests what networks and stores do."""
+"""A real S3 server, SeaweedFS."""
 
-import asyncio
+import datetime
+import hashlib
+import hmac
 import json
 import os
 import pathlib
-import random
 import subprocess
-import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from harness import ROOT, free_port
@@ -34,6 +36,7 @@ class Seaweed:
         directory.mkdir()
 
     def start(self):
+        """Starts the process, and waits until it takes and gives objects; it refuses all before the bucket is there."""
         self.process = subprocess.Popen(
             [WEED, "mini", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]
             + [f"-bucket={BUCKET}", f"-s3.port={self.port}", f"-filer.port={self.filer}", *self.others],
@@ -41,6 +44,43 @@ class Seaweed:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        body, until = os.urandom(16), time.monotonic() + 60
+        while True:
+            try:
+                self.request("PUT", "started", body)
+                assert self.request("GET", "started") == body
+                return
+            except OSError as error:
+                assert time.monotonic() < until, f"SeaweedFS does not serve its bucket within 60 s: {error}"
+                time.sleep(0.1)
+
+    def request(self, method, key, body=b"", at=None):
+        """What is answered to a request with a signature (version 4) of the time `at`, now if there is none."""
+        at = (at or datetime.datetime.now(datetime.timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{at[:8]}/us-east-1/s3/aws4_request"
+        path, digest = f"/{BUCKET}/" + urllib.parse.quote(key), hashlib.sha256(body).hexdigest()
+        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-content-sha256": digest, "x-amz-date": at}
+        names = ";".join(headers)
+        request = "\n".join([method, path, "", *(f"{name}:{value}" for name, value in headers.items()), "", names, digest])
+        key_of_scope = f"AWS4{SECRET}".encode()
+        for part in scope.split("/"):
+            key_of_scope = hmac.digest(key_of_scope, part.encode(), "sha256")
+        text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+        signature = hmac.digest(key_of_scope, text.encode(), "sha256").hex()
+        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={names}, Signature={signature}"
+        url = f"http://127.0.0.1:{self.port}{path}"
+        asked = urllib.request.Request(url, data=body or None, headers=headers, method=method)
+        with urllib.request.urlopen(asked, timeout=10) as response:
+            return response.read()
+
+    def read(self, key):
+        """None if there is no such object."""
+        try:
+            return self.request("GET", key)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
 
     def stop(self):
         if self.process:
@@ -83,81 +123,3 @@ def flags(port):
         "-storage.s3.insecure",
         "-storage.s3.force-path-style",
     )
-
-
-class Proxy:
-    """Passes connections on; with `tls`, an `ssl.SSLContext`, it is reached by HTTPS. `mode` is what happens to those
-    that come from now on, and to the bytes of all:
-
-    pass · refuse (closed at once) · unavailable (503 SlowDown) · slow (every piece waits) · cut (closed somewhere).
-    """
-
-    def __init__(self, upstream, tls=None):
-        self.upstream, self.port, self._mode, self.tls = upstream, free_port(), "pass", tls
-        self.loop, self.open = asyncio.new_event_loop(), set()
-        up = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=(up,), daemon=True)
-        self.thread.start()
-        up.wait()
-
-    def set(self, mode):
-        """Connections that are open are dropped, so that the mode holds for every request."""
-
-        def change():
-            self._mode = mode
-            for writer in list(self.open):
-                writer.transport.abort()
-
-        self.loop.call_soon_threadsafe(change)
-
-    def close(self):
-        self.set("refuse")
-
-        def end():
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
-            self.loop.call_later(0.2, self.loop.stop)
-
-        self.loop.call_soon_threadsafe(end)
-        self.thread.join()
-
-    def _run(self, up):
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls))
-        up.set()
-        self.loop.run_forever()
-
-    async def _serve(self, reader, writer):
-        self.open.add(writer)
-        try:
-            if self._mode == "refuse":
-                return
-            if self._mode == "unavailable":
-                await reader.readuntil(b"\r\n\r\n")
-                body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-                writer.write(head.encode() + body)
-                await writer.drain()
-                return
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-            self.open.add(up_writer)
-            try:
-                await asyncio.gather(self._pipe(reader, up_writer), self._pipe(up_reader, writer))
-            finally:
-                self.open.discard(up_writer)
-                up_writer.transport.abort()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            self.open.discard(writer)
-            writer.close()
-
-    async def _pipe(self, reader, writer):
-        while piece := await reader.read(1 << 16):
-            if self._mode == "slow":
-                await asyncio.sleep(random.uniform(0.1, 0.5))
-            if self._mode == "cut" and random.random() < 0.1:
-                raise ConnectionResetError
-            writer.write(piece)
-            await writer.drain()
-        writer.transport.abort()

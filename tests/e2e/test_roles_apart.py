@@ -19,19 +19,6 @@ def bucket(tmp_path):
     store.stop()
 
 
-def started(server, patience=60):
-    """Starts a server; the bucket may not be there yet."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            server.start()
-            return server
-        except RuntimeError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
-
-
 @pytest.fixture
 def cluster(new_server, bucket):
     """Six processes: {name: (server, port between roles)}."""
@@ -56,7 +43,7 @@ def cluster(new_server, bucket):
         "distributor", f"-distributor.ingester-addresses={at['ingester']},{at['ingester-2']}", "-self-profiling.disable-push"
     )
     for server in servers.values():
-        started(server)
+        server.start()
     return servers
 
 
