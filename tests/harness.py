@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -19,10 +20,22 @@ BINARY = pathlib.Path(
 CPU = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
 
 
-def free_port():
+def free_port(low=10_000, high=32_000):
+    """None of those that the system gives to connections, which would come first while a server is away for a moment."""
+    while not is_free(port := random.randrange(low, high)):
+        pass
+    return port
+
+
+def is_free(port):
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+        # As servers do: connections that ended just now do not count.
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
 
 
 class Server:

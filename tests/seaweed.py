@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from harness import ROOT, free_port
+from harness import ROOT, free_port, is_free
 
 WEED = pathlib.Path(os.environ.get("PYROGRAPH_WEED", ROOT / ".venv/bin/weed"))
 BUCKET, KEY, SECRET = "test", "pyrograph", "pyrograph-secret"
@@ -20,7 +20,7 @@ BUCKET, KEY, SECRET = "test", "pyrograph", "pyrograph-secret"
 
 def low_port():
     """SeaweedFS listens 10,000 above each of its ports as well."""
-    while (port := free_port()) >= 55_000:
+    while not is_free((port := free_port(high=22_000)) + 10_000):
         pass
     return port
 
@@ -37,12 +37,13 @@ class Seaweed:
 
     def start(self):
         """Starts the process, and waits until it takes and gives objects; it refuses all before the bucket is there."""
+        log = open(f"{self.directory}.log", "ab")
         self.process = subprocess.Popen(
             [WEED, "mini", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]
             + [f"-bucket={BUCKET}", f"-s3.port={self.port}", f"-filer.port={self.filer}", *self.others],
             env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         body, until = os.urandom(16), time.monotonic() + 60
         while True:
@@ -51,7 +52,10 @@ class Seaweed:
                 assert self.request("GET", "started") == body
                 return
             except OSError as error:
-                assert time.monotonic() < until, f"SeaweedFS does not serve its bucket within 60 s: {error}"
+                if self.process.poll() is not None or time.monotonic() > until:
+                    self.stop()
+                    said = pathlib.Path(f"{self.directory}.log").read_text(errors="replace")
+                    raise RuntimeError(f"SeaweedFS does not serve its bucket: {error}: {said[-3000:]}")
                 time.sleep(0.1)
 
     def request(self, method, key, body=b"", at=None):
