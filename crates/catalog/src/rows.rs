@@ -30,6 +30,7 @@ pub enum Kind {
     Dead = b'X',
     Dedup = b'K',
     Order = b'O',
+    Resignation = b'R',
 }
 
 impl Kind {
@@ -202,6 +203,12 @@ pub enum OrderState {
         hash: u128,
         finished_millis: i64,
     },
+}
+
+/// The owner of `epoch` left in good order: this is in its last commit, before which it had stopped to answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resignation {
+    pub epoch: u64,
 }
 
 /// One `name op value`.
@@ -582,6 +589,23 @@ impl Row for Order {
     }
 }
 
+/// There is one, of whoever resigned last.
+impl Row for Resignation {
+    const KIND: Kind = Kind::Resignation;
+
+    fn key(&self) -> Bytes {
+        start(Self::KIND).0.into()
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.u64(self.epoch);
+    }
+
+    fn decode(_key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { epoch: value.u64()? })
+    }
+}
+
 /// The row of a segment.
 pub fn segment_key(writer: WriterId, seq: u64) -> Bytes {
     let mut key = start(Kind::Segment);
@@ -821,6 +845,7 @@ mod tests {
         ] {
             check(Order { number: 1 << 40, tenant: TenantId::anonymous(), created_millis: -3, state });
         }
+        check(Resignation { epoch: 300 });
         check(Dedup { minute: -3, ordinal: 9, keys: vec![ItemKey(1), ItemKey(u128::MAX)] });
     }
 

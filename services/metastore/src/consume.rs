@@ -37,9 +37,7 @@ enum Hinted {
 impl Metastore {
     /// Takes in a hint, and what it skipped.
     pub(crate) async fn hinted(&self, hint: SegmentHint) -> Result<(), Error> {
-        if *self.stop.borrow() {
-            return Err(Error::new(ErrorKind::Unavailable, "this metastore does not own the catalog now"));
-        }
+        self.ensure_not_stopped()?;
         if self.is_behind() {
             let message = format!("{PENDING_SEGMENTS_MAX} segments wait for a commit, which is the limit");
             return Err(Error::new(ErrorKind::Unavailable, message));

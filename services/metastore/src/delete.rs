@@ -49,7 +49,7 @@ impl Metastore {
         self.ensure_owner().await?;
         self.consume_all().await.map_err(of_header)?;
         // Nothing is committed from here on but the order, and what was consumed before it together with it.
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         self.check_turn().await?;
         let object = loop {
             let object = self.next_order(&request)?;
@@ -230,7 +230,7 @@ impl Metastore {
     /// reconciliation would leave them for a day. Gives their number.
     async fn bury_outputs_of(&self, tenant: &TenantId) -> Result<usize, Error> {
         let listed = self.store.list(&Key::blocks_of(tenant)).await.map_err(of_store)?;
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let unix_millis = self.clock.unix_millis();
         let mut batch = Batch::default();
         let count = {
@@ -263,7 +263,7 @@ impl Metastore {
         let object = OrderObject { epoch: self.catalog.epoch(), row: done.clone() };
         // One that is there already says the same, but perhaps of another time.
         self.store.settle_create(&object.key(), object.encode()).await.map_err(of_store)?;
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let mut batch = Batch::default();
         done.put_into(&mut batch);
         let key = orders::key_of(&row);

@@ -35,6 +35,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use catalog::rows::{Resignation, Row as _};
 use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
 use cluster::Membership;
@@ -62,7 +63,7 @@ use metrics::Metrics;
 use state::State;
 
 /// An owner answers finds only if it knew for sure, less than this ago, that it is one. A successor waits as long
-/// before it serves, so that no two answer with different histories.
+/// before it serves, unless the one before it has resigned, so that no two answer with different histories.
 const SURE_FOR: Duration = Duration::from_secs(2);
 
 /// Finds of an owner that has not looked through all logs for so long say that they are stale.
@@ -174,6 +175,7 @@ impl Metastore {
         let catalog = parts.engine.open().await?;
         let fenced = clock.monotonic();
         let state = load::load(Source::Owned(&*catalog), &config, parts.is_alone, fenced).await?;
+        let may_answer_elsewhere = !parts.is_alone && !load::has_resigned(&*catalog).await?;
         let metastore = Arc::new_cyclic(|me| Self {
             config,
             store,
@@ -200,7 +202,7 @@ impl Metastore {
         if let Err(error) = metastore.create_records().await {
             warn!(%error, "publish records of an earlier owner are not created yet");
         }
-        if !metastore.is_alone {
+        if may_answer_elsewhere {
             let waited = metastore.clock.monotonic() - fenced;
             metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;
             // Until now an earlier owner may have told an ingester that it knows a segment.
@@ -220,14 +222,25 @@ impl Metastore {
         );
     }
 
-    /// Commits what is pending and stops, within [`DRAIN_MAX`].
+    /// Answers nothing from now on, commits what is pending, and tells the next owner so, within [`DRAIN_MAX`].
     pub async fn drain(&self) {
         self.stop.send_replace(true);
-        match self.clock.timeout(DRAIN_MAX, self.commit_pending()).await {
+        match self.clock.timeout(DRAIN_MAX, self.resign()).await {
             Some(Ok(())) => {}
-            Some(Err(error)) => warn!(%error, "the last commit failed: the next owner reads more"),
-            None => warn!(limit = ?DRAIN_MAX, "the last commit takes too long: the next owner reads more"),
+            Some(Err(error)) => warn!(%error, "the last commit failed: the next owner reads more, and waits"),
+            None => {
+                warn!(limit = ?DRAIN_MAX, "the last commit takes too long: the next owner reads more, and waits")
+            }
         }
+    }
+
+    /// Must come after the stop: a find that has not seen the stop has its snapshot before the lock is had here, and no
+    /// commit comes after this one. So whoever reads the row knows that nothing is answered any more but what it reads.
+    async fn resign(&self) -> Result<(), catalog::Error> {
+        let turn = self.turn.lock().await;
+        let (mut batch, _) = self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
+        Resignation { epoch: self.catalog.epoch() }.put_into(&mut batch);
+        self.append(&turn, batch).await
     }
 
     async fn keep_committing(&self) {
@@ -333,9 +346,12 @@ impl Metastore {
         (self.config.dedup_window.0 + self.config.dedup_slack.0).as_millis() as i64
     }
 
-    /// Commits every pending step at once; nothing if there is none.
+    /// Commits every pending step at once; nothing if there is none, or after the stop.
     async fn commit_pending(&self) -> Result<(), catalog::Error> {
         let turn = self.turn.lock().await;
+        if *self.stop.borrow() {
+            return Ok(());
+        }
         let (batch, segments) =
             self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
         if batch.is_empty() {
@@ -346,6 +362,20 @@ impl Metastore {
         state.are_committed(&segments);
         self.metrics.count(&state);
         Ok(())
+    }
+
+    /// The right to commit, which nobody gets after the stop.
+    async fn take_turn(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        let turn = self.turn.lock().await;
+        self.ensure_not_stopped()?;
+        Ok(turn)
+    }
+
+    fn ensure_not_stopped(&self) -> Result<(), Error> {
+        match *self.stop.borrow() {
+            true => Err(Error::new(ErrorKind::Unavailable, "this metastore does not own the catalog now")),
+            false => Ok(()),
+        }
     }
 
     async fn commit_in_turn(&self, turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), Error> {
@@ -421,6 +451,7 @@ impl rpc::Metastore for Metastore {
         let began = self.clock.monotonic();
         self.ensure_owner().await?;
         let state = self.state.lock();
+        self.ensure_not_stopped()?;
         let kept_from = |tenant: &TenantId, service: &str| self.kept_from(tenant, Some(service));
         let mut snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
         let unlooked = began.saturating_sub(*self.looked.lock());

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Order, Row, Segment,
+    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Order, Resignation,
+    Row, Segment,
 };
 use catalog::{Catalog, View};
 use hashbrown::HashMap;
@@ -69,6 +70,12 @@ pub(crate) async fn load(
         state.dead.insert(row.key.clone(), row);
     }
     Ok(state)
+}
+
+/// Whether the owner before this one stopped to answer before it committed for the last time.
+pub(crate) async fn has_resigned(catalog: &dyn Catalog) -> Result<bool, OpenError> {
+    let resigned = rows::<Resignation>(&Source::Owned(catalog)).await?;
+    Ok(resigned.iter().any(|row| row.epoch + 1 == catalog.epoch()))
 }
 
 async fn rows<R: Row>(catalog: &Source<'_>) -> Result<Vec<R>, OpenError> {

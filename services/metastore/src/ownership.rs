@@ -3,9 +3,9 @@
 //! Owns: when the catalog is taken over, what is answered meanwhile. Does not own: what an owner does
 //! ([`Metastore`]), who is alive (`cluster`).
 //!
-//! The longest running metastore is the owner. The next takes over when every one before it is gone from membership
-//! and has failed direct calls for a while, by own clock. Nothing but time is lost by a wrong takeover: the engine lets
-//! one owner commit, and whom it fences off becomes a candidate again.
+//! The longest running metastore is the owner. The next takes over when every one before it leaves, or is gone from
+//! membership and has failed direct calls for a while, by own clock. Nothing but time is lost by a wrong takeover: the
+//! engine lets one owner commit, and whom it fences off becomes a candidate again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +120,8 @@ impl Candidate {
         let mut rivals = BTreeMap::new();
         let mut pause = FENCED_PAUSE_MIN;
         let mut not_before = self.clock.monotonic();
-        if self.seat.discovers {
+        let mut is_new = self.seat.discovers;
+        if is_new {
             not_before += self.config.takeover_after.0;
         }
         loop {
@@ -138,14 +139,24 @@ impl Candidate {
                 let now = self.clock.monotonic();
                 let is_soon = now - began < FENCED_SOON;
                 pause = if is_soon { (pause * 2).min(FENCED_PAUSE_MAX) } else { FENCED_PAUSE_MIN };
-                not_before = now + pause;
+                (not_before, is_new) = (now + pause, false);
                 warn!(?pause, "another process took the catalog: watching it from now on");
             }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = self.watch_until_owner(&mut rivals, not_before) => {}
+                () = self.watch_until_owner(&mut rivals, not_before, is_new) => {}
             }
+        }
+    }
+
+    /// Stops if another metastore is there to go on: to be called before the others are told that this process leaves,
+    /// so that whoever takes over finds the catalog without an owner.
+    pub async fn hand_over(&self) {
+        let members = self.seat.membership.members().borrow().clone();
+        let mut others = members.iter().filter(|m| m.has(Role::Metastore) && m.node != self.seat.node);
+        if others.any(|other| !other.is_leaving) {
+            self.drain().await;
         }
     }
 
@@ -164,11 +175,23 @@ impl Candidate {
         self.owner.read().is_some() || !self.believed.lock().owner.is_empty()
     }
 
-    /// Ready when this process has become the owner, `not_before` a time of own clock.
-    async fn watch_until_owner(&self, rivals: &mut BTreeMap<String, Rival>, mut not_before: Duration) {
+    /// Ready when this process has become the owner, `not_before` a time of own clock; one that is new waits only until
+    /// it knows of an owner.
+    async fn watch_until_owner(
+        &self,
+        rivals: &mut BTreeMap<String, Rival>,
+        mut not_before: Duration,
+        mut is_new: bool,
+    ) {
+        let mut members = self.seat.membership.members();
         loop {
+            members.borrow_and_update();
             self.look(rivals).await;
             let now = self.clock.monotonic();
+            if is_new && !self.believed.lock().owner.is_empty() {
+                // The others have come to be known.
+                (not_before, is_new) = (now, false);
+            }
             if now >= not_before && self.is_its_turn(rivals) {
                 match self.take_over().await {
                     Ok(()) => return,
@@ -179,7 +202,7 @@ impl Candidate {
                     }
                 }
             }
-            self.clock.sleep(LOOK_INTERVAL).await;
+            self.clock.timeout(LOOK_INTERVAL, members.changed()).await;
         }
     }
 

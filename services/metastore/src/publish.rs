@@ -33,7 +33,7 @@ const REMEMBERED_MILLIS: i64 = 24 * 3_600_000;
 
 impl Metastore {
     pub(crate) async fn claim(self: Arc<Self>) -> Result<Option<Job>, Error> {
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let now = self.clock.monotonic();
         let unix_millis = self.clock.unix_millis();
         let (job, batch) = {
@@ -111,7 +111,7 @@ impl Metastore {
     }
 
     pub(crate) async fn publish_job(self: Arc<Self>, publication: Publication) -> Result<Published, Error> {
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let id = publication.job;
         let unix_millis = self.clock.unix_millis();
         let (record, batch, blocks) = {
@@ -200,7 +200,7 @@ impl Metastore {
     }
 
     pub(crate) async fn fail(self: Arc<Self>, id: JobId, attempt: u32, reason: String) -> Result<(), Error> {
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let now = self.clock.monotonic();
         let unix_millis = self.clock.unix_millis();
         let mut batch = Batch::default();

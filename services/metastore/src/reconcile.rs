@@ -59,7 +59,7 @@ impl Metastore {
         let missing = self.missing(named, &listing).await?;
         let records = self.old_records(&listing).await.map_err(of_store)?;
 
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let unix_millis = self.clock.unix_millis();
         let (batch, found) = {
             let mut state = self.state.lock();

@@ -209,6 +209,13 @@ impl Roles {
         lacks
     }
 
+    /// Gives up what another process is to have next, while this one is still called.
+    pub(crate) async fn hand_over(&self) {
+        if let Some(metastore) = &self.metastore {
+            metastore.hand_over().await;
+        }
+    }
+
     /// Makes pushes in flight, which wait for the next flush, durable at once.
     pub(crate) async fn hurry(&self) {
         if let Some(ingester) = &self.ingester {

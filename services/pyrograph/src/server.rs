@@ -147,7 +147,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
     let target = &config.target;
     info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
-    let (hurried, told, leaving) = (roles.clone(), stopping.clone(), peers.clone());
+    let (stopped, told, leaving) = (roles.clone(), stopping.clone(), peers.clone());
     edge::serve(listener, app, async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: draining"),
@@ -155,9 +155,10 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             () = failed.cancelled() => info!("the listener between roles has ended: draining"),
         }
         status.stop();
+        stopped.hand_over().await;
         leaving.leave().await;
         told.cancel();
-        hurried.hurry().await;
+        stopped.hurry().await;
     })
     .await;
     if let Some(between) = between {

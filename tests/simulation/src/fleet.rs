@@ -301,6 +301,7 @@ impl Fleet {
                 running.spawn_vital("metastore", candidate.clone().run());
                 Some(Box::new(move || {
                     Box::pin(async move {
+                        candidate.hand_over().await;
                         membership.leave().await;
                         candidate.drain().await;
                     })

@@ -134,6 +134,20 @@ impl Cluster {
         self.agree();
     }
 
+    /// Stops `node` as a process that is told to stop does.
+    async fn stop(&self, node: &str) {
+        let candidate = {
+            let processes = self.processes.lock();
+            let process = processes.iter().find(|process| process.member.node == node).expect("runs");
+            process.candidate.clone()
+        };
+        candidate.hand_over().await;
+        for process in self.processes.lock().iter_mut().filter(|process| process.member.node == node) {
+            process.member.is_leaving = true;
+        }
+        self.agree();
+    }
+
     fn cut(&self, node: &str, is_cut: bool) {
         let processes = self.processes.lock();
         let process = processes.iter().find(|process| process.member.node == node).expect("runs");
@@ -248,16 +262,102 @@ async fn one_that_fails_calls_and_is_a_member_is_not_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_leaves_is_replaced_at_once() {
+async fn one_that_leaves_is_replaced_at_once_and_answers_nothing_more() {
+    let mut cluster = Cluster::of("abc").await;
+    cluster.pass(7).await;
+    let hint = cluster.world.put(1, 0, &[1, 2]).await.expect("free");
+    cluster.owner.segment_written(hint).await.expect("an owner");
+    cluster.world.put(1, 1, &[3]).await.expect("free");
+    cluster.stop("a").await;
+    let left = cluster.processes.lock()[0].candidate.clone();
+    let error = left.find(everything()).await.expect_err("has left");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let took = cluster.until_owned().await;
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert_eq!(cluster.owners().await, "b", "the next by rank");
+    let found = cluster.find().await;
+    assert_eq!((found.objects.len(), found.epoch), (2, 2));
+    cluster.pass(60).await;
+    assert_eq!(cluster.find().await.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_only_started_takes_over_from_one_that_leaves() {
+    let mut cluster = Cluster::of("a").await;
+    cluster.pass(7).await;
+    cluster.start('b').await;
+    cluster.stop("a").await;
+    let took = cluster.until_owned().await;
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert_eq!(cluster.owners().await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_without_a_successor_owns_the_catalog_until_it_drains() {
+    let cluster = Cluster::of("a").await;
+    cluster.pass(7).await;
+    cluster.stop("a").await;
+    assert_eq!(cluster.find().await.stale, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_and_cannot_commit_is_replaced_after_the_wait() {
     let cluster = Cluster::of("ab").await;
     cluster.pass(7).await;
-    cluster.processes.lock()[0].member.is_leaving = true;
-    cluster.agree();
-    let leaving = cluster.processes.lock()[0].candidate.clone();
-    leaving.drain().await;
+    cluster.world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
+    cluster.stop("a").await;
+    cluster.world.faulty.set_rates(Rates::default());
     let took = cluster.until_owned().await;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!((SURE_FOR..SURE_FOR + Duration::from_secs(3)).contains(&took), "{took:?}");
     assert_eq!(cluster.owners().await, "b");
+}
+
+/// How long an opening takes before it serves.
+async fn opened(world: &World) -> (Arc<Metastore>, Duration) {
+    let began = world.clock.monotonic();
+    let metastore = world.open_as(false).await;
+    (metastore, world.clock.monotonic() - began)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_waits_unless_the_owner_right_before_it_has_resigned() {
+    let world = World::new(6);
+    let (first, took) = opened(&world).await;
+    assert_eq!(took, SURE_FOR, "nobody has resigned");
+    first.drain().await;
+    let (_second, took) = opened(&world).await;
+    assert_eq!(took, Duration::ZERO);
+    let (third, took) = opened(&world).await;
+    assert_eq!(took, SURE_FOR, "the second has not resigned, the first has");
+    third.drain().await;
+    let restarted = world.parts().engine.open().await.expect("opens");
+    let (_fifth, took) = opened(&world).await;
+    assert_eq!((restarted.epoch(), took), (4, SURE_FOR), "the third has resigned, the fourth may answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_resigns_answers_and_commits_nothing_from_the_moment_it_begins_to() {
+    let mut world = World::new(7);
+    let metastore = world.open_as(false).await;
+    let hint = world.put(1, 0, &[1]).await.expect("free");
+    let turn = metastore.turn.lock().await;
+    let draining = world.clock.spawn({
+        let metastore = metastore.clone();
+        async move { metastore.drain().await }
+    });
+    world.clock.sleep(Duration::from_millis(1)).await;
+    let answers = [metastore.find(everything()).await.map(drop), metastore.segment_written(hint).await];
+    drop(turn);
+    draining.await.expect("drains");
+    let steps = [metastore.claim_job().await.map(drop), metastore.fail_job(JobId(1), 1, String::new()).await];
+    for refused in answers.into_iter().chain(steps) {
+        assert_eq!(refused.expect_err("resigns").kind, ErrorKind::Unavailable);
+    }
+    let version = metastore.catalog.version();
+    metastore.probe(WriterId(1)).await.expect("consumes");
+    metastore.commit_pending().await.expect("commits nothing");
+    assert_eq!(metastore.catalog.version(), version);
+    assert_eq!(opened(&world).await.1, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
