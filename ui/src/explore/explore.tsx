@@ -228,7 +228,7 @@ export function Explore() {
           </span>
           <span className={style['word']}>Pyrograph</span>
         </a>
-        <Popover label={`Service: ${service ?? 'any'}`} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
+        <Popover shrinks label={`Service: ${service ?? 'any'}`} title={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
           {(close) => (
             <OptionList
               label="Find a service"

@@ -1,8 +1,9 @@
 // The time series above the graph: brush to zoom, split by a label.
 import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
-import { askLabelNames, type SeriesAnswer } from '../api/questions';
+import { askLabelNames, SERIES_MAX, type SeriesAnswer } from '../api/questions';
 import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
+import { withoutSharedStart } from '../format/shared_start';
 import { Icon } from '../parts/icon';
 import { OptionList } from '../parts/option_list';
 import { Popover } from '../parts/popover';
@@ -49,6 +50,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
     });
   }, [answer.value, scale]);
   const names = answer.value?.series.map((series) => series.name) ?? [];
+  const shortNames = withoutSharedStart(names);
 
   return (
     <section className={`${style['root']} ${isHidden ? style['hidden'] : ''}`} aria-label="Time series">
@@ -78,17 +80,26 @@ export function SeriesPanel(props: SeriesPanelProps) {
             />
           )}
         </Popover>
+        {by !== '' && names.length >= SERIES_MAX && (
+          <span className={style['axis']} title="The others are not drawn: the columns add up to less than the whole">
+            {SERIES_MAX} heaviest
+          </span>
+        )}
         {by !== '' && (
           <ul className={style['legend']}>
             {names.map((name, index) => (
-              <li key={name}>
+              <li key={name} title={name}>
                 <span className={style['dot']} ref={(dot) => dot?.style.setProperty('background', `var(--series-${(index % 10) + 1})`)} />
-                {name === '' ? '(none)' : name}
+                <span className={style['name']}>{name === '' ? '(none)' : shortNames[index]}</span>
               </li>
             ))}
           </ul>
         )}
-        {answer.error && <span className={style['error']}>{answer.error.message}</span>}
+        {answer.error && (
+          <span className={style['error']} title={answer.error.message}>
+            {answer.error.message}
+          </span>
+        )}
         {props.notice}
       </div>
       {!isHidden && (

@@ -2,7 +2,7 @@
 
 /**
  * Where the function itself begins: after its path (`net/http.(*conn).serve`), its assembly
- * (`System.Threading!Thread.Start`), the type that it is of (`<T as core::fmt::Debug>::fmt`) or all but
+ * (`System.Threading!Thread.Start`), its package (`com.acme.shop.Cart.total`), the type that it is of (`<T as core::fmt::Debug>::fmt`) or all but
  * the last two parts (`alloc::vec::Vec::push`).
  */
 export function tailStart(name: string): number {
@@ -13,6 +13,8 @@ export function tailStart(name: string): number {
   if (slash >= 0 && slash + 1 < name.length) return slash + 1;
   const mark = head.indexOf('!');
   if (mark > 0 && mark + 1 < name.length) return mark + 1;
+  const inPackage = /^(?:[a-z_][\w$]*\.){2,}(?=[A-Z])/.exec(head);
+  if (inPackage) return inPackage[0].length;
   const last = head.lastIndexOf('::');
   const before = last > 0 ? head.lastIndexOf('::', last - 1) : -1;
   return before > 0 ? before + 2 : 0;

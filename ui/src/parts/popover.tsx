@@ -1,6 +1,9 @@
 // A button with a panel below it: opens on click, closes on Escape, outside press or choice.
-import { useEffect, useId, useRef, useState, type ReactNode } from 'react';
+import { useEffect, useId, useLayoutEffect, useRef, useState, type ReactNode } from 'react';
 import style from './popover.module.css';
+
+/** Between a panel and the edge of the page. */
+const EDGE_PIXELS = 8;
 
 export interface PopoverProps {
   /** What the button shows. */
@@ -10,14 +13,36 @@ export interface PopoverProps {
   title?: string;
   className?: string;
   align?: 'left' | 'right';
+  /** Whether the face may be cut where room is short. */
+  shrinks?: boolean;
   children: (close: () => void) => ReactNode;
 }
 
-export function Popover({ face, label, title, className, align = 'left', children }: PopoverProps) {
+export function Popover({ face, label, title, className, align = 'left', shrinks = false, children }: PopoverProps) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
   const panel = useId();
+  const content = useRef<HTMLDivElement>(null);
+
+  // The panel hangs below its button, but never over the edge of the page.
+  useLayoutEffect(() => {
+    const element = content.current;
+    if (!open || !element) return;
+    const place = (): void => {
+      element.style.setProperty('translate', '0');
+      const { left, right } = element.getBoundingClientRect();
+      const over = Math.max(0, right - (window.innerWidth - EDGE_PIXELS));
+      element.style.setProperty('translate', `${left - over < EDGE_PIXELS ? EDGE_PIXELS - left : -over}px`);
+    };
+    const resized = new ResizeObserver(place);
+    resized.observe(element);
+    window.addEventListener('resize', place);
+    return () => {
+      resized.disconnect();
+      window.removeEventListener('resize', place);
+    };
+  }, [open]);
 
   useEffect(() => {
     if (!open) return;
@@ -35,7 +60,7 @@ export function Popover({ face, label, title, className, align = 'left', childre
   return (
     <div
       ref={root}
-      className={style['root']}
+      className={`${style['root']} ${shrinks ? style['shrinks'] : ''}`}
       onKeyDown={(event) => {
         if (event.key !== 'Escape' || !open) return;
         event.stopPropagation();
@@ -59,7 +84,7 @@ export function Popover({ face, label, title, className, align = 'left', childre
         {face}
       </button>
       {open && (
-        <div id={panel} role="dialog" aria-label={label} className={`${style['panel']} ${align === 'right' ? style['right'] : ''}`}>
+        <div ref={content} id={panel} role="dialog" aria-label={label} className={`${style['panel']} ${align === 'right' ? style['right'] : ''}`}>
           {children(close)}
         </div>
       )}
