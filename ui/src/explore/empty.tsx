@@ -127,30 +127,65 @@ const ADVICE: Record<string, string> = {
   unimplemented: 'This server is older than its page. Reload after the upgrade is done.',
 };
 
-export function Failed({ error, onRetry }: { error: Error; onRetry: () => void }) {
+const FAILED: Record<string, string> = {
+  SelectMergeStacktraces: 'The flame graph could not be answered',
+  Series: 'The services could not be listed',
+};
+
+export function Failed({ error, onRetry, onCopy }: { error: Error; onRetry: () => void; onCopy: (text: string) => void }) {
   const api = error instanceof ApiError ? error : null;
   const advice =
     api?.status === 0
       ? 'Check that Pyrograph runs and that this computer reaches it. The page tries again when you ask it to.'
       : (ADVICE[api?.code ?? ''] ?? 'Try again; if it stays, the log of the server says more under the request id.');
+  const facts = api && [api.method, api.code, api.status > 0 ? `HTTP ${api.status}` : '', api.requestId === '' ? '' : `request ${api.requestId}`].filter((fact) => fact !== '').join(' · ');
   return (
     <section className={style['center']} role="alert">
       <div className={`${style['card']} ${style['failed']}`}>
-        <h2 className={style['title']}>{api ? `${api.method} failed` : 'The page failed'}</h2>
+        <h2 className={style['title']}>{(api && FAILED[api.method]) ?? 'The page failed'}</h2>
         <pre className={style['code']} tabIndex={0}>{error.message || 'no message'}</pre>
         <p className={style['lead']}>{advice}</p>
         <div className={style['row']}>
           <button type="button" className={controls['primary']} onClick={onRetry}>
             Try again
           </button>
-          {api && (
-            <span className={style['request']}>
-              {api.code !== '' && <code>{api.code}</code>} {api.status > 0 && <code>HTTP {api.status}</code>}{' '}
-              {api.requestId !== '' && <code>request {api.requestId}</code>}
-            </span>
+          {facts && (
+            <button type="button" className={controls['icon']} onClick={() => onCopy(`${error.message}\n${facts}`)}>
+              <Icon name="copy" />
+              Copy
+            </button>
           )}
         </div>
+        {facts && <code className={style['request']}>{facts}</code>}
       </div>
+    </section>
+  );
+}
+
+export function NoRange({ from, until, onLastHour }: { from: string; until: string; onLastHour: () => void }) {
+  return (
+    <section className={style['center']} role="alert">
+      <div className={`${style['card']} ${style['failed']}`}>
+        <h2 className={style['title']}>The address holds no range of time</h2>
+        <pre className={style['code']} tabIndex={0}>{`from “${from}” until “${until}”`}</pre>
+        <p className={style['lead']}>Times are written as now, now-1h or Unix milliseconds, and the first comes before the second.</p>
+        <div className={style['row']}>
+          <button type="button" className={controls['primary']} onClick={onLastHour}>
+            Show the last hour
+          </button>
+        </div>
+      </div>
+    </section>
+  );
+}
+
+/** Appears only where an answer is late, so that quick ones do not flicker. */
+export function Waiting({ what }: { what: string }) {
+  return (
+    <section className={`${style['center']} ${style['late']}`}>
+      <p role="status" className={style['lead']}>
+        {what}
+      </p>
     </section>
   );
 }

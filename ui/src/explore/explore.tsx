@@ -18,7 +18,7 @@ import { MAX_NODES_MOST, writeState } from '../state/url';
 import { useUrlState } from '../state/use_url_state';
 import { toggleTheme, useTheme } from '../theme';
 import controls from '../parts/controls.module.css';
-import { Failed, FirstRun, NothingHere } from './empty';
+import { Failed, FirstRun, NoRange, NothingHere, Waiting } from './empty';
 import { ExplainPanel } from './explain_panel';
 import { Filters } from './filters';
 import { FlameHost, type FlameHandle } from './flame_host';
@@ -199,12 +199,14 @@ export function Explore() {
   }));
   const types = (service === null ? [...new Set([...(services.value?.values() ?? [])].flat())].sort() : services.value?.get(service)) ?? [];
   const filters = filtersOf(query);
-  const error = range === null ? new Error(`“${state.from}” to “${state.until}” is no range of time`) : (graph.error ?? services.error);
+  const error = graph.error ?? services.error;
   // A refresh that fails leaves what it would have replaced; a new question that fails does not.
   const question = `${formatQuery(query)} ${state.from} ${state.until}`;
   const answered = useRef('');
   if (graph.value && graph.key === graphKey) answered.current = question;
   const keepsOld = model !== null && (graph.error === null || answered.current === question);
+  // An answer to an earlier question says nothing of one that failed.
+  const shownAnswer = isFirstRun || !keepsOld ? null : graph.value;
   const refine = state.maxNodes < MAX_NODES_MOST ? () => change({ maxNodes: Math.min(MAX_NODES_MOST, state.maxNodes * REFINE_FACTOR) }, 'replace') : null;
 
   const jump = (): void => {
@@ -228,7 +230,7 @@ export function Explore() {
           </span>
           <span className={style['word']}>Pyrograph</span>
         </a>
-        <Popover shrinks label={`Service: ${service ?? 'any'}`} title={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
+        <Popover shrinks="first" label={`Service: ${service ?? 'any'}`} title={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
           {(close) => (
             <OptionList
               label="Find a service"
@@ -317,15 +319,18 @@ export function Explore() {
               change({ focus: '', search: '', select: '' });
             }}
           />
-          {error && !keepsOld ? (
+          {range === null ? (
+            <NoRange from={state.from} until={state.until} onLastHour={() => change({ from: 'now-1h', until: 'now' })} />
+          ) : error && !keepsOld ? (
             <Failed
               error={error}
+              onCopy={(text) => copy(text, 'what failed')}
               onRetry={() => {
                 refresh();
                 graph.retry();
               }}
             />
-          ) : range && statsKnown && (isEmpty || (hasNoService && query.type === '')) ? (
+          ) : statsKnown && (isEmpty || (hasNoService && query.type === '')) ? (
             <NothingHere
               range={range}
               stats={stats.value}
@@ -336,9 +341,11 @@ export function Explore() {
               onDropFilters={() => change({ query: withFilters(query, []) })}
               onWiden={() => change({ from: 'now-24h', until: 'now' })}
             />
+          ) : model === null ? (
+            <Waiting what={query.type === '' ? 'Looking for services…' : 'Waiting for the flame graph…'} />
           ) : (
-            <div className={`${style['panels']} ${view === 'both' ? style['both'] : ''} ${graph.loading && model ? style['stale'] : ''}`} aria-busy={graph.loading}>
-              {model && sums && (
+            <div className={`${style['panels']} ${view === 'both' ? style['both'] : ''} ${graph.loading ? style['stale'] : ''}`} aria-busy={graph.loading}>
+              {sums && (
                 <>
                   {view !== 'graph' && (
                     <div className={style['tablePane']}>
@@ -385,7 +392,7 @@ export function Explore() {
       <StatusLine
         note={note}
         facts={
-          model && sums && graph.value && !isFirstRun && !isEmpty
+          model && sums && shownAnswer && !isEmpty
             ? [
                 `${formatTotal(whole!.total[ROOT]!, unit)} of ${typeLabel(query.type)}${service === null ? '' : ` in ${service}`}`,
                 `${formatCount(sums.present.length)} functions in ${formatCount(model.count - 1)} bars`,
@@ -393,7 +400,7 @@ export function Explore() {
               ]
             : []
         }
-        cost={graph.value && !isFirstRun ? graph.value : null}
+        cost={shownAnswer}
         missing={worst(reports).missing}
         step={series.value && state.series === 'shown' ? series.value.step : null}
         loading={loading}

@@ -136,7 +136,8 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
 
   useEffect(() => {
     const element = canvas.current!;
-    const context = element.getContext('2d', { alpha: false });
+    // One without alpha is black until it is first drawn.
+    const context = element.getContext('2d');
     if (!context || size.width === 0) return;
     const ratio = window.devicePixelRatio || 1;
     if (element.width !== Math.round(size.width * ratio) || element.height !== Math.round(size.height * ratio)) {

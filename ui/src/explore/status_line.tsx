@@ -69,7 +69,7 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
         {facts.length > 0 && step !== null && <span>{formatAge(step * 1000)} columns</span>}
         {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
       </span>
-      {cost && facts.length > 0 && (
+      {cost && (
         <button type="button" className={style['cost']} aria-expanded={isExplained} aria-controls={isExplained ? panel : undefined} title="How the answers came about (e)" onClick={onExplain}>
           {costParts(cost).join(' · ')}
         </button>
@@ -80,7 +80,11 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
           partial
         </span>
       )}
-      {error !== '' && <span className={style['error']}>not the newest: {error}</span>}
+      {error !== '' && (
+        <span className={style['error']} title={error}>
+          not the newest: {error}
+        </span>
+      )}
       <span role="status" className={style['note']}>
         {note}
       </span>

@@ -30,7 +30,18 @@ interface TimePickerProps {
 
 export function TimePicker({ from, until, onChange }: TimePickerProps) {
   return (
-    <Popover label={`Time range: ${describeRange(from, until)}`} align="right" face={<>{describeRange(from, until)}<Icon name="chevron" /></>}>
+    <Popover
+      shrinks="last"
+      label={`Time range: ${describeRange(from, until)}`}
+      title={describeRange(from, until)}
+      align="right"
+      face={
+        <>
+          <span className={style['range']}>{describeRange(from, until)}</span>
+          <Icon name="chevron" />
+        </>
+      }
+    >
       {(close) => (
         <div className={style['panel']}>
           <div className={style['quick']} role="group" aria-label="Quick ranges">

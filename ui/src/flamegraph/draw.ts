@@ -13,6 +13,8 @@ const MUTED_WIDTH = 10;
 const MUTED_SHARE = 0.45;
 /** The same for what is above the focused bar. */
 const FADED_SHARE = 0.5;
+/** An outline would hide all of a narrower bar; it is underlined instead. */
+const OUTLINED_WIDTH_MIN = 6;
 const LABEL_WIDTH_MIN = 20;
 const PADDING = 5;
 
@@ -89,6 +91,11 @@ export class Painter {
       context.strokeStyle = selected || bar === marks.cursor ? paint.accent : paint.text;
       const inset = context.lineWidth / 2;
       const y = bars.level[i]! * ROW_HEIGHT - size.top;
+      if (!strong && bars.width[i]! < OUTLINED_WIDTH_MIN) {
+        context.fillStyle = paint.accent;
+        context.fillRect(bars.left[i]!, y + ROW_HEIGHT - 3, bars.width[i]!, 2);
+        continue;
+      }
       context.strokeRect(
         bars.left[i]! + inset,
         y + inset,

@@ -69,7 +69,8 @@ export class FlameView {
     this.canvas.setAttribute('aria-hidden', 'true');
     this.scroller.append(this.spacer, this.canvas);
     host.append(this.scroller);
-    const context = this.canvas.getContext('2d', { alpha: false });
+    // One without alpha is black until it is first drawn.
+    const context = this.canvas.getContext('2d');
     if (!context) throw new Error('this browser has no 2d canvas');
     this.context = context;
     this.resize = new ResizeObserver(() => this.measure());

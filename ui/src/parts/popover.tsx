@@ -13,12 +13,12 @@ export interface PopoverProps {
   title?: string;
   className?: string;
   align?: 'left' | 'right';
-  /** Whether the face may be cut where room is short. */
-  shrinks?: boolean;
+  /** Whether the face may be cut where room is short, and if so before or after those of others. */
+  shrinks?: 'first' | 'last';
   children: (close: () => void) => ReactNode;
 }
 
-export function Popover({ face, label, title, className, align = 'left', shrinks = false, children }: PopoverProps) {
+export function Popover({ face, label, title, className, align = 'left', shrinks, children }: PopoverProps) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
@@ -60,7 +60,7 @@ export function Popover({ face, label, title, className, align = 'left', shrinks
   return (
     <div
       ref={root}
-      className={`${style['root']} ${shrinks ? style['shrinks'] : ''}`}
+      className={`${style['root']} ${shrinks ? `${style['shrinks']} ${style[shrinks]}` : ''}`}
       onKeyDown={(event) => {
         if (event.key !== 'Escape' || !open) return;
         event.stopPropagation();

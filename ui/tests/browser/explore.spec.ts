@@ -245,6 +245,7 @@ test('a range without data says where the newest is and jumps there', async ({ p
   await page.goto(address.href);
   await expect(page.getByRole('heading', { name: 'No data in this range' })).toBeVisible();
   await expect(page.getByText(/newest profile was taken .* ago/)).toBeVisible();
+  await expect(page.getByRole('button', { name: /read from [\d,]+ object/ })).toBeVisible();
   await page.getByRole('button', { name: 'Jump there' }).click();
   await expect(page.getByTestId('flamegraph')).toBeVisible();
   await expect.poll(() => parameter(page, 'from')).not.toBe('1500000000000');
@@ -272,13 +273,52 @@ test('a failure says what failed and with which request, and is tried again', as
   );
   await page.goto('/');
   const alert = page.getByRole('alert');
-  await expect(alert).toContainText('SelectMergeStacktraces failed');
+  await expect(alert).toContainText('The flame graph could not be answered');
   await expect(alert).toContainText('missing closing ]');
-  await expect(alert).toContainText('invalid_argument');
-  await expect(alert).toContainText('req-42');
+  await expect(alert).toContainText('SelectMergeStacktraces · invalid_argument · HTTP 400 · request req-42');
   await page.unrouteAll();
   await page.getByRole('button', { name: 'Try again' }).click();
   await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('an address without a range says so, and opens with the last hour', async ({ page }) => {
+  await open(page);
+  const address = new URL(page.url());
+  address.searchParams.set('from', 'yesterday');
+  await page.goto(address.href);
+  await expect(page.getByRole('alert')).toContainText('from “yesterday” until “now”');
+  await page.getByRole('button', { name: 'Show the last hour' }).click();
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('a first answer that is late is waited for in words', async ({ page }) => {
+  let answer = (): void => undefined;
+  const held = new Promise<void>((resolve) => (answer = resolve));
+  await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.goto('/?from=now-1h');
+  await expect(page.getByText('Waiting for the flame graph…')).toBeVisible();
+  answer();
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
+});
+
+test('nothing lies over anything or beyond the edge of a narrow page', async ({ page }) => {
+  await open(page);
+  await page.setViewportSize({ width: 700, height: 700 });
+  const address = new URL(page.url());
+  address.searchParams.set('query', 'process_cpu:cpu:nanoseconds:cpu:nanoseconds{service_name="a-service-whose-name-is-as-long-as-those-of-large-companies"}');
+  address.searchParams.set('from', String(Date.now() - 172_800_000));
+  address.searchParams.set('until', String(Date.now() - 86_400_000));
+  await page.goto(address.href);
+  await expect(page.getByRole('banner').getByRole('button', { name: 'Keys' })).toBeVisible();
+  const boxes = await page.getByRole('banner').getByRole('button').evaluateAll((buttons) => buttons.map((button) => button.getBoundingClientRect().toJSON() as DOMRect));
+  for (const [index, { right }] of boxes.entries()) expect(right).toBeLessThanOrEqual(boxes[index + 1]?.left ?? 700);
+  await page.getByRole('button', { name: 'Add a label filter' }).click();
+  const panel = (await page.getByRole('dialog').boundingBox())!;
+  expect(panel.x).toBeGreaterThanOrEqual(0);
+  expect(panel.x + panel.width).toBeLessThanOrEqual(700);
 });
 
 test('while an answer is late the old one stays, and a late one is dropped', async ({ page }) => {
