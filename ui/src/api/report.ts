@@ -23,6 +23,12 @@ export interface Lack {
   why: string;
 }
 
+/** Why, without the name of the object that many reasons begin with. */
+export function reasonOf({ object, why }: Lack): string {
+  const named = `object ${object}: `;
+  return why.startsWith(named) ? why.slice(named.length) : why;
+}
+
 export interface Read {
   profiles: number;
   samples: number;

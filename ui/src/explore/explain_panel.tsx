@@ -5,6 +5,7 @@
 import { useLayoutEffect, useRef, useState, type ReactNode } from 'react';
 import { askExplained, type Explained, type Explanation, type UnitOfWork } from '../api/explain';
 import type { Question } from '../api/client';
+import { reasonOf } from '../api/report';
 import { useAnswer } from '../api/use_answer';
 import { formatAge, formatBytes, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
@@ -105,7 +106,7 @@ export function ExplainPanel({ id, flameGraph, series, onCopy, onClose }: Explai
 function Details({ columns }: { columns: Column[] }) {
   const all = columns.map(({ explained }) => explained.explanation);
   const units = columns.flatMap(({ title, explained }) => explained.explanation.units.slowest.map((unit) => ({ title, unit })));
-  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map(({ object, why }) => [object, why])));
+  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map((one) => [one.object, reasonOf(one)])));
   const lackCount = Math.max(...all.map(({ missing }) => missing.count));
   return (
     <>

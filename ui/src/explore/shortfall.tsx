@@ -1,5 +1,5 @@
 // What stands out when an answer is not whole: what it lacks and why, or how old it is.
-import type { Report } from '../api/report';
+import { reasonOf, type Report } from '../api/report';
 import { formatAge, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
 import { Popover } from '../parts/popover';
@@ -60,10 +60,10 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
               <>
                 <h2>{sentence(lack(missing))}</h2>
                 <dl>
-                  {why.map(({ object, why: reason }) => (
-                    <div key={object}>
-                      <dt>{object}</dt>
-                      <dd>{reason}</dd>
+                  {why.map((one) => (
+                    <div key={one.object}>
+                      <dt>{one.object}</dt>
+                      <dd>{reasonOf(one)}</dd>
                     </div>
                   ))}
                 </dl>
@@ -86,7 +86,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
                 type="button"
                 className={controls['plain']}
                 onClick={() => {
-                  onCopy([whole, ...why.map(({ object, why: reason }) => `${object}: ${reason}`)].join('\n'));
+                  onCopy([whole, ...why.map((one) => `${one.object}: ${reasonOf(one)}`)].join('\n'));
                   close();
                 }}
               >
