@@ -33,6 +33,8 @@ class Seaweed:
         self.port = low_port()
         self.filer = low_port()
         self.others = [f"-{name}.port={low_port()}" for name in ("master", "volume", "webdav", "admin")]
+        # What nobody uses would have the same port in each.
+        self.others += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
         directory.mkdir()
 
     def start(self):
