@@ -275,7 +275,7 @@ def damages(bytes_):
 
 
 @pytest.mark.parametrize("folder", ["log", "block"])
-def test_a_damaged_object_is_told_and_the_rest_is_answered(new_server, folder):
+def test_a_damaged_object_is_told_and_set_aside_and_the_rest_is_answered(new_server, folder):
     merge = "1s" if folder == "block" else "1h"
     server = new_server("-self-profiling.disable-push", f"-metastore.merge-after={merge}", "-compactor.poll-interval=100ms")
     directory = pathlib.Path(server.directory)
@@ -293,8 +293,11 @@ def test_a_damaged_object_is_told_and_the_rest_is_answered(new_server, folder):
     assert ask(server, "{}") == (50 * 8, None)
     time.sleep(2)  # the catalog knows both by now
     server.kill()
-    good, told = hurt.read_bytes(), 0
+    good, told, whole = hurt.read_bytes(), 0, directory.with_name("whole")
+    shutil.copytree(directory, whole)
     for name, bytes_ in damages(good):
+        shutil.rmtree(directory)
+        shutil.copytree(whole, directory)
         hurt.write_bytes(bytes_)
         server.start()
         total, partial = ask(server, "{}")
@@ -302,9 +305,35 @@ def test_a_damaged_object_is_told_and_the_rest_is_answered(new_server, folder):
         if partial:
             told += 1
             assert hurt.name in partial, f"{name}: {partial}"
+            wait_for(lambda: server.metric("pyrograph_metastore_quarantined_objects") == 1, 10)
         assert ask(server, '{service_name="whole"}')[0] == 250, name
         server.kill()
+        if told == 1:
+            # It stays set aside, whatever its bytes are now.
+            hurt.write_bytes(good)
+            server.start()
+            total, partial = ask(server, "{}")
+            assert total == 250 and hurt.name in partial, (total, partial)
+            server.kill()
     assert told > 10, "most bytes matter"
+
+
+def test_damage_in_the_disk_cache_is_nobodys_loss(new_server, tmp_path):
+    cache = tmp_path / "cache"
+    server = new_server("-self-profiling.disable-push", "-metastore.merge-after=1h", f"-querier.disk-cache-dir={cache}")
+    assert push(server, {"service_name": "app"}, pprof({("main",): 5}))[0] == 200
+    assert ask(server, "{}") == (5, None)
+    files = wait_for(lambda: [path for path in cache.rglob("*") if path.is_file() and "." not in path.name], 20)
+    server.kill()
+    for path in files:
+        bytes_ = bytearray(path.read_bytes())
+        bytes_[len(bytes_) // 2] ^= 0x55
+        path.write_bytes(bytes_)
+    server.start()
+    wait_for(lambda: server.metric("pyrograph_block_disk_cache_bytes") > 0, 20)
+    assert ask(server, "{}") == (5, None)
+    assert server.metric("pyrograph_block_disk_cache_failures_total") > 0
+    assert server.metric("pyrograph_metastore_quarantined_objects") == 0
 
 
 def test_an_input_that_cannot_be_merged_is_set_aside_and_its_neighbours_are_merged(new_server):

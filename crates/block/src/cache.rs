@@ -26,6 +26,7 @@ pub struct Cache {
     decoded: Arc<Store<Name, Entry, ByBytes, RandomState>>,
     disk: Option<Arc<Disk>>,
     reads: Option<Arc<Reads>>,
+    is_afresh: bool,
 }
 
 /// What was read through one handle of a cache.
@@ -101,7 +102,7 @@ impl Cache {
         let items = (bytes_max / TYPICAL_BYTES).clamp(16, 1 << 20) as usize;
         let (state, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
         let decoded = Arc::new(Store::with(items, bytes_max, ByBytes, state, lifecycle));
-        Self { decoded, disk: None, reads: None }
+        Self { decoded, disk: None, reads: None, is_afresh: false }
     }
 
     /// With a tier of encoded ranges below.
@@ -112,6 +113,11 @@ impl Cache {
     /// A handle that counts what is read through it.
     pub fn counted(&self, reads: Arc<Reads>) -> Self {
         Self { reads: Some(reads), ..self.clone() }
+    }
+
+    /// A handle that finds nothing: all is read from the store, and replaces what is held.
+    pub fn afresh(&self) -> Self {
+        Self { is_afresh: true, ..self.clone() }
     }
 
     /// Shows on `registry` what this cache holds and saves. At most one cache per registry.
@@ -135,7 +141,7 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, name: &Name) -> Option<Entry> {
-        let found = self.decoded.get(name);
+        let found = if self.is_afresh { None } else { self.decoded.get(name) };
         if let Some(reads) = &self.reads {
             let counter = if found.is_some() { &reads.memory_hits } else { &reads.memory_misses };
             counter.fetch_add(1, Ordering::Relaxed);
@@ -155,6 +161,7 @@ impl Cache {
         ranges: &[Range<u64>],
     ) -> Result<Vec<Bytes>, storage::Error> {
         let (got, fetched) = match &self.disk {
+            Some(disk) if self.is_afresh => disk.read_afresh(store, key, ranges).await?,
             Some(disk) => disk.read(store, key, ranges).await?,
             None => {
                 let got = store.get_ranges(key, ranges).await?;

@@ -227,6 +227,22 @@ impl Disk {
         Ok((all, fetched_bytes))
     }
 
+    /// As [`Self::read`], all from the store; what files hold is replaced.
+    pub(crate) async fn read_afresh(
+        self: &Arc<Self>,
+        store: &Store,
+        key: &Key,
+        ranges: &[Range<u64>],
+    ) -> Result<(Vec<Bytes>, u64), storage::Error> {
+        let got = store.get_ranges(key, ranges).await?;
+        for (range, bytes) in ranges.iter().zip(&got) {
+            self.keep(name_of(key, range), bytes.clone());
+        }
+        let fetched_bytes = got.iter().map(|bytes| bytes.len() as u64).sum();
+        self.metrics.miss_bytes.inc_by(fetched_bytes);
+        Ok((got, fetched_bytes))
+    }
+
     /// The ranges that files hold.
     async fn find(self: &Arc<Self>, names: &[u128], ranges: &[Range<u64>]) -> Vec<Option<Bytes>> {
         let oldest = self.clock.unix_millis() - AGE_MAX.as_millis() as i64;
@@ -516,6 +532,20 @@ mod tests {
         settled(&disk).await;
         assert_eq!(disk.metrics.failures.get(), 3);
         assert_eq!(rig.read(&disk, &[0..100]).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_afresh_replaces_what_was_held() {
+        let rig = Rig::new().await;
+        let disk = rig.open(64 << 20);
+        disk.keep(name_of(&rig.key, &(0..10)), Bytes::from_static(b"wrong byte"));
+        settled(&disk).await;
+        let read = disk.read(&rig.store, &rig.key, &[0..10]).await.expect("reads");
+        assert_eq!(read, (vec![Bytes::from_static(b"wrong byte")], 0));
+        let (_, fetched) = disk.read_afresh(&rig.store, &rig.key, &[0..10]).await.expect("reads");
+        assert_eq!(fetched, 10);
+        settled(&disk).await;
+        assert_eq!(rig.read(&disk, &[0..10]).await, 0);
     }
 
     #[tokio::test]

@@ -224,6 +224,14 @@ impl Metastore for Owner {
         .await
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        self.ask(|metastore| {
+            let damaged = damaged.clone();
+            async move { metastore.quarantine(damaged).await }
+        })
+        .await
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         self.ask(|metastore| async move {
             match metastore.standing().await? {

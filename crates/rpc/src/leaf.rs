@@ -47,6 +47,8 @@ pub struct Scanned {
 pub struct Missing {
     pub key: Key,
     pub reason: String,
+    /// Whether the store itself, asked past all caches, gave wrong bytes.
+    pub is_damaged: bool,
 }
 
 /// What a scan did. Objects are scanned at once: times of steps are sums, and may exceed `took`.

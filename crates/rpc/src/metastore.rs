@@ -44,6 +44,10 @@ pub trait Metastore: Send + Sync {
     /// The orders to delete of a tenant, newest first; of finished ones not all.
     async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error>;
 
+    /// Sets objects aside whose bytes the store itself gave wrong, each with the reason. When this returns, every find
+    /// names them among the quarantined. Those that are not live, or were set aside before, are left as they are.
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error>;
+
     /// Tells which process answers here, and whether it owns the catalog. Every other method fails with
     /// `Unavailable` where it does not.
     async fn standing(&self) -> Result<Standing, Error>;

@@ -1,4 +1,4 @@
-//! A metastore for tests of those who ask one: they say what it does with finds and hints, the rest it refuses.
+//! A metastore for tests of those who ask one: they say what it does with finds, hints and damage, the rest it refuses.
 
 use async_trait::async_trait;
 use model::{JobId, TenantId};
@@ -17,6 +17,10 @@ pub trait Catalog: Send + Sync {
     }
 
     async fn segment_written(&self, _: SegmentHint) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn quarantine(&self, _: Vec<(Key, String)>) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -61,6 +65,10 @@ impl<C: Catalog> Metastore for C {
 
     async fn orders(&self, _: TenantId) -> Result<Vec<OrderStatus>, Error> {
         refused()
+    }
+
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        Catalog::quarantine(self, damaged).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

@@ -21,6 +21,7 @@ mod orders;
 mod ownership;
 mod plan;
 mod publish;
+mod quarantine;
 mod rebuild;
 mod reconcile;
 mod record;
@@ -493,6 +494,11 @@ impl rpc::Metastore for Metastore {
     async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
         self.ensure_owner().await?;
         Ok(self.list_orders(&tenant))
+    }
+
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let me = self.me()?;
+        self.to_its_end(me.set_aside(damaged)).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

@@ -314,6 +314,10 @@ impl rpc::Metastore for Candidate {
         self.owner()?.orders(tenant).await
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        self.owner()?.quarantine(damaged).await
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         let owner = self.owner.read().clone();
         let standing = match owner {

@@ -336,6 +336,28 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
     id
 }
 
+/// Takes an input out of the job that claims it. An open attempt is closed, because it still reads the input; the
+/// next one may begin at once.
+pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &mut Batch) {
+    let Some(id) = state.live.get_mut(input).and_then(|live| live.claimed.take()) else {
+        return;
+    };
+    let Some(job) = state.jobs.get_mut(&id) else {
+        return;
+    };
+    let Progress::Working { open, work } = &mut job.row.state else {
+        return;
+    };
+    *open = false;
+    work.inputs.retain(|key| key != input);
+    job.due = now;
+    if !work.inputs.is_empty() {
+        job.row.put_into(batch);
+    } else if let Some(job) = state.jobs.remove(&id) {
+        batch.delete(job.row.key());
+    }
+}
+
 /// Closes attempts whose time is over; gives their number.
 fn close_lapsed(
     state: &mut State,

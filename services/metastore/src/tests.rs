@@ -485,6 +485,53 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_damaged_object_is_set_aside_for_good_and_its_neighbours_are_merged_without_it() {
+    let mut world = World::new(11);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let damaged = job.inputs[1].key.clone();
+    let hint = world.put(1, 3, &[3]).await.expect("free");
+    let uncommitted = Key::log_slot(WriterId(1), 3);
+    metastore.segment_written(hint).await.expect("takes the hint");
+    let late = world.merge(&job).await;
+    let told = vec![
+        (damaged.clone(), "bad page".to_owned()),
+        (uncommitted.clone(), "bad footer".to_owned()),
+        (Key::from_text("block/a/1-0-300/x"), "unknown".to_owned()),
+    ];
+    metastore.quarantine(told.clone()).await.expect("sets aside");
+    assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected, "it read the damaged one");
+    metastore.quarantine(told.clone()).await.expect("nothing is left to do");
+    let again = metastore.claim_job().await.expect("claims").expect("the job without it");
+    let inputs: Vec<&Key> = again.inputs.iter().map(|input| &input.key).collect();
+    assert_eq!(inputs, [&job.inputs[0].key, &job.inputs[2].key]);
+    let publication = world.merge(&again).await;
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    let before = metastore.find(everything()).await.expect("finds");
+    metastore.drain().await;
+    let after = world.open().await.find(everything()).await.expect("finds");
+    for snapshot in [before, after] {
+        assert_eq!(snapshot.quarantined, told[..2]);
+        assert!(snapshot.objects.iter().all(|o| o.key.as_str().starts_with("block/")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_only_input_is_damaged_ends() {
+    let mut world = World::new(13);
+    let (metastore, job) = with_one_job(&mut world).await;
+    for input in &job.inputs {
+        metastore.quarantine(vec![(input.key.clone(), "bad page".to_owned())]).await.expect("sets aside");
+    }
+    assert!(metastore.state.lock().jobs.is_empty());
+    world.time.pass(Duration::from_secs(35));
+    assert!(metastore.claim_job().await.expect("claims").is_none());
+    metastore.drain().await;
+    let metastore = world.open().await;
+    assert!(metastore.state.lock().jobs.is_empty());
+    assert_eq!(metastore.find(everything()).await.expect("finds").quarantined.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_nothing_is_swept() {
     let mut world = World::new(10);
     let (metastore, job) = with_one_job(&mut world).await;

@@ -128,7 +128,8 @@ impl<'a> Dispatch<'a> {
             }
             Err(error) => {
                 let reason = error.to_string();
-                let lacks = |object: Found| Missing { key: object.key, reason: reason.clone() };
+                let lacks =
+                    |object: Found| Missing { key: object.key, reason: reason.clone(), is_damaged: false };
                 let missing = unit.objects.into_iter().map(lacks).collect();
                 Ok(Done { scanned: None, missing, told })
             }

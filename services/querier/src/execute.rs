@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use query::{Kind, Partial, Query, Stats};
 use rpc::{ErrorKind, FindRequest, Missing, Snapshot};
+use tracing::warn;
 
 use crate::asker::Asker;
 use crate::dispatch::Dispatch;
@@ -129,7 +130,12 @@ impl Querier {
                 }
                 result => {
                     let (partial, mut missing) = result?;
-                    missing.extend(quarantined.into_iter().map(|(key, reason)| Missing { key, reason }));
+                    if let Some(Missing { key, reason, .. }) = missing.first() {
+                        warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
+                    }
+                    self.damage.tell(&self.metastore, &missing);
+                    let known = quarantined.into_iter();
+                    missing.extend(known.map(|(key, reason)| Missing { key, reason, is_damaged: false }));
                     let explained = explained.into_iter().collect();
                     let report = Report { missing, stale, explained, ..Report::default() };
                     return Ok(Answered { partial, report });

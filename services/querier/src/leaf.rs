@@ -158,17 +158,24 @@ impl Scan<'_> {
             _ => false,
         };
         match skipped {
-            true => Ok(Missing { key: key.clone(), reason: with_causes(&error) }),
+            true => Ok(Missing {
+                key: key.clone(),
+                reason: with_causes(&error),
+                is_damaged: error.kind == ErrorKind::Corrupt,
+            }),
             false => Err(error),
         }
     }
 
     async fn object(&self, found: Found) -> Result<(Partial, Vec<Missing>), Error> {
         let mut partial = Partial::empty(&self.query);
-        let open = Block::open(&self.leaf.store, &found.key, found.bytes, &self.cache);
-        let block = match self.timed(|effort| &mut effort.fetch, open).await {
+        let mut opened = self.open(&found, &self.cache).await;
+        if is_damaged(&opened) {
+            opened = self.open(&found, &self.cache.afresh()).await;
+        }
+        let mut block = match opened {
             Ok(block) => block,
-            Err(error) => return Ok((partial, vec![self.lack(&found.key, failed(error))?])),
+            Err(error) => return Ok((partial, vec![self.lack(&found.key, error)?])),
         };
         partial.stats.objects = 1;
         let masked: Arc<[u32]> = found.masked.as_slice().into();
@@ -190,13 +197,26 @@ impl Scan<'_> {
             {
                 continue;
             }
-            match self.dataset(&block, &masked, &orders, dataset).await {
+            let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
+            // A cache that holds wrong bytes says nothing of the object: only the store can.
+            if is_damaged(&answer)
+                && let Ok(afresh) = self.open(&found, &self.cache.afresh()).await
+            {
+                block = afresh;
+                answer = self.dataset(&block, &masked, &orders, dataset).await;
+            }
+            match answer {
                 Ok(Some(answer)) => partial.merge(answer).map_err(too_large)?,
                 Ok(None) => {}
                 Err(error) => missing.push(self.lack(block.key(), error)?),
             }
         }
         Ok((partial, missing))
+    }
+
+    async fn open(&self, found: &Found, cache: &Cache) -> Result<Block, Error> {
+        let open = Block::open(&self.leaf.store, &found.key, found.bytes, cache);
+        self.timed(|effort| &mut effort.fetch, open).await.map_err(failed)
     }
 
     /// Gives nothing if nothing of the dataset matches.
@@ -440,10 +460,15 @@ fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) ->
 fn failed(error: block::Error) -> Error {
     let kind = match &error {
         block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
-        block::Error::Storage(_) => ErrorKind::Unavailable,
+        // A leaf of that release may be there.
+        block::Error::Storage(_) | block::Error::Version { .. } => ErrorKind::Unavailable,
         _ => ErrorKind::Corrupt,
     };
     Error::with_source(kind, error.to_string(), error)
+}
+
+fn is_damaged<T>(read: &Result<T, Error>) -> bool {
+    matches!(read, Err(error) if error.kind == ErrorKind::Corrupt)
 }
 
 /// An error with what led to it, for people.

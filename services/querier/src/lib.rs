@@ -10,6 +10,7 @@
 mod admit;
 mod asker;
 mod config;
+mod damage;
 mod dispatch;
 mod error;
 mod execute;
@@ -37,6 +38,7 @@ use limits::Overrides;
 use prometheus_client::registry::Registry;
 
 use crate::admit::Admission;
+use crate::damage::Damage;
 use crate::hedge::Hedging;
 
 /// The root of every question: any querier is one, and hands the scanning to leaves.
@@ -50,6 +52,7 @@ pub struct Querier {
     clock: Clock,
     admission: Admission,
     hedging: Hedging,
+    damage: Damage,
     /// Highest of a catalog's owner that answered.
     newest_epoch: AtomicU64,
     metrics: Metrics,
@@ -69,6 +72,7 @@ impl Querier {
         let admission = Admission::new(&config);
         let metrics = Metrics::new(registry);
         let (hedging, newest_epoch) = (Hedging::new(), AtomicU64::new(0));
+        let damage = Damage::new(clock.clone());
         Arc::new(Self {
             config,
             metastore,
@@ -78,6 +82,7 @@ impl Querier {
             clock,
             admission,
             hedging,
+            damage,
             newest_epoch,
             metrics,
         })

@@ -31,6 +31,12 @@ struct Catalog {
     quarantined: Mutex<Vec<(Key, String)>>,
 }
 
+impl Catalog {
+    fn quarantined(&self) -> Vec<Key> {
+        self.quarantined.lock().expect("lock").iter().map(|(key, _)| key.clone()).collect()
+    }
+}
+
 #[async_trait]
 impl rpc::testing::Catalog for Catalog {
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
@@ -49,6 +55,13 @@ impl rpc::testing::Catalog for Catalog {
         let quarantined = self.quarantined.lock().expect("lock").clone();
         Ok(Snapshot { version: 1, objects, quarantined, ..Snapshot::default() })
     }
+
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let is_damaged = |key: &Key| damaged.iter().any(|(damaged, _)| damaged == key);
+        self.objects.lock().expect("lock").retain(|object| !is_damaged(&object.key));
+        self.quarantined.lock().expect("lock").extend(damaged);
+        Ok(())
+    }
 }
 
 struct Server {
@@ -63,13 +76,15 @@ impl Server {
     }
 
     fn with_limits(limits: Limits) -> Self {
+        Self::made(limits, Store::in_memory(), Cache::new(64 << 20))
+    }
+
+    fn made(limits: Limits, store: Store, cache: Cache) -> Self {
         let clock = Clock::system();
         let mut registry = Registry::default();
-        let store = Store::in_memory();
         let catalog = Arc::new(Catalog::default());
         let config = querier::Config::default();
-        let leaf =
-            querier::Leaf::new(&config, store.clone(), Cache::new(64 << 20), Pool::inline(), clock.clone());
+        let leaf = querier::Leaf::new(&config, store.clone(), cache, Pool::inline(), clock.clone());
         let querier = querier::Querier::new(
             config,
             catalog.clone(),
@@ -375,6 +390,88 @@ async fn answers_say_what_they_took_and_what_they_lack() {
     let stats = headers["x-pyrograph-query-stats"].to_str().expect("ascii");
     let stats: Value = serde_json::from_str(stats).expect("JSON");
     assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
+}
+
+/// Total of the flame graph, and how many objects it lacks.
+async fn total_and_lacking(server: &Server) -> (Value, String) {
+    let (_, headers, graph) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
+    let lacking = headers.get("x-pyrograph-partial").map_or("0", |count| count.to_str().expect("ascii"));
+    (graph["flamegraph"]["total"].clone(), lacking.to_owned())
+}
+
+/// Another store, with one byte of the only object flipped in each of these places.
+async fn with_flipped(server: &Server, places: &[usize]) -> Store {
+    let found = server.catalog.objects.lock().expect("lock")[0].clone();
+    let mut bytes = server.store.get(&found.key).await.expect("in memory").to_vec();
+    places.iter().for_each(|at| bytes[*at] ^= 0x55);
+    let store = Store::in_memory();
+    store.settle_create(&found.key, bytes.into()).await.expect("in memory");
+    store
+}
+
+#[tokio::test]
+async fn an_object_that_the_store_gives_wrong_is_set_aside() {
+    let sound = Server::new();
+    sound.push(&[example()]).await;
+    let found = sound.catalog.objects.lock().expect("lock")[0].clone();
+    let mut damaged = 0;
+    for at in (0..found.bytes as usize).step_by(7) {
+        let server = Server::made(Limits::default(), with_flipped(&sound, &[at]).await, Cache::new(64 << 20));
+        server.catalog.objects.lock().expect("lock").push(found.clone());
+        let (total, lacking) = total_and_lacking(&server).await;
+        if lacking == "0" {
+            assert_eq!((total, server.catalog.quarantined()), (json!("40000000"), vec![]), "byte {at}");
+            continue;
+        }
+        damaged += 1;
+        let told = async {
+            while server.catalog.quarantined().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        Clock::system().timeout(std::time::Duration::from_secs(10), told).await.expect("is told");
+        assert_eq!(server.catalog.quarantined(), std::slice::from_ref(&found.key), "byte {at}");
+        assert_eq!(total_and_lacking(&server).await.1, "1", "byte {at}");
+    }
+    assert!(damaged > 20, "{damaged}");
+}
+
+/// Of a disk cache, that are finished.
+fn files(dir: &std::path::Path) -> usize {
+    let folders = std::fs::read_dir(dir).expect("reads").flatten();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).expect("reads").flatten());
+    files.filter(|file| file.path().extension().is_none()).count()
+}
+
+#[tokio::test]
+async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
+    let sound = Server::new();
+    sound.push(&[example()]).await;
+    let found = sound.catalog.objects.lock().expect("lock")[0].clone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut registry = Registry::default();
+    let disk = block::Disk::open(dir.path(), 64 << 20, Clock::system(), &mut registry).expect("opens");
+    let cache = Cache::new(64 << 20).with_disk(disk);
+    // Magic bytes at the very end, and a section at the beginning.
+    for at in [found.bytes as usize - 1, 40] {
+        let hurt = with_flipped(&sound, &[at]).await;
+        let key = found.key.clone();
+        let len = found.bytes;
+        let opened = block::Block::open(&hurt, &key, len, &cache.afresh()).await;
+        assert_eq!(opened.is_err(), at > 40);
+        let kept = async {
+            while files(dir.path()) == 0 {
+                Clock::system().sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        Clock::system().timeout(std::time::Duration::from_secs(10), kept).await.expect("is kept");
+        let server = Server::made(Limits::default(), sound.store.clone(), cache.clone());
+        server.catalog.objects.lock().expect("lock").push(found.clone());
+        for _ in 0..2 {
+            assert_eq!(total_and_lacking(&server).await, (json!("40000000"), "0".to_owned()), "byte {at}");
+        }
+        assert_eq!(server.catalog.quarantined(), [], "byte {at}");
+    }
 }
 
 #[tokio::test]

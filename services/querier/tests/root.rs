@@ -144,7 +144,11 @@ impl Leaf for Fake {
         let mut missing = Vec::new();
         for object in &request.objects {
             let key = object.key.as_str();
-            let lack = |reason: &str| Missing { key: object.key.clone(), reason: reason.into() };
+            let lack = |reason: &str| Missing {
+                key: object.key.clone(),
+                reason: reason.into(),
+                is_damaged: reason == "corrupt",
+            };
             if self.gone.contains(key) {
                 match request.skip_gone {
                     true => missing.push(lack("gone")),
@@ -336,7 +340,10 @@ async fn what_is_gone_of_two_snapshots_is_named() {
     let rig = Rig::new(clock, vec![leaf], vec![small(&["a", "b", "c"])]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!(counts, once(&small(&["a", "c"])));
-    assert_eq!(report.missing, [Missing { key: Key::from_text("b"), reason: "gone".into() }]);
+    assert_eq!(
+        report.missing,
+        [Missing { key: Key::from_text("b"), reason: "gone".into(), is_damaged: false }]
+    );
 }
 
 #[tokio::test(start_paused = true)]

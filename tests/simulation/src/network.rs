@@ -376,6 +376,14 @@ impl rpc::Metastore for RemoteMetastore {
         };
         self.ask("swept", call).await
     }
+
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
+            let damaged = damaged.clone();
+            Box::pin(async move { role.quarantine(damaged).await })
+        };
+        self.ask("quarantine", call).await
+    }
 }
 
 /// The leaf of another machine.

@@ -337,6 +337,10 @@ impl rpc::Metastore for BadMetastore {
         self.metastore.orders(tenant).await
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> std::result::Result<(), rpc::Error> {
+        self.metastore.quarantine(damaged).await
+    }
+
     async fn standing(&self) -> std::result::Result<Standing, rpc::Error> {
         self.metastore.standing().await
     }

@@ -86,8 +86,11 @@ fn scan_request(request: proto::ScanRequest) -> Result<ScanRequest, Unreadable> 
 fn put_scanned(scanned: Scanned) -> proto::ScanResponse {
     let mut response = partial::put_partial(scanned.partial);
     let missing = scanned.missing.into_iter();
-    let missing =
-        missing.map(|Missing { key, reason }| proto::Missing { key: key.as_str().to_owned(), reason });
+    let missing = missing.map(|Missing { key, reason, is_damaged }| proto::Missing {
+        key: key.as_str().to_owned(),
+        reason,
+        is_damaged,
+    });
     response.missing = missing.collect();
     response.effort = scanned.effort.map(|effort| proto::Effort {
         took_nanos: nanos(effort.took),
@@ -106,8 +109,10 @@ fn put_scanned(scanned: Scanned) -> proto::ScanResponse {
 
 fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<Scanned, Unreadable> {
     let missing = std::mem::take(&mut response.missing).into_iter();
-    let missing =
-        missing.map(|object| Ok(Missing { key: common::key(object.key, "key")?, reason: object.reason }));
+    let missing = missing.map(|object| {
+        let proto::Missing { key, reason, is_damaged } = object;
+        Ok(Missing { key: common::key(key, "key")?, reason, is_damaged })
+    });
     let missing = missing.collect::<Result<_, Unreadable>>()?;
     let effort = response.effort.map(|effort| Effort {
         took: Duration::from_nanos(effort.took_nanos),

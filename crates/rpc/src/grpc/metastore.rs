@@ -123,6 +123,15 @@ impl Metastore for MetastoreClient {
         orders.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let objects = damaged
+            .into_iter()
+            .map(|(key, reason)| proto::quarantine_request::Damaged { key: key.as_str().to_owned(), reason });
+        let request = self.peer.request(proto::QuarantineRequest { objects: objects.collect() })?;
+        self.peer.answer(self.client.clone().quarantine(request)).await?;
+        Ok(())
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         let request = self.peer.request(proto::StandingRequest {})?;
         let answer = self.peer.answer(self.client.clone().standing(request)).await?;
@@ -256,6 +265,17 @@ impl MetastoreService for MetastoreServer {
         let tenant = common::tenant(&request.into_inner().tenant, "tenant").map_err(refused)?;
         let orders = self.role.orders(tenant).await.map_err(failed)?;
         Ok(Response::new(proto::OrdersResponse { orders: orders.into_iter().map(put_status).collect() }))
+    }
+
+    async fn quarantine(
+        &self,
+        request: Request<proto::QuarantineRequest>,
+    ) -> Result<Response<proto::QuarantineResponse>, Status> {
+        let objects = request.into_inner().objects.into_iter();
+        let damaged = objects.map(|object| Ok((common::key(object.key, "key")?, object.reason)));
+        let damaged = damaged.collect::<Result<_, Unreadable>>().map_err(refused)?;
+        self.role.quarantine(damaged).await.map_err(failed)?;
+        Ok(Response::new(proto::QuarantineResponse {}))
     }
 
     async fn standing(

@@ -139,6 +139,10 @@ impl Metastore for Fake {
         self.ask(format!("{keys:?}")).await
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        self.ask(format!("{damaged:?}")).await
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         self.ask("standing".into()).await?;
         Ok(crate::made::standing())

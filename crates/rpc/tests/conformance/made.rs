@@ -380,7 +380,8 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
             let partial = Partial { answer, stats };
             match i % 3 == 1 {
                 true => {
-                    let missing = Missing { key: Key::from_text("block/a/1-0-300/x"), reason: "é".into() };
+                    let key = Key::from_text("block/a/1-0-300/x");
+                    let missing = Missing { key, reason: "é".into(), is_damaged: true };
                     let scanned = Scanned { partial, missing: vec![missing], effort: Some(effort()) };
                     let time_left = Some(Duration::from_millis(30_001));
                     let request = ScanRequest { time_left, explain: true, ..scan_of(query, objects) };

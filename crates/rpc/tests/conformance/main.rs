@@ -94,6 +94,7 @@ impl Form {
             ("fail_job", metastore.fail_job(JobId(1), 2, "why".into())),
             ("sweepable", Box::pin(async { metastore.sweepable(5).await.map(drop) })),
             ("swept", metastore.swept(vec![Key::cluster()])),
+            ("quarantine", metastore.quarantine(vec![(Key::cluster(), String::new())])),
             ("delete", Box::pin(async { metastore.delete(made::delete_request()).await.map(drop) })),
             ("orders", Box::pin(async { metastore.orders(made::tenant("a")).await.map(drop) })),
             ("standing", Box::pin(async { metastore.standing().await.map(drop) })),
@@ -185,6 +186,10 @@ async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
         let keys: Vec<Key> = dead.into_iter().map(|object| object.key).collect();
         form.metastore.swept(keys.clone()).await.unwrap();
         assert_eq!(form.asked(), format!("{keys:?}"), "{}", form.name);
+
+        let damaged: Vec<_> = keys.into_iter().zip(["é".to_owned(), String::new()]).collect();
+        form.metastore.quarantine(damaged.clone()).await.unwrap();
+        assert_eq!(form.asked(), format!("{damaged:?}"), "{}", form.name);
 
         let order = form.metastore.delete(made::delete_request()).await.unwrap();
         assert_eq!(form.asked(), format!("{:?}", made::delete_request()), "{}", form.name);

@@ -51,6 +51,10 @@ impl rpc::Metastore for Line {
         self.through()?.orders(tenant).await
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        self.through()?.quarantine(damaged).await
+    }
+
     async fn standing(&self) -> Result<Standing, Error> {
         self.through()?.standing().await
     }
