@@ -116,9 +116,9 @@ impl<'a> Dispatch<'a> {
         let began = clock.monotonic();
         let answer = self.ask_around(&unit, explain, &mut told).await;
         told.took = clock.monotonic().saturating_sub(began);
-        self.querier.hedging.took(unit.bytes, told.took);
         match answer {
             Ok((place, scanned)) => {
+                self.querier.hedging.took(unit.bytes, told.took);
                 told.answered(&self.leaves[place].0, &scanned);
                 Ok(Done { scanned: Some(scanned), missing: Vec::new(), told })
             }

@@ -8,7 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -379,6 +379,27 @@ async fn what_two_leaves_cannot_read_is_named_with_both_reasons() {
     assert_eq!(report.missing.len(), 1);
     assert_eq!(report.missing[0].key.as_str(), "large-3");
     assert_eq!(report.missing[0].reason.matches("as the test says").count(), 2, "{:?}", report.missing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quick_refusals_do_not_make_ordinary_answers_slow() {
+    let clock = virtual_time();
+    let recovered = Arc::new(AtomicBool::new(false));
+    let leaves = (0..2).map(|_| {
+        let recovered = recovered.clone();
+        Fake::new(&clock, move |_| match recovered.load(Ordering::SeqCst) {
+            true => Does::AnswerAfter(500 * MILLI),
+            false => Does::Fail(ErrorKind::Unavailable),
+        })
+    });
+    let rig = Rig::new(clock.clone(), leaves.collect(), vec![small(&["a"])]);
+    for _ in 0..200 {
+        rig.ask().await.expect_err("nobody answers");
+    }
+    recovered.store(true, Ordering::SeqCst);
+    let before = rig.asked(0) + rig.asked(1);
+    rig.ask().await.unwrap();
+    assert_eq!(rig.asked(0) + rig.asked(1) - before, 1, "nobody else is asked");
 }
 
 #[tokio::test(start_paused = true)]
