@@ -34,8 +34,6 @@ pub struct Stats {
     pub datasets: u64,
     /// Datasets that cells answered, with or without rows for the edges.
     pub summed: u64,
-    /// Of those that rows answered.
-    pub series: u64,
     pub profiles: u64,
     /// Stacktraces with a value, of profiles or of cells.
     pub samples: u64,
@@ -107,7 +105,6 @@ impl Partial {
     /// The answer would outgrow its limit, or the samples are damaged.
     pub fn fold(&mut self, query: &Query, dataset: Dataset<'_>) -> Result<(), FoldError> {
         self.stats.datasets += 1;
-        self.stats.series += dataset.selection.series();
         self.stats.profiles += dataset.selection.profiles();
         for part in dataset.cells {
             self.stats.profiles = self.stats.profiles.saturating_add(part.profiles());
@@ -166,7 +163,6 @@ impl Stats {
             (&mut self.objects, other.objects),
             (&mut self.datasets, other.datasets),
             (&mut self.summed, other.summed),
-            (&mut self.series, other.series),
             (&mut self.profiles, other.profiles),
             (&mut self.samples, other.samples),
             (&mut self.bytes, other.bytes),

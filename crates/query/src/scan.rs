@@ -68,13 +68,6 @@ impl Selection {
             |run: &Run| u64::from(starts[run.profiles.end as usize] - starts[run.profiles.start as usize]);
         self.columns.iter().flat_map(|column| &column.runs).map(rows).sum()
     }
-
-    pub fn series(&self) -> u64 {
-        let count = |column: &ColumnSelection| {
-            1 + column.runs.windows(2).filter(|two| two[0].series != two[1].series).count() as u64
-        };
-        self.columns.iter().map(count).sum()
-    }
 }
 
 impl ColumnSelection {

@@ -119,7 +119,7 @@ impl Explained {
         let missing = self.missing.iter().take(MISSING_TOLD_MAX);
         let missing: Vec<Value> =
             missing.map(|lack| json!({ "object": lack.key.as_str(), "why": lack.reason })).collect();
-        let Stats { objects, datasets, summed, series, profiles, samples, bytes } = self.stats;
+        let Stats { objects, datasets, summed, profiles, samples, bytes } = self.stats;
         let pruned = self.pruned.unwrap_or_default();
         json!({
             "question": self.kind,
@@ -145,7 +145,7 @@ impl Explained {
                 "finish": millis(finish),
             },
             "read": {
-                "objects": objects, "datasets": datasets, "datasetsFromRollups": summed, "series": series,
+                "objects": objects, "datasets": datasets, "datasetsFromRollups": summed,
                 "profiles": profiles, "samples": samples, "usedBytes": bytes,
             },
             "effort": effort_json(&effort),

@@ -15,7 +15,7 @@ export interface Cost {
 export function costParts({ milliseconds, bytes, report: { read } }: Cost): string[] {
   if (read === null) return [`${formatElapsed(milliseconds)}, ${formatBytes(bytes)} answer`];
   return [
-    // An answer out of the tree of names alone has read no sample. Series are told per object: no number of theirs.
+    // An answer out of the tree of names alone has read no sample.
     `${counted(read.profiles, 'profile')}${read.samples === 0 ? '' : `, ${counted(read.samples, 'sample')}`}`,
     `${formatElapsed(milliseconds)}, ${formatBytes(read.bytes)} read from ${counted(read.objects, 'object')}`,
   ];

@@ -54,7 +54,7 @@ interface Request {
   maxNodes?: string;
 }
 
-const STATS = { profiles: 1204, series: 20, samples: 36_200, bytes: 2_150_000, blocks: 12, millis: 8.5 };
+const STATS = { profiles: 1204, samples: 36_200, bytes: 2_150_000, blocks: 12, millis: 8.5 };
 
 const EFFORT = {
   millis: 24.1, fetchMillis: 21.42, scanMillis: 12.7, mergeMillis: 0.4, knownDatasets: 14,
@@ -68,7 +68,7 @@ const EXPLAINED = {
       found: { objects: 12, datasets: 14, estimatedBytes: 2_300_000 },
       prunedDatasets: { byService: 31, byTime: 4, byProfileType: 2, byRetention: 0 },
       millis: { total: 28.313, find: 0.812, admit: 0.004, scan: 24.9, merge: 0.31, finish: 2.597 },
-      read: { objects: 12, datasets: 14, datasetsFromRollups: 9, series: 20, profiles: 1204, samples: 36_200, usedBytes: 2_150_000 },
+      read: { objects: 12, datasets: 14, datasetsFromRollups: 9, profiles: 1204, samples: 36_200, usedBytes: 2_150_000 },
       effort: EFFORT,
       units: {
         count: 2, retried: 1, hedged: 1,

@@ -4,7 +4,7 @@ import { staleness, worst } from '../../src/explore/shortfall';
 import { costParts, lack } from '../../src/explore/status_line';
 
 test('the report of an answer is in its headers', () => {
-  const stats = '{"profiles":3,"series":2,"samples":40,"bytes":2048,"blocks":5,"millis":1.5}';
+  const stats = '{"profiles":3,"samples":40,"bytes":2048,"blocks":5,"millis":1.5}';
   expect(readReport(new Headers({ 'X-Pyrograph-Query-Stats': stats, 'X-Pyrograph-Partial': '2' }))).toEqual({
     read: { profiles: 3, samples: 40, bytes: 2048, objects: 5, milliseconds: 1.5 },
     missing: 2,

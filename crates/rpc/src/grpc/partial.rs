@@ -63,8 +63,8 @@ pub(super) fn put_partial(partial: Partial) -> proto::ScanResponse {
             ProtoAnswer::Labels(proto::scan_response::Labels { texts, sets: out.into() })
         }
     };
-    let Stats { objects, datasets, summed, series, profiles, samples, bytes } = partial.stats;
-    let stats = proto::Stats { objects, datasets, summed, series, profiles, samples, bytes };
+    let Stats { objects, datasets, summed, profiles, samples, bytes } = partial.stats;
+    let stats = proto::Stats { objects, datasets, summed, profiles, samples, bytes };
     proto::ScanResponse { stats: Some(stats), answer: Some(answer), ..Default::default() }
 }
 
@@ -94,8 +94,8 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
     if !is_asked {
         return Err(Unreadable::new("answer", "is one to another question"));
     }
-    let proto::Stats { objects, datasets, summed, series, profiles, samples, bytes } = stats;
-    Ok(Partial { answer, stats: Stats { objects, datasets, summed, series, profiles, samples, bytes } })
+    let proto::Stats { objects, datasets, summed, profiles, samples, bytes } = stats;
+    Ok(Partial { answer, stats: Stats { objects, datasets, summed, profiles, samples, bytes } })
 }
 
 /// The names of all parts; how many parts there are; then of each part its names, as differences, its

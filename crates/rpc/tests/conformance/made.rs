@@ -322,15 +322,7 @@ fn effort() -> Effort {
 
 /// Every kind of question with an answer of everything.
 pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
-    let stats = Stats {
-        objects: 1,
-        datasets: 2,
-        summed: 5,
-        series: 3,
-        profiles: 4,
-        samples: u64::MAX,
-        bytes: 1 << 40,
-    };
+    let stats = Stats { objects: 1, datasets: 2, summed: 5, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
     let series = series::Question {
         start_millis: -5,
         end_millis: 100,

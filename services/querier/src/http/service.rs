@@ -82,9 +82,8 @@ pub(crate) fn explain(report: &Report, took: Duration) -> Option<String> {
 pub(crate) fn report_headers(report: &Report) -> Vec<(&'static str, HeaderValue)> {
     let stats = &report.stats;
     let text = format!(
-        r#"{{"profiles":{},"series":{},"samples":{},"bytes":{},"blocks":{},"millis":{:.1}}}"#,
+        r#"{{"profiles":{},"samples":{},"bytes":{},"blocks":{},"millis":{:.1}}}"#,
         stats.profiles,
-        stats.series,
         stats.samples,
         stats.bytes,
         stats.objects,
