@@ -83,7 +83,7 @@ pub(crate) struct Reply {
     trailers: HeaderMap,
     /// Five bytes of envelope and the message after them.
     envelope: Bytes,
-    /// Asked for instead of the message.
+    /// If it was asked for.
     explained: Option<Explained>,
 }
 

@@ -360,6 +360,28 @@ async fn metadata_of_a_service_becomes_headers() {
 }
 
 #[tokio::test]
+async fn an_explanation_replaces_the_message_for_connect_and_follows_it_in_grpc() {
+    let app = app(|_| ());
+    let explain = ("x-pyrograph-explain", "true");
+    let answer = ask(&app, "POST", GET, &[JSON, explain], "{}").await;
+    check(&answer, 200, r#"{"long":"é"}"#);
+
+    let brief = r#"{"brief":"\u00e9\ud83d\ude00"}"#;
+    let grpc = ("content-type", "application/grpc");
+    let plain = ask(&app, "POST", GET, &[grpc], sealed(0, b"")).await;
+    assert!(plain.trailers.get("x-pyrograph-explained").is_none());
+    let answer = ask(&app, "POST", GET, &[grpc, explain], sealed(0, b"")).await;
+    assert_eq!(answer.body, plain.body);
+    assert_eq!(answer.trailers.get("x-pyrograph-explained").unwrap(), brief);
+    assert_eq!(answer.trailers.get("grpc-status").unwrap(), "0");
+
+    let web = ("content-type", "application/grpc-web");
+    let answer = ask(&app, "POST", GET, &[web, explain], sealed(0, b"")).await;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.contains(&format!("x-pyrograph-explained: {brief}\r\n")), "{text}");
+}
+
+#[tokio::test]
 async fn tenants_come_from_the_header_if_there_are_several() {
     let off = app(|_| ());
     let bad = ("x-scope-orgid", "a/b");

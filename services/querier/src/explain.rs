@@ -9,10 +9,6 @@ use serde_json::{Value, json};
 
 use crate::units::Unit;
 
-/// Units that are told one by one: the slowest. Missing objects that are named.
-const UNITS_TOLD_MAX: usize = 50;
-const MISSING_TOLD_MAX: usize = 50;
-
 /// What one question took. Only there if it was asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Explained {
@@ -109,14 +105,15 @@ impl Explained {
         self.merge += merge;
     }
 
-    /// `finish` is what came after merging: cutting, naming, encoding.
-    pub(crate) fn json(&self, finish: Duration) -> Value {
+    /// `finish` is what came after merging: cutting, naming, encoding. At most `listed` units, the slowest, and missing
+    /// objects are told one by one.
+    pub(crate) fn json(&self, finish: Duration, listed: usize) -> Value {
         let mut effort = Effort::default();
         self.units.iter().for_each(|unit| effort.merge(&unit.effort));
         let mut slowest: Vec<&UnitExplained> = self.units.iter().collect();
         slowest.sort_by_key(|unit| std::cmp::Reverse(unit.took));
-        let units: Vec<Value> = slowest.iter().take(UNITS_TOLD_MAX).map(|unit| unit.json()).collect();
-        let missing = self.missing.iter().take(MISSING_TOLD_MAX);
+        let units: Vec<Value> = slowest.iter().take(listed).map(|unit| unit.json()).collect();
+        let missing = self.missing.iter().take(listed);
         let missing: Vec<Value> =
             missing.map(|lack| json!({ "object": lack.key.as_str(), "why": lack.reason })).collect();
         let Stats { objects, datasets, summed, profiles, samples, bytes } = self.stats;

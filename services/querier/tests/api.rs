@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use block::{Cache, Head, Origin};
 use clock::{Clock, Pool};
+use http_body_util::BodyExt;
 use limits::{Limits, Overrides};
 use model::{
     Function, ItemKey, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols, TenantId,
@@ -551,4 +552,28 @@ async fn render_answers_as_it_always_did() {
     let apps = server.get("/api/apps").await;
     let last = (SECOND + 5) * 1000;
     assert_eq!(apps, (200, json!([{"name": "app", "profileTypes": [CPU], "lastSeen": last}])));
+}
+
+#[tokio::test]
+async fn over_grpc_an_explanation_follows_the_answer_and_stays_short() {
+    let server = Server::new();
+    server.push(&[example()]).await;
+    let lost = (0..60).map(|i| (Key::log_slot(WriterId(9), i), "damaged ".repeat(20)));
+    server.catalog.quarantined.lock().expect("lock").extend(lost);
+    let request = http::Request::post("/querier.v1.QuerierService/SelectMergeStacktraces")
+        .header("content-type", "application/grpc+json")
+        .header("x-pyrograph-explain", "true");
+    let message = cpu(json!({})).to_string();
+    let length = (message.len() as u32).to_be_bytes();
+    let body = [&[0], &length[..], message.as_bytes()].concat();
+    let response = server.app.answer(request.body(Body::from(body)).expect("a request")).await;
+    let answer = response.into_body().collect().await.expect("a body");
+    let brief =
+        answer.trailers().and_then(|trailers| trailers.get("x-pyrograph-explained")).expect("explained");
+    assert!(brief.len() <= edge::Explained::BRIEF_BYTES_MAX, "{}", brief.len());
+    let told: Value = serde_json::from_slice(brief.as_bytes()).expect("JSON");
+    assert_eq!(told["questions"][0]["missing"]["count"], 60, "{told}");
+    assert_eq!(told["questions"][0]["units"]["slowest"][0]["leaf"], "leaf", "{told}");
+    let graph: Value = serde_json::from_slice(&answer.to_bytes()[5..]).expect("JSON");
+    assert_eq!(graph["flamegraph"]["total"], "40000000");
 }

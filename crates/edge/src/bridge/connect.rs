@@ -34,7 +34,7 @@ pub(crate) async fn response(
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
-    if let Some(Explained(json)) = reply.explained {
+    if let Some(Explained { json, .. }) = reply.explained {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         message = json.into();
     }

@@ -72,9 +72,13 @@ pub(crate) async fn response(
         let encoding = HeaderName::from_static("grpc-encoding");
         headers.insert(encoding, HeaderValue::from_static("gzip"));
     }
+    let mut trailers = reply.trailers;
+    if let Some(explained) = reply.explained {
+        explained.put_into(&mut trailers);
+    }
     let frames = match content.protocol {
-        Protocol::GrpcWeb => Frames::data([sealed, web_trailers(&reply.trailers)]),
-        _ => Frames::data([sealed]).with_trailers(reply.trailers),
+        Protocol::GrpcWeb => Frames::data([sealed, web_trailers(&trailers)]),
+        _ => Frames::data([sealed]).with_trailers(trailers),
     };
     *response.body_mut() = Body::new(frames);
     response

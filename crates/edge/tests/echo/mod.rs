@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use clock::{Clock, Pool};
-use edge::{App, Body, Capabilities, Config, Deadline, Error, Routes, Tenants};
+use edge::{App, Body, Capabilities, Config, Deadline, Error, Explain, Explained, Routes, Tenants};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -42,6 +42,10 @@ impl SettingsService for Echo {
         ];
         let mut response = Response::new(GetSettingsResponse { settings });
         response.metadata_mut().insert("x-said", "hello".parse().unwrap());
+        if extensions.get::<Explain>().is_some() {
+            let (json, brief) = (r#"{"long":"é"}"#.to_owned(), "{\"brief\":\"é😀\"}".to_owned());
+            response.extensions_mut().insert(Explained { json, brief });
+        }
         Ok(response)
     }
 

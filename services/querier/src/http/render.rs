@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use edge::rest;
+use edge::{Explained, rest};
 use http::{HeaderValue, StatusCode, header};
 use model::ProfileType;
 use query::Selector;
@@ -105,7 +105,7 @@ async fn answer_render_diff(
 }
 
 fn with_report(mut response: Response, report: &Report) -> Response {
-    if let Some(json) = explain(report, report.took) {
+    if let Some(Explained { json, .. }) = explain(report, report.took) {
         let json_type = HeaderValue::from_static("application/json");
         response = ([(header::CONTENT_TYPE, json_type)], json).into_response();
     }

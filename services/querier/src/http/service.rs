@@ -38,6 +38,9 @@ const WHY_CHARS_MAX: usize = 300;
 /// Present with the age in seconds of what the answer knows, if that is not all that was acknowledged since.
 const STALE_HEADER: &str = "x-pyrograph-stale";
 
+/// Units and missing objects that are told one by one.
+const LISTED_MAX: usize = 50;
+
 /// An answer and how it came about.
 pub(crate) type Answer<T> = Result<(T, Report), Error>;
 
@@ -64,18 +67,25 @@ impl Service {
             }
         }
         let took = self.0.clock.monotonic().saturating_sub(began);
-        if let Some(json) = explain(&report, took) {
-            response.extensions_mut().insert(Explained(json));
+        if let Some(explained) = explain(&report, took) {
+            response.extensions_mut().insert(explained);
         }
         Ok(response)
     }
 }
 
-/// How an answer came about that took so long in all, as JSON, if that was asked for.
-pub(crate) fn explain(report: &Report, took: Duration) -> Option<String> {
+/// How an answer came about that took so long in all, if that was asked for.
+pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explained> {
     let finish = took.saturating_sub(report.took);
-    let all: Vec<_> = report.explained.iter().map(|explained| explained.json(finish)).collect();
-    (!all.is_empty()).then(|| serde_json::json!({ "questions": all }).to_string())
+    let json = |listed: usize| {
+        let all: Vec<_> = report.explained.iter().map(|explained| explained.json(finish, listed)).collect();
+        serde_json::json!({ "questions": all }).to_string()
+    };
+    let is_brief = |json: &String| json.len() <= Explained::BRIEF_BYTES_MAX;
+    (!report.explained.is_empty()).then(|| Explained {
+        json: json(LISTED_MAX),
+        brief: [LISTED_MAX, 10, 2, 0].into_iter().map(json).find(is_brief).unwrap_or_default(),
+    })
 }
 
 /// The report as response headers.
