@@ -143,6 +143,7 @@ impl Metastore {
     /// Before the first find: lists `log/` once and consumes every open log to its end. Alone, no
     /// writer of an earlier process is left, so their logs are closed too.
     pub(crate) async fn catch_up(&self, is_alone: bool) -> Result<(), OpenError> {
+        let began = self.clock.monotonic();
         let mut listed: BTreeMap<WriterId, BTreeMap<u64, u64>> = BTreeMap::new();
         for object in self.store.list("log").await? {
             if let Some((writer, seq)) = object.key.parse_log_slot() {
@@ -172,6 +173,7 @@ impl Metastore {
             .buffer_unordered(LOGS_AT_ONCE)
             .try_collect::<()>()
             .await?;
+        *self.looked.lock() = began;
         Ok(())
     }
 

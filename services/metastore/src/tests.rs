@@ -731,6 +731,17 @@ async fn a_successor_knows_what_the_owner_before_it_was_told_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_owner_that_took_long_to_take_over_is_not_stale() {
+    let world = World::new(22);
+    let opener = world.clone();
+    let opening = world.clock.spawn(async move { opener.open_as(false).await });
+    world.clock.sleep(SURE_FOR / 2).await;
+    world.time.pass(2 * LOOKED_WITHIN);
+    let owner = opening.await.expect("opens");
+    assert_eq!(owner.find(everything()).await.expect("finds").stale, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn steps_that_cannot_be_committed_are_bounded() {
     let mut world = World::new(18);
     let metastore = world.open().await;
