@@ -40,6 +40,7 @@ use catalog::rows::{Resignation, Row as _};
 use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
 use cluster::Membership;
+use hashbrown::HashMap;
 use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -107,6 +108,8 @@ pub struct Metastore {
     looked: Mutex<Duration>,
     /// When logs that only membership tells of were last looked into, by own clock.
     looked_into_unheard: Mutex<Duration>,
+    /// When this owner learnt of each death, by own clock.
+    dead_since: Mutex<HashMap<Key, Duration>>,
     stop: watch::Sender<bool>,
     me: Weak<Self>,
 }
@@ -193,11 +196,13 @@ impl Metastore {
             sure: tokio::sync::Mutex::new(fenced),
             looked: Mutex::new(fenced),
             looked_into_unheard: Mutex::default(),
+            dead_since: Mutex::default(),
             stop: watch::Sender::new(false),
             me: me.clone(),
         });
         metastore.adopt_orders().await?;
         metastore.catch_up(metastore.is_alone).await?;
+        metastore.begin_graces(&metastore.state.lock());
         metastore.tend();
         metastore.commit_pending().await?;
         if let Err(error) = metastore.create_records().await {
@@ -318,6 +323,7 @@ impl Metastore {
     fn observe(&self) {
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
+        self.begin_graces(&state);
         let merges = plan::lags(&mut state, &self.config, unix_millis);
         self.metrics.count(&state);
         self.metrics.lags(&state, merges, unix_millis);

@@ -554,6 +554,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     assert!(metastore.sweepable(10).await.expect("lists").is_empty());
     let metastore = world.open().await;
     assert_eq!(world.store.get(&key).await.expect("gets"), record);
+    world.time.pass(metastore.config.sweep_grace.0);
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
 
@@ -574,6 +575,7 @@ async fn an_unreadable_segment_does_not_stop_the_sweep_of_others() {
     }
     let quarantined = metastore.find(everything()).await.expect("finds").quarantined;
     assert_eq!(quarantined.len(), 1);
+    metastore.observe();
     world.time.pass(Duration::from_secs(2 * 3600));
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
@@ -642,6 +644,22 @@ async fn sweep_for(world: &World, metastore: &Metastore, days: u64) {
         }
         metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_whose_clock_is_ahead_gives_what_has_just_died_its_grace() {
+    let mut world = World::new(23);
+    let (first, job) = with_one_job(&mut world).await;
+    let publication = world.merge(&job).await;
+    first.publish(publication).await.expect("publishes");
+    first.seal(WriterId(1)).await.expect("seals");
+    first.commit_pending().await.expect("commits");
+    world.time.set(2 * 3_600_000);
+    assert!(first.sweepable(10).await.expect("lists").is_empty(), "its own clock was set");
+    let second = world.open().await;
+    assert!(second.sweepable(10).await.expect("lists").is_empty());
+    world.time.pass(second.config.sweep_grace.0);
+    assert_eq!(second.sweepable(10).await.expect("lists").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -342,6 +342,7 @@ async fn dying_while_an_order_is_finished_changes_no_answer() {
         compact(&mut world, &metastore).await;
         metastore.seal(WriterId(1)).await.expect("seals");
         metastore.commit_pending().await.expect("commits");
+        metastore.observe();
         world.time.pass(Duration::from_secs(2 * 3600));
         metastore.advance_orders().await.expect("goes on");
         let dead = metastore.sweepable(1_000).await.expect("lists");
