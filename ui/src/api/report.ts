@@ -23,10 +23,9 @@ export interface Lack {
   why: string;
 }
 
-/** Why, without the name of the object that many reasons begin with. */
+/** Why, without the name of the object that many reasons repeat. */
 export function reasonOf({ object, why }: Lack): string {
-  const named = `object ${object}: `;
-  return why.startsWith(named) ? why.slice(named.length) : why;
+  return why.replace(`object ${object}: `, '');
 }
 
 export interface Read {

@@ -23,6 +23,7 @@ test('why objects are missing and how old the answer is are in its headers', () 
 
 test('a reason does not repeat the object that it is of', () => {
   expect(reasonOf({ object: 'blocks/a', why: 'object blocks/a: index is corrupt at byte 9: checksum does not match' })).toBe('index is corrupt at byte 9: checksum does not match');
+  expect(reasonOf({ object: 'blocks/a', why: 'cannot merge: object blocks/a: it ends at byte 9' })).toBe('cannot merge: it ends at byte 9');
   expect(reasonOf({ object: 'blocks/a', why: 'gone' })).toBe('gone');
 });
 
