@@ -114,7 +114,7 @@ DASHBOARDS = {
             lines("Dead objects", "short", ("max(pyrograph_metastore_dead_objects)", "wait"), (rate("pyrograph_compactor_objects_deleted_total"), "deleted per second")),
             lines("The oldest dead object waits for", "s", ("max(pyrograph_metastore_oldest_dead_object_seconds)", "")),
             lines("Set aside, missing, orphaned", "short", ("max(pyrograph_metastore_quarantined_objects)", "set aside"), ("sum(pyrograph_metastore_objects_missing_total)", "missing"), ("sum(pyrograph_metastore_objects_orphaned_total)", "orphaned")),
-            lines("Resent pushes count once for", "s", ("min(pyrograph_metastore_dedup_window_seconds)", "window")),
+            lines("Resent pushes count once for", "s", ("max(pyrograph_metastore_dedup_window_seconds)", "window")),
             lines("Keys that are remembered", "short", ("max(pyrograph_metastore_dedup_keys)", "keys")),
             lines("Commits", "short", (rate("pyrograph_metastore_commits_total"), "per second")),
             lines("A commit takes", "s", (p50("pyrograph_metastore_commit_duration_seconds"), "p50"), (p99("pyrograph_metastore_commit_duration_seconds"), "p99")),

@@ -161,6 +161,27 @@ impl Metrics {
         metrics
     }
 
+    /// What only an owner knows is 0 in all others, so that the largest is the owner's.
+    pub(crate) fn no_longer_owner(&self) {
+        let counts = [
+            &self.is_owner,
+            &self.segments_live,
+            &self.blocks_live,
+            &self.objects_dead,
+            &self.objects_quarantined,
+            &self.orders_in_force,
+            &self.dedup_keys,
+            &self.dedup_bytes,
+        ];
+        for count in counts {
+            count.set(0);
+        }
+        for lag in [&self.dedup_window, &self.consume_lag, &self.oldest_dead] {
+            lag.set(0.0);
+        }
+        self.merge_lag.clear();
+    }
+
     /// What can be counted at once.
     pub(crate) fn count(&self, state: &State) {
         self.segments_live.set(state.live.segment_count() as i64);

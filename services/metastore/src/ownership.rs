@@ -134,7 +134,7 @@ impl Candidate {
                     return;
                 }
                 self.owner.write().take();
-                self.metrics.is_owner.set(0);
+                self.metrics.no_longer_owner();
                 self.metrics.fenced.inc();
                 let now = self.clock.monotonic();
                 let is_soon = now - began < FENCED_SOON;
@@ -168,6 +168,7 @@ impl Candidate {
         if let Some(owner) = owner {
             owner.drain().await;
         }
+        self.metrics.no_longer_owner();
     }
 
     /// Whether finds are answered here, or this process knows where.

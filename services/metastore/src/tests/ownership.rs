@@ -66,6 +66,7 @@ struct Process {
     candidate: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
     running: Task<()>,
+    registry: Registry,
 }
 
 /// Metastores `a`, `b`, … that started one second after another, and an ingester's root that asks them.
@@ -101,6 +102,7 @@ impl Cluster {
         let others = Callers::new(&*membership, dial(self.processes.clone()));
         let seat = Seat { node, membership: membership.clone(), others, discovers: true };
         let parts = Parts { headers: world.written.clone(), is_alone: false, ..world.parts() };
+        let mut registry = Registry::default();
         let candidate = Candidate::new(
             world.config.clone(),
             world.store.clone(),
@@ -108,10 +110,10 @@ impl Cluster {
             Arc::new(|_, _| None),
             seat,
             world.clock.clone(),
-            &mut Registry::default(),
+            &mut registry,
         );
         let running = world.clock.spawn(candidate.clone().run());
-        let process = Process { member, membership, candidate, is_cut: Arc::default(), running };
+        let process = Process { member, membership, candidate, is_cut: Arc::default(), running, registry };
         self.processes.lock().push(process);
         self.agree();
         self.pass(1).await;
@@ -174,6 +176,18 @@ impl Cluster {
             }
         }
         owners
+    }
+
+    /// The window of remembered keys in seconds, as each metastore exports it.
+    fn windows(&self) -> Vec<f64> {
+        let exported = |process: &Process| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &process.registry).unwrap();
+            let lines =
+                text.lines().filter_map(|l| l.strip_prefix("pyrograph_metastore_dedup_window_seconds "));
+            lines.map(|value| value.parse::<f64>().unwrap()).sum()
+        };
+        self.processes.lock().iter().map(exported).collect()
     }
 
     async fn find(&self) -> Snapshot {
@@ -383,6 +397,7 @@ async fn a_fenced_owner_watches_and_owns_again_when_it_is_its_turn() {
     cluster.agree();
     cluster.pass(60).await;
     assert_eq!(cluster.owners().await, "b", "the first by rank leaves a living owner alone");
+    assert_eq!(cluster.windows(), [0.0, 4500.0], "only the owner says how far back it remembers keys");
     cluster.kill("b");
     cluster.pass(8).await;
     assert_eq!(cluster.owners().await, "a");
