@@ -40,4 +40,10 @@ impl Error {
     ) -> Self {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
+
+    /// Whether nobody listens at the address that was called: the process that did is gone.
+    pub fn is_refused(&self) -> bool {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
+        source.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
 }

@@ -66,7 +66,7 @@ use state::State;
 
 /// An owner answers finds only if it knew for sure, less than this ago, that it is one. A successor waits as long
 /// before it serves, unless the one before it has resigned, so that no two answer with different histories.
-const SURE_FOR: Duration = Duration::from_secs(2);
+const SURE_FOR: Duration = Duration::from_secs(1);
 
 /// Finds of an owner that has not looked through all logs for so long say that they are stale.
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);

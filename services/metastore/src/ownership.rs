@@ -4,8 +4,9 @@
 //! ([`Metastore`]), who is alive (`cluster`).
 //!
 //! The longest running metastore is the owner. The next takes over when every one before it leaves, or is gone from
-//! membership and has failed direct calls for a while, by own clock. Nothing but time is lost by a wrong takeover: the
-//! engine lets one owner commit, and whom it fences off becomes a candidate again.
+//! membership and either nobody listens at its address or it has failed direct calls for a while, by own clock. Nothing
+//! but time is lost by a wrong takeover: the engine lets one owner commit, and whom it fences off becomes a candidate
+//! again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,10 +70,20 @@ pub struct Candidate {
     stop: watch::Sender<bool>,
 }
 
+/// What another metastore says when it is asked.
+enum Heard {
+    Standing(Standing),
+    /// Nothing yet, or that it cannot tell.
+    Nothing,
+    /// Nobody listens at its address, or another process does.
+    Gone,
+}
+
 /// Another metastore, alive or only just gone.
 struct Rival {
     member: Member,
     is_present: bool,
+    is_gone: bool,
     /// Since when it fails to tell its standing, by own clock.
     failing: Option<Duration>,
     /// Whether it says that it owns the catalog.
@@ -217,13 +228,21 @@ impl Candidate {
                 Some(rival) => (rival.member, rival.is_present) = (member, is_present),
                 None => {
                     let node = member.node.clone();
-                    rivals.insert(node, Rival { member, is_present, failing: None, claims: false });
+                    rivals.insert(
+                        node,
+                        Rival { member, is_present, is_gone: false, failing: None, claims: false },
+                    );
                 }
             }
         }
         let began = self.clock.monotonic();
         let asked = rivals.values_mut().map(|rival| async {
-            let standing = self.standing_of(&rival.member).await;
+            let heard = self.ask(&rival.member).await;
+            rival.is_gone = matches!(heard, Heard::Gone);
+            let standing = match heard {
+                Heard::Standing(standing) => Some(standing),
+                Heard::Nothing | Heard::Gone => None,
+            };
             rival.claims = standing.as_ref().is_some_and(|standing| standing.is_owner);
             rival.failing = match &standing {
                 Some(_) => None,
@@ -236,14 +255,19 @@ impl Candidate {
         self.believe(owner);
         let now = self.clock.monotonic();
         let is_over = |since: Duration| now - since >= self.config.takeover_after.0;
-        rivals.retain(|_, rival| rival.is_present || !rival.failing.is_some_and(is_over));
+        rivals.retain(|_, rival| rival.is_present || !(rival.is_gone || rival.failing.is_some_and(is_over)));
     }
 
-    /// `None` if it fails to tell, or if another process answers in its place.
-    async fn standing_of(&self, member: &Member) -> Option<Standing> {
-        let metastore = self.seat.others.of(member)?;
-        let standing = self.clock.timeout(STANDING_MAX, metastore.standing()).await?.ok()?;
-        (standing.node == member.node).then_some(standing)
+    async fn ask(&self, member: &Member) -> Heard {
+        let Some(metastore) = self.seat.others.of(member) else {
+            return Heard::Nothing;
+        };
+        match self.clock.timeout(STANDING_MAX, metastore.standing()).await {
+            Some(Ok(standing)) if standing.node == member.node => Heard::Standing(standing),
+            Some(Ok(_)) => Heard::Gone,
+            Some(Err(error)) if error.is_refused() => Heard::Gone,
+            Some(Err(_)) | None => Heard::Nothing,
+        }
     }
 
     fn believe(&self, owner: Option<Standing>) {

@@ -1,7 +1,7 @@
 //! An [`Error`] as a gRPC status, and back.
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
 use prost::Message;
 use tonic::{Code, Status, TimeoutExpired};
@@ -72,7 +72,17 @@ pub(super) fn error_of(status: &Status, peer: &str) -> Error {
         // Of a connection that could not be made, or that ended: a role names its own failures.
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, format!("{peer}: {}", described(status)))
+    let text = format!("{peer}: {}", described(status));
+    match is_refused(status) {
+        true => Error::with_source(kind, text, io::Error::from(io::ErrorKind::ConnectionRefused)),
+        false => Error::new(kind, text),
+    }
+}
+
+fn is_refused(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let mut io = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// What is wrong with a request that a server cannot read.

@@ -369,11 +369,13 @@ async fn a_peer_that_goes_away_is_unavailable_at_once_and_is_called_again_once_i
         let error = answer.unwrap_or_else(|| panic!("{method} waits")).expect_err(method);
         assert_eq!(error.kind, ErrorKind::Unavailable, "{method}: {error}");
         assert!(error.message.contains(&address.to_string()), "{method}: {error}");
+        assert!(!error.is_refused(), "{method}: {error}");
 
         // While nobody is there.
         let (method, call) = form.calls().swap_remove(i);
         let error = call.await.expect_err(method);
         assert_eq!(error.kind, ErrorKind::Unavailable, "{method}: {error}");
+        assert!(error.is_refused(), "{method}: {error}");
 
         // And back.
         let listener = TcpListener::bind(address).await.unwrap();

@@ -5,14 +5,19 @@ use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
 
 use super::*;
 
-/// The way to a candidate; `Unavailable` while it is cut.
+/// The way to a candidate; `Unavailable` while it is cut, or while it is refused.
 struct Line {
     to: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
+    is_refused: Arc<AtomicBool>,
 }
 
 impl Line {
     fn through(&self) -> Result<&Candidate, Error> {
+        if self.is_refused.load(Ordering::SeqCst) {
+            let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            return Err(Error::with_source(ErrorKind::Unavailable, "nobody listens", refused));
+        }
         match self.is_cut.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Unavailable, "nobody answers")),
             false => Ok(&self.to),
@@ -65,6 +70,7 @@ struct Process {
     membership: Arc<Fixed>,
     candidate: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
+    is_refused: Arc<AtomicBool>,
     running: Task<()>,
     registry: Registry,
 }
@@ -113,7 +119,8 @@ impl Cluster {
             &mut registry,
         );
         let running = world.clock.spawn(candidate.clone().run());
-        let process = Process { member, membership, candidate, is_cut: Arc::default(), running, registry };
+        let (is_cut, is_refused) = (Arc::default(), Arc::default());
+        let process = Process { member, membership, candidate, is_cut, is_refused, running, registry };
         self.processes.lock().push(process);
         self.agree();
         self.pass(1).await;
@@ -210,7 +217,8 @@ fn dial(
     move |member| {
         let processes = processes.lock();
         let process = processes.iter().find(|process| process.member.node == member.node)?;
-        Some(Arc::new(Line { to: process.candidate.clone(), is_cut: process.is_cut.clone() }))
+        let (is_cut, is_refused) = (process.is_cut.clone(), process.is_refused.clone());
+        Some(Arc::new(Line { to: process.candidate.clone(), is_cut, is_refused }))
     }
 }
 
@@ -268,6 +276,25 @@ async fn one_that_is_gone_from_membership_and_answers_is_not_replaced() {
     cluster.pass(6).await;
     cluster.cut("a", false);
     assert_eq!(cluster.find().await.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_at_whose_address_nobody_listens_is_replaced_as_soon_as_it_is_gone_from_membership() {
+    let cluster = Cluster::of("ab").await;
+    cluster.pass(7).await;
+    let b = {
+        let processes = cluster.processes.lock();
+        processes[0].is_refused.store(true, Ordering::SeqCst);
+        processes[1].member.clone()
+    };
+    cluster.pass(60).await;
+    assert_eq!(cluster.owners().await, "a", "it is a member");
+    let began = cluster.world.clock.monotonic();
+    cluster.processes.lock()[1].membership.set(vec![b]);
+    let found = cluster.find().await;
+    let took = cluster.world.clock.monotonic() - began;
+    assert_eq!((found.epoch, found.stale), (2, None));
+    assert!(took < SURE_FOR + Duration::from_millis(500), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
