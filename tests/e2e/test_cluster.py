@@ -2,12 +2,13 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 import seaweed
-from harness import free_port, pprof, push
+from harness import BINARY, free_port, pprof, push
 
 NAMES = (
     *("metastore-a", "metastore-b", "ingester-a", "ingester-b"),
@@ -64,12 +65,12 @@ def members(server):
     return {member["name"] for member in json.loads(body)["members"]}
 
 
-def wait_for(what, holds, patience=30):
+def wait_for(what, holds, patience=30, pause=0.1):
     """Seconds until it holds."""
     began = time.monotonic()
     while not holds():
         assert time.monotonic() < began + patience, f"not within {patience} s: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
     return time.monotonic() - began
 
 
@@ -190,3 +191,44 @@ def test_anything_may_be_killed_under_load_and_everything_counts_once(cluster):
     assert not slow and load.slowest < RECOVERY_MAX
     for server in cluster.values():
         assert server.stop() == 0, server.log()[-2000:]
+
+
+def test_an_owner_that_is_told_to_stop_is_replaced_before_anybody_notices(cluster):
+    for server in cluster.values():
+        wait_for("all know all", lambda server=server: members(server) == set(NAMES))
+    load, querier, took = Load(cluster), cluster["querier-a"], {}
+    try:
+        wait_for("fresh answers", lambda: sees_fresh(querier, load))
+        for name in ("metastore-a", "metastore-b"):
+            assert owner(cluster) == name
+            process, told = cluster[name].process, time.monotonic()
+            process.terminate()
+            # Answers come from the owner that leaves until the next request after it has given up the catalog.
+            wait_for("another owner", lambda name=name: owner(cluster) not in (name, None), pause=0.02)
+            wait_for("fresh answers", lambda: sees_fresh(querier, load), pause=0.02)
+            took[name] = time.monotonic() - told
+            assert process.wait(timeout=40) == 0
+            cluster[name].start()
+            wait_for("all know all", lambda: members(querier) == set(NAMES))
+    finally:
+        load.stop()
+        print(f"fresh answers after SIGTERM of the owner: {took}")
+    assert max(took.values()) < RECOVERY_MAX / 3
+
+
+def test_the_catalog_is_not_rebuilt_while_a_metastore_runs(cluster):
+    def rebuild(*force):
+        command = [BINARY, "catalog", "rebuild", *force, "--", *cluster["metastore-b"].flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    wait_for("an owner", lambda: owner(cluster) == "metastore-a")
+    code, said = rebuild()
+    assert code == 1 and "metastore-a at 127.0.0.1:" in said and "owns the catalog" in said, said
+    for name in ("metastore-a", "metastore-b"):
+        cluster[name].kill()
+    wait_for("silence", lambda: not {"metastore-a", "metastore-b"} & members(cluster["querier-a"]))
+    code, said = rebuild()
+    assert code == 1 and "the catalog was committed to" in said, said
+    code, said = rebuild("--force")
+    assert code == 0 and "rebuilt the catalog" in said, said

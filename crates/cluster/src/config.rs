@@ -1,6 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::gossip::seeds;
+
 /// How processes find one another. Without `join` they do not, and no port is opened.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +26,20 @@ pub struct Config {
     /// Name of this process for people, and for what is placed by name: should be the same after a restart, and different for
     /// each process. Empty means the host's name.
     pub node_name: String,
+}
+
+impl Config {
+    /// For a process beside one that has this configuration already, maybe on the same host: finds the same others, at
+    /// a port of its own.
+    pub fn beside(&self, node_name: &str) -> Self {
+        Self {
+            join_members: seeds::split(&self.join_members, self.bind_port).join(","),
+            bind_port: 0,
+            advertise_port: 0,
+            node_name: node_name.to_owned(),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Config {

@@ -7,7 +7,7 @@
 //! must be repeatable is given a [`crate::Fixed`] instead.
 
 mod datagrams;
-mod seeds;
+pub(crate) mod seeds;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@ const NAMES: &[(&str, &[Role])] = &[
     ("compaction-worker", &[Role::Compactor]),
 ];
 
-/// At least one role.
+/// Some roles; those of a server are one at least.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Targets(BTreeSet<Role>);
 
@@ -34,6 +34,11 @@ impl Targets {
             roles.extend(*named);
         }
         Ok(Self(roles))
+    }
+
+    /// Of a process that serves nothing.
+    pub(crate) fn none() -> Self {
+        Self(BTreeSet::new())
     }
 
     pub(crate) fn roles(&self) -> impl Iterator<Item = Role> + '_ {

@@ -80,7 +80,7 @@ impl Seeds {
     }
 }
 
-fn split(seeds: &str, port: u16) -> Vec<String> {
+pub(crate) fn split(seeds: &str, port: u16) -> Vec<String> {
     let seeds = seeds.split(',').map(str::trim).filter(|seed| !seed.is_empty());
     let with_port = seeds.map(|seed| {
         // How programs in Go are told to ask for every address, which is done here anyway.
