@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
-use model::{ProfileType, TenantId};
+use model::{ProfileType, TenantId, TimeRange};
 use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
 use storage::Key;
 
@@ -45,7 +45,7 @@ impl State {
 #[derive(Default)]
 pub(crate) struct Index {
     objects: HashMap<u64, Live>,
-    tenants: HashMap<TenantId, BTreeMap<Arc<str>, Service>>,
+    tenants: HashMap<TenantId, Tenant>,
     /// One copy of each distinct list of profile types: services have few, datasets are many.
     types: HashSet<Arc<[ProfileType]>>,
     next_id: u64,
@@ -55,6 +55,16 @@ struct Live {
     object: Arc<Object>,
     /// Of all its datasets.
     rows: u64,
+    time_min: i64,
+    time_max: i64,
+}
+
+#[derive(Default)]
+struct Tenant {
+    /// All datasets of a service have this one copy of its name.
+    services: BTreeMap<Arc<str>, Service>,
+    /// Datasets are sorted by tenant, so an object has one span of a tenant.
+    objects: BTreeMap<u64, Vec<Span>>,
 }
 
 /// A live object as finds see it.
@@ -69,18 +79,26 @@ pub(crate) struct Object {
     pub(crate) datasets: Vec<DatasetSummary>,
 }
 
-/// Where the datasets of one service lie: by object id and index into `Object::datasets`.
+/// Where the datasets of one service lie.
 #[derive(Default)]
 struct Service {
-    days: BTreeMap<i64, Vec<Place>>,
+    days: BTreeMap<i64, Vec<Span>>,
     /// Datasets that touch more than one day; only segments have such.
-    wide: Vec<Place>,
+    wide: Vec<Span>,
 }
 
+/// Neighbours in `Object::datasets`, from `first` up to `end`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Span {
     object: u64,
-    dataset: u32,
+    first: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of<'a>(&self, object: &'a Object) -> &'a [DatasetSummary] {
+        &object.datasets[self.first as usize..self.end as usize]
+    }
 }
 
 impl Index {
@@ -88,17 +106,26 @@ impl Index {
     pub(crate) fn insert(&mut self, mut object: Object) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        for (dataset, entry) in object.datasets.iter_mut().enumerate() {
+        for (first, entry) in (0..).zip(&mut object.datasets) {
+            let span = Span { object: id, first, end: first + 1 };
             entry.profile_types = self.types.get_or_insert(entry.profile_types.clone()).clone();
-            let services = self.tenants.entry(entry.tenant.clone()).or_default();
-            if let Some((name, _)) = services.get_key_value(&entry.service) {
+            let tenant = self.tenants.entry(entry.tenant.clone()).or_default();
+            if let Some((name, _)) = tenant.services.get_key_value(&entry.service) {
                 entry.service = name.clone();
             }
-            let service = services.entry(entry.service.clone()).or_default();
-            service.places(entry).push(Place { object: id, dataset: dataset as u32 });
+            let service = tenant.services.entry(entry.service.clone()).or_default();
+            service.spans(entry).push(span);
+            let spans = tenant.objects.entry(id).or_default();
+            match spans.last_mut() {
+                Some(last) if last.end == first => last.end = span.end,
+                _ => spans.push(span),
+            }
         }
-        let rows = object.datasets.iter().map(|entry| entry.rows).sum();
-        self.objects.insert(id, Live { object: Arc::new(object), rows });
+        let datasets = || object.datasets.iter();
+        let rows = datasets().map(|entry| entry.rows).sum();
+        let time_min = datasets().map(|entry| entry.time_min).min().unwrap_or(i64::MAX);
+        let time_max = datasets().map(|entry| entry.time_max).max().unwrap_or(i64::MIN);
+        self.objects.insert(id, Live { object: Arc::new(object), rows, time_min, time_max });
         id
     }
 
@@ -106,18 +133,19 @@ impl Index {
     pub(crate) fn remove(&mut self, id: u64) -> Option<Arc<Object>> {
         let Live { object, .. } = self.objects.remove(&id)?;
         for entry in &object.datasets {
-            let Some(services) = self.tenants.get_mut(&entry.tenant) else {
+            let Some(tenant) = self.tenants.get_mut(&entry.tenant) else {
                 continue;
             };
-            let Some(service) = services.get_mut(&entry.service) else {
+            tenant.objects.remove(&id);
+            let Some(service) = tenant.services.get_mut(&entry.service) else {
                 continue;
             };
-            service.places(entry).retain(|place| place.object != id);
-            service.days.retain(|_, places| !places.is_empty());
+            service.spans(entry).retain(|span| span.object != id);
+            service.days.retain(|_, spans| !spans.is_empty());
             if service.days.is_empty() && service.wide.is_empty() {
-                services.remove(&entry.service);
+                tenant.services.remove(&entry.service);
             }
-            if services.is_empty() {
+            if tenant.services.is_empty() {
                 self.tenants.remove(&entry.tenant);
             }
         }
@@ -136,64 +164,66 @@ impl Index {
         orders: &Orders,
         kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Vec<Found> {
-        // Each with the first instant that is kept of it.
-        let mut places: Vec<(Place, i64)> = Vec::new();
-        for tenant in &request.tenants {
-            let Some(services) = self.tenants.get(tenant) else {
+        let mut spans: Vec<Span> = Vec::new();
+        // The first instant that is kept, by the one copy of a service's name.
+        let mut kept: HashMap<*const u8, i64> = HashMap::new();
+        for id in &request.tenants {
+            let Some(tenant) = self.tenants.get(id) else {
                 continue;
             };
             match &request.services {
                 Some(names) => {
-                    for name in names {
-                        if let Some(service) = services.get(name.as_str()) {
-                            service.collect(request, kept_from(tenant, name), &mut places);
-                        }
+                    for (name, service) in
+                        names.iter().filter_map(|name| tenant.services.get_key_value(name.as_str()))
+                    {
+                        kept.insert(name.as_ptr(), kept_from(id, name));
+                        service.collect(request.range, &mut spans);
                     }
                 }
                 None => {
-                    for (name, service) in services {
-                        service.collect(request, kept_from(tenant, name), &mut places);
-                    }
+                    kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
+                    spans.extend(tenant.objects.values().flatten());
                 }
             }
         }
         // A tenant or service may be named twice.
-        places.sort_unstable();
-        places.dedup();
+        spans.sort_unstable();
+        spans.dedup();
+        let mut types = Wanted::new(request.profile_type.as_ref());
         let mut found: Vec<Found> = Vec::new();
-        let mut last = None;
-        for (place, kept_from) in places {
-            let Some(Live { object, rows }) = self.objects.get(&place.object) else {
+        for spans in spans.chunk_by(|a, b| a.object == b.object) {
+            let Some(Live { object, rows, time_min, time_max }) = self.objects.get(&spans[0].object) else {
                 continue;
             };
-            let dataset = &object.datasets[place.dataset as usize];
-            if !request.range.overlaps(dataset.time_min, dataset.time_max) || dataset.time_max < kept_from {
+            if !request.range.overlaps(*time_min, *time_max) {
                 continue;
             }
-            if let Some(wanted) = &request.profile_type
-                && !dataset.profile_types.contains(wanted)
-            {
-                continue;
+            let mut datasets = Vec::with_capacity(spans.iter().map(|span| span.of(object).len()).sum());
+            for dataset in spans.iter().flat_map(|span| span.of(object)) {
+                let is_kept =
+                    kept.get(&dataset.service.as_ptr()).is_none_or(|from| dataset.time_max >= *from);
+                if is_kept
+                    && request.range.overlaps(dataset.time_min, dataset.time_max)
+                    && types.are_in(&dataset.profile_types)
+                {
+                    datasets.push(FoundDataset {
+                        position: dataset.position,
+                        tenant: dataset.tenant.clone(),
+                        service: dataset.service.clone(),
+                        bytes: share(object.bytes, dataset.rows, *rows),
+                        time_min: dataset.time_min,
+                        time_max: dataset.time_max,
+                        profile_types: dataset.profile_types.clone(),
+                    });
+                }
             }
-            if last != Some(place.object) {
-                last = Some(place.object);
+            if !datasets.is_empty() {
                 found.push(Found {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
                     orders: needed(orders, object.floor, object.datasets.iter()),
-                    datasets: Vec::new(),
-                });
-            }
-            if let Some(found) = found.last_mut() {
-                found.datasets.push(FoundDataset {
-                    position: dataset.position,
-                    tenant: dataset.tenant.clone(),
-                    service: dataset.service.clone(),
-                    bytes: share(object.bytes, dataset.rows, *rows),
-                    time_min: dataset.time_min,
-                    time_max: dataset.time_max,
-                    profile_types: dataset.profile_types.clone(),
+                    datasets,
                 });
             }
         }
@@ -203,19 +233,20 @@ impl Index {
     /// What [`Index::find`] does not give of the tenants' datasets, by reason. Looks at all of them.
     pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId, &str) -> i64) -> Pruned {
         let mut pruned = Pruned::default();
-        for tenant in request.tenants.iter().collect::<HashSet<_>>() {
-            for (name, service) in self.tenants.get(tenant).into_iter().flatten() {
-                let places = || service.wide.iter().chain(service.days.values().flatten());
+        for id in request.tenants.iter().collect::<HashSet<_>>() {
+            let services = self.tenants.get(id).into_iter().flat_map(|tenant| &tenant.services);
+            for (name, service) in services {
+                let spans = || service.wide.iter().chain(service.days.values().flatten());
                 if request.services.as_ref().is_some_and(|names| !names.iter().any(|n| **n == **name)) {
-                    pruned.by_service += places().count() as u64;
+                    pruned.by_service += spans().count() as u64;
                     continue;
                 }
-                let from = kept_from(tenant, name);
-                for place in places() {
-                    let Some(Live { object, .. }) = self.objects.get(&place.object) else {
+                let from = kept_from(id, name);
+                for span in spans() {
+                    let Some(Live { object, .. }) = self.objects.get(&span.object) else {
                         continue;
                     };
-                    let dataset = &object.datasets[place.dataset as usize];
+                    let dataset = &object.datasets[span.first as usize];
                     let wanted = request.profile_type.as_ref();
                     if !request.range.overlaps(dataset.time_min, dataset.time_max) {
                         pruned.by_time += 1;
@@ -231,29 +262,55 @@ impl Index {
     }
 }
 
+/// Whether lists of profile types have one that is wanted. Neighbours mostly share one list.
+struct Wanted<'a> {
+    wanted: Option<&'a ProfileType>,
+    last: Option<(*const ProfileType, bool)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(wanted: Option<&'a ProfileType>) -> Self {
+        Self { wanted, last: None }
+    }
+
+    fn are_in(&mut self, types: &Arc<[ProfileType]>) -> bool {
+        let Some(wanted) = self.wanted else {
+            return true;
+        };
+        match self.last {
+            Some((last, holds)) if last == types.as_ptr() => holds,
+            _ => {
+                let holds = types.contains(wanted);
+                self.last = Some((types.as_ptr(), holds));
+                holds
+            }
+        }
+    }
+}
+
 /// What a part of the rows of an object has of its bytes, at least one.
 fn share(bytes: u64, rows: u64, of: u64) -> u64 {
-    let share = u128::from(bytes) * u128::from(rows) / u128::from(of.max(1));
-    u64::try_from(share).unwrap_or(bytes).max(1)
+    let share = match bytes.checked_mul(rows) {
+        Some(product) => product / of.max(1),
+        None => (u128::from(bytes) * u128::from(rows) / u128::from(of.max(1))).try_into().unwrap_or(bytes),
+    };
+    share.max(1)
 }
 
 impl Service {
-    fn places(&mut self, dataset: &DatasetSummary) -> &mut Vec<Place> {
+    fn spans(&mut self, dataset: &DatasetSummary) -> &mut Vec<Span> {
         let first = dataset.time_min.div_euclid(DAY_NANOS);
         let last = dataset.time_max.div_euclid(DAY_NANOS);
         if first == last { self.days.entry(first).or_default() } else { &mut self.wide }
     }
 
-    fn collect(&self, request: &FindRequest, kept_from: i64, places: &mut Vec<(Place, i64)>) {
-        let mut add = |found: &[Place]| places.extend(found.iter().map(|place| (*place, kept_from)));
-        add(&self.wide);
-        if request.range.start >= request.range.end {
+    fn collect(&self, range: TimeRange, spans: &mut Vec<Span>) {
+        spans.extend(&self.wide);
+        if range.start >= range.end {
             return;
         }
-        let first = request.range.start.div_euclid(DAY_NANOS);
-        let last = (request.range.end - 1).div_euclid(DAY_NANOS);
-        for places_of_day in self.days.range(first..=last).map(|(_, places)| places) {
-            add(places_of_day);
-        }
+        let first = range.start.div_euclid(DAY_NANOS);
+        let last = (range.end - 1).div_euclid(DAY_NANOS);
+        spans.extend(self.days.range(first..=last).flat_map(|(_, spans)| spans));
     }
 }
