@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use block::Directory;
+use block::codec::{Cursor, Delta, Malformed, put, put_signed};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -14,6 +15,10 @@ use ::query::DeleteOrder;
 
 use super::{Unreadable, query};
 use crate::{Found, FoundDataset};
+
+/// What one dataset of an object takes of a message, roughly, in bytes; and at least.
+pub(super) const DATASET_BYTES: usize = 24;
+const DATASET_BYTES_MIN: usize = 7;
 
 pub(super) fn put_id(id: u128) -> Bytes {
     Bytes::copy_from_slice(&id.to_le_bytes())
@@ -166,7 +171,9 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
     let mut orders = Orders::default();
     let mut out = proto::Objects::default();
     for found in objects {
-        let mut datasets = Vec::with_capacity(found.datasets.len());
+        let mut datasets = Vec::with_capacity(1 + found.datasets.len() * DATASET_BYTES);
+        put(&mut datasets, found.datasets.len() as u64);
+        let (mut positions, mut times) = (Delta::default(), Delta::default());
         for dataset in &found.datasets {
             let tenant = *tenants.entry(dataset.tenant.as_str()).or_insert_with(|| {
                 out.tenants.push(dataset.tenant.to_string());
@@ -181,21 +188,19 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
                 out.profile_types.push(proto::ProfileTypes { types });
                 out.profile_types.len() as u32 - 1
             });
-            datasets.push(proto::Dataset {
-                position: dataset.position,
-                tenant,
-                service,
-                profile_types,
-                time_min: dataset.time_min,
-                time_max: dataset.time_max,
-                bytes: dataset.bytes,
-            });
+            positions.put(&mut datasets, i64::from(dataset.position));
+            for place in [tenant, service, profile_types] {
+                put(&mut datasets, u64::from(place));
+            }
+            times.put(&mut datasets, dataset.time_min);
+            put_signed(&mut datasets, dataset.time_max.wrapping_sub(dataset.time_min));
+            put(&mut datasets, dataset.bytes);
         }
         out.objects.push(proto::Object {
             key: found.key.as_str().to_owned(),
             bytes: found.bytes,
             masked: found.masked.clone(),
-            datasets,
+            datasets: datasets.into(),
             orders: orders.put(&found.orders),
         });
     }
@@ -220,27 +225,48 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
     }
     let mut all = Vec::with_capacity(objects.len());
     for object in objects {
-        let mut datasets = Vec::with_capacity(object.datasets.len());
-        for dataset in object.datasets {
-            datasets.push(FoundDataset {
-                position: dataset.position,
-                tenant: at(&tenants, dataset.tenant, "tenant")?,
-                service: at(&services, dataset.service, "service")?,
-                bytes: dataset.bytes,
-                time_min: dataset.time_min,
-                time_max: dataset.time_max,
-                profile_types: at(&types, dataset.profile_types, "profile types")?,
-            });
-        }
+        let datasets = datasets(&object.datasets, &tenants, &services, &types);
         all.push(Found {
             key: key(object.key, "key")?,
             bytes: object.bytes,
             masked: masked(object.masked)?,
             orders: orders_at(&table, &object.orders)?,
-            datasets,
+            datasets: datasets.map_err(Unreadable::columns("datasets"))?,
         });
     }
     Ok(all)
+}
+
+/// Those of one object.
+fn datasets(
+    bytes: &[u8],
+    tenants: &[TenantId],
+    services: &[Arc<str>],
+    types: &[Arc<[ProfileType]>],
+) -> Result<Vec<FoundDataset>, Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    let count = cursor.count()?;
+    let mut datasets = Vec::with_capacity(count.min(bytes.len() / DATASET_BYTES_MIN));
+    let (mut positions, mut times) = (Delta::default(), Delta::default());
+    for _ in 0..count {
+        let position = positions.read(&mut cursor)?;
+        let position = u32::try_from(position).map_err(|_| cursor.malformed("a position is too large"))?;
+        let tenant = cursor.index(tenants.len(), "a tenant does not exist")?;
+        let service = cursor.index(services.len(), "a service does not exist")?;
+        let profile_types = cursor.index(types.len(), "profile types do not exist")?;
+        let time_min = times.read(&mut cursor)?;
+        datasets.push(FoundDataset {
+            position,
+            tenant: tenants[tenant as usize].clone(),
+            service: services[service as usize].clone(),
+            time_min,
+            time_max: time_min.wrapping_add(cursor.signed()?),
+            bytes: cursor.varint()?,
+            profile_types: types[profile_types as usize].clone(),
+        });
+    }
+    cursor.end()?;
+    Ok(datasets)
 }
 
 pub(super) fn at<T: Clone>(table: &[T], index: u32, field: &'static str) -> Result<T, Unreadable> {

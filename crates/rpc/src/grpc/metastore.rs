@@ -21,9 +21,6 @@ use crate::{
     OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
-/// What one dataset of a snapshot takes of a message, roughly, in bytes.
-const DATASET_BYTES: usize = 32;
-
 /// The metastore of another process.
 #[derive(Clone)]
 pub struct MetastoreClient {
@@ -65,7 +62,8 @@ impl Metastore for MetastoreClient {
             explain: request.explain,
         })?;
         let answer = self.peer.answer(self.client.clone().find(request)).await?;
-        let bytes = datasets(&answer) * DATASET_BYTES;
+        let bytes =
+            answer.objects.iter().flat_map(|of| &of.objects).map(|object| object.datasets.len()).sum();
         self.peer.convert(bytes, || snapshot(answer)).await.map_err(self.unreadable())
     }
 
@@ -199,7 +197,7 @@ impl MetastoreService for MetastoreServer {
         let snapshot = self.role.find(request).await.map_err(failed)?;
         let datasets: usize = snapshot.objects.iter().map(|found| found.datasets.len()).sum();
         let encode = move || put_snapshot(&snapshot);
-        Ok(Response::new(convert(&self.pool, datasets * DATASET_BYTES, encode).await))
+        Ok(Response::new(convert(&self.pool, datasets * common::DATASET_BYTES, encode).await))
     }
 
     async fn claim_job(
@@ -352,10 +350,6 @@ fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
             Pruned { by_service, by_time, by_profile_type, by_retention }
         }),
     })
-}
-
-fn datasets(answer: &proto::FindResponse) -> usize {
-    answer.objects.iter().flat_map(|objects| &objects.objects).map(|object| object.datasets.len()).sum()
 }
 
 fn put_job(job: Job) -> proto::Job {
