@@ -9,6 +9,9 @@ use model::{ProfileType, TenantId, TimeRange};
 use crate::scan::{DERIVED, Derived, in_range, select_runs};
 use crate::selector::Selector;
 
+/// Labels that are a service's name.
+const OF_SERVICE: [&str; 2] = ["service_name", "__service_name__"];
+
 /// An order to delete every matching profile that was stored before it.
 #[derive(Clone, Debug)]
 pub struct DeleteOrder {
@@ -33,27 +36,42 @@ impl DeleteOrder {
         if self.tenant != *tenant || !self.range.overlaps(time_min, time_max) {
             return false;
         }
-        let names = ["service_name", "__service_name__"];
-        let mut of_service = self.selector.matchers.iter().filter(|m| names.contains(&&*m.name));
-        if !of_service.all(|matcher| matcher.matches(service)) {
-            return false;
+        let mut of_service = self.selector.matchers.iter().filter(|m| OF_SERVICE.contains(&&*m.name));
+        of_service.all(|matcher| matcher.matches(service))
+            && (types.is_empty() || types.iter().any(|of| self.is_about(of)))
+    }
+
+    /// The first and last time of what is left of a dataset at most, as far as can be told without reading it, if anything
+    /// is. Parameters are those of [`Self::touches`].
+    pub fn left_of(
+        &self,
+        tenant: &TenantId,
+        service: &str,
+        types: &[ProfileType],
+        (time_min, time_max): (i64, i64),
+    ) -> Option<(i64, i64)> {
+        let is_known = |name: &str| OF_SERVICE.contains(&name) || DERIVED.contains(&name);
+        let takes_all = self.selector.matchers.iter().all(|matcher| is_known(&matcher.name))
+            && !types.is_empty()
+            && types.iter().all(|of| self.is_about(of));
+        if !takes_all || !self.touches(tenant, service, types, (time_min, time_max)) {
+            return Some((time_min, time_max));
         }
-        let derived: Vec<_> = self.selector.matchers.iter().filter(|m| DERIVED.contains(&&*m.name)).collect();
-        if derived.is_empty() || types.is_empty() {
-            return true;
-        }
-        types.iter().any(|of| {
-            let id = of.to_string();
-            derived.iter().all(|matcher| {
-                matcher.matches(match &*matcher.name {
-                    "__profile_type__" => &id,
-                    "__name__" => &of.name,
-                    "__type__" => &of.sample_type,
-                    "__unit__" => &of.sample_unit,
-                    "__period_type__" => &of.period_type,
-                    _ => &of.period_unit,
-                })
-            })
+        let first = if self.range.start <= time_min { self.range.end } else { time_min };
+        let last = if self.range.end > time_max { self.range.start.saturating_sub(1) } else { time_max };
+        (first <= last).then_some((first, last))
+    }
+
+    /// Whether it may erase profiles of this type.
+    fn is_about(&self, of: &ProfileType) -> bool {
+        let mut derived = self.selector.matchers.iter().filter(|m| DERIVED.contains(&&*m.name));
+        derived.all(|matcher| match &*matcher.name {
+            "__profile_type__" => matcher.matches(&of.to_string()),
+            "__name__" => matcher.matches(&of.name),
+            "__type__" => matcher.matches(&of.sample_type),
+            "__unit__" => matcher.matches(&of.sample_unit),
+            "__period_type__" => matcher.matches(&of.period_type),
+            _ => matcher.matches(&of.period_unit),
         })
     }
 }

@@ -513,6 +513,32 @@ fn an_order_touches_what_it_may_erase_and_erases_single_types() {
 }
 
 #[test]
+fn what_an_order_leaves_of_a_dataset_is_known_without_reading_it() {
+    let types = [schema().profile_type(0), cpu()];
+    let left = |selector: &str, millis: (i64, i64)| {
+        let order =
+            DeleteOrder { range: TimeRange { start: millis.0, end: millis.1 }, ..order(selector, (0, 0)) };
+        order.left_of(&TenantId::anonymous(), "app", &types, (100, 200))
+    };
+    for selector in [r#"{service_name="app"}"#, r#"{__name__="process_cpu"}"#] {
+        for (erased, expected) in [
+            ((100, 201), None),
+            ((i64::MIN, i64::MAX), None),
+            ((100, 200), Some((200, 200))),
+            ((0, 150), Some((150, 200))),
+            ((150, 300), Some((100, 149))),
+            ((150, 160), Some((100, 200))),
+            ((0, 100), Some((100, 200))),
+        ] {
+            assert_eq!(left(selector, erased), expected, "{selector} {erased:?}");
+        }
+    }
+    for selector in [r#"{service_name="app",pod="p1"}"#, r#"{service_name="b"}"#, r#"{__type__="cpu"}"#] {
+        assert_eq!(left(selector, (0, 300)), Some((100, 200)), "{selector}");
+    }
+}
+
+#[test]
 fn derived_labels_are_matched_and_listed() {
     let datasets = [(vec![one(0, 100, &[(0, 5, 0)])], vec![])];
     let total = |selector: &str| {

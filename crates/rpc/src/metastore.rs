@@ -132,6 +132,19 @@ impl Found {
         };
         self.orders.iter().filter(touches)
     }
+
+    /// The first and last time of what the orders leave of `dataset` at most, as far as can be told without reading it.
+    pub fn left_of(&self, dataset: &FoundDataset) -> Option<(i64, i64)> {
+        let FoundDataset { tenant, service, profile_types, time_min, time_max, .. } = dataset;
+        let mut left = (*time_min, *time_max);
+        // What one order leaves in the middle another may leave at an end.
+        for _ in &self.orders {
+            for order in &self.orders {
+                left = order.left_of(tenant, service, profile_types, left)?;
+            }
+        }
+        Some(left)
+    }
 }
 
 /// A dataset that matched, by its position in the object's directory.

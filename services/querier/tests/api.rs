@@ -13,9 +13,10 @@ use http_body_util::BodyExt;
 use limits::{Limits, Overrides};
 use model::{
     Function, ItemKey, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols, TenantId,
-    ValueSchema, WriterId,
+    TimeRange, ValueSchema, WriterId,
 };
 use prometheus_client::registry::Registry;
+use query::{DeleteOrder, Selector};
 use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
 use serde_json::{Value, json};
 use storage::{Key, Store};
@@ -271,6 +272,38 @@ async fn a_pushed_profile_is_answered_in_every_form() {
     let time = ((SECOND + 5) * 1000).to_string();
     let expected = json!({"dataIngested": true, "oldestProfileTime": time, "newestProfileTime": time});
     assert_eq!(stats, (200, expected));
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_not_among_the_times_of_a_tenant() {
+    let server = Server::new();
+    let items =
+        [10, 20, 30].map(|second| item(second, "app", "dev", SECOND + second as i64, &[("main", 1, 0)]));
+    let mut found = server.put(&items, 0).await;
+    let second = |second: i64| (SECOND + second) * 1_000_000_000;
+    let times = async |found: &Found| {
+        *server.catalog.objects.lock().expect("lock") = vec![found.clone()];
+        server.call("GetProfileStats", json!({})).await.1
+    };
+    let expected = |oldest: i64, newest: i64| {
+        let millis = |at: i64| ((SECOND + at) * 1_000).to_string();
+        json!({"dataIngested": true, "oldestProfileTime": millis(oldest), "newestProfileTime": millis(newest)})
+    };
+    let mut order = |selector: &str, range: TimeRange| {
+        let selector = Selector::parse(selector).expect(selector);
+        let order = DeleteOrder { number: 1, tenant: TenantId::anonymous(), selector, range };
+        found.orders.push(Arc::new(order));
+        found.clone()
+    };
+    let end = i64::MAX;
+    let by_label = order(r#"{env="dev"}"#, TimeRange { start: 0, end });
+    assert_eq!(times(&by_label).await, expected(10, 30), "nobody knows before it is rewritten");
+    let middle = order(r#"{service_name="app"}"#, TimeRange { start: second(15), end: second(25) });
+    assert_eq!(times(&middle).await, expected(10, 30));
+    let also_the_start = order(r#"{service_name=~"a.*"}"#, TimeRange { start: 0, end: second(15) });
+    assert_eq!(times(&also_the_start).await, expected(25, 30));
+    let all = order(r#"{service_name="app"}"#, TimeRange { start: 0, end });
+    assert_eq!(times(&all).await, json!({}));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use model::TimeRange;
 use query::{Kind, Query, Selector};
+use rpc::Found;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
 use wire::types::v1::GetProfileStatsResponse;
 
@@ -9,16 +10,22 @@ use crate::execute::Report;
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
-/// Whether this tenant has ever stored a profile, and of which time; all zero if not.
+/// Whether profiles of this tenant can be found, and of which time; all zero if not.
+///
+/// What an order to delete takes out of a whole service counts no more; what it takes out by other labels counts until
+/// objects are rewritten, since the catalog does not know where it was.
 pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
     if asker.tenants().len() != 1 {
         return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
     let snapshot = querier.find(asker, &everything(always, Selector::default())).await?;
-    let datasets = || snapshot.objects.iter().flat_map(|object| &object.datasets);
-    let oldest = datasets().map(|dataset| dataset.time_min).min();
-    let newest = datasets().map(|dataset| dataset.time_max).max();
+    let of_object = |object: &'_ Found| -> Vec<(i64, i64)> {
+        object.datasets.iter().filter_map(|dataset| object.left_of(dataset)).collect()
+    };
+    let left: Vec<(i64, i64)> = snapshot.objects.iter().flat_map(of_object).collect();
+    let oldest = left.iter().map(|(first, _)| *first).min();
+    let newest = left.iter().map(|(_, last)| *last).max();
     let millis = |nanos: Option<i64>| nanos.unwrap_or_default().div_euclid(1_000_000);
     let response = GetProfileStatsResponse {
         data_ingested: oldest.is_some(),
