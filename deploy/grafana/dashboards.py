@@ -119,6 +119,7 @@ DASHBOARDS = {
             lines("Commits", "short", (rate("pyrograph_metastore_commits_total"), "per second")),
             lines("A commit takes", "s", (p50("pyrograph_metastore_commit_duration_seconds"), "p50"), (p99("pyrograph_metastore_commit_duration_seconds"), "p99")),
             lines("Orders to delete", "short", ("max(pyrograph_metastore_delete_orders_in_force)", "not finished"), ("sum(increase(pyrograph_metastore_delete_orders_total[1h]))", "made within an hour")),
+            lines("The oldest order to delete is unfinished for", "s", ("max(pyrograph_metastore_oldest_delete_order_seconds)", "")),
             lines("Ended by retention", "short", (rate("pyrograph_metastore_objects_expired_total"), "objects")),
         ],
     ),

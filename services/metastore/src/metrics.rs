@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     merge_lag: Family<LevelLabels, Seconds>,
     consume_lag: Seconds,
     oldest_dead: Seconds,
+    oldest_order: Seconds,
     pub(crate) commit_seconds: Duration,
     pub(crate) find_seconds: Duration,
 }
@@ -71,78 +72,82 @@ impl Duration {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let mut counter = |name: &str, help: &str, counter: &Counter| {
+        let of = &metrics;
+        let counters = [
+            ("segments", "Segments consumed", &of.segments),
+            ("segments_unreadable", "Slots of logs that hold no readable segment", &of.segments_unreadable),
+            ("items_masked", "Push items that were counted elsewhere", &of.items_masked),
+            ("takeovers", "Times that this process became the owner of the catalog", &of.takeovers),
+            ("fenced", "Times that another process took the catalog from this one", &of.fenced),
+            ("commits", "Commits of the catalog", &of.commits),
+            ("jobs_claimed", "Attempts of jobs handed to compactors", &of.jobs_claimed),
+            ("jobs_published", "Jobs whose outputs became live", &of.jobs_published),
+            ("jobs_failed", "Attempts that compactors gave up", &of.jobs_failed),
+            (
+                "attempts_lapsed",
+                "Attempts that were neither published nor given up in time",
+                &of.attempts_lapsed,
+            ),
+            ("objects_expired", "Objects whose retention ended", &of.objects_expired),
+            (
+                "datasets_expired",
+                "Services within objects whose retention ended before that of others",
+                &of.datasets_expired,
+            ),
+            (
+                "objects_orphaned",
+                "Objects that nothing named when the bucket was compared with the catalog",
+                &of.objects_orphaned,
+            ),
+            (
+                "objects_missing",
+                "Objects that were named and gone when the bucket was compared with the catalog",
+                &of.objects_missing,
+            ),
+            (
+                "reconciliations",
+                "Comparisons of the bucket with the catalog that were finished",
+                &of.reconciliations,
+            ),
+            ("delete_orders", "Orders to delete that were made", &of.orders),
+        ];
+        for (name, help, counter) in counters {
             registry.register(format!("pyrograph_metastore_{name}"), help, counter.clone());
-        };
-        counter("segments", "Segments consumed", &metrics.segments);
-        counter(
-            "segments_unreadable",
-            "Slots of logs that hold no readable segment",
-            &metrics.segments_unreadable,
-        );
-        counter("items_masked", "Push items that were counted elsewhere", &metrics.items_masked);
-        counter("takeovers", "Times that this process became the owner of the catalog", &metrics.takeovers);
-        counter("fenced", "Times that another process took the catalog from this one", &metrics.fenced);
-        counter("commits", "Commits of the catalog", &metrics.commits);
-        counter("jobs_claimed", "Attempts of jobs handed to compactors", &metrics.jobs_claimed);
-        counter("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published);
-        counter("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed);
-        counter(
-            "attempts_lapsed",
-            "Attempts that were neither published nor given up in time",
-            &metrics.attempts_lapsed,
-        );
-        counter("objects_expired", "Objects whose retention ended", &metrics.objects_expired);
-        counter(
-            "datasets_expired",
-            "Services within objects whose retention ended before that of others",
-            &metrics.datasets_expired,
-        );
-        counter(
-            "objects_orphaned",
-            "Objects that nothing named when the bucket was compared with the catalog",
-            &metrics.objects_orphaned,
-        );
-        counter(
-            "objects_missing",
-            "Objects that were named and gone when the bucket was compared with the catalog",
-            &metrics.objects_missing,
-        );
-        counter(
-            "reconciliations",
-            "Comparisons of the bucket with the catalog that were finished",
-            &metrics.reconciliations,
-        );
-        counter("delete_orders", "Orders to delete that were made", &metrics.orders);
-        let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
+        }
+        let gauges = [
+            ("owner", "1 if this process owns the catalog", &of.is_owner),
+            ("live_segments", "Segments that are not merged yet", &of.segments_live),
+            ("live_blocks", "Blocks that finds may name", &of.blocks_live),
+            ("dead_objects", "Objects that wait to be deleted", &of.objects_dead),
+            (
+                "quarantined_objects",
+                "Objects that cannot be read: answers over them are partial",
+                &of.objects_quarantined,
+            ),
+            (
+                "delete_orders_in_force",
+                "Orders to delete of which something may be left in the bucket",
+                &of.orders_in_force,
+            ),
+            ("dedup_keys", "Keys of push items within the window", &of.dedup_keys),
+            ("dedup_bytes", "Memory of those keys", &of.dedup_bytes),
+        ];
+        for (name, help, gauge) in gauges {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
-        };
-        gauge("owner", "1 if this process owns the catalog", &metrics.is_owner);
-        gauge("live_segments", "Segments that are not merged yet", &metrics.segments_live);
-        gauge("live_blocks", "Blocks that finds may name", &metrics.blocks_live);
-        gauge("dead_objects", "Objects that wait to be deleted", &metrics.objects_dead);
-        gauge(
-            "quarantined_objects",
-            "Objects that cannot be read: answers over them are partial",
-            &metrics.objects_quarantined,
-        );
-        gauge(
-            "delete_orders_in_force",
-            "Orders to delete of which something may be left in the bucket",
-            &metrics.orders_in_force,
-        );
-        gauge("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys);
-        gauge("dedup_bytes", "Memory of those keys", &metrics.dedup_bytes);
-        let mut seconds = |name: &str, help: &str, gauge: &Seconds| {
+        }
+        let seconds = [
+            ("dedup_window", "Age of the oldest key that is remembered", &of.dedup_window),
+            ("consume_lag", "Every segment that is older than this has been consumed", &of.consume_lag),
+            ("oldest_dead_object", "How long the oldest dead object waits", &of.oldest_dead),
+            (
+                "oldest_delete_order",
+                "Age of the oldest order to delete of which something may be left in the bucket",
+                &of.oldest_order,
+            ),
+        ];
+        for (name, help, gauge) in seconds {
             registry.register(format!("pyrograph_metastore_{name}_seconds"), help, gauge.clone());
-        };
-        seconds("dedup_window", "Age of the oldest key that is remembered", &metrics.dedup_window);
-        seconds(
-            "consume_lag",
-            "Every segment that is older than this has been consumed",
-            &metrics.consume_lag,
-        );
-        seconds("oldest_dead_object", "How long the oldest dead object waits", &metrics.oldest_dead);
+        }
         registry.register(
             "pyrograph_metastore_merge_lag_seconds",
             "How long the oldest work for blocks of a level waits: 1 from segments, 2 in an hour, 3 in a day",
@@ -176,7 +181,7 @@ impl Metrics {
         for count in counts {
             count.set(0);
         }
-        for lag in [&self.dedup_window, &self.consume_lag, &self.oldest_dead] {
+        for lag in [&self.dedup_window, &self.consume_lag, &self.oldest_dead, &self.oldest_order] {
             lag.set(0.0);
         }
         self.merge_lag.clear();
@@ -202,5 +207,7 @@ impl Metrics {
         self.consume_lag.set(seconds(unix_millis - state.watermark(unix_millis)));
         let oldest = state.dead.values().map(|dead| dead.died_millis).min().unwrap_or(unix_millis);
         self.oldest_dead.set(seconds(unix_millis - oldest));
+        let oldest = state.orders.unfinished_since_millis().unwrap_or(unix_millis);
+        self.oldest_order.set(seconds(unix_millis - oldest));
     }
 }

@@ -159,6 +159,13 @@ impl Orders {
         self.done.values_mut()
     }
 
+    /// When the oldest of which something may be left in the bucket was made, in Unix milliseconds.
+    pub(crate) fn unfinished_since_millis(&self) -> Option<i64> {
+        let in_force = self.in_force.values().map(|order| &order.row);
+        let replaced = self.done.values().filter(|done| done.replaced.is_some()).map(|done| &done.row);
+        in_force.chain(replaced).map(|row| row.created_millis).min()
+    }
+
     /// How many are in force, of all tenants.
     pub(crate) fn len(&self) -> usize {
         self.in_force.len()
@@ -356,6 +363,19 @@ mod tests {
         assert_eq!(floors(1, &[0, 2, 3, 5, 6]), [3, 3, 4, 4, 5]);
         assert_eq!(floors(2, &[0, 1]), [4, 5]);
         assert_eq!(floors(3, &[0]), [5], "a log that was never heard of came later");
+    }
+
+    #[test]
+    fn an_order_is_unfinished_until_no_file_of_the_catalog_holds_it() {
+        let mut orders = Orders::default();
+        assert_eq!(orders.unfinished_since_millis(), None);
+        orders.add(row(7, &[]), true).expect("is understood");
+        orders.add(rows::Order { created_millis: 12, ..row(8, &[]) }, true).expect("is understood");
+        assert_eq!(orders.unfinished_since_millis(), Some(9));
+        orders.finish(done_of(&row(7, &[]), 20), 3);
+        assert_eq!(orders.unfinished_since_millis(), Some(9));
+        orders.done_mut().for_each(|done| done.replaced = None);
+        assert_eq!(orders.unfinished_since_millis(), Some(12));
     }
 
     #[test]
