@@ -543,3 +543,14 @@ async fn an_owner_that_cannot_look_into_the_logs_says_how_old_its_answers_are() 
     let found = cluster.find().await;
     assert_eq!((found.objects.len(), found.stale), (2, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_took_long_to_take_over_is_not_stale() {
+    let world = World::new(22);
+    let opener = world.clone();
+    let opening = world.clock.spawn(async move { opener.open_as(false).await });
+    world.clock.sleep(SURE_FOR / 2).await;
+    world.time.pass(2 * LOOKED_WITHIN);
+    let owner = opening.await.expect("opens");
+    assert_eq!(owner.find(everything()).await.expect("finds").stale, None);
+}

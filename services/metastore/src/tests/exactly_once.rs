@@ -1,0 +1,251 @@
+//! Everything goes wrong at once, by seed, and every key counts exactly once.
+
+use super::*;
+
+/// Says which seed it was, whatever went wrong.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed with seed {seed}: SEEDS={seed}..{next}", seed = self.0, next = self.0 + 1);
+        }
+    }
+}
+
+/// A step of a process that dies after `limit`, if that is given.
+async fn unless_it_dies<T>(
+    world: &World,
+    limit: Option<Duration>,
+    step: impl Future<Output = T>,
+) -> Option<T> {
+    match limit {
+        None => Some(step.await),
+        Some(limit) => world.clock.timeout(limit, step).await,
+    }
+}
+
+/// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any
+/// moment and go on as zombies, racing compactors, sweeps, orders to delete: every key counts exactly once, or never
+/// again once an order erased it, before and after a rebuild.
+async fn check_exactly_once(seed: u64) {
+    let _named = Named(seed);
+    let mut world = World::new(seed);
+    let mut rng = seed;
+    let mut random = move |below: u64| {
+        rng = mixed(rng);
+        rng % below
+    };
+    // A quarter of the runs have a store without faults, so that what fails there is plain.
+    let share = random(4) as u32;
+    world.faulty.set_rates(Rates {
+        fail: share * random(25) as u32,
+        lose_reply: share * random(25) as u32,
+        false_conflict: share * random(20) as u32,
+        silence: share * random(5) as u32,
+        land_late: share * random(15) as u32,
+        latency: Duration::from_millis(u64::from(share) * random(200)),
+        long: Duration::from_secs(20),
+    });
+    world.config.orphan_grace = limits::Duration::from_secs(3_600);
+    let is_alone = random(2) == 0;
+    let mut metastore = world.open_at_last(is_alone).await;
+    let mut writers: Vec<(u128, u64)> = vec![(1, 0), (2, 0), (3, 0)];
+    let mut minted = 3;
+    // With the time of the first push: a resend must come within the window.
+    let mut pushed: BTreeMap<u128, i64> = BTreeMap::new();
+    let mut given_up: Vec<u128> = Vec::new();
+    let mut open_jobs: Vec<Publication> = Vec::new();
+    // Of orders that were answered, and of those that may be in force.
+    let (mut erased, mut doubtful): (BTreeSet<u128>, BTreeSet<u128>) = Default::default();
+    for step in 0..100 {
+        if random(30) == 0 {
+            // What lands late lands, and an owner meets every log within seconds: only then time goes by.
+            world.clock.sleep(Duration::from_secs(30)).await;
+            while metastore.look(&mut Duration::default()).await.is_err() {}
+            world.time.pass(Duration::from_secs(80 * 60));
+        } else {
+            world.time.pass(Duration::from_secs(random(40)));
+        }
+        let dies = (random(8) == 0).then(|| Duration::from_millis(random(3_000)));
+        let lives = match random(14) {
+            0..=5 => {
+                let at = random(3) as usize;
+                let since = world.clock.unix_millis() - 50 * 60_000;
+                let recent: Vec<u128> =
+                    pushed.iter().filter(|(_, at)| **at > since).map(|(k, _)| *k).collect();
+                let keys: BTreeSet<u128> = (0..1 + random(4))
+                    .map(|_| match random(3) {
+                        0 if !recent.is_empty() => recent[random(recent.len() as u64) as usize],
+                        _ => u128::from(mixed(random(u64::MAX))),
+                    })
+                    .collect();
+                let keys: Vec<u128> = keys.into_iter().collect();
+                let pushed_millis = world.clock.unix_millis();
+                let hint = loop {
+                    let (writer, seq) = writers[at];
+                    let put = world.try_put(writer, seq, &keys).await;
+                    if let Ok(Some(hint)) = put {
+                        writers[at].1 += 1;
+                        break Some(hint);
+                    }
+                    // Closed or in doubt: the ingester opens another log, and the client may resend.
+                    minted += 1;
+                    writers[at] = (minted, 0);
+                    if put.is_err() && random(3) == 0 {
+                        given_up.extend(keys.iter().filter(|key| !pushed.contains_key(*key)));
+                        break None;
+                    }
+                };
+                match hint {
+                    None => Some(()),
+                    Some(hint) => {
+                        for key in &keys {
+                            pushed.entry(*key).or_insert(pushed_millis);
+                        }
+                        if random(3) == 0 {
+                            Some(())
+                        } else {
+                            let hinted = metastore.segment_written(hint);
+                            unless_it_dies(&world, dies, hinted).await.map(|_| ())
+                        }
+                    }
+                }
+            }
+            6 => unless_it_dies(&world, dies, metastore.commit_pending()).await.map(|_| ()),
+            7 | 8 => match unless_it_dies(&world, dies, metastore.claim_job()).await {
+                Some(Ok(Some(job))) => match world.try_merge(&job).await {
+                    // Given up: the attempt lapses.
+                    Err(_) => Some(()),
+                    Ok(publication) if random(4) == 0 => {
+                        open_jobs.push(publication);
+                        Some(())
+                    }
+                    Ok(publication) => {
+                        unless_it_dies(&world, dies, metastore.publish(publication)).await.map(|_| ())
+                    }
+                },
+                claimed => claimed.map(|_| ()),
+            },
+            9 if !open_jobs.is_empty() => {
+                // A zombie, perhaps of an earlier owner.
+                let publication = open_jobs.swap_remove(random(open_jobs.len() as u64) as usize);
+                unless_it_dies(&world, dies, metastore.publish(publication)).await.map(|_| ())
+            }
+            10 => {
+                let (store, metastore) = (world.store.clone(), metastore.clone());
+                let swept = async move {
+                    let dead = metastore.sweepable(20).await.unwrap_or_default();
+                    for object in &dead {
+                        if store.delete(&object.key).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = metastore.swept(dead.into_iter().map(|d| d.key).collect()).await;
+                };
+                unless_it_dies(&world, dies, swept).await
+            }
+            11 => {
+                let compared = async {
+                    metastore.tend();
+                    let _ = metastore.commit_pending().await;
+                    let _ = metastore.create_records().await;
+                    let _ = metastore.advance_orders().await;
+                    if let Ok(found) = metastore.reconcile().await {
+                        assert_eq!(found.missing, 0, "seed {seed}, step {step}: an object is gone");
+                    }
+                };
+                unless_it_dies(&world, dies, compared).await
+            }
+            12 => {
+                let keys: Vec<u128> = pushed.keys().filter(|_| random(8) == 0).copied().collect();
+                let numbers: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                let order = deletes::request(&format!("{{key=~\"none|{}\"}}", numbers.join("|")));
+                // It waits for the store for as long as that takes.
+                let limit = dies.unwrap_or(Duration::from_secs(120));
+                let ordered = unless_it_dies(&world, Some(limit), metastore.delete(order)).await;
+                match &ordered {
+                    Some(Ok(_)) => erased.extend(keys),
+                    _ => doubtful.extend(keys),
+                }
+                ordered.map(|_| ())
+            }
+            _ => {
+                if random(2) == 0 {
+                    metastore.drain().await;
+                }
+                None
+            }
+        };
+        if lives.is_none() {
+            if random(3) == 0 {
+                world.time.set(random(120_000) as i64 - 60_000);
+            }
+            let zombie = std::mem::replace(&mut metastore, world.open_at_last(is_alone).await);
+            if random(2) == 0 {
+                let _ = zombie.commit_pending().await;
+                if let Some(publication) = open_jobs.pop() {
+                    let _ = zombie.publish(publication).await;
+                }
+            }
+        }
+        // Nothing is said while it is not sure that it is the owner.
+        if let Ok(snapshot) = metastore.find(everything()).await {
+            let counts = world.counts_of(snapshot);
+            let double: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
+            assert!(double.is_empty(), "seed {seed}, step {step}: {double:?}");
+            let back: Vec<_> = erased.iter().filter(|key| counts.contains_key(*key)).collect();
+            assert!(back.is_empty(), "seed {seed}, step {step}: {back:?} were erased");
+        }
+    }
+    world.faulty.set_rates(Rates::default());
+    // What lands late has landed.
+    world.clock.sleep(Duration::from_secs(60)).await;
+    for writer in 1..=minted {
+        metastore.probe(WriterId(writer)).await.expect("probes");
+    }
+    metastore.commit_pending().await.expect("commits");
+    metastore.create_records().await.expect("creates");
+    let before = metastore.find(everything()).await.expect("finds");
+    for object in &before.objects {
+        world.store.get(&object.key).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    let mut counts = world.counts_of(before.clone());
+    let back: Vec<_> = erased.iter().filter(|key| counts.contains_key(*key)).collect();
+    assert!(back.is_empty(), "seed {seed}: {back:?} were erased");
+    let is_ordered = |key: &u128| erased.contains(key) || doubtful.contains(key);
+    let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key) && !is_ordered(key)).collect();
+    assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are lost");
+    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
+        .await
+        .expect("rebuilds");
+    let after = world.open().await.find(everything()).await.expect("finds");
+    // An order that nobody was told of may have landed since; whoever comes next applies it.
+    let mut rebuilt = world.counts_of(after.clone());
+    rebuilt.extend(counts.iter().filter(|(key, _)| doubtful.contains(*key)));
+    assert_eq!(rebuilt, counts, "seed {seed}, rebuilt");
+    let names = |snapshot: Snapshot| {
+        let objects = snapshot.objects.into_iter().map(|o| {
+            let orders: Vec<u64> = o.orders.iter().map(|order| order.number).collect();
+            (o.key, (o.datasets, if doubtful.is_empty() { orders } else { Vec::new() }))
+        });
+        objects.collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(names(before), names(after), "seed {seed}: the same live set");
+    counts.retain(|key, _| !pushed.contains_key(key));
+    given_up.retain(|key| counts.remove(key).is_some());
+    assert_eq!(counts, BTreeMap::new(), "seed {seed}: nobody pushed these");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_key_counts_exactly_once() {
+    // `SEEDS=from..to` for more of them.
+    #[allow(clippy::disallowed_methods)]
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
+        let (from, to) = seeds.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    });
+    for seed in seeds.unwrap_or(100..300) {
+        check_exactly_once(seed).await;
+    }
+}
