@@ -30,6 +30,9 @@ use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::random::Random;
 
+/// No answer ever comes; the client of a real bucket gives up after so much silence.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// How often what happens, in thousandths of the requests, and for how long.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
@@ -216,8 +219,7 @@ impl Bucket {
             let result = match fate.kind {
                 FateKind::LoseRequest => {
                     inner.journal.note(format_args!("{machine} {what} {key}: lost on the way"));
-                    // No answer ever comes: whoever asks gives up by himself.
-                    inner.executor.sleep(Duration::from_secs(600)).await;
+                    inner.executor.sleep(SILENCE_MAX).await;
                     Err(broken())
                 }
                 FateKind::Fail => {
