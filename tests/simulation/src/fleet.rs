@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use catalog::Numbered;
 use clock::{Clock, Pool};
-use cluster::{Callers, Fixed, LastKnown, Member, Membership, Owner};
+use cluster::{Callers, Fixed, Ingesters, LastKnown, Member, Membership, Owner};
 use metastore::{Candidate, Parts, Seat, Viewer};
-use model::TenantId;
+use futures::future::Either;
+use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
@@ -31,6 +32,8 @@ use crate::watched::Watched;
 
 /// What a process is given to stop by itself.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// A distributor gives up a push after so long.
+const PUSH_MAX: Duration = Duration::from_secs(10);
 
 /// The tenant whose data have an age.
 pub(crate) const SHORT_LIVED: &str = "short";
@@ -44,6 +47,7 @@ pub(crate) struct Fleet {
     pub(crate) settings: Settings,
     planted: Option<Planted>,
     hosts: BTreeMap<Machine, Host>,
+    distributors: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
     ingesters: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
     metastores: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
     leaves: BTreeMap<Machine, Arc<Place<dyn rpc::Leaf>>>,
@@ -85,6 +89,7 @@ impl Fleet {
             planted == Some(Planted::Overwrites),
         );
         let network = Network::new(executor.clone(), journal.clone(), random.fork());
+        let distributors = Machine::all(Kind::Distributor, settings.distributors);
         let ingesters = Machine::all(Kind::Ingester, settings.ingesters);
         let metastores = Machine::all(Kind::Metastore, settings.metastores);
         let queriers = || Machine::all(Kind::Querier, settings.queriers);
@@ -108,6 +113,7 @@ impl Fleet {
         let machines = all.into_iter().flat_map(|(kind, count)| Machine::all(kind, count));
         Arc::new(Self {
             hosts: machines.map(host).collect(),
+            distributors: distributors.map(|machine| (machine, Place::new(machine))).collect(),
             ingesters: ingesters.map(|machine| (machine, Place::new(machine))).collect(),
             metastores: metastores.map(|machine| (machine, Place::new(machine))).collect(),
             leaves: queriers().map(|machine| (machine, Place::new(machine))).collect(),
@@ -187,14 +193,41 @@ impl Fleet {
         Store::new(way, clock.clone(), storage::Metrics::default())
     }
 
-    pub(crate) fn ingester(&self, from: Machine, to: Machine) -> Arc<dyn rpc::Ingester> {
-        let (network, place, oracle) =
-            (self.network.clone(), self.ingesters[&to].clone(), self.oracle.clone());
-        let remote = Arc::new(RemoteIngester { network, from, to: place, oracle });
-        match &self.planted {
-            Some(planted) => planted.ingester(to, remote),
-            None => remote,
-        }
+    /// Ways to all ingesters that the process of `from` knows.
+    fn ingesters(&self, from: Machine) -> Callers<dyn rpc::Ingester> {
+        let (network, oracle, places) = (self.network.clone(), self.oracle.clone(), self.ingesters.clone());
+        let planted = self.planted;
+        let membership = self.host(from).membership.lock().clone();
+        Callers::new(&*membership, move |member| {
+            let place = places.values().find(|place| place.machine.to_string() == member.name)?;
+            let (network, oracle, to) = (network.clone(), oracle.clone(), place.clone());
+            let remote = Arc::new(RemoteIngester { network, from, to, oracle });
+            Some(match planted {
+                Some(planted) => planted.ingester(place.machine, remote),
+                None => remote,
+            })
+        })
+    }
+
+    /// Pushes as an agent does, through the distributor of a machine.
+    pub(crate) async fn push(&self, through: Machine, items: Vec<PushItem>) -> Result<(), rpc::Error> {
+        let unavailable = || rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{through} is not there"));
+        let place = self.distributors[&through].get();
+        let (process, distributor) = place.ok_or_else(unavailable)?;
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (oracle, sleep) = (self.oracle.clone(), self.executor.sleep(PUSH_MAX));
+        self.executor.spawn(process, async move {
+            let keys: Vec<ItemKey> = items.iter().map(|item| item.key).collect();
+            let pushed = match futures::future::select(distributor.push(items), sleep).await {
+                Either::Left((pushed, _)) => pushed,
+                Either::Right(_) => Err(unavailable()),
+            };
+            if pushed.is_ok() {
+                oracle.acknowledged(&keys);
+            }
+            let _ = reply.send(pushed);
+        });
+        answer.await.unwrap_or_else(|_| Err(unavailable()))
     }
 
     /// Ways to all metastores that the process of `from` knows.
@@ -258,13 +291,22 @@ impl Fleet {
         let me = Member {
             name: machine.to_string(),
             address: machine.to_string(),
+            zone: self.settings.zone_of(machine),
             started_millis: clock.unix_millis(),
             ..Member::new(node_of(machine, process), [machine.kind.role()])
         };
         let membership = Arc::new(Fixed::new(me.node.clone(), vec![me.clone()]));
         *self.host(machine).membership.lock() = membership.clone();
         let drain: Option<Drain> = match machine.kind {
-            Kind::Distributor => None,
+            Kind::Distributor => {
+                let ingesters = Ingesters::new(self.ingesters(machine), me.zone, clock, &mut registry);
+                let ingesters: Arc<dyn rpc::Ingester> = match &self.planted {
+                    Some(planted) => planted.distributor(Arc::new(ingesters)),
+                    None => Arc::new(ingesters),
+                };
+                self.distributors[&machine].set(process, ingesters);
+                None
+            }
             Kind::Ingester => {
                 let (config, metastore) = (self.settings.ingester.clone(), self.owner(machine, &clock, None));
                 let pool = Pool::inline();
@@ -375,6 +417,7 @@ impl Fleet {
 
     /// Lets go of everything that holds this run.
     pub(crate) fn end(&self) {
+        self.distributors.values().for_each(|place| place.clear());
         self.ingesters.values().for_each(|place| place.clear());
         self.metastores.values().for_each(|place| place.clear());
         self.leaves.values().for_each(|place| place.clear());

@@ -15,7 +15,7 @@ use querier::{Asker, Querier, Report};
 use query::{Answer, Kind, Matcher, Query, SampleFilter, Selector};
 use rpc::ErrorKind;
 
-use crate::executor::START;
+use crate::executor::{ProcessId, START};
 use crate::fleet::{Fleet, SHORT_LIVED};
 use crate::machine::{Kind as Role, Machine};
 use crate::oracle::{Counts, Item, Question, Strictness};
@@ -26,20 +26,24 @@ const SERVICES: [&str; 3] = ["web", "shop", "mail"];
 const PROFILE_TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// The stacktrace that all items have.
 const SHARED: &str = "shared";
-/// An ingester that cannot take a push is left for another so often.
+/// How often an agent tries a push, each time through any distributor.
 const TRIES_MAX: u64 = 4;
 
 /// A request that was pushed before, and when.
 type Pushed = (Duration, Vec<PushItem>);
 
-/// What all distributors of a run have pushed.
-#[derive(Default)]
+/// What all agents of a run have pushed.
 pub(crate) struct Load {
+    agents: ProcessId,
     pushed: Mutex<Vec<Pushed>>,
 }
 
 impl Load {
-    /// Pushes from one distributor for as long as its process lives and `until` has not come.
+    pub(crate) fn new(fleet: &Fleet) -> Self {
+        Self { agents: fleet.executor.start("agents"), pushed: Mutex::default() }
+    }
+
+    /// Has agents push through one distributor first for as long as its process lives and `until` has not come.
     pub(crate) async fn keep_pushing(
         self: Arc<Self>,
         fleet: Arc<Fleet>,
@@ -54,11 +58,8 @@ impl Load {
                 Some(items) => items,
                 None => self.make(&fleet, from, &mut random),
             };
-            let Some(process) = fleet.process(from) else {
-                return;
-            };
             let sending = send(fleet.clone(), from, items, random.fork());
-            fleet.executor.spawn(process, sending);
+            fleet.executor.spawn(self.agents, sending);
         }
     }
 
@@ -145,22 +146,23 @@ fn push_item(item: &Item) -> PushItem {
     }
 }
 
-/// Pushes to one ingester after the other until one takes it.
-async fn send(fleet: Arc<Fleet>, from: Machine, items: Vec<PushItem>, mut random: Random) {
-    let ingesters = fleet.machines_of(Role::Ingester);
-    let first = random.below(ingesters.len() as u64);
-    for turn in 0..TRIES_MAX {
-        let to = ingesters[((first + turn) % ingesters.len() as u64) as usize];
-        match fleet.ingester(from, to).push(items.clone()).await {
-            Ok(()) => return,
-            Err(error) => {
-                let pause = match error.kind {
-                    ErrorKind::Exhausted { retry_after } => retry_after,
-                    _ => random.millis(50, 1_000),
-                };
-                fleet.executor.sleep(pause).await;
-            }
-        }
+/// Pushes until a distributor has taken it, through `first` and then through any.
+async fn send(fleet: Arc<Fleet>, first: Machine, items: Vec<PushItem>, mut random: Random) {
+    let distributors = fleet.machines_of(Role::Distributor);
+    let mut through = Some(first);
+    for _ in 0..TRIES_MAX {
+        let Some(distributor) = through else {
+            return;
+        };
+        let Err(error) = fleet.push(distributor, items.clone()).await else {
+            return;
+        };
+        let pause = match error.kind {
+            ErrorKind::Exhausted { retry_after } => retry_after,
+            _ => random.millis(50, 1_000),
+        };
+        fleet.executor.sleep(pause).await;
+        through = random.pick(&distributors).copied();
     }
 }
 

@@ -85,7 +85,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 
 async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     let until = fleet.settings.storm;
-    let load = Arc::new(Load::default());
+    let load = Arc::new(Load::new(&fleet));
     fleet.bucket.set_rates(fleet.settings.bucket);
     fleet.network.set_rates(fleet.settings.network);
     for machine in fleet.machines() {

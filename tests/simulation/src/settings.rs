@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use catalog::numbered;
 
+use crate::machine::Machine;
 use crate::random::Random;
 use crate::{bucket, network};
 
@@ -17,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) compactors: u8,
     pub(crate) queriers: u8,
     pub(crate) distributors: u8,
+    /// Over how many zones the machines of a kind are spread.
+    pub(crate) zones: u8,
     pub(crate) ingester: ingester::Config,
     pub(crate) metastore: metastore::Config,
     pub(crate) compactor: compactor::Config,
@@ -61,6 +64,10 @@ fn of(random: &mut Random, from_seconds: u64, to_seconds: u64) -> limits::Durati
 }
 
 impl Settings {
+    pub(crate) fn zone_of(&self, machine: Machine) -> String {
+        format!("zone-{}", machine.number % self.zones)
+    }
+
     pub(crate) fn draw(random: &mut Random) -> Self {
         let calm = random.chance(150);
         let rate =
@@ -109,6 +116,7 @@ impl Settings {
             compactors: random.between(1, 2) as u8,
             queriers: 2,
             distributors: 2,
+            zones: random.between(1, 2) as u8,
             ingester: ingester::Config::default(),
             metastore,
             compactor,
