@@ -313,6 +313,10 @@ impl Objects {
         self.0.lock().keys().map(Key::from_text).collect()
     }
 
+    pub(crate) fn all(&self) -> Vec<(Key, Bytes)> {
+        self.0.lock().iter().map(|(key, stored)| (Key::from_text(key), stored.bytes.clone())).collect()
+    }
+
     /// When the object was created.
     pub(crate) fn created(&self, key: &Key) -> Option<Duration> {
         self.0.lock().get(key.as_str()).map(|stored| stored.created - START)

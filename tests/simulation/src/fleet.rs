@@ -11,13 +11,14 @@ use std::time::Duration;
 use catalog::Numbered;
 use clock::{Clock, Pool};
 use cluster::{Callers, Fixed, Ingesters, LastKnown, Member, Membership, Owner};
+use futures::future::{self, BoxFuture, Either};
 use metastore::{Candidate, Parts, Seat, Viewer};
-use futures::future::Either;
 use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
 use storage::Store;
+use tokio::sync::oneshot;
 
 use crate::bucket::Bucket;
 use crate::executor::{Executor, ProcessId};
@@ -34,6 +35,8 @@ use crate::watched::Watched;
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// A distributor gives up a push after so long.
 const PUSH_MAX: Duration = Duration::from_secs(10);
+/// Somebody waits so long for an order to delete.
+const DELETE_MAX: Duration = Duration::from_secs(60);
 
 /// The tenant whose data have an age.
 pub(crate) const SHORT_LIVED: &str = "short";
@@ -52,6 +55,8 @@ pub(crate) struct Fleet {
     metastores: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
     leaves: BTreeMap<Machine, Arc<Place<dyn rpc::Leaf>>>,
     roots: BTreeMap<Machine, Arc<Place<Querier>>>,
+    /// As queriers find the owner of the catalog.
+    owners: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
 }
 
 struct Host {
@@ -70,7 +75,7 @@ fn node_of(machine: Machine, process: ProcessId) -> String {
     format!("{machine}/{process:?}")
 }
 
-type Drain = Box<dyn FnOnce() -> futures::future::BoxFuture<'static, ()> + Send>;
+type Drain = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 impl Fleet {
     pub(crate) fn new(
@@ -118,6 +123,7 @@ impl Fleet {
             metastores: metastores.map(|machine| (machine, Place::new(machine))).collect(),
             leaves: queriers().map(|machine| (machine, Place::new(machine))).collect(),
             roots: queriers().map(|machine| (machine, Place::new(machine))).collect(),
+            owners: queriers().map(|machine| (machine, Place::new(machine))).collect(),
             executor,
             journal,
             oracle,
@@ -209,25 +215,56 @@ impl Fleet {
         })
     }
 
+    /// Has the process at `place` answer, within `limit`; it does not if it dies meanwhile.
+    async fn ask<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
+        &self,
+        place: &Place<R>,
+        limit: Duration,
+        question: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
+    ) -> Result<T, rpc::Error> {
+        let machine = place.machine;
+        let failed = move |why| rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{machine} {why}"));
+        let (process, role) = place.get().ok_or_else(|| failed("is not there"))?;
+        let (reply, answer) = oneshot::channel();
+        let sleep = self.executor.sleep(limit);
+        self.executor.spawn(process, async move {
+            let answered = match future::select(question(role), sleep).await {
+                Either::Left((answered, _)) => answered,
+                Either::Right(_) => Err(failed("takes too long")),
+            };
+            let _ = reply.send(answered);
+        });
+        answer.await.unwrap_or_else(|_| Err(failed("is gone")))
+    }
+
     /// Pushes as an agent does, through the distributor of a machine.
     pub(crate) async fn push(&self, through: Machine, items: Vec<PushItem>) -> Result<(), rpc::Error> {
-        let unavailable = || rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{through} is not there"));
-        let place = self.distributors[&through].get();
-        let (process, distributor) = place.ok_or_else(unavailable)?;
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let (oracle, sleep) = (self.oracle.clone(), self.executor.sleep(PUSH_MAX));
-        self.executor.spawn(process, async move {
-            let keys: Vec<ItemKey> = items.iter().map(|item| item.key).collect();
-            let pushed = match futures::future::select(distributor.push(items), sleep).await {
-                Either::Left((pushed, _)) => pushed,
-                Either::Right(_) => Err(unavailable()),
-            };
-            if pushed.is_ok() {
-                oracle.acknowledged(&keys);
-            }
-            let _ = reply.send(pushed);
-        });
-        answer.await.unwrap_or_else(|_| Err(unavailable()))
+        let oracle = self.oracle.clone();
+        // What has another key then is in no log by its own.
+        let keeps_keys = self.planted != Some(Planted::NewKeyOnRetry);
+        let push = move |distributor: Arc<dyn rpc::Ingester>| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                let keys: Vec<ItemKey> = items.iter().map(|item| item.key).collect();
+                distributor.push(items).await?;
+                if keeps_keys {
+                    oracle.acknowledged(&keys);
+                }
+                Ok(())
+            })
+        };
+        self.ask(&self.distributors[&through], PUSH_MAX, push).await
+    }
+
+    /// Gives an order to delete to the querier of a machine.
+    pub(crate) async fn delete(
+        &self,
+        through: Machine,
+        request: rpc::DeleteRequest,
+    ) -> Result<rpc::OrderStatus, rpc::Error> {
+        let delete = move |owner: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
+            Box::pin(async move { owner.delete(request).await })
+        };
+        self.ask(&self.owners[&through], DELETE_MAX, delete).await
     }
 
     /// Ways to all metastores that the process of `from` knows.
@@ -392,6 +429,7 @@ impl Fleet {
         let (engine, retention) = (self.parts(&store, &clock).engine, self.retention());
         let viewer = Arc::new(Viewer::new(self.metastore_config(), engine, retention, clock.clone()));
         let metastore = self.owner(machine, &clock, Some(viewer));
+        self.owners[&machine].set(process, metastore.clone());
         let root = Querier::new(config, metastore, leaves, limits, pool, clock, registry);
         self.roots[&machine].set(process, root);
     }
@@ -401,18 +439,26 @@ impl Fleet {
         Arc::new(move |tenant: &TenantId, _: Option<&str>| (tenant.as_str() == SHORT_LIVED).then_some(period))
     }
 
-    /// What the owner says is live; `None` if there is none.
-    pub(crate) async fn live(&self) -> Option<Vec<storage::Key>> {
-        let request = crate::load::everything().find();
+    /// The metastore that owns the catalog right now.
+    pub(crate) async fn current_owner(&self) -> Option<Arc<dyn rpc::Metastore>> {
         for place in self.metastores.values() {
             if let Some((process, metastore)) = place.get()
                 && self.executor.is_alive(process)
-                && let Ok(snapshot) = metastore.find(request.clone()).await
+                && metastore
+                    .standing()
+                    .await
+                    .is_ok_and(|standing| standing.is_owner && standing.owner == standing.node)
             {
-                return Some(snapshot.objects.into_iter().map(|object| object.key).collect());
+                return Some(metastore);
             }
         }
         None
+    }
+
+    /// What the owner says is live; `None` if there is none.
+    pub(crate) async fn live(&self) -> Option<Vec<storage::Key>> {
+        let snapshot = self.current_owner().await?.find(crate::load::everything().find()).await.ok()?;
+        Some(snapshot.objects.into_iter().map(|object| object.key).collect())
     }
 
     /// Lets go of everything that holds this run.
@@ -422,6 +468,7 @@ impl Fleet {
         self.metastores.values().for_each(|place| place.clear());
         self.leaves.values().for_each(|place| place.clear());
         self.roots.values().for_each(|place| place.clear());
+        self.owners.values().for_each(|place| place.clear());
         self.hosts.values().for_each(|host| drop(host.drain.lock().take()));
     }
 
@@ -440,13 +487,13 @@ impl Fleet {
         };
         self.note(format_args!("{machine} drains"));
         if let Some(drain) = drain {
-            let (done, drained) = tokio::sync::oneshot::channel();
+            let (done, drained) = oneshot::channel();
             let draining = drain();
             self.executor.spawn(process, async move {
                 draining.await;
                 let _ = done.send(());
             });
-            futures::future::select(drained, self.executor.sleep(DRAIN_MAX)).await;
+            future::select(drained, self.executor.sleep(DRAIN_MAX)).await;
         }
         // It may have died, and been replaced, meanwhile.
         if self.process(machine) == Some(process) {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod bucket;
+mod contents;
 mod executor;
 mod fleet;
 mod journal;
@@ -13,6 +14,7 @@ mod load;
 mod machine;
 mod network;
 mod oracle;
+mod orders;
 mod planted;
 mod random;
 mod run;

@@ -22,7 +22,9 @@ use crate::oracle::{Counts, Item, Question, Strictness};
 use crate::random::Random;
 
 const TENANTS: [&str; 3] = ["a", "b", SHORT_LIVED];
-const SERVICES: [&str; 3] = ["web", "shop", "mail"];
+/// Those whose data have no age.
+pub(crate) const LASTING: [&str; 2] = ["a", "b"];
+pub(crate) const SERVICES: [&str; 3] = ["web", "shop", "mail"];
 const PROFILE_TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// The stacktrace that all items have.
 const SHARED: &str = "shared";
@@ -75,7 +77,8 @@ impl Load {
     fn make(&self, fleet: &Fleet, from: Machine, random: &mut Random) -> Vec<PushItem> {
         let now_nanos = (START + fleet.executor.now()).as_nanos() as i64 + fleet.skew(from);
         let items = (0..random.between(1, 4)).map(|_| {
-            let item = fleet.oracle.push(|number| draw_item(number, now_nanos, random));
+            let draw = |number| draw_item(number, now_nanos, random);
+            let item = fleet.oracle.push(fleet.executor.now(), draw);
             push_item(&item)
         });
         let items: Vec<PushItem> = items.collect();
@@ -102,10 +105,16 @@ fn draw_item(number: u64, now_nanos: i64, random: &mut Random) -> Item {
         is_acknowledged: false,
         is_visible: false,
         may_be_gone: false,
+        erased: None,
     }
 }
 
-fn tenant_of(name: &str) -> TenantId {
+/// The number of the item whose own stacktrace has this name.
+pub(crate) fn item_of(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name).ok()?.strip_prefix("item-")?.parse().ok()
+}
+
+pub(crate) fn tenant_of(name: &str) -> TenantId {
     TenantId::parse(name).unwrap_or_else(|_| TenantId::anonymous())
 }
 
@@ -127,13 +136,12 @@ fn push_item(item: &Item) -> PushItem {
     }
     profile.sample_types.push(ValueType { r#type: cpu, unit: nanoseconds });
     profile.time_nanos = item.time_nanos;
-    let pod = format!("pod-{}", item.number % 3);
     PushItem {
         tenant: item.tenant.clone(),
         key: item.key,
         profile: Arc::new(profile),
         series: [SeriesRows {
-            labels: Labels::from_pairs([("pod", pod.as_str()), ("service_name", item.service)]),
+            labels: Labels::from_pairs([("pod", item.pod().as_str()), ("service_name", item.service)]),
             schema: Arc::new(ValueSchema {
                 name: "process_cpu".into(),
                 columns: vec![("cpu".into(), "nanoseconds".into())],
@@ -208,17 +216,24 @@ pub(crate) async fn ask(
     strictness: Strictness,
 ) -> bool {
     let expected = fleet.oracle.expected();
+    let began = fleet.executor.now();
     fleet.forget_expired();
     match count(root, &question).await {
         Ok((counts, report)) => {
-            let (found, missing) = (counts.items.len(), report.missing.len());
-            fleet.note(format_args!("{at} is asked {question:?}: {found} items, {missing} objects missing"));
+            let (found, missing, stale) = (counts.items.len(), report.missing.len(), report.stale);
+            fleet.note(format_args!(
+                "{at} is asked {question:?}: {found} items, {missing} objects missing, stale {stale:?}"
+            ));
             let is_whole = report.missing.is_empty() && report.stale.is_none();
             if !is_whole && strictness == Strictness::Settled {
-                let what = format!("{at}: the answer lacks {:?} after the storm", report.missing);
+                let (missing, stale) = (report.missing, report.stale);
+                let what = format!("{at}: after the storm the answer lacks {missing:?}, stale {stale:?}");
                 fleet.oracle.violate("I17", what);
             }
-            let strictness = if is_whole { strictness } else { Strictness::Partial };
+            // The age is by clocks of two machines.
+            let age = report.stale.map_or(Duration::ZERO, |stale| stale + 2 * fleet.settings.skew);
+            let as_of = began.saturating_sub(age);
+            let strictness = if is_whole { strictness } else { Strictness::Partial(as_of) };
             fleet.oracle.judge(&at.to_string(), &question, &expected, &counts, strictness);
             true
         }
@@ -244,12 +259,9 @@ pub(crate) async fn count(root: &Querier, question: &Question) -> Result<(Counts
         for part in parts {
             for node in 1..part.nodes() as u32 {
                 let (name, own) = (part.tree().name_of(node), part.own(node));
-                let name = std::str::from_utf8(name).unwrap_or_default();
-                if name == SHARED {
+                if name == SHARED.as_bytes() {
                     counts.shared += own;
-                } else if let Some(number) = name.strip_prefix("item-").and_then(|n| n.parse().ok())
-                    && own != 0
-                {
+                } else if let Some(number) = item_of(name).filter(|_| own != 0) {
                     *counts.items.entry(number).or_default() += own;
                 }
             }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
 use crate::machine::Machine;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, OrderStep};
 use crate::random::Random;
 
 /// A call that takes longer fails.
@@ -317,9 +317,16 @@ impl rpc::Metastore for RemoteMetastore {
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+        let (oracle, executor) = (self.oracle.clone(), self.network.0.executor.clone());
+        oracle.order_moves(&request, executor.now(), OrderStep::Sent);
         let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let request = request.clone();
-            Box::pin(async move { role.delete(request).await })
+            let (request, oracle, executor) = (request.clone(), oracle.clone(), executor.clone());
+            Box::pin(async move {
+                oracle.order_moves(&request, executor.now(), OrderStep::Arrived);
+                let made = role.delete(request.clone()).await;
+                oracle.order_moves(&request, executor.now(), OrderStep::Ended);
+                made
+            })
         };
         self.ask("delete", call).await
     }

@@ -16,10 +16,15 @@ use storage::Key;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::Objects;
+use crate::contents::Contents;
 use crate::journal::Journal;
+use crate::orders::About;
 
 /// How long a question may take, and so how long what its snapshot names must stay.
 pub(crate) const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
+
+/// A request that is late or comes again has arrived after so long.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(100);
 
 /// One run's; cheap to clone.
 #[derive(Clone)]
@@ -28,6 +33,7 @@ pub(crate) struct Oracle(Arc<Mutex<State>>, Journal);
 #[derive(Default)]
 struct State {
     items: Vec<Item>,
+    orders: Vec<Order>,
     by_key: BTreeMap<ItemKey, u64>,
     /// What each key was created with.
     contents: BTreeMap<Key, u64>,
@@ -56,8 +62,37 @@ pub(crate) struct Item {
     /// From now on it is in every answer: it was acknowledged after the owner said that it knows it, or it
     /// was in one already.
     pub(crate) is_visible: bool,
-    /// It may have left by its age.
+    /// It may have left by its age, or by an order that was in the making when it was pushed.
     pub(crate) may_be_gone: bool,
+    /// Since when no answer may have it.
+    pub(crate) erased: Option<Duration>,
+}
+
+impl Item {
+    pub(crate) fn pod(&self) -> String {
+        format!("pod-{}", self.number % 3)
+    }
+}
+
+/// The place of an order among all of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OrderId(usize);
+
+struct Order {
+    about: About,
+    /// Items that it is about and that were acknowledged, or in an answer, before it was asked for.
+    covered: Vec<u64>,
+    /// Requests that arrived at a metastore and did not come to their end.
+    running: usize,
+    /// When one was last sent, arrived or came to its end.
+    moved: Duration,
+}
+
+impl Order {
+    /// Whether it may erase what is pushed now.
+    fn may_erase(&self, now: Duration) -> bool {
+        self.running > 0 || now < self.moved + DELIVERED_WITHIN
+    }
 }
 
 #[derive(Default)]
@@ -100,21 +135,40 @@ pub(crate) struct Counts {
     pub(crate) shared: i64,
 }
 
+/// How far a request for an order has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OrderStep {
+    Sent,
+    Arrived,
+    Ended,
+}
+
 /// How strictly an answer is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Strictness {
-    /// Of an answer that says itself that it is not whole.
-    Partial,
+    /// Of an answer that says itself that it is not whole, or that it is as of this time.
+    Partial(Duration),
     /// Of a running cluster: what is acknowledged may take a moment to be seen.
     Running,
     /// Of all that was durable: everything acknowledged counts.
     Settled,
 }
 
+impl Strictness {
+    fn as_of(self) -> Duration {
+        match self {
+            Self::Partial(time) => time,
+            Self::Running | Self::Settled => Duration::MAX,
+        }
+    }
+}
+
 /// What had to be in an answer when its question began.
 pub(crate) struct Expected {
     visible: BTreeSet<u64>,
     acknowledged: BTreeSet<u64>,
+    /// Items that must not be in it.
+    erased: BTreeSet<u64>,
 }
 
 impl Oracle {
@@ -141,9 +195,11 @@ impl Oracle {
     }
 
     /// Registers an item; its number is its place.
-    pub(crate) fn push(&self, make: impl FnOnce(u64) -> Item) -> Item {
+    pub(crate) fn push(&self, now: Duration, make: impl FnOnce(u64) -> Item) -> Item {
         let mut state = self.0.lock();
-        let item = make(state.items.len() as u64);
+        let mut item = make(state.items.len() as u64);
+        item.may_be_gone =
+            state.orders.iter().any(|order| order.may_erase(now) && order.about.is_about(&item));
         state.by_key.insert(item.key, item.number);
         state.items.push(item.clone());
         item
@@ -157,6 +213,69 @@ impl Oracle {
         for item in &mut self.0.lock().items {
             item.may_be_gone |= may(item);
         }
+    }
+
+    /// Registers an order that is going to be asked for.
+    pub(crate) fn order(&self, make: impl FnOnce(usize) -> About, now: Duration) -> OrderId {
+        let mut state = self.0.lock();
+        let id = OrderId(state.orders.len());
+        let about = make(id.0);
+        let mut covered = Vec::new();
+        for item in state.items.iter_mut().filter(|item| about.is_about(item)) {
+            item.may_be_gone = true;
+            if item.is_acknowledged || item.is_visible {
+                covered.push(item.number);
+            }
+        }
+        state.orders.push(Order { about, covered, running: 0, moved: now });
+        id
+    }
+
+    pub(crate) fn request_of(&self, order: OrderId) -> rpc::DeleteRequest {
+        self.0.lock().orders[order.0].about.request.clone()
+    }
+
+    /// A request for an order is sent, has arrived at a metastore, or has come to its end there.
+    pub(crate) fn order_moves(&self, request: &rpc::DeleteRequest, now: Duration, step: OrderStep) {
+        let mut state = self.0.lock();
+        let selector = request.selector.to_string();
+        let is_it = |order: &&mut Order| order.about.request.selector.to_string() == selector;
+        if let Some(order) = state.orders.iter_mut().find(is_it) {
+            order.moved = now;
+            match step {
+                OrderStep::Sent => {}
+                OrderStep::Arrived => order.running += 1,
+                OrderStep::Ended => order.running -= 1,
+            }
+        }
+    }
+
+    /// Whoever asked for the order was told that it is in force.
+    pub(crate) fn answered(&self, order: OrderId, now: Duration) {
+        let mut state = self.0.lock();
+        let state = &mut *state;
+        for number in &state.orders[order.0].covered {
+            state.items[*number as usize].erased.get_or_insert(now);
+        }
+    }
+
+    /// No object holds what was erased, or the words of an order.
+    pub(crate) fn judge_erased(&self, contents: &[Contents]) {
+        let mut state = self.0.lock();
+        let mut left = Vec::new();
+        for Contents { key, items, bytes, .. } in contents {
+            let is_erased = |number: &&u64| state.items[**number as usize].erased.is_some();
+            left.extend(
+                items.iter().find(is_erased).map(|item| format!("{key} holds item {item}, which is erased")),
+            );
+            let says = |order: &&Order| {
+                let mark = order.about.mark.as_bytes();
+                bytes.windows(mark.len()).any(|text| text == mark)
+            };
+            let said = state.orders.iter().find(says);
+            left.extend(said.map(|order| format!("{key} still says {:?}", order.about.mark)));
+        }
+        left.into_iter().for_each(|what| self.add(&mut state, "I16", what));
     }
 
     /// An ingester says that these are durable.
@@ -266,6 +385,7 @@ impl Oracle {
         Expected {
             visible: numbers(&|item| item.is_visible),
             acknowledged: numbers(&|item| item.is_acknowledged),
+            erased: numbers(&|item| item.erased.is_some()),
         }
     }
 
@@ -287,12 +407,20 @@ impl Oracle {
             shared += item.shared * count;
             let must = is_asked
                 && !item.may_be_gone
-                && strictness != Strictness::Partial
+                && !matches!(strictness, Strictness::Partial(_))
                 && (expected.visible.contains(&item.number)
                     || (strictness == Strictness::Settled && expected.acknowledged.contains(&item.number)));
-            let allowed = if must { 1..=1 } else { 0..=i64::from(is_asked) };
+            // What says how old it is may have what was erased since.
+            let is_erased = expected.erased.contains(&item.number)
+                && item.erased.is_some_and(|erased| erased <= strictness.as_of());
+            let allowed = match (is_erased, must) {
+                (true, _) => 0..=0,
+                (_, true) => 1..=1,
+                _ => 0..=i64::from(is_asked),
+            };
             if !allowed.contains(&count) {
                 let invariant = match count {
+                    _ if is_erased => "I15",
                     _ if !is_asked => "I17",
                     0 if strictness == Strictness::Settled => "I2",
                     0 => "I17",
@@ -304,10 +432,11 @@ impl Oracle {
                     (false, true) => "visible",
                     (false, false) => "not acknowledged",
                 };
+                let erased = if is_erased { ", erased" } else { "" };
                 violations.push(Violation {
                     invariant,
                     what: format!(
-                        "{who}: item {} ({state}, {} of {}) counts {count} times instead of {allowed:?}",
+                        "{who}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
                         item.number, item.service, item.tenant,
                     ),
                 });

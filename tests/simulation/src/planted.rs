@@ -21,6 +21,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use query::{Matcher, Selector};
 use rpc::{
     DeadObject, DeleteRequest, FindRequest, Job, OrderStatus, Publication, Published, ScanRequest, Scanned,
     SegmentHint, Snapshot, Standing,
@@ -28,6 +29,7 @@ use rpc::{
 use storage::Key;
 
 use crate::executor::Executor;
+use crate::load::SERVICES;
 use crate::machine::{Kind, Machine};
 
 macro_rules! planted {
@@ -92,6 +94,14 @@ planted! {
     NoGrace,
     /// what is swept is not deleted
     DeleteLost,
+    /// orders to delete are not given to questions
+    OrdersNotAsked,
+    /// orders to delete are not given to merges
+    OrdersNotMerged,
+    /// an order to delete erases all of a service
+    OrderTooWide,
+    /// an order to delete is not written
+    OrderLost,
     /// a leaf counts an object twice
     ObjectScannedTwice,
     /// a leaf leaves out an object and does not say so
@@ -200,6 +210,7 @@ impl ObjectStore for BadStore {
                 self.way.put_opts(&further, payload, options).await
             }
             (Planted::RecordLost, Kind::Metastore) if is_below("publish/") => Ok(done()),
+            (Planted::OrderLost, Kind::Metastore) if is_below("delete/") => Ok(done()),
             (Planted::OutputLost, Kind::Compactor) if is_below("block/") => Ok(done()),
             _ => self.way.put_opts(location, payload, options).await,
         }
@@ -308,8 +319,10 @@ impl rpc::Metastore for BadMetastore {
 
     async fn find(&self, request: FindRequest) -> std::result::Result<Snapshot, rpc::Error> {
         let mut snapshot = self.metastore.find(request).await?;
-        if self.planted == Planted::MasksNotAsked {
-            snapshot.objects.iter_mut().for_each(|object| object.masked.clear());
+        match self.planted {
+            Planted::MasksNotAsked => snapshot.objects.iter_mut().for_each(|object| object.masked.clear()),
+            Planted::OrdersNotAsked => snapshot.objects.iter_mut().for_each(|object| object.orders.clear()),
+            _ => {}
         }
         Ok(snapshot)
     }
@@ -318,6 +331,7 @@ impl rpc::Metastore for BadMetastore {
         let mut job = self.metastore.claim_job().await?;
         match (self.planted, &mut job) {
             (Planted::MasksNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.masked.clear()),
+            (Planted::OrdersNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.orders.clear()),
             (Planted::InputForgotten, Some(job)) if job.inputs.len() > 1 => _ = job.inputs.pop(),
             _ => {}
         }
@@ -348,7 +362,10 @@ impl rpc::Metastore for BadMetastore {
         self.metastore.swept(keys).await
     }
 
-    async fn delete(&self, request: DeleteRequest) -> std::result::Result<OrderStatus, rpc::Error> {
+    async fn delete(&self, mut request: DeleteRequest) -> std::result::Result<OrderStatus, rpc::Error> {
+        if self.planted == Planted::OrderTooWide {
+            request.selector = Selector { matchers: vec![Matcher::equal("service_name", SERVICES[0])] };
+        }
         self.metastore.delete(request).await
     }
 

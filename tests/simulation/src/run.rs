@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::load::{Load, ask, everything};
 use crate::machine::Kind;
 use crate::oracle::{Strictness, Violation};
+use crate::orders::{judge_finished, keep_ordering};
 use crate::planted::Planted;
 use crate::random::Random;
 use crate::settings::Settings;
@@ -96,6 +97,8 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     let gossiping = keep_gossiping(fleet.clone(), until, random.fork());
     let gossip = fleet.executor.start("gossip");
     fleet.executor.spawn(gossip, gossiping);
+    let ordering = keep_ordering(fleet.clone(), until, random.fork());
+    fleet.executor.spawn(fleet.executor.start("orders"), ordering);
     Storm { fleet: fleet.clone(), load: load.clone(), until, random: random.fork() }.rage().await;
 
     if fleet.oracle.has_failed() {
@@ -115,7 +118,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     if fleet.oracle.has_failed() {
         return;
     }
-    // Long enough for everything that is dead, or nobody's, to be gone.
+    // Long enough for everything that is dead, erased or nobody's to be gone.
     let metastore = &fleet.settings.metastore;
     let waits = [
         metastore.orphan_grace,
@@ -124,12 +127,16 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
         metastore.sweep_grace,
         metastore.sweep_grace,
         metastore.retention_interval,
+        // Segments stay until their keys have left the window.
+        metastore.dedup_window,
+        metastore.dedup_slack,
     ];
     let rest: Duration = waits.into_iter().map(Duration::from).sum();
     fleet.executor.sleep(rest + SETTLED_AFTER).await;
     judge_all(&fleet).await;
     audit(&fleet).await;
     judge_orphans(&fleet).await;
+    judge_finished(&fleet).await;
 }
 
 /// No more faults, and every process runs.

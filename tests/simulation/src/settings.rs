@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     /// Mean time between two pushes, and between two questions.
     pub(crate) push_every: Duration,
     pub(crate) ask_every: Duration,
+    /// Mean time between two orders to delete.
+    pub(crate) order_every: Duration,
     /// How far a wall clock may be off, either way.
     pub(crate) skew: Duration,
     pub(crate) pause_max: Duration,
@@ -93,8 +95,8 @@ impl Settings {
         let skew = Duration::from_secs(random.below(30));
         let metastore = metastore::Config {
             seal_after: of(random, 40, 300),
-            dedup_window: limits::Duration::from_secs(20 * 60),
-            dedup_slack: limits::Duration::from_secs(5 * 60),
+            dedup_window: of(random, 4 * 60, 20 * 60),
+            dedup_slack: limits::Duration::from_secs(2 * 60),
             merge_after: of(random, 3, 30),
             close_after: of(random, 60, 300),
             settle_after: of(random, 10, 60),
@@ -129,6 +131,7 @@ impl Settings {
             strike_every: Duration::from_secs(random.between(8, 60)),
             push_every: Duration::from_millis(random.between(1_500, 8_000)),
             ask_every: Duration::from_millis(random.between(3_000, 12_000)),
+            order_every: Duration::from_secs(random.between(30, 300)),
             skew,
             pause_max: Duration::from_secs(random.between(5, 150)),
             bucket,

@@ -1,0 +1,41 @@
+//! What objects hold, by their own bytes.
+
+use std::collections::BTreeSet;
+
+use block::{Block, Cache, Want};
+use bytes::Bytes;
+use clock::Clock;
+use storage::Key;
+
+use crate::bucket::Objects;
+use crate::load::item_of;
+
+/// One object of the bucket.
+pub(crate) struct Contents {
+    pub(crate) key: Key,
+    pub(crate) bytes: Bytes,
+    /// Whose stacktraces its symbols name; empty if it is neither a segment nor a block.
+    pub(crate) items: BTreeSet<u64>,
+}
+
+impl Objects {
+    pub(crate) async fn contents(&self) -> Vec<Contents> {
+        // Nothing of it is ever waited for.
+        let (store, cache) = (self.store(Clock::system()), Cache::new(0));
+        let mut all = Vec::new();
+        for (key, bytes) in self.all() {
+            let mut contents = Contents { key, bytes, items: BTreeSet::new() };
+            let bytes_len = contents.bytes.len() as u64;
+            if let Ok(block) = Block::open(&store, &contents.key, bytes_len, &cache).await {
+                for at in 0..block.directory().datasets.len() {
+                    let want = Want { symbols: true, ..Want::default() };
+                    let Ok(fetched) = block.fetch(at, want).await else { continue };
+                    let Ok(symbols) = fetched.symbols() else { continue };
+                    contents.items.extend(symbols.strings.iter().filter_map(item_of));
+                }
+            }
+            all.push(contents);
+        }
+        all
+    }
+}

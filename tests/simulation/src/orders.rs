@@ -1,0 +1,119 @@
+//! Orders to delete: what is asked to be erased, by whom and when.
+//!
+//! Owns: drawing orders, asking until one is answered. Does not own: what an order must do ([`crate::oracle`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::TimeRange;
+use query::{Matcher, Selector};
+use rpc::{DeleteRequest, OrderProgress};
+
+use crate::audit::audit;
+use crate::executor::START;
+use crate::fleet::Fleet;
+use crate::load::{LASTING, SERVICES, tenant_of};
+use crate::machine::Kind;
+use crate::oracle::{Item, OrderId};
+use crate::random::Random;
+
+/// How often somebody asks for one order.
+const TRIES_MAX: u64 = 5;
+
+/// What an order erases of what was stored before it.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) request: DeleteRequest,
+    /// Found in its matchers and nowhere else.
+    pub(crate) mark: String,
+}
+
+impl About {
+    pub(crate) fn is_about(&self, item: &Item) -> bool {
+        let DeleteRequest { tenant, selector, range } = &self.request;
+        *tenant == item.tenant
+            && (range.start..range.end).contains(&item.time_nanos)
+            && selector.matchers.iter().all(|matcher| match &*matcher.name {
+                "service_name" => matcher.matches(item.service),
+                _ => matcher.matches(&item.pod()),
+            })
+    }
+}
+
+/// Gives orders until `until`.
+pub(crate) async fn keep_ordering(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
+    let every = fleet.settings.order_every.as_millis() as u64;
+    loop {
+        fleet.executor.sleep(random.millis(every / 4, 2 * every)).await;
+        if fleet.executor.now() >= until {
+            return;
+        }
+        let now = (START + fleet.executor.now()).as_nanos() as i64;
+        let order = fleet.oracle.order(|number| draw(number, now, &mut random), fleet.executor.now());
+        let asking = ask_until_answered(fleet.clone(), order, random.fork());
+        fleet.executor.spawn(fleet.executor.start("somebody"), asking);
+    }
+}
+
+fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
+    let mark = format!("order-{number}.");
+    let pod = Matcher::regex("pod", &format!("pod-{}|{mark}", random.below(3)), false);
+    let service = SERVICES[random.below(3) as usize];
+    let service = random.chance(600).then(|| Matcher::equal("service_name", service));
+    let end = if random.chance(400) { i64::MAX } else { now_nanos };
+    let hours = [1, 6, 96][random.below(3) as usize];
+    let start = if random.chance(400) { i64::MIN } else { now_nanos - hours * 3_600_000_000_000 };
+    let request = DeleteRequest {
+        tenant: tenant_of(LASTING[random.below(2) as usize]),
+        selector: Selector { matchers: pod.into_iter().chain(service).collect() },
+        range: TimeRange { start, end },
+    };
+    About { request, mark }
+}
+
+async fn ask_until_answered(fleet: Arc<Fleet>, order: OrderId, mut random: Random) {
+    let queriers = fleet.machines_of(Kind::Querier);
+    let request = fleet.oracle.request_of(order);
+    fleet.note(format_args!("somebody orders to delete {} of {}", request.selector, request.tenant));
+    for _ in 0..TRIES_MAX {
+        let Some(querier) = random.pick(&queriers).copied() else {
+            return;
+        };
+        match fleet.delete(querier, request.clone()).await {
+            Ok(status) => {
+                fleet.note(format_args!("order {} is in force: {}", status.number, request.selector));
+                fleet.oracle.answered(order, fleet.executor.now());
+                // Soon nothing is left that it erases, and a catalog that knows nothing of it answers as well.
+                if random.chance(200) {
+                    audit(&fleet).await;
+                }
+                return;
+            }
+            Err(error) => fleet.note(format_args!("{} is in doubt: {error}", request.selector)),
+        }
+        fleet.executor.sleep(random.millis(100, 10_000)).await;
+    }
+}
+
+/// Long after the last order: nothing of what they erased is in the bucket, nor what they said.
+pub(crate) async fn judge_finished(fleet: &Fleet) {
+    let Some(owner) = fleet.current_owner().await else {
+        fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
+        return;
+    };
+    for tenant in LASTING {
+        match owner.orders(tenant_of(tenant)).await {
+            Ok(orders) => {
+                for status in orders {
+                    if !matches!(status.progress, OrderProgress::Finished { .. }) {
+                        let what =
+                            format!("order {} of {tenant} is still {:?}", status.number, status.progress);
+                        fleet.oracle.violate("I16", what);
+                    }
+                }
+            }
+            Err(error) => fleet.oracle.violate("stuck", format!("cannot list the orders: {error}")),
+        }
+    }
+    fleet.oracle.judge_erased(&fleet.bucket.objects().contents().await);
+}
