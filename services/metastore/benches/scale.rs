@@ -1,58 +1,79 @@
 //! What a catalog costs as services, writers and days grow: `cargo bench -p metastore --bench scale`, optionally with
-//! `services=1000 writers=20 pushes=1333 days=30 compactors=4 minutes=60`.
+//! `services=1000 writers=20 pushes=133 days=30 compactors=4`. `cargo test` runs a small one, so that it goes on working.
 //!
 //! Time is virtual and objects have no bytes: writers tell of segments, compactors claim, wait as long as a merge of that size
 //! takes, and publish outputs of a modelled size. All else is the metastore itself. Printed are wall times of its calls on this
 //! machine, its CPU time, memory, requests and bytes.
+//!
+//! One whole day and most of the next run with few, long segments: merges take whatever came within half a minute, so blocks
+//! become the same. The blocks that the first day ends as are then written as the rows of each day before, an owner starts with
+//! all that, and runs with segments of 500 ms from before midnight until after the day has closed.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should stop where it is")]
 #![allow(clippy::disallowed_methods, reason = "wall time is what is measured")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use block::{DatasetEntry, Directory, Origin, Section};
+use bytes::Bytes;
 use catalog::rows::{BlockId, Dataset, DatasetSummary, Row};
 use catalog::{Batch, Engine, Numbered, numbered};
-use clock::{Clock, Source};
+use clock::{Clock, Pool, Source, Task};
 use metastore::header::{Error, Header, Headers};
 use metastore::{Config, Metastore, Parts};
 use model::{ItemKey, JobId, ProfileType, TenantId, TimeRange, WriterId};
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use rpc::{FindRequest, JobOutput, Metastore as _, Publication, SegmentHint};
+use rpc::grpc::{MetastoreClient, Peer, Services};
+use rpc::{FindRequest, JobOutput, Metastore as _, Publication, SegmentHint, Snapshot};
 use storage::{Key, Store};
+use tokio::net::{TcpListener, TcpStream};
 
-const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 /// 2023-11-15 00:00:00 UTC.
 const START: i64 = 1_700_006_400;
 /// One profile's rows, stored.
 const ROW_BYTES: f64 = 1_400.0;
+const ROWS: u64 = 400;
 /// Symbols of one service, stored, if all of its stacktraces are there; and after how many profiles most of them are.
 const SYMBOL_BYTES: f64 = 60_000.0;
 const SYMBOL_PROFILES: f64 = 10.0;
 /// What one compactor reads per second.
 const MERGE_BYTES_PER_SECOND: f64 = 15e6;
-const SEGMENT_MILLIS: u64 = 500;
+const SEGMENT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
 struct Load {
     services: u32,
     writers: u32,
+    /// Per second.
     pushes: u32,
     days: i64,
     compactors: u32,
-    minutes: u64,
+    /// Of the segments that whole days run with.
+    long_segment: Duration,
+    /// Between samples of how far behind it is.
+    sampled: Duration,
 }
 
 impl Load {
-    fn of(arguments: impl Iterator<Item = String>) -> Self {
-        let mut load =
-            Self { services: 1_000, writers: 20, pushes: 1_333, days: 30, compactors: 4, minutes: 60 };
+    /// `cargo bench` says `--bench`.
+    fn of(arguments: &[String]) -> Self {
+        let seconds = Duration::from_secs;
+        let mut load = if arguments.iter().any(|argument| argument == "--bench") {
+            let (services, writers, pushes, days, compactors) = (1_000, 20, 133, 30, 4);
+            let (long_segment, sampled) = (seconds(30), seconds(60));
+            Self { services, writers, pushes, days, compactors, long_segment, sampled }
+        } else {
+            let (services, writers, pushes, days, compactors) = (20, 2, 3, 4, 1);
+            let (long_segment, sampled) = (seconds(300), seconds(600));
+            Self { services, writers, pushes, days, compactors, long_segment, sampled }
+        };
         for argument in arguments {
             let Some((name, value)) = argument.split_once('=') else { continue };
             match name {
@@ -61,7 +82,6 @@ impl Load {
                 "pushes" => load.pushes = value.parse().unwrap(),
                 "days" => load.days = value.parse().unwrap(),
                 "compactors" => load.compactors = value.parse().unwrap(),
-                "minutes" => load.minutes = value.parse().unwrap(),
                 _ => panic!("{name} is nothing to choose"),
             }
         }
@@ -78,6 +98,27 @@ struct Piece {
     profiles: u32,
 }
 
+/// A block that has no bytes.
+#[derive(Clone)]
+struct Block {
+    level: u8,
+    window: (i64, i64),
+    /// Bits and number.
+    shard: (u8, u32),
+    pieces: Vec<Piece>,
+}
+
+impl Block {
+    fn key(&self, id: BlockId) -> Key {
+        let (level, (start, length)) = (self.level, self.window);
+        let place = match self.shard {
+            (0, _) => format!("{level}-{start}-{length}"),
+            (bits, number) => format!("{level}-{start}-{length}-s{bits}.{number}"),
+        };
+        Key::block(&TenantId::anonymous(), &place, id.job, id.attempt, id.part)
+    }
+}
+
 fn bytes_of(pieces: &[Piece]) -> u64 {
     let bytes = pieces.iter().map(|piece| {
         let profiles = f64::from(piece.profiles);
@@ -92,7 +133,7 @@ struct Time(tokio::time::Instant, Arc<Mutex<u64>>);
 #[async_trait]
 impl Source for Time {
     fn unix(&self) -> Duration {
-        Duration::from_secs(START as u64 + 12 * HOUR as u64) + self.monotonic()
+        Duration::from_secs(START as u64) + self.monotonic()
     }
 
     fn monotonic(&self) -> Duration {
@@ -127,12 +168,23 @@ struct World {
     load: Load,
     clock: Clock,
     store: Store,
+    /// The same bucket as ingesters and compactors use it: not counted.
+    others: Store,
     requests: Registry,
     types: Vec<ProfileType>,
-    objects: Mutex<HashMap<Key, Vec<Piece>>>,
+    segments: Mutex<HashMap<Key, Vec<Piece>>>,
+    blocks: Mutex<HashMap<Key, Block>>,
     walls: Mutex<BTreeMap<&'static str, Vec<f64>>>,
-    merged_bytes: Mutex<u64>,
-    logged_bytes: Mutex<u64>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    profiles: u64,
+    segments: u64,
+    logged_bytes: u64,
+    merged_bytes: u64,
+    writers: u32,
 }
 
 impl World {
@@ -145,27 +197,35 @@ impl World {
             "memory:alloc_space:bytes:space:bytes",
             "memory:inuse_space:bytes:space:bytes",
         ];
+        let bucket = Arc::new(InMemory::new());
         Arc::new(Self {
             load: load.clone(),
-            store: Store::new(Arc::new(InMemory::new()), clock.clone(), metrics),
+            store: Store::new(bucket.clone(), clock.clone(), metrics),
+            others: Store::new(bucket, clock.clone(), storage::Metrics::default()),
             clock,
             requests,
             types: types.iter().map(|name| name.parse().unwrap()).collect(),
-            objects: Mutex::default(),
+            segments: Mutex::default(),
+            blocks: Mutex::default(),
             walls: Mutex::default(),
-            merged_bytes: Mutex::default(),
-            logged_bytes: Mutex::default(),
+            counts: Mutex::default(),
         })
     }
 
     async fn open(&self, registry: &mut Registry) -> Arc<Metastore> {
         let parts = Parts { headers: Arc::new(Nothing), engine: self.engine(), is_alone: true };
-        let config =
-            Config { reconcile_interval: Duration::from_secs(365 * 86_400).into(), ..Config::default() };
-        let retention = Arc::new(|_: &TenantId, _: Option<&str>| Some(Duration::from_secs(31 * 86_400)));
-        Metastore::open_parts(config, self.store.clone(), parts, retention, self.clock.clone(), registry)
-            .await
-            .unwrap()
+        let kept = Duration::from_secs((self.load.days * DAY) as u64);
+        let retention = Arc::new(move |_: &TenantId, _: Option<&str>| Some(kept));
+        Metastore::open_parts(
+            Config::default(),
+            self.store.clone(),
+            parts,
+            retention,
+            self.clock.clone(),
+            registry,
+        )
+        .await
+        .unwrap()
     }
 
     fn engine(&self) -> Arc<Numbered> {
@@ -180,13 +240,13 @@ impl World {
         let section = Section { offset: 0, bytes: 1, raw_bytes: 1, checksum: 0 };
         let mut row = 0;
         let datasets = pieces.iter().map(|piece| {
-            row += u64::from(piece.profiles) * 400;
+            row += u64::from(piece.profiles) * ROWS;
             DatasetEntry {
                 tenant: TenantId::anonymous(),
                 service: service(piece.service),
                 time_min: piece.time_min,
                 time_max: piece.time_max,
-                rows: row - u64::from(piece.profiles) * 400..row,
+                rows: row - u64::from(piece.profiles) * ROWS..row,
                 profiles: piece.profiles,
                 profile_types: self.types.clone(),
                 label_names: vec!["namespace".into(), "pod".into(), "service_name".into()],
@@ -201,42 +261,50 @@ impl World {
     }
 
     /// A writer's segments: every service sends to the same one, as placement makes it.
-    async fn write(self: Arc<Self>, number: u32, metastore: Arc<Metastore>) {
-        let writer = WriterId(u128::from(number) + 1);
+    async fn write(self: Arc<Self>, number: u32, segment: Duration, metastore: Arc<Metastore>) {
+        let writer = {
+            let mut counts = self.counts.lock();
+            counts.writers += 1;
+            WriterId(u128::from(counts.writers))
+        };
         let own: Vec<u32> =
             (0..self.load.services).filter(|service| service % self.load.writers == number).collect();
-        let each = f64::from(self.load.pushes) / f64::from(self.load.writers) * SEGMENT_MILLIS as f64 / 1e3;
+        let each = f64::from(self.load.pushes) / f64::from(self.load.writers) * segment.as_secs_f64();
         let (mut due, mut next) = (0.0, 0);
-        self.clock
-            .sleep(Duration::from_millis(u64::from(number) * SEGMENT_MILLIS / u64::from(self.load.writers)))
-            .await;
+        self.clock.sleep(segment * number / self.load.writers).await;
         for seq in 0.. {
-            self.clock.sleep(Duration::from_millis(SEGMENT_MILLIS)).await;
+            let began = self.clock.unix_nanos();
+            self.clock.sleep(segment).await;
             due += each;
-            let now = self.clock.unix_nanos();
+            let (now, count) = (self.clock.unix_nanos(), due as usize);
             let mut pieces: BTreeMap<u32, Piece> = BTreeMap::new();
             let mut keys = Vec::new();
-            while due >= 1.0 && !own.is_empty() {
+            for profile in 0..count {
                 due -= 1.0;
                 next += 1;
                 let service = own[next % own.len()];
                 keys.push(ItemKey(self.clock.random()));
-                let piece = pieces.entry(service).or_insert(Piece {
-                    service,
-                    time_min: now,
-                    time_max: now,
-                    profiles: 0,
-                });
+                let time = began + (now - began) * profile as i64 / count as i64;
+                let new = Piece { service, time_min: time, time_max: time, profiles: 0 };
+                let piece = pieces.entry(service).or_insert(new);
+                piece.time_max = time;
                 piece.profiles += 1;
             }
             let pieces: Vec<Piece> = pieces.into_values().collect();
             let bytes = bytes_of(&pieces);
-            *self.logged_bytes.lock() += bytes;
+            {
+                let mut counts = self.counts.lock();
+                counts.logged_bytes += bytes;
+                counts.segments += 1;
+            }
             let directory = self.directory(Origin::Segment { writer, seq }, keys, &pieces);
-            self.objects.lock().insert(Key::log_slot(writer, seq), pieces);
+            let key = Key::log_slot(writer, seq);
+            self.segments.lock().insert(key.clone(), pieces);
+            self.others.settle_create(&key, Bytes::new()).await.unwrap();
             let began = Instant::now();
             metastore.segment_written(SegmentHint { writer, seq, bytes, directory }).await.unwrap();
             self.timed("hint", began);
+            self.counts.lock().profiles += count as u64;
         }
     }
 
@@ -246,16 +314,20 @@ impl World {
             let job = metastore.claim_job().await.unwrap();
             self.timed(if job.is_some() { "claim" } else { "claim, nothing to do" }, began);
             let Some(job) = job else {
-                self.clock.sleep(Duration::from_secs(1)).await;
+                self.clock.sleep(self.load.long_segment / 30).await;
                 continue;
             };
             let bytes: u64 = job.inputs.iter().map(|input| input.bytes).sum();
-            *self.merged_bytes.lock() += bytes;
+            self.counts.lock().merged_bytes += bytes;
             self.clock.sleep(Duration::from_secs_f64(bytes as f64 / MERGE_BYTES_PER_SECOND)).await;
             let mut places: BTreeMap<((i64, i64), u32), BTreeMap<u32, Piece>> = BTreeMap::new();
             {
-                let objects = self.objects.lock();
-                for piece in job.inputs.iter().flat_map(|input| &objects[&input.key]) {
+                let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
+                let pieces_of = |key: &Key| match segments.get(key) {
+                    Some(pieces) => pieces.clone(),
+                    None => blocks[key].pieces.clone(),
+                };
+                for piece in job.inputs.iter().flat_map(|input| pieces_of(&input.key)) {
                     let at = piece.time_min / 1_000_000_000;
                     let within =
                         job.windows.iter().find(|(start, length)| (*start..start + length).contains(&at));
@@ -270,24 +342,25 @@ impl World {
             }
             let outputs = (0..).zip(places).map(|(part, ((window, shard), pieces))| {
                 let pieces: Vec<Piece> = pieces.into_values().collect();
+                let id = BlockId { job: job.id, attempt: job.attempt, part };
                 let origin = Origin::Block { job: job.id, attempt: job.attempt, part, level: job.level };
-                let tenant = TenantId::anonymous();
-                let mut place = format!("{}-{}-{}", job.level, window.0, window.1);
-                if job.shard_bits > 0 {
-                    place.push_str(&format!("-s{}.{shard}", job.shard_bits));
-                }
-                let key = Key::block(&tenant, &place, job.id, job.attempt, part);
                 let (bytes, directory) = (bytes_of(&pieces), self.directory(origin, Vec::new(), &pieces));
-                self.objects.lock().insert(key.clone(), pieces);
-                JobOutput { key, bytes, tenant, window, directory }
+                let block = Block { level: job.level, window, shard: (job.shard_bits, shard), pieces };
+                let key = block.key(id);
+                self.blocks.lock().insert(key.clone(), block);
+                JobOutput { key, bytes, tenant: TenantId::anonymous(), window, directory }
             });
-            let outputs = outputs.collect();
+            let outputs: Vec<JobOutput> = outputs.collect();
+            for output in &outputs {
+                self.others.settle_create(&output.key, Bytes::new()).await.unwrap();
+            }
             let began = Instant::now();
             metastore.publish(Publication { job: job.id, attempt: job.attempt, outputs }).await.unwrap();
             self.timed("publish", began);
-            let mut objects = self.objects.lock();
+            let (mut segments, mut blocks) = (self.segments.lock(), self.blocks.lock());
             for input in &job.inputs {
-                objects.remove(&input.key);
+                segments.remove(&input.key);
+                blocks.remove(&input.key);
             }
         }
     }
@@ -298,98 +371,118 @@ impl World {
             let dead = metastore.sweepable(200).await.unwrap();
             self.timed("sweepable", began);
             let is_full = dead.len() == 200;
+            for object in &dead {
+                self.others.delete(&object.key).await.unwrap();
+            }
             metastore.swept(dead.into_iter().map(|object| object.key).collect()).await.unwrap();
             self.clock.sleep(Duration::from_secs(if is_full { 1 } else { 30 })).await;
         }
     }
 
-    async fn find(
-        &self,
-        metastore: &Metastore,
-        name: &'static str,
-        services: Option<u32>,
-        seconds: i64,
-    ) -> usize {
+    fn question(&self, services: Option<u32>, length: Duration) -> FindRequest {
         let end = self.clock.unix_nanos();
-        let request = FindRequest {
+        FindRequest {
             tenants: vec![TenantId::anonymous()],
-            range: TimeRange { start: end - seconds * 1_000_000_000, end },
+            range: TimeRange { start: end.saturating_sub_unsigned(length.as_nanos() as u64), end },
             services: services.map(|number| vec![service(number)]),
             profile_type: Some(self.types[0].clone()),
             explain: false,
-        };
-        let mut datasets = 0;
-        for _ in 0..10 {
-            let began = Instant::now();
-            let found = metastore.find(request.clone()).await.unwrap();
-            self.timed(name, began);
-            datasets = found.objects.iter().map(|object| object.datasets.len()).sum();
         }
-        datasets
     }
 
+    /// Everything for which finds answer, here and over gRPC.
     async fn finds(&self, metastore: &Metastore) {
-        for (name, services, seconds) in [
-            ("find, one service, 1 h", Some(7), HOUR),
-            ("find, one service, 30 d", Some(7), 30 * DAY),
-            ("find, all services, 1 h", None, HOUR),
-            ("find, all services, 30 d", None, 30 * DAY),
-        ] {
-            let datasets = self.find(metastore, name, services, seconds).await;
-            println!("  {name}: {datasets} datasets");
+        for (range, hours) in [("1 h", 1), ("24 h", 24), ("everything", 24 * 365)] {
+            for (of, services) in [("one service", Some(7)), ("all services", None)] {
+                let request = self.question(services, Duration::from_secs(hours * 3_600));
+                let mut walls = Vec::new();
+                let mut answer = None;
+                for _ in 0..20 {
+                    let began = Instant::now();
+                    answer = Some(metastore.find(request.clone()).await.unwrap());
+                    walls.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+                let answer = answer.unwrap();
+                let datasets: usize = answer.objects.iter().map(|object| object.datasets.len()).sum();
+                println!(
+                    "  find, {of}, {range}: {} objects, {datasets} datasets; {}; over gRPC {}",
+                    answer.objects.len(),
+                    spread(&mut walls),
+                    over_grpc(answer)
+                );
+            }
         }
     }
 
-    /// Runs the load for so many minutes.
-    async fn run(self: &Arc<Self>, metastore: &Arc<Metastore>, registry: &Registry, minutes: u64) {
+    /// How many datasets are live; and that no profile is lost or found twice.
+    async fn count_all(&self, metastore: &Metastore, profiles: u64) -> usize {
+        let found = metastore.find(self.question(None, Duration::from_secs(365 * 86_400))).await.unwrap();
+        let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
+        let pieces = |key: &Key| segments.get(key).unwrap_or_else(|| &blocks[key].pieces).iter();
+        let held = found.objects.iter().flat_map(|object| pieces(&object.key));
+        assert_eq!(held.map(|piece| u64::from(piece.profiles)).sum::<u64>(), profiles, "profiles found");
+        found.objects.iter().map(|object| object.datasets.len()).sum()
+    }
+
+    /// Runs the load for so long; gives the longest that work waited, by the level of the blocks that it makes.
+    async fn run(
+        self: &Arc<Self>,
+        metastore: &Arc<Metastore>,
+        registry: &Registry,
+        segment: Duration,
+        length: Duration,
+    ) -> [f64; 3] {
         let (cpu, began) = (cpu_seconds(), Instant::now());
-        let before = self.requests();
-        let mut tasks = vec![self.clock.spawn(metastore.clone().run())];
+        let (requests, counts) = (self.requests(), *self.counts.lock());
+        let owner = self.clock.spawn(metastore.clone().run());
+        let mut tasks = vec![self.clock.spawn(self.clone().sweep(metastore.clone()))];
         for number in 0..self.load.writers {
-            tasks.push(self.clock.spawn(self.clone().write(number, metastore.clone())));
+            tasks.push(self.clock.spawn(self.clone().write(number, segment, metastore.clone())));
         }
         for _ in 0..self.load.compactors {
             tasks.push(self.clock.spawn(self.clone().compact(metastore.clone())));
         }
-        tasks.push(self.clock.spawn(self.clone().sweep(metastore.clone())));
-        self.clock.sleep(Duration::from_secs(minutes * 60)).await;
-        let seconds = minutes as f64 * 60.0;
-        println!("{minutes} minutes in {:.0} s:", began.elapsed().as_secs_f64());
+        let mut waits = [0.0_f64; 3];
+        let end = self.clock.monotonic() + length;
+        while self.clock.monotonic() < end {
+            self.clock.sleep(self.load.sampled).await;
+            let text = exposition(registry);
+            for (level, wait) in (1..).zip(&mut waits) {
+                *wait = wait.max(gauge(&text, &format!("merge_lag_seconds{{level=\"{level}\"}}")));
+            }
+        }
+        tasks.iter().for_each(Task::abort);
+        let seconds = length.as_secs_f64();
         println!(
-            "  CPU: {:.1} % of a core, the model's own included",
+            "  {:.1} h of it took {:.0} s, {:.0} s of CPU with the model's own, {:.1} % of the time",
+            seconds / 3.6e3,
+            began.elapsed().as_secs_f64(),
+            cpu_seconds() - cpu,
             (cpu_seconds() - cpu) / seconds * 100.0
         );
+        println!(
+            "  longest wait for blocks from segments {:.0} s, of an hour {:.0} s, of a day {:.0} s",
+            waits[0], waits[1], waits[2]
+        );
         for (name, count) in self.requests() {
-            let count = count - before.get(&name).copied().unwrap_or(0.0);
+            let count = count - requests.get(&name).copied().unwrap_or(0.0);
             if count > 0.0 {
                 println!("  {name}: {:.2}/s", count / seconds);
             }
         }
+        let now = *self.counts.lock();
         println!(
-            "  log: {:.2} objects/s, {:.2} MB/s",
-            1e3 / SEGMENT_MILLIS as f64 * f64::from(self.load.writers),
-            *self.logged_bytes.lock() as f64 / seconds / 1e6
-        );
-        println!(
-            "  merged: {:.2} MB/s by {} compactors",
-            *self.merged_bytes.lock() as f64 / seconds / 1e6,
-            self.load.compactors
+            "  log: {:.2} objects/s, {:.2} MB/s; merged: {:.2} MB/s",
+            (now.segments - counts.segments) as f64 / seconds,
+            (now.logged_bytes - counts.logged_bytes) as f64 / seconds / 1e6,
+            (now.merged_bytes - counts.merged_bytes) as f64 / seconds / 1e6,
         );
         let text = exposition(registry);
-        for name in [
-            "live_segments",
-            "live_blocks",
-            "dead_objects",
-            "merge_lag_seconds",
-            "consume_lag_seconds",
-            "dedup_keys",
-            "dedup_bytes",
-            "dedup_window_seconds",
-        ] {
-            for line in text.lines().filter(|line| line.starts_with(&format!("pyrograph_metastore_{name}"))) {
-                println!("  {}", line.trim_start_matches("pyrograph_metastore_"));
-            }
-        }
+        let names = ["live_segments", "live_blocks", "dead_objects", "dedup_keys", "dedup_bytes"];
+        println!("  {}", names.map(|name| format!("{name} {}", gauge(&text, name))).join(", "));
+        metastore.drain().await;
+        owner.await.unwrap();
+        waits
     }
 
     fn requests(&self) -> BTreeMap<String, f64> {
@@ -404,15 +497,7 @@ impl World {
 
     fn print_walls(&self) {
         for (call, mut millis) in std::mem::take(&mut *self.walls.lock()) {
-            millis.sort_by(f64::total_cmp);
-            let at = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
-            println!(
-                "  {call}: {} times, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-                millis.len(),
-                at(0.5),
-                at(0.99),
-                at(1.0)
-            );
+            println!("  {call}: {} times, {}", millis.len(), spread(&mut millis));
         }
     }
 
@@ -434,53 +519,134 @@ impl World {
         );
     }
 
-    /// Blocks of closed days, as rows of an owner of before.
-    async fn fill(&self, blocks_per_day: u64, services_per_block: u32) -> u64 {
+    /// The blocks of the first day.
+    fn first_day(&self) -> Vec<Block> {
+        let blocks = self.blocks.lock();
+        let mut of_day: Vec<(&Key, &Block)> =
+            blocks.iter().filter(|(_, block)| block.window == (START, DAY)).collect();
+        of_day.sort_by_key(|(key, _)| *key);
+        of_day.into_iter().map(|(_, block)| block.clone()).collect()
+    }
+
+    /// Writes the rows of these blocks of the first day for each of the days before it, as an owner of before: with it and the day that runs there are `days`.
+    async fn fill(&self, blocks: &[Block]) {
         let catalog = self.engine().open().await.unwrap();
         let types: Arc<[ProfileType]> = self.types.as_slice().into();
-        let mut datasets = 0;
-        for day in 0..self.load.days {
-            let start = START - (day + 1) * DAY;
-            for number in 0..blocks_per_day {
-                let mut batch = Batch::default();
+        for day in 1..self.load.days - 1 {
+            for of_first in blocks {
+                let mut block = of_first.clone();
+                block.window.0 -= day * DAY;
+                for piece in &mut block.pieces {
+                    piece.time_min -= day * DAY * 1_000_000_000;
+                    piece.time_max -= day * DAY * 1_000_000_000;
+                }
                 let id = BlockId { job: JobId(self.clock.random()), attempt: 1, part: 0 };
-                let key = Key::block(&TenantId::anonymous(), &format!("3-{start}-{DAY}"), id.job, 1, 0);
-                let block = catalog::rows::Block {
-                    id,
-                    key,
+                let key = block.key(id);
+                let datasets = (0..).zip(&block.pieces).map(|(position, piece)| DatasetSummary {
+                    position,
                     tenant: TenantId::anonymous(),
-                    level: 3,
-                    window: (start, DAY),
-                    bytes: 100 << 20,
-                    created_millis: (start + DAY) * 1_000,
+                    service: service(piece.service).as_str().into(),
+                    time_min: piece.time_min,
+                    time_max: piece.time_max,
+                    rows: u64::from(piece.profiles) * ROWS,
+                    profile_types: types.clone(),
+                });
+                let datasets: Vec<DatasetSummary> = datasets.collect();
+                let row = catalog::rows::Block {
+                    id,
+                    key: key.clone(),
+                    tenant: TenantId::anonymous(),
+                    level: block.level,
+                    window: block.window,
+                    bytes: bytes_of(&block.pieces),
+                    created_millis: (block.window.0 + DAY) * 1_000,
                     quarantine: None,
                     floor: 0,
-                    rows: u64::from(services_per_block) * 100_000,
+                    rows: datasets.iter().map(|dataset| dataset.rows).sum(),
                 };
-                block.put_into(&mut batch);
-                let length = DAY * 1_000_000_000 / blocks_per_day as i64;
-                let from = start * 1_000_000_000 + number as i64 * length;
-                for position in 0..services_per_block {
-                    let number = (number as u32).wrapping_mul(services_per_block).wrapping_add(position)
-                        % self.load.services;
-                    let summary = DatasetSummary {
-                        position,
-                        tenant: TenantId::anonymous(),
-                        service: service(number).as_str().into(),
-                        time_min: from + (self.clock.random() as i64 & 0xf_ffff_ffff),
-                        time_max: from + length - 1 - (self.clock.random() as i64 & 0xf_ffff_ffff),
-                        rows: self.clock.random() as u64 % 1_000_000,
-                        profile_types: types.clone(),
-                    };
-                    Dataset { block: id, day: start / DAY, summary }.put_into(&mut batch);
-                    datasets += 1;
+                let mut batch = Batch::default();
+                row.put_into(&mut batch);
+                for summary in datasets {
+                    Dataset { block: id, day: block.window.0 / DAY, summary }.put_into(&mut batch);
                 }
                 catalog.commit(batch).await.unwrap();
+                let profiles = block.pieces.iter().map(|piece| u64::from(piece.profiles)).sum::<u64>();
+                self.counts.lock().profiles += profiles;
+                self.others.settle_create(&key, Bytes::new()).await.unwrap();
+                self.blocks.lock().insert(key, block);
             }
             catalog.maintain().await.unwrap();
         }
-        datasets
     }
+}
+
+/// How long the answer takes from its owner to who asked, over a connection within this machine, and its bytes.
+fn over_grpc(answer: Snapshot) -> String {
+    struct Answers(Snapshot);
+
+    #[async_trait]
+    impl rpc::testing::Catalog for Answers {
+        async fn find(&self, _: FindRequest) -> Result<Snapshot, rpc::Error> {
+            Ok(self.0.clone())
+        }
+    }
+
+    /// Passes on what comes to `to`; gives the bytes of the answer.
+    async fn pass_on(listener: TcpListener, to: SocketAddr) -> u64 {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut to = TcpStream::connect(to).await.unwrap();
+        tokio::io::copy_bidirectional(&mut from, &mut to).await.map_or(0, |(_, answered)| answered)
+    }
+
+    let request = FindRequest {
+        tenants: vec![TenantId::anonymous()],
+        range: TimeRange { start: 0, end: 1 },
+        services: None,
+        profile_type: None,
+        explain: false,
+    };
+    let own = Instant::now();
+    let copy = answer.clone();
+    let copied = own.elapsed().as_secs_f64() * 1e3;
+    drop(copy);
+    let ask = async {
+        let clock = Clock::system();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let services = Services::new(Pool::new(2)).metastore(Arc::new(Answers(answer)));
+        let patience = Duration::from_secs(60);
+        clock.spawn(rpc::grpc::serve(listener, services, clock.clone(), patience, std::future::pending()));
+        let client = |address: SocketAddr| {
+            let config = rpc::grpc::Config::default();
+            MetastoreClient::new(
+                Peer::new(&address.to_string(), config, clock.clone(), Pool::new(2)).unwrap(),
+            )
+        };
+        let counting = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let counted = client(counting.local_addr().unwrap());
+        let passing = tokio::spawn(pass_on(counting, address));
+        counted.find(request.clone()).await.unwrap();
+        drop(counted);
+        let bytes = passing.await.unwrap();
+        let client = client(address);
+        let mut walls = Vec::new();
+        for _ in 0..20 {
+            let began = Instant::now();
+            client.find(request.clone()).await.unwrap();
+            walls.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        format!("{} kB, {}, of which {copied:.1} ms are the model's copy", bytes / 1_000, spread(&mut walls))
+    };
+    // Of its own thread: within the runtime of the model time is virtual.
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    std::thread::scope(|scope| scope.spawn(|| runtime().block_on(ask)).join().unwrap())
+}
+
+fn spread(millis: &mut [f64]) -> String {
+    millis.sort_by(f64::total_cmp);
+    let at = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
+    format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0))
 }
 
 fn service(number: u32) -> String {
@@ -491,6 +657,11 @@ fn exposition(registry: &Registry) -> String {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
     text
+}
+
+fn gauge(exposition: &str, name: &str) -> f64 {
+    let name = format!("pyrograph_metastore_{name} ");
+    exposition.lines().find_map(|line| line.strip_prefix(&name)).map_or(0.0, |value| value.parse().unwrap())
 }
 
 fn cpu_seconds() -> f64 {
@@ -505,59 +676,57 @@ fn resident_mb() -> f64 {
     line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap() / 1e3
 }
 
+async fn measure(load: &Load) {
+    let hours = |hours: f64| Duration::from_secs_f64(hours * 3_600.0);
+    let world = World::new(load);
+    println!("\n--- a day from nothing, and the next until 23:30, with segments of {:?}", load.long_segment);
+    let mut registry = Registry::default();
+    let metastore = world.open(&mut registry).await;
+    world.run(&metastore, &registry, load.long_segment, hours(47.5)).await;
+    let datasets = world.count_all(&metastore, world.counts.lock().profiles).await;
+    let day = world.first_day();
+    let of_day: usize = day.iter().map(|block| block.pieces.len()).sum();
+    let bytes: u64 = day.iter().map(|block| bytes_of(&block.pieces)).sum();
+    println!(
+        "  the day ends as {} blocks with {of_day} datasets and {:.1} GB; {datasets} datasets in all",
+        day.len(),
+        bytes as f64 / 1e9
+    );
+    assert!(of_day <= 4 * load.services as usize, "a closed day has few datasets for each service");
+    drop(metastore);
+    world.print_walls();
+
+    println!("\n--- {} days", load.days);
+    let before = resident_mb();
+    world.fill(&day).await;
+    let filled = resident_mb();
+    let mut registry = Registry::default();
+    let began = Instant::now();
+    let metastore = world.open(&mut registry).await;
+    println!("  opened in {:.2} s", began.elapsed().as_secs_f64());
+    println!(
+        "  memory: {before:.0} MB before, {filled:.0} MB with rows and the model's blocks, {:.0} MB with the owner",
+        resident_mb()
+    );
+    world.print_files().await;
+    let datasets = world.count_all(&metastore, world.counts.lock().profiles).await;
+    println!("  {datasets} datasets");
+    world.finds(&metastore).await;
+
+    println!("\n--- an hour around midnight, with segments of {SEGMENT:?}");
+    let waits = world.run(&metastore, &registry, SEGMENT, hours(1.0)).await;
+    world.print_walls();
+    world.print_files().await;
+    println!("  memory: {:.0} MB, the model's own and files of the catalog included", resident_mb());
+    world.finds(&metastore).await;
+    let limit = load.sampled.as_secs_f64().max(600.0);
+    assert!(waits.iter().all(|wait| *wait < limit), "{waits:?}: merging keeps up");
+}
+
 fn main() {
-    let load = Load::of(std::env::args().skip(1));
+    let load = Load::of(&std::env::args().skip(1).collect::<Vec<_>>());
     println!("{load:?}");
     let runtime =
-        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-
-    println!("\n--- from nothing");
-    let (blocks_per_hour, per_block) = runtime().block_on(async {
-        let world = World::new(&load);
-        let mut registry = Registry::default();
-        let metastore = world.open(&mut registry).await;
-        world.run(&metastore, &registry, load.minutes).await;
-        world.print_walls();
-        world.print_files().await;
-        let objects = world.objects.lock();
-        let blocks: Vec<(u64, usize)> = objects
-            .iter()
-            .filter(|(key, _)| key.as_str().starts_with("block/"))
-            .map(|(_, pieces)| (bytes_of(pieces), pieces.len()))
-            .collect();
-        let bytes: u64 = blocks.iter().map(|(bytes, _)| bytes).sum();
-        let datasets: usize = blocks.iter().map(|(_, datasets)| datasets).sum();
-        println!(
-            "  {} live blocks of {:.1} MB and {} datasets on average, {:.1} GB in all",
-            blocks.len(),
-            bytes as f64 / 1e6 / blocks.len() as f64,
-            datasets / blocks.len().max(1),
-            bytes as f64 / 1e9
-        );
-        println!("  memory: {:.0} MB, the model's own included", resident_mb());
-        (blocks.len() as f64 * 60.0 / load.minutes as f64, datasets / blocks.len().max(1))
-    });
-
-    let blocks_per_day = ((blocks_per_hour * 24.0) as u64).max(1);
-    println!("\n--- {} days of {blocks_per_day} blocks with {per_block} datasets", load.days);
-    runtime().block_on(async {
-        let world = World::new(&load);
-        let datasets = world.fill(blocks_per_day, per_block as u32).await;
-        let before = resident_mb();
-        println!("  {datasets} datasets");
-        let mut registry = Registry::default();
-        let began = Instant::now();
-        let metastore = world.open(&mut registry).await;
-        println!(
-            "  opened in {:.1} s; memory {before:.0} MB of files and rows of the model, {:.0} MB then",
-            began.elapsed().as_secs_f64(),
-            resident_mb()
-        );
-        world.print_files().await;
-        world.finds(&metastore).await;
-        world.print_walls();
-        world.run(&metastore, &registry, 5).await;
-        world.print_walls();
-        world.print_files().await;
-    });
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(measure(&load));
 }
