@@ -166,11 +166,22 @@ async fn judge_all(fleet: &Arc<Fleet>) {
     }
 }
 
-/// Every block is in the catalog by now, or gone.
+/// What is old and in no answer is gone a grace later: until a moment ago it may have been live.
 async fn judge_orphans(fleet: &Arc<Fleet>) {
+    let unnamed = unnamed_blocks(fleet).await;
+    if unnamed.is_empty() {
+        return;
+    }
+    fleet.executor.sleep(2 * Duration::from(fleet.settings.metastore.sweep_grace) + SETTLED_AFTER).await;
+    for key in unnamed_blocks(fleet).await.intersection(&unnamed) {
+        fleet.oracle.violate("I20", format!("{key} is old and named by nobody"));
+    }
+}
+
+async fn unnamed_blocks(fleet: &Arc<Fleet>) -> BTreeSet<Key> {
     let Some(live) = fleet.live().await else {
         fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
-        return;
+        return BTreeSet::new();
     };
     let live: BTreeSet<Key> = live.into_iter().collect();
     let objects = fleet.bucket.objects();
@@ -178,12 +189,10 @@ async fn judge_orphans(fleet: &Arc<Fleet>) {
     // What is past its time left the answers at once, and goes when all around it is.
     let is_judged =
         |key: &Key| key.parse_block_place().is_some_and(|(tenant, _)| tenant.as_str() != SHORT_LIVED);
-    for key in objects.keys().into_iter().filter(is_judged) {
-        let age = objects.created(&key).map(|created| fleet.executor.now().saturating_sub(created));
-        if !live.contains(&key) && age.is_some_and(|age| age > 2 * grace) {
-            fleet.oracle.violate("I20", format!("{key} is named by nobody and {age:?} old"));
-        }
-    }
+    let age = |key: &Key| objects.created(key).map(|created| fleet.executor.now().saturating_sub(created));
+    let is_old = |key: &Key| age(key).is_some_and(|age| age > 2 * grace);
+    let blocks = objects.keys().into_iter().filter(is_judged);
+    blocks.filter(|key| !live.contains(key) && is_old(key)).collect()
 }
 
 impl Fleet {
