@@ -199,11 +199,14 @@ impl Scan<'_> {
             }
             let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
             // A cache that holds wrong bytes says nothing of the object: only the store can.
-            if is_damaged(&answer)
-                && let Ok(afresh) = self.open(&found, &self.cache.afresh()).await
-            {
-                block = afresh;
-                answer = self.dataset(&block, &masked, &orders, dataset).await;
+            if is_damaged(&answer) {
+                answer = match self.open(&found, &self.cache.afresh()).await {
+                    Ok(afresh) => {
+                        block = afresh;
+                        self.dataset(&block, &masked, &orders, dataset).await
+                    }
+                    Err(error) => Err(error),
+                };
             }
             match answer {
                 Ok(Some(answer)) => partial.merge(answer).map_err(too_large)?,

@@ -15,10 +15,12 @@ use model::{
     Function, ItemKey, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols, TenantId,
     TimeRange, ValueSchema, WriterId,
 };
+use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
 use query::{DeleteOrder, Selector};
 use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
 use serde_json::{Value, json};
+use storage::fault::{Fault, Faulty};
 use storage::{Key, Store};
 
 const SECOND: i64 = 1_750_000_000;
@@ -509,6 +511,52 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
         }
         assert_eq!(server.catalog.quarantined(), [], "byte {at}");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_again_is_not_called_damaged() {
+    let sound = Server::new();
+    sound.push(&[example()]).await;
+    let found = sound.catalog.objects.lock().expect("lock")[0].clone();
+    let mut refused = 0;
+    for at in (0..found.bytes as usize).step_by(7) {
+        let hurt = with_flipped(&sound, &[at]).await;
+        if block::Block::open(&hurt, &found.key, found.bytes, &Cache::new(64 << 20)).await.is_err() {
+            continue;
+        }
+        let bytes = hurt.get(&found.key).await.expect("in memory");
+        let mut requests = 0;
+        for fails in [false, true] {
+            let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
+            let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
+            store.settle_create(&found.key, bytes.clone()).await.expect("in memory");
+            let before = faulty.requests();
+            if fails {
+                // What is read first, and nothing of what is read again.
+                let first = std::iter::repeat_n(Fault::None, requests as usize / 2);
+                faulty.script_reads(first.chain(std::iter::repeat_n(Fault::Fail, 1000)));
+            }
+            let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+            server.catalog.objects.lock().expect("lock").push(found.clone());
+            let (_, lacking) = total_and_lacking(&server).await;
+            if fails {
+                // Whatever is told is told beside the answer.
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!((lacking.as_str(), server.catalog.quarantined()), ("1", vec![]), "byte {at}");
+                refused += 1;
+                if refused == 3 {
+                    return;
+                }
+            } else if lacking == "1" {
+                requests = faulty.requests() - before;
+            } else {
+                break;
+            }
+        }
+    }
+    panic!("{refused} were damaged and could be opened");
 }
 
 #[tokio::test]
