@@ -480,8 +480,7 @@ impl World {
         let text = exposition(registry);
         let names = ["live_segments", "live_blocks", "dead_objects", "dedup_keys", "dedup_bytes"];
         println!("  {}", names.map(|name| format!("{name} {}", gauge(&text, name))).join(", "));
-        metastore.drain().await;
-        owner.await.unwrap();
+        owner.abort();
         waits
     }
 
@@ -693,6 +692,7 @@ async fn measure(load: &Load) {
         bytes as f64 / 1e9
     );
     assert!(of_day <= 4 * load.services as usize, "a closed day has few datasets for each service");
+    metastore.drain().await;
     drop(metastore);
     world.print_walls();
 
