@@ -28,13 +28,20 @@ impl State {
     ) -> Snapshot {
         let objects = self.index.find(request, &self.orders, &kept_from);
         let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
+        let is_asked_for = |dataset: &DatasetSummary| {
+            request.tenants.contains(&dataset.tenant)
+                && request
+                    .services
+                    .as_ref()
+                    .is_none_or(|names| names.iter().any(|name| **name == *dataset.service))
+                && request.profile_type.as_ref().is_none_or(|wanted| dataset.profile_types.contains(wanted))
+                && request.range.overlaps(dataset.time_min, dataset.time_max)
+        };
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
+            // Of one that nobody could read, nothing is known.
             request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
-                && (datasets.is_empty()
-                    || datasets.iter().any(|d| {
-                        request.tenants.contains(&d.tenant) && request.range.overlaps(d.time_min, d.time_max)
-                    }))
+                && (datasets.is_empty() || datasets.iter().any(is_asked_for))
         });
         let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
         Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }

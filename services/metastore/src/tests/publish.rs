@@ -82,6 +82,11 @@ async fn a_damaged_object_is_set_aside_for_good_and_its_neighbours_are_merged_wi
     metastore.quarantine(told.clone()).await.expect("sets aside");
     assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected, "it read the damaged one");
     metastore.quarantine(told.clone()).await.expect("nothing is left to do");
+    let of_service = |name: &str| FindRequest { services: Some(vec![name.to_owned()]), ..everything() };
+    for (service, lacking) in [("app", 2), ("another", 0)] {
+        let snapshot = metastore.find(of_service(service)).await.expect("finds");
+        assert_eq!(snapshot.quarantined.len(), lacking, "{service}");
+    }
     let again = metastore.claim_job().await.expect("claims").expect("the job without it");
     let inputs: Vec<&Key> = again.inputs.iter().map(|input| &input.key).collect();
     assert_eq!(inputs, [&job.inputs[0].key, &job.inputs[2].key]);
