@@ -415,12 +415,13 @@ impl World {
     }
 
     /// How many datasets are live; and that no profile is lost or found twice.
-    async fn count_all(&self, metastore: &Metastore, profiles: u64) -> usize {
+    async fn count_all(&self, metastore: &Metastore) -> usize {
         let found = metastore.find(self.question(None, Duration::from_secs(365 * 86_400))).await.unwrap();
         let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
         let pieces = |key: &Key| segments.get(key).unwrap_or_else(|| &blocks[key].pieces).iter();
         let held = found.objects.iter().flat_map(|object| pieces(&object.key));
-        assert_eq!(held.map(|piece| u64::from(piece.profiles)).sum::<u64>(), profiles, "profiles found");
+        let profiles = held.map(|piece| u64::from(piece.profiles)).sum::<u64>();
+        assert_eq!(profiles, self.counts.lock().profiles, "profiles found");
         found.objects.iter().map(|object| object.datasets.len()).sum()
     }
 
@@ -682,7 +683,7 @@ async fn measure(load: &Load) {
     let mut registry = Registry::default();
     let metastore = world.open(&mut registry).await;
     world.run(&metastore, &registry, load.long_segment, hours(47.5)).await;
-    let datasets = world.count_all(&metastore, world.counts.lock().profiles).await;
+    let datasets = world.count_all(&metastore).await;
     let day = world.first_day();
     let of_day: usize = day.iter().map(|block| block.pieces.len()).sum();
     let bytes: u64 = day.iter().map(|block| bytes_of(&block.pieces)).sum();
@@ -709,7 +710,7 @@ async fn measure(load: &Load) {
         resident_mb()
     );
     world.print_files().await;
-    let datasets = world.count_all(&metastore, world.counts.lock().profiles).await;
+    let datasets = world.count_all(&metastore).await;
     println!("  {datasets} datasets");
     world.finds(&metastore).await;
 
