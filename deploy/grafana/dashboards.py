@@ -111,6 +111,7 @@ DASHBOARDS = {
             lines("A job takes (p99)", "s", (p99("pyrograph_compactor_job_duration_seconds", "level"), "level {{level}}")),
             lines("Bytes merged", "binBps", (rate("pyrograph_compactor_input_bytes_total"), "in"), (rate("pyrograph_compactor_output_bytes_total"), "out")),
             lines("Live objects", "short", ("max(pyrograph_metastore_live_segments)", "segments"), ("max(pyrograph_metastore_live_blocks)", "blocks")),
+            lines("Bytes of a sample", "bytes", ("max by (level) (pyrograph_metastore_live_bytes) / max by (level) (pyrograph_metastore_live_rows)", "level {{level}}"), description="Symbols and rollups included. 0: segments, 1: merged from them, 2: within an open hour, 3: of a day"),
             lines("Dead objects", "short", ("max(pyrograph_metastore_dead_objects)", "wait"), (rate("pyrograph_compactor_objects_deleted_total"), "deleted per second")),
             lines("The oldest dead object waits for", "s", ("max(pyrograph_metastore_oldest_dead_object_seconds)", "")),
             lines("Set aside, missing, orphaned", "short", ("max(pyrograph_metastore_quarantined_objects)", "set aside"), ("sum(pyrograph_metastore_objects_missing_total)", "missing"), ("sum(pyrograph_metastore_objects_orphaned_total)", "orphaned")),

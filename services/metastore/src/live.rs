@@ -35,6 +35,14 @@ pub(crate) enum What {
 }
 
 impl Live {
+    /// 0 for segments.
+    pub(crate) fn level(&self) -> u8 {
+        match self.what {
+            What::Segment { .. } => 0,
+            What::Block { level, .. } => level,
+        }
+    }
+
     pub(crate) fn is_segment(&self) -> bool {
         matches!(self.what, What::Segment { .. })
     }
@@ -45,11 +53,20 @@ impl Live {
     }
 }
 
+/// What the live objects of one level are together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Total {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    /// Of all datasets that the objects were made with.
+    pub(crate) rows: u64,
+}
+
 /// All live objects, sorted by key.
 #[derive(Default)]
 pub(crate) struct Objects {
     by_key: BTreeMap<Key, Live>,
-    segments: usize,
+    totals: BTreeMap<u8, Total>,
     changed: BTreeSet<Key>,
 }
 
@@ -67,17 +84,32 @@ impl Objects {
 
     pub(crate) fn insert(&mut self, key: Key, live: Live) {
         self.changed.insert(key.clone());
-        self.segments += usize::from(live.is_segment());
+        let total = self.totals.entry(live.level()).or_default();
+        total.objects += 1;
+        total.bytes += live.bytes;
+        total.rows += live.rows;
         if let Some(replaced) = self.by_key.insert(key, live) {
-            self.segments -= usize::from(replaced.is_segment());
+            self.subtract(&replaced);
         }
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Live> {
         let live = self.by_key.remove(key)?;
         self.changed.insert(key.clone());
-        self.segments -= usize::from(live.is_segment());
+        self.subtract(&live);
         Some(live)
+    }
+
+    fn subtract(&mut self, live: &Live) {
+        let total = self.totals.entry(live.level()).or_default();
+        total.objects -= 1;
+        total.bytes -= live.bytes;
+        total.rows -= live.rows;
+    }
+
+    /// By level, also of levels of which nothing is left.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (u8, Total)> {
+        self.totals.iter().map(|(level, total)| (*level, *total))
     }
 
     pub(crate) fn contains_key(&self, key: &Key) -> bool {
@@ -99,15 +131,44 @@ impl Objects {
     }
 
     pub(crate) fn segment_count(&self) -> usize {
-        self.segments
+        self.totals.get(&0).map_or(0, |total| total.objects as usize)
     }
 
     pub(crate) fn block_count(&self) -> usize {
-        self.by_key.len() - self.segments
+        self.by_key.len() - self.segment_count()
     }
 
     /// Keys of what came, went or changed since the last call.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_count_each_live_object_once() {
+        let live = |bytes| Live {
+            what: What::Segment { writer: WriterId(1), seq: 1 },
+            bytes,
+            created_millis: 0,
+            id: None,
+            claimed: None,
+            is_committed: true,
+            floor: 0,
+            rows: 10,
+            live_rows: 10,
+        };
+        let key = |seq| Key::log_slot(WriterId(1), seq);
+        let mut objects = Objects::default();
+        for (seq, bytes) in [(1, 100), (2, 200), (1, 300)] {
+            objects.insert(key(seq), live(bytes));
+        }
+        assert_eq!(objects.totals().collect::<Vec<_>>(), [(0, Total { objects: 2, bytes: 500, rows: 20 })]);
+        objects.remove(&key(1));
+        objects.remove(&key(2));
+        assert_eq!(objects.totals().collect::<Vec<_>>(), [(0, Total::default())]);
     }
 }

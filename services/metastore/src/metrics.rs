@@ -14,7 +14,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct LevelLabels {
-    /// Of the blocks that are made.
+    /// Of objects; 0 for segments.
     level: u8,
 }
 
@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     pub(crate) orders: Counter,
     segments_live: Gauge,
     blocks_live: Gauge,
+    bytes_live: Family<LevelLabels, Gauge>,
+    rows_live: Family<LevelLabels, Gauge>,
     objects_dead: Gauge,
     objects_quarantined: Gauge,
     orders_in_force: Gauge,
@@ -148,6 +150,12 @@ impl Metrics {
         for (name, help, gauge) in seconds {
             registry.register(format!("pyrograph_metastore_{name}_seconds"), help, gauge.clone());
         }
+        for (name, help, gauges) in [
+            ("live_bytes", "Bytes of live objects by level, 0 for segments", &metrics.bytes_live),
+            ("live_rows", "Samples in live objects by level, 0 for segments", &metrics.rows_live),
+        ] {
+            registry.register(format!("pyrograph_metastore_{name}"), help, gauges.clone());
+        }
         registry.register(
             "pyrograph_metastore_merge_lag_seconds",
             "How long the oldest work for blocks of a level waits: 1 from segments, 2 in an hour, 3 in a day",
@@ -185,12 +193,19 @@ impl Metrics {
             lag.set(0.0);
         }
         self.merge_lag.clear();
+        self.bytes_live.clear();
+        self.rows_live.clear();
     }
 
     /// What can be counted at once.
     pub(crate) fn count(&self, state: &State) {
         self.segments_live.set(state.live.segment_count() as i64);
         self.blocks_live.set(state.live.block_count() as i64);
+        for (level, total) in state.live.totals() {
+            let labels = LevelLabels { level };
+            self.bytes_live.get_or_create(&labels).set(total.bytes as i64);
+            self.rows_live.get_or_create(&labels).set(total.rows as i64);
+        }
         self.objects_dead.set(state.dead.len() as i64);
         self.objects_quarantined.set(state.quarantined.len() as i64);
         self.orders_in_force.set(state.orders.len() as i64);

@@ -24,6 +24,8 @@ pub struct Config {
     pub disk_cache_dir: String,
     /// Up to so many bytes. A file that is older than a day goes, too.
     pub disk_cache_bytes: u64,
+    /// Answer whole windows of time from the sums that blocks keep. Off: every row is read, for the same answer; to compare.
+    pub rollups_enabled: bool,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
             cache_bytes: 128 << 20,
             disk_cache_dir: String::new(),
             disk_cache_bytes: 10 << 30,
+            rollups_enabled: true,
         }
     }
 }

@@ -44,6 +44,7 @@ pub struct Leaf {
     pool: Pool,
     clock: Clock,
     parallel_objects: usize,
+    uses_rollups: bool,
     /// Encoded bytes in flight, in units of [`PERMIT_BYTES`].
     budget: Semaphore,
     permits_max: u32,
@@ -58,6 +59,7 @@ impl Leaf {
             pool,
             clock,
             parallel_objects: config.max_parallel_objects.max(1),
+            uses_rollups: config.rollups_enabled,
             budget: Semaphore::new(permits as usize),
             permits_max: permits,
         }
@@ -238,7 +240,7 @@ impl Scan<'_> {
         };
         let query = &self.query;
         let needs = query.needs();
-        let plan = match (Uncounted { masked, orders }).is_nothing() {
+        let plan = match self.leaf.uses_rollups && (Uncounted { masked, orders }).is_nothing() {
             true => Plan::new(query, entry),
             false => Plan::rows_only(query),
         };
