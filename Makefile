@@ -38,8 +38,8 @@ lint: tools ## Formatting, clippy, dependency rules
 	cargo clippy -p storage --locked -- -D warnings # Without the stores that are optional.
 	cargo deny --offline check bans licenses sources
 
-bench: build ## Measure: decode, ingest, storage, scan, flame graphs, memory, start; prints a table
-	cargo build --release --locked -p bench && ./target/release/bench
+bench: build $(VENV) ## Measure, in a directory and in SeaweedFS, for some ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
+	cargo build --release --locked -p bench && ./target/release/bench $(if $(ONLY),--only $(ONLY))
 
 simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS cores; a seed that fails says how to see it
 	$(SIMULATION) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)

@@ -1,21 +1,27 @@
 //! Pushes and asks as any client does, over HTTP.
 //!
-//! Owns: the two requests and how long each took. Does not own: what is pushed (`profiles`).
+//! Owns: the requests and how long each took. Does not own: what is pushed (`workload`).
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Clock;
 use prost::Message;
-use wire::push::v1::{PushRequest, RawProfileSeries, RawSample};
-use wire::querier::v1::SelectMergeStacktracesRequest;
-use wire::types::v1::LabelPair;
+use wire::querier::v1::{SelectMergeStacktracesRequest, SelectMergeStacktracesResponse};
+use wire::types::v1::{LabelNamesRequest, LabelValuesRequest};
 
 use crate::Error;
+use crate::metrics::Metrics;
 
-const SERVICE: &str = "bench-checkout";
-const PODS: usize = 20;
+const QUERIER: &str = "querier.v1.QuerierService";
 const TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
+
+/// A range of time in Unix milliseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+}
 
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -24,9 +30,18 @@ pub(crate) struct Client {
     pub(crate) clock: Clock,
 }
 
+/// A flame graph, and how it was answered.
+pub(crate) struct FlameGraph {
+    pub(crate) took: Duration,
+    pub(crate) total: i64,
+    /// Nothing is missing, and it is of all that was acknowledged.
+    pub(crate) is_whole: bool,
+    pub(crate) encoded: Bytes,
+}
+
 impl Client {
     pub(crate) fn new(url: &str, clock: Clock) -> Result<Self, Error> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { http, url: url.trim_end_matches('/').into(), clock })
     }
 
@@ -35,58 +50,88 @@ impl Client {
         answer.is_ok_and(|response| response.status().is_success())
     }
 
-    /// Whether the server says that no segment waits to be merged and no dead object to be deleted.
-    pub(crate) async fn is_merged(&self) -> bool {
-        let Ok(response) = self.http.get(format!("{}/metrics", self.url)).send().await else { return false };
-        let metrics = response.text().await.unwrap_or_default();
-        let is_zero =
-            |name: &str| metrics.lines().any(|line| line == format!("pyrograph_metastore_{name} 0"));
-        is_zero("live_segments") && is_zero("dead_objects")
+    /// # Errors
+    /// The process does not answer.
+    pub(crate) async fn metrics(&self) -> Result<Metrics, Error> {
+        let response = self.http.get(format!("{}/metrics", self.url)).send().await?;
+        Ok(Metrics::parse(&response.text().await?))
     }
 
-    /// Sends one body that [`push_body`] made; gives the time until it was acknowledged.
+    /// Sends a push request; gives the time until it was acknowledged.
+    ///
+    /// # Errors
+    /// It is refused, or nobody answers.
     pub(crate) async fn push(&self, body: Bytes) -> Result<Duration, Error> {
-        Ok(self.call("push.v1.PusherService/Push", body).await?.0)
+        Ok(self.call("push.v1.PusherService/Push", body).await?.took)
     }
 
-    /// Asks for the flame graph of the last `hours` before `end` (Unix milliseconds); gives the time it took.
-    pub(crate) async fn flame_graph(&self, end: i64, hours: i64) -> Result<Duration, Error> {
+    /// Asks for the CPU flame graph of a service.
+    ///
+    /// # Errors
+    /// It is refused, or nobody answers.
+    pub(crate) async fn flame_graph(&self, service: &str, range: Range) -> Result<FlameGraph, Error> {
         let question = SelectMergeStacktracesRequest {
             profile_type_id: TYPE.into(),
-            label_selector: format!("{{service_name=\"{SERVICE}\"}}"),
-            start: end - hours * 3_600_000,
-            end,
+            label_selector: format!("{{service_name=\"{service}\"}}"),
+            start: range.start,
+            end: range.end,
             ..Default::default()
         };
-        let method = "querier.v1.QuerierService/SelectMergeStacktraces";
-        let (took, answer) = self.call(method, question.encode_to_vec().into()).await?;
-        let answer = wire::querier::v1::SelectMergeStacktracesResponse::decode(answer)?;
-        match answer.flamegraph {
-            Some(graph) if graph.total > 0 => Ok(took),
-            _ => Err(format!("the flame graph of {hours} h is empty").into()),
+        let method = format!("{QUERIER}/SelectMergeStacktraces");
+        let answer = self.call(&method, question.encode_to_vec().into()).await?;
+        let graph = SelectMergeStacktracesResponse::decode(answer.body.clone())?.flamegraph;
+        Ok(FlameGraph {
+            took: answer.took,
+            total: graph.map_or(0, |graph| graph.total),
+            is_whole: answer.is_whole,
+            encoded: answer.body,
+        })
+    }
+
+    /// Asks for what a page shows first; gives the time that each answer took.
+    ///
+    /// # Errors
+    /// It is refused, or nobody answers.
+    pub(crate) async fn labels(&self, range: Range) -> Result<[(&'static str, Duration); 4], Error> {
+        let Range { start, end } = range;
+        let names = LabelNamesRequest { start, end, ..Default::default() }.encode_to_vec();
+        let values = LabelValuesRequest { name: "pod".into(), start, end, ..Default::default() };
+        let types = wire::querier::v1::ProfileTypesRequest { start, end };
+        let series = wire::querier::v1::SeriesRequest { start, end, ..Default::default() };
+        Ok([
+            ("label names", self.ask("LabelNames", names).await?),
+            ("values of a label", self.ask("LabelValues", values.encode_to_vec()).await?),
+            ("profile types", self.ask("ProfileTypes", types.encode_to_vec()).await?),
+            ("series", self.ask("Series", series.encode_to_vec()).await?),
+        ])
+    }
+
+    async fn ask(&self, method: &str, question: Vec<u8>) -> Result<Duration, Error> {
+        let answer = self.call(&format!("{QUERIER}/{method}"), question.into()).await?;
+        match answer.body.is_empty() {
+            true => Err(format!("{method} answered nothing").into()),
+            false => Ok(answer.took),
         }
     }
 
-    async fn call(&self, method: &str, body: Bytes) -> Result<(Duration, Bytes), Error> {
+    async fn call(&self, method: &str, body: Bytes) -> Result<Answer, Error> {
         let started = self.clock.monotonic();
         let request =
             self.http.post(format!("{}/{method}", self.url)).header("Content-Type", "application/proto");
         let response = request.body(body).send().await?;
         let status = response.status();
-        let answer = response.bytes().await?;
+        let has = |name: &str| response.headers().contains_key(name);
+        let is_whole = !has("x-pyrograph-partial") && !has("x-pyrograph-stale");
+        let body = response.bytes().await?;
         if !status.is_success() {
-            return Err(format!("{method} answered {status}: {}", String::from_utf8_lossy(&answer)).into());
+            return Err(format!("{method} answered {status}: {}", String::from_utf8_lossy(&body)).into());
         }
-        Ok((self.clock.monotonic() - started, answer))
+        Ok(Answer { took: self.clock.monotonic() - started, is_whole, body })
     }
 }
 
-/// The request that pushes profile number `index`, uncompressed in `pprof`.
-pub(crate) fn push_body(index: usize, pprof: &[u8]) -> Bytes {
-    let pod = format!("checkout-{}", index % PODS);
-    let labels = [("__name__", "process_cpu"), ("service_name", SERVICE), ("pod", &pod)];
-    let labels = labels.map(|(name, value)| LabelPair { name: name.into(), value: value.into() });
-    let sample = RawSample { raw_profile: formats::gzip::compress(pprof, 6).into(), ..Default::default() };
-    let series = RawProfileSeries { labels: labels.into(), samples: vec![sample], ..Default::default() };
-    PushRequest { series: vec![series] }.encode_to_vec().into()
+struct Answer {
+    took: Duration,
+    is_whole: bool,
+    body: Bytes,
 }
