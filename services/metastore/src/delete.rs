@@ -57,10 +57,9 @@ impl Metastore {
                 break object;
             }
             // Somebody else's: of an owner that was replaced before it could commit, or this one's replacement.
-            self.check_turn().await?;
             warn!(order = object.row.number, "an order of an earlier owner has this number, taking the next");
-            let mut state = self.state.lock();
-            state.orders.give_up(object.row.number);
+            self.state.lock().orders.give_up(object.row.number);
+            self.check_turn().await?;
         };
         let (mut batch, segments) =
             self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
