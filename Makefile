@@ -36,6 +36,7 @@ lint: tools ## Formatting, clippy, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p storage --locked -- -D warnings # Without the stores that are optional.
+	cargo fetch -q --locked # cargo-deny looks at other platforms' crates as well.
 	cargo deny --offline check bans licenses sources
 
 bench: build $(VENV) ## Measure, in a directory and in SeaweedFS, for some ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
