@@ -64,13 +64,3 @@ test('arrows walk to parent, heaviest child and neighbours, and stay at the edge
   expect(neighbour(MODEL, 2, 'right')).toBe(2);
   expect(neighbour(MODEL, 1, 'left')).toBe(1);
 });
-
-test('the bars of 200,000 nodes are laid out within a frame', () => {
-  const model = buildModel(profile(200_000, 1e12));
-  const out = new Bars();
-  const viewport = { start: 0, end: 1e12, width: 1600, firstLevel: 0, endLevel: 60 };
-  layoutBars(model, viewport, out);
-  const begun = performance.now();
-  for (let round = 0; round < 10; round++) layoutBars(model, viewport, out);
-  expect((performance.now() - begun) / 10).toBeLessThan(16);
-});
