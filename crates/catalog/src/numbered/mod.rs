@@ -566,9 +566,9 @@ impl Owned {
             state.files = left;
             drop(expired);
         }
-        for (file, at) in superfluous {
+        for (n, (file, _)) in superfluous.iter().enumerate() {
             if let Err(error) = self.engine.store.delete(&file.key(self.incarnation)).await {
-                self.state.write().files.push_back((file, at));
+                self.state.write().files.extend(&superfluous[n..]);
                 return Err(error.into());
             }
         }

@@ -1,3 +1,6 @@
+use object_store::memory::InMemory;
+use storage::fault::Faulty;
+
 use super::*;
 use crate::conformance;
 
@@ -170,6 +173,27 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
     let owner = engine.open().await.expect("opens");
     assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
     assert!(owner.version() > version);
+}
+
+#[tokio::test]
+async fn what_could_not_be_deleted_is_deleted_later() {
+    let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
+    let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
+    let short = Options { openings_kept: Duration::from_millis(0), ..eager() };
+    let owner = engine(&store, short).open().await.expect("opens");
+    for denies in [true, false] {
+        faulty.deny_deletes(denies);
+        for i in 0..7 {
+            owner.commit(put("a", &i.to_string())).await.expect("commits");
+        }
+        Clock::system().sleep(Duration::from_millis(2)).await;
+        assert_eq!(owner.maintain().await.is_err(), denies);
+    }
+    Clock::system().sleep(Duration::from_millis(2)).await;
+    owner.maintain().await.expect("maintains");
+    let files = store.list("catalog").await.expect("lists");
+    let left: Vec<&str> = files.iter().map(|file| file.key.as_str()).collect();
+    assert!(left.len() <= 3, "{left:?}");
 }
 
 #[tokio::test]
