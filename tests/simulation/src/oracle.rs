@@ -82,7 +82,7 @@ struct Order {
     about: About,
     /// Items that it is about and that were acknowledged, or in an answer, before it was asked for.
     covered: Vec<u64>,
-    /// Requests that arrived at a metastore and did not come to their end.
+    /// Whoever asks for it, and requests that arrived at a metastore, that did not come to their end.
     running: usize,
     /// When one was last sent, arrived or came to its end.
     moved: Duration,
@@ -227,7 +227,7 @@ impl Oracle {
                 covered.push(item.number);
             }
         }
-        state.orders.push(Order { about, covered, running: 0, moved: now });
+        state.orders.push(Order { about, covered, running: 1, moved: now });
         id
     }
 
@@ -248,6 +248,13 @@ impl Oracle {
                 OrderStep::Ended => order.running -= 1,
             }
         }
+    }
+
+    /// Whoever asked for the order asks no more.
+    pub(crate) fn asks_no_more(&self, order: OrderId, now: Duration) {
+        let order = &mut self.0.lock().orders[order.0];
+        order.running -= 1;
+        order.moved = now;
     }
 
     /// Whoever asked for the order was told that it is in force.

@@ -50,7 +50,7 @@ pub(crate) async fn keep_ordering(fleet: Arc<Fleet>, until: Duration, mut random
         }
         let now = (START + fleet.executor.now()).as_nanos() as i64;
         let order = fleet.oracle.order(|number| draw(number, now, &mut random), fleet.executor.now());
-        let asking = ask_until_answered(fleet.clone(), order, random.fork());
+        let asking = ask(fleet.clone(), order, random.fork());
         fleet.executor.spawn(fleet.executor.start("somebody"), asking);
     }
 }
@@ -71,7 +71,12 @@ fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
     About { request, mark }
 }
 
-async fn ask_until_answered(fleet: Arc<Fleet>, order: OrderId, mut random: Random) {
+async fn ask(fleet: Arc<Fleet>, order: OrderId, random: Random) {
+    ask_until_answered(&fleet, order, random).await;
+    fleet.oracle.asks_no_more(order, fleet.executor.now());
+}
+
+async fn ask_until_answered(fleet: &Fleet, order: OrderId, mut random: Random) {
     let queriers = fleet.machines_of(Kind::Querier);
     let request = fleet.oracle.request_of(order);
     fleet.note(format_args!("somebody orders to delete {} of {}", request.selector, request.tenant));
@@ -85,7 +90,7 @@ async fn ask_until_answered(fleet: Arc<Fleet>, order: OrderId, mut random: Rando
                 fleet.oracle.answered(order, fleet.executor.now());
                 // Soon nothing is left that it erases, and a catalog that knows nothing of it answers as well.
                 if random.chance(200) {
-                    audit(&fleet).await;
+                    audit(fleet).await;
                 }
                 return;
             }
