@@ -40,6 +40,8 @@ struct State {
     logs: BTreeMap<WriterId, Log>,
     /// The latest time at which a snapshot was answered that names the object.
     named: BTreeMap<Key, Duration>,
+    /// What was deleted. Nobody creates it again, but the network may repeat the request that did.
+    deleted: BTreeSet<Key>,
     /// The highest version that was answered.
     version: u64,
     /// Of the newest owner of the catalog.
@@ -270,6 +272,7 @@ impl Oracle {
     pub(crate) fn judge_erased(&self, contents: &[Contents]) {
         let mut state = self.0.lock();
         let mut left = Vec::new();
+        let contents = contents.iter().filter(|object| !state.deleted.contains(&object.key));
         for Contents { key, items, bytes, .. } in contents {
             let is_erased = |number: &&u64| state.items[**number as usize].erased.is_some();
             left.extend(
@@ -345,6 +348,7 @@ impl Oracle {
 
     pub(crate) fn deleted(&self, key: &Key, now: Duration) {
         let mut state = self.0.lock();
+        state.deleted.insert(key.clone());
         let Some(named) = state.named.get(key) else {
             return;
         };
