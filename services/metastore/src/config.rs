@@ -10,7 +10,7 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Between looks at the next slot of a log whose segments nobody tells of.
     pub probe_interval: Duration,
-    /// … of a log that is silent.
+    /// … of a log that has been silent for eight times as long, or whose segments somebody tells of.
     pub probe_interval_silent: Duration,
     /// Between listings of logs that nobody told of.
     pub list_interval: Duration,
@@ -55,7 +55,7 @@ impl Default for Config {
         Self {
             commit_interval: secs(1),
             probe_interval: secs(1),
-            probe_interval_silent: secs(2),
+            probe_interval_silent: secs(4),
             list_interval: secs(10),
             seal_after: secs(10 * 60),
             seal_unclaimed_after: secs(30),

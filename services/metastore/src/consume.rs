@@ -272,12 +272,10 @@ impl Metastore {
     }
 
     fn is_due(&self, log: &LogState, now: Duration) -> bool {
-        let is_silent = now.saturating_sub(log.moved) > 2 * self.config.probe_interval.0;
-        let interval = if log.is_hinted || is_silent {
-            self.config.probe_interval_silent.0
-        } else {
-            self.config.probe_interval.0
-        };
+        let (shortest, longest) = (self.config.probe_interval.0, self.config.probe_interval_silent.0);
+        let silence = now.saturating_sub(log.moved);
+        // What a log without hints holds is seen after an eighth more than it has been silent for.
+        let interval = if log.is_hinted { longest } else { (silence / 8).min(longest).max(shortest) };
         now.saturating_sub(log.probed.max(log.moved)) >= interval
     }
 }

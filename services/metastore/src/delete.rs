@@ -139,10 +139,11 @@ impl Metastore {
 
     /// Takes over orders that an earlier owner made durable and did not commit; drops those that never were in force.
     pub(crate) async fn adopt_orders(&self) -> Result<(), OpenError> {
-        let objects = read_orders(&self.store).await?;
+        let mut objects = read_orders(&self.store).await?;
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         let state = &mut *state;
+        objects.retain(|object| !state.dead.contains_key(&object.key()));
         let last = state.orders.last();
         let keys: Vec<Key> = objects.iter().map(OrderObject::key).collect();
         for (number, object) in orders::settle(objects) {
@@ -154,18 +155,9 @@ impl Metastore {
                 taken.map_err(|reason| unreadable_order(number, reason))?;
             }
         }
-        for key in keys {
-            let Some((tenant, number, is_done)) = key.parse_delete_order() else { continue };
-            let is_known = state.orders.row(number).is_some_and(|row| {
-                // What is done in the bucket and not in the catalog will be finished again.
-                row.tenant == tenant && (is_done || matches!(row.state, OrderState::InForce { .. }))
-            });
-            if !is_known && !state.dead.contains_key(&key) {
-                let dead =
-                    Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
-                dead.put_into(&mut state.pending.batch);
-                state.dead.insert(key, dead);
-            }
+        for key in keys.into_iter().filter(|key| orders::is_superfluous(state, key)).collect::<Vec<_>>() {
+            let dead = state.bury_unnamed(key, unix_millis);
+            dead.put_into(&mut state.pending.batch);
         }
         Ok(())
     }
@@ -240,10 +232,7 @@ impl Metastore {
             };
             let orphans: Vec<Key> = listed.into_iter().map(|o| o.key).filter(is_closed).collect();
             for key in &orphans {
-                let dead =
-                    Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
-                dead.put_into(&mut batch);
-                state.dead.insert(key.clone(), dead);
+                state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
             }
             for in_force in state.orders.in_force_mut().filter(|in_force| in_force.order.tenant == *tenant) {
                 in_force.unswept.iter_mut().for_each(|unswept| unswept.extend(orphans.iter().cloned()));
@@ -273,7 +262,7 @@ impl Metastore {
         {
             let mut state = self.state.lock();
             let version = state.version;
-            state.dead.insert(key.clone(), dead);
+            state.add_dead(dead);
             state.orders.finish(done, version);
             self.metrics.count(&state);
         }

@@ -67,7 +67,7 @@ pub(crate) async fn load(
         state.jobs.insert(row.id, JobState { row, due });
     }
     for row in rows::<Dead>(&catalog).await? {
-        state.dead.insert(row.key.clone(), row);
+        state.add_dead(row);
     }
     Ok(state)
 }

@@ -298,6 +298,19 @@ pub(crate) fn key_of(row: &rows::Order) -> Key {
     Key::delete_order(&row.tenant, row.number, matches!(row.state, OrderState::Done { .. }))
 }
 
+/// Whether the object of an order says what is not, or no longer, in force: an owner wrote it that had been replaced,
+/// or it is finished.
+pub(crate) fn is_superfluous(state: &State, key: &Key) -> bool {
+    let Some((tenant, number, is_done)) = key.parse_delete_order() else {
+        return false;
+    };
+    let is_known = state.orders.row(number).is_some_and(|row| {
+        // What is done in the bucket and not in the catalog will be finished again.
+        row.tenant == tenant && (is_done || matches!(row.state, OrderState::InForce { .. }))
+    });
+    !is_known && !state.dead.contains_key(key)
+}
+
 /// Of several objects with one number, the one that is an order: a finished one, else that of the latest owner. The
 /// others were written by owners that had been replaced without knowing, and nobody was told that they are in force.
 pub(crate) fn settle(objects: Vec<OrderObject>) -> BTreeMap<u64, OrderObject> {

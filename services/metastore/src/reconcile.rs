@@ -5,10 +5,11 @@
 //!
 //! Only what was there before the look at the catalog and is old by the store's own time is judged:
 //! a merge or a put that is under way is younger. An object of a log that is no slot's yet is never
-//! judged by age, it is data that `consume` has not met.
+//! judged by age, it is data that `consume` has not met. An order to delete needs no age: what is under
+//! way is this owner's, which knows it.
 
 use catalog::Batch;
-use catalog::rows::{Dead, JobState as Progress, Row};
+use catalog::rows::{JobState as Progress, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{JobId, WriterId};
@@ -20,6 +21,7 @@ use crate::Metastore;
 use crate::error::{of_header, of_store};
 use crate::header::Header;
 use crate::live::Live;
+use crate::orders;
 use crate::record::Record;
 use crate::state::State;
 
@@ -31,7 +33,7 @@ const RECORD_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// What one comparison found.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Reconciled {
-    /// Outputs of attempts that never published, and slots that are no data.
+    /// Outputs of attempts that never published, slots that are no data, orders that never were in force.
     pub(crate) orphans: usize,
     /// Publish records that tell of nothing any more.
     pub(crate) records: usize,
@@ -44,6 +46,7 @@ struct Listing {
     blocks: Vec<Object>,
     slots: Vec<Object>,
     records: Vec<Object>,
+    orders: Vec<Object>,
     keys: HashSet<Key>,
 }
 
@@ -73,14 +76,13 @@ impl Metastore {
             orphans.extend(
                 listing.slots.iter().filter(is_old).map(|o| &o.key).filter(|k| is_no_data(&state, k)),
             );
+            orphans
+                .extend(listing.orders.iter().map(|o| &o.key).filter(|k| orders::is_superfluous(&state, k)));
             let records = superfluous(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
                 warn!(%key, "nobody needs this object, it will be deleted");
-                let dead =
-                    Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
-                dead.put_into(&mut batch);
-                state.dead.insert(key.clone(), dead);
+                state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
             }
             let mut missing_count = 0;
             for key in &missing {
@@ -109,8 +111,9 @@ impl Metastore {
         let blocks = self.store.list("block").await?;
         let slots = self.store.list("log").await?;
         let records = self.store.list("publish").await?;
+        let orders = self.store.list("delete").await?;
         let keys = blocks.iter().chain(&slots).map(|object| object.key.clone()).collect();
-        Ok(Listing { blocks, slots, records, keys })
+        Ok(Listing { blocks, slots, records, orders, keys })
     }
 
     /// Those of `named` that the bucket lacks, by the listing and by asking for each.

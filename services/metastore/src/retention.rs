@@ -132,10 +132,8 @@ impl Metastore {
                 && !not_swept.contains(&row.writer)
         });
         for key in old.map(|log| Key::log_slot(log.row.writer, log.row.next)).collect::<Vec<_>>() {
-            let dead =
-                rows::Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
+            let dead = state.bury_unnamed(key, unix_millis);
             dead.put_into(&mut state.pending.batch);
-            state.dead.insert(key, dead);
         }
     }
 }

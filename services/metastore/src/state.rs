@@ -314,6 +314,21 @@ impl State {
         self.dead.insert(key.clone(), dead);
     }
 
+    /// Buries an object that no row names; gives its new row.
+    pub(crate) fn bury_unnamed(&mut self, key: Key, unix_millis: i64) -> rows::Dead {
+        let dead = rows::Dead { key, died_millis: unix_millis, job: None, segment_millis: None };
+        self.add_dead(dead.clone());
+        dead
+    }
+
+    pub(crate) fn add_dead(&mut self, dead: rows::Dead) {
+        // Whoever sweeps a dead order late must not meet another one of its number.
+        if let Some((_, number, _)) = dead.key.parse_delete_order() {
+            self.orders.saw_floor(number);
+        }
+        self.dead.insert(dead.key.clone(), dead);
+    }
+
     /// Takes datasets, by their positions, out of every answer; at least one must be left.
     pub(crate) fn drop_datasets(&mut self, key: &Key, positions: &BTreeSet<u32>, batch: &mut Batch) {
         let Some(live) = self.live.get_mut(key) else {

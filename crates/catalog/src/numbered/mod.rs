@@ -11,7 +11,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -113,7 +113,7 @@ impl Numbered {
             };
             let began = self.clock.monotonic();
             let owned = match self.open_incarnation(incarnation, &files).await {
-                Ok(owned) => owned.with_earlier(&files),
+                Ok(owned) => owned,
                 Err(Opening::Superseded(by)) => {
                     // Its content was complete before the old one said so.
                     self.store.settle_create(&ready_key(by), Bytes::from_static(b"ready")).await?;
@@ -370,6 +370,9 @@ struct Owned {
     state: RwLock<Loaded>,
     /// Files of incarnations before this one, which nobody can open any more, with their time.
     earlier: parking_lot::Mutex<VecDeque<(Key, i64)>>,
+    /// When this last looked, by own clock, for files that it has not written: an owner that was replaced without
+    /// knowing may write them at any time.
+    looked: parking_lot::Mutex<Option<Duration>>,
     /// Held while a slot is decided: the commit that is in doubt, if its caller went away.
     in_doubt: Mutex<Option<Doubt>>,
     /// When a request last showed that this is the owner, in milliseconds of own clock.
@@ -392,18 +395,11 @@ impl Owned {
             fenced: AtomicBool::new(false),
             state: RwLock::new(state),
             earlier: parking_lot::Mutex::default(),
+            looked: parking_lot::Mutex::default(),
             in_doubt: Mutex::new(None),
             sure: AtomicU64::new(sure),
             engine,
         }
-    }
-
-    /// Takes over what `files` list of incarnations before this one.
-    fn with_earlier(self, files: &[Object]) -> Self {
-        let is_earlier = |key: &Key| parse(key).is_some_and(|(i, _)| i < self.incarnation);
-        let earlier = files.iter().filter(|file| is_earlier(&file.key));
-        *self.earlier.lock() = earlier.map(|file| (file.key.clone(), file.modified_millis)).collect();
-        self
     }
 
     fn fenced(&self) -> Error {
@@ -516,6 +512,32 @@ impl Owned {
         Ok(())
     }
 
+    /// Takes over, now and then, what earlier owners and incarnations left.
+    async fn look_for_files(&self) -> Result<(), Error> {
+        let now = self.engine.clock.monotonic();
+        if self.looked.lock().is_some_and(|at| now - at < self.engine.options.collect_after) {
+            return Ok(());
+        }
+        let listed = self.engine.store.list("catalog").await?;
+        let parsed = || listed.iter().filter_map(|o| parse(&o.key).map(|(i, file)| (i, file, o)));
+        let earlier = parsed().filter(|(incarnation, ..)| *incarnation < self.incarnation);
+        *self.earlier.lock() = earlier.map(|(.., o)| (o.key.clone(), o.modified_millis)).collect();
+        let mut state = self.state.write();
+        let known: HashSet<File> = state.files.iter().map(|(file, _)| *file).collect();
+        let next = state.next;
+        let is_unknown = |file: &File| match file {
+            File::Ready => false,
+            // What comes later is of an owner that has replaced this one.
+            File::Commit(slot) | File::Snapshot(slot) => *slot < next && !known.contains(file),
+        };
+        let mine = parsed().filter(|(incarnation, ..)| *incarnation == self.incarnation);
+        let unknown = mine.filter(|(_, file, _)| is_unknown(file));
+        state.files.extend(unknown.map(|(_, file, o)| (file, o.modified_millis)));
+        drop(state);
+        *self.looked.lock() = Some(now);
+        Ok(())
+    }
+
     /// Deletes the files of earlier incarnations once no process can be left that was paused while it owned one: what
     /// fences such a process lies there.
     async fn collect_earlier(&self) -> Result<(), Error> {
@@ -623,7 +645,7 @@ impl Catalog for Owned {
     }
 
     fn has_forgotten(&self, version: u64) -> bool {
-        if !self.earlier.lock().is_empty() {
+        if self.looked.lock().is_none() || !self.earlier.lock().is_empty() {
             return false;
         }
         let state = self.state.read();
@@ -645,6 +667,7 @@ impl Catalog for Owned {
         if due && !self.fenced.load(Ordering::SeqCst) {
             self.snapshot().await?;
         }
+        self.look_for_files().await?;
         self.collect().await?;
         self.collect_earlier().await
     }
@@ -711,7 +734,7 @@ impl View for NumberedView {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum File {
     Ready,
     Commit(u64),

@@ -197,6 +197,27 @@ async fn what_could_not_be_deleted_is_deleted_later() {
 }
 
 #[tokio::test]
+async fn what_a_replaced_owner_still_writes_is_found_and_deleted() {
+    let store = Store::in_memory();
+    let replaced = engine(&store, Options::default()).open().await.expect("opens");
+    replaced.commit(put("a", "erased")).await.expect("commits");
+    let owner = engine(&store, eager()).open().await.expect("opens");
+    let version = owner.commit(put("a", "hash")).await.expect("commits");
+    replaced.compact(replaced.version()).await.expect("writes a snapshot");
+    assert!(!owner.has_forgotten(version), "it has not looked yet");
+    owner.compact(version).await.expect("writes a snapshot");
+    for millis in [0, 2] {
+        Clock::system().sleep(Duration::from_millis(millis)).await;
+        owner.maintain().await.expect("maintains");
+    }
+    assert!(owner.has_forgotten(version));
+    for file in store.list("catalog").await.expect("lists") {
+        let bytes = store.get(&file.key).await.expect("gets");
+        assert!(!bytes.windows(6).any(|at| at == b"erased"), "{}", file.key);
+    }
+}
+
+#[tokio::test]
 async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
     let store = Store::in_memory();
     let short = Options { openings_kept: Duration::from_millis(50), ..eager() };

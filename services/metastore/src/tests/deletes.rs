@@ -319,6 +319,8 @@ async fn an_order_of_an_owner_that_had_been_replaced_is_dropped() {
     };
     let object = orders::OrderObject { epoch: 1, row };
     world.store.settle_create(&object.key(), object.encode()).await.expect("puts");
+    assert_eq!(second.reconcile().await.expect("compares").orphans, 1, "of two orders");
+    assert_eq!(second.reconcile().await.expect("compares").orphans, 0, "it is known to be dead");
     assert!(first.delete(request(r#"{key="1"}"#)).await.is_err(), "it is fenced");
     for is_rebuilt in [false, true] {
         let metastore = if is_rebuilt { rebuild(&world).await } else { world.open_as(false).await };
