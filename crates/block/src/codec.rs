@@ -2,7 +2,11 @@
 //!
 //! Public for what travels instead of being stored: columns of the same kind on their way between roles.
 
+use std::cell::RefCell;
+use std::io;
+
 use xxhash_rust::xxh3::xxh3_64;
+use zstd::bulk::Decompressor;
 
 use crate::Section;
 use crate::error::Error;
@@ -191,12 +195,27 @@ pub(crate) fn unpack(packed: &[u8], section: &Section) -> Result<Vec<u8>, Malfor
     if u64::from(section.raw_bytes) > SECTION_RAW_BYTES_MAX {
         return Err(malformed("is larger than allowed"));
     }
-    let raw = zstd::bulk::decompress(packed, section.raw_bytes as usize)
-        .map_err(|_| malformed("cannot be decompressed"))?;
-    if raw.len() != section.raw_bytes as usize {
+    let mut raw = vec![0; section.raw_bytes as usize];
+    let written = decompress(packed, &mut raw).map_err(|_| malformed("cannot be decompressed"))?;
+    if written != raw.len() {
         return Err(malformed("has another size than its directory says"));
     }
     Ok(raw)
+}
+
+/// Decompresses into `raw`; gives the bytes written.
+pub(crate) fn decompress(packed: &[u8], raw: &mut [u8]) -> io::Result<usize> {
+    thread_local! {
+        // Setting one up takes longer than most pages do.
+        static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        let decompressor = match slot {
+            Some(decompressor) => decompressor,
+            None => slot.insert(Decompressor::new()?),
+        };
+        decompressor.decompress_to_buffer(packed, raw)
+    })
 }
 
 #[cfg(test)]

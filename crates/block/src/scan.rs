@@ -11,6 +11,7 @@ use model::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::{Entry, Kind};
+use crate::codec::decompress;
 use crate::error::Malformed;
 use crate::layout::Page;
 use crate::{Block, Error, StoredColumn};
@@ -401,7 +402,7 @@ impl FetchedPage {
         }
         let raw_bytes = self.page.rows as usize * width;
         raw.resize(raw_bytes, 0);
-        let written = zstd::bulk::decompress_to_buffer(&self.bytes, raw.as_mut_slice());
+        let written = decompress(&self.bytes, raw);
         if written.ok() != Some(raw_bytes) {
             return Err(self.malformed("a page cannot be decompressed"));
         }
