@@ -67,18 +67,29 @@ async fn look(fleet: &Fleet, objects: &Objects, clock: &Clock, rebuilds: bool) -
     let question = everything();
     let snapshot = metastore.find(question.find()).await.map_err(|error| error.to_string())?;
     fleet.oracle.judge_rows(&snapshot, objects);
-    let config = fleet.settings.querier.clone();
-    let cache = block::Cache::new(1 << 20);
-    let leaf: NamedLeaf =
-        ("leaf".into(), Arc::new(querier::Leaf::new(&config, store, cache, Pool::inline(), clock.clone())));
-    let leaves = Arc::new(FixedLeaves([leaf].into()));
-    let limits = Arc::new(limits::Overrides::uniform(limits::Limits::default()));
-    let root = Querier::new(config, metastore, leaves, limits, Pool::inline(), clock.clone(), &mut registry);
-    let (counts, report) = count(&root, &question).await.map_err(|error| error.to_string())?;
-    match report.missing.first() {
-        Some(missing) => Err(format!("{} cannot be read: {}", missing.key, missing.reason)),
-        None => Ok(counts),
+    let mut answers = Vec::new();
+    for rollups_enabled in [true, false] {
+        let config = querier::Config { rollups_enabled, ..fleet.settings.querier.clone() };
+        let cache = block::Cache::new(1 << 20);
+        let leaf = querier::Leaf::new(&config, store.clone(), cache, Pool::inline(), clock.clone());
+        let leaf: NamedLeaf = ("leaf".into(), Arc::new(leaf));
+        let leaves = Arc::new(FixedLeaves([leaf].into()));
+        let limits = Arc::new(limits::Overrides::uniform(limits::Limits::default()));
+        let pool = Pool::inline();
+        let root =
+            Querier::new(config, metastore.clone(), leaves, limits, pool, clock.clone(), &mut registry);
+        let counted = count(&fleet.oracle, &root, &question).await;
+        let (counts, report) = counted.map_err(|error| error.to_string())?;
+        if let Some(missing) = report.missing.first() {
+            return Err(format!("{} cannot be read: {}", missing.key, missing.reason));
+        }
+        answers.push(counts);
     }
+    let rows = answers.pop().unwrap_or_default();
+    if answers != [rows.clone()] {
+        fleet.oracle.violate("I14", format!("cells say {answers:?}, rows {rows:?}"));
+    }
+    Ok(rows)
 }
 
 fn shown(error: &dyn std::error::Error) -> String {

@@ -17,12 +17,14 @@ use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
+use rpc::Metastore as _;
 use storage::Store;
 use tokio::sync::oneshot;
 
 use crate::bucket::Bucket;
 use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
+use crate::load::everything;
 use crate::machine::{Kind, Machine};
 use crate::network::{Network, Place, RemoteIngester, RemoteLeaf, RemoteMetastore};
 use crate::oracle::Oracle;
@@ -37,6 +39,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 const PUSH_MAX: Duration = Duration::from_secs(10);
 /// Somebody waits so long for an order to delete.
 const DELETE_MAX: Duration = Duration::from_secs(60);
+
+/// How long the metastores are asked for one by one when one has opened the catalog.
+const ASKED_AFTER_OPENING: Duration = Duration::from_secs(4);
 
 /// The tenant whose data have an age.
 pub(crate) const SHORT_LIVED: &str = "short";
@@ -436,7 +441,37 @@ impl Fleet {
 
     pub(crate) fn retention(&self) -> metastore::Retention {
         let period = self.settings.retention;
+        if self.planted == Some(Planted::KeptForever) {
+            return Arc::new(|_: &TenantId, _: Option<&str>| None);
+        }
         Arc::new(move |tenant: &TenantId, _: Option<&str>| (tenant.as_str() == SHORT_LIVED).then_some(period))
+    }
+
+    /// Asks the metastores themselves for some seconds after each opening of the catalog, whoever is said to own it: no
+    /// two may answer as its owner.
+    pub(crate) async fn keep_finding(self: Arc<Self>, until: Duration, mut random: Random) {
+        let (queriers, metastores) =
+            (self.machines_of(Kind::Querier), self.metastores.values().cloned().collect::<Vec<_>>());
+        let (mut epoch, mut opened) = (0, Duration::ZERO);
+        while self.executor.now() < until {
+            self.executor.sleep(random.millis(10, 100)).await;
+            if epoch < self.oracle.newest_epoch() {
+                (epoch, opened) = (self.oracle.newest_epoch(), self.executor.now());
+            }
+            if self.executor.now() - opened > ASKED_AFTER_OPENING {
+                continue;
+            }
+            if let (Some(from), Some(to)) = (random.pick(&queriers), random.pick(&metastores)) {
+                let (network, oracle, from, to) =
+                    (self.network.clone(), self.oracle.clone(), *from, to.clone());
+                let metastore = RemoteMetastore { network, from, to, oracle };
+                let asking = async move {
+                    // What it says is judged where it answers.
+                    _ = metastore.find(everything().find()).await;
+                };
+                self.executor.spawn(self.executor.start("somebody"), asking);
+            }
+        }
     }
 
     /// The metastore that owns the catalog right now.

@@ -3,6 +3,7 @@
 //! Owns: making tiny profiles that can be told apart in an answer, retries, resends, questions.
 //! Does not own: whether an answer is right ([`crate::oracle`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +19,17 @@ use rpc::ErrorKind;
 use crate::executor::{ProcessId, START};
 use crate::fleet::{Fleet, SHORT_LIVED};
 use crate::machine::{Kind as Role, Machine};
-use crate::oracle::{Counts, Item, Question, Strictness};
+use crate::oracle::{Counts, Item, Oracle, Question, Strictness};
 use crate::random::Random;
 
 const TENANTS: [&str; 3] = ["a", "b", SHORT_LIVED];
 /// Those whose data have no age.
 pub(crate) const LASTING: [&str; 2] = ["a", "b"];
-pub(crate) const SERVICES: [&str; 3] = ["web", "shop", "mail"];
+pub(crate) const SERVICES: [&str; 3] = ["web", "shop", ALIKE];
+/// Its profiles share stacktraces, so that blocks have cells.
+pub(crate) const ALIKE: &str = "mail";
+/// Of the tenant with a retention: all of its data are past their time soon after the storm.
+pub(crate) const PAST: &str = "past";
 const PROFILE_TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// The stacktrace that all items have.
 const SHARED: &str = "shared";
@@ -89,19 +94,21 @@ impl Load {
 
 fn draw_item(number: u64, now_nanos: i64, random: &mut Random) -> Item {
     let tenant = TENANTS[random.below(3) as usize];
-    let age_seconds = match random.below(100) {
-        0..70 => random.below(20),
-        70..85 => random.below(2 * 3_600),
-        _ if tenant == SHORT_LIVED => random.between(2 * 3_600, 3 * 3_600),
-        _ => random.below(3 * 86_400),
+    let (age_seconds, service) = match random.below(100) {
+        0..70 => (random.below(20), SERVICES[random.below(3) as usize]),
+        70..85 => (random.below(2 * 3_600), SERVICES[random.below(3) as usize]),
+        _ if tenant == SHORT_LIVED => (random.between(10_200, 10_700), PAST),
+        _ => (random.below(3 * 86_400), SERVICES[random.below(3) as usize]),
     };
     Item {
         number,
         tenant: tenant_of(tenant),
-        service: SERVICES[random.below(3) as usize],
+        service,
         time_nanos: now_nanos - age_seconds as i64 * 1_000_000_000 - random.below(1_000_000_000) as i64,
         key: ItemKey(u128::from(random.next()) << 64 | u128::from(random.next())),
         shared: random.between(1, 9) as i64,
+        stack: format!("item-{number}"),
+        digit: 0,
         is_acknowledged: false,
         is_visible: false,
         may_be_gone: false,
@@ -109,7 +116,7 @@ fn draw_item(number: u64, now_nanos: i64, random: &mut Random) -> Item {
     }
 }
 
-/// The number of the item whose own stacktrace has this name.
+/// The number of the item that has a stacktrace of this name for itself.
 pub(crate) fn item_of(name: &[u8]) -> Option<u64> {
     std::str::from_utf8(name).ok()?.strip_prefix("item-")?.parse().ok()
 }
@@ -118,18 +125,17 @@ pub(crate) fn tenant_of(name: &str) -> TenantId {
     TenantId::parse(name).unwrap_or_else(|_| TenantId::anonymous())
 }
 
-/// A profile with a stacktrace of its own, of value 1, and one that all have.
+/// A profile with one stacktrace that few have, and one that all have.
 fn push_item(item: &Item) -> PushItem {
     let mut profile = Profile::default();
-    let own = format!("item-{}", item.number);
     let strings = &mut profile.symbols.strings;
-    let names = ["", "cpu", "nanoseconds", "main", SHARED, &own];
+    let names = ["", "cpu", "nanoseconds", "main", SHARED, &item.stack];
     let [_, cpu, nanoseconds, main, shared, own] = names.map(|name| strings.push(name.as_bytes()));
     for (at, name) in [main, shared, own].into_iter().enumerate() {
         profile.symbols.functions.push(Function { name, ..Function::default() });
         profile.symbols.locations.push(NONE, 0, false, &[Line { function: at as u32, line: 1 }]);
     }
-    for (leaf, value) in [(1, item.shared), (2, 1)] {
+    for (leaf, value) in [(1, item.shared), (2, item.own())] {
         profile.symbols.stacktraces.push(&[leaf, 0]);
         profile.samples.values.push(value);
         profile.samples.label_offsets.push(0);
@@ -218,7 +224,7 @@ pub(crate) async fn ask(
     let expected = fleet.oracle.expected();
     let began = fleet.executor.now();
     fleet.forget_expired();
-    match count(root, &question).await {
+    match count(&fleet.oracle, root, &question).await {
         Ok((counts, report)) => {
             let (found, missing, stale) = (counts.items.len(), report.missing.len(), report.stale);
             fleet.note(format_args!(
@@ -245,7 +251,11 @@ pub(crate) async fn ask(
 }
 
 /// How often each item counts, and what the answer says of itself.
-pub(crate) async fn count(root: &Querier, question: &Question) -> Result<(Counts, Report), querier::Error> {
+pub(crate) async fn count(
+    oracle: &Oracle,
+    root: &Querier,
+    question: &Question,
+) -> Result<(Counts, Report), querier::Error> {
     let matchers = question.service.map(|service| Matcher::equal("service_name", service));
     let query = Query {
         range: question.range,
@@ -254,18 +264,18 @@ pub(crate) async fn count(root: &Querier, question: &Question) -> Result<(Counts
         kind: Kind::MergeStacktraces(SampleFilter::default()),
     };
     let answered = root.execute(&Asker::new(question.tenants.clone()), query).await?;
-    let mut counts = Counts::default();
+    let (mut shared, mut sums) = (0, BTreeMap::new());
     if let Answer::MergeStacktraces(parts) = &answered.partial.answer {
         for part in parts {
             for node in 1..part.nodes() as u32 {
                 let (name, own) = (part.tree().name_of(node), part.own(node));
                 if name == SHARED.as_bytes() {
-                    counts.shared += own;
-                } else if let Some(number) = item_of(name).filter(|_| own != 0) {
-                    *counts.items.entry(number).or_default() += own;
+                    shared += own;
+                } else if own != 0 {
+                    *sums.entry(String::from_utf8_lossy(name).into_owned()).or_default() += own;
                 }
             }
         }
     }
-    Ok((counts, answered.report))
+    Ok((Counts { items: oracle.items_in(&sums), shared }, answered.report))
 }

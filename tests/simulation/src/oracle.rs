@@ -18,7 +18,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::bucket::Objects;
 use crate::contents::Contents;
 use crate::journal::Journal;
+use crate::load::{ALIKE, PAST};
 use crate::orders::About;
+
+/// Items that have one stacktrace: as many digits as a sum has.
+const ALIKE_MAX: u32 = 31;
 
 /// How long a question may take, and so how long what its snapshot names must stay.
 pub(crate) const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
@@ -46,6 +50,8 @@ struct State {
     version: u64,
     /// Of the newest owner of the catalog.
     epoch: u64,
+    /// All of the service [`PAST`] has to be gone.
+    is_past_over: bool,
     violations: Vec<Violation>,
 }
 
@@ -59,6 +65,9 @@ pub(crate) struct Item {
     pub(crate) key: ItemKey,
     /// Of the stacktrace that all items have.
     pub(crate) shared: i64,
+    /// The other one. Where several items have it, each has a digit of its sum, to base 4.
+    pub(crate) stack: String,
+    pub(crate) digit: u32,
     /// An ingester has said that it is durable.
     pub(crate) is_acknowledged: bool,
     /// From now on it is in every answer: it was acknowledged after the owner said that it knows it, or it
@@ -71,6 +80,11 @@ pub(crate) struct Item {
 }
 
 impl Item {
+    /// Of the stacktrace that few have.
+    pub(crate) fn own(&self) -> i64 {
+        1 << (2 * self.digit)
+    }
+
     pub(crate) fn pod(&self) -> String {
         format!("pod-{}", self.number % 3)
     }
@@ -200,11 +214,28 @@ impl Oracle {
     pub(crate) fn push(&self, now: Duration, make: impl FnOnce(u64) -> Item) -> Item {
         let mut state = self.0.lock();
         let mut item = make(state.items.len() as u64);
+        if item.service == ALIKE {
+            let is_alike = |other: &&Item| other.service == ALIKE && other.tenant == item.tenant;
+            let before = state.items.iter().filter(is_alike).count() as u32;
+            item.stack = format!("alike-{}-{}", item.tenant, before / ALIKE_MAX);
+            item.digit = before % ALIKE_MAX;
+        }
         item.may_be_gone =
             state.orders.iter().any(|order| order.may_erase(now) && order.about.is_about(&item));
         state.by_key.insert(item.key, item.number);
         state.items.push(item.clone());
         item
+    }
+
+    /// How often each item counts in the sums of stacktraces that few have.
+    pub(crate) fn items_in(&self, sums: &BTreeMap<String, i64>) -> BTreeMap<u64, i64> {
+        let state = self.0.lock();
+        let counts = state.items.iter().filter_map(|item| {
+            let sum = *sums.get(&item.stack)?;
+            let count = if item.service == ALIKE { (sum >> (2 * item.digit)) & 3 } else { sum };
+            (count != 0).then_some((item.number, count))
+        });
+        counts.collect()
     }
 
     pub(crate) fn items(&self) -> Vec<Item> {
@@ -215,6 +246,11 @@ impl Oracle {
         for item in &mut self.0.lock().items {
             item.may_be_gone |= may(item);
         }
+    }
+
+    /// From now on no answer may have what is past its time.
+    pub(crate) fn past_is_over(&self) {
+        self.0.lock().is_past_over = true;
     }
 
     /// Registers an order that is going to be asked for.
@@ -412,6 +448,7 @@ impl Oracle {
         let mut state = self.0.lock();
         let mut violations = Vec::new();
         let mut shared = 0;
+        let is_past_over = state.is_past_over;
         for item in &mut state.items {
             let count = counts.items.get(&item.number).copied().unwrap_or(0);
             let is_asked = question.asks(item);
@@ -424,13 +461,15 @@ impl Oracle {
             // What says how old it is may have what was erased since.
             let is_erased = expected.erased.contains(&item.number)
                 && item.erased.is_some_and(|erased| erased <= strictness.as_of());
-            let allowed = match (is_erased, must) {
+            let is_over = is_past_over && item.service == PAST;
+            let allowed = match (is_erased || is_over, must) {
                 (true, _) => 0..=0,
                 (_, true) => 1..=1,
                 _ => 0..=i64::from(is_asked),
             };
             if !allowed.contains(&count) {
                 let invariant = match count {
+                    _ if is_over => "retention",
                     _ if is_erased => "I15",
                     _ if !is_asked => "I17",
                     0 if strictness == Strictness::Settled => "I2",

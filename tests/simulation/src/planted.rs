@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use catalog::rows::{Dedup, Row as _, Segment};
+use catalog::rows::{Dedup, Resignation, Row as _, Segment};
 use catalog::{Batch, Catalog, Engine, Row, View};
 use futures::stream::{BoxStream, StreamExt};
 use metastore::Parts;
@@ -78,6 +78,8 @@ planted! {
     MasksNotAsked,
     /// a fenced owner does not hear of it
     FenceIgnored,
+    /// an owner says that it resigns, and stays
+    ResignsAndStays,
     /// a log moves on in the catalog without its segments' rows
     SegmentRowsLost,
     /// the rows of what was merged stay
@@ -102,6 +104,8 @@ planted! {
     OrderTooWide,
     /// an order to delete is not written
     OrderLost,
+    /// data have no age
+    KeptForever,
     /// a leaf counts an object twice
     ObjectScannedTwice,
     /// a leaf leaves out an object and does not say so
@@ -458,6 +462,7 @@ impl Catalog for BadCatalog {
             Planted::InputRowsStay => {
                 batch.changes.retain(|(key, value)| value.is_some() || !segments.contains(key));
             }
+            Planted::ResignsAndStays => Resignation { epoch: self.epoch() }.put_into(&mut batch),
             _ => {}
         }
         match self.catalog.commit(batch).await {

@@ -97,6 +97,8 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     let gossiping = keep_gossiping(fleet.clone(), until, random.fork());
     let gossip = fleet.executor.start("gossip");
     fleet.executor.spawn(gossip, gossiping);
+    let finding = fleet.clone().keep_finding(until, random.fork());
+    fleet.executor.spawn(fleet.executor.start("finder"), finding);
     let ordering = keep_ordering(fleet.clone(), until, random.fork());
     fleet.executor.spawn(fleet.executor.start("orders"), ordering);
     Storm { fleet: fleet.clone(), load: load.clone(), until, random: random.fork() }.rage().await;
@@ -133,6 +135,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     ];
     let rest: Duration = waits.into_iter().map(Duration::from).sum();
     fleet.executor.sleep(rest + SETTLED_AFTER).await;
+    fleet.oracle.past_is_over();
     judge_all(&fleet).await;
     audit(&fleet).await;
     judge_orphans(&fleet).await;

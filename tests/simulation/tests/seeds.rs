@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use simulation::{Options, Planted, run};
 
 /// Seeds in which a planted bug must be found.
-const SEEDS_PLANTED: u64 = 40;
+const SEEDS_PLANTED: u64 = 80;
 
 /// Runs `each` for 0, 1, … below `count` on two threads.
 fn on_two_threads(count: u64, each: impl Fn(u64) + Sync) {
