@@ -1,17 +1,14 @@
-//! Builds the roles of this process, and tells each where the others are.
+//! The roles of this process: what they serve, and how they start and stop.
+
+mod build;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Pool};
-use prometheus_client::registry::Registry;
 use rpc::grpc::Services;
 use tracing::info;
-
-use crate::config::{Config, overrides};
-use crate::peers::Peers;
-use crate::targets::{Role, Targets};
 
 /// A metastore that does not tell its standing within this time does not answer.
 const STANDING_MAX: Duration = Duration::from_secs(1);
@@ -34,123 +31,6 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    /// Builds those of `targets`, each after those that it calls.
-    pub(crate) async fn build(
-        targets: &Targets,
-        config: &Config,
-        peers: &Peers,
-        clock: &Clock,
-        pool: &Pool,
-        registry: &mut Registry,
-    ) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut roles = Self::default();
-        let tenants = overrides::read(&config.runtime_config, &config.limits)?;
-        let limits = Arc::new(limits::Overrides::new(config.limits.clone(), tenants.clone()));
-        if !config.runtime_config.file.is_empty() {
-            let (own, default) = (config.runtime_config.clone(), config.limits.clone());
-            clock.spawn(overrides::keep_reading(own, default, tenants, limits.clone(), clock.clone()));
-        }
-        let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
-        if reads_bucket.iter().any(|role| targets.has(*role)) {
-            let metrics = storage::Metrics::register(registry);
-            let store = storage::open(&config.storage, clock.clone(), metrics).await?;
-            let of_tenants = limits.clone();
-            let retention: metastore::Retention =
-                Arc::new(move |tenant: &model::TenantId, service: Option<&str>| {
-                    of_tenants.of(tenant).retention_of(service).map(Duration::from)
-                });
-            let parts = metastore::Parts::with(&config.metastore, &store, clock);
-            if targets.has(Role::Metastore) {
-                let seat = metastore::Seat {
-                    node: peers.node.clone(),
-                    membership: peers.membership.clone(),
-                    others: peers.metastores(),
-                    discovers: peers.discovers(),
-                };
-                let candidate = metastore::Candidate::new(
-                    config.metastore.clone(),
-                    store.clone(),
-                    parts.clone(),
-                    retention.clone(),
-                    seat,
-                    clock.clone(),
-                    registry,
-                );
-                if !peers.discovers() {
-                    // Nobody else can own the catalog: what is wrong with it is better said now.
-                    candidate.take_over().await?;
-                }
-                let _ = peers.own().metastore.set(candidate.clone());
-                roles.metastore = Some(candidate);
-            }
-            let viewer =
-                metastore::Viewer::new(config.metastore.clone(), parts.engine, retention, clock.clone());
-            let last_known = targets.has(Role::Querier).then(|| Arc::new(viewer) as _);
-            let metastore = Arc::new(cluster::Owner::new(peers.metastores(), last_known, clock.clone()));
-            roles.owner = Some(metastore.clone());
-            if targets.has(Role::Ingester) {
-                let ingester = ingester::Ingester::start(
-                    config.ingester.clone(),
-                    store.clone(),
-                    metastore.clone(),
-                    clock.clone(),
-                    pool.clone(),
-                    registry,
-                );
-                peers.tell_writers(ingester.writers());
-                let _ = peers.own().ingester.set(ingester.clone());
-                roles.ingester = Some(ingester);
-            }
-            if targets.has(Role::Querier) {
-                let mut cache = block::Cache::new(config.querier.cache_bytes);
-                cache.register(registry);
-                let (dir, bytes) = (&config.querier.disk_cache_dir, config.querier.disk_cache_bytes);
-                if !dir.is_empty() && bytes > 0 {
-                    let disk = block::Disk::open(dir.as_ref(), bytes, clock.clone(), registry);
-                    let failed = |error| format!("-querier.disk-cache-dir: cannot make {dir}: {error}");
-                    cache = cache.with_disk(disk.map_err(failed)?);
-                }
-                let reads = store.clone().hedged();
-                let leaf = querier::Leaf::new(&config.querier, reads, cache, pool.clone(), clock.clone());
-                let leaf = roles.leaf.insert(Arc::new(leaf));
-                let _ = peers.own().leaf.set(leaf.clone());
-                roles.querier = Some(querier::Querier::new(
-                    config.querier.clone(),
-                    metastore.clone(),
-                    peers.leaves(Duration::from(config.querier.query_timeout)),
-                    limits.clone(),
-                    pool.clone(),
-                    clock.clone(),
-                    registry,
-                ));
-            }
-            if targets.has(Role::Compactor) {
-                roles.compactor = Some(compactor::Compactor::build(
-                    config.compactor.clone(),
-                    store,
-                    metastore,
-                    clock.clone(),
-                    pool.clone(),
-                    registry,
-                ));
-            }
-        }
-        if targets.has(Role::Distributor) {
-            let callers = peers.ingesters(Duration::from(config.distributor.push_timeout));
-            let ingesters = cluster::Ingesters::new(callers, peers.zone.as_str(), clock.clone(), registry);
-            let ingester = roles.ingesters.insert(Arc::new(ingesters)).clone();
-            roles.distributor = Some(distributor::Distributor::new(
-                config.distributor.clone(),
-                limits,
-                ingester,
-                clock.clone(),
-                pool.clone(),
-                registry,
-            ));
-        }
-        Ok(roles)
-    }
-
     /// What users may call.
     pub(crate) fn routes(&self) -> edge::Routes {
         let mut routes = edge::Routes::new();

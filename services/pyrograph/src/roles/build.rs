@@ -1,0 +1,204 @@
+//! Builds the roles of this process, each from its configuration and the ways to the roles that it calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::{Clock, Pool};
+use prometheus_client::registry::Registry;
+use storage::Store;
+
+use super::Roles;
+use crate::config::{Config, overrides};
+use crate::peers::Peers;
+use crate::targets::{Role, Targets};
+
+type Error = Box<dyn std::error::Error>;
+
+impl Roles {
+    /// Builds those of `targets`, each after those that it calls.
+    ///
+    /// # Errors
+    /// Says what of the configuration, the bucket or the catalog is wrong.
+    pub(crate) async fn build(
+        targets: &Targets,
+        config: &Config,
+        peers: &Peers,
+        clock: &Clock,
+        pool: &Pool,
+        registry: &mut Registry,
+    ) -> Result<Self, Error> {
+        let mut roles = Self::default();
+        let limits = limits_of_tenants(config, clock)?;
+        let mut builder = Builder { config, peers, limits, clock, pool, registry };
+        let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
+        if reads_bucket.iter().any(|role| targets.has(*role)) {
+            let store = builder.store().await?;
+            let parts = metastore::Parts::with(&config.metastore, &store, clock);
+            if targets.has(Role::Metastore) {
+                roles.metastore = Some(builder.metastore(&store, &parts).await?);
+            }
+            let owner = builder.owner(parts, targets.has(Role::Querier));
+            if targets.has(Role::Ingester) {
+                roles.ingester = Some(builder.ingester(&store, &owner));
+            }
+            if targets.has(Role::Querier) {
+                roles.leaf = Some(builder.leaf(&store)?);
+                roles.querier = Some(builder.querier(&owner));
+            }
+            if targets.has(Role::Compactor) {
+                roles.compactor = Some(builder.compactor(&store, &owner));
+            }
+            roles.owner = Some(owner);
+        }
+        if targets.has(Role::Distributor) {
+            let ingesters = builder.ingesters();
+            roles.distributor = Some(builder.distributor(&ingesters));
+            roles.ingesters = Some(ingesters);
+        }
+        Ok(roles)
+    }
+}
+
+/// Reads what single tenants may do, now and whenever their file changes.
+fn limits_of_tenants(config: &Config, clock: &Clock) -> Result<Arc<limits::Overrides>, Error> {
+    let tenants = overrides::read(&config.runtime_config, &config.limits)?;
+    let limits = Arc::new(limits::Overrides::new(config.limits.clone(), tenants.clone()));
+    if !config.runtime_config.file.is_empty() {
+        let (own, default) = (config.runtime_config.clone(), config.limits.clone());
+        clock.spawn(overrides::keep_reading(own, default, tenants, limits.clone(), clock.clone()));
+    }
+    Ok(limits)
+}
+
+/// What roles are built from.
+struct Builder<'a> {
+    config: &'a Config,
+    peers: &'a Peers,
+    limits: Arc<limits::Overrides>,
+    clock: &'a Clock,
+    pool: &'a Pool,
+    registry: &'a mut Registry,
+}
+
+impl Builder<'_> {
+    async fn store(&mut self) -> Result<Store, Error> {
+        let metrics = storage::Metrics::register(self.registry);
+        Ok(storage::open(&self.config.storage, self.clock.clone(), metrics).await?)
+    }
+
+    async fn metastore(
+        &mut self,
+        store: &Store,
+        parts: &metastore::Parts,
+    ) -> Result<Arc<metastore::Candidate>, Error> {
+        let seat = metastore::Seat {
+            node: self.peers.node.clone(),
+            membership: self.peers.membership.clone(),
+            others: self.peers.metastores(),
+            discovers: self.peers.discovers(),
+        };
+        let candidate = metastore::Candidate::new(
+            self.config.metastore.clone(),
+            store.clone(),
+            parts.clone(),
+            self.retention(),
+            seat,
+            self.clock.clone(),
+            self.registry,
+        );
+        if !self.peers.discovers() {
+            // Nobody else can own the catalog: what is wrong with it is better said now.
+            candidate.take_over().await?;
+        }
+        let _ = self.peers.own().metastore.set(candidate.clone());
+        Ok(candidate)
+    }
+
+    fn retention(&self) -> metastore::Retention {
+        let limits = self.limits.clone();
+        Arc::new(move |tenant: &model::TenantId, service: Option<&str>| {
+            limits.of(tenant).retention_of(service).map(Duration::from)
+        })
+    }
+
+    /// The way to whoever owns the catalog. If `views`, it reads the catalog itself while nobody answers.
+    fn owner(&self, parts: metastore::Parts, views: bool) -> Arc<cluster::Owner> {
+        let config = self.config.metastore.clone();
+        let last_known = views.then(|| {
+            let viewer = metastore::Viewer::new(config, parts.engine, self.retention(), self.clock.clone());
+            Arc::new(viewer) as _
+        });
+        Arc::new(cluster::Owner::new(self.peers.metastores(), last_known, self.clock.clone()))
+    }
+
+    fn ingester(&mut self, store: &Store, owner: &Arc<cluster::Owner>) -> Arc<ingester::Ingester> {
+        let ingester = ingester::Ingester::start(
+            self.config.ingester.clone(),
+            store.clone(),
+            owner.clone(),
+            self.clock.clone(),
+            self.pool.clone(),
+            self.registry,
+        );
+        self.peers.tell_writers(ingester.writers());
+        let _ = self.peers.own().ingester.set(ingester.clone());
+        ingester
+    }
+
+    fn leaf(&mut self, store: &Store) -> Result<Arc<querier::Leaf>, Error> {
+        let config = &self.config.querier;
+        let mut cache = block::Cache::new(config.cache_bytes);
+        cache.register(self.registry);
+        let (dir, bytes) = (&config.disk_cache_dir, config.disk_cache_bytes);
+        if !dir.is_empty() && bytes > 0 {
+            let disk = block::Disk::open(dir.as_ref(), bytes, self.clock.clone(), self.registry);
+            let failed = |error| format!("-querier.disk-cache-dir: cannot make {dir}: {error}");
+            cache = cache.with_disk(disk.map_err(failed)?);
+        }
+        let reads = store.clone().hedged();
+        let leaf = Arc::new(querier::Leaf::new(config, reads, cache, self.pool.clone(), self.clock.clone()));
+        let _ = self.peers.own().leaf.set(leaf.clone());
+        Ok(leaf)
+    }
+
+    fn querier(&mut self, owner: &Arc<cluster::Owner>) -> Arc<querier::Querier> {
+        querier::Querier::new(
+            self.config.querier.clone(),
+            owner.clone(),
+            self.peers.leaves(Duration::from(self.config.querier.query_timeout)),
+            self.limits.clone(),
+            self.pool.clone(),
+            self.clock.clone(),
+            self.registry,
+        )
+    }
+
+    fn compactor(&mut self, store: &Store, owner: &Arc<cluster::Owner>) -> Arc<compactor::Compactor> {
+        compactor::Compactor::build(
+            self.config.compactor.clone(),
+            store.clone(),
+            owner.clone(),
+            self.clock.clone(),
+            self.pool.clone(),
+            self.registry,
+        )
+    }
+
+    /// The way to ingesters.
+    fn ingesters(&mut self) -> Arc<cluster::Ingesters> {
+        let callers = self.peers.ingesters(Duration::from(self.config.distributor.push_timeout));
+        let zone = self.peers.zone.as_str();
+        Arc::new(cluster::Ingesters::new(callers, zone, self.clock.clone(), self.registry))
+    }
+
+    fn distributor(&mut self, ingesters: &Arc<cluster::Ingesters>) -> Arc<distributor::Distributor> {
+        distributor::Distributor::new(
+            self.config.distributor.clone(),
+            self.limits.clone(),
+            ingesters.clone(),
+            self.clock.clone(),
+            self.pool.clone(),
+            self.registry,
+        )
+    }
+}
