@@ -1,0 +1,145 @@
+//! Live blocks and their datasets.
+
+use bytes::Bytes;
+use model::{JobId, TenantId};
+use storage::Key;
+
+use super::fields::{fixed_u32, put_signed, short_text, start, take_short_text, take_signed, tenant};
+use super::object::{
+    DatasetSummary, Quarantine, put_quarantine, put_summary, take_floor_and_rows, take_quarantine,
+    take_summary,
+};
+use super::{Kind, Row};
+use crate::codec::{DecodeError, Reader, Writer};
+
+/// A block's identity: the attempt that made it, and which of its outputs it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BlockId {
+    pub job: JobId,
+    pub attempt: u32,
+    pub part: u32,
+}
+
+/// A live block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Block {
+    pub id: BlockId,
+    pub key: Key,
+    pub tenant: TenantId,
+    pub level: u8,
+    /// `(start, length)` in Unix seconds.
+    pub window: (i64, i64),
+    pub bytes: u64,
+    pub created_millis: i64,
+    pub quarantine: Option<Quarantine>,
+    /// The newest order to delete that is applied to all of it.
+    pub floor: u64,
+    /// Of all datasets, whether live or past their time; 0 if unknown.
+    pub rows: u64,
+}
+
+impl Row for Block {
+    const KIND: Kind = Kind::Block;
+
+    fn key(&self) -> Bytes {
+        block_key(&self.tenant, self.window, self.level, self.id)
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.text(self.key.as_str());
+        out.i64(self.window.0);
+        out.i64(self.window.1);
+        out.u64(self.bytes);
+        out.i64(self.created_millis);
+        put_quarantine(out, self.quarantine.as_ref());
+        out.u64(self.floor);
+        out.u64(self.rows);
+    }
+
+    fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let tenant = tenant(take_short_text(key)?)?;
+        take_signed(key)?;
+        let level = key.u8()?;
+        let mut block = Self {
+            id: take_block_id(key)?,
+            tenant,
+            level,
+            key: Key::from_text(value.text()?),
+            window: (value.i64()?, value.i64()?),
+            bytes: value.u64()?,
+            created_millis: value.i64()?,
+            quarantine: take_quarantine(value)?,
+            floor: 0,
+            rows: 0,
+        };
+        (block.floor, block.rows) = take_floor_and_rows(value)?;
+        Ok(block)
+    }
+}
+
+/// The row of a block.
+pub fn block_key(tenant: &TenantId, window: (i64, i64), level: u8, id: BlockId) -> Bytes {
+    let mut key = start(Kind::Block);
+    short_text(&mut key, tenant.as_str());
+    put_signed(&mut key, day_of(window));
+    key.u8(level);
+    put_block_id(&mut key, id);
+    key.0.into()
+}
+
+/// A dataset of a live block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dataset {
+    pub block: BlockId,
+    pub day: i64,
+    pub summary: DatasetSummary,
+}
+
+impl Row for Dataset {
+    const KIND: Kind = Kind::Dataset;
+
+    fn key(&self) -> Bytes {
+        dataset_key(&self.summary, self.day, self.block)
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        put_summary(out, &self.summary);
+    }
+
+    fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let tenant = tenant(take_short_text(key)?)?;
+        let len = fixed_u32(key)? as usize;
+        let service = std::str::from_utf8(key.take(len)?)
+            .map_err(|_| DecodeError::Text { what: "service of a dataset row" })?;
+        let day = take_signed(key)?;
+        let block = take_block_id(key)?;
+        Ok(Self { block, day, summary: take_summary(value, tenant, service.into())? })
+    }
+}
+
+/// The row of a dataset of a block.
+pub fn dataset_key(summary: &DatasetSummary, day: i64, block: BlockId) -> Bytes {
+    let mut key = start(Kind::Dataset);
+    short_text(&mut key, summary.tenant.as_str());
+    let service = summary.service.as_bytes();
+    key.0.extend_from_slice(&(service.len() as u32).to_be_bytes());
+    key.0.extend_from_slice(service);
+    put_signed(&mut key, day);
+    put_block_id(&mut key, block);
+    key.0.into()
+}
+
+/// Days since the Unix epoch of a window in Unix seconds.
+pub fn day_of(window: (i64, i64)) -> i64 {
+    window.0.div_euclid(86_400)
+}
+
+fn put_block_id(key: &mut Writer, id: BlockId) {
+    key.u128(id.job.0);
+    key.0.extend_from_slice(&id.attempt.to_be_bytes());
+    key.0.extend_from_slice(&id.part.to_be_bytes());
+}
+
+fn take_block_id(key: &mut Reader<'_>) -> Result<BlockId, DecodeError> {
+    Ok(BlockId { job: JobId(key.u128()?), attempt: fixed_u32(key)?, part: fixed_u32(key)? })
+}

@@ -1,0 +1,93 @@
+//! What the rows of segments and of blocks have in common.
+
+use std::sync::Arc;
+
+use model::{ProfileType, TenantId};
+
+use crate::codec::{DecodeError, Reader, Writer};
+
+/// One service of one tenant inside a segment or block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DatasetSummary {
+    /// In the object's directory.
+    pub position: u32,
+    pub tenant: TenantId,
+    pub service: Arc<str>,
+    /// Unix nanoseconds, both included.
+    pub time_min: i64,
+    pub time_max: i64,
+    pub rows: u64,
+    pub profile_types: Arc<[ProfileType]>,
+}
+
+/// Why an object cannot be read, and for which questions that matters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantine {
+    pub reason: String,
+    /// Unix nanoseconds, both included.
+    pub time_min: i64,
+    pub time_max: i64,
+}
+
+pub(super) fn put_summary(out: &mut Writer, dataset: &DatasetSummary) {
+    out.u64(u64::from(dataset.position));
+    out.i64(dataset.time_min);
+    // Wrapping, so that no pair of times is refused; the reader wraps back.
+    out.u64(dataset.time_max.wrapping_sub(dataset.time_min) as u64);
+    out.u64(dataset.rows);
+    out.u64(dataset.profile_types.len() as u64);
+    for one in dataset.profile_types.iter() {
+        for part in [&one.name, &one.sample_type, &one.sample_unit, &one.period_type, &one.period_unit] {
+            out.text(part);
+        }
+    }
+}
+
+pub(super) fn take_summary(
+    value: &mut Reader<'_>,
+    tenant: TenantId,
+    service: Arc<str>,
+) -> Result<DatasetSummary, DecodeError> {
+    let position = value.u32()?;
+    let time_min = value.i64()?;
+    let time_max = time_min.wrapping_add(value.u64()? as i64);
+    let rows = value.u64()?;
+    let count = value.count(5)?;
+    let mut types = Vec::with_capacity(count);
+    for _ in 0..count {
+        types.push(ProfileType {
+            name: value.text()?.to_owned(),
+            sample_type: value.text()?.to_owned(),
+            sample_unit: value.text()?.to_owned(),
+            period_type: value.text()?.to_owned(),
+            period_unit: value.text()?.to_owned(),
+        });
+    }
+    let profile_types = types.into();
+    Ok(DatasetSummary { position, tenant, service, time_min, time_max, rows, profile_types })
+}
+
+pub(super) fn put_quarantine(out: &mut Writer, quarantine: Option<&Quarantine>) {
+    match quarantine {
+        None => out.u8(0),
+        Some(Quarantine { reason, time_min, time_max }) => {
+            out.u8(1);
+            out.text(reason);
+            out.i64(*time_min);
+            out.i64(*time_max);
+        }
+    }
+}
+
+pub(super) fn take_quarantine(value: &mut Reader<'_>) -> Result<Option<Quarantine>, DecodeError> {
+    if value.u8()? == 0 {
+        return Ok(None);
+    }
+    let reason = value.text()?.to_owned();
+    Ok(Some(Quarantine { reason, time_min: value.i64()?, time_max: value.i64()? }))
+}
+
+/// Rows of version 1 have neither.
+pub(super) fn take_floor_and_rows(value: &mut Reader<'_>) -> Result<(u64, u64), DecodeError> {
+    if value.version() < 2 { Ok((0, 0)) } else { Ok((value.u64()?, value.u64()?)) }
+}
