@@ -31,7 +31,6 @@ impl Damage {
         {
             let mut telling = self.telling.lock();
             for lack in missing.iter().filter(|lack| lack.is_damaged) {
-                // Several datasets of one object may be damaged.
                 if telling.insert(lack.key.clone()) {
                     damaged.push((lack.key.clone(), lack.reason.clone()));
                 }

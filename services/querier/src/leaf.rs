@@ -169,54 +169,63 @@ impl Scan<'_> {
         }
     }
 
-    async fn object(&self, found: Found) -> Result<(Partial, Vec<Missing>), Error> {
+    /// Gives what the object answers, and what is to be told of it if that is not all.
+    async fn object(&self, found: Found) -> Result<(Partial, Option<Missing>), Error> {
         let mut partial = Partial::empty(&self.query);
+        let mut missing: Option<Missing> = None;
         let mut opened = self.open(&found, &self.cache).await;
-        if is_damaged(&opened) {
+        // A cache that holds wrong bytes says nothing of the object: only the store can, and it is asked once.
+        let mut is_afresh = is_damaged(&opened);
+        if is_afresh {
             opened = self.open(&found, &self.cache.afresh()).await;
         }
         let mut block = match opened {
             Ok(block) => block,
-            Err(error) => return Ok((partial, vec![self.lack(&found.key, error)?])),
+            Err(error) => return Ok((partial, Some(self.lack(&found.key, error)?))),
         };
         partial.stats.objects = 1;
         let masked: Arc<[u32]> = found.masked.as_slice().into();
-        let mut missing = Vec::new();
         for dataset in &found.datasets {
             let orders: Arc<[_]> = found.orders_of(dataset).cloned().collect();
-            if let (Answer::Labels(labels), Some(entry)) =
-                (&mut partial.answer, block.directory().datasets.get(dataset.position as usize))
-                && entry.tenant == dataset.tenant
-                && masked.is_empty()
-                && orders.is_empty()
-                && self.query.counts_all(dataset.time_min, dataset.time_max)
-                && labels.add_known(
-                    &self.query.kind,
-                    &entry.service,
-                    &entry.profile_types,
-                    Some(&entry.label_names),
-                )
-            {
+            let uncounted = Uncounted { masked: &masked, orders: &orders };
+            if uncounted.is_nothing() && self.add_known(&block, dataset, &mut partial) {
                 continue;
             }
             let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
-            // A cache that holds wrong bytes says nothing of the object: only the store can.
-            if is_damaged(&answer) {
-                answer = match self.open(&found, &self.cache.afresh()).await {
-                    Ok(afresh) => {
-                        block = afresh;
-                        self.dataset(&block, &masked, &orders, dataset).await
-                    }
-                    Err(error) => Err(error),
+            if is_damaged(&answer) && !is_afresh {
+                is_afresh = true;
+                block = match self.open(&found, &self.cache.afresh()).await {
+                    Ok(afresh) => afresh,
+                    Err(error) => return Ok((partial, Some(self.lack(&found.key, error)?))),
                 };
+                answer = self.dataset(&block, &masked, &orders, dataset).await;
             }
             match answer {
                 Ok(Some(answer)) => partial.merge(answer).map_err(too_large)?,
                 Ok(None) => {}
-                Err(error) => missing.push(self.lack(block.key(), error)?),
+                Err(error) => {
+                    let lack = self.lack(&found.key, error)?;
+                    if missing.as_ref().is_none_or(|told| lack.is_damaged && !told.is_damaged) {
+                        missing = Some(lack);
+                    }
+                }
             }
         }
         Ok((partial, missing))
+    }
+
+    /// Whether the directory alone answers for a dataset, all of which counts.
+    fn add_known(&self, block: &Block, dataset: &FoundDataset, partial: &mut Partial) -> bool {
+        let Answer::Labels(labels) = &mut partial.answer else { return false };
+        let Some(entry) = block.directory().datasets.get(dataset.position as usize) else { return false };
+        entry.tenant == dataset.tenant
+            && self.query.counts_all(dataset.time_min, dataset.time_max)
+            && labels.add_known(
+                &self.query.kind,
+                &entry.service,
+                &entry.profile_types,
+                Some(&entry.label_names),
+            )
     }
 
     async fn open(&self, found: &Found, cache: &Cache) -> Result<Block, Error> {

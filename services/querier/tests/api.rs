@@ -514,6 +514,30 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
 }
 
 #[tokio::test]
+async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_once() {
+    let sound = Server::new();
+    let stacks = [("main", 1, 0)];
+    let services =
+        [(1, "a"), (2, "b"), (3, "c")].map(|(key, service)| item(key, service, "dev", SECOND, &stacks));
+    sound.push(&services).await;
+    let found = sound.catalog.objects.lock().expect("lock")[0].clone();
+    let opened = block::Block::open(&sound.store, &found.key, found.bytes, &Cache::new(1 << 20)).await;
+    let directory = opened.expect("opens").directory().datasets.clone();
+    assert_eq!(directory.len(), 3);
+    let indexes: Vec<usize> = directory.iter().map(|entry| entry.index.offset as usize).collect();
+    let bytes = with_flipped(&sound, &indexes).await.get(&found.key).await.expect("in memory");
+    let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
+    let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
+    store.settle_create(&found.key, bytes).await.expect("in memory");
+    let before = faulty.requests();
+    let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+    server.catalog.objects.lock().expect("lock").push(found);
+    let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
+    assert_eq!(headers["x-pyrograph-partial"], "1");
+    assert_eq!(faulty.requests() - before, 2);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_again_is_not_called_damaged() {
     let sound = Server::new();
     sound.push(&[example()]).await;
