@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashTable};
+use model::label_names::SERVICE_NAME;
 use model::{ItemKey, Labels, NONE, ProfileId, PushItem, SeriesRows, Span, TenantId, ValueSchema};
 use parking_lot::Mutex;
 
@@ -202,7 +203,7 @@ impl Sorted {
 }
 
 fn service_of(rows: &SeriesRows) -> &str {
-    rows.labels.get("service_name").unwrap_or_default()
+    rows.labels.get(SERVICE_NAME).unwrap_or_default()
 }
 
 /// The schema without the columns that the format has no room for.

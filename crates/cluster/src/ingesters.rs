@@ -13,6 +13,7 @@ use clock::Clock;
 use futures::future::{BoxFuture, join_all};
 use hashbrown::HashMap;
 use model::PushItem;
+use model::label_names::SERVICE_NAME;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -81,8 +82,7 @@ impl Ingesters {
 
     /// Members that may take `item`, the best last.
     fn places(&self, item: &PushItem, members: &[Member], now: Duration) -> Vec<Member> {
-        let service =
-            item.series.first().and_then(|rows| rows.labels.get("service_name")).unwrap_or_default();
+        let service = item.series.first().and_then(|rows| rows.labels.get(SERVICE_NAME)).unwrap_or_default();
         let key = xxh3_64(format!("{}\0{service}", item.tenant).as_bytes());
         let open = || members.iter().filter(|member| is_open(member));
         let mut places = place(key, open().filter(|member| member.zone == self.zone));
@@ -276,7 +276,7 @@ mod tests {
             key: ItemKey(key),
             profile: Arc::new(profile),
             series: [SeriesRows {
-                labels: Labels::from_pairs([("service_name", service)]),
+                labels: Labels::from_pairs([(SERVICE_NAME, service)]),
                 schema: Arc::new(ValueSchema::default()),
                 samples: Vec::new(),
                 spans: Vec::new(),

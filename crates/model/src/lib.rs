@@ -3,6 +3,7 @@
 //! Everything else in the workspace speaks in these words (ARCHITECTURE.md, "Words").
 
 mod id;
+pub mod label_names;
 mod labels;
 mod profile;
 mod profile_type;

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Labels;
+use crate::label_names::{DERIVED_SERVICE_NAME, PROFILE_TYPE, SERVICE_NAME, TYPE_PARTS};
 
 /// `name:sample_type:sample_unit:period_type:period_unit`, for example
 /// `process_cpu:cpu:nanoseconds:cpu:nanoseconds`. The period parts may be empty.
@@ -21,6 +22,14 @@ pub struct ProfileType {
 pub struct ProfileTypeError {
     text: String,
     parts: usize,
+}
+
+impl ProfileType {
+    /// In the order of the id.
+    pub fn parts(&self) -> [&str; 5] {
+        let Self { name, sample_type, sample_unit, period_type, period_unit } = self;
+        [name, sample_type, sample_unit, period_type, period_unit]
+    }
 }
 
 impl FromStr for ProfileType {
@@ -66,31 +75,30 @@ pub struct ValueSchema {
 impl ValueSchema {
     /// The profile type of value column `column`.
     pub fn profile_type(&self, column: usize) -> ProfileType {
-        let (sample_type, sample_unit) = self.columns[column].clone();
-        let (period_type, period_unit) = self.period.clone().unwrap_or_default();
-        ProfileType { name: self.name.clone(), sample_type, sample_unit, period_type, period_unit }
+        let [name, sample_type, sample_unit, period_type, period_unit] =
+            self.type_parts(column).map(str::to_owned);
+        ProfileType { name, sample_type, sample_unit, period_type, period_unit }
+    }
+
+    /// As [`ProfileType::parts`] of [`Self::profile_type`], without copies.
+    pub fn type_parts(&self, column: usize) -> [&str; 5] {
+        let (sample_type, sample_unit) = &self.columns[column];
+        let (period_type, period_unit) =
+            self.period.as_ref().map_or(("", ""), |(of, unit)| (of.as_str(), unit.as_str()));
+        [&self.name, sample_type, sample_unit, period_type, period_unit]
     }
 
     /// The label set that clients see for value column `column` of a series whose own labels,
     /// without the derived ones, are `labels`.
     pub fn series_labels(&self, column: usize, labels: &Labels) -> Labels {
-        let profile_type = self.profile_type(column);
+        let parts = self.type_parts(column);
         let mut seen = labels.clone();
-        seen.set("__profile_type__", &profile_type.to_string());
-        for (name, value) in [
-            ("__name__", &profile_type.name),
-            ("__type__", &profile_type.sample_type),
-            ("__unit__", &profile_type.sample_unit),
-            ("__period_type__", &profile_type.period_type),
-            ("__period_unit__", &profile_type.period_unit),
-        ] {
-            // A label without a value is one that is not there.
-            if !value.is_empty() {
-                seen.set(name, value);
-            }
+        seen.set(PROFILE_TYPE, &parts.join(":"));
+        for (name, value) in TYPE_PARTS.into_iter().zip(parts).filter(|(_, value)| !value.is_empty()) {
+            seen.set(name, value);
         }
-        if let Some(service) = labels.get("service_name") {
-            seen.set("__service_name__", service);
+        if let Some(service) = labels.get(SERVICE_NAME) {
+            seen.set(DERIVED_SERVICE_NAME, service);
         }
         seen
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use block::{CellSection, Cells, DatasetEntry};
 use model::TimeRange;
+use model::label_names::stored_name;
 
 use crate::kind::series;
 use crate::query::{Kind, Query};
-use crate::scan::{Derived, has_type, stored, stored_name};
+use crate::scan::{Derived, has_type, stored};
 
 /// Most windows of one length that a dataset is divided into; of more no cells are used.
 const WINDOWS_MAX: i64 = 10_000;

@@ -4,13 +4,11 @@
 //! objects (the metastore); taking rows out of objects (`block`).
 
 use block::{DatasetIndex, Erased};
+use model::label_names::{PROFILE_TYPE, TYPE_PARTS, is_of_type, is_service_name};
 use model::{ProfileType, TenantId, TimeRange};
 
-use crate::scan::{DERIVED, Derived, in_range, select_runs};
+use crate::scan::{Derived, in_range, select_runs};
 use crate::selector::Selector;
-
-/// Labels that are a service's name.
-const OF_SERVICE: [&str; 2] = ["service_name", "__service_name__"];
 
 /// An order to delete every matching profile that was stored before it.
 #[derive(Clone, Debug)]
@@ -36,7 +34,7 @@ impl DeleteOrder {
         if self.tenant != *tenant || !self.range.overlaps(time_min, time_max) {
             return false;
         }
-        let mut of_service = self.selector.matchers.iter().filter(|m| OF_SERVICE.contains(&&*m.name));
+        let mut of_service = self.selector.matchers.iter().filter(|m| is_service_name(&m.name));
         of_service.all(|matcher| matcher.matches(service))
             && (types.is_empty() || types.iter().any(|of| self.is_about(of)))
     }
@@ -50,7 +48,7 @@ impl DeleteOrder {
         types: &[ProfileType],
         (time_min, time_max): (i64, i64),
     ) -> Option<(i64, i64)> {
-        let is_known = |name: &str| OF_SERVICE.contains(&name) || DERIVED.contains(&name);
+        let is_known = |name: &str| is_service_name(name) || is_of_type(name);
         let takes_all = self.selector.matchers.iter().all(|matcher| is_known(&matcher.name))
             && !types.is_empty()
             && types.iter().all(|of| self.is_about(of));
@@ -64,14 +62,12 @@ impl DeleteOrder {
 
     /// Whether it may erase profiles of this type.
     fn is_about(&self, of: &ProfileType) -> bool {
-        let mut derived = self.selector.matchers.iter().filter(|m| DERIVED.contains(&&*m.name));
-        derived.all(|matcher| match &*matcher.name {
-            "__profile_type__" => matcher.matches(&of.to_string()),
-            "__name__" => matcher.matches(&of.name),
-            "__type__" => matcher.matches(&of.sample_type),
-            "__unit__" => matcher.matches(&of.sample_unit),
-            "__period_type__" => matcher.matches(&of.period_type),
-            _ => matcher.matches(&of.period_unit),
+        self.selector.matchers.iter().all(|matcher| {
+            if *matcher.name == *PROFILE_TYPE {
+                return matcher.matches(&of.to_string());
+            }
+            let part = TYPE_PARTS.into_iter().position(|part| *matcher.name == *part);
+            part.is_none_or(|part| matcher.matches(of.parts()[part]))
         })
     }
 }

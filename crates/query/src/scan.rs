@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 use block::{Batch, DatasetIndex, Erased};
+use model::label_names::{PROFILE_TYPE, TYPE_PARTS, stored_name};
 use model::{Labels, ProfileType, TimeRange, ValueSchema};
 
 use crate::query::{Query, SampleFilter};
@@ -245,24 +246,15 @@ pub(crate) fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     labels.get(stored_name(name))
 }
 
-/// The stored label that the value of `name` is taken from.
-pub(crate) fn stored_name(name: &str) -> &str {
-    match name {
-        "__service_name__" => "service_name",
-        name => name,
-    }
-}
-
 /// The labels that a value column gives to its series; as [`ValueSchema::series_labels`], without copies.
 pub(crate) struct Derived<'a> {
-    schema: &'a ValueSchema,
-    column: usize,
+    type_parts: [&'a str; 5],
     id: OnceCell<String>,
 }
 
 impl<'a> Derived<'a> {
     pub(crate) fn new(schema: &'a ValueSchema, column: usize) -> Self {
-        Self { schema, column, id: OnceCell::new() }
+        Self { type_parts: schema.type_parts(column), id: OnceCell::new() }
     }
 
     /// The matchers that are left for stored labels; none if a derived label does not match.
@@ -285,29 +277,17 @@ impl<'a> Derived<'a> {
 
     /// Names of those that have a value.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        DERIVED.into_iter().filter(|name| self.own(name).is_some())
+        [PROFILE_TYPE].into_iter().chain(TYPE_PARTS).filter(|name| self.own(name).is_some())
     }
 
     fn own(&self, name: &str) -> Option<&str> {
-        let (sample_type, sample_unit) = &self.schema.columns[self.column];
-        let period = self.schema.period.as_ref();
-        let value = match name {
-            "__profile_type__" => {
-                self.id.get_or_init(|| self.schema.profile_type(self.column).to_string()).as_str()
-            }
-            "__name__" => &self.schema.name,
-            "__type__" => sample_type,
-            "__unit__" => sample_unit,
-            "__period_type__" => period.map_or("", |(r#type, _)| r#type),
-            "__period_unit__" => period.map_or("", |(_, unit)| unit),
-            _ => "",
-        };
-        (!value.is_empty()).then_some(value)
+        if name == PROFILE_TYPE {
+            return Some(self.id.get_or_init(|| self.type_parts.join(":")));
+        }
+        let part = TYPE_PARTS.into_iter().position(|part| part == name)?;
+        Some(self.type_parts[part]).filter(|value| !value.is_empty())
     }
 }
-
-pub(crate) const DERIVED: [&str; 6] =
-    ["__profile_type__", "__name__", "__type__", "__unit__", "__period_type__", "__period_unit__"];
 
 /// Adds up the values per stacktrace; `weights` has one entry per stacktrace of the dataset.
 /// Sums wrap: a profile whose values do not fit in 64 bits has no meaning that could be kept.

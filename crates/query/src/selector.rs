@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use model::label_names::{NAME, is_service_name};
 use regex::{Regex, RegexBuilder};
 
 /// Longest selector, in bytes; a longer one is refused before it is read.
@@ -122,8 +123,7 @@ impl Selector {
 
     /// The only services that can match, if the selector lists them.
     pub fn services(&self) -> Option<Vec<String>> {
-        let names = ["service_name", "__service_name__"];
-        let listed = self.matchers.iter().filter(|m| names.contains(&m.name.as_ref()));
+        let listed = self.matchers.iter().filter(|m| is_service_name(&m.name));
         let smallest = listed.filter_map(Matcher::values).min_by_key(Vec::len)?;
         // A series always has a service, so only an impossible selector asks for none.
         Some(smallest.into_iter().map(str::to_owned).collect())
@@ -178,7 +178,7 @@ impl Parser<'_> {
             c.is_ascii_alphabetic() || c == '_' || c == ':' || (!first && c.is_ascii_digit())
         });
         if !metric.is_empty() {
-            matchers.push(Matcher::equal("__name__", &metric));
+            matchers.push(Matcher::equal(NAME, &metric));
         }
         self.skip_space();
         match self.peek() {
@@ -246,7 +246,7 @@ impl Parser<'_> {
             [b'!', b'=', ..] => (true, false),
             [b'=', ..] => (false, false),
             // `{"metric.name"}` alone is the name of the metric.
-            [b',' | b'}', ..] if quoted => return Ok(Matcher::equal("__name__", &name)),
+            [b',' | b'}', ..] if quoted => return Ok(Matcher::equal(NAME, &name)),
             _ => {
                 let found = self.peek().map_or("end of input".into(), |c| format!("{c:?}"));
                 return Err(self.fail(format!(

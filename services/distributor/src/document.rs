@@ -9,10 +9,10 @@ use formats::ingest::{AppName, Format, SampleTypeConfig};
 use formats::pprof::Decoded;
 use formats::{folded, gzip, ingest, multipart, pprof, trees};
 use limits::Limits;
-use model::{ItemKey, Profile, TenantId};
+use model::{ItemKey, Profile, TenantId, label_names};
 
 use crate::error::Error;
-use crate::{key, labels};
+use crate::key;
 
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
@@ -164,7 +164,7 @@ impl Ingested {
         let name = types.series_name(names.iter().map(|name| name.as_ref()));
         let config = String::from_utf8_lossy(config.as_deref().unwrap_or_default());
         let key = self.key(has_time, &config, tenant, &content, clock);
-        let service = (labels::SERVICE_NAME, self.app.service.as_str());
+        let service = (label_names::SERVICE_NAME, self.app.service.as_str());
         let labels = self.labels(&name, &[service]);
         Ok(Some(Opened { decoded, labels, bytes: content.len(), key }))
     }
@@ -194,9 +194,9 @@ impl Ingested {
             _ => folded::decode_groups(body.clone(), &column, self.from)?,
         };
         let key = self.key(false, "", tenant, &body, clock);
-        let labels = match self.user_label(labels::SERVICE_NAME) {
+        let labels = match self.user_label(label_names::SERVICE_NAME) {
             true => self.labels(column.name, &[("app_name", service)]),
-            false => self.labels(column.name, &[(labels::SERVICE_NAME, service)]),
+            false => self.labels(column.name, &[(label_names::SERVICE_NAME, service)]),
         };
         let decoded = Decoded { profile, flaw: None };
         Ok(Some(Opened { decoded, labels, bytes: body.len(), key }))
@@ -221,7 +221,7 @@ impl Ingested {
         let allowed = |name: &str| !name.starts_with("__") || name == "__session_id__";
         let mut labels: Vec<(String, String)> =
             self.app.labels.iter().filter(|(name, _)| allowed(name)).cloned().collect();
-        labels.push((labels::NAME.to_owned(), name.to_owned()));
+        labels.push((label_names::NAME.to_owned(), name.to_owned()));
         labels.push(("__delta__".to_owned(), "false".to_owned()));
         let defaults = defaults.iter().copied().chain([("pyroscope_spy", self.spy_name.as_str())]);
         for (name, value) in defaults.filter(|(name, _)| !self.user_label(name)) {

@@ -4,26 +4,17 @@
 
 use limits::Limits;
 use model::Labels;
+use model::label_names::{DERIVED_SERVICE_NAME, NAME, SERVICE_NAME, is_of_type};
 
 use crate::error::{Error, shown};
 
-pub(crate) const NAME: &str = "__name__";
-pub(crate) const SERVICE_NAME: &str = "service_name";
 const UNKNOWN_SERVICE: &str = "unknown_service";
 const SESSION_ID: &str = "__session_id__";
 
-/// Labels that are never stored: the first two mean nothing here, the others are derived when read.
-const NOT_STORED: [&str; 9] = [
-    "__delta__",
-    "__order__",
-    NAME,
-    "__profile_type__",
-    "__type__",
-    "__unit__",
-    "__period_type__",
-    "__period_unit__",
-    "__service_name__",
-];
+/// Whether a label is stored: the first two mean nothing here, the others are derived when read.
+fn is_stored(name: &str) -> bool {
+    !matches!(name, "__delta__" | "__order__" | DERIVED_SERVICE_NAME) && !is_of_type(name)
+}
 
 /// The label set of a pushed series: sorted, with a service, sessions folded.
 ///
@@ -143,7 +134,7 @@ pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
 
 /// What of a checked set is stored.
 pub(crate) fn stored(mut labels: Labels) -> Labels {
-    labels.retain(|name, _| !NOT_STORED.contains(&name));
+    labels.retain(|name, _| is_stored(name));
     labels
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use limits::Limits;
-use model::{Labels, Profile, SampleLabel, SeriesRows, Span, StringId, ValueSchema};
+use model::{Labels, Profile, SampleLabel, SeriesRows, Span, StringId, ValueSchema, label_names};
 
 use crate::error::{Error, shown};
 use crate::labels;
@@ -174,7 +174,7 @@ impl<'a> SeriesSet<'a> {
     fn add(&mut self, mut combined: Labels, group: Group) -> Result<(), Error> {
         labels::relabel(&mut combined);
         labels::check(&combined, self.limits)?;
-        let name = combined.get(labels::NAME).unwrap_or_default().to_owned();
+        let name = combined.get(label_names::NAME).unwrap_or_default().to_owned();
         self.label_bytes += combined.byte_len();
         if self.label_bytes > SERIES_LABEL_BYTES_MAX {
             let labels = shown(&combined);

@@ -1,3 +1,5 @@
+use model::label_names::NAME;
+
 /// The `name` parameter: `service{key=value,…}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppName {
@@ -55,7 +57,7 @@ impl AppName {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), AppNameError> {
-        if key == "__name__" {
+        if key == NAME {
             self.service = value.to_owned();
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
+use model::label_names::{DERIVED_SERVICE_NAME, PROFILE_TYPE, SERVICE_NAME, TYPE_PARTS, is_service_name};
 use model::{Labels, LabelsBuilder, ProfileType};
 
 use crate::partial::{Dataset, TooLarge};
@@ -53,7 +54,7 @@ impl Found {
                 match kind {
                     Kind::LabelNames => {
                         let own = labels.iter().map(|(name, _)| name).chain(derived.names());
-                        let service = labels.get("service_name").map(|_| "__service_name__");
+                        let service = labels.get(SERVICE_NAME).map(|_| DERIVED_SERVICE_NAME);
                         texts.extend(own.chain(service));
                     }
                     Kind::LabelValues(name) => texts.extend(derived.get(labels, name)),
@@ -98,7 +99,7 @@ impl Found {
     ) -> bool {
         match (kind, names) {
             (Kind::ProfileTypes, _) => types.iter().for_each(|of| self.text(&of.to_string())),
-            (Kind::LabelValues(name), _) if matches!(&**name, "service_name" | "__service_name__") => {
+            (Kind::LabelValues(name), _) if is_service_name(name) => {
                 Some(service).filter(|name| !name.is_empty()).into_iter().for_each(|name| self.text(name));
             }
             (Kind::SeriesLabels(wanted), _)
@@ -118,19 +119,13 @@ impl Found {
             }
             (Kind::LabelNames, Some(names)) => {
                 names.iter().for_each(|name| self.text(name));
-                if names.iter().any(|name| name == "service_name") {
-                    self.text("__service_name__");
+                if names.iter().any(|name| name == SERVICE_NAME) {
+                    self.text(DERIVED_SERVICE_NAME);
                 }
                 for of in types {
-                    self.text("__profile_type__");
-                    let parts = [
-                        ("__name__", &of.name),
-                        ("__type__", &of.sample_type),
-                        ("__unit__", &of.sample_unit),
-                        ("__period_type__", &of.period_type),
-                        ("__period_unit__", &of.period_unit),
-                    ];
-                    parts.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, _)| self.text(name));
+                    self.text(PROFILE_TYPE);
+                    let parts = TYPE_PARTS.into_iter().zip(of.parts());
+                    parts.filter(|(_, value)| !value.is_empty()).for_each(|(name, _)| self.text(name));
                 }
             }
             _ => return false,
@@ -161,8 +156,8 @@ impl Found {
 /// The value of a label that follows from service and type alone; none if `name` is another label.
 fn known_value<'a>(name: &str, service: &'a str, of: Option<&'a ProfileType>) -> Option<Cow<'a, str>> {
     match name {
-        "service_name" | "__service_name__" => Some(service.into()),
-        "__profile_type__" => Some(of.map(ToString::to_string).unwrap_or_default().into()),
+        name if is_service_name(name) => Some(service.into()),
+        PROFILE_TYPE => Some(of.map(ToString::to_string).unwrap_or_default().into()),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use edge::rest::json_response;
+use model::label_names::SERVICE_NAME;
 use model::{TenantId, TimeRange};
 use query::kind::heatmap;
 use query::{Answer, Kind, Query, Selector};
@@ -17,9 +18,6 @@ use serde::{Deserialize, Serialize};
 use crate::http::render::refusal;
 use crate::http::request::selector;
 use crate::{Asker, Error, Querier};
-
-/// The label by which a trial run divides what it counts.
-const SERVICE: &str = "service_name";
 
 /// What to delete.
 #[derive(Deserialize)]
@@ -138,7 +136,7 @@ async fn trial(
         end_millis,
         step_millis: end_millis.saturating_sub(start_millis).max(1),
         of: heatmap::Of::Profiles,
-        group_by: vec![SERVICE.into()],
+        group_by: vec![SERVICE_NAME.into()],
         exemplars: false,
     };
     let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(question) };
@@ -149,7 +147,7 @@ async fn trial(
     };
     let mut services: Vec<Service> = Vec::new();
     for point in points.as_slice() {
-        let name = point.group.get(SERVICE).unwrap_or_default();
+        let name = point.group.get(SERVICE_NAME).unwrap_or_default();
         match services.iter_mut().find(|service| service.name == name) {
             Some(service) => service.profiles += 1,
             None => services.push(Service { name: name.to_owned(), profiles: 1 }),

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use edge::rest;
 use model::TimeRange;
+use model::label_names::NAME;
 use query::{Kind, Query, Selector};
 use serde::Serialize;
 
@@ -38,7 +39,7 @@ pub(crate) async fn label_values(
         let matchers = query.get("query").map_or(Ok(Selector::default()), selector)?;
         let range = Allowed::of(&querier, &asker).range(start, end, now)?;
         let kind = match label {
-            "__name__" => Kind::ProfileTypes,
+            NAME => Kind::ProfileTypes,
             label => Kind::LabelValues(label.to_owned()),
         };
         let Some(range) = range else { return Ok(Vec::new()) };

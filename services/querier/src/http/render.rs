@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use edge::{Explained, rest};
 use http::{HeaderValue, StatusCode, header};
 use model::ProfileType;
+use model::label_names::NAME;
 use query::Selector;
 use query::flamegraph::{FlameGraph, Real, encode_levels};
 use query::kind::series::Line;
@@ -128,7 +129,7 @@ fn side(
     };
     let mut selector = Selector::parse(text)
         .map_err(|error| Error::invalid(format!("failed to parse {selector_name:?}: {error}")))?;
-    let Some(profile_type_id) = selector.take("__name__") else {
+    let Some(profile_type_id) = selector.take(NAME) else {
         let what = format!("{selector_name:?} must contain a profile-type selection");
         return Err(Error::invalid(what));
     };

@@ -1,6 +1,7 @@
 //! GetProfileStats and AnalyzeQuery: answered by the catalog alone.
 
 use model::TimeRange;
+use model::label_names::NAME;
 use query::{Kind, Query, Selector};
 use rpc::Found;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
@@ -44,7 +45,7 @@ pub(crate) async fn analyze_query(
     let Ok(mut selector) = Selector::parse(&request.query) else {
         return Ok(Default::default());
     };
-    let profile_type = selector.take("__name__").and_then(|id| id.parse().ok());
+    let profile_type = selector.take(NAME).and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
     let query = Query { profile_type, ..everything(range, selector) };
     let snapshot = querier.find(asker, &query).await?;
