@@ -43,7 +43,8 @@ pub struct Options {
     pub snapshot_commits: u64,
     /// … or after this many bytes of commits, or half the bytes of the last snapshot, if that is more.
     pub snapshot_bytes: u64,
-    /// Commits and snapshots that a newer snapshot covers are deleted at this age.
+    /// Commits and snapshots that a newer snapshot covers are deleted so long after the owner came to know them, by its
+    /// monotonic clock: an owner that was paused for less finds what fences it, whatever any clock shows.
     pub collect_after: Duration,
     /// An opening or a view that took longer than this between two looks at the store starts anew. Must
     /// be shorter than `collect_after`.
@@ -94,7 +95,7 @@ impl Numbered {
             let open = Commit { slot: 0, epoch, owner, millis, content: Content::Open };
             let key = commit_key(incarnation, 0);
             if self.store.settle_create(&key, open.encode()).await? == Created::Mine {
-                let state = Loaded::first(epoch, millis);
+                let state = Loaded::first(epoch, millis, self.clock.monotonic());
                 let new = Owned::new(self.clone(), incarnation, owner, state);
                 return Ok(Rebuilt { old, new });
             }
@@ -146,13 +147,13 @@ impl Numbered {
             let len = bytes.len() as u64;
             match self.store.settle_create(&key, bytes).await.map_err(Error::from)? {
                 Created::Mine => {
-                    state.apply(open, len);
+                    state.apply(open, len, self.clock.monotonic());
                     return Ok(Owned::new(self.clone(), incarnation, owner, state));
                 }
                 Created::Other => {
                     let bytes = self.store.get(&key).await.map_err(Error::from)?;
                     let commit = Commit::decode(key.as_str(), &bytes)?;
-                    state.apply(commit, bytes.len() as u64);
+                    state.apply(commit, bytes.len() as u64, self.clock.monotonic());
                 }
             }
         }
@@ -180,17 +181,13 @@ impl Numbered {
         // A snapshot does not say when its newest commit was made, but was itself made soon after it.
         let snapshots = mine().filter(|((_, file), _)| matches!(file, File::Snapshot(_)));
         state.committed_millis = snapshots.map(|(_, object)| object.modified_millis).max().unwrap_or(0);
-        for ((_, file), object) in mine() {
-            match file {
-                File::Commit(slot) if slot < state.next => {
-                    state.files.push_back((File::Commit(slot), object.modified_millis));
-                }
-                File::Snapshot(slot) => {
-                    state.files.push_back((File::Snapshot(slot), object.modified_millis));
-                }
-                _ => {}
-            }
-        }
+        let now = self.clock.monotonic();
+        let covered = mine().map(|((_, file), _)| file).filter(|file| match file {
+            File::Ready => false,
+            File::Commit(slot) => *slot < state.next,
+            File::Snapshot(_) => true,
+        });
+        state.files.extend(covered.map(|file| (file, now)));
         let slots: Vec<u64> = mine()
             .filter_map(|((_, file), _)| match file {
                 File::Commit(slot) if slot >= state.next => Some(slot),
@@ -206,7 +203,7 @@ impl Numbered {
                     reason: format!("missing, while commit {} exists", commit.slot),
                 });
             }
-            state.apply(commit, bytes);
+            state.apply(commit, bytes, now);
         }
         Ok(state)
     }
@@ -301,8 +298,8 @@ struct Loaded {
     committed_millis: i64,
     superseded: Option<u64>,
     openings: Vec<(u64, i64)>,
-    /// Files that may become superfluous, with their time.
-    files: VecDeque<(File, i64)>,
+    /// Files that may become superfluous, and since when they are known, by own clock.
+    files: VecDeque<(File, Duration)>,
     /// Of the newest snapshot: the first slot that it does not cover, its bytes.
     snapshot: (u64, u64),
     /// Bytes of the commits after it.
@@ -310,12 +307,12 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn first(epoch: u64, millis: i64) -> Self {
+    fn first(epoch: u64, millis: i64, now: Duration) -> Self {
         Self {
             next: 1,
             epoch,
             openings: vec![(0, millis)],
-            files: VecDeque::from([(File::Commit(0), millis)]),
+            files: VecDeque::from([(File::Commit(0), now)]),
             ..Self::default()
         }
     }
@@ -331,8 +328,8 @@ impl Loaded {
         }
     }
 
-    fn apply(&mut self, commit: Commit, bytes: u64) {
-        self.files.push_back((File::Commit(commit.slot), commit.millis));
+    fn apply(&mut self, commit: Commit, bytes: u64, now: Duration) {
+        self.files.push_back((File::Commit(commit.slot), now));
         self.next = commit.slot + 1;
         self.epoch = commit.epoch;
         self.committed_millis = commit.millis;
@@ -454,7 +451,7 @@ impl Owned {
             return Ok(self.version());
         };
         let slot = commit.slot;
-        self.state.write().apply(commit, bytes.len() as u64);
+        self.state.write().apply(commit, bytes.len() as u64, clock.monotonic());
         let version = version_of(self.incarnation, slot);
         self.version.store(version, Ordering::SeqCst);
         Ok(version)
@@ -504,9 +501,8 @@ impl Owned {
         let len = bytes.len() as u64;
         // Other bytes of the same slot are the same rows, written by an earlier attempt.
         self.engine.store.settle_create(&snapshot_key(self.incarnation, slot), bytes).await?;
-        let now = self.engine.clock.unix_millis();
         let mut state = self.state.write();
-        state.files.push_back((File::Snapshot(slot), now));
+        state.files.push_back((File::Snapshot(slot), self.engine.clock.monotonic()));
         state.snapshot = (slot + 1, len);
         state.commit_bytes = 0;
         Ok(())
@@ -532,7 +528,7 @@ impl Owned {
         };
         let mine = parsed().filter(|(incarnation, ..)| *incarnation == self.incarnation);
         let unknown = mine.filter(|(_, file, _)| is_unknown(file));
-        state.files.extend(unknown.map(|(_, file, o)| (file, o.modified_millis)));
+        state.files.extend(unknown.map(|(_, file, _)| (file, now)));
         drop(state);
         *self.looked.lock() = Some(now);
         Ok(())
@@ -558,9 +554,9 @@ impl Owned {
         Ok(())
     }
 
-    /// Deletes what the newest snapshot covers, oldest first, by age.
+    /// Deletes what the newest snapshot covers, what has been known for longest first.
     async fn collect(&self) -> Result<(), Error> {
-        let now = self.engine.clock.unix_millis();
+        let (now, unix_millis) = (self.engine.clock.monotonic(), self.engine.clock.unix_millis());
         let options = &self.engine.options;
         let mut superfluous = Vec::new();
         {
@@ -569,11 +565,11 @@ impl Owned {
             let covered = state.snapshot.0;
             let openings = std::mem::take(&mut state.openings);
             let (expired, openings): (Vec<_>, Vec<_>) =
-                openings.into_iter().partition(|(slot, at)| *slot < covered && now - at > kept);
+                openings.into_iter().partition(|(slot, at)| *slot < covered && unix_millis - at > kept);
             state.openings = openings;
             let mut left = VecDeque::with_capacity(state.files.len());
             for (file, at) in std::mem::take(&mut state.files) {
-                let old = now - at > options.collect_after.as_millis() as i64;
+                let old = now - at > options.collect_after;
                 let needed = match file {
                     File::Ready => true,
                     File::Snapshot(slot) => slot + 1 >= covered,
@@ -715,7 +711,7 @@ impl View for NumberedView {
         }
         loop {
             match self.engine.read(self.incarnation, self.state.next).await {
-                Ok((commit, bytes)) => self.state.apply(commit, bytes),
+                Ok((commit, bytes)) => self.state.apply(commit, bytes, began),
                 Err(Error::Store(storage::Error::NotFound(_))) => break,
                 Err(error) => return Err(error),
             }

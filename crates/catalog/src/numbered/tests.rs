@@ -196,6 +196,45 @@ async fn what_could_not_be_deleted_is_deleted_later() {
     assert!(left.len() <= 3, "{left:?}");
 }
 
+/// A clock that shows a time an hour from now.
+struct Ahead(Clock);
+
+#[async_trait]
+impl clock::Source for Ahead {
+    fn unix(&self) -> Duration {
+        Duration::from_millis(self.0.unix_millis() as u64) + Duration::from_secs(3_600)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
+    }
+
+    fn random(&self) -> u128 {
+        self.0.random()
+    }
+}
+
+#[tokio::test]
+async fn an_owner_whose_clock_is_ahead_leaves_what_fences_a_paused_one() {
+    let store = Store::in_memory();
+    let options = Options { collect_after: Duration::from_secs(900), ..eager() };
+    let paused = engine(&store, options.clone()).open().await.expect("opens");
+    paused.commit(put("a", "in doubt")).await.expect("commits");
+    let in_doubt = commit_key(1, 1);
+    let owner = Numbered::new(store.clone(), Clock::new(Ahead(Clock::system())), options).open().await;
+    let owner = owner.expect("opens");
+    for i in 0..7 {
+        owner.commit(put("a", &i.to_string())).await.expect("commits");
+    }
+    owner.maintain().await.expect("maintains");
+    let files = store.list("catalog").await.expect("lists");
+    assert!(files.iter().any(|file| file.key == in_doubt), "nobody must make this commit a second time");
+}
+
 #[tokio::test]
 async fn what_a_replaced_owner_still_writes_is_found_and_deleted() {
     let store = Store::in_memory();
