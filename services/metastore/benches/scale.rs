@@ -5,9 +5,9 @@
 //! takes, and publish outputs of a modelled size. All else is the metastore itself. Printed are wall times of its calls on this
 //! machine, its CPU time, memory, requests and bytes.
 //!
-//! One whole day and most of the next run with few, long segments: merges take whatever came within half a minute, so blocks
-//! become the same. The blocks that the first day ends as are then written as the rows of each day before, an owner starts with
-//! all that, and runs with segments of 500 ms from before midnight until after the day has closed.
+//! One whole day and most of the next run with few, long segments. The blocks that the first day ends as are then written
+//! as the rows of each day before, an owner starts with all that, and runs with segments of 500 ms from before midnight until
+//! after the day has closed.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should stop where it is")]
 #![allow(clippy::disallowed_methods, reason = "wall time is what is measured")]
@@ -65,13 +65,12 @@ impl Load {
     /// `cargo bench` says `--bench`.
     fn of(arguments: &[String]) -> Self {
         let seconds = Duration::from_secs;
+        let (long_segment, sampled) = (seconds(300), seconds(600));
         let mut load = if arguments.iter().any(|argument| argument == "--bench") {
             let (services, writers, pushes, days, compactors) = (1_000, 20, 133, 30, 4);
-            let (long_segment, sampled) = (seconds(30), seconds(60));
             Self { services, writers, pushes, days, compactors, long_segment, sampled }
         } else {
             let (services, writers, pushes, days, compactors) = (20, 2, 3, 4, 1);
-            let (long_segment, sampled) = (seconds(300), seconds(600));
             Self { services, writers, pushes, days, compactors, long_segment, sampled }
         };
         for argument in arguments {
