@@ -46,6 +46,10 @@ const SYMBOL_PROFILES: f64 = 10.0;
 /// What one compactor reads per second.
 const MERGE_BYTES_PER_SECOND: f64 = 15e6;
 const SEGMENT: Duration = Duration::from_millis(500);
+/// What whole days run with.
+const LONG_SEGMENT: Duration = Duration::from_secs(300);
+/// Between samples of how far behind it is.
+const SAMPLED: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 struct Load {
@@ -55,23 +59,17 @@ struct Load {
     pushes: u32,
     days: i64,
     compactors: u32,
-    /// Of the segments that whole days run with.
-    long_segment: Duration,
-    /// Between samples of how far behind it is.
-    sampled: Duration,
 }
 
 impl Load {
     /// `cargo bench` says `--bench`.
     fn of(arguments: &[String]) -> Self {
-        let seconds = Duration::from_secs;
-        let (long_segment, sampled) = (seconds(300), seconds(600));
         let mut load = if arguments.iter().any(|argument| argument == "--bench") {
             let (services, writers, pushes, days, compactors) = (1_000, 20, 133, 30, 4);
-            Self { services, writers, pushes, days, compactors, long_segment, sampled }
+            Self { services, writers, pushes, days, compactors }
         } else {
             let (services, writers, pushes, days, compactors) = (20, 2, 3, 4, 1);
-            Self { services, writers, pushes, days, compactors, long_segment, sampled }
+            Self { services, writers, pushes, days, compactors }
         };
         for argument in arguments {
             let Some((name, value)) = argument.split_once('=') else { continue };
@@ -313,7 +311,7 @@ impl World {
             let job = metastore.claim_job().await.unwrap();
             self.timed(if job.is_some() { "claim" } else { "claim, nothing to do" }, began);
             let Some(job) = job else {
-                self.clock.sleep(self.load.long_segment / 30).await;
+                self.clock.sleep(LONG_SEGMENT / 30).await;
                 continue;
             };
             let bytes: u64 = job.inputs.iter().map(|input| input.bytes).sum();
@@ -445,7 +443,7 @@ impl World {
         let mut waits = [0.0_f64; 3];
         let end = self.clock.monotonic() + length;
         while self.clock.monotonic() < end {
-            self.clock.sleep(self.load.sampled).await;
+            self.clock.sleep(SAMPLED).await;
             let text = exposition(registry);
             for (level, wait) in (1..).zip(&mut waits) {
                 *wait = wait.max(gauge(&text, &format!("merge_lag_seconds{{level=\"{level}\"}}")));
@@ -678,10 +676,10 @@ fn resident_mb() -> f64 {
 async fn measure(load: &Load) {
     let hours = |hours: f64| Duration::from_secs_f64(hours * 3_600.0);
     let world = World::new(load);
-    println!("\n--- a day from nothing, and the next until 23:30, with segments of {:?}", load.long_segment);
+    println!("\n--- a day from nothing, and the next until 23:30, with segments of {LONG_SEGMENT:?}");
     let mut registry = Registry::default();
     let metastore = world.open(&mut registry).await;
-    world.run(&metastore, &registry, load.long_segment, hours(47.5)).await;
+    world.run(&metastore, &registry, LONG_SEGMENT, hours(47.5)).await;
     let datasets = world.count_all(&metastore).await;
     let day = world.first_day();
     let of_day: usize = day.iter().map(|block| block.pieces.len()).sum();
@@ -719,7 +717,7 @@ async fn measure(load: &Load) {
     world.print_files().await;
     println!("  memory: {:.0} MB, the model's own and files of the catalog included", resident_mb());
     world.finds(&metastore).await;
-    let limit = load.sampled.as_secs_f64().max(600.0);
+    let limit = SAMPLED.as_secs_f64();
     assert!(waits.iter().all(|wait| *wait < limit), "{waits:?}: merging keeps up");
 }
 

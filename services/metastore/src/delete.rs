@@ -139,11 +139,10 @@ impl Metastore {
 
     /// Takes over orders that an earlier owner made durable and did not commit; drops those that never were in force.
     pub(crate) async fn adopt_orders(&self) -> Result<(), OpenError> {
-        let mut objects = read_orders(&self.store).await?;
+        let objects = read_orders(&self.store).await?;
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         let state = &mut *state;
-        objects.retain(|object| !state.dead.contains_key(&object.key()));
         let last = state.orders.last();
         let keys: Vec<Key> = objects.iter().map(OrderObject::key).collect();
         for (number, object) in orders::settle(objects) {

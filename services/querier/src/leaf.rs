@@ -174,7 +174,7 @@ impl Scan<'_> {
         let mut partial = Partial::empty(&self.query);
         let mut missing: Option<Missing> = None;
         let mut opened = self.open(&found, &self.cache).await;
-        // A cache that holds wrong bytes says nothing of the object: only the store can, and it is asked once.
+        // A cache that holds wrong bytes says nothing of the object: only the store can, and once it did it is not asked again.
         let mut is_afresh = is_damaged(&opened);
         if is_afresh {
             opened = self.open(&found, &self.cache.afresh()).await;
@@ -193,12 +193,13 @@ impl Scan<'_> {
             }
             let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
             if is_damaged(&answer) && !is_afresh {
-                is_afresh = true;
-                block = match self.open(&found, &self.cache.afresh()).await {
-                    Ok(afresh) => afresh,
-                    Err(error) => return Ok((partial, Some(self.lack(&found.key, error)?))),
+                answer = match self.open(&found, &self.cache.afresh()).await {
+                    Ok(afresh) => {
+                        (block, is_afresh) = (afresh, true);
+                        self.dataset(&block, &masked, &orders, dataset).await
+                    }
+                    Err(error) => Err(error),
                 };
-                answer = self.dataset(&block, &masked, &orders, dataset).await;
             }
             match answer {
                 Ok(Some(answer)) => partial.merge(answer).map_err(too_large)?,

@@ -513,8 +513,18 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
     }
 }
 
-#[tokio::test]
-async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_once() {
+/// A server whose only object is `found`, with these bytes, in a store that can be told to fail.
+async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Faulty) {
+    let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
+    let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
+    store.settle_create(&found.key, bytes).await.expect("in memory");
+    let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+    server.catalog.objects.lock().expect("lock").push(found.clone());
+    (server, faulty)
+}
+
+/// One object of three services; where the index of each begins.
+async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
     let sound = Server::new();
     let stacks = [("main", 1, 0)];
     let services =
@@ -523,18 +533,33 @@ async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_on
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
     let opened = block::Block::open(&sound.store, &found.key, found.bytes, &Cache::new(1 << 20)).await;
     let directory = opened.expect("opens").directory().datasets.clone();
-    assert_eq!(directory.len(), 3);
     let indexes: Vec<usize> = directory.iter().map(|entry| entry.index.offset as usize).collect();
+    assert_eq!(indexes.len(), 3);
+    (sound, found, indexes)
+}
+
+#[tokio::test]
+async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_once() {
+    let (sound, found, indexes) = with_three_datasets().await;
     let bytes = with_flipped(&sound, &indexes).await.get(&found.key).await.expect("in memory");
-    let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
-    let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
-    store.settle_create(&found.key, bytes).await.expect("in memory");
+    let (server, faulty) = with_faulty_store(&found, bytes).await;
     let before = faulty.requests();
-    let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
-    server.catalog.objects.lock().expect("lock").push(found);
     let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
     assert_eq!(headers["x-pyrograph-partial"], "1");
     assert_eq!(faulty.requests() - before, 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_again_takes_nothing_else_of_its_object_along() {
+    let (sound, found, indexes) = with_three_datasets().await;
+    let (whole, _) = total_and_lacking(&sound).await;
+    let bytes = with_flipped(&sound, &indexes[..1]).await.get(&found.key).await.expect("in memory");
+    let (server, faulty) = with_faulty_store(&found, bytes).await;
+    faulty.script_reads(std::iter::once(Fault::None).chain(std::iter::repeat_n(Fault::Fail, 1000)));
+    let (total, lacking) = total_and_lacking(&server).await;
+    let number =
+        |total: &Value| total.as_str().and_then(|total| total.parse::<i64>().ok()).expect("a number");
+    assert_eq!((number(&total) * 3, lacking.as_str()), (number(&whole) * 2, "1"));
 }
 
 #[tokio::test]
@@ -551,17 +576,13 @@ async fn what_cannot_be_read_again_is_not_called_damaged() {
         let bytes = hurt.get(&found.key).await.expect("in memory");
         let mut requests = 0;
         for fails in [false, true] {
-            let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
-            let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
-            store.settle_create(&found.key, bytes.clone()).await.expect("in memory");
+            let (server, faulty) = with_faulty_store(&found, bytes.clone()).await;
             let before = faulty.requests();
             if fails {
                 // What is read first, and nothing of what is read again.
                 let first = std::iter::repeat_n(Fault::None, requests as usize / 2);
                 faulty.script_reads(first.chain(std::iter::repeat_n(Fault::Fail, 1000)));
             }
-            let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
-            server.catalog.objects.lock().expect("lock").push(found.clone());
             let (_, lacking) = total_and_lacking(&server).await;
             if fails {
                 // Whatever is told is told beside the answer.

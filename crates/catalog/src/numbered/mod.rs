@@ -5,7 +5,7 @@
 //!
 //! A commit is a create of the next slot, so at most one owner gets it. An opening is such a commit
 //! too: the earlier owner's next create meets bytes that are not its own, and it is fenced. Between
-//! commits the engine asks the store nothing.
+//! commits the engine asks the store nothing but, now and then, which files there are.
 
 mod file;
 #[cfg(test)]
