@@ -1,23 +1,25 @@
-//! A client that asks how an answer came about, instead of for the answer.
+//! A client that asks how an answer came about, beside the answer.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const HEADER: HeaderName = HeaderName::from_static("x-pyrograph-explain");
 
-/// Of gRPC, beside the message.
-const TRAILER: HeaderName = HeaderName::from_static("x-pyrograph-explained");
+/// Of answers that are no JSON.
+const ANSWER_HEADER: HeaderName = HeaderName::from_static("x-pyrograph-explained");
 
 /// A request extension, present if the client asks: by the header `X-Pyrograph-Explain: true`, or `explain=true` in
 /// the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explain;
 
-/// An extension of a service's response: Connect clients are answered JSON instead of the message, clients of gRPC and
-/// gRPC-web get it in the trailer `x-pyrograph-explained`.
+/// An extension of a service's response: the field `explained` of an answer in Connect's JSON, the trailer
+/// `x-pyrograph-explained` of every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
+    /// An object.
     pub json: String,
-    /// For the trailer: JSON of at most [`Self::BRIEF_BYTES_MAX`].
+    /// For a trailer or header: JSON of at most [`Self::BRIEF_BYTES_MAX`].
     pub brief: String,
 }
 
@@ -33,7 +35,15 @@ impl Explained {
     /// Clients of gRPC refuse 8 KiB of trailers, some of them.
     pub const BRIEF_BYTES_MAX: usize = 6 << 10;
 
-    pub(crate) fn put_into(&self, trailers: &mut HeaderMap) {
+    /// The JSON object `answer` with one field more.
+    pub fn join_to(&self, answer: &[u8]) -> Bytes {
+        let fields = answer.strip_suffix(b"}").unwrap_or(answer);
+        let comma: &[u8] = if fields.ends_with(b"{") { b"" } else { b"," };
+        [fields, comma, br#""explained":"#, self.json.as_bytes(), b"}"].concat().into()
+    }
+
+    /// Adds it to the headers or trailers of an answer.
+    pub fn put_into(&self, headers: &mut HeaderMap) {
         let mut ascii = String::with_capacity(self.brief.len());
         for c in self.brief.chars() {
             match c.is_ascii() {
@@ -43,13 +53,20 @@ impl Explained {
                 }
             }
         }
-        trailers.extend(HeaderValue::try_from(ascii).ok().map(|value| (TRAILER, value)));
+        headers.extend(HeaderValue::try_from(ascii).ok().map(|value| (ANSWER_HEADER, value)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_explanation_is_one_field_more() {
+        let explained = Explained { json: r#"{"a":1}"#.to_owned(), brief: String::new() };
+        assert_eq!(explained.join_to(b"{}"), r#"{"explained":{"a":1}}"#);
+        assert_eq!(explained.join_to(br#"{"b":{}}"#), r#"{"b":{},"explained":{"a":1}}"#);
+    }
 
     #[test]
     fn a_client_asks_in_the_url_or_in_a_header() {

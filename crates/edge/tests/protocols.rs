@@ -360,13 +360,21 @@ async fn metadata_of_a_service_becomes_headers() {
 }
 
 #[tokio::test]
-async fn an_explanation_replaces_the_message_for_connect_and_follows_it_in_grpc() {
+async fn an_explanation_is_a_field_of_connects_json_and_a_trailer_of_everything_else() {
     let app = app(|_| ());
     let explain = ("x-pyrograph-explain", "true");
-    let answer = ask(&app, "POST", GET, &[JSON, explain], "{}").await;
-    check(&answer, 200, r#"{"long":"é"}"#);
+    let plain = ask(&app, "POST", GET, &[JSON], "{}").await;
+    let fields = plain.text().strip_suffix('}').unwrap();
+    let explained = ask(&app, "POST", GET, &[JSON, explain], "{}").await;
+    check(&explained, 200, &format!(r#"{fields},"explained":{{"long":"é"}}}}"#));
 
     let brief = r#"{"brief":"\u00e9\ud83d\ude00"}"#;
+    let proto = ("content-type", "application/proto");
+    let plain = ask(&app, "POST", GET, &[proto], "").await;
+    let answer = ask(&app, "POST", GET, &[proto, explain], "").await;
+    assert_eq!(answer.body, plain.body);
+    assert_eq!(answer.header("trailer-x-pyrograph-explained"), brief);
+
     let grpc = ("content-type", "application/grpc");
     let plain = ask(&app, "POST", GET, &[grpc], sealed(0, b"")).await;
     assert!(plain.trailers.get("x-pyrograph-explained").is_none());

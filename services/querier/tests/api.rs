@@ -618,12 +618,13 @@ async fn any_question_can_be_explained() {
     };
     let labels = json!({"name": "service_name", "start": SECOND * 1000, "end": (SECOND + 60) * 1000});
     let answers = [
-        (1, server.send(post("SelectMergeStacktraces", cpu(json!({})))).await.2),
-        (1, server.send(post("LabelValues", labels)).await.2),
-        (2, server.get(&render).await.1),
+        (1, "/flamegraph/total", server.send(post("SelectMergeStacktraces", cpu(json!({})))).await.2),
+        (1, "/names/0", server.send(post("LabelValues", labels)).await.2),
+        (2, "/flamebearer/numTicks", server.get(&render).await.1),
     ];
-    for (count, answer) in answers {
-        let questions = answer["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    for (count, field, answer) in answers {
+        assert!(answer.pointer(field).is_some(), "{answer}");
+        let questions = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
         assert_eq!(questions.len(), count);
         let told = &questions[0];
         assert_eq!(told["found"]["objects"], 1, "{told}");

@@ -3,6 +3,7 @@
 // Owns: the request, its failure as a typed error, what is known about its cost.
 // Does not own: caching or cancelling (`use_answer`).
 
+import { EXPLAIN_HEADERS, readExplained, type Explained } from './explain';
 import { readReport, type Report } from './report';
 
 const SERVICE = '/querier.v1.QuerierService/';
@@ -14,6 +15,8 @@ export interface Reply<T> {
   /** Length of the answer after decompression. */
   bytes: number;
   report: Report;
+  /** How it came about: null when the server does not tell, undefined when it was not asked to. */
+  explained: Explained | null | undefined;
 }
 
 /** Why a question has no answer. */
@@ -38,18 +41,30 @@ export interface Question {
   /** As in `SelectSeries`. */
   method: string;
   request: object;
+  /** Whether the answer is to tell how it came about, which takes the server more. */
+  explain?: boolean;
 }
 
-export async function call<T>(method: string, request: object, signal: AbortSignal): Promise<T> {
-  return (await callAs({ method, request }, signal, (text) => JSON.parse(text) as T)).body;
+/** What the text of an answer holds. */
+export interface Decoded<T> {
+  body: T;
+  /** The field of that name, where there is one. */
+  explained?: unknown;
+}
+
+/** Reads JSON in the page and makes the page's own words of it. */
+export function json<Message, T>(make: (message: Message) => T): (text: string) => Decoded<T> {
+  return (text) => {
+    const message = JSON.parse(text) as Message & { explained?: unknown };
+    return { body: make(message), explained: message.explained };
+  };
 }
 
 /** `decode` makes the answer of the text; what it throws means that the text is no answer. */
-export async function callAs<T>(
-  { method, request }: Question,
+export async function call<T>(
+  { method, request, explain = false }: Question,
   signal: AbortSignal,
-  decode: (text: string) => T | Promise<T>,
-  headers: Record<string, string> = {},
+  decode: (text: string) => Decoded<T> | Promise<Decoded<T>>,
 ): Promise<Reply<T>> {
   const begun = performance.now();
   let response: Response;
@@ -57,7 +72,7 @@ export async function callAs<T>(
   try {
     response = await fetch(SERVICE + method, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', 'Connect-Protocol-Version': '1', ...headers },
+      headers: { 'Content-Type': 'application/json', 'Connect-Protocol-Version': '1', ...(explain && EXPLAIN_HEADERS) },
       body: JSON.stringify(request),
       signal,
     });
@@ -73,7 +88,14 @@ export async function callAs<T>(
     throw new ApiError(method, response.status, code, message, requestId);
   }
   try {
-    return { body: await decode(text), milliseconds, bytes: text.length, report: readReport(response.headers) };
+    const { body, explained } = await decode(text);
+    return {
+      body,
+      milliseconds,
+      bytes: text.length,
+      report: readReport(response.headers),
+      explained: explain ? readExplained(explained, Date.now()) : undefined,
+    };
   } catch (cause) {
     if (signal.aborted) throw cause;
     throw new ApiError(method, response.status, '', 'the answer is not JSON', requestId);

@@ -1,16 +1,19 @@
 // From the text of an answer to a flame graph: at once when it is small, in a worker when not.
 import { buildModel, type FlameModel } from '../flamegraph';
+import { json, type Decoded } from './client';
 import type { SelectMergeStacktracesResponse } from './types';
 
 /** Characters; parsing this much takes a few frames. */
 const SMALL = 512 * 1024;
 
-export async function decodeFlameGraph(text: string, signal: AbortSignal): Promise<FlameModel> {
-  if (text.length <= SMALL) return buildModel((JSON.parse(text) as SelectMergeStacktracesResponse).flamegraph ?? {});
+const decode = json((message: SelectMergeStacktracesResponse) => buildModel(message.flamegraph ?? {}));
+
+export async function decodeFlameGraph(text: string, signal: AbortSignal): Promise<Decoded<FlameModel>> {
+  if (text.length <= SMALL) return decode(text);
   const worker = new Worker(new URL('./decode_worker.ts', import.meta.url), { type: 'module' });
   try {
-    return await new Promise<FlameModel>((resolve, reject) => {
-      worker.onmessage = ({ data }: MessageEvent<FlameModel>) => resolve(data);
+    return await new Promise<Decoded<FlameModel>>((resolve, reject) => {
+      worker.onmessage = ({ data }: MessageEvent<Decoded<FlameModel>>) => resolve(data);
       worker.onerror = () => reject(new SyntaxError('the answer is not JSON'));
       signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
       worker.postMessage(text);

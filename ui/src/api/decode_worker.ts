@@ -10,11 +10,11 @@ interface Scope {
 const scope = self as unknown as Scope;
 
 scope.onmessage = ({ data }) => {
-  const body = JSON.parse(data) as SelectMergeStacktracesResponse;
-  const model = buildModel(body.flamegraph ?? {});
+  const { flamegraph = {}, explained } = JSON.parse(data) as SelectMergeStacktracesResponse & { explained?: unknown };
+  const body = buildModel(flamegraph);
   // Each array has a buffer of its own, so all of them can be moved instead of copied.
-  const transfer = Object.values(model)
+  const transfer = Object.values(body)
     .filter((part): part is Float64Array<ArrayBuffer> => ArrayBuffer.isView(part))
     .map((part) => part.buffer);
-  scope.postMessage(model, transfer);
+  scope.postMessage({ body, explained }, transfer);
 };

@@ -1,7 +1,9 @@
-// How an answer came about: the same question once more, with the wish to have it explained.
+// How an answer came about, as the answer itself tells when it was asked to.
 //
-// Owns: asking, and bringing what a server of another version tells into the shape that the page shows.
-import { callAs, type Question } from './client';
+// Owns: bringing what a server of another version tells into the shape that the page shows.
+
+/** Of a question whose answer is to tell how it came about. */
+export const EXPLAIN_HEADERS = { 'X-Pyrograph-Explain': 'true' };
 
 const EFFORT = {
   fetchMillis: 0,
@@ -44,17 +46,11 @@ export interface Explained {
   at: number;
 }
 
-export async function askExplained(question: Question, signal: AbortSignal): Promise<Explained> {
-  const { body } = await callAs(question, signal, readExplained, { 'X-Pyrograph-Explain': 'true' });
-  if (body === null) throw new Error('this server does not explain its answers');
-  return { ...body, at: Date.now() };
-}
-
-/** Null when the text is an answer, and explains none. */
-export function readExplained(text: string): Omit<Explained, 'at'> | null {
-  const { questions } = JSON.parse(text) as { questions?: unknown };
+/** Reads the field `explained` of an answer; null when it tells nothing. */
+export function readExplained(field: unknown, at: number): Explained | null {
+  const { questions } = (field ?? {}) as { questions?: unknown };
   const told: unknown = Array.isArray(questions) ? questions[0] : undefined;
-  return told === undefined ? null : { told, explanation: inShapeOf(EXPLANATION, told) };
+  return told === undefined ? null : { told, explanation: inShapeOf(EXPLANATION, told), at };
 }
 
 /** Whatever is absent, or of another type than in `shape`, is as there. A list has the shape of its one element. */

@@ -2,9 +2,8 @@
 import type { FlameModel } from '../flamegraph';
 import { formatSelector, SERVICE_LABEL, type Matcher, type Query } from '../state/query';
 import type { Range } from '../state/time';
-import { call, callAs, type Question } from './client';
+import { call, json, type Reply } from './client';
 import { decodeFlameGraph } from './decode';
-import type { Report } from './report';
 import type {
   GetProfileStatsResponse,
   LabelsResponse,
@@ -22,14 +21,14 @@ function within(range: Range): { start: string; end: string } {
 }
 
 /** Services of the range with their profile types, both sorted. */
-export async function askServices(range: Range, signal: AbortSignal): Promise<Map<string, string[]>> {
-  const body = await call<SeriesResponse>(
-    'Series',
-    { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) },
-    signal,
-  );
+export async function askServices(range: Range, signal: AbortSignal): Promise<Reply<Map<string, string[]>>> {
+  const request = { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) };
+  return call({ method: 'Series', request }, signal, json(servicesOf));
+}
+
+function servicesOf({ labelsSet = [] }: SeriesResponse): Map<string, string[]> {
   const services = new Map<string, Set<string>>();
-  for (const { labels = [] } of body.labelsSet ?? []) {
+  for (const { labels = [] } of labelsSet) {
     const service = labels.find((label) => label.name === SERVICE_LABEL)?.value;
     const type = labels.find((label) => label.name === TYPE_LABEL)?.value;
     if (!service || !type) continue;
@@ -47,27 +46,23 @@ export interface Stats {
 }
 
 export async function askStats(signal: AbortSignal): Promise<Stats> {
-  const body = await call<GetProfileStatsResponse>('GetProfileStats', {}, signal);
+  return (await call({ method: 'GetProfileStats', request: {} }, signal, json(statsOf))).body;
+}
+
+function statsOf({ dataIngested, oldestProfileTime, newestProfileTime }: GetProfileStatsResponse): Stats {
   const time = (text: string | number = 0): number | null => (Number(text) > 0 && Number(text) < 8.64e15 ? Number(text) : null);
-  return { dataIngested: body.dataIngested === true, oldest: time(body.oldestProfileTime), newest: time(body.newestProfileTime) };
+  return { dataIngested: dataIngested === true, oldest: time(oldestProfileTime), newest: time(newestProfileTime) };
 }
 
-export interface FlameAnswer {
-  model: FlameModel;
-  milliseconds: number;
-  bytes: number;
-  report: Report;
-}
-
-export function flameGraphQuestion(query: Query, range: Range, maxNodes: number): Question {
+export async function askFlameGraph(
+  query: Query,
+  range: Range,
+  maxNodes: number,
+  explain: boolean,
+  signal: AbortSignal,
+): Promise<Reply<FlameModel>> {
   const request = { profileTypeID: query.type, labelSelector: formatSelector(query.matchers), ...within(range), maxNodes: String(maxNodes) };
-  return { method: 'SelectMergeStacktraces', request };
-}
-
-export async function askFlameGraph(query: Query, range: Range, maxNodes: number, signal: AbortSignal): Promise<FlameAnswer> {
-  const question = flameGraphQuestion(query, range, maxNodes);
-  const { body, milliseconds, bytes, report } = await callAs(question, signal, (text) => decodeFlameGraph(text, signal));
-  return { model: body, milliseconds, bytes, report };
+  return call({ method: 'SelectMergeStacktraces', request, explain }, signal, (text) => decodeFlameGraph(text, signal));
 }
 
 export interface TimeSeries {
@@ -78,15 +73,22 @@ export interface TimeSeries {
   values: number[];
 }
 
-export interface SeriesAnswer {
+export interface SeriesOverTime {
   series: TimeSeries[];
+  /** Seconds. */
   step: number;
   range: Range;
-  report: Report;
 }
 
 /** The grid of the answer is anchored at whole steps, so that a refresh moves no bar. */
-export function seriesQuestion(query: Query, range: Range, step: number, by: string): Question {
+export async function askSeries(
+  query: Query,
+  range: Range,
+  step: number,
+  by: string,
+  explain: boolean,
+  signal: AbortSignal,
+): Promise<Reply<SeriesOverTime>> {
   const width = step * 1000;
   const grid = { from: Math.floor(range.from / width) * width + width, until: Math.ceil(range.until / width) * width };
   const request = {
@@ -97,24 +99,22 @@ export function seriesQuestion(query: Query, range: Range, step: number, by: str
     step,
     limit: String(SERIES_MAX),
   };
-  return { method: 'SelectSeries', request };
+  const make = ({ series = [] }: SelectSeriesResponse): SeriesOverTime => ({ series: series.map((one) => timeSeriesOf(one, by)), step, range });
+  return call({ method: 'SelectSeries', request, explain }, signal, json(make));
 }
 
-export async function askSeries(query: Query, range: Range, step: number, by: string, signal: AbortSignal): Promise<SeriesAnswer> {
-  const question = seriesQuestion(query, range, step, by);
-  const { body, report } = await callAs(question, signal, (text) => JSON.parse(text) as SelectSeriesResponse);
-  const series = (body.series ?? []).map(({ labels = [], points = [] }) => ({
+function timeSeriesOf({ labels = [], points = [] }: NonNullable<SelectSeriesResponse['series']>[number], by: string): TimeSeries {
+  return {
     name: by === '' ? '' : (labels.find((label) => label.name === by)?.value ?? ''),
     times: points.map((point) => Number(point.timestamp ?? 0)),
     values: points.map((point) => point.value ?? 0),
-  }));
-  return { series, step, range, report };
+  };
 }
 
 /** Label names that the other matchers leave, without those the server made itself. */
-export async function askLabelNames(type: string, matchers: readonly Matcher[], range: Range, signal: AbortSignal): Promise<string[]> {
-  const body = await call<LabelsResponse>('LabelNames', { matchers: [selectorOf(type, matchers)], ...within(range) }, signal);
-  return (body.names ?? []).filter((name) => !name.startsWith('__'));
+export async function askLabelNames(type: string, matchers: readonly Matcher[], range: Range, signal: AbortSignal): Promise<Reply<string[]>> {
+  const request = { matchers: [selectorOf(type, matchers)], ...within(range) };
+  return call({ method: 'LabelNames', request }, signal, json(({ names = [] }: LabelsResponse) => names.filter((name) => !name.startsWith('__'))));
 }
 
 export async function askLabelValues(
@@ -123,13 +123,9 @@ export async function askLabelValues(
   matchers: readonly Matcher[],
   range: Range,
   signal: AbortSignal,
-): Promise<string[]> {
-  const body = await call<LabelsResponse>(
-    'LabelValues',
-    { name, matchers: [selectorOf(type, matchers)], ...within(range) },
-    signal,
-  );
-  return body.names ?? [];
+): Promise<Reply<string[]>> {
+  const request = { name, matchers: [selectorOf(type, matchers)], ...within(range) };
+  return call({ method: 'LabelValues', request }, signal, json(({ names = [] }: LabelsResponse) => names));
 }
 
 function selectorOf(type: string, matchers: readonly Matcher[]): string {

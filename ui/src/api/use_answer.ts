@@ -8,7 +8,8 @@ export interface Answer<T> {
   key: string | null;
   error: Error | null;
   loading: boolean;
-  retry: () => void;
+  /** Asks once more, whatever is remembered. */
+  again: () => void;
 }
 
 const KEPT = 24;
@@ -16,21 +17,27 @@ const kept = new Map<string, unknown>();
 
 /**
  * Asks whenever `key` changes; null asks nothing. Answers are remembered, so that going back is
- * immediate.
+ * immediate. One that is not enough is asked for again, and stays meanwhile.
  */
-export function useAnswer<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>): Answer<T> {
-  const [answer, setAnswer] = useState<Omit<Answer<T>, 'retry'>>({ value: null, key: null, error: null, loading: key !== null });
+export function useAnswer<T>(
+  key: string | null,
+  ask: (signal: AbortSignal) => Promise<T>,
+  isEnough: (value: T) => boolean = () => true,
+): Answer<T> {
+  const [answer, setAnswer] = useState<Omit<Answer<T>, 'again'>>({ value: null, key: null, error: null, loading: key !== null });
   const [attempt, setAttempt] = useState(0);
   const asked = useRef(ask);
   asked.current = ask;
+  const known = key === null ? undefined : (kept.get(key) as T | undefined);
+  const usable = known !== undefined && isEnough(known) ? known : undefined;
+  const lacks = known !== undefined && usable === undefined;
   useEffect(() => {
     if (key === null) {
       setAnswer((last) => (last.loading ? { ...last, loading: false } : last));
       return;
     }
-    const known = kept.get(key) as T | undefined;
-    if (known !== undefined) {
-      setAnswer({ value: known, key, error: null, loading: false });
+    if (usable !== undefined) {
+      setAnswer({ value: usable, key, error: null, loading: false });
       return;
     }
     const abort = new AbortController();
@@ -47,9 +54,12 @@ export function useAnswer<T>(key: string | null, ask: (signal: AbortSignal) => P
       },
     );
     return () => abort.abort();
-  }, [key, attempt]);
-  const retry = useCallback(() => setAttempt((last) => last + 1), []);
-  return { ...answer, retry };
+  }, [key, attempt, lacks]);
+  const again = useCallback(() => {
+    if (key !== null) kept.delete(key);
+    setAttempt((last) => last + 1);
+  }, [key]);
+  return { ...answer, again };
 }
 
 function remember(key: string, value: unknown): void {

@@ -1,12 +1,12 @@
 // How the answers on the page came about: where the time went, what was read, left out and missing, and by whom.
 //
-// Owns: asking for it while it is open, its words.
-// Does not own: the questions, which are those of the page.
-import { useLayoutEffect, useRef, useState, type ReactNode } from 'react';
-import { askExplained, type Explained, type Explanation, type UnitOfWork } from '../api/explain';
-import type { Question } from '../api/client';
+// Owns: its words.
+// Does not own: asking for it, which the page does with its own questions.
+import { useLayoutEffect, useRef, type ReactNode } from 'react';
+import type { Reply } from '../api/client';
+import type { Explained, Explanation, UnitOfWork } from '../api/explain';
 import { reasonOf } from '../api/report';
-import { useAnswer } from '../api/use_answer';
+import type { Answer } from '../api/use_answer';
 import { formatAge, formatBytes, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
 import { clock } from '../state/time';
@@ -14,19 +14,12 @@ import controls from '../parts/controls.module.css';
 import { counted } from './status_line';
 import style from './explain_panel.module.css';
 
-export interface Asked {
-  /** Of the answer that the page shows; null until that is there. */
-  key: string | null;
-  question: Question;
-  /** What the server took for the answer that the page shows; null when it did not say. */
-  milliseconds: number | null;
-}
-
 interface ExplainPanelProps {
   id: string;
-  flameGraph: Asked;
+  flameGraph: Answer<Reply<unknown>>;
   /** Null while the time series is folded away. */
-  series: Asked | null;
+  series: Answer<Reply<unknown>> | null;
+  onAgain: () => void;
   onCopy: (text: string) => void;
   onClose: () => void;
 }
@@ -34,11 +27,9 @@ interface ExplainPanelProps {
 interface Column {
   title: string;
   explained: Explained;
-  milliseconds: number | null;
 }
 
-export function ExplainPanel({ id, flameGraph, series, onCopy, onClose }: ExplainPanelProps) {
-  const [attempt, setAttempt] = useState(0);
+export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose }: ExplainPanelProps) {
   const root = useRef<HTMLElement>(null);
   const body = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
@@ -49,14 +40,12 @@ export function ExplainPanel({ id, flameGraph, series, onCopy, onClose }: Explai
       if (panel.contains(document.activeElement)) opener?.focus();
     };
   }, []);
-  const key = (asked: Asked | null): string | null => asked === null || asked.key === null ? null : `explain ${attempt} ${asked.key}`;
-  const ofGraph = useAnswer(key(flameGraph), (signal) => askExplained(flameGraph.question, signal));
-  const ofSeries = useAnswer(key(series), (signal) => askExplained(series!.question, signal));
   const columns: Column[] = [];
-  if (ofGraph.value) columns.push({ title: 'Flame graph', explained: ofGraph.value, milliseconds: flameGraph.milliseconds });
-  if (series && ofSeries.value) columns.push({ title: 'Time series', explained: ofSeries.value, milliseconds: series.milliseconds });
-  const error = ofGraph.error ?? (series && ofSeries.error);
-  const loading = ofGraph.loading || ofSeries.loading;
+  if (flameGraph.value?.explained) columns.push({ title: 'Flame graph', explained: flameGraph.value.explained });
+  if (series?.value?.explained) columns.push({ title: 'Time series', explained: series.value.explained });
+  const error = flameGraph.error ?? series?.error;
+  const loading = flameGraph.loading || series?.loading;
+  const isUntold = flameGraph.value?.explained === null;
   return (
     <section
       ref={root}
@@ -72,9 +61,9 @@ export function ExplainPanel({ id, flameGraph, series, onCopy, onClose }: Explai
       <header className={style['head']}>
         <h2>How the answers came about</h2>
         <span className={style['hint']} aria-live="polite">
-          {error ? '' : columns.length === 0 || loading ? 'asking…' : `asked again at ${clock(columns[0]!.explained.at, true)}; what was fetched the first time may now be cached`}
+          {error ? '' : loading ? 'asking…' : isUntold ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.at, true)}` : ''}
         </span>
-        <button type="button" className={controls['icon']} title="Ask for it anew" onClick={() => setAttempt((last) => last + 1)}>
+        <button type="button" className={controls['icon']} title="Ask for it anew" onClick={onAgain}>
           <Icon name="refresh" />
           Ask again
         </button>
@@ -172,7 +161,7 @@ interface Row {
   hint?: string;
   /** Part of the row above it. */
   inner?: boolean;
-  value: (of: Explanation, column: Column) => ReactNode;
+  value: (of: Explanation) => ReactNode;
   /** When it began and ended, drawn as a bar; milliseconds since the question. */
   span?: (of: Explanation) => [number, number];
   /** Left out where this holds for every question. */
@@ -194,8 +183,7 @@ const step = (name: (typeof STEPS)[number], label: string, hint: string): Row =>
 });
 
 const TIME: readonly Row[] = [
-  { label: 'Now', hint: 'The whole question, asked again', value: ({ millis: { total } }) => <b>{millis(total)}</b> },
-  { label: 'When first asked', hint: 'For the answer that the page shows', value: (_, { milliseconds }) => (milliseconds === null ? '—' : millis(milliseconds)) },
+  { label: 'The whole question', value: ({ millis: { total } }) => <b>{millis(total)}</b> },
   step('find', 'Find the objects', 'The catalog says where profiles of this question may be'),
   step('admit', 'Wait for a turn', 'Questions of one tenant share a budget'),
   step('scan', 'Read and add up', 'From the first querier asked to the last one joined'),
@@ -285,7 +273,7 @@ function Facts({ title, columns, rows }: { title: string; columns: Column[]; row
             {columns.map((column) => (
               <td key={column.title} className={style['number']}>
                 {span && <Bar span={span(column.explained.explanation)} total={column.explained.explanation.millis.total} />}
-                <span className={span && style['besideBar']}>{value(column.explained.explanation, column)}</span>
+                <span className={span && style['besideBar']}>{value(column.explained.explanation)}</span>
               </td>
             ))}
           </tr>

@@ -3,7 +3,8 @@
 // Owns: which questions are asked for a state, how a wish of a part changes the state.
 // Does not own: the state itself (the address), the parts' insides.
 import { useCallback, useEffect, useId, useMemo, useRef, useState } from 'react';
-import { askFlameGraph, askSeries, askServices, askStats, flameGraphQuestion, seriesQuestion } from '../api/questions';
+import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
+import type { Reply } from '../api/client';
 import { useAnswer } from '../api/use_answer';
 import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
@@ -63,46 +64,55 @@ export function Explore() {
   const service = serviceOf(query);
 
   const range = useMemo(() => resolveRange(state.from, state.until, Date.now()), [state.from, state.until, tick]);
-  const refresh = useCallback(() => setTick((last) => last + 1), []);
-  useInterval(refresh, state.refresh === '' ? null : parseSpan(state.refresh));
+  const follow = useCallback(() => setTick((last) => last + 1), []);
+  useInterval(follow, state.refresh === '' ? null : parseSpan(state.refresh));
 
   const when = range ? `${range.from} ${range.until}` : null;
   const asked = query.type !== '' && when !== null ? `${formatQuery(query)} ${when}` : null;
   const services = useAnswer(when && `services ${when}`, (signal) => askServices(range!, signal));
   const graphKey = asked && `flame ${asked} ${state.maxNodes}`;
-  const graph = useAnswer(graphKey, (signal) => askFlameGraph(query, range!, state.maxNodes, signal));
+  // Explaining takes the server more, so only an open panel wants it.
+  const isExplained = state.explain === 'shown';
+  const tellsEnough = ({ explained }: Reply<unknown>): boolean => !isExplained || explained !== undefined;
+  const graph = useAnswer(graphKey, (signal) => askFlameGraph(query, range!, state.maxNodes, isExplained, signal), tellsEnough);
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
   const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null;
-  const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.by, signal));
-  const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.model.total[ROOT] === 0;
-  const hasNoService = services.value?.size === 0;
+  const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.by, isExplained, signal), tellsEnough);
+  const servicesHere = services.value?.body ?? null;
+  const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.body.total[ROOT] === 0;
+  const hasNoService = servicesHere?.size === 0;
+  /** Also of a fixed range, where something may be readable that was not. */
+  const refresh = (): void => {
+    follow();
+    for (const answer of [services, graph, series]) answer.again();
+  };
   // Only a page with nothing to draw needs to know where the data is.
   const stats = useAnswer(when && (isEmpty || hasNoService) ? `stats ${when}` : null, askStats);
   const statsKnown = stats.value !== null || stats.error !== null;
 
   const isFirstRun = stats.value?.dataIngested === false && hasNoService;
-  useInterval(refresh, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
+  useInterval(follow, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
 
   // A page without a question opens with what somebody sends, or with the server's own CPU, and follows it:
   // the first seconds of a new server are little, and would drown in an hour.
-  const asksNothing = query.type === '' && services.value !== null && services.value.size > 0;
+  const asksNothing = query.type === '' && servicesHere !== null && servicesHere.size > 0;
   const age = useAnswer(asksNothing ? 'age of the data' : null, askStats);
   useEffect(() => {
-    if (!asksNothing || !services.value || (age.value === null && age.error === null)) return;
-    const names = [...services.value.keys()];
+    if (!asksNothing || (age.value === null && age.error === null)) return;
+    const names = [...servicesHere.keys()];
     const first = service ?? names.find((name) => name !== OWN_SERVICE) ?? names[0]!;
-    const type = preferredType(services.value.get(first) ?? []);
+    const type = preferredType(servicesHere.get(first) ?? []);
     if (type === '') return;
     const isNew = age.value?.oldest != null && Date.now() - age.value.oldest < NEW_MILLISECONDS;
     const from = isNew && !isRangeAsked() ? NEW_FROM : state.from;
     change({ query: { ...withService(query, first), type }, from, refresh: state.refresh || FIRST_REFRESH }, 'replace');
-  }, [asksNothing, age.value, age.error, services.value, query, service, state.from, state.refresh, change]);
+  }, [asksNothing, age.value, age.error, servicesHere, query, service, state.from, state.refresh, change]);
 
   useEffect(() => {
     document.title = service === null ? 'Pyrograph' : `${service} · ${typeLabel(query.type)} · Pyrograph`;
   }, [service, query.type]);
 
-  const whole = graph.value?.model ?? null;
+  const whole = graph.value?.body ?? null;
   const searched = useMemo(() => (whole ? searchModel(whole, state.search) : null), [whole, state.search]);
   const isFiltered = state.searchMode === 'filter' && searched !== null;
   const model = useMemo(() => (whole && isFiltered ? filterStacks(whole, searched!.marked) : whole), [whole, isFiltered, searched]);
@@ -135,11 +145,11 @@ export function Explore() {
   const explain = (explain: 'shown' | 'hidden'): void => {
     change({ explain }, 'replace');
   };
-  const toggleExplain = (): void => explain(state.explain === 'shown' ? 'hidden' : 'shown');
+  const toggleExplain = (): void => explain(isExplained ? 'hidden' : 'shown');
 
   /** Undoes the latest of panel, search, zoom and selection. */
   const stepBack = (): void => {
-    if (state.explain === 'shown') explain('hidden');
+    if (isExplained) explain('hidden');
     else if (state.search !== '') change({ search: '' });
     else if (focused !== ROOT || state.focus !== '') change({ focus: '' });
     else {
@@ -192,12 +202,12 @@ export function Explore() {
   });
 
   const loading = graph.loading || services.loading;
-  const serviceOptions = [...(services.value ?? new Map<string, string[]>())].map(([value, types]) => ({
+  const serviceOptions = [...(servicesHere ?? [])].map(([value, types]) => ({
     value,
     label: value,
     detail: types.map(typeLabel).join(', '),
   }));
-  const types = (service === null ? [...new Set([...(services.value?.values() ?? [])].flat())].sort() : services.value?.get(service)) ?? [];
+  const types = (service === null ? [...new Set([...(servicesHere?.values() ?? [])].flat())].sort() : servicesHere?.get(service)) ?? [];
   const filters = filtersOf(query);
   const error = graph.error ?? services.error;
   // A refresh that fails leaves what it would have replaced; a new question that fails does not.
@@ -238,7 +248,7 @@ export function Explore() {
               chosen={service ?? ''}
               empty="no service in this range"
               onPick={(name) => {
-                const offered = services.value?.get(name) ?? [];
+                const offered = servicesHere?.get(name) ?? [];
                 const type = offered.includes(query.type) ? query.type : preferredType(offered);
                 change({ query: { ...withFilters(withService(query, name), []), type }, focus: '', select: '' });
                 close();
@@ -325,10 +335,7 @@ export function Explore() {
             <Failed
               error={error}
               onCopy={(text) => copy(text, 'what failed')}
-              onRetry={() => {
-                refresh();
-                graph.retry();
-              }}
+              onRetry={refresh}
             />
           ) : statsKnown && (isEmpty || (hasNoService && query.type === '')) ? (
             <NothingHere
@@ -402,31 +409,19 @@ export function Explore() {
         }
         cost={shownAnswer}
         missing={worst(reports).missing}
-        step={series.value && state.series === 'shown' ? series.value.step : null}
+        step={series.value && state.series === 'shown' ? series.value.body.step : null}
         loading={loading}
         error={error !== null && model !== null ? error.message : ''}
         panel={panel}
-        isExplained={state.explain === 'shown'}
+        isExplained={isExplained}
         onExplain={toggleExplain}
       />
-      {state.explain === 'shown' && range && query.type !== '' && !isFirstRun && (
+      {isExplained && range && query.type !== '' && !isFirstRun && (
         <ExplainPanel
           id={panel}
-          // Only what has been answered: explaining must not compete with answering.
-          flameGraph={{
-            key: graph.key === graphKey ? graphKey : null,
-            question: flameGraphQuestion(query, range, state.maxNodes),
-            milliseconds: graph.value?.report.read?.milliseconds ?? null,
-          }}
-          series={
-            state.series === 'shown'
-              ? {
-                  key: series.key === seriesKey ? seriesKey : null,
-                  question: seriesQuestion(query, range, step, state.by),
-                  milliseconds: series.value?.report.read?.milliseconds ?? null,
-                }
-              : null
-          }
+          flameGraph={graph}
+          series={state.series === 'shown' ? series : null}
+          onAgain={refresh}
           onCopy={(text) => copy(text, 'the explanation')}
           onClose={() => explain('hidden')}
         />

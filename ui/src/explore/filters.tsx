@@ -97,7 +97,7 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
   const answer = field === 'name' ? names : values;
   const text = field === 'name' ? draft.name : draft.value;
   const untouched = text === (field === 'name' ? matcher.name : matcher.value);
-  const options = (answer.value ?? []).map((value) => ({ value, label: value === '' ? '(empty)' : value }));
+  const options = (answer.value?.body ?? []).map((value) => ({ value, label: value === '' ? '(empty)' : value }));
   const shown = narrow(options, untouched ? '' : text);
   const ready = draft.name.trim() !== '';
 

@@ -1,6 +1,7 @@
 // The time series above the graph: brush to zoom, split by a label.
 import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
-import { askLabelNames, SERIES_MAX, type SeriesAnswer } from '../api/questions';
+import type { Reply } from '../api/client';
+import { askLabelNames, SERIES_MAX, type SeriesOverTime } from '../api/questions';
 import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
 import { withoutSharedStart } from '../format/shared_start';
@@ -19,7 +20,7 @@ interface SeriesPanelProps {
   query: Query;
   /** Null when the address holds no range. */
   range: Range | null;
-  answer: Answer<SeriesAnswer>;
+  answer: Answer<Reply<SeriesOverTime>>;
   by: string;
   isHidden: boolean;
   /** At the end of the line above the columns. */
@@ -35,21 +36,21 @@ export function SeriesPanel(props: SeriesPanelProps) {
   const { type } = props.query;
   const scale = useMemo(() => seriesScale(type), [type]);
   const chart = useMemo(() => {
-    const { value } = answer;
-    if (!value) return null;
+    if (!answer.value) return null;
+    const { range, step, series } = answer.value.body;
     return new Chart({
-      range: value.range,
-      step: value.step * 1000,
+      range,
+      step: step * 1000,
       format: scale.format,
       tick: scale.tick,
       binary: scale.binary,
-      series: value.series.map((series) => ({
-        ...series,
-        values: scale.divideBySeconds ? series.values.map((point) => point / value.step) : series.values,
+      series: series.map((one) => ({
+        ...one,
+        values: scale.divideBySeconds ? one.values.map((point) => point / step) : one.values,
       })),
     });
   }, [answer.value, scale]);
-  const names = answer.value?.series.map((series) => series.name) ?? [];
+  const names = answer.value?.body.series.map((series) => series.name) ?? [];
   const shortNames = withoutSharedStart(names);
 
   return (
@@ -114,7 +115,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
 function LabelMenu({ query, range, by, onPick }: { query: Query; range: Range | null; by: string; onPick: (label: string) => void }) {
   const key = range && `label names ${query.type} ${formatSelector(query.matchers)} ${range.from} ${range.until}`;
   const labels = useAnswer(key, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
-  const options = [{ value: '', label: 'none' }, ...(labels.value ?? []).map((value) => ({ value, label: value }))];
+  const options = [{ value: '', label: 'none' }, ...(labels.value?.body ?? []).map((value) => ({ value, label: value }))];
   return <OptionList label="Split by label" options={options} chosen={by} onPick={onPick} />;
 }
 

@@ -369,6 +369,18 @@ test('a refresh keeps the zoom, the selection and the tooltip', async ({ page })
   await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
 });
 
+test('a refresh asks again of fixed times as well', async ({ page }) => {
+  await open(page);
+  const address = new URL(page.url());
+  address.searchParams.set('from', String(Date.now() - 3_600_000));
+  address.searchParams.set('until', String(Date.now()));
+  address.searchParams.delete('refresh');
+  await open(page, address.href);
+  const answered = page.waitForResponse(`${METHOD}SelectMergeStacktraces`, { timeout: 5000 });
+  await page.keyboard.press('r');
+  expect((await answered).ok()).toBe(true);
+});
+
 test('a refresh that fails leaves the graph and says that it is not the newest', async ({ page }) => {
   await open(page);
   await page.route(`${METHOD}SelectMergeStacktraces`, (route) =>
@@ -412,16 +424,18 @@ test('the status line says what was read; what an answer lacks stands above it, 
   await expect(alert).toHaveCount(0);
 });
 
-test('the cost of an answer opens how it came about, asked for only while open', async ({ page, context }) => {
+test('the cost of an answer opens how it came about, which the answers themselves tell while it is open', async ({ page, context }) => {
   await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
-  let explained = 0;
-  page.on('request', (request) => (explained += request.headers()['x-pyrograph-explain'] === 'true' ? 1 : 0));
+  let [asked, explained] = [0, 0];
+  page.on('request', (request) => {
+    if (/\/Select\w+$/.test(request.url())) asked++;
+    if (request.headers()['x-pyrograph-explain'] === 'true') explained++;
+  });
   await open(page);
-  await page.keyboard.press('r');
   const graph = await page.getByTestId('flamegraph').boundingBox();
   const cost = page.getByRole('button', { name: /read from [\d,]+ object/ });
   await expect(cost).toHaveAttribute('aria-expanded', 'false');
-  expect(explained).toBe(0);
+  expect([asked, explained]).toEqual([2, 0]);
   await cost.click();
   const panel = page.getByRole('region', { name: 'How the answers came about' });
   const row = (name: string) => panel.getByRole('row', { name: new RegExp(`^${name} `) });
@@ -431,16 +445,18 @@ test('the cost of an answer opens how it came about, asked for only while open',
   await expect(row('from object store')).toContainText(/\d B|KiB|MiB/);
   await expect(row('Missing')).toContainText('nothing');
   await expect(panel.getByRole('columnheader', { name: 'Querier' })).toBeVisible();
-  expect(explained).toBe(2);
+  expect([asked, explained]).toEqual([4, 2]);
   expect(await page.getByTestId('flamegraph').boundingBox()).toEqual(graph);
   await panel.getByRole('button', { name: 'Copy JSON' }).click();
   await expect(page.getByRole('contentinfo')).toContainText('copied the explanation');
   const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText())) as { questions: { found: object }[] };
   expect(copied.questions.map((question) => 'found' in question)).toEqual([true, true]);
   await panel.getByRole('button', { name: 'Ask again' }).click();
-  await expect.poll(() => explained).toBe(4);
+  await expect.poll(() => [asked, explained]).toEqual([6, 4]);
+  await expect(panel.getByText(/answered at \d/)).toBeVisible();
   await page.keyboard.press('Escape');
   await expect(panel).toHaveCount(0);
+  expect([asked, explained]).toEqual([6, 4]);
   await expect(cost).toBeFocused();
 });
 
@@ -455,13 +471,18 @@ test('the explanation opens by key and address, scrolls by key, and says when it
   await page.keyboard.press('End');
   await expect.poll(() => details.evaluate((element) => element.scrollTop)).toBeGreaterThan(0);
   expect(parameter(page, 'explain')).toBe('shown');
+  await page.reload();
+  await expect(panel.getByText(/answered at \d/)).toBeVisible();
+  await page.goto('/?from=now-1h');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
   await page.route(`${METHOD}Select*`, async (route) => {
     if (route.request().headers()['x-pyrograph-explain'] !== 'true') return route.continue();
     return route.fulfill({ status: 503, json: { code: 'unavailable', message: 'starting' } });
   });
-  await page.reload();
+  await page.keyboard.press('e');
   await expect(panel.getByRole('alert')).toContainText('starting');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
   await panel.getByRole('button', { name: 'Close' }).click();
   await expect(panel).toHaveCount(0);
-  await expect(page.getByTestId('flamegraph')).toBeVisible();
+  await expect(page.getByRole('contentinfo')).not.toContainText('starting');
 });

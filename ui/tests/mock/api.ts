@@ -29,7 +29,7 @@ export function mockApi(): Plugin {
     request.on('end', () => {
       try {
         const body = answer(method, JSON.parse(text || '{}') as Request);
-        send(response, 200, request.headers['x-pyrograph-explain'] === 'true' ? EXPLAINED : body);
+        send(response, 200, request.headers['x-pyrograph-explain'] === 'true' ? { ...body, explained: EXPLAINED } : body);
       } catch (error) {
         send(response, 400, { code: 'invalid_argument', message: (error as Error).message });
       }

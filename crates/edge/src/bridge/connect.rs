@@ -4,10 +4,9 @@ use axum::response::{IntoResponse, Response};
 use clock::Pool;
 use http::{HeaderName, HeaderValue, header};
 
-use super::content::Content;
+use super::content::{Content, Format};
 use super::{Reply, envelope, metadata};
 use crate::error::Error;
-use crate::explain::Explained;
 
 /// Below this gzip makes a message longer.
 const GZIP_BYTES_MIN: usize = 64;
@@ -18,11 +17,16 @@ pub(crate) async fn response(
     outcome: Result<Reply, Error>,
     gzip: bool,
 ) -> Response {
-    let reply = match outcome {
+    let mut reply = match outcome {
         Ok(reply) => reply,
         Err(error) => return error.into_response(),
     };
     let mut message = reply.envelope.slice(envelope::HEADER_BYTES..);
+    match (reply.explained, content.format) {
+        (Some(explained), Format::Json) => message = explained.join_to(&message),
+        (Some(explained), Format::Protobuf) => explained.put_into(&mut reply.trailers),
+        (None, _) => {}
+    }
     let mut response = Response::new(axum::body::Body::empty());
     let headers = response.headers_mut();
     for (name, value) in metadata(&reply.headers) {
@@ -34,10 +38,6 @@ pub(crate) async fn response(
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
-    if let Some(Explained { json, .. }) = reply.explained {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        message = json.into();
-    }
     if gzip && message.len() >= GZIP_BYTES_MIN {
         message = crate::gzip::compress(pool, message).await;
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -48,8 +48,8 @@ impl Server {
     /// Has a question answered, and prints how the answer came about instead of the answer.
     pub(super) async fn explain(&self, method: &str, question: &serde_json::Value) -> Result<(), Error> {
         let request = self.post(&format!("/{method}?explain=true")).json(question);
-        let explained: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
-        print(format!("{explained:#}\n").as_bytes())
+        let answer: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
+        print(format!("{:#}\n", answer["explained"]).as_bytes())
     }
 
     pub(super) fn post(&self, path_and_query: &str) -> reqwest::RequestBuilder {

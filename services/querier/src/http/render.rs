@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use edge::{Explained, rest};
+use edge::rest;
 use http::{HeaderValue, StatusCode, header};
 use model::ProfileType;
 use model::label_names::NAME;
@@ -55,7 +55,11 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
     request.max_nodes = max_nodes;
     if query.get("format") == Some("dot") {
         let (text, report) = dot::merge(querier, asker, request).await?;
-        return Ok(with_report(rest::text_response(StatusCode::OK, text), &report));
+        let mut response = rest::text_response(StatusCode::OK, text);
+        if let Some(explained) = explain(&report, report.took) {
+            explained.put_into(response.headers_mut());
+        }
+        return Ok(with_report(response, &report));
     }
     let step = timeline_step_secs(request.start, request.end);
     let group_by: Vec<String> = query.all("groupBy").map(str::to_owned).collect();
@@ -82,8 +86,7 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
     let mut json = Json::new(&encode_levels(flame), &profile_type, "single");
     json.timeline(&timeline, if let [line] = &lines[..] { Some(line) } else { None });
     json.groups(&timeline, group.as_deref(), &lines);
-    let report = report.merge(beside);
-    Ok(with_report(json.finish(), &report))
+    Ok(json.finish(&report.merge(beside)))
 }
 
 async fn answer_render_diff(
@@ -102,14 +105,10 @@ async fn answer_render_diff(
     let (graph, report) = compare(querier, asker, left, right).await?;
     let mut json = Json::new(&graph, &left_type, "double");
     json.out.push_str(r#","timeline":null,"groups":null"#);
-    Ok(with_report(json.finish(), &report))
+    Ok(json.finish(&report))
 }
 
 fn with_report(mut response: Response, report: &Report) -> Response {
-    if let Some(Explained { json, .. }) = explain(report, report.took) {
-        let json_type = HeaderValue::from_static("application/json");
-        response = ([(header::CONTENT_TYPE, json_type)], json).into_response();
-    }
     for (name, value) in report_headers(report) {
         response.headers_mut().insert(name, value);
     }
@@ -302,10 +301,14 @@ impl Json {
         self.out.push('}');
     }
 
-    fn finish(mut self) -> Response {
+    fn finish(mut self, report: &Report) -> Response {
         self.out.push_str(r#","heatmap":null}"#);
+        let body = match explain(report, report.took) {
+            Some(explained) => explained.join_to(self.out.as_bytes()),
+            None => self.out.into(),
+        };
         let json = HeaderValue::from_static("application/json");
-        ([(header::CONTENT_TYPE, json)], self.out).into_response()
+        with_report(([(header::CONTENT_TYPE, json)], body).into_response(), report)
     }
 
     fn text(&mut self, text: &str) {

@@ -1,0 +1,28 @@
+import { afterEach, expect, test, vi } from 'vitest';
+import { call, json } from '../../src/api/client';
+
+const question = { method: 'LabelNames', request: {} };
+const names = json(({ names = [] }: { names?: string[] }) => names);
+
+/** What was sent when a server answers this. */
+function answering(body: object, headers: Record<string, string> = {}) {
+  const fetched = vi.fn<typeof fetch>(() => Promise.resolve(new Response(JSON.stringify(body), { headers })));
+  vi.stubGlobal('fetch', fetched);
+  return () => new Headers(fetched.mock.calls[0]![1]!.headers);
+}
+
+afterEach(() => void vi.unstubAllGlobals());
+
+test('one answer brings what was asked for and how it came about', async () => {
+  const sent = answering({ names: ['pod'], explained: { questions: [{ found: { objects: 3 } }] } });
+  const { body, explained } = await call({ ...question, explain: true }, new AbortController().signal, names);
+  expect(sent().get('x-pyrograph-explain')).toBe('true');
+  expect([body, explained?.explanation.found.objects]).toEqual([['pod'], 3]);
+});
+
+test('what was not asked to be explained says so, unlike a server that cannot', async () => {
+  const sent = answering({});
+  expect((await call(question, new AbortController().signal, names)).explained).toBeUndefined();
+  expect(sent().get('x-pyrograph-explain')).toBeNull();
+  expect((await call({ ...question, explain: true }, new AbortController().signal, names)).explained).toBeNull();
+});
