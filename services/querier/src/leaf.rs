@@ -162,7 +162,7 @@ impl Scan<'_> {
         match skipped {
             true => Ok(Missing {
                 key: key.clone(),
-                reason: with_causes(&error),
+                reason: reason(key, &error),
                 is_damaged: error.kind == ErrorKind::Corrupt,
             }),
             false => Err(error),
@@ -484,6 +484,14 @@ fn failed(error: block::Error) -> Error {
 
 fn is_damaged<T>(read: &Result<T, Error>) -> bool {
     matches!(read, Err(error) if error.kind == ErrorKind::Corrupt)
+}
+
+/// Why an object cannot be read, in words that stand beside its key.
+fn reason(key: &Key, error: &Error) -> String {
+    let named = format!("object {key}");
+    let text = with_causes(error);
+    let rest = text.strip_prefix(&named).and_then(|rest| rest.strip_prefix(": "));
+    rest.map_or_else(|| text.replace(&named, "it"), str::to_owned)
 }
 
 /// An error with what led to it, for people.

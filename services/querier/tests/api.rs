@@ -472,6 +472,21 @@ async fn an_object_that_the_store_gives_wrong_is_set_aside() {
     assert!(damaged > 20, "{damaged}");
 }
 
+#[tokio::test]
+async fn a_reason_does_not_repeat_the_object_that_it_is_of() {
+    let sound = Server::new();
+    sound.push(&[example()]).await;
+    let found = sound.catalog.objects.lock().expect("lock")[0].clone();
+    for store in [with_flipped(&sound, &[found.bytes as usize - 1]).await, Store::in_memory()] {
+        let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+        server.catalog.objects.lock().expect("lock").push(found.clone());
+        let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
+        let why: Value = serde_json::from_slice(headers["x-pyrograph-partial-why"].as_bytes()).expect("JSON");
+        let reason = why[0]["why"].as_str().expect("a reason");
+        assert!(reason.contains(' ') && !reason.contains(found.key.as_str()), "{why}");
+    }
+}
+
 /// Of a disk cache, that are finished.
 fn files(dir: &std::path::Path) -> usize {
     let folders = std::fs::read_dir(dir).expect("reads").flatten();

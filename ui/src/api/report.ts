@@ -23,11 +23,6 @@ export interface Lack {
   why: string;
 }
 
-/** Why, without the name of the object that many reasons repeat. */
-export function reasonOf({ object, why }: Lack): string {
-  return why.replace(`object ${object}: `, '');
-}
-
 export interface Read {
   profiles: number;
   samples: number;

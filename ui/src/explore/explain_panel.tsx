@@ -5,7 +5,6 @@
 import { useLayoutEffect, useRef, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
-import { reasonOf } from '../api/report';
 import type { Answer } from '../api/use_answer';
 import { formatAge, formatBytes, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
@@ -95,7 +94,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
 function Details({ columns }: { columns: Column[] }) {
   const all = columns.map(({ explained }) => explained.explanation);
   const units = columns.flatMap(({ title, explained }) => explained.explanation.units.slowest.map((unit) => ({ title, unit })));
-  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map((one) => [one.object, reasonOf(one)])));
+  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map((one) => [one.object, one.why])));
   const lackCount = Math.max(...all.map(({ missing }) => missing.count));
   return (
     <>

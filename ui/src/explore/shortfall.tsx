@@ -1,5 +1,5 @@
 // What stands out when an answer is not whole: what it lacks and why, or how old it is.
-import { reasonOf, type Report } from '../api/report';
+import type { Report } from '../api/report';
 import { formatAge, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
 import { Popover } from '../parts/popover';
@@ -63,7 +63,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
                   {why.map((one) => (
                     <div key={one.object}>
                       <dt>{one.object}</dt>
-                      <dd>{reasonOf(one)}</dd>
+                      <dd>{one.why}</dd>
                     </div>
                   ))}
                 </dl>
@@ -86,7 +86,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
                 type="button"
                 className={controls['plain']}
                 onClick={() => {
-                  onCopy([whole, ...why.map((one) => `${one.object}: ${reasonOf(one)}`)].join('\n'));
+                  onCopy([whole, ...why.map((one) => `${one.object}: ${one.why}`)].join('\n'));
                   close();
                 }}
               >

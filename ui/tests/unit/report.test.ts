@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { readReport, reasonOf } from '../../src/api/report';
+import { readReport } from '../../src/api/report';
 import { staleness, worst } from '../../src/explore/shortfall';
 import { costParts, lack } from '../../src/explore/status_line';
 
@@ -19,12 +19,6 @@ test('why objects are missing and how old the answer is are in its headers', () 
   expect(readReport(new Headers(headers))).toEqual({ read: null, missing: 1, why, stale: 42 });
   for (const broken of ['', '7', 'null', '[{', '[null, 1, {"object":"a"}]']) expect(readReport(new Headers({ 'x-pyrograph-partial-why': broken })).why).toEqual([]);
   for (const stale of ['', 'yes', '-1']) expect(readReport(new Headers({ 'x-pyrograph-stale': stale })).stale).toBe(0);
-});
-
-test('a reason does not repeat the object that it is of', () => {
-  expect(reasonOf({ object: 'blocks/a', why: 'object blocks/a: index is corrupt at byte 9: checksum does not match' })).toBe('index is corrupt at byte 9: checksum does not match');
-  expect(reasonOf({ object: 'blocks/a', why: 'cannot merge: object blocks/a: it ends at byte 9' })).toBe('cannot merge: it ends at byte 9');
-  expect(reasonOf({ object: 'blocks/a', why: 'gone' })).toBe('gone');
 });
 
 test('the page tells the worst of the answers shown', () => {
