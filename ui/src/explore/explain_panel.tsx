@@ -6,11 +6,10 @@ import { useLayoutEffect, useRef, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
 import type { Answer } from '../api/use_answer';
-import { formatAge, formatBytes, formatCount } from '../format/units';
+import { counted, formatAge, formatBytes, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
 import { clock } from '../state/time';
 import controls from '../parts/controls.module.css';
-import { counted } from './status_line';
 import style from './explain_panel.module.css';
 
 interface ExplainPanelProps {

@@ -27,7 +27,7 @@ import { FunctionTable } from './function_table';
 import { GraphTools } from './graph_tools';
 import { SeriesPanel } from './series_panel';
 import { Shortcuts } from './shortcuts';
-import { Shortfall, worst } from './shortfall';
+import { emptyList, ListShortfall, Shortfall, worst } from './shortfall';
 import { StatusLine } from './status_line';
 import { Refresh, TimePicker } from './time_picker';
 import style from './explore.module.css';
@@ -90,7 +90,8 @@ export function Explore() {
   const stats = useAnswer(when && (isEmpty || hasNoService) ? `stats ${when}` : null, askStats);
   const statsKnown = stats.value !== null || stats.error !== null;
 
-  const isFirstRun = stats.value?.dataIngested === false && hasNoService;
+  // Of a stale answer nobody knows what came since.
+  const isFirstRun = stats.value?.dataIngested === false && hasNoService && services.value?.report.stale === null;
   useInterval(follow, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
 
   // A page without a question opens with what somebody sends, or with the server's own CPU, and follows it:
@@ -227,7 +228,7 @@ export function Explore() {
     else change({ from: String(newest + 1000 - span), until: String(newest + 1000) });
   };
 
-  const shown = isFirstRun ? [] : [graph.value, state.series === 'shown' ? series.value : null];
+  const shown = isFirstRun ? [] : [graph.value ?? services.value, state.series === 'shown' ? series.value : null];
   const reports = shown.flatMap((answer) => (answer ? [answer.report] : []));
 
   return (
@@ -246,7 +247,8 @@ export function Explore() {
               label="Find a service"
               options={serviceOptions}
               chosen={service ?? ''}
-              empty="no service in this range"
+              empty={emptyList(services, 'no service in this range')}
+              notice={<ListShortfall answer={services} />}
               onPick={(name) => {
                 const offered = servicesHere?.get(name) ?? [];
                 const type = offered.includes(query.type) ? query.type : preferredType(offered);
@@ -262,7 +264,8 @@ export function Explore() {
               label="Find a profile type"
               options={types.map((value) => ({ value, label: typeLabel(value), detail: value }))}
               chosen={query.type}
-              empty="no profile type in this range"
+              empty={emptyList(services, 'no profile type in this range')}
+              notice={<ListShortfall answer={services} />}
               onPick={(type) => {
                 change({ query: { ...query, type }, focus: '', select: '' });
                 close();

@@ -8,6 +8,7 @@ import { Popover } from '../parts/popover';
 import { filtersOf, formatMatcher, formatSelector, OPERATORS, withFilters, type Matcher, type Operator, type Query } from '../state/query';
 import type { Range } from '../state/time';
 import controls from '../parts/controls.module.css';
+import { emptyList, ListShortfall } from './shortfall';
 import style from './filters.module.css';
 
 interface FiltersProps {
@@ -150,6 +151,7 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
 
   return (
     <div className={style['editor']}>
+      <ListShortfall answer={answer} />
       <div className={style['fields']}>
         {input('name', 'label')}
         <select
@@ -170,7 +172,7 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
       <Options id={`${list}-list`} label={field === 'name' ? 'Label names' : `Values of ${draft.name}`} shown={shown} active={active} onPick={pick} />
       {shown.length === 0 && (
         <p className={style['note']}>
-          {answer.loading ? 'loading…' : answer.error ? answer.error.message : field === 'name' ? 'no such label in this range' : 'no known value; any text is fine'}
+          {emptyList(answer, field === 'name' ? 'no such label in this range' : 'no known value; any text is fine')}
         </p>
       )}
     </div>

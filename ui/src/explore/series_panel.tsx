@@ -12,6 +12,7 @@ import { formatSelector, type Query } from '../state/query';
 import { dateTime, type Range } from '../state/time';
 import { token, useTheme } from '../theme';
 import { Chart, MARGIN, type ChartPaint } from '../timeseries/chart';
+import { ListShortfall } from './shortfall';
 import style from './series_panel.module.css';
 
 const BRUSH_PIXELS_MIN = 4;
@@ -116,7 +117,7 @@ function LabelMenu({ query, range, by, onPick }: { query: Query; range: Range | 
   const key = range && `label names ${query.type} ${formatSelector(query.matchers)} ${range.from} ${range.until}`;
   const labels = useAnswer(key, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
   const options = [{ value: '', label: 'none' }, ...(labels.value?.body ?? []).map((value) => ({ value, label: value }))];
-  return <OptionList label="Split by label" options={options} chosen={by} onPick={onPick} />;
+  return <OptionList label="Split by label" options={options} chosen={by} notice={labels.error ? <p className={style['error']}>{labels.error.message}</p> : <ListShortfall answer={labels} />} onPick={onPick} />;
 }
 
 function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string; onBrush: (from: number, until: number) => void; onReset: () => void }) {

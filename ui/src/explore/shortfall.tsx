@@ -1,15 +1,18 @@
 // What stands out when an answer is not whole: what it lacks and why, or how old it is.
+import type { Reply } from '../api/client';
 import type { Report } from '../api/report';
-import { formatAge, formatCount } from '../format/units';
+import type { Answer } from '../api/use_answer';
+import { counted, formatAge, formatCount } from '../format/units';
 import { Icon } from '../parts/icon';
 import { Popover } from '../parts/popover';
 import controls from '../parts/controls.module.css';
 import style from './shortfall.module.css';
-import { counted, lack } from './status_line';
+
+type Lacking = Pick<Report, 'missing' | 'why' | 'stale'>;
 
 /** Of several answers on one page, the most that one lacks and the oldest age. */
-export function worst(reports: readonly Report[]): Pick<Report, 'missing' | 'why' | 'stale'> {
-  let all: Pick<Report, 'missing' | 'why' | 'stale'> = { missing: 0, why: [], stale: null };
+export function worst(reports: readonly Report[]): Lacking {
+  let all: Lacking = { missing: 0, why: [], stale: null };
   for (const { missing, why, stale } of reports) {
     if (missing > all.missing) all = { ...all, missing, why };
     if (stale !== null && stale >= (all.stale ?? 0)) all = { ...all, stale };
@@ -17,10 +20,22 @@ export function worst(reports: readonly Report[]): Pick<Report, 'missing' | 'why
   return all;
 }
 
+/** Empty when nothing is missing. */
+export function lack(missing: number): string {
+  if (missing === 0) return '';
+  return `partial: ${counted(missing, 'object')} of this range cannot be read, ${missing === 1 ? 'its' : 'their'} profiles are missing`;
+}
+
 /** Empty when the answer is of what the catalog says now. */
 export function staleness(seconds: number | null): string {
   if (seconds === null) return '';
   return `stale: the answer is of what was known ${formatAge(seconds * 1000)} before it; profiles stored since may be missing, until the catalog can follow again`;
+}
+
+/** Empty when the answer is whole. */
+function brief({ missing, stale }: Lacking, separator: string): string {
+  const parts = [missing > 0 ? `partial: ${counted(missing, 'object')} missing` : '', stale === null ? '' : `stale: ${formatAge(stale * 1000)} old`];
+  return parts.filter((part) => part !== '').join(separator);
 }
 
 interface ShortfallProps {
@@ -32,10 +47,10 @@ interface ShortfallProps {
 
 /** One line high, whatever it says: it stands in a line that is there anyway, so that nothing moves. */
 export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
-  const { missing, why, stale } = worst(reports);
-  if (missing === 0 && stale === null) return null;
+  const lacking = worst(reports);
+  const { missing, why, stale } = lacking;
+  if (brief(lacking, '') === '') return null;
   const whole = [lack(missing), staleness(stale)].filter((part) => part !== '').join('. ');
-  const brief = [missing > 0 ? `partial: ${counted(missing, 'object')} missing` : '', stale === null ? '' : `stale: ${formatAge(stale * 1000)} old`].filter((part) => part !== '');
   return (
     <div className={style['root']}>
       <span role="alert" className="visually-hidden">
@@ -43,34 +58,20 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
       </span>
       <Popover
         align="right"
-        label={brief.join(', ')}
+        label={brief(lacking, ', ')}
         title="What is missing, and why"
         className={style['face']!}
         face={
           <>
             <Icon name="warning" />
-            {brief.join(' · ')}
+            {brief(lacking, ' · ')}
             <Icon name="chevron" />
           </>
         }
       >
         {(close) => (
           <div className={style['details']}>
-            {missing > 0 && (
-              <>
-                <h2>{sentence(lack(missing))}</h2>
-                <dl>
-                  {why.map((one) => (
-                    <div key={one.object}>
-                      <dt>{one.object}</dt>
-                      <dd>{one.why}</dd>
-                    </div>
-                  ))}
-                </dl>
-                {missing > why.length && <p>{why.length === 0 ? 'The server does not say which.' : `And ${formatCount(missing - why.length)} more.`}</p>}
-              </>
-            )}
-            {stale !== null && <h2>{sentence(staleness(stale))}</h2>}
+            <Details {...lacking} />
             <div className={style['actions']}>
               <button
                 type="button"
@@ -97,6 +98,50 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
         )}
       </Popover>
     </div>
+  );
+}
+
+/** The same of a list to pick from, in which something may be absent; opens in place. */
+export function ListShortfall({ answer: { value } }: { answer: Answer<Reply<unknown>> }) {
+  if (value === null || brief(value.report, '') === '') return null;
+  return (
+    <details className={style['list']}>
+      <summary>
+        <Icon name="warning" />
+        <span role="alert">{brief(value.report, ' · ')}</span>
+        <Icon name="chevron" />
+      </summary>
+      <div className={style['details']}>
+        <Details {...value.report} />
+      </div>
+    </details>
+  );
+}
+
+/** What stands where the options of a list would be; `otherwise` if the answer is that there are none. */
+export function emptyList({ value, error, loading }: Answer<unknown>, otherwise: string): string {
+  return error ? error.message : loading && value === null ? 'loading…' : otherwise;
+}
+
+function Details({ missing, why, stale }: Lacking) {
+  return (
+    <>
+      {missing > 0 && (
+        <>
+          <h2>{sentence(lack(missing))}</h2>
+          <dl>
+            {why.map((one) => (
+              <div key={one.object}>
+                <dt>{one.object}</dt>
+                <dd>{one.why}</dd>
+              </div>
+            ))}
+          </dl>
+          {missing > why.length && <p>{why.length === 0 ? 'The server does not say which.' : `And ${formatCount(missing - why.length)} more.`}</p>}
+        </>
+      )}
+      {stale !== null && <h2>{sentence(staleness(stale))}</h2>}
+    </>
   );
 }
 

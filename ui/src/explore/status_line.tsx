@@ -1,8 +1,9 @@
 // One line that says what the answer is made of and what it cost.
 import { useEffect, useState } from 'react';
 import type { Report } from '../api/report';
-import { formatAge, formatBytes, formatCount, formatElapsed } from '../format/units';
+import { counted, formatAge, formatBytes, formatElapsed } from '../format/units';
 import { Icon } from '../parts/icon';
+import { lack } from './shortfall';
 import style from './status_line.module.css';
 
 export interface Cost {
@@ -19,16 +20,6 @@ export function costParts({ milliseconds, bytes, report: { read } }: Cost): stri
     `${counted(read.profiles, 'profile')}${read.samples === 0 ? '' : `, ${counted(read.samples, 'sample')}`}`,
     `${formatElapsed(milliseconds)}, ${formatBytes(read.bytes)} read from ${counted(read.objects, 'object')}`,
   ];
-}
-
-/** Empty when nothing is missing. */
-export function lack(missing: number): string {
-  if (missing === 0) return '';
-  return `partial: ${counted(missing, 'object')} of this range cannot be read, ${missing === 1 ? 'its' : 'their'} profiles are missing`;
-}
-
-export function counted(count: number, noun: string): string {
-  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 interface StatusLineProps {

@@ -90,6 +90,11 @@ export function formatCount(value: number): string {
   return grouped(String(Math.round(value)));
 }
 
+/** `1 object`, `1,204 profiles`. */
+export function counted(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 export function formatBytes(bytes: number): string {
   return formatValue(bytes, 'bytes');
 }

@@ -1,5 +1,5 @@
 // A text field with the options that it narrows: the inside of every picker.
-import { useEffect, useId, useMemo, useRef, useState } from 'react';
+import { useEffect, useId, useMemo, useRef, useState, type ReactNode } from 'react';
 import { Icon } from './icon';
 import style from './option_list.module.css';
 
@@ -20,9 +20,11 @@ export interface OptionListProps {
   chosen?: string;
   onPick: (value: string) => void;
   empty?: string;
+  /** Above the options. */
+  notice?: ReactNode;
 }
 
-export function OptionList({ label, options, chosen, onPick, empty = 'nothing here' }: OptionListProps) {
+export function OptionList({ label, options, chosen, onPick, empty = 'nothing here', notice }: OptionListProps) {
   const [text, setText] = useState('');
   const shown = useMemo(() => narrow(options, text), [options, text]);
   const [active, setActive] = useState(() => Math.max(0, options.findIndex((option) => option.value === chosen)));
@@ -62,6 +64,7 @@ export function OptionList({ label, options, chosen, onPick, empty = 'nothing he
           }
         }}
       />
+      {notice}
       <Options id={list} label={label} ref={rows} shown={shown} active={active} chosen={chosen} onPick={onPick} />
       {shown.length === 0 && <p className={style['empty']}>{text === '' ? empty : `no match for “${text}”`}</p>}
     </div>

@@ -52,6 +52,19 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
     },
   ],
   [
+    'partial-list',
+    async (page) => {
+      await page.route('**/querier.v1.QuerierService/Series', async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '1', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]' } });
+      });
+      await page.goto('/');
+      await page.getByRole('button', { name: /^Service:/ }).click();
+      await page.getByRole('dialog').getByText('1 object missing').click();
+      await expect(page.getByRole('dialog')).toContainText('blocks/a');
+    },
+  ],
+  [
     'first-run',
     async (page) => {
       for (const method of EMPTY) await page.route(`**/querier.v1.QuerierService/${method}`, (route) => route.fulfill({ json: {} }));

@@ -6,6 +6,9 @@ import { expect, test, type Page } from '@playwright/test';
 
 const METHOD = '**/querier.v1.QuerierService/';
 
+/** Of an answer that is not whole. */
+const LACKING = { 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' };
+
 /** The hour is part of the address: a new server would open with less. */
 async function open(page: Page, address = '/?from=now-1h'): Promise<void> {
   await page.goto(address);
@@ -405,7 +408,7 @@ test('the status line says what was read; what an answer lacks stands above it, 
   const before = [...(await places()), await page.getByTestId('flamegraph').boundingBox()];
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' } });
+    await route.fulfill({ response, headers: { ...response.headers(), ...LACKING } });
   });
   await page.keyboard.press('r');
   await expect(alert).toContainText('partial: 2 objects of this range cannot be read, their profiles are missing');
@@ -422,6 +425,36 @@ test('the status line says what was read; what an answer lacks stands above it, 
   await page.unrouteAll({ behavior: 'wait' });
   await page.keyboard.press('r');
   await expect(alert).toHaveCount(0);
+});
+
+test('a list that lacks something says so where it is picked from', async ({ page }) => {
+  await page.route(new RegExp('/querier.v1.QuerierService/(Series|Label(Names|Values))$'), async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, headers: { ...response.headers(), ...LACKING } });
+  });
+  await open(page);
+  await expect(page.getByRole('alert')).toHaveCount(0);
+  for (const button of [/^Service:/, /^Profile type:/, /^Split by label/, 'Add a label filter']) {
+    await page.getByRole('button', { name: button }).click();
+    const list = page.getByRole('dialog');
+    await expect(list.getByRole('alert')).toHaveText('partial: 2 objects missing · stale: 42 s old');
+    await expect(list.getByText('gone')).toBeHidden();
+    await list.getByRole('combobox').first().focus();
+    await page.keyboard.press(button === 'Add a label filter' ? 'Shift+Tab' : 'Tab');
+    await page.keyboard.press('Enter');
+    await expect(list.getByRole('definition')).toHaveText('gone');
+    await expect(list).toContainText('And 1 more.');
+    await expect(list).toContainText('known 42 s before it');
+    await page.keyboard.press('Escape');
+    await expect(list).toHaveCount(0);
+  }
+});
+
+test('a server that lags behind is not taken for one without any profile', async ({ page }) => {
+  for (const method of ['GetProfileStats', 'Series']) await page.route(METHOD + method, (route) => route.fulfill({ json: {}, headers: LACKING }));
+  await page.goto('/');
+  await expect(page.getByRole('heading', { name: 'No data in this range' })).toBeVisible();
+  await expect(page.getByRole('alert')).toContainText('known 42 s before it');
 });
 
 test('the cost of an answer opens how it came about, which the answers themselves tell while it is open', async ({ page, context }) => {

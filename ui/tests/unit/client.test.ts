@@ -20,6 +20,11 @@ test('one answer brings what was asked for and how it came about', async () => {
   expect([body, explained?.explanation.found.objects]).toEqual([['pod'], 3]);
 });
 
+test('what an answer lacks comes with it', async () => {
+  answering({ names: [] }, { 'x-pyrograph-partial': '2', 'x-pyrograph-stale': '42' });
+  expect((await call(question, new AbortController().signal, names)).report).toMatchObject({ missing: 2, stale: 42 });
+});
+
 test('what was not asked to be explained says so, unlike a server that cannot', async () => {
   const sent = answering({});
   expect((await call(question, new AbortController().signal, names)).explained).toBeUndefined();

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { readReport } from '../../src/api/report';
-import { staleness, worst } from '../../src/explore/shortfall';
-import { costParts, lack } from '../../src/explore/status_line';
+import { lack, staleness, worst } from '../../src/explore/shortfall';
+import { costParts } from '../../src/explore/status_line';
 
 test('the report of an answer is in its headers', () => {
   const stats = '{"profiles":3,"samples":40,"bytes":2048,"blocks":5,"millis":1.5}';
