@@ -7,6 +7,7 @@ import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
 import type { Answer } from '../api/use_answer';
 import { counted, formatAge, formatBytes, formatCount } from '../format/units';
+import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { clock } from '../state/time';
 import controls from '../parts/controls.module.css';
@@ -61,7 +62,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
         <span className={style['hint']} aria-live="polite">
           {error ? '' : loading ? 'asking…' : isUntold ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.at, true)}` : ''}
         </span>
-        <button type="button" className={controls['icon']} title="Ask for it anew" onClick={onAgain}>
+        <button type="button" className={controls['icon']} onClick={onAgain}>
           <Icon name="refresh" />
           Ask again
         </button>
@@ -74,9 +75,11 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
           <Icon name="copy" />
           Copy JSON
         </button>
-        <button type="button" className={controls['icon']} aria-label="Close" title="Close (Esc)" onClick={onClose}>
-          <Icon name="close" />
-        </button>
+        <Hint text="Close (Esc)">
+          <button type="button" className={controls['icon']} aria-label="Close" onClick={onClose}>
+            <Icon name="close" />
+          </button>
+        </Hint>
       </header>
       <div ref={body} tabIndex={0} role="group" aria-label="Details" className={`${style['body']} ${loading && columns.length > 0 ? style['stale'] : ''}`} aria-busy={loading}>
         {error && (
@@ -265,8 +268,8 @@ function Facts({ title, columns, rows }: { title: string; columns: Column[]; row
       <tbody>
         {shown.map(({ label, hint, inner, value, span }) => (
           <tr key={label}>
-            <th scope="row" className={inner ? style['inner'] : undefined} title={hint}>
-              {label}
+            <th scope="row" className={inner ? style['inner'] : undefined}>
+              {hint === undefined ? label : <Term hint={hint}>{label}</Term>}
             </th>
             {columns.map((column) => (
               <td key={column.title} className={style['number']}>

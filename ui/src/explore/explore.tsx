@@ -10,6 +10,7 @@ import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchM
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
 import { formatCount, formatTotal } from '../format/units';
 import { useInterval, useKeys, useMedia } from '../parts/hooks';
+import { Hint } from '../parts/hint';
 import { Icon, Mark } from '../parts/icon';
 import { OptionList } from '../parts/option_list';
 import { Popover } from '../parts/popover';
@@ -241,7 +242,7 @@ export function Explore() {
           </span>
           <span className={style['word']}>Pyrograph</span>
         </a>
-        <Popover shrinks="first" label={`Service: ${service ?? 'any'}`} title={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
+        <Popover shrinks="first" label={`Service: ${service ?? 'any'}`} hint={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
           {(close) => (
             <OptionList
               label="Find a service"
@@ -258,7 +259,7 @@ export function Explore() {
             />
           )}
         </Popover>
-        <Popover label={`Profile type: ${typeLabel(query.type)}`} title={query.type} className={style['picker']!} face={<>{typeLabel(query.type)}<Icon name="chevron" /></>}>
+        <Popover label={`Profile type: ${typeLabel(query.type)}`} hint={query.type} className={style['picker']!} face={<>{typeLabel(query.type)}<Icon name="chevron" /></>}>
           {(close) => (
             <OptionList
               label="Find a profile type"
@@ -277,23 +278,28 @@ export function Explore() {
         <span className={style['gap']} />
         <TimePicker from={state.from} until={state.until} onChange={(from, until) => (from === state.from && until === state.until ? refresh() : change({ from, until }))} />
         <Refresh interval={state.refresh} loading={loading} onInterval={(interval) => change({ refresh: interval }, 'replace')} onRefresh={refresh} />
-        <button
-          type="button"
-          className={controls['icon']}
-          aria-label="Copy a link to exactly this"
-          title="Copy a link to exactly this, with the times fixed"
-          onClick={() =>
-            range && copy(`${location.origin}/explore${writeState({ ...state, from: String(Math.floor(range.from)), until: String(Math.ceil(range.until)), refresh: '' })}`, 'a link with fixed times')
-          }
-        >
-          <Icon name="link" />
-        </button>
-        <button type="button" className={controls['icon']} aria-label={theme === 'dark' ? 'Light theme' : 'Dark theme'} title="Theme (t)" onClick={toggleTheme}>
-          <Icon name={theme === 'dark' ? 'sun' : 'moon'} />
-        </button>
-        <button type="button" className={controls['icon']} aria-label="Keys" title="Keys (?)" onClick={() => setHelp(true)}>
-          <Icon name="help" />
-        </button>
+        <Hint text="Copy a link to exactly this, with the times fixed">
+          <button
+            type="button"
+            className={controls['icon']}
+            aria-label="Copy a link to exactly this"
+            onClick={() =>
+              range && copy(`${location.origin}/explore${writeState({ ...state, from: String(Math.floor(range.from)), until: String(Math.ceil(range.until)), refresh: '' })}`, 'a link with fixed times')
+            }
+          >
+            <Icon name="link" />
+          </button>
+        </Hint>
+        <Hint text="Theme (t)">
+          <button type="button" className={controls['icon']} aria-label={theme === 'dark' ? 'Light theme' : 'Dark theme'} onClick={toggleTheme}>
+            <Icon name={theme === 'dark' ? 'sun' : 'moon'} />
+          </button>
+        </Hint>
+        <Hint text="Keys (?)">
+          <button type="button" className={controls['icon']} aria-label="Keys" onClick={() => setHelp(true)}>
+            <Icon name="help" />
+          </button>
+        </Hint>
         <div className={`${style['progress']} ${loading ? style['running'] : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!loading} />
       </header>
 

@@ -53,7 +53,7 @@ export function Filters({ query, range, onChange }: FiltersProps) {
       ))}
       <Popover
         label="Add a label filter"
-        title="Add a label filter"
+        hint="Add a label filter"
         face={
           <>
             <Icon name="plus" />

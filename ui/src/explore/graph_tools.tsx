@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from 'react';
 import { ancestry, foldedText, ROOT, type FlameModel, type SearchResult } from '../flamegraph';
 import { formatCount, formatPercent } from '../format/units';
+import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { Popover } from '../parts/popover';
 import { Segments } from '../parts/segments';
@@ -43,8 +44,8 @@ export function GraphTools(props: GraphToolsProps) {
       <Segments
         label="What a search does with the rest"
         options={[
-          { value: 'highlight', label: 'highlight', title: 'Grey what does not match' },
-          { value: 'filter', label: 'filter', title: 'Leave out stacks without a match' },
+          { value: 'highlight', label: 'highlight', hint: 'Grey what does not match' },
+          { value: 'filter', label: 'filter', hint: 'Leave out stacks without a match' },
         ]}
         value={state.searchMode}
         onChange={(searchMode) => change({ searchMode })}
@@ -52,7 +53,9 @@ export function GraphTools(props: GraphToolsProps) {
       {state.focus !== '' && model && (
         <span className={style['pill']}>
           <Icon name="focus" />
-          <code title={ancestry(model, focused).map(nameOf).join(' › ')}>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
+          <Term hint={ancestry(model, focused).map(nameOf).join(' › ')}>
+            <code>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
+          </Term>
           <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
             <Icon name="close" />
           </button>
@@ -64,25 +67,22 @@ export function GraphTools(props: GraphToolsProps) {
         </span>
       )}
       <span className={style['gap']} />
-      <button
-        type="button"
-        className={controls['icon']}
-        title="Undo zoom, search and selection"
-        onClick={props.onReset}
-      >
-        <Icon name="reset" />
-        Reset
-      </button>
+      <Hint text="Undo zoom, search and selection">
+        <button type="button" className={controls['icon']} onClick={props.onReset}>
+          <Icon name="reset" />
+          Reset
+        </button>
+      </Hint>
       <Segments
         label="Colour"
         options={[
-          { value: 'package', label: 'package', title: 'Colour by package' },
-          { value: 'value', label: 'value', title: 'Colour by share of the whole' },
+          { value: 'package', label: 'package', hint: 'Colour by package' },
+          { value: 'value', label: 'value', hint: 'Colour by share of the whole' },
         ]}
         value={state.colour}
         onChange={(colour) => change({ colour }, 'replace')}
       />
-      <Popover label="Export" align="right" face={<Icon name="download" />} title="Export">
+      <Popover label="Export" align="right" face={<Icon name="download" />} hint="Export">
         {(close) => (
           <div className={style['menu']}>
             <button
@@ -139,23 +139,24 @@ function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputE
     return () => clearTimeout(timer);
   }, [text, onChange]);
   return (
-    <input
-      ref={ref}
-      type="search"
-      aria-label="Search functions"
-      placeholder="search functions  /"
-      title="Regular expressions, separated by commas"
-      spellCheck={false}
-      value={text}
-      onChange={(event) => setText(event.target.value)}
-      onKeyDown={(event) => {
-        if (event.key === 'Escape') {
-          event.stopPropagation();
-          if (text === '') event.currentTarget.blur();
-          else setText('');
-        } else if (event.key === 'Enter') event.currentTarget.blur();
-      }}
-    />
+    <Hint text="Regular expressions, separated by commas">
+      <input
+        ref={ref}
+        type="search"
+        aria-label="Search functions"
+        placeholder="search functions  /"
+        spellCheck={false}
+        value={text}
+        onChange={(event) => setText(event.target.value)}
+        onKeyDown={(event) => {
+          if (event.key === 'Escape') {
+            event.stopPropagation();
+            if (text === '') event.currentTarget.blur();
+            else setText('');
+          } else if (event.key === 'Enter') event.currentTarget.blur();
+        }}
+      />
+    </Hint>
   );
 }
 

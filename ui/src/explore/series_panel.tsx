@@ -5,6 +5,7 @@ import { askLabelNames, SERIES_MAX, type SeriesOverTime } from '../api/questions
 import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
 import { withoutSharedStart } from '../format/shared_start';
+import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { OptionList } from '../parts/option_list';
 import { Popover } from '../parts/popover';
@@ -57,16 +58,11 @@ export function SeriesPanel(props: SeriesPanelProps) {
   return (
     <section className={`${style['root']} ${isHidden ? style['hidden'] : ''}`} aria-label="Time series">
       <div className={style['head']}>
-        <button
-          type="button"
-          className={style['fold']}
-          aria-expanded={!isHidden}
-          aria-label="Time series"
-          title={isHidden ? 'Show the time series' : 'Fold the time series away'}
-          onClick={() => props.onHide(!isHidden)}
-        >
-          <Icon name="chevron" />
-        </button>
+        <Hint text={isHidden ? 'Show the time series' : 'Fold the time series away'}>
+          <button type="button" className={style['fold']} aria-expanded={!isHidden} aria-label="Time series" onClick={() => props.onHide(!isHidden)}>
+            <Icon name="chevron" />
+          </button>
+        </Hint>
         <span className={style['title']}>{typeLabel(type)}</span>
         {scale.axis !== '' && <span className={style['axis']}>{scale.axis}</span>}
         <Popover label={`Split by label: ${by || 'none'}`} face={<span className={style['by']}>by: {by || 'none'}<Icon name="chevron" /></span>}>
@@ -83,24 +79,26 @@ export function SeriesPanel(props: SeriesPanelProps) {
           )}
         </Popover>
         {by !== '' && names.length >= SERIES_MAX && (
-          <span className={style['axis']} title="The others are not drawn: the columns add up to less than the whole">
+          <Term className={style['axis']} hint="The others are not drawn: the columns add up to less than the whole">
             {SERIES_MAX} heaviest
-          </span>
+          </Term>
         )}
         {by !== '' && (
           <ul className={style['legend']}>
             {names.map((name, index) => (
-              <li key={name} title={name}>
+              <li key={name}>
                 <span className={style['dot']} ref={(dot) => dot?.style.setProperty('background', `var(--series-${(index % 10) + 1})`)} />
-                <span className={style['name']}>{name === '' ? '(none)' : shortNames[index]}</span>
+                <Term className={style['name']} hint={name}>
+                  {name === '' ? '(none)' : shortNames[index]}
+                </Term>
               </li>
             ))}
           </ul>
         )}
         {answer.error && (
-          <span className={style['error']} title={answer.error.message}>
+          <Term className={style['error']} hint={answer.error.message}>
             {answer.error.message}
-          </span>
+          </Term>
         )}
         {props.notice}
       </div>

@@ -59,7 +59,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
       <Popover
         align="right"
         label={brief(lacking, ', ')}
-        title="What is missing, and why"
+        hint="What is missing, and why"
         className={style['face']!}
         face={
           <>

@@ -2,6 +2,7 @@
 import { useEffect, useState } from 'react';
 import type { Report } from '../api/report';
 import { counted, formatAge, formatBytes, formatElapsed } from '../format/units';
+import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { lack } from './shortfall';
 import style from './status_line.module.css';
@@ -61,20 +62,22 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
         {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
       </span>
       {cost && (
-        <button type="button" className={style['cost']} aria-expanded={isExplained} aria-controls={isExplained ? panel : undefined} title="How the answers came about (e)" onClick={onExplain}>
-          {costParts(cost).join(' · ')}
-        </button>
+        <Hint text="How the answers came about (e)">
+          <button type="button" className={style['cost']} aria-expanded={isExplained} aria-controls={isExplained ? panel : undefined} onClick={onExplain}>
+            {costParts(cost).join(' · ')}
+          </button>
+        </Hint>
       )}
       {missing > 0 && (
-        <span className={style['partial']} title={lack(missing)}>
+        <span className={style['partial']}>
           <Icon name="warning" />
-          partial
+          <Term hint={lack(missing)}>partial</Term>
         </span>
       )}
       {error !== '' && (
-        <span className={style['error']} title={error}>
+        <Term className={style['error']} hint={error}>
           not the newest: {error}
-        </span>
+        </Term>
       )}
       <span role="status" className={style['note']}>
         {note}

@@ -1,5 +1,6 @@
 // The range of time, and how often the page asks again.
 import { useState } from 'react';
+import { Hint } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { Popover } from '../parts/popover';
 import { dateTime, describeRange, isRelative, resolveRange } from '../state/time';
@@ -33,7 +34,7 @@ export function TimePicker({ from, until, onChange }: TimePickerProps) {
     <Popover
       shrinks="last"
       label={`Time range: ${describeRange(from, until)}`}
-      title={describeRange(from, until)}
+      hint={describeRange(from, until)}
       align="right"
       face={
         <>
@@ -124,9 +125,11 @@ interface RefreshProps {
 export function Refresh({ interval, loading, onInterval, onRefresh }: RefreshProps) {
   return (
     <div className={style['refresh']}>
-      <button type="button" className={controls['icon']} aria-label="Refresh" title="Refresh" aria-busy={loading} onClick={onRefresh}>
-        <Icon name="refresh" />
-      </button>
+      <Hint text="Refresh (r)">
+        <button type="button" className={controls['icon']} aria-label="Refresh" aria-busy={loading} onClick={onRefresh}>
+          <Icon name="refresh" />
+        </button>
+      </Hint>
       <Popover label={`Refresh every: ${interval || 'off'}`} align="right" face={<>{interval === '' ? 'off' : interval.replace(/(\d)(\D)/, '$1 $2')}<Icon name="chevron" /></>}>
         {(close) => (
           <div className={style['quick']} role="group" aria-label="Refresh interval">

@@ -1,5 +1,6 @@
 // A button with a panel below it: opens on click, closes on Escape, outside press or choice.
 import { useEffect, useId, useLayoutEffect, useRef, useState, type ReactNode } from 'react';
+import { Hint } from './hint';
 import style from './popover.module.css';
 
 /** Between a panel and the edge of the page. */
@@ -10,7 +11,7 @@ export interface PopoverProps {
   face: ReactNode;
   /** Name for those who do not see it. */
   label: string;
-  title?: string;
+  hint?: string;
   className?: string;
   align?: 'left' | 'right';
   /** Whether the face may be cut where room is short, and if so before or after those of others. */
@@ -18,7 +19,7 @@ export interface PopoverProps {
   children: (close: () => void) => ReactNode;
 }
 
-export function Popover({ face, label, title, className, align = 'left', shrinks, children }: PopoverProps) {
+export function Popover({ face, label, hint = '', className, align = 'left', shrinks, children }: PopoverProps) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
@@ -70,19 +71,20 @@ export function Popover({ face, label, title, className, align = 'left', shrinks
         if (open && event.relatedTarget && !root.current?.contains(event.relatedTarget as Node)) setOpen(false);
       }}
     >
-      <button
-        ref={button}
-        type="button"
-        className={`${style['button']} ${className ?? ''}`}
-        aria-haspopup="dialog"
-        aria-expanded={open}
-        aria-controls={open ? panel : undefined}
-        aria-label={label}
-        title={title}
-        onClick={() => setOpen(!open)}
-      >
-        {face}
-      </button>
+      <Hint text={hint}>
+        <button
+          ref={button}
+          type="button"
+          className={`${style['button']} ${className ?? ''}`}
+          aria-haspopup="dialog"
+          aria-expanded={open}
+          aria-controls={open ? panel : undefined}
+          aria-label={label}
+          onClick={() => setOpen(!open)}
+        >
+          {face}
+        </button>
+      </Hint>
       {open && (
         <div ref={content} id={panel} role="dialog" aria-label={label} className={`${style['panel']} ${align === 'right' ? style['right'] : ''}`}>
           {children(close)}

@@ -47,7 +47,7 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
         await route.fulfill({ response, headers: { ...response.headers(), 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' } });
       });
       await page.goto('/');
-      await page.getByRole('button', { name: /^partial/ }).click();
+      await page.getByRole('button', { name: /^partial:/ }).click();
       await expect(page.getByRole('dialog')).toContainText('blocks/a');
     },
   ],

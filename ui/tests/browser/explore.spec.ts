@@ -457,6 +457,51 @@ test('a server that lags behind is not taken for one without any profile', async
   await expect(page.getByRole('alert')).toContainText('known 42 s before it');
 });
 
+test('hints come by key and by pointer, and Escape takes one away and nothing else', async ({ page }) => {
+  await open(page);
+  await page.keyboard.press('e');
+  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const term = panel.getByRole('button', { name: 'Find the objects' });
+  const words = 'The catalog says where profiles of this question may be';
+  const hint = page.getByRole('tooltip');
+  await expect(term).toHaveAccessibleDescription(words);
+  await expect(hint).toHaveCount(0);
+  await page.keyboard.press('Tab');
+  await expect(hint).toHaveText(words);
+  await page.keyboard.press('Escape');
+  await expect(hint).toHaveCount(0);
+  await expect(term).toBeFocused();
+  await term.hover();
+  await expect(hint).toHaveText(words);
+  await hint.hover();
+  await page.waitForTimeout(300);
+  await expect(hint).toHaveText(words);
+  await page.mouse.move(5, 5);
+  await expect(hint).toHaveCount(0);
+  await term.click();
+  await expect(hint).toHaveText(words);
+  await page.keyboard.press('Escape');
+  await expect(panel).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(panel).toHaveCount(0);
+});
+
+test('every hint is within reach of keys and within the page', async ({ page }) => {
+  await open(page, '/?from=now-1h&by=service_name');
+  await page.setViewportSize({ width: 700, height: 700 });
+  await page.keyboard.press('e');
+  await expect(page.getByRole('button', { name: 'Find the objects' })).toBeVisible();
+  expect(await page.locator('[title]:not([role=gridcell])').count()).toBe(0);
+  const described = page.locator('[aria-describedby]');
+  expect(await described.count()).toBeGreaterThan(20);
+  for (const control of await described.all()) {
+    await page.keyboard.press('Shift');
+    await control.focus();
+    const box = (await page.getByRole('tooltip').boundingBox())!;
+    expect([box.x >= 0, box.y >= 0, box.x + box.width <= 700, box.y + box.height <= 700]).toEqual([true, true, true, true]);
+  }
+});
+
 test('the cost of an answer opens how it came about, which the answers themselves tell while it is open', async ({ page, context }) => {
   await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
   let [asked, explained] = [0, 0];
