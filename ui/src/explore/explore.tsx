@@ -8,7 +8,7 @@ import type { Reply } from '../api/client';
 import { useAnswer } from '../api/use_answer';
 import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
-import { formatCount, formatTotal } from '../format/units';
+import { formatCount, formatValue } from '../format/units';
 import { useInterval, useKeys, useMedia } from '../parts/hooks';
 import { Hint } from '../parts/hint';
 import { Icon, Mark } from '../parts/icon';
@@ -410,7 +410,7 @@ export function Explore() {
         facts={
           model && sums && shownAnswer && !isEmpty
             ? [
-                `${formatTotal(whole!.total[ROOT]!, unit)} of ${typeLabel(query.type)}${service === null ? '' : ` in ${service}`}`,
+                `${formatValue(whole!.total[ROOT]!, unit)} of ${typeLabel(query.type)}${service === null ? '' : ` in ${service}`}`,
                 `${formatCount(sums.present.length)} functions in ${formatCount(model.count - 1)} bars`,
                 ...(whole!.names.includes(FOLDED_NAME) ? ['small ones folded into “other”'] : []),
               ]

@@ -14,7 +14,7 @@ import {
   type SearchResult,
   type Step,
 } from '../flamegraph';
-import { formatPercent, formatTotal, formatValue } from '../format/units';
+import { formatPercent, formatValue } from '../format/units';
 import { Icon } from '../parts/icon';
 import { token, useTheme } from '../theme';
 import style from './flame_host.module.css';
@@ -178,7 +178,7 @@ function Tooltip(props: { model: FlameModel; unit: string; focused: number; sear
   const row = (label: string, value: number, of: number) => (
     <tr>
       <th scope="row">{label}</th>
-      <td>{formatTotal(value, unit)}</td>
+      <td>{formatValue(value, unit)}</td>
       <td>{formatPercent(value, of)}</td>
     </tr>
   );

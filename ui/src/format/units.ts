@@ -19,9 +19,6 @@ const TIME: readonly Scale[] = [
   { size: 1e3, suffix: 'µs' },
   { size: 1e6, suffix: 'ms' },
   { size: 1e9, suffix: 's' },
-  { size: 60e9, suffix: 'min' },
-  { size: 3600e9, suffix: 'h' },
-  { size: 86_400e9, suffix: 'd' },
 ];
 const BYTES: readonly Scale[] = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'].map((suffix, i) => ({ size: 1024 ** i, suffix }));
 const COUNT: readonly Scale[] = ['', 'K', 'M', 'G', 'T'].map((suffix, i) => ({ size: 1000 ** i, suffix }));
@@ -41,21 +38,20 @@ function scaleFor(value: number, quantity: Quantity): Scale {
   return best;
 }
 
-/** `12.4 s`, `4.20 min`, `1.50 GiB`, `36.2 K`: three significant digits. */
+/** `12.4 s`, `1.50 GiB`, `36.2 K`: three significant digits; long times as a clock would say them: `4 m 12 s`. */
 export function formatValue(value: number, unit: string): string {
   const quantity = quantityOf(unit);
   if (value === 0) return quantity === 'count' ? '0' : quantity === 'bytes' ? '0 B' : '0 s';
   const inBase = base(value, unit);
+  const seconds = quantity === 'time' ? Math.round(inBase / 1e9) : 0;
+  if (seconds >= 60) return clockTime(seconds);
   const scale = scaleFor(inBase, quantity);
   const number = digits(inBase / scale.size, scale.size === 1);
   return scale.suffix === '' ? number : `${number} ${scale.suffix}`;
 }
 
-/** Long times as a clock would say them: `4 m 12 s`, `2 h 05 m`, `3 d 04 h`. */
-export function formatTotal(value: number, unit: string): string {
-  if (quantityOf(unit) !== 'time') return formatValue(value, unit);
-  const seconds = Math.round(base(value, unit) / 1e9);
-  if (seconds < 60) return formatValue(value, unit);
+/** `4 m 12 s`, `2 h 05 m`, `3 d 04 h`. */
+function clockTime(seconds: number): string {
   const two = (part: number): string => String(part).padStart(2, '0');
   if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(seconds % 60)} s`;
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${two(Math.floor((seconds % 3600) / 60))} m`;
@@ -63,8 +59,8 @@ export function formatTotal(value: number, unit: string): string {
 }
 
 /**
- * One scale for a whole column, so that its values align on the decimal. Times stay in seconds
- * however long: a hundredth of an hour would hide too much.
+ * One scale for a whole column, so that its values align on the decimal: times stay in seconds
+ * however long.
  */
 export function columnFormat(max: number, unit: string): (value: number) => string {
   const quantity = quantityOf(unit);
