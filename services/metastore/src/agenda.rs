@@ -329,9 +329,9 @@ mod tests {
         }
 
         fn any_key(&mut self) -> Option<Key> {
-            let count = self.state.live.keys().count() as u64;
+            let count = self.state.live.iter().count() as u64;
             let at = self.below(count.max(1)) as usize;
-            self.state.live.keys().nth(at).cloned()
+            self.state.live.iter().nth(at).map(|(key, _)| key.clone())
         }
 
         fn step(&mut self) {
@@ -342,7 +342,7 @@ mod tests {
                 6 => self.unix_millis += self.below(20_000) as i64,
                 7 => self.unix_millis += self.below(1_200_000) as i64,
                 8 => {
-                    let keys: Vec<Key> = self.state.live.keys().cloned().collect();
+                    let keys: Vec<Key> = self.state.live.iter().map(|(key, _)| key.clone()).collect();
                     self.state.are_committed(&keys);
                 }
                 9 => {

@@ -189,7 +189,12 @@ impl Index {
                 }
                 None => {
                     kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
-                    spans.extend(tenant.objects.values().flatten());
+                    let is_in_range = |id: &u64| {
+                        let live = self.objects.get(id);
+                        live.is_some_and(|live| request.range.overlaps(live.time_min, live.time_max))
+                    };
+                    let objects = tenant.objects.iter().filter(|(id, _)| is_in_range(id));
+                    spans.extend(objects.flat_map(|(_, spans)| spans));
                 }
             }
         }

@@ -9,6 +9,7 @@
 mod agenda;
 mod config;
 mod consume;
+mod dead;
 mod dedup;
 mod delete;
 mod error;
@@ -40,7 +41,6 @@ use catalog::rows::{Resignation, Row as _};
 use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
 use cluster::Membership;
-use hashbrown::HashMap;
 use model::{JobId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -108,8 +108,6 @@ pub struct Metastore {
     looked: Mutex<Duration>,
     /// When logs that only membership tells of were last looked into, by own clock.
     looked_into_unheard: Mutex<Duration>,
-    /// When this owner learnt of each death, by own clock.
-    dead_since: Mutex<HashMap<Key, Duration>>,
     stop: watch::Sender<bool>,
     me: Weak<Self>,
 }
@@ -196,13 +194,12 @@ impl Metastore {
             sure: tokio::sync::Mutex::new(fenced),
             looked: Mutex::new(fenced),
             looked_into_unheard: Mutex::default(),
-            dead_since: Mutex::default(),
             stop: watch::Sender::new(false),
             me: me.clone(),
         });
         metastore.adopt_orders().await?;
         metastore.catch_up(metastore.is_alone).await?;
-        metastore.begin_graces(&metastore.state.lock());
+        metastore.state.lock().dead.begin_graces(metastore.clock.monotonic());
         metastore.tend();
         metastore.commit_pending().await?;
         if let Err(error) = metastore.create_records().await {
@@ -323,7 +320,7 @@ impl Metastore {
     fn observe(&self) {
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
-        self.begin_graces(&state);
+        state.dead.begin_graces(self.clock.monotonic());
         let merges = plan::lags(&mut state, &self.config, unix_millis);
         self.metrics.count(&state);
         self.metrics.lags(&state, merges, unix_millis);

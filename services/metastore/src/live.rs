@@ -120,8 +120,9 @@ impl Objects {
         self.by_key.iter()
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.by_key.keys()
+    /// From `first` on, sorted.
+    pub(crate) fn keys_from(&self, first: &Key) -> impl Iterator<Item = &Key> {
+        self.by_key.range(first..).map(|(key, _)| key)
     }
 
     /// Those that are segments, at the cost of these alone.

@@ -220,7 +220,7 @@ impl Metrics {
             self.merge_lag.get_or_create(&LevelLabels { level }).set(seconds(millis));
         }
         self.consume_lag.set(seconds(unix_millis - state.watermark(unix_millis)));
-        let oldest = state.dead.values().map(|dead| dead.died_millis).min().unwrap_or(unix_millis);
+        let oldest = state.dead.oldest_millis().unwrap_or(unix_millis);
         self.oldest_dead.set(seconds(unix_millis - oldest));
         let oldest = state.orders.unfinished_since_millis().unwrap_or(unix_millis);
         self.oldest_order.set(seconds(unix_millis - oldest));

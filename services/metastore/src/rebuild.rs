@@ -270,7 +270,7 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batc
             let (died_millis, job) = (record.published_millis, Some(record.job));
             let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
             dead.put_into(&mut batch);
-            state.dead.insert(key.clone(), dead);
+            state.dead.insert(dead);
         }
         rows::Job {
             id: record.job,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use catalog::rows::{self, JobState as Progress, Row};
 use clock::Clock;
-use model::{JobId, TenantId, WriterId};
+use model::{JobId, TenantId};
 use storage::Key;
 
 use crate::Metastore;
@@ -122,14 +122,14 @@ impl Metastore {
     /// Buries the seals of logs that were swept long ago.
     pub(crate) fn end_logs(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
-        let writer_of = |key: &Key| key.parse_log_slot().map(|(writer, _)| writer);
-        let not_swept: BTreeSet<WriterId> =
-            state.live.keys().chain(state.dead.keys()).filter_map(writer_of).collect();
+        let is_swept = |writer| {
+            let first = Key::log_slot(writer, 0);
+            let mut next = state.live.keys_from(&first).take(1).chain(state.dead.keys_from(&first).take(1));
+            next.all(|key| key.parse_log_slot().is_none_or(|(owner, _)| owner != writer))
+        };
         let old = state.logs.values().filter(|log| {
             let row = &log.row;
-            row.sealed
-                && unix_millis - row.moved_millis > SEAL_KEPT_MILLIS
-                && !not_swept.contains(&row.writer)
+            row.sealed && unix_millis - row.moved_millis > SEAL_KEPT_MILLIS && is_swept(row.writer)
         });
         for key in old.map(|log| Key::log_slot(log.row.writer, log.row.next)).collect::<Vec<_>>() {
             let dead = state.bury_unnamed(key, unix_millis);

@@ -15,6 +15,7 @@ use storage::Key;
 
 use crate::agenda::Agenda;
 use crate::config::Config;
+use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
 use crate::find::{Index, Object};
 use crate::live::{Live, Objects, What};
@@ -27,7 +28,7 @@ pub(crate) struct State {
     pub(crate) quarantined: BTreeMap<Key, Quarantined>,
     pub(crate) logs: BTreeMap<WriterId, LogState>,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
-    pub(crate) dead: BTreeMap<Key, rows::Dead>,
+    pub(crate) dead: DeadObjects,
     pub(crate) orders: Orders,
     pub(crate) dedup: Dedup,
     /// Dedup rows in the catalog, by minute: their ordinals.
@@ -94,7 +95,7 @@ impl State {
             quarantined: BTreeMap::new(),
             logs: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            dead: BTreeMap::new(),
+            dead: DeadObjects::default(),
             orders: Orders::default(),
             dedup: Dedup::new(config.dedup_keys_max),
             dedup_rows: BTreeMap::new(),
@@ -311,7 +312,7 @@ impl State {
             live.id.and_then(|id| self.index.remove(id));
         }
         self.quarantined.remove(key);
-        self.dead.insert(key.clone(), dead);
+        self.dead.insert(dead);
     }
 
     /// Buries an object that no row names; gives its new row.
@@ -326,7 +327,7 @@ impl State {
         if let Some((_, number, _)) = dead.key.parse_delete_order() {
             self.orders.saw_floor(number);
         }
-        self.dead.insert(dead.key.clone(), dead);
+        self.dead.insert(dead);
     }
 
     /// Takes datasets, by their positions, out of every answer; at least one must be left.

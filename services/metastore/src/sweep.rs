@@ -8,10 +8,7 @@
 //! A segment stays longer than a block: a rebuild decides anew which equal items count among the
 //! segments that no publish record names, and for that it needs the keys of all that could meet them.
 
-use std::time::Duration;
-
 use catalog::rows::{Dead, JobState, Row};
-use hashbrown::HashMap;
 use model::WriterId;
 use rpc::DeadObject;
 use storage::Key;
@@ -22,23 +19,14 @@ use crate::state::State;
 impl Metastore {
     pub(crate) fn list_sweepable(&self, limit: usize) -> Vec<DeadObject> {
         let unix_millis = self.clock.unix_millis();
-        let state = self.state.lock();
-        let mut dead_since = self.dead_since.lock();
         let now = self.clock.monotonic();
-        note_dead(&state, &mut dead_since, now);
+        let mut state = self.state.lock();
         let keys_needed_from =
             state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis)) - self.window_millis();
-        let sweepable = state.dead.values().filter(|dead| {
-            dead_since.get(&dead.key).is_some_and(|since| now - *since >= self.config.sweep_grace.0)
-                && dead.segment_millis.is_none_or(|millis| millis < keys_needed_from)
-                && is_recorded(&state, dead)
-        });
+        state.dead.begin_graces(now);
+        state.dead.end_graces(now, self.config.sweep_grace.0);
+        let sweepable = state.dead.past_grace(keys_needed_from).filter(|dead| is_recorded(&state, dead));
         sweepable.take(limit).map(|dead| DeadObject { key: dead.key.clone() }).collect()
-    }
-
-    /// Lets the grace begin for what has died since the last call.
-    pub(crate) fn begin_graces(&self, state: &State) {
-        note_dead(state, &mut self.dead_since.lock(), self.clock.monotonic());
     }
 
     pub(crate) fn forget_swept(&self, keys: &[Key]) {
@@ -55,15 +43,6 @@ impl Metastore {
         }
         self.metrics.count(&state);
         self.work.notify_one();
-    }
-}
-
-fn note_dead(state: &State, dead_since: &mut HashMap<Key, Duration>, now: Duration) {
-    dead_since.retain(|key, _| state.dead.contains_key(key));
-    for key in state.dead.keys() {
-        if !dead_since.contains_key(key) {
-            dead_since.insert(key.clone(), now);
-        }
     }
 }
 

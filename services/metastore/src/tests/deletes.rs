@@ -468,7 +468,7 @@ async fn an_order_and_retention_meet_on_one_block() {
     world.time.pass(Duration::from_secs(86_401));
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    assert_eq!(metastore.state.lock().live.keys().count(), 2, "it waits for the job");
+    assert_eq!(metastore.state.lock().live.iter().count(), 2, "it waits for the job");
     let publication = world.merge(&job).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     metastore.tend();
