@@ -12,9 +12,7 @@ use zstd::zstd_safe::CParameter;
 use crate::Section;
 use crate::error::Error;
 pub use crate::error::Malformed;
-pub use crate::symbols::{
-    decode as decode_symbols, decode_strings, encode as encode_symbols, encode_strings,
-};
+pub use crate::symbols::{decode as decode_symbols, encode as encode_symbols};
 
 /// Largest section after decompression, in bytes. Beyond it a reader refuses, so a writer must too.
 pub(crate) const SECTION_RAW_BYTES_MAX: u64 = 1 << 30;

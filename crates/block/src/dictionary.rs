@@ -14,6 +14,7 @@ use model::{Function, Line, Mapping, NONE, Symbols, TenantId};
 use parking_lot::Mutex;
 
 use crate::intern::{Interner, Keys};
+use crate::symbols::EncodedSymbols;
 
 /// Of all dictionaries together, the part that one may hold before it is begun anew.
 const SHARE_OF_ONE: usize = 4;
@@ -125,27 +126,25 @@ impl Kept {
 /// The symbols of one service, as far as they are remembered.
 pub(crate) struct Dictionary {
     pub(crate) interner: Interner,
-    /// Per thing of the dictionary its id in the symbols that are being made; [`NONE`] between two.
-    stacktraces: Vec<u32>,
-    locations: Vec<u32>,
-    functions: Vec<u32>,
-    mappings: Vec<u32>,
-    strings: Vec<u32>,
+    used: Used,
+}
+
+/// What of a dictionary one segment uses; of each table nothing, between two segments.
+#[derive(Default)]
+struct Used {
+    stacktraces: Marks,
+    locations: Marks,
+    functions: Marks,
+    mappings: Marks,
+    strings: Marks,
 }
 
 impl Dictionary {
     fn new(keys: Keys) -> Self {
-        Self {
-            interner: Interner::new(keys),
-            stacktraces: Vec::new(),
-            locations: Vec::new(),
-            functions: Vec::new(),
-            mappings: Vec::new(),
-            strings: Vec::new(),
-        }
+        Self { interner: Interner::new(keys), used: Used::default() }
     }
 
-    /// Bytes held in memory, roughly, with the ids that are needed to bring symbols out.
+    /// Bytes held in memory, roughly, with the marks and ids that are needed to bring symbols out.
     pub(crate) fn byte_len(&self) -> usize {
         let symbols = &self.interner.symbols;
         let things = symbols.stacktraces.len()
@@ -153,174 +152,134 @@ impl Dictionary {
             + symbols.functions.len()
             + symbols.mappings.len()
             + symbols.strings.len();
-        self.interner.byte_len() + things * size_of::<u32>()
+        self.interner.byte_len() + things * size_of::<u32>() + things / 8
     }
 
-    /// The stacktraces that `rows` names, with all that they need and nothing else. `rows` then names
-    /// them by their new ids, which are in the order of the old ones.
-    pub(crate) fn extract(&mut self, rows: &mut [u32]) -> Symbols {
-        let symbols = &self.interner.symbols;
-        let mut used = Vec::new();
-        self.stacktraces.resize(symbols.stacktraces.len(), NONE);
-        for stack in rows.iter() {
-            let place = &mut self.stacktraces[*stack as usize];
-            if *place == NONE {
-                *place = 0;
-                used.push(*stack);
+    /// The stacktraces that `rows` names, with all that they need and nothing else, in the order that they have
+    /// here. `rows` then names them by their new ids.
+    pub(crate) fn extract(&mut self, rows: &mut [u32]) -> EncodedSymbols {
+        let from = &self.interner.symbols;
+        let Used { stacktraces, locations, functions, mappings, strings } = &mut self.used;
+        stacktraces.cover(from.stacktraces.len());
+        locations.cover(from.locations.len());
+        functions.cover(from.functions.len());
+        mappings.cover(from.mappings.len());
+        strings.cover(from.strings.len());
+
+        rows.iter().for_each(|stack| stacktraces.mark(*stack));
+        let used_stacktraces = stacktraces.number();
+        rows.iter_mut().for_each(|stack| *stack = stacktraces.id(*stack));
+        let mut stack_locations = 0;
+        for stack in &used_stacktraces {
+            let stack = from.stacktraces.get(*stack);
+            stack.iter().for_each(|location| locations.mark(*location));
+            stack_locations += stack.len();
+        }
+        let used_locations = locations.number();
+        for location in &used_locations {
+            mappings.mark(from.locations.mapping[*location as usize]);
+            from.locations.lines_of(*location).iter().for_each(|line| functions.mark(line.function));
+        }
+        let used_functions = functions.number();
+        let used_mappings = mappings.number();
+        strings.mark(0);
+        for function in used_functions.iter().map(|id| &from.functions[*id as usize]) {
+            [function.name, function.system_name, function.filename]
+                .into_iter()
+                .for_each(|id| strings.mark(id));
+        }
+        for mapping in used_mappings.iter().map(|id| &from.mappings[*id as usize]) {
+            [mapping.filename, mapping.build_id].into_iter().for_each(|id| strings.mark(id));
+        }
+        let used_strings = strings.number();
+
+        let mut into = Symbols::default();
+        into.mappings.extend(used_mappings.iter().map(|id| {
+            let mapping = from.mappings[*id as usize];
+            let (filename, build_id) = (strings.id(mapping.filename), strings.id(mapping.build_id));
+            Mapping { filename, build_id, ..mapping }
+        }));
+        into.functions.extend(used_functions.iter().map(|id| {
+            let function = &from.functions[*id as usize];
+            Function {
+                name: strings.id(function.name),
+                system_name: strings.id(function.system_name),
+                filename: strings.id(function.filename),
+                start_line: function.start_line,
+            }
+        }));
+        into.locations.reserve(used_locations.len(), used_locations.len());
+        let mut lines = Vec::new();
+        for id in &used_locations {
+            let at = *id as usize;
+            let moved = |line: &Line| Line { function: functions.id(line.function), line: line.line };
+            lines.clear();
+            lines.extend(from.locations.lines_of(*id).iter().map(moved));
+            let mapping = mappings.id(from.locations.mapping[at]);
+            into.locations.push(mapping, from.locations.address[at], from.locations.folded[at], &lines);
+        }
+        into.stacktraces.reserve(used_stacktraces.len(), stack_locations);
+        for id in &used_stacktraces {
+            let stack = from.stacktraces.get(*id).iter().map(|location| locations.id(*location));
+            into.stacktraces.locations.extend(stack);
+            into.stacktraces.offsets.push(into.stacktraces.locations.len() as u32);
+        }
+        let strings = used_strings[1..].iter().map(|id| from.strings.get(*id));
+        EncodedSymbols::with_strings(strings, &into)
+    }
+}
+
+/// Which things of a table are used, and the ids that these get.
+#[derive(Default)]
+struct Marks {
+    bits: Vec<u64>,
+    /// New ids by old ones; of what is not used, any.
+    ids: Vec<u32>,
+}
+
+impl Marks {
+    /// Makes room for a table of `count` things.
+    fn cover(&mut self, count: usize) {
+        self.bits.resize(count.div_ceil(64), 0);
+        self.ids.resize(count, NONE);
+    }
+
+    /// [`NONE`] marks nothing.
+    #[inline]
+    fn mark(&mut self, id: u32) {
+        if let Some(bits) = self.bits.get_mut(id as usize / 64) {
+            *bits |= 1 << (id % 64);
+        }
+    }
+
+    /// Numbers what is marked, in order, and takes the marks away; gives the old ids.
+    fn number(&mut self) -> Vec<u32> {
+        let count: u32 = self.bits.iter().map(|bits| bits.count_ones()).sum();
+        let mut used = Vec::with_capacity(count as usize);
+        for (word, bits) in self.bits.iter_mut().enumerate() {
+            let mut left = std::mem::take(bits);
+            while left != 0 {
+                let old = word as u32 * 64 + left.trailing_zeros();
+                left &= left - 1;
+                self.ids[old as usize] = used.len() as u32;
+                used.push(old);
             }
         }
-        used.sort_unstable();
-        for (new, old) in used.iter().enumerate() {
-            self.stacktraces[*old as usize] = new as u32;
-        }
-        for stack in rows {
-            *stack = self.stacktraces[*stack as usize];
-        }
-        let mut extract = Extract {
-            from: symbols,
-            into: Symbols::default(),
-            locations: Places::new(&mut self.locations, symbols.locations.len()),
-            functions: Places::new(&mut self.functions, symbols.functions.len()),
-            mappings: Places::new(&mut self.mappings, symbols.mappings.len()),
-            strings: Places::new(&mut self.strings, symbols.strings.len()),
-            lines: Vec::new(),
-        };
-        extract.into.strings.push(b"");
-        extract.strings.set(0, 0);
-        for stack in &used {
-            extract.stacktrace(*stack);
-            self.stacktraces[*stack as usize] = NONE;
-        }
-        extract.finish()
-    }
-}
-
-/// New ids by old ones, for as long as one table is made.
-struct Places<'a> {
-    new: &'a mut Vec<u32>,
-    old: Vec<u32>,
-}
-
-impl<'a> Places<'a> {
-    fn new(new: &'a mut Vec<u32>, count: usize) -> Self {
-        new.resize(count, NONE);
-        Self { new, old: Vec::new() }
+        used
     }
 
-    fn set(&mut self, old: u32, new: u32) {
-        self.new[old as usize] = new;
-        self.old.push(old);
-    }
-
-    fn clear(self) {
-        for old in self.old {
-            self.new[old as usize] = NONE;
-        }
-    }
-}
-
-struct Extract<'a> {
-    from: &'a Symbols,
-    into: Symbols,
-    locations: Places<'a>,
-    functions: Places<'a>,
-    mappings: Places<'a>,
-    strings: Places<'a>,
-    lines: Vec<Line>,
-}
-
-impl Extract<'_> {
-    fn stacktrace(&mut self, id: u32) {
-        let from = self.from;
-        for location in from.stacktraces.get(id) {
-            let new = match self.locations.new[*location as usize] {
-                NONE => self.location(*location),
-                known => known,
-            };
-            self.into.stacktraces.locations.push(new);
-        }
-        self.into.stacktraces.offsets.push(self.into.stacktraces.locations.len() as u32);
-    }
-
-    fn location(&mut self, id: u32) -> u32 {
-        let from = &self.from.locations;
-        let i = id as usize;
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.clear();
-        lines.extend(
-            from.lines_of(id)
-                .iter()
-                .map(|line| Line { function: self.function(line.function), line: line.line }),
-        );
-        let mapping = self.mapping(from.mapping[i]);
-        let new = self.into.locations.push(mapping, from.address[i], from.folded[i], &lines);
-        self.lines = lines;
-        self.locations.set(id, new);
-        new
-    }
-
-    fn function(&mut self, id: u32) -> u32 {
-        let Some(function) = self.from.functions.get(id as usize) else {
-            return NONE;
-        };
-        let known = self.functions.new[id as usize];
-        if known != NONE {
-            return known;
-        }
-        let function = Function {
-            name: self.string(function.name),
-            system_name: self.string(function.system_name),
-            filename: self.string(function.filename),
-            start_line: function.start_line,
-        };
-        self.into.functions.push(function);
-        let new = self.into.functions.len() as u32 - 1;
-        self.functions.set(id, new);
-        new
-    }
-
-    fn mapping(&mut self, id: u32) -> u32 {
-        let Some(mapping) = self.from.mappings.get(id as usize) else {
-            return NONE;
-        };
-        let known = self.mappings.new[id as usize];
-        if known != NONE {
-            return known;
-        }
-        let mapping = Mapping {
-            filename: self.string(mapping.filename),
-            build_id: self.string(mapping.build_id),
-            ..*mapping
-        };
-        self.into.mappings.push(mapping);
-        let new = self.into.mappings.len() as u32 - 1;
-        self.mappings.set(id, new);
-        new
-    }
-
-    fn string(&mut self, id: u32) -> u32 {
-        let known = self.strings.new[id as usize];
-        if known != NONE {
-            return known;
-        }
-        let new = self.into.strings.push(self.from.strings.get(id));
-        self.strings.set(id, new);
-        new
-    }
-
-    fn finish(self) -> Symbols {
-        self.locations.clear();
-        self.functions.clear();
-        self.mappings.clear();
-        self.strings.clear();
-        self.into
+    #[inline]
+    fn id(&self, old: u32) -> u32 {
+        self.ids.get(old as usize).copied().unwrap_or(NONE)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Cursor;
     use crate::intern::{Hashes, Import, Scratch};
+    use crate::symbols::{decode_strings, decode_tables};
 
     fn tenant(name: &str) -> TenantId {
         TenantId::parse(name).expect("valid")
@@ -355,6 +314,11 @@ mod tests {
         ids
     }
 
+    fn read(encoded: &EncodedSymbols) -> Symbols {
+        let strings = decode_strings(&mut Cursor::new(&encoded.strings)).expect("strings");
+        decode_tables(&mut Cursor::new(&encoded.tables), strings).expect("tables")
+    }
+
     fn names(symbols: &Symbols) -> Vec<String> {
         (0..symbols.stacktraces.len() as u32)
             .map(|id| {
@@ -372,7 +336,10 @@ mod tests {
         let taken = all.take(&tenant("acme"), "api");
         let check = |rows: &[u32], expected_rows: &[u32], expected: &[&str]| {
             let mut rows = rows.to_vec();
-            let symbols = taken.lock().extract(&mut rows);
+            let encoded = taken.lock().extract(&mut rows);
+            let symbols = read(&encoded);
+            assert_eq!(encoded.stacktraces, expected.len());
+            assert_eq!(encoded.string_count, symbols.strings.len());
             assert_eq!(rows, expected_rows);
             assert_eq!(names(&symbols), expected);
             assert_eq!(symbols.functions.len(), expected.len());
@@ -436,7 +403,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&old, &new));
         assert_eq!(all.byte_len(), EMPTY_BYTES);
         let mut rows = ids;
-        assert_eq!(names(&old.lock().extract(&mut rows)), [name]);
+        assert_eq!(names(&read(&old.lock().extract(&mut rows))), [name]);
         all.grown(&tenant("acme"), "api", &old, 1 << 20);
         assert_eq!(all.byte_len(), EMPTY_BYTES);
     }

@@ -20,6 +20,7 @@ use crate::roll::lengths;
 use crate::rows::{NewDataset, NewProfile};
 use crate::scan::{DatasetRows, DecodedRows};
 use crate::sort::{sort, subset};
+use crate::symbols::EncodedSymbols;
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{
     Block, DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, VALUE_COLUMNS_MAX, Want,
@@ -382,8 +383,10 @@ impl Gathered {
         drop(interner);
         for (window, mut rows) in by_window {
             rows.sort_rows(&stack_ids, &series);
-            let dataset = rows.into_dataset(&tenant, &service, &series, &sorted).prepare();
-            let tree = NameTree::build(&dataset.symbols);
+            let symbols = rows.narrow_symbols(&sorted);
+            let tree = NameTree::build(&symbols);
+            let symbols = EncodedSymbols::new(&symbols);
+            let dataset = rows.into_dataset(&tenant, &service, &series, symbols).prepare();
             let lengths = lengths(window.1, &dataset);
             writers.of(window, shard)?.add(&dataset, Some(&tree), &lengths)?;
         }
@@ -437,14 +440,8 @@ impl WindowRows {
         }
     }
 
-    /// Leaves the stacktraces of other windows out; `sorted` are all.
-    fn into_dataset(
-        mut self,
-        tenant: &TenantId,
-        service: &str,
-        series: &SeriesTable,
-        sorted: &Symbols,
-    ) -> NewDataset {
+    /// The symbols that this window uses, out of all; its rows are numbered anew.
+    fn narrow_symbols(&mut self, sorted: &Symbols) -> Symbols {
         let mut used = vec![false; sorted.stacktraces.len()];
         for stack in &self.stacks {
             used[*stack as usize] = true;
@@ -453,6 +450,16 @@ impl WindowRows {
         for stack in &mut self.stacks {
             *stack = stack_ids[*stack as usize];
         }
+        symbols
+    }
+
+    fn into_dataset(
+        self,
+        tenant: &TenantId,
+        service: &str,
+        series: &SeriesTable,
+        symbols: EncodedSymbols,
+    ) -> NewDataset {
         let mut dataset = NewDataset {
             tenant: tenant.clone(),
             service: service.to_owned(),

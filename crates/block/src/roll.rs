@@ -56,7 +56,7 @@ pub(crate) fn roll(dataset: &Prepared, seconds: u32, zstd_level: i32) -> Result<
         window: profiles.time_nanos.iter().map(|time| time.div_euclid(length)).collect(),
         group_of_series: vec![0; dataset.index.series.len()],
         groups: 0,
-        seen: vec![0; dataset.symbols.stacktraces.len()],
+        seen: vec![0; dataset.symbols.stacktraces],
         run: 0,
     };
     let mut kept: Vec<&str> = Vec::new();

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{Span, Symbols, TenantId, ValueSchema};
+use model::{Span, TenantId, ValueSchema};
 
+use crate::symbols::EncodedSymbols;
 use crate::{DatasetIndex, Profiles, Series, StoredColumn};
 
 /// Rows of one dataset, gathered in any order.
@@ -19,7 +20,7 @@ pub(crate) struct NewDataset {
     pub(crate) values: Vec<i64>,
     /// As long as `stacks`, or empty if no row has a span.
     pub(crate) spans: Vec<Span>,
-    pub(crate) symbols: Symbols,
+    pub(crate) symbols: EncodedSymbols,
 }
 
 /// One profile: its rows are `row_start..row_start + rows`, sorted by stacktrace.
@@ -41,7 +42,7 @@ pub(crate) struct Prepared {
     pub(crate) tenant: TenantId,
     pub(crate) service: String,
     pub(crate) index: DatasetIndex,
-    pub(crate) symbols: Symbols,
+    pub(crate) symbols: EncodedSymbols,
     pub(crate) stacks: Vec<u32>,
     pub(crate) spans: Vec<Span>,
     pub(crate) schemas: Vec<SchemaRows>,

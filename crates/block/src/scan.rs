@@ -61,7 +61,7 @@ struct Piece {
 
 enum Source {
     Decoded(Arc<Column>),
-    /// The pages that hold the rows of the piece. `cached_as` is the column's number, if the piece is the whole dataset.
+    /// The pages that hold the rows of the piece; to be `cached` if that is the whole dataset.
     Pages {
         number: usize,
         pages: Vec<FetchedPage>,

@@ -122,6 +122,7 @@ impl Order {
         // The empty string is always there, and sorts first.
         mark(&mut used, 0);
         let (order, places) = self.of(&used, |a, b| from.get(a as u32).cmp(from.get(b as u32)));
+        into.reserve(order.len(), order.iter().map(|id| from.get(*id as u32).len()).sum());
         for id in order {
             into.push(from.get(id as u32));
         }
@@ -147,6 +148,7 @@ impl Order {
                 .then_with(|| place(mappings, from.mapping[a]).cmp(&place(mappings, from.mapping[b])))
                 .then_with(|| from.address[a].cmp(&from.address[b]))
         });
+        into.reserve(order.len(), order.iter().map(|id| from.lines_of(*id as u32).len()).sum());
         let mut moved: Vec<Line> = Vec::new();
         for id in order {
             moved.clear();
@@ -169,12 +171,16 @@ impl Order {
     ) -> Vec<u32> {
         // Root first and moved to the new ids, so that comparing runs forward over plain memory.
         let mut moved = Stacktraces::default();
+        let length_of = |(id, used): (usize, &bool)| if *used { from.get(id as u32).len() } else { 0 };
+        let length = used.iter().enumerate().map(length_of).sum();
+        moved.reserve(used.len(), length);
         for (id, used) in used.iter().enumerate() {
             let stack = if *used { from.get(id as u32) } else { &[] };
             moved.locations.extend(stack.iter().rev().map(|location| locations[*location as usize]));
             moved.offsets.push(moved.locations.len() as u32);
         }
         let (order, places) = self.of(used, |a, b| moved.get(a as u32).cmp(moved.get(b as u32)));
+        into.reserve(order.len(), length);
         for id in order {
             into.locations.extend(moved.get(id as u32).iter().rev());
             into.offsets.push(into.locations.len() as u32);

@@ -16,13 +16,48 @@ pub(crate) const STRING_BYTES_MAX: usize = 1 << 30;
 /// Bytes that [`decode`] reads; not compressed. Strings and stacktraces are written as differences to the one before.
 pub fn encode(symbols: &Symbols) -> Vec<u8> {
     let mut out = Vec::with_capacity(symbols.strings.byte_len() + symbols.stacktraces.locations.len() + 1024);
-    encode_strings(&mut out, &symbols.strings);
+    encode_strings(&mut out, symbols.strings.iter().skip(1));
     encode_tables(&mut out, symbols);
     out
 }
 
-/// All but the strings.
-pub(crate) fn encode_tables(out: &mut Vec<u8>, symbols: &Symbols) {
+/// The two sections of the symbols of a dataset, before they are compressed, and how much is in them.
+pub(crate) struct EncodedSymbols {
+    pub(crate) strings: Vec<u8>,
+    pub(crate) tables: Vec<u8>,
+    pub(crate) string_count: usize,
+    pub(crate) string_bytes: usize,
+    pub(crate) stacktraces: usize,
+    pub(crate) stack_locations: usize,
+}
+
+impl EncodedSymbols {
+    pub(crate) fn new(symbols: &Symbols) -> Self {
+        Self::with_strings(symbols.strings.iter().skip(1), symbols)
+    }
+
+    /// Instead of the strings that are in `symbols`, `strings` are meant: all but the empty one with id 0.
+    pub(crate) fn with_strings<'a>(
+        strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        symbols: &Symbols,
+    ) -> Self {
+        let (string_count, string_bytes) = (strings.len() + 1, strings.clone().map(<[u8]>::len).sum());
+        let stack_locations = symbols.stacktraces.locations.len();
+        let mut encoded = Self {
+            strings: Vec::with_capacity(string_count * 3 + string_bytes),
+            tables: Vec::with_capacity(stack_locations * 2 + symbols.locations.len() * 8),
+            string_count,
+            string_bytes,
+            stacktraces: symbols.stacktraces.len(),
+            stack_locations,
+        };
+        encode_strings(&mut encoded.strings, strings);
+        encode_tables(&mut encoded.tables, symbols);
+        encoded
+    }
+}
+
+fn encode_tables(out: &mut Vec<u8>, symbols: &Symbols) {
     encode_mappings(out, &symbols.mappings);
     encode_functions(out, &symbols.functions);
     encode_locations(out, symbols);
@@ -39,7 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Symbols, Malformed> {
     decode_tables(&mut cursor, strings)
 }
 
-/// Reads what [`encode_tables`] wrote, to the end.
+/// Reads all but the strings, to the end.
 pub(crate) fn decode_tables(cursor: &mut Cursor<'_>, strings: Strings) -> Result<Symbols, Malformed> {
     let mappings = decode_mappings(cursor, strings.len())?;
     let functions = decode_functions(cursor, strings.len())?;
@@ -54,31 +89,27 @@ fn shared_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// All strings but the empty one with id 0: what each shares with the one before, the rest's length, all rests.
-pub fn encode_strings(out: &mut Vec<u8>, strings: &Strings) {
-    let count = strings.len().saturating_sub(1);
-    put(out, count as u64);
-    let mut shares = Vec::with_capacity(count);
+/// `strings` are all but the empty one with id 0: what each shares with the one before, the rest's length, all rests.
+fn encode_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone) {
+    let mut shares = Vec::with_capacity(strings.len());
+    put(out, strings.len() as u64);
     let mut before: &[u8] = b"";
-    for string in strings.iter().skip(1) {
+    for string in strings.clone() {
         let shared = shared_prefix(before, string);
         shares.push(shared);
         put(out, shared as u64);
         before = string;
     }
-    for (string, shared) in strings.iter().skip(1).zip(&shares) {
+    for (string, shared) in strings.clone().zip(&shares) {
         put(out, (string.len() - shared) as u64);
     }
-    for (string, shared) in strings.iter().skip(1).zip(&shares) {
+    for (string, shared) in strings.zip(&shares) {
         out.extend_from_slice(&string[*shared..]);
     }
 }
 
 /// Reads what [`encode_strings`] wrote.
-///
-/// # Errors
-/// Names the byte that makes no sense.
-pub fn decode_strings(cursor: &mut Cursor<'_>) -> Result<Strings, Malformed> {
+pub(crate) fn decode_strings(cursor: &mut Cursor<'_>) -> Result<Strings, Malformed> {
     let count = cursor.count()?;
     let mut shares = Vec::with_capacity(count);
     for _ in 0..count {

@@ -20,7 +20,8 @@ use crate::codec::pack;
 use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk};
 use crate::roll::roll;
 use crate::rows::Prepared;
-use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section, symbols};
+use crate::symbols::{STACK_LOCATIONS_MAX, STRING_BYTES_MAX};
+use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section};
 
 /// Version of the format that this release writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 2;
@@ -128,23 +129,12 @@ impl ObjectWriter {
         tree: Option<&NameTree>,
         lengths: &[u32],
     ) -> Result<(), Error> {
+        check_size(dataset)?;
         let row_count = dataset.stacks.len() as u64;
-        if row_count > u64::from(u32::MAX) {
-            return Err(Error::TooLarge {
-                dataset: dataset.service.clone(),
-                what: "rows",
-                count: row_count,
-                limit: u32::MAX.into(),
-            });
-        }
         let index = self.section(&dataset.index.encode())?;
-        let mut raw = Vec::with_capacity(dataset.symbols.strings.byte_len());
-        symbols::encode_strings(&mut raw, &dataset.symbols.strings);
-        let strings = self.section(&raw)?;
-        raw.clear();
-        symbols::encode_tables(&mut raw, &dataset.symbols);
-        let symbols = self.section(&raw)?;
-        let own_strings = dataset.symbols.strings.len();
+        let strings = self.section(&dataset.symbols.strings)?;
+        let symbols = self.section(&dataset.symbols.tables)?;
+        let own_strings = dataset.symbols.string_count;
         let tree = tree.map(|tree| self.section(&tree.encode(own_strings))).transpose()?;
         let mut cells = Vec::new();
         for seconds in lengths {
@@ -165,7 +155,7 @@ impl ObjectWriter {
             cells,
             ..entry(dataset)
         });
-        self.layout.stacks.push(dataset.symbols.stacktraces.len() as u32);
+        self.layout.stacks.push(dataset.symbols.stacktraces as u32);
         self.rows += row_count;
         self.add_rows(dataset)?;
         self.group.ends.push(self.group.stack.len());
@@ -332,6 +322,23 @@ impl SpanRows {
     }
 }
 
+/// Whether a reader will take what would be written.
+fn check_size(dataset: &Prepared) -> Result<(), Error> {
+    let symbols = &dataset.symbols;
+    let limits = [
+        ("rows", dataset.stacks.len(), u32::MAX as usize),
+        ("bytes of strings", symbols.string_bytes, STRING_BYTES_MAX),
+        ("locations in stacktraces", symbols.stack_locations, STACK_LOCATIONS_MAX),
+    ];
+    for (what, count, limit) in limits {
+        if count > limit {
+            let dataset = dataset.service.clone();
+            return Err(Error::TooLarge { dataset, what, count: count as u64, limit: limit as u64 });
+        }
+    }
+    Ok(())
+}
+
 /// `ends` are the places where a page may end early.
 fn write_column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
@@ -480,4 +487,47 @@ fn describe(dataset: &Prepared, first_row: u64) -> serde_json::Value {
         "service": dataset.service,
         "schemas": schemas,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Symbols, TenantId};
+
+    use super::*;
+    use crate::rows::NewDataset;
+    use crate::symbols::EncodedSymbols;
+
+    #[test]
+    fn what_no_reader_would_take_is_not_written() {
+        let add = |strings: usize, locations: usize| {
+            let symbols = EncodedSymbols {
+                string_bytes: strings,
+                stack_locations: locations,
+                ..EncodedSymbols::new(&Symbols::default())
+            };
+            let dataset = NewDataset {
+                tenant: TenantId::parse("acme").expect("valid"),
+                service: "api".to_owned(),
+                schemas: Vec::new(),
+                series: Vec::new(),
+                profiles: Vec::new(),
+                stacks: Vec::new(),
+                values: Vec::new(),
+                spans: Vec::new(),
+                symbols,
+            };
+            let options = WriterOptions {
+                origin: Origin::Segment { writer: model::WriterId(1), seq: 0 },
+                created_millis: 0,
+                keys: Vec::new(),
+                value_columns: 1,
+                spans: false,
+            };
+            ObjectWriter::new(options).expect("opens").add(&dataset.prepare(), None, &[])
+        };
+        assert!(add(STRING_BYTES_MAX, STACK_LOCATIONS_MAX).is_ok());
+        for (strings, locations) in [(STRING_BYTES_MAX + 1, 0), (0, STACK_LOCATIONS_MAX + 1)] {
+            assert!(matches!(add(strings, locations), Err(Error::TooLarge { .. })));
+        }
+    }
 }

@@ -60,6 +60,12 @@ impl Strings {
         String::from_utf8_lossy(self.get(id))
     }
 
+    /// Makes room for so many more strings, of so many bytes together.
+    pub fn reserve(&mut self, strings: usize, bytes: usize) {
+        self.spans.reserve(strings);
+        self.added.reserve(bytes);
+    }
+
     /// Appends a string, without looking for an equal one.
     pub fn push(&mut self, string: &[u8]) -> StringId {
         let span = self.add(string);
@@ -78,7 +84,7 @@ impl Strings {
         self.spans[id as usize] = (offset + from, length - from);
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         self.spans.iter().map(|span| self.slice(*span))
     }
 
@@ -175,6 +181,15 @@ impl Locations {
         &self.lines[self.line_offsets[i] as usize..self.line_offsets[i + 1] as usize]
     }
 
+    /// Makes room for so many more locations, of so many lines together.
+    pub fn reserve(&mut self, locations: usize, lines: usize) {
+        self.mapping.reserve(locations);
+        self.address.reserve(locations);
+        self.folded.reserve(locations);
+        self.line_offsets.reserve(locations);
+        self.lines.reserve(lines);
+    }
+
     /// Appends a location and gives its index.
     pub fn push(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
         self.mapping.push(mapping);
@@ -212,6 +227,12 @@ impl Stacktraces {
     pub fn get(&self, stacktrace: u32) -> &[u32] {
         let i = stacktrace as usize;
         &self.locations[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// Makes room for so many more stacktraces, of so many locations together.
+    pub fn reserve(&mut self, stacktraces: usize, locations: usize) {
+        self.offsets.reserve(stacktraces);
+        self.locations.reserve(locations);
     }
 
     /// Appends a stacktrace, leaf first, and gives its index.
