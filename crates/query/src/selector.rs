@@ -3,7 +3,7 @@
 //! Owns: the grammar, the four operators, anchoring and bounding of regular expressions.
 //! Does not own: which labels a series has ([`crate::scan`]).
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use model::label_names::{NAME, is_service_name};
 use regex::{Regex, RegexBuilder};
@@ -147,14 +147,32 @@ impl fmt::Display for Selector {
                 Op::Matches(_) => "=~",
                 Op::MatchesNot(_) => "!~",
             };
-            let name = &matcher.name;
+            let (name, value) = (&matcher.name, Quoted(&matcher.value));
             if is_label_name(name) {
-                write!(f, "{comma}{name}{op}{:?}", matcher.value)?;
+                write!(f, "{comma}{name}{op}{value}")?;
             } else {
-                write!(f, "{comma}{name:?}{op}{:?}", matcher.value)?;
+                write!(f, "{comma}{}{op}{value}", Quoted(name))?;
             }
         }
         f.write_str("}")
+    }
+}
+
+/// As a string that [`Selector::parse`] reads: Rust's own escapes are not all known there.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\n' => f.write_str("\\n")?,
+                c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
     }
 }
 
@@ -423,6 +441,17 @@ mod tests {
         for (text, expected) in cases {
             let read = Selector::parse(text).map(|s| s.to_string());
             assert_eq!(read.as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_as_what_it_was() {
+        for value in ["a\"b\\c", "\0\t\r\n\x7f", "zero\u{200b}width", "e\u{301}\u{e000}\u{1f600}", "\u{85}"] {
+            let matchers = vec![Matcher::equal(value, "v"), Matcher::equal("name", value)];
+            let text = Selector { matchers }.to_string();
+            let read = Selector::parse(&text).expect(&text);
+            let pairs: Vec<(&str, &str)> = read.matchers.iter().map(|m| (&*m.name, &*m.value)).collect();
+            assert_eq!(pairs, [(value, "v"), ("name", value)], "{text}");
         }
     }
 
