@@ -301,7 +301,7 @@ const OTHER_NAME: u32 = u32::MAX - 1;
 struct Names<'a> {
     bytes: Vec<&'a [u8]>,
     table: HashTable<u32>,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::fast::RandomState,
 }
 
 impl<'a> Names<'a> {
@@ -322,6 +322,6 @@ impl<'a> Names<'a> {
     }
 }
 
-fn hash_bytes(hasher: &foldhash::fast::FixedState, bytes: &[u8]) -> u64 {
+fn hash_bytes(hasher: &foldhash::fast::RandomState, bytes: &[u8]) -> u64 {
     std::hash::BuildHasher::hash_one(hasher, bytes)
 }

@@ -6,7 +6,7 @@
 use std::hash::BuildHasher;
 
 use block::NameTree;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use model::{Function, Line, Mapping, NONE, Symbols};
 
@@ -48,7 +48,7 @@ pub struct Merged {
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
-    hasher: FixedState,
+    hasher: RandomState,
     strings: HashTable<u32>,
     mappings: HashTable<u32>,
     functions: HashTable<u32>,
@@ -296,7 +296,7 @@ fn nth_largest(values: &[i64], n: usize) -> Option<i64> {
 
 fn intern<T: Copy + Eq + std::hash::Hash>(
     table: &mut HashTable<u32>,
-    hasher: &FixedState,
+    hasher: &RandomState,
     all: &mut Vec<T>,
     one: T,
 ) -> u32 {
