@@ -9,6 +9,10 @@ use crate::error::Malformed;
 /// Most value columns that one profile may have.
 pub const VALUE_COLUMNS_MAX: usize = 64;
 
+/// Bytes of the labels of all series of a dataset: texts are stored once and referred to, so these are not
+/// bounded by the bytes that hold them.
+pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
+
 /// The series and profiles of one dataset: all that metadata and time series questions need.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetIndex {
@@ -211,6 +215,7 @@ pub(crate) fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<V
     }
     let count = cursor.count()?;
     let mut all_series = Vec::new();
+    let mut label_bytes = 0_usize;
     for _ in 0..count {
         let schema = cursor.index(schemas, "a series has an unknown schema")?;
         let label_count = cursor.count()?;
@@ -218,6 +223,10 @@ pub(crate) fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<V
         for _ in 0..label_count {
             let name = texts[cursor.index(texts.len(), "a label name does not exist")? as usize];
             let value = texts[cursor.index(texts.len(), "a label value does not exist")? as usize];
+            label_bytes += name.len() + value.len();
+            if label_bytes > LABEL_BYTES_MAX {
+                return Err(cursor.malformed("labels are longer than allowed"));
+            }
             pairs.push((name, value));
         }
         all_series.push(Series { schema, labels: Labels::from_pairs(pairs) });
@@ -278,4 +287,23 @@ fn decode_profiles(
         profiles.total_starts.push(profiles.totals.len() as u32);
     }
     Ok(profiles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_grow_far_beyond_their_bytes_are_refused() {
+        let mut bytes = Vec::new();
+        put(&mut bytes, 1);
+        put_text(&mut bytes, &"x".repeat(1 << 20));
+        let labels = (LABEL_BYTES_MAX >> 21) as u64 + 1;
+        put(&mut bytes, 1);
+        put(&mut bytes, 0);
+        put(&mut bytes, labels);
+        bytes.resize(bytes.len() + 2 * labels as usize, 0);
+        let refused = decode_series(&mut Cursor::new(&bytes), 1).expect_err("is refused");
+        assert_eq!(refused.what, "labels are longer than allowed");
+    }
 }

@@ -17,6 +17,7 @@ use parquet::schema::types::ColumnPath;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::pack;
+use crate::index::LABEL_BYTES_MAX;
 use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk};
 use crate::roll::roll;
 use crate::rows::Prepared;
@@ -325,8 +326,10 @@ impl SpanRows {
 /// Whether a reader will take what would be written.
 fn check_size(dataset: &Prepared) -> Result<(), Error> {
     let symbols = &dataset.symbols;
+    let label_bytes = dataset.index.series.iter().map(|series| series.labels.byte_len()).sum();
     let limits = [
         ("rows", dataset.stacks.len(), u32::MAX as usize),
+        ("bytes of labels", label_bytes, LABEL_BYTES_MAX),
         ("bytes of strings", symbols.string_bytes, STRING_BYTES_MAX),
         ("locations in stacktraces", symbols.stack_locations, STACK_LOCATIONS_MAX),
     ];
