@@ -71,6 +71,8 @@ pub(crate) enum Error {
     DuplicateLabel { labels: String, name: String },
     #[error("labels of the samples of profile {labels} make more than {limit} bytes of series labels")]
     SeriesLabelBytes { labels: String, limit: usize },
+    #[error("labels about source code make more than {limit} bytes in the build ids of {mappings} mappings")]
+    BuildIdBytes { mappings: usize, limit: usize },
     #[error(
         "push rate limit of {rate_mb} MB/s (burst {burst_mb} MB) of tenant {tenant:?} is exceeded by {bytes} bytes, retry after {retry_after:?}"
     )]
@@ -118,7 +120,7 @@ impl Error {
             | Self::SampleTypeHyphen { .. }
             | Self::NotUtf8 { .. } => "malformed_profile",
             Self::RequestTooLarge { .. } => "body_size_limit_exceeded",
-            Self::Decompress(_) | Self::FrameNames(_) => "profile_size_limit",
+            Self::Decompress(_) | Self::FrameNames(_) | Self::BuildIdBytes { .. } => "profile_size_limit",
             Self::OutsideWindow { .. } => "not_in_ingestion_window",
             Self::Samples { .. } => "samples_limit",
             Self::SampleLabels { .. } => "sample_labels_limit",

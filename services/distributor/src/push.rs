@@ -136,8 +136,8 @@ impl Distributor {
         if counted.is_empty() {
             return Ok(None);
         }
-        source_code::note_in_build_ids(&mut profile, &labels);
         let series = split::split(&profile, counted, &labels, limits)?;
+        source_code::note_in_build_ids(&mut profile, &labels)?;
         let item = PushItem {
             tenant: tenant.clone(),
             key: opened.key,

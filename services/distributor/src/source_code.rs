@@ -1,5 +1,12 @@
-use model::{Labels, Profile};
+use hashbrown::HashMap;
+use model::{Labels, Profile, StringId};
 use serde::Serialize;
+
+use crate::error::Error;
+
+/// Most bytes of build ids that one profile may get: each mapping may have one of its own, which repeats all
+/// labels.
+const BUILD_ID_BYTES_MAX: usize = 16 << 20;
 
 /// Where the source code of a mapping is, as readers of profiles expect it in place of a build id.
 #[derive(Serialize)]
@@ -16,22 +23,39 @@ struct BuildId<'a> {
 
 /// Writes what the labels `service_repository`, `service_git_ref` and `service_root_path` say into the
 /// build ids of all mappings; nothing if there is none of them.
-pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) {
+///
+/// # Errors
+/// That would be more than [`BUILD_ID_BYTES_MAX`].
+pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Result<(), Error> {
     let label = |name| labels.get(name).unwrap_or_default();
     let repository = label("service_repository");
     let git_ref = label("service_git_ref");
     let root_path = label("service_root_path");
     if repository.is_empty() && git_ref.is_empty() && root_path.is_empty() {
-        return;
+        return Ok(());
     }
     let symbols = &mut profile.symbols;
+    let mappings = symbols.mappings.len();
+    let mut known: HashMap<StringId, StringId> = HashMap::new();
+    let mut bytes = 0;
     for mapping in &mut symbols.mappings {
+        if let Some(noted) = known.get(&mapping.build_id) {
+            mapping.build_id = *noted;
+            continue;
+        }
         let build_id = symbols.strings.text(mapping.build_id);
         let noted = BuildId { repository, git_ref, build_id: &build_id, root_path };
         // Strings and a fixed struct: writing them to memory cannot fail.
         let json = serde_json::to_vec(&noted).unwrap_or_default();
-        mapping.build_id = symbols.strings.push(&json);
+        bytes += json.len();
+        if bytes > BUILD_ID_BYTES_MAX {
+            return Err(Error::BuildIdBytes { mappings, limit: BUILD_ID_BYTES_MAX });
+        }
+        let noted = symbols.strings.push(&json);
+        known.insert(mapping.build_id, noted);
+        mapping.build_id = noted;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -46,7 +70,7 @@ mod tests {
         profile.symbols.strings.push(b"");
         let build_id = profile.symbols.strings.push(b"abc");
         profile.symbols.mappings = vec![Mapping { build_id, ..Mapping::default() }];
-        note_in_build_ids(&mut profile, &Labels::from_pairs(labels.iter().copied()));
+        note_in_build_ids(&mut profile, &Labels::from_pairs(labels.iter().copied())).unwrap();
         assert_eq!(profile.symbols.strings.text(profile.symbols.mappings[0].build_id), expected);
     }
 
@@ -58,5 +82,25 @@ mod tests {
             &[("service_repository", "https://x/y"), ("service_root_path", "src")],
             r#"{"repository":"https://x/y","build_id":"abc","root_path":"src"}"#,
         );
+    }
+
+    #[test]
+    fn many_mappings_do_not_make_much_of_long_labels() {
+        let noted = |distinct: bool| {
+            let mut profile = Profile::default();
+            profile.symbols.strings.push(b"");
+            let mut build_id = 0;
+            for number in 0..100_u8 {
+                if distinct || number == 0 {
+                    build_id = profile.symbols.strings.push(&[b'a' + number % 26, b'a' + number / 26]);
+                }
+                profile.symbols.mappings.push(Mapping { build_id, ..Mapping::default() });
+            }
+            let labels = Labels::from_pairs([("service_git_ref", "v".repeat(BUILD_ID_BYTES_MAX / 64))]);
+            note_in_build_ids(&mut profile, &labels).map(|()| profile.symbols.strings.len())
+        };
+        assert_eq!(noted(false).unwrap(), 3);
+        let refused = noted(true).unwrap_err();
+        assert!(matches!(refused, Error::BuildIdBytes { mappings: 100, .. }), "{refused}");
     }
 }
