@@ -6,8 +6,13 @@ import { call, json, type Reply } from './client';
 import { decodeFlameGraph } from './decode';
 import type {
   GetProfileStatsResponse,
+  LabelNamesRequest,
   LabelsResponse,
+  LabelValuesRequest,
+  SelectMergeStacktracesRequest,
+  SelectSeriesRequest,
   SelectSeriesResponse,
+  SeriesRequest,
   SeriesResponse,
 } from './types';
 
@@ -22,7 +27,7 @@ function within(range: Range): { start: string; end: string } {
 
 /** Services of the range with their profile types, both sorted. */
 export async function askServices(range: Range, signal: AbortSignal): Promise<Reply<Map<string, string[]>>> {
-  const request = { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) };
+  const request: SeriesRequest = { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) };
   return call({ method: 'Series', request }, signal, json(servicesOf));
 }
 
@@ -61,7 +66,12 @@ export async function askFlameGraph(
   explain: boolean,
   signal: AbortSignal,
 ): Promise<Reply<FlameModel>> {
-  const request = { profileTypeID: query.type, labelSelector: formatSelector(query.matchers), ...within(range), maxNodes: String(maxNodes) };
+  const request: SelectMergeStacktracesRequest = {
+    profileTypeID: query.type,
+    labelSelector: formatSelector(query.matchers),
+    ...within(range),
+    maxNodes: String(maxNodes),
+  };
   return call({ method: 'SelectMergeStacktraces', request, explain }, signal, (text) => decodeFlameGraph(text, signal));
 }
 
@@ -91,7 +101,7 @@ export async function askSeries(
 ): Promise<Reply<SeriesOverTime>> {
   const width = step * 1000;
   const grid = { from: Math.floor(range.from / width) * width + width, until: Math.ceil(range.until / width) * width };
-  const request = {
+  const request: SelectSeriesRequest = {
     profileTypeID: query.type,
     labelSelector: formatSelector(query.matchers),
     ...within(grid),
@@ -113,7 +123,7 @@ function timeSeriesOf({ labels = [], points = [] }: NonNullable<SelectSeriesResp
 
 /** Label names that the other matchers leave, without those the server made itself. */
 export async function askLabelNames(type: string, matchers: readonly Matcher[], range: Range, signal: AbortSignal): Promise<Reply<string[]>> {
-  const request = { matchers: [selectorOf(type, matchers)], ...within(range) };
+  const request: LabelNamesRequest = { matchers: [selectorOf(type, matchers)], ...within(range) };
   return call({ method: 'LabelNames', request }, signal, json(({ names = [] }: LabelsResponse) => names.filter((name) => !name.startsWith('__'))));
 }
 
@@ -124,7 +134,7 @@ export async function askLabelValues(
   range: Range,
   signal: AbortSignal,
 ): Promise<Reply<string[]>> {
-  const request = { name, matchers: [selectorOf(type, matchers)], ...within(range) };
+  const request: LabelValuesRequest = { name, matchers: [selectorOf(type, matchers)], ...within(range) };
   return call({ method: 'LabelValues', request }, signal, json(({ names = [] }: LabelsResponse) => names));
 }
 

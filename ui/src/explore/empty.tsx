@@ -9,7 +9,7 @@ import controls from '../parts/controls.module.css';
 import style from './empty.module.css';
 
 /** How to send a first profile, in the words of each language, with the address of this server. */
-export function setups(origin: string): { name: string; install: string; code: string }[] {
+function setups(origin: string): { name: string; install: string; code: string }[] {
   return [
     {
       name: 'Python',

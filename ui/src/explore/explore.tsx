@@ -6,7 +6,7 @@ import { useCallback, useEffect, useId, useMemo, useRef, useState } from 'react'
 import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
 import type { Reply } from '../api/client';
 import { useAnswer } from '../api/use_answer';
-import { filterStacks, findFocus, focusKey, FOLDED_NAME, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
+import { filterStacks, findFocus, focusKey, FOLDED_NAME, nameOf, ROOT, search as searchModel, sumFunctions } from '../flamegraph';
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
 import { formatCount, formatValue } from '../format/units';
 import { useInterval, useKeys, useMedia } from '../parts/hooks';
@@ -134,7 +134,6 @@ export function Explore() {
     if (model && findFocus(model, name) >= 0) change({ focus: name, select: name });
   };
   const select = (name: string): void => change({ select: name }, 'replace');
-  const nameOf = (bar: number): string => (model ? model.names[model.name[bar]!]! : '');
   const copy = (text: string, what: string): void => {
     if (text === '') return;
     void navigator.clipboard?.writeText(text).then(
@@ -171,7 +170,7 @@ export function Explore() {
         else focusName(state.select);
         return true;
       case 'c':
-        copy(bar !== ROOT ? nameOf(bar) : state.select, 'the name');
+        copy(model && bar !== ROOT ? nameOf(model, bar) : state.select, 'the name');
         return true;
       case 'r':
         refresh();
@@ -393,8 +392,8 @@ export function Explore() {
                         search={isFiltered ? null : searched}
                         selected={state.select}
                         onFocus={focusBar}
-                        onSelect={(bar) => select(bar === ROOT ? '' : nameOf(bar))}
-                        onCopy={(bar) => copy(nameOf(bar), 'the name')}
+                        onSelect={(bar) => select(bar === ROOT ? '' : nameOf(model, bar))}
+                        onCopy={(bar) => copy(nameOf(model, bar), 'the name')}
                         onRefine={refine}
                       />
                     </div>

@@ -6,6 +6,7 @@ import {
   findFocus,
   focusKey,
   FOLDED_NAME,
+  nameOf,
   parseColour,
   ROOT,
   type Colouring,
@@ -155,10 +156,6 @@ export function FlameHost(props: FlameHostProps) {
       )}
     </div>
   );
-}
-
-function nameOf(model: FlameModel, bar: number): string {
-  return model.names[model.name[bar]!] ?? '';
 }
 
 function isFolded(model: FlameModel, bar: number): boolean {

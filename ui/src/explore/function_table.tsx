@@ -43,7 +43,7 @@ export function FunctionTable(props: FunctionTableProps) {
       self = Math.max(self, sums.self[name]!);
       total = Math.max(total, sums.total[name]!);
     }
-    return { self: columnFormat(self, props.unit), total: columnFormat(total, props.unit), maxSelf: self, maxTotal: total };
+    return { self: columnFormat(self, props.unit), total: columnFormat(total, props.unit), maxSelf: self };
   }, [sums, props.unit]);
   const at = useMemo(() => (selected === '' ? -1 : rows.findIndex((name) => model.names[name] === selected)), [rows, selected, model]);
 

@@ -1,6 +1,6 @@
 // The row above table and graph: search, zoom, colour, export, view.
 import { useEffect, useRef, useState } from 'react';
-import { ancestry, foldedText, ROOT, type FlameModel, type SearchResult } from '../flamegraph';
+import { ancestry, foldedText, nameOf, ROOT, type FlameModel, type SearchResult } from '../flamegraph';
 import { formatCount, formatPercent } from '../format/units';
 import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
@@ -34,7 +34,6 @@ interface GraphToolsProps {
 
 export function GraphTools(props: GraphToolsProps) {
   const { state, view, isNarrow, whole, model, focused, searched, onChange: change } = props;
-  const nameOf = (bar: number): string => (model ? model.names[model.name[bar]!]! : '');
   return (
     <div className={style['tools']}>
       <label className={style['search']}>
@@ -53,8 +52,8 @@ export function GraphTools(props: GraphToolsProps) {
       {state.focus !== '' && model && (
         <span className={style['pill']}>
           <Icon name="focus" />
-          <Term hint={ancestry(model, focused).map(nameOf).join(' › ')}>
-            <code>{focused === ROOT ? `${state.focus} (not here)` : nameOf(focused)}</code>
+          <Term hint={ancestry(model, focused).map((bar) => nameOf(model, bar)).join(' › ')}>
+            <code>{focused === ROOT ? `${state.focus} (not here)` : nameOf(model, focused)}</code>
           </Term>
           <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
             <Icon name="close" />

@@ -4,7 +4,7 @@
 // Does not own: which bars are visible (`layout`), events (`view`).
 import { colour, mix, packageColour, packagePalette, parseColour, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
 import { ROW_HEIGHT, type Bars } from './layout';
-import { FOLDED_NAME, ROOT, type FlameModel } from './model';
+import { FOLDED_NAME, nameOf, ROOT, type FlameModel } from './model';
 import { fitName } from './names';
 
 /** Narrower bars are muted, so that the eye rests on those that matter. */
@@ -119,7 +119,7 @@ export class Painter {
   private label(context: CanvasRenderingContext2D, bar: number, left: number, width: number, y: number, text: string): void {
     const room = Math.floor((width - 2 * PADDING) / this.charWidth);
     if (room < 1) return;
-    const name = fitName(this.model.names[this.model.name[bar]!]!, room);
+    const name = fitName(nameOf(this.model, bar), room);
     context.fillStyle = text;
     context.fillText(name, left + PADDING, y + ROW_HEIGHT / 2);
     const value = this.formatValue(this.model.total[bar]!);

@@ -10,6 +10,7 @@ export {
   focusKey,
   foldedText,
   FOLDED_NAME,
+  nameOf,
   ROOT,
   sumFunctions,
   type EncodedFlameGraph,

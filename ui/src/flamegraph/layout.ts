@@ -7,7 +7,7 @@ import type { FlameModel } from './model';
 export const ROW_HEIGHT = 22;
 
 /** Narrower bars are not drawn one by one: neighbours become one muted sliver. */
-export const BAR_WIDTH_MIN = 0.5;
+const BAR_WIDTH_MIN = 0.5;
 
 /** The part of the profile that fills the width. */
 export interface Viewport {

@@ -37,7 +37,7 @@ export interface FlameModel {
 export const FOLDED_NAME = 'other';
 
 /** Deepest stack that is drawn. Deeper levels are cut, not refused. */
-export const DEPTH_MAX = 4096;
+const DEPTH_MAX = 4096;
 
 export const ROOT = 0;
 
@@ -180,6 +180,10 @@ export function filterStacks(model: FlameModel, marked: Uint8Array): FlameModel 
   return builder.finish();
 }
 
+export function nameOf(model: FlameModel, bar: number): string {
+  return model.names[model.name[bar]!] ?? '';
+}
+
 /** Bars from the root to `bar`, both included. */
 export function ancestry(model: FlameModel, bar: number): number[] {
   const bars: number[] = [];
@@ -193,7 +197,7 @@ export function ancestry(model: FlameModel, bar: number): number[] {
  */
 export function focusKey(model: FlameModel, bar: number): string {
   if (bar === ROOT) return '';
-  const path = ancestry(model, bar).map((at) => model.names[model.name[at]!]!);
+  const path = ancestry(model, bar).map((at) => nameOf(model, at));
   for (let length = 1; length < path.length; length++) {
     const key = path.slice(-length).join(';');
     if (findFocus(model, key) === bar) return key;
@@ -228,7 +232,7 @@ export function foldedText(model: FlameModel): string {
   walk(
     model,
     (bar) => {
-      if (bar !== ROOT) path.push(model.names[model.name[bar]!]!);
+      if (bar !== ROOT) path.push(nameOf(model, bar));
       if (model.self[bar]! > 0 && path.length > 0) lines.push(`${path.join(';')} ${model.self[bar]}`);
     },
     (bar) => {

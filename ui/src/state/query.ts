@@ -40,7 +40,7 @@ export function parseQuery(text: string): Query | null {
 }
 
 /** Reads `{a="b", c=~"d"}`; null when it is malformed. */
-export function parseSelector(text: string): Matcher[] | null {
+function parseSelector(text: string): Matcher[] | null {
   let rest = text.trim();
   if (!rest.startsWith('{') || !rest.endsWith('}')) return null;
   rest = rest.slice(1).trimStart();

@@ -33,7 +33,7 @@ export interface ExploreState {
   maxNodes: number;
 }
 
-export const MAX_NODES_DEFAULT = 16_384;
+const MAX_NODES_DEFAULT = 16_384;
 /** The most that a server accepts for a flame graph. */
 export const MAX_NODES_MOST = 1_048_576;
 

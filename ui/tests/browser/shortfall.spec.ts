@@ -12,8 +12,7 @@ async function open(page: Page): Promise<void> {
   await expect(page.getByRole('contentinfo')).toContainText('functions in');
 }
 
-/** Once more, until the panel knows the last answers of the page. */
-async function explained(page: Page) {
+async function openExplanation(page: Page) {
   await page.keyboard.press('e');
   return page.getByRole('region', { name: 'How the answers came about' });
 }
@@ -29,7 +28,7 @@ test('a damaged block is named, with what is wrong with it, beside what is left 
   await expect(page.getByRole('dialog').getByRole('term')).toContainText(DAMAGED!);
   await expect(page.getByRole('dialog').getByRole('definition')).toContainText(/\w+ \w+/);
   await page.keyboard.press('Escape');
-  const panel = await explained(page);
+  const panel = await openExplanation(page);
   await expect(panel.getByRole('row', { name: /^Missing/ })).toContainText('1 object');
   await expect(panel.getByRole('table', { name: '1 missing object' })).toContainText(DAMAGED!);
 });
@@ -46,6 +45,6 @@ test('without an owner of the catalog the page says how old its answers are, and
   await expect(alert).toContainText(/stale: the answer is of what was known \d+ s before it/, { timeout: 20_000 });
   await expect(page.getByTestId('flamegraph')).toBeVisible();
   expect(await places()).toEqual(before);
-  const panel = await explained(page);
+  const panel = await openExplanation(page);
   await expect(panel.getByRole('row', { name: /^as of/ })).toContainText(/\d+ s before/, { timeout: 20_000 });
 });
