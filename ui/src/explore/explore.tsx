@@ -10,27 +10,21 @@ import { filterStacks, findFocus, focusKey, FOLDED_NAME, nameOf, ROOT, search as
 import { parseType, preferredType, typeLabel } from '../format/profile_type';
 import { formatCount, formatValue } from '../format/units';
 import { useInterval, useKeys, useMedia } from '../parts/hooks';
-import { Hint } from '../parts/hint';
-import { Icon, Mark } from '../parts/icon';
-import { OptionList } from '../parts/option_list';
-import { Popover } from '../parts/popover';
 import { filtersOf, formatQuery, serviceOf, withFilters, withService } from '../state/query';
 import { parseSpan, resolveRange, seriesStep } from '../state/time';
-import { MAX_NODES_MOST, writeState } from '../state/url';
+import { MAX_NODES_MOST } from '../state/url';
 import { useUrlState } from '../state/use_url_state';
-import { toggleTheme, useTheme } from '../theme';
-import controls from '../parts/controls.module.css';
+import { toggleTheme } from '../theme';
 import { Failed, FirstRun, NoRange, NothingHere, Waiting } from './empty';
 import { ExplainPanel } from './explain_panel';
-import { Filters } from './filters';
 import { FlameHost, type FlameHandle } from './flame_host';
 import { FunctionTable } from './function_table';
 import { GraphTools } from './graph_tools';
 import { SeriesPanel } from './series_panel';
 import { Shortcuts } from './shortcuts';
-import { emptyList, ListShortfall, Shortfall, worst } from './shortfall';
+import { Shortfall, worst } from './shortfall';
 import { StatusLine } from './status_line';
-import { Refresh, TimePicker } from './time_picker';
+import { TopBar } from './top_bar';
 import style from './explore.module.css';
 
 /** Columns of the time series at most. */
@@ -56,7 +50,6 @@ export function Explore() {
   const [tick, setTick] = useState(0);
   const [help, setHelp] = useState(false);
   const [note, setNote] = useState('');
-  const theme = useTheme();
   const isNarrow = useMedia(NARROW);
   const view = isNarrow && state.view === 'both' ? 'graph' : state.view;
   const searchField = useRef<HTMLInputElement>(null);
@@ -203,12 +196,6 @@ export function Explore() {
   });
 
   const loading = graph.loading || services.loading;
-  const serviceOptions = [...(servicesHere ?? [])].map(([value, types]) => ({
-    value,
-    label: value,
-    detail: types.map(typeLabel).join(', '),
-  }));
-  const types = (service === null ? [...new Set([...(servicesHere?.values() ?? [])].flat())].sort() : servicesHere?.get(service)) ?? [];
   const filters = filtersOf(query);
   const error = graph.error ?? services.error;
   // A refresh that fails leaves what it would have replaced; a new question that fails does not.
@@ -233,74 +220,16 @@ export function Explore() {
 
   return (
     <div className={style['page']}>
-      <header className={style['bar']}>
-        <h1 className="visually-hidden">Explore profiles</h1>
-        <a className={style['brand']} href="/explore" aria-label="Pyrograph, start over">
-          <span className={style['mark']}>
-            <Mark />
-          </span>
-          <span className={style['word']}>Pyrograph</span>
-        </a>
-        <Popover shrinks="first" label={`Service: ${service ?? 'any'}`} hint={service ?? 'Service'} className={style['picker']!} face={<><span className={style['strong']}>{service ?? (query.type === '' ? 'Service' : 'any service')}</span><Icon name="chevron" /></>}>
-          {(close) => (
-            <OptionList
-              label="Find a service"
-              options={serviceOptions}
-              chosen={service ?? ''}
-              empty={emptyList(services, 'no service in this range')}
-              notice={<ListShortfall answer={services} />}
-              onPick={(name) => {
-                const offered = servicesHere?.get(name) ?? [];
-                const type = offered.includes(query.type) ? query.type : preferredType(offered);
-                change({ query: { ...withFilters(withService(query, name), []), type }, focus: '', select: '' });
-                close();
-              }}
-            />
-          )}
-        </Popover>
-        <Popover label={`Profile type: ${typeLabel(query.type)}`} hint={query.type} className={style['picker']!} face={<>{typeLabel(query.type)}<Icon name="chevron" /></>}>
-          {(close) => (
-            <OptionList
-              label="Find a profile type"
-              options={types.map((value) => ({ value, label: typeLabel(value), detail: value }))}
-              chosen={query.type}
-              empty={emptyList(services, 'no profile type in this range')}
-              notice={<ListShortfall answer={services} />}
-              onPick={(type) => {
-                change({ query: { ...query, type }, focus: '', select: '' });
-                close();
-              }}
-            />
-          )}
-        </Popover>
-        {range && <Filters query={query} range={range} onChange={(next) => change({ query: next })} />}
-        <span className={style['gap']} />
-        <TimePicker from={state.from} until={state.until} onChange={(from, until) => (from === state.from && until === state.until ? refresh() : change({ from, until }))} />
-        <Refresh interval={state.refresh} loading={loading} onInterval={(interval) => change({ refresh: interval }, 'replace')} onRefresh={refresh} />
-        <Hint text="Copy a link to exactly this, with the times fixed">
-          <button
-            type="button"
-            className={controls['icon']}
-            aria-label="Copy a link to exactly this"
-            onClick={() =>
-              range && copy(`${location.origin}/explore${writeState({ ...state, from: String(Math.floor(range.from)), until: String(Math.ceil(range.until)), refresh: '' })}`, 'a link with fixed times')
-            }
-          >
-            <Icon name="link" />
-          </button>
-        </Hint>
-        <Hint text="Theme (t)">
-          <button type="button" className={controls['icon']} aria-label={theme === 'dark' ? 'Light theme' : 'Dark theme'} onClick={toggleTheme}>
-            <Icon name={theme === 'dark' ? 'sun' : 'moon'} />
-          </button>
-        </Hint>
-        <Hint text="Keys (?)">
-          <button type="button" className={controls['icon']} aria-label="Keys" onClick={() => setHelp(true)}>
-            <Icon name="help" />
-          </button>
-        </Hint>
-        <div className={`${style['progress']} ${loading ? style['running'] : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!loading} />
-      </header>
+      <TopBar
+        state={state}
+        range={range}
+        services={services}
+        loading={loading}
+        onChange={change}
+        onRefresh={refresh}
+        onCopyLink={(link) => copy(link, 'a link with fixed times')}
+        onHelp={() => setHelp(true)}
+      />
 
       {isFirstRun ? (
         <main className={style['single']}>

@@ -83,7 +83,7 @@ export function GraphTools(props: GraphToolsProps) {
       />
       <Popover label="Export" align="right" face={<Icon name="download" />} hint="Export">
         {(close) => (
-          <div className={style['menu']}>
+          <div className={controls['choices']}>
             <button
               type="button"
               onClick={() => {

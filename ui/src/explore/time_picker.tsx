@@ -45,7 +45,7 @@ export function TimePicker({ from, until, onChange }: TimePickerProps) {
     >
       {(close) => (
         <div className={style['panel']}>
-          <div className={style['quick']} role="group" aria-label="Quick ranges">
+          <div className={`${controls['choices']} ${style['quick']}`} role="group" aria-label="Quick ranges">
             {QUICK.map((quick) => (
               <button
                 key={quick.from}
@@ -132,7 +132,7 @@ export function Refresh({ interval, loading, onInterval, onRefresh }: RefreshPro
       </Hint>
       <Popover label={`Refresh every: ${interval || 'off'}`} align="right" face={<>{interval === '' ? 'off' : interval.replace(/(\d)(\D)/, '$1 $2')}<Icon name="chevron" /></>}>
         {(close) => (
-          <div className={style['quick']} role="group" aria-label="Refresh interval">
+          <div className={controls['choices']} role="group" aria-label="Refresh interval">
             {INTERVALS.map((choice) => (
               <button
                 key={choice}
