@@ -3,6 +3,8 @@
 //! Owns: what each way in means by its bytes, labels and parameters.
 //! Does not own: the bytes themselves (`formats`), or whether the result is acceptable (`validate`, `labels`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use clock::Clock;
 use formats::ingest::{AppName, Format, SampleTypeConfig};
@@ -29,7 +31,8 @@ pub(crate) enum Document {
 
 /// One sample of the Push call.
 pub(crate) struct Pushed {
-    pub(crate) labels: Vec<(String, String)>,
+    /// Those of its series, which may have many.
+    pub(crate) labels: Arc<[(String, String)]>,
     /// Maybe gzipped.
     pub(crate) pprof: Bytes,
 }
@@ -53,7 +56,7 @@ pub(crate) struct Ingested {
 /// A document that could be decoded.
 pub(crate) struct Opened {
     pub(crate) decoded: Decoded,
-    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) labels: Arc<[(String, String)]>,
     /// Size of its content, decompressed.
     pub(crate) bytes: usize,
     pub(crate) key: ItemKey,
@@ -76,6 +79,14 @@ impl Document {
         match self {
             Self::Pushed(pushed) => pushed.pprof.len(),
             Self::Ingested(ingested) => ingested.body.len(),
+        }
+    }
+
+    /// Bytes of labels that it shares with others.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        match self {
+            Self::Pushed(pushed) => pushed.labels.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Ingested(_) => 0,
         }
     }
 
@@ -165,7 +176,7 @@ impl Ingested {
         let config = String::from_utf8_lossy(config.as_deref().unwrap_or_default());
         let key = self.key(has_time, &config, tenant, &content, clock);
         let service = (label_names::SERVICE_NAME, self.app.service.as_str());
-        let labels = self.labels(&name, &[service]);
+        let labels = self.labels(&name, &[service]).into();
         Ok(Some(Opened { decoded, labels, bytes: content.len(), key }))
     }
 
@@ -199,7 +210,7 @@ impl Ingested {
             false => self.labels(column.name, &[(label_names::SERVICE_NAME, service)]),
         };
         let decoded = Decoded { profile, flaw: None };
-        Ok(Some(Opened { decoded, labels, bytes: body.len(), key }))
+        Ok(Some(Opened { decoded, labels: labels.into(), bytes: body.len(), key }))
     }
 
     fn key(&self, has_time: bool, config: &str, tenant: &TenantId, content: &[u8], clock: &Clock) -> ItemKey {

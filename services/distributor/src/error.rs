@@ -13,7 +13,9 @@ const ERRORS_SHOWN_MAX: usize = 8;
 pub(crate) enum Error {
     #[error("no profiles received")]
     NoProfiles,
-    #[error("uncompressed profiles of the request have more than {limit} bytes, the limit of one request")]
+    #[error(
+        "profiles of the request, uncompressed and with the labels of each, have more than {limit} bytes, the limit of one request"
+    )]
     RequestTooLarge { limit: usize },
     #[error("{0}")]
     Decompress(#[from] formats::gzip::Error),

@@ -30,7 +30,7 @@ struct Batch {
     limits: Arc<Limits>,
     /// Unix nanoseconds.
     now: i64,
-    /// Decompressed, of all documents so far.
+    /// Decompressed, of all documents so far, with the labels of each.
     bytes: AtomicUsize,
 }
 
@@ -127,7 +127,7 @@ impl Distributor {
         };
         *bytes = opened.bytes;
         let share = self.budget.take(opened.memory_bytes())?;
-        let labels = labels::complete(opened.labels, limits)?;
+        let labels = labels::complete(&opened.labels, limits)?;
         self.admit(batch, &labels, opened.bytes)?;
         let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
         normalise::strip_go_shapes(&mut profile);
@@ -149,7 +149,8 @@ impl Distributor {
 
     /// Opens a document, unless the request has grown past its limit.
     fn open(&self, batch: &Batch, document: Document) -> Result<Option<Opened>, Error> {
-        batch.grow(0)?;
+        // Each is completed and checked with labels of its own, however many samples its series has.
+        batch.grow(document.shared_bytes())?;
         let wire_bytes = document.wire_bytes();
         let opened = document.open(&batch.tenant, &batch.limits, &self.clock);
         if let Err(Error::Decompress(gzip::Error::ExpandsTooFar { limit, .. })) = &opened {

@@ -34,7 +34,7 @@ impl PusherService for Pusher {
 fn documents(request: PushRequest) -> Vec<Document> {
     let mut documents = Vec::new();
     for series in request.series {
-        let labels: Vec<(String, String)> =
+        let labels: Arc<[(String, String)]> =
             series.labels.into_iter().map(|label| (label.name, label.value)).collect();
         for sample in series.samples {
             let labels = labels.clone();

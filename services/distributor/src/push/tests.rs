@@ -185,6 +185,19 @@ async fn a_request_without_profiles_is_refused() {
 }
 
 #[tokio::test]
+async fn long_labels_of_a_series_count_for_each_of_its_samples() {
+    let fixture = Fixture::new(Limits { ingestion_body_limit_mb: 1.0, ..Limits::default() });
+    let labels: Arc<[(String, String)]> = [("long".to_owned(), "x".repeat(100_000))].into();
+    let sample = || Document::Pushed(Pushed { labels: labels.clone(), pprof: Bytes::new() });
+    let text = async |count| {
+        let outcome = fixture.push((0..count).map(|_| sample()).collect()).await;
+        outcome.unwrap_err().to_string()
+    };
+    assert!(!text(10).await.contains("limit of one request"));
+    assert!(text(11).await.contains("limit of one request"));
+}
+
+#[tokio::test]
 async fn equal_documents_have_equal_keys_however_they_are_compressed() {
     let fixture = Fixture::new(Limits::default());
     let body = cpu(NOW, &[1], None);
@@ -211,7 +224,8 @@ async fn a_profile_without_time_counts_each_time_it_is_sent() {
 #[tokio::test]
 async fn a_request_that_grows_past_its_limit_fails_as_a_whole() {
     let body = cpu(NOW, &[1], None);
-    let two = (body.len() * 2) as f64 / limits::MEBIBYTE;
+    let labels: usize = APP.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let two = ((body.len() + labels) * 2) as f64 / limits::MEBIBYTE;
     let fixture = Fixture::new(Limits { ingestion_body_limit_mb: two, ..Limits::default() });
     let documents = |count| (0..count).map(|_| pushed(&APP, body.clone())).collect();
     fixture.push(documents(2)).await.unwrap();
