@@ -24,6 +24,7 @@ thread_local! {
     static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::default();
 }
 
+/// Writes an unsigned LEB128 integer.
 pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -32,10 +33,12 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// The same of a signed integer, in zigzag order.
 pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
+/// The length in bytes, then the bytes.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());

@@ -1,3 +1,5 @@
+use block::codec::put;
+
 use super::Flame;
 
 /// A flame graph by levels, as the API sends it.
@@ -70,19 +72,11 @@ pub fn encode_tree(flame: &Flame<1>) -> Vec<u8> {
     while let Some(at) = stack.pop() {
         let node = &flame.nodes[at as usize];
         let name = if at == 0 { "" } else { &flame.names[node.name as usize] };
-        push_varint(&mut bytes, name.len() as u64);
+        put(&mut bytes, name.len() as u64);
         bytes.extend_from_slice(name.as_bytes());
-        push_varint(&mut bytes, node.own[0] as u64);
-        push_varint(&mut bytes, u64::from(node.children));
+        put(&mut bytes, node.own[0] as u64);
+        put(&mut bytes, u64::from(node.children));
         stack.extend(node.first_child..node.first_child + node.children);
     }
     bytes
-}
-
-fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
