@@ -9,9 +9,12 @@ use crate::error::Malformed;
 /// Most value columns that one profile may have.
 pub const VALUE_COLUMNS_MAX: usize = 64;
 
-/// Bytes of the labels of all series of a dataset: texts are stored once and referred to, so these are not
-/// bounded by the bytes that hold them.
+/// Most bytes of labels of all series of a dataset that is written.
 pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
+
+/// … and that is read. Texts are stored once and referred to, so the bytes that hold them are no bound. Writers
+/// had none before [`LABEL_BYTES_MAX`], and what they wrote is not damaged.
+const LABEL_BYTES_READ_MAX: usize = 4 * LABEL_BYTES_MAX;
 
 /// The series and profiles of one dataset: all that metadata and time series questions need.
 #[derive(Clone, Debug, Default)]
@@ -224,7 +227,7 @@ pub(crate) fn decode_series(cursor: &mut Cursor<'_>, schemas: usize) -> Result<V
             let name = texts[cursor.index(texts.len(), "a label name does not exist")? as usize];
             let value = texts[cursor.index(texts.len(), "a label value does not exist")? as usize];
             label_bytes += name.len() + value.len();
-            if label_bytes > LABEL_BYTES_MAX {
+            if label_bytes > LABEL_BYTES_READ_MAX {
                 return Err(cursor.malformed("labels are longer than allowed"));
             }
             pairs.push((name, value));
@@ -298,7 +301,7 @@ mod tests {
         let mut bytes = Vec::new();
         put(&mut bytes, 1);
         put_text(&mut bytes, &"x".repeat(1 << 20));
-        let labels = (LABEL_BYTES_MAX >> 21) as u64 + 1;
+        let labels = (LABEL_BYTES_READ_MAX >> 21) as u64 + 1;
         put(&mut bytes, 1);
         put(&mut bytes, 0);
         put(&mut bytes, labels);

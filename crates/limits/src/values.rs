@@ -15,7 +15,7 @@ pub struct Limits {
     pub ingestion_rate_mb: f64,
     /// How many MB of pushes may come at once before the rate counts.
     pub ingestion_burst_size_mb: f64,
-    /// Largest request body, in MB, on the wire and uncompressed alike. 0 means no limit of its own.
+    /// Largest request body, in MB, on the wire, and uncompressed with the labels of each profile. 0 means no limit of its own.
     pub ingestion_body_limit_mb: f64,
 
     /// Longest label name, in bytes.

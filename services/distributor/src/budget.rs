@@ -34,6 +34,22 @@ impl Budget {
     }
 }
 
+impl Share {
+    /// Makes it larger by `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if others hold the rest.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let held = self.budget.held.inc_by(bytes as i64) as usize;
+        let others = held.saturating_sub(self.bytes);
+        self.bytes += bytes;
+        if others > 0 && held + bytes > self.budget.limit {
+            return Err(Error::Busy { held, wanted: bytes, limit: self.budget.limit });
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.held.dec_by(self.bytes as i64);
@@ -62,5 +78,18 @@ mod tests {
         assert!(budget.take(1).is_err());
         drop(large);
         assert!(budget.take(1).is_ok());
+    }
+
+    #[test]
+    fn a_share_that_grows_counts_in_full_and_may_have_all_that_nobody_else_holds() {
+        let budget = Budget::new(10, Gauge::default());
+        let mut first = budget.take(6).unwrap();
+        let mut second = budget.take(2).unwrap();
+        assert!(first.grow(2).is_ok());
+        assert!(matches!(second.grow(1), Err(Error::Busy { held: 10, wanted: 1, limit: 10 })));
+        drop(second);
+        assert!(first.grow(50).is_ok());
+        drop(first);
+        assert_eq!(budget.held.get(), 0);
     }
 }

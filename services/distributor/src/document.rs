@@ -31,10 +31,11 @@ pub(crate) enum Document {
 
 /// One sample of the Push call.
 pub(crate) struct Pushed {
-    /// Those of its series, which may have many.
-    pub(crate) labels: Arc<[(String, String)]>,
+    /// Those of its series, which may have many samples.
+    labels: Arc<[(String, String)]>,
+    label_bytes: usize,
     /// Maybe gzipped.
-    pub(crate) pprof: Bytes,
+    pprof: Bytes,
 }
 
 /// A request of `/ingest`.
@@ -82,10 +83,10 @@ impl Document {
         }
     }
 
-    /// Bytes of labels that it shares with others.
+    /// Memory of the labels that it shares with others.
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
-            Self::Pushed(pushed) => pushed.labels.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Pushed(pushed) => pushed.label_bytes,
             Self::Ingested(_) => 0,
         }
     }
@@ -112,6 +113,17 @@ impl Document {
 }
 
 impl Pushed {
+    /// The samples of one series, each maybe gzipped.
+    pub(crate) fn of_series(
+        labels: impl Iterator<Item = (String, String)>,
+        samples: impl Iterator<Item = Bytes>,
+    ) -> impl Iterator<Item = Self> {
+        let labels: Arc<[(String, String)]> = labels.collect();
+        let text: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let label_bytes = size_of_val(&labels[..]) + text;
+        samples.map(move |pprof| Self { labels: labels.clone(), label_bytes, pprof })
+    }
+
     fn open(self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Opened, Error> {
         let content = gzip::content(self.pprof, limit)?;
         let decoded = pprof::decode(content.clone(), &pprof_limits(limit))?;

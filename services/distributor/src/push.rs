@@ -126,7 +126,7 @@ impl Distributor {
             return Ok(None);
         };
         *bytes = opened.bytes;
-        let share = self.budget.take(opened.memory_bytes())?;
+        let mut share = self.budget.take(opened.memory_bytes())?;
         let labels = labels::complete(&opened.labels, limits)?;
         self.admit(batch, &labels, opened.bytes)?;
         let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
@@ -137,7 +137,7 @@ impl Distributor {
             return Ok(None);
         }
         let series = split::split(&profile, counted, &labels, limits)?;
-        source_code::note_in_build_ids(&mut profile, &labels)?;
+        share.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
         let item = PushItem {
             tenant: tenant.clone(),
             key: opened.key,

@@ -22,17 +22,17 @@ struct BuildId<'a> {
 }
 
 /// Writes what the labels `service_repository`, `service_git_ref` and `service_root_path` say into the
-/// build ids of all mappings; nothing if there is none of them.
+/// build ids of all mappings; nothing if there is none of them. Gives the bytes that this adds.
 ///
 /// # Errors
 /// That would be more than [`BUILD_ID_BYTES_MAX`].
-pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Result<(), Error> {
+pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Result<usize, Error> {
     let label = |name| labels.get(name).unwrap_or_default();
     let repository = label("service_repository");
     let git_ref = label("service_git_ref");
     let root_path = label("service_root_path");
     if repository.is_empty() && git_ref.is_empty() && root_path.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let symbols = &mut profile.symbols;
     let mappings = symbols.mappings.len();
@@ -55,7 +55,7 @@ pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Resul
         known.insert(mapping.build_id, noted);
         mapping.build_id = noted;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
                 profile.symbols.mappings.push(Mapping { build_id, ..Mapping::default() });
             }
             let labels = Labels::from_pairs([("service_git_ref", "v".repeat(BUILD_ID_BYTES_MAX / 64))]);
-            note_in_build_ids(&mut profile, &labels).map(|()| profile.symbols.strings.len())
+            note_in_build_ids(&mut profile, &labels).map(|_| profile.symbols.strings.len())
         };
         assert_eq!(noted(false).unwrap(), 3);
         let refused = noted(true).unwrap_err();

@@ -85,7 +85,9 @@ impl DeadObjects {
 
     /// Ends the graces that began `grace` ago.
     pub(crate) fn end_graces(&mut self, now: Duration, grace: Duration) {
-        while let Some((began, key)) = self.in_grace.pop_front_if(|(began, _)| now - *began >= grace) {
+        while let Some((began, key)) =
+            self.in_grace.pop_front_if(|(began, _)| now.saturating_sub(*began) >= grace)
+        {
             let Some(dead) = self.by_key.get(&key).filter(|dead| dead.grace_began == Some(began)) else {
                 continue;
             };
@@ -140,6 +142,15 @@ mod tests {
         assert_eq!(listed(&mut dead, 999, i64::MAX), []);
         assert_eq!(listed(&mut dead, 1_000, 6_000), [block(1, 20).key, segment(1, 5_000).key]);
         assert_eq!(listed(&mut dead, 1_000, i64::MAX).len(), 3);
+    }
+
+    #[test]
+    fn a_time_that_was_read_before_a_grace_began_ends_none() {
+        let mut dead = DeadObjects::default();
+        dead.insert(block(1, 20));
+        dead.begin_graces(Duration::from_secs(5));
+        dead.end_graces(Duration::from_secs(4), GRACE);
+        assert_eq!(dead.past_grace(i64::MAX).count(), 0);
     }
 
     #[test]

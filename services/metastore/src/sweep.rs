@@ -19,8 +19,8 @@ use crate::state::State;
 impl Metastore {
     pub(crate) fn list_sweepable(&self, limit: usize) -> Vec<DeadObject> {
         let unix_millis = self.clock.unix_millis();
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         let keys_needed_from =
             state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis)) - self.window_millis();
         state.dead.begin_graces(now);

@@ -34,12 +34,9 @@ impl PusherService for Pusher {
 fn documents(request: PushRequest) -> Vec<Document> {
     let mut documents = Vec::new();
     for series in request.series {
-        let labels: Arc<[(String, String)]> =
-            series.labels.into_iter().map(|label| (label.name, label.value)).collect();
-        for sample in series.samples {
-            let labels = labels.clone();
-            documents.push(Document::Pushed(Pushed { labels, pprof: sample.raw_profile }));
-        }
+        let labels = series.labels.into_iter().map(|label| (label.name, label.value));
+        let samples = series.samples.into_iter().map(|sample| sample.raw_profile);
+        documents.extend(Pushed::of_series(labels, samples).map(Document::Pushed));
     }
     documents
 }

@@ -91,7 +91,8 @@ impl Fixture {
 
 fn pushed(labels: &[(&str, &str)], body: impl Into<Bytes>) -> Document {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Document::Pushed(Pushed { labels: labels.collect(), pprof: body.into() })
+    let one = Pushed::of_series(labels, std::iter::once(body.into())).next();
+    Document::Pushed(one.expect("a sample"))
 }
 
 const APP: [(&str, &str); 2] = [("__name__", "process_cpu"), ("service_name", "app")];
@@ -185,16 +186,18 @@ async fn a_request_without_profiles_is_refused() {
 }
 
 #[tokio::test]
-async fn long_labels_of_a_series_count_for_each_of_its_samples() {
+async fn labels_of_a_series_count_for_each_of_its_samples() {
     let fixture = Fixture::new(Limits { ingestion_body_limit_mb: 1.0, ..Limits::default() });
-    let labels: Arc<[(String, String)]> = [("long".to_owned(), "x".repeat(100_000))].into();
-    let sample = || Document::Pushed(Pushed { labels: labels.clone(), pprof: Bytes::new() });
-    let text = async |count| {
-        let outcome = fixture.push((0..count).map(|_| sample()).collect()).await;
-        outcome.unwrap_err().to_string()
+    let text = async |label: &str, labels, samples| {
+        let labels = (0..labels).map(|_| (label.to_owned(), String::new()));
+        let samples = std::iter::repeat_n(Bytes::new(), samples);
+        let documents = Pushed::of_series(labels, samples).map(Document::Pushed).collect();
+        fixture.push(documents).await.unwrap_err().to_string()
     };
-    assert!(!text(10).await.contains("limit of one request"));
-    assert!(text(11).await.contains("limit of one request"));
+    for (label, labels) in [("x".repeat(100_000), 1), (String::new(), 2_100)] {
+        assert!(!text(&label, labels, 10).await.contains("limit of one request"));
+        assert!(text(&label, labels, 11).await.contains("limit of one request"));
+    }
 }
 
 #[tokio::test]
@@ -224,8 +227,7 @@ async fn a_profile_without_time_counts_each_time_it_is_sent() {
 #[tokio::test]
 async fn a_request_that_grows_past_its_limit_fails_as_a_whole() {
     let body = cpu(NOW, &[1], None);
-    let labels: usize = APP.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let two = ((body.len() + labels) * 2) as f64 / limits::MEBIBYTE;
+    let two = ((body.len() + pushed(&APP, body.clone()).shared_bytes()) * 2) as f64 / limits::MEBIBYTE;
     let fixture = Fixture::new(Limits { ingestion_body_limit_mb: two, ..Limits::default() });
     let documents = |count| (0..count).map(|_| pushed(&APP, body.clone())).collect();
     fixture.push(documents(2)).await.unwrap();

@@ -49,7 +49,10 @@ impl Server {
     pub(super) async fn explain(&self, method: &str, question: &serde_json::Value) -> Result<(), Error> {
         let request = self.post(&format!("/{method}?explain=true")).json(question);
         let answer: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
-        print(format!("{:#}\n", answer["explained"]).as_bytes())
+        let Some(explained) = answer.get("explained") else {
+            return Err(format!("{} does not explain its answers: it is another release", self.url).into());
+        };
+        print(format!("{explained:#}\n").as_bytes())
     }
 
     pub(super) fn post(&self, path_and_query: &str) -> reqwest::RequestBuilder {
