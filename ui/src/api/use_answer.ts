@@ -4,6 +4,8 @@ import { useCallback, useEffect, useRef, useState } from 'react';
 export interface Answer<T> {
   /** The newest answer, perhaps to an older question; null before the first. */
   value: T | null;
+  /** Of the same question, the one before that was not enough; null if there was none. */
+  first: T | null;
   /** The question that `value` answers. */
   key: string | null;
   error: Error | null;
@@ -24,20 +26,23 @@ export function useAnswer<T>(
   ask: (signal: AbortSignal) => Promise<T>,
   isEnough: (value: T) => boolean = () => true,
 ): Answer<T> {
-  const [answer, setAnswer] = useState<Omit<Answer<T>, 'again'>>({ value: null, key: null, error: null, loading: key !== null });
+  const [answer, setAnswer] = useState<Omit<Answer<T>, 'again'>>({ value: null, first: null, key: null, error: null, loading: key !== null });
   const [attempt, setAttempt] = useState(0);
   const asked = useRef(ask);
   asked.current = ask;
   const known = key === null ? undefined : (kept.get(key) as T | undefined);
   const usable = known !== undefined && isEnough(known) ? known : undefined;
-  const lacks = known !== undefined && usable === undefined;
+  // What is shown may be remembered no more.
+  const shown = known ?? (answer.key === key ? answer.value : null);
+  const lacks = shown !== null && !isEnough(shown);
   useEffect(() => {
     if (key === null) {
       setAnswer((last) => (last.loading ? { ...last, loading: false } : last));
       return;
     }
     if (usable !== undefined) {
-      setAnswer({ value: usable, key, error: null, loading: false });
+      remember(key, usable);
+      setAnswer((last) => ({ value: usable, first: last.key === key ? last.first : null, key, error: null, loading: false }));
       return;
     }
     const abort = new AbortController();
@@ -46,7 +51,7 @@ export function useAnswer<T>(
       (value) => {
         if (abort.signal.aborted) return;
         remember(key, value);
-        setAnswer({ value, key, error: null, loading: false });
+        setAnswer({ value, first: lacks ? shown : null, key, error: null, loading: false });
       },
       (error: unknown) => {
         if (abort.signal.aborted) return;

@@ -6,7 +6,7 @@ import { useLayoutEffect, useRef, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
 import type { Answer } from '../api/use_answer';
-import { counted, formatAge, formatBytes, formatCount } from '../format/units';
+import { counted, formatAge, formatBytes, formatCount, formatElapsed } from '../format/units';
 import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
 import { clock } from '../state/time';
@@ -45,6 +45,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
   const error = flameGraph.error ?? series?.error;
   const loading = flameGraph.loading || series?.loading;
   const isUntold = flameGraph.value?.explained === null;
+  const first = flameGraph.first && `; the first time it took ${formatElapsed(flameGraph.first.milliseconds)}, now some of it was in memory`;
   return (
     <section
       ref={root}
@@ -60,7 +61,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
       <header className={style['head']}>
         <h2>How the answers came about</h2>
         <span className={style['hint']} aria-live="polite">
-          {error ? '' : loading ? 'asking…' : isUntold ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.at, true)}` : ''}
+          {error ? '' : loading ? 'asking…' : isUntold ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.at, true)}${first ?? ''}` : ''}
         </span>
         <button type="button" className={controls['icon']} onClick={onAgain}>
           <Icon name="refresh" />

@@ -59,7 +59,6 @@ export function Explore() {
 
   const range = useMemo(() => resolveRange(state.from, state.until, Date.now()), [state.from, state.until, tick]);
   const follow = useCallback(() => setTick((last) => last + 1), []);
-  useInterval(follow, state.refresh === '' ? null : parseSpan(state.refresh));
 
   const when = range ? `${range.from} ${range.until}` : null;
   const asked = query.type !== '' && when !== null ? `${formatQuery(query)} ${when}` : null;
@@ -69,24 +68,27 @@ export function Explore() {
   const isExplained = state.explain === 'shown';
   const tellsEnough = ({ explained }: Reply<unknown>): boolean => !isExplained || explained !== undefined;
   const graph = useAnswer(graphKey, (signal) => askFlameGraph(query, range!, state.maxNodes, isExplained, signal), tellsEnough);
+  // A new question would put an end to a slow one.
+  useInterval(follow, state.refresh === '' || graph.loading ? null : parseSpan(state.refresh));
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
   const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null;
   const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.by, isExplained, signal), tellsEnough);
   const servicesHere = services.value?.body ?? null;
   const isEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.body.total[ROOT] === 0;
   const hasNoService = servicesHere?.size === 0;
-  /** Also of a fixed range, where something may be readable that was not. */
-  const refresh = (): void => {
-    follow();
-    for (const answer of [services, graph, series]) answer.again();
-  };
   // Only a page with nothing to draw needs to know where the data is.
   const stats = useAnswer(when && (isEmpty || hasNoService) ? `stats ${when}` : null, askStats);
   const statsKnown = stats.value !== null || stats.error !== null;
+  /** Also of a fixed range, where something may be readable that was not. */
+  const refresh = (): void => {
+    follow();
+    for (const answer of [services, graph, series, stats]) answer.again();
+  };
 
+  const hasNothing = stats.value?.dataIngested === false && hasNoService;
+  useInterval(follow, hasNothing ? FIRST_RUN_MILLISECONDS : null);
   // Of a stale answer nobody knows what came since.
-  const isFirstRun = stats.value?.dataIngested === false && hasNoService && services.value?.report.stale === null;
-  useInterval(follow, isFirstRun ? FIRST_RUN_MILLISECONDS : null);
+  const isFirstRun = hasNothing && services.value?.report.stale === null;
 
   // A page without a question opens with what somebody sends, or with the server's own CPU, and follows it:
   // the first seconds of a new server are little, and would drown in an hour.
@@ -344,7 +346,8 @@ export function Explore() {
               ]
             : []
         }
-        cost={shownAnswer}
+        // What it took when nothing of it was in memory, however often it was asked for since.
+        cost={shownAnswer && (graph.first ?? shownAnswer)}
         missing={worst(reports).missing}
         step={series.value && state.series === 'shown' ? series.value.body.step : null}
         loading={loading}
@@ -356,8 +359,8 @@ export function Explore() {
       {isExplained && range && query.type !== '' && !isFirstRun && (
         <ExplainPanel
           id={panel}
-          flameGraph={graph}
-          series={state.series === 'shown' ? series : null}
+          flameGraph={graph.key === graphKey || graph.loading ? graph : { ...graph, value: null }}
+          series={state.series === 'hidden' ? null : series.key === seriesKey || series.loading ? series : { ...series, value: null }}
           onAgain={refresh}
           onCopy={(text) => copy(text, 'the explanation')}
           onClose={() => explain('hidden')}

@@ -11,6 +11,8 @@ import type { Change } from '../state/use_url_state';
 import controls from '../parts/controls.module.css';
 import style from './graph_tools.module.css';
 
+/** Frames that a hint names. */
+const CALLERS_MOST = 10;
 const SEARCH_DELAY_MILLISECONDS = 120;
 
 interface GraphToolsProps {
@@ -52,7 +54,7 @@ export function GraphTools(props: GraphToolsProps) {
       {state.focus !== '' && model && (
         <span className={style['pill']}>
           <Icon name="focus" />
-          <Term hint={ancestry(model, focused).map((bar) => nameOf(model, bar)).join(' › ')}>
+          <Term hint={callers(model, focused)}>
             <code>{focused === ROOT ? `${state.focus} (not here)` : nameOf(model, focused)}</code>
           </Term>
           <button type="button" aria-label="Show all again" onClick={() => change({ focus: '' })}>
@@ -157,6 +159,13 @@ function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputE
       />
     </Hint>
   );
+}
+
+/** The bar and the nearest of those above it. */
+function callers(model: FlameModel, bar: number): string {
+  const path = ancestry(model, bar).map((at) => nameOf(model, at));
+  const left = path.length - CALLERS_MOST;
+  return [...(left > 0 ? [`${formatCount(left)} more`] : []), ...path.slice(-CALLERS_MOST)].join(' › ');
 }
 
 function save(content: Blob, name: string): void {

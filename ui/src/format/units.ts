@@ -44,7 +44,7 @@ export function formatValue(value: number, unit: string): string {
   if (value === 0) return quantity === 'count' ? '0' : quantity === 'bytes' ? '0 B' : '0 s';
   const inBase = base(value, unit);
   const seconds = quantity === 'time' ? Math.round(inBase / 1e9) : 0;
-  if (seconds >= 60) return clockTime(seconds);
+  if (Math.abs(seconds) >= 60) return `${seconds < 0 ? '-' : ''}${clockTime(Math.abs(seconds))}`;
   const scale = scaleFor(inBase, quantity);
   const number = digits(inBase / scale.size, scale.size === 1);
   return scale.suffix === '' ? number : `${number} ${scale.suffix}`;
@@ -55,7 +55,7 @@ function clockTime(seconds: number): string {
   const two = (part: number): string => String(part).padStart(2, '0');
   if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(seconds % 60)} s`;
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${two(Math.floor((seconds % 3600) / 60))} m`;
-  return `${Math.floor(seconds / 86_400)} d ${two(Math.floor((seconds % 86_400) / 3600))} h`;
+  return `${formatCount(Math.floor(seconds / 86_400))} d ${two(Math.floor((seconds % 86_400) / 3600))} h`;
 }
 
 /**

@@ -37,6 +37,8 @@ export function Hint({ text, children, pressShows = false }: HintProps) {
     const pressed = (event: KeyboardEvent): void => {
       if (event.key !== 'Escape') return;
       event.stopPropagation();
+      // Fields of searches would be emptied.
+      event.preventDefault();
       setShown(false);
     };
     element.showPopover();
@@ -86,5 +88,5 @@ function place(element: HTMLElement, { left, top, bottom }: DOMRect): void {
   const below = bottom + GAP_PIXELS;
   const fits = below + offsetHeight <= innerHeight - EDGE_PIXELS;
   element.style.setProperty('left', `${Math.max(EDGE_PIXELS, Math.min(left, innerWidth - EDGE_PIXELS - offsetWidth))}px`);
-  element.style.setProperty('top', `${fits ? below : top - GAP_PIXELS - offsetHeight}px`);
+  element.style.setProperty('top', `${fits ? below : Math.max(EDGE_PIXELS, top - GAP_PIXELS - offsetHeight)}px`);
 }

@@ -514,6 +514,7 @@ test('the cost of an answer opens how it came about, which the answers themselve
   const cost = page.getByRole('button', { name: /read from [\d,]+ object/ });
   await expect(cost).toHaveAttribute('aria-expanded', 'false');
   expect([asked, explained]).toEqual([2, 0]);
+  const took = await cost.textContent();
   await cost.click();
   const panel = page.getByRole('region', { name: 'How the answers came about' });
   const row = (name: string) => panel.getByRole('row', { name: new RegExp(`^${name} `) });
@@ -522,6 +523,8 @@ test('the cost of an answer opens how it came about, which the answers themselve
   await expect(row('Answered by')).toContainText(/raw rows|rollups/);
   await expect(row('from object store')).toContainText(/\d B|KiB|MiB/);
   await expect(row('Missing')).toContainText('nothing');
+  await expect(panel.getByText(/the first time it took \d/)).toBeVisible();
+  await expect(cost).toHaveText(took!);
   await expect(panel.getByRole('columnheader', { name: 'Querier' })).toBeVisible();
   expect([asked, explained]).toEqual([4, 2]);
   expect(await page.getByTestId('flamegraph').boundingBox()).toEqual(graph);
@@ -536,6 +539,16 @@ test('the cost of an answer opens how it came about, which the answers themselve
   await expect(panel).toHaveCount(0);
   expect([asked, explained]).toEqual([6, 4]);
   await expect(cost).toBeFocused();
+});
+
+test('a question that takes longer than the time between refreshes is answered', async ({ page }) => {
+  await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
+    await new Promise((done) => setTimeout(done, 2500));
+    await route.continue().catch(() => undefined);
+  });
+  await open(page, '/?from=now-1h&refresh=1s');
+  expect(parameter(page, 'refresh')).toBe('1s');
+  await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
 test('the explanation opens by key and address, and scrolls by key', async ({ page }) => {

@@ -27,6 +27,8 @@ test('long times are said as a clock would', () => {
   check('m', formatValue(252_000, 'milliseconds'), '4 m 12 s');
   check('h', formatValue(7500e9, 'nanoseconds'), '2 h 05 m');
   check('d', formatValue(273_600e9, 'nanoseconds'), '3 d 04 h');
+  check('many', formatValue(86_400 * 36_500 * 1e9, 'nanoseconds'), '36,500 d 00 h');
+  check('less', formatValue(-252e9, 'nanoseconds'), '-4 m 12 s');
 });
 
 test('a column has one unit, so its values align on the decimal', () => {
