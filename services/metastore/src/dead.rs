@@ -1,7 +1,7 @@
 //! The objects that are in the bucket and in no answer.
 //!
 //! Owns: which of them wait for what: their grace, then, if a segment, until nobody needs its keys.
-//! Does not own: why they died (`state`), who deletes them (`sweep`).
+//! Does not own: why they died (`state`), who may delete them (`sweep`).
 //!
 //! Thousands wait at any time, nearly all for a time that is known: looking for those that may go costs
 //! what there is to find.

@@ -1,6 +1,6 @@
 //! Says which dead objects may be deleted.
 //!
-//! Owns: the grace. Does not own: deleting (`compactor`).
+//! Owns: what must hold before one may. Does not own: since when each is dead (`dead`), deleting (`compactor`).
 //!
 //! The grace counts from when this owner learnt of the death, by its monotonic clock: an owner whose wall clock is an
 //! hour ahead of its predecessor's, or is set, must not delete what a question of this moment reads.
