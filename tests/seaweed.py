@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import xml.etree.ElementTree
 
 from harness import ROOT, free_port, is_free
 
@@ -60,24 +61,50 @@ class Seaweed:
                     raise RuntimeError(f"SeaweedFS does not serve its bucket: {error}: {said[-3000:]}")
                 time.sleep(0.1)
 
-    def request(self, method, key, body=b"", at=None):
-        """What is answered to a request with a signature (version 4) of the time `at`, now if there is none."""
+    def request(self, method, key, body=b"", at=None, query=None, bucket=BUCKET):
+        """The answer to a request with a signature (version 4) of the time `at`, now if there is none."""
         at = (at or datetime.datetime.now(datetime.timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{at[:8]}/us-east-1/s3/aws4_request"
-        path, digest = f"/{BUCKET}/" + urllib.parse.quote(key), hashlib.sha256(body).hexdigest()
+        path, digest = f"/{bucket}/" + urllib.parse.quote(key), hashlib.sha256(body).hexdigest()
+        query = urllib.parse.urlencode(sorted((query or {}).items()), quote_via=urllib.parse.quote)
         headers = {"host": f"127.0.0.1:{self.port}", "x-amz-content-sha256": digest, "x-amz-date": at}
         names = ";".join(headers)
-        request = "\n".join([method, path, "", *(f"{name}:{value}" for name, value in headers.items()), "", names, digest])
+        request = "\n".join([method, path, query, *(f"{name}:{value}" for name, value in headers.items()), "", names, digest])
         key_of_scope = f"AWS4{SECRET}".encode()
         for part in scope.split("/"):
             key_of_scope = hmac.digest(key_of_scope, part.encode(), "sha256")
         text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(key_of_scope, text.encode(), "sha256").hex()
         headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={names}, Signature={signature}"
-        url = f"http://127.0.0.1:{self.port}{path}"
+        url = f"http://127.0.0.1:{self.port}{path}" + (f"?{query}" if query else "")
         asked = urllib.request.Request(url, data=body or None, headers=headers, method=method)
         with urllib.request.urlopen(asked, timeout=10) as response:
             return response.read()
+
+    def listing(self, tags, marker, **query):
+        """Dicts of the tags of each entry of a listing, page by page; `marker` names the tag that continues it."""
+        entries, more = [], {}
+        while True:
+            page = xml.etree.ElementTree.fromstring(self.request("GET", "", query={**query, **more}))
+            space = page.tag.removesuffix(page.tag.split("}")[-1])
+            text = {tag: page.findtext(space + tag) for tag in ("IsTruncated", *marker.values())}
+            for entry in page:
+                if entry.tag.removeprefix(space) in tags:
+                    values = {child.tag.removeprefix(space): child.text for child in entry}
+                    entries.append({**values, "tag": entry.tag.removeprefix(space)})
+            if text["IsTruncated"] != "true":
+                return entries
+            more = {name: text[tag] for name, tag in marker.items() if text[tag]}
+
+    def keys(self, prefix):
+        marker = {"continuation-token": "NextContinuationToken"}
+        listed = self.listing(["Contents"], marker, **{"list-type": "2", "prefix": prefix})
+        return [entry["Key"] for entry in listed]
+
+    def versions(self):
+        """All versions and delete markers of the bucket."""
+        marker = {"key-marker": "NextKeyMarker", "version-id-marker": "NextVersionIdMarker"}
+        return self.listing(["Version", "DeleteMarker"], marker, versions="")
 
     def read(self, key):
         """None if there is no such object."""

@@ -219,7 +219,7 @@ def test_an_owner_that_is_told_to_stop_is_replaced_before_anybody_notices(cluste
 def test_the_catalog_is_not_rebuilt_while_a_metastore_runs(cluster):
     def rebuild(*force):
         command = [BINARY, "catalog", "rebuild", *force, "--", *cluster["metastore-b"].flags]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         return done.returncode, done.stdout + done.stderr
 
     wait_for("an owner", lambda: owner(cluster) == "metastore-a")
@@ -228,7 +228,8 @@ def test_the_catalog_is_not_rebuilt_while_a_metastore_runs(cluster):
     for name in ("metastore-a", "metastore-b"):
         cluster[name].kill()
     wait_for("silence", lambda: not {"metastore-a", "metastore-b"} & members(cluster["querier-a"]))
+    # It waits until the catalog was left alone for a minute.
     code, said = rebuild()
-    assert code == 1 and "the catalog was committed to" in said, said
+    assert code == 0 and "rebuilt the catalog" in said, said
     code, said = rebuild("--force")
     assert code == 0 and "rebuilt the catalog" in said, said

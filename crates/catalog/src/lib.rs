@@ -19,10 +19,16 @@ pub use numbered::Numbered;
 /// Opens a catalog that lies somewhere.
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// Whether there is a catalog. If there is none, [`Self::open`] begins an empty one.
+    async fn exists(&self) -> Result<bool, Error>;
+
     /// Takes ownership: every earlier owner's commits fail from now on.
     async fn open(&self) -> Result<Arc<dyn Catalog>, Error>;
 
     /// A view for processes that do not own the catalog.
+    ///
+    /// # Errors
+    /// `Absent` if there is none.
     async fn view(&self) -> Result<Box<dyn View>, Error>;
 }
 
@@ -110,6 +116,8 @@ impl Batch {
 pub enum Error {
     #[error("the catalog was opened by another process after epoch {epoch}")]
     Fenced { epoch: u64 },
+    #[error("there is no catalog yet, or it is lost and being rebuilt")]
+    Absent,
     #[error("catalog object {object} is unreadable: {reason}")]
     Corrupt { object: String, reason: String },
     #[error("catalog object {object} has version {found}, this program reads up to {supported}")]

@@ -8,6 +8,7 @@
 mod block;
 mod dead;
 mod fields;
+mod founding;
 mod job;
 mod log;
 mod object;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 pub use self::block::{Block, BlockId, Dataset, block_key, dataset_key, day_of};
 pub use self::dead::Dead;
+pub use self::founding::Founding;
 pub use self::job::{Job, JobState, Work};
 pub use self::log::{Dedup, Log};
 pub use self::object::{DatasetSummary, Quarantine};
@@ -49,6 +51,7 @@ pub enum Kind {
     Dedup = b'K',
     Order = b'O',
     Resignation = b'R',
+    Founding = b'F',
 }
 
 impl Kind {

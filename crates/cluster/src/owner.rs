@@ -169,7 +169,13 @@ impl Metastore for Owner {
                 Some(known) => {
                     self.seen.lock().was_without = true;
                     warn!(%error, "nobody owns the catalog: answering from what was known last");
-                    return self.believe(known.find(request).await?, floor);
+                    return match known.find(request).await {
+                        Ok(snapshot) => self.believe(snapshot, floor),
+                        Err(unknown) => {
+                            let message = format!("{}; {}", error.message, unknown.message);
+                            Err(Error { message, ..unknown })
+                        }
+                    };
                 }
                 None => return Err(error),
             }

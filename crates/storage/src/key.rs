@@ -68,6 +68,16 @@ impl Key {
         Some((TenantId::parse(&percent_decode(tenant)?).ok()?, level))
     }
 
+    /// The window of a `block/` key, as its start and length in seconds; `None` for any other key.
+    pub fn parse_block_window(&self) -> Option<(i64, i64)> {
+        let (place, _) = self.0.strip_prefix("block/")?.split_once('/')?.1.split_once('/')?;
+        let (_, window) = place.split_once('-')?;
+        let window = window.rsplit_once("-s").map_or(window, |(window, _)| window);
+        // A start before 1970 has a sign.
+        let (start, length) = window.rsplit_once('-')?;
+        Some((start.parse().ok()?, length.parse().ok()?))
+    }
+
     /// Which services of its tenant the block of a `block/` key holds, as `(bits, number)`: those whose hash begins with so
     /// many bits that are this number; `(0, 0)`: any.
     pub fn parse_block_shard(&self) -> (u8, u32) {
@@ -184,7 +194,19 @@ mod tests {
         assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_place(), None);
         assert_eq!(key.parse_block_shard(), (0, 0));
         let shard = Key::block(&tenant, "1-0-300-s4.11", JobId(1), 1, 0);
-        assert_eq!((shard.parse_block_shard(), shard.parse_block_place()), ((4, 11), Some((tenant, 1))));
+        assert_eq!(
+            (shard.parse_block_shard(), shard.parse_block_place()),
+            ((4, 11), Some((tenant.clone(), 1)))
+        );
+        for window in ["1-0-300", "1-0-300-s4.11"] {
+            let key = Key::block(&tenant, window, JobId(1), 1, 0);
+            assert_eq!(key.parse_block_window(), Some((0, 300)));
+        }
+        let early = Key::block(&tenant, "3--86400-86400", JobId(1), 1, 0);
+        assert_eq!(
+            (early.parse_block_window(), Key::cluster().parse_block_window()),
+            (Some((-86_400, 86_400)), None)
+        );
         assert_eq!(Key::cluster().parse_block(), None);
     }
 

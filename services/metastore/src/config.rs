@@ -45,8 +45,11 @@ pub struct Config {
     pub retention_interval: Duration,
     /// Between comparisons of the bucket with the catalog. Longer: fewer listings. Shorter: what nobody needs goes sooner.
     pub reconcile_interval: Duration,
-    /// An object that no row names is deleted at this age. Must be longer than any merge, and than clocks differ.
+    /// An object that holds no data that counts is deleted at this age. Must be longer than any merge, and than clocks differ.
     pub orphan_grace: Duration,
+    /// A comparison that finds more bytes of blocks without a publish record than this percentage of the live bytes, and
+    /// than 16 MiB, deletes none of them and logs an error. 100 deletes them always.
+    pub orphan_percent_max: u8,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             retention_interval: secs(10 * 60),
             reconcile_interval: secs(24 * 3_600),
             orphan_grace: secs(24 * 3_600),
+            orphan_percent_max: 5,
         }
     }
 }

@@ -41,6 +41,10 @@ impl DeadObjects {
         self.by_key.contains_key(key)
     }
 
+    pub(crate) fn get(&self, key: &Key) -> Option<&rows::Dead> {
+        self.by_key.get(key).map(|dead| &dead.row)
+    }
+
     /// Sorted.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.by_key.keys()

@@ -9,7 +9,12 @@ pub enum OpenError {
     #[error("cannot read an object's header")]
     Header(#[from] crate::header::Error),
     #[error(transparent)]
-    Catalog(#[from] catalog::Error),
+    Catalog(catalog::Error),
+    #[error(
+        "the catalog is damaged; no profile is: `pyrograph catalog rebuild -- FLAGS`, with the storage flags of the \
+         server, makes it anew from the other objects"
+    )]
+    Damaged(#[source] catalog::Error),
     #[error("catalog row {key} cannot be read")]
     Row {
         key: String,
@@ -19,9 +24,23 @@ pub enum OpenError {
     #[error("object {object} cannot be read: {reason}")]
     Object { object: String, reason: String },
     #[error(
-        "the catalog was committed to {seconds} s ago, so its owner may be alive: stop it, or force the rebuild"
+        "object {object} of the catalog was just written, so its owner is alive: stop every metastore first, or use --force"
     )]
-    Alive { seconds: i64 },
+    Alive { object: String },
+    #[error("the records of the bucket contradict each other")]
+    Lineage(#[from] Box<crate::lineage::Conflict>),
+    /// A start that must not wait for a rebuild found that one is needed.
+    #[error("{0}")]
+    RebuildNeeded(String),
+}
+
+impl From<catalog::Error> for OpenError {
+    fn from(error: catalog::Error) -> Self {
+        match error {
+            catalog::Error::Corrupt { .. } => Self::Damaged(error),
+            error => Self::Catalog(error),
+        }
+    }
 }
 
 pub(crate) fn of_catalog(error: catalog::Error) -> rpc::Error {

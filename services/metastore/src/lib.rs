@@ -15,9 +15,12 @@ mod delete;
 mod error;
 mod find;
 pub mod header;
+mod lineage;
+mod listing;
 mod live;
 mod load;
 mod metrics;
+mod opening;
 mod orders;
 mod ownership;
 mod plan;
@@ -31,8 +34,10 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -55,13 +60,13 @@ use tracing::{error, warn};
 pub use config::Config;
 pub use error::OpenError;
 pub use ownership::{Candidate, Seat};
-pub use rebuild::{Rebuilt, rebuild};
+pub use rebuild::{Progress, Rebuilt, rebuild};
 pub use retention::Retention;
 pub use view::Viewer;
 
 use header::Headers;
-use load::Source;
 use metrics::Metrics;
+use opening::{Opened, Opening};
 use state::State;
 
 /// An owner answers finds only if it knew for sure, less than this ago, that it is one. A successor waits as long
@@ -109,6 +114,8 @@ pub struct Metastore {
     /// When logs that only membership tells of were last looked into, by own clock.
     looked_into_unheard: Mutex<Duration>,
     stop: watch::Sender<bool>,
+    /// A comparison found that the catalog lacks merges: it stopped, and has to be opened anew.
+    is_outdated: AtomicBool,
     me: Weak<Self>,
 }
 
@@ -161,11 +168,22 @@ impl Metastore {
         registry: &mut Registry,
     ) -> Result<Arc<Self>, OpenError> {
         let metrics = Metrics::register(registry);
-        Self::take_over(config, store, parts, retention, clock, metrics, None).await
+        let progress = Progress::default();
+        let opening = Opening {
+            config: &config,
+            store: &store,
+            parts: &parts,
+            clock: &clock,
+            rebuild: Some(&progress),
+        };
+        let opened = opening.open().await?;
+        Self::take_over(opened, config, store, parts, retention, clock, metrics, None).await
     }
 
-    /// As [`Self::open_parts`]; `membership` tells which logs live ingesters write to.
+    /// Becomes the owner of a catalog that was just opened; `membership` tells which logs live ingesters write to.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the owner")]
     async fn take_over(
+        opened: Opened,
         config: Config,
         store: Store,
         parts: Parts,
@@ -174,10 +192,7 @@ impl Metastore {
         metrics: Metrics,
         membership: Option<Arc<dyn Membership>>,
     ) -> Result<Arc<Self>, OpenError> {
-        let catalog = parts.engine.open().await?;
-        let fenced = clock.monotonic();
-        let state = load::load(Source::Owned(&*catalog), &config, parts.is_alone, fenced).await?;
-        let may_answer_elsewhere = !parts.is_alone && !load::has_resigned(&*catalog).await?;
+        let Opened { catalog, state, fenced, may_answer_elsewhere } = opened;
         let metastore = Arc::new_cyclic(|me| Self {
             config,
             store,
@@ -195,6 +210,7 @@ impl Metastore {
             looked: Mutex::new(fenced),
             looked_into_unheard: Mutex::default(),
             stop: watch::Sender::new(false),
+            is_outdated: AtomicBool::new(false),
             me: me.clone(),
         });
         metastore.adopt_orders().await?;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Job, JobState as Progress, Log, Order, Resignation,
-    Row, Segment,
+    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Founding, Job, JobState as Progress, Log, Order,
+    Resignation, Row, Segment,
 };
 use catalog::{Catalog, View};
 use hashbrown::HashMap;
@@ -69,6 +69,7 @@ pub(crate) async fn load(
     for row in rows::<Dead>(&catalog).await? {
         state.add_dead(row);
     }
+    state.founded_millis = rows::<Founding>(&catalog).await?.first().map(|row| row.millis);
     Ok(state)
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) objects_missing: Counter,
     pub(crate) reconciliations: Counter,
     pub(crate) orders: Counter,
+    pub(crate) comparison_stopped: Gauge,
     segments_live: Gauge,
     blocks_live: Gauge,
     bytes_live: Family<LevelLabels, Gauge>,
@@ -120,6 +121,11 @@ impl Metrics {
             ("owner", "1 if this process owns the catalog", &of.is_owner),
             ("live_segments", "Segments that are not merged yet", &of.segments_live),
             ("live_blocks", "Blocks that finds may name", &of.blocks_live),
+            (
+                "comparison_stopped",
+                "1 if the last comparison found too many blocks without a publish record, and deleted none",
+                &of.comparison_stopped,
+            ),
             ("dead_objects", "Objects that wait to be deleted", &of.objects_dead),
             (
                 "quarantined_objects",

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +31,8 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::metrics::Metrics;
+use crate::opening::Opening;
+use crate::rebuild::Progress;
 use crate::retention::Retention;
 use crate::{Metastore, Parts};
 
@@ -67,6 +70,8 @@ pub struct Candidate {
     seat: Seat,
     owner: RwLock<Option<Arc<Metastore>>>,
     believed: Mutex<Standing>,
+    /// Of a rebuild that this process makes.
+    progress: Progress,
     stop: watch::Sender<bool>,
 }
 
@@ -103,20 +108,46 @@ impl Candidate {
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry);
         let (owner, believed) = (RwLock::new(None), Mutex::default());
-        let stop = watch::Sender::new(false);
-        Arc::new(Self { config, store, parts, retention, clock, metrics, seat, owner, believed, stop })
+        let (progress, stop) = (Progress::default(), watch::Sender::new(false));
+        Arc::new(Self {
+            config,
+            store,
+            parts,
+            retention,
+            clock,
+            metrics,
+            seat,
+            owner,
+            believed,
+            progress,
+            stop,
+        })
     }
 
-    /// Takes the catalog, whoever has it: for a process that knows to be the only metastore.
+    /// Takes the catalog, whoever has it: for a process that knows to be the only metastore, before it serves. A catalog
+    /// that has to be rebuilt first is left to [`Self::run`], so that pushes are taken meanwhile.
     ///
     /// # Errors
     /// The catalog cannot be read, or is newer than this program.
-    pub async fn take_over(&self) -> Result<(), OpenError> {
+    pub async fn take_over_at_start(&self) -> Result<(), OpenError> {
+        match self.take_over(None).await {
+            Err(OpenError::RebuildNeeded(reason)) => {
+                warn!(reason, "questions are not answered until the catalog is rebuilt; pushes are taken");
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
+    async fn take_over(&self, rebuild: Option<&Progress>) -> Result<(), OpenError> {
         let membership = self.seat.discovers.then(|| self.seat.membership.clone());
         let (store, parts, retention) = (self.store.clone(), self.parts.clone(), self.retention.clone());
         let (config, clock, metrics) = (self.config.clone(), self.clock.clone(), self.metrics.clone());
         let began = self.clock.monotonic();
-        let owner = Metastore::take_over(config, store, parts, retention, clock, metrics, membership).await?;
+        let opening = Opening { config: &config, store: &store, parts: &parts, clock: &clock, rebuild };
+        let opened = opening.open().await?;
+        let owner =
+            Metastore::take_over(opened, config, store, parts, retention, clock, metrics, membership).await?;
         let took = self.clock.monotonic() - began;
         info!(epoch = owner.catalog.epoch(), ?took, "owns the catalog");
         self.metrics.takeovers.inc();
@@ -140,12 +171,16 @@ impl Candidate {
             if let Some(owner) = owner {
                 let began = self.clock.monotonic();
                 // To its end, also when it is time to stop: what it commits must not be cut off.
-                owner.run().await;
+                owner.clone().run().await;
                 if *self.stop.borrow() {
                     return;
                 }
                 self.owner.write().take();
                 self.metrics.no_longer_owner();
+                if owner.is_outdated.load(Ordering::SeqCst) {
+                    not_before = self.clock.monotonic();
+                    continue;
+                }
                 self.metrics.fenced.inc();
                 let now = self.clock.monotonic();
                 let is_soon = now - began < FENCED_SOON;
@@ -205,7 +240,9 @@ impl Candidate {
                 (not_before, is_new) = (now, false);
             }
             if now >= not_before && self.is_its_turn(rivals) {
-                match self.take_over().await {
+                let taken = self.take_over(Some(&self.progress)).await;
+                self.progress.end();
+                match taken {
                     Ok(()) => return,
                     Err(error) => {
                         let error: &dyn std::error::Error = &error;
@@ -216,6 +253,11 @@ impl Candidate {
             }
             self.clock.timeout(LOOK_INTERVAL, members.changed()).await;
         }
+    }
+
+    /// How far a rebuild of the catalog is, in words; `None` if none is made.
+    pub fn rebuilding(&self) -> Option<String> {
+        self.progress.is_running().then(|| self.progress.to_string())
     }
 
     /// Brings `rivals` up to date: asks each how it stands.
@@ -292,6 +334,9 @@ impl Candidate {
 
     fn owner(&self) -> Result<Arc<Metastore>, Error> {
         self.owner.read().clone().ok_or_else(|| {
+            if let Some(progress) = self.rebuilding() {
+                return Error::new(ErrorKind::Unavailable, progress);
+            }
             let text = match self.believed.lock().owner.as_str() {
                 "" => "it does not own the catalog, and knows of nobody who does".to_owned(),
                 owner => format!("it does not own the catalog, {owner} does"),

@@ -3,64 +3,136 @@
 //! Owns: what publish records, headers and keys of objects add up to.
 //! Does not own: the rows (`state`), putting the new catalog in force (`catalog::numbered`).
 //!
-//! Live blocks are the outputs of publish records that no other record has as input; live segments are the data
-//! of logs that no record has as input. What was masked stays masked; the rest is decided anew, in
-//! the order of creation.
+//! `lineage` says which objects are live. Masks of merged segments stay; those of the others are decided anew, in the
+//! order of creation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use catalog::rows::{self, Block, BlockId, JobState as Progress, Quarantine, Row, Segment};
+use catalog::rows::{self, Block, BlockId, Founding, JobState, Quarantine, Row, Segment};
 use catalog::{Batch, Catalog, Numbered, numbered};
 use clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{ItemKey, WriterId};
 use storage::{Key, Object, Store};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
 use crate::delete::{read_orders, unreadable_order};
 use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
+use crate::lineage::Lineage;
+use crate::listing::Listing;
 use crate::orders::{self, OrderObject};
-use crate::record::Record;
+use crate::record::{Output, Record};
+use crate::retention::SEAL_KEPT_MILLIS;
 use crate::state::{Data, Slot, State, put_block, rows_of, summaries};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
-/// A catalog written to more recently than this has an owner.
-const ALIVE_MILLIS: i64 = 60_000;
+/// A catalog written to more recently than this may have an owner.
+const QUIET_FOR: Duration = Duration::from_secs(60);
+/// Between two looks whether a catalog is written to.
+const QUIET_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two log lines about how far a rebuild is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Most changes of one commit.
 const CHANGES_MAX: usize = 10_000;
 
-/// What a rebuilt catalog names.
+/// The contents of a rebuilt catalog, and the objects it was made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rebuilt {
     pub logs: usize,
     pub segments: usize,
     pub blocks: usize,
     pub dead: usize,
+    /// Publish records that are not in force: their outputs are missing, or they repeat an earlier one.
+    pub undone: usize,
+    /// Blocks of the bucket that no publish record names, and their bytes. They are kept.
+    pub unrecorded: usize,
+    pub unrecorded_bytes: u64,
 }
 
 impl fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { logs, segments, blocks, dead } = self;
+        let Self { logs, segments, blocks, dead, undone, unrecorded, unrecorded_bytes } = self;
         write!(
             f,
             "rebuilt the catalog: {segments} segments of {logs} logs, {blocks} blocks, {dead} dead objects"
-        )
+        )?;
+        if *undone > 0 {
+            write!(f, "; {undone} merges undone, their inputs count instead")?;
+        }
+        if *unrecorded > 0 {
+            write!(
+                f,
+                "; {unrecorded} blocks of {unrecorded_bytes} bytes have no publish record and are left alone"
+            )?;
+        }
+        Ok(())
     }
 }
 
-/// Replaces the catalog of `store` by one made from its objects.
+/// How far a rebuild is; read by other tasks.
+#[derive(Default)]
+pub struct Progress {
+    is_running: AtomicBool,
+    read: AtomicUsize,
+    total: AtomicUsize,
+}
+
+impl Progress {
+    fn add(&self, objects: usize) {
+        self.total.fetch_add(objects, Ordering::Relaxed);
+    }
+
+    fn advance(&self) {
+        self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn begin(&self) {
+        self.end();
+        self.is_running.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.is_running.store(false, Ordering::Relaxed);
+        self.read.store(0, Ordering::Relaxed);
+        self.total.store(0, Ordering::Relaxed);
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (read, total) = (self.read.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        write!(f, "rebuilding the catalog: {read} of {total} objects read")
+    }
+}
+
+/// Replaces the catalog of `store`, readable or not, by one made from the other objects. Unless `force` is set, or no
+/// other process can have the store open, it first waits until the catalog was left alone for a minute.
 ///
 /// # Errors
-/// `Alive` if the catalog was written to within the last minute, unless `force` is set: then its owner
-/// is fenced. An object that cannot be read is quarantined, not an error; a publish record is.
-pub async fn rebuild(store: &Store, clock: &Clock, force: bool) -> Result<Rebuilt, OpenError> {
-    rebuild_with(store, clock, &Bucket::new(store.clone()), &Config::default(), force).await
+/// `Alive` if the catalog is written to meanwhile. An object that cannot be read is quarantined, not an error; a publish
+/// record is.
+pub async fn rebuild(
+    store: &Store,
+    clock: &Clock,
+    force: bool,
+    progress: &Progress,
+) -> Result<Rebuilt, OpenError> {
+    if !force && !store.is_exclusive() {
+        wait_until_quiet(store, clock).await?;
+    }
+    rebuild_with(store, clock, &Bucket::new(store.clone()), &Config::default(), progress).await
 }
 
 pub(crate) async fn rebuild_with(
@@ -68,21 +140,26 @@ pub(crate) async fn rebuild_with(
     clock: &Clock,
     headers: &dyn Headers,
     config: &Config,
-    force: bool,
+    progress: &Progress,
 ) -> Result<Rebuilt, OpenError> {
-    if !force {
-        refuse_if_alive(store, clock).await?;
-    }
+    progress.begin();
+    tell_progress(clock, progress, replace_catalog(store, clock, headers, config, progress)).await
+}
+
+async fn replace_catalog(
+    store: &Store,
+    clock: &Clock,
+    headers: &dyn Headers,
+    config: &Config,
+    progress: &Progress,
+) -> Result<Rebuilt, OpenError> {
     let engine = Numbered::new(store.clone(), clock.clone(), numbered::Options::default());
-    let rebuilding = engine.rebuild().await?;
-    let bucket = read_bucket(store, headers).await?;
-    let (mut state, mut batch) = assemble(bucket, config, clock)?;
-    let rebuilt = Rebuilt {
-        logs: state.logs.len(),
-        segments: state.live.segment_count(),
-        blocks: state.live.block_count(),
-        dead: state.dead.len(),
-    };
+    let newest_millis = newest_millis(&Listing::read(store).await?);
+    let rebuilding = engine.rebuild(newest_millis).await?;
+    let found = Found::read(store, headers, progress).await?;
+    let (mut state, mut batch) = assemble(&found, config, clock)?;
+    let rebuilt = found.summary(&state);
+    Founding { millis: clock.unix_millis() }.put_into(&mut batch);
     let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
     let (rows, _) = state.take_pending(window_millis, clock.unix_millis());
     batch.changes.extend(rows.changes);
@@ -91,13 +168,48 @@ pub(crate) async fn rebuild_with(
     Ok(rebuilt)
 }
 
-async fn refuse_if_alive(store: &Store, clock: &Clock) -> Result<(), OpenError> {
-    let files = store.list("catalog").await?;
-    let newest = files.iter().map(|file| file.modified_millis).max();
-    let age = newest.map_or(i64::MAX, |newest| clock.unix_millis().saturating_sub(newest));
-    match age {
-        ..ALIVE_MILLIS => Err(OpenError::Alive { seconds: age / 1_000 }),
-        _ => Ok(()),
+/// When the newest object was made, in Unix milliseconds of the store's clock; 0 if there is none.
+fn newest_millis(listing: &Listing) -> i64 {
+    let objects = listing.blocks.iter().chain(&listing.slots).chain(&listing.records);
+    objects.map(|object| object.modified_millis).max().unwrap_or(0)
+}
+
+/// Waits until the catalog was not written to for [`QUIET_FOR`], by the store's clock and by own clock.
+pub(crate) async fn wait_until_quiet(store: &Store, clock: &Clock) -> Result<(), OpenError> {
+    let (first, began) = (last_commit(store).await?, clock.monotonic());
+    let Some((_, millis)) = &first else {
+        return Ok(());
+    };
+    let age = Duration::from_millis(u64::try_from(clock.unix_millis() - millis).unwrap_or(0));
+    if age < QUIET_FOR {
+        let wait = QUIET_FOR - age;
+        info!(?wait, "the catalog was committed to {age:?} ago: waiting to see whether its owner is alive");
+    }
+    while age + (clock.monotonic() - began) < QUIET_FOR {
+        clock.sleep(QUIET_INTERVAL).await;
+        let last = last_commit(store).await?;
+        if last != first {
+            let object = last.map_or_else(String::new, |(key, _)| key.to_string());
+            return Err(OpenError::Alive { object });
+        }
+    }
+    Ok(())
+}
+
+/// The newest file of the catalog, with the time at which it was made, in Unix milliseconds.
+async fn last_commit(store: &Store) -> Result<Option<(Key, i64)>, OpenError> {
+    let files = store.list("catalog").await?.into_iter();
+    Ok(files.map(|file| (file.modified_millis, file.key)).max().map(|(millis, key)| (key, millis)))
+}
+
+/// Logs how far `reading` is until it ends.
+async fn tell_progress<T>(clock: &Clock, progress: &Progress, reading: impl Future<Output = T>) -> T {
+    let mut reading = std::pin::pin!(reading);
+    loop {
+        match clock.timeout(PROGRESS_INTERVAL, &mut reading).await {
+            Some(done) => return done,
+            None => info!("{progress}"),
+        }
     }
 }
 
@@ -108,79 +220,88 @@ async fn commit(catalog: &dyn Catalog, batch: Batch) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// All that the bucket says.
+/// The contents of the bucket.
 struct Found {
-    records: Vec<(Record, i64)>,
-    /// Headers of slots and of live blocks.
+    listing: Listing,
+    lineage: Lineage,
     slots: BTreeMap<WriterId, BTreeMap<u64, Header>>,
-    blocks: Vec<(crate::record::Output, Header)>,
-    /// Inputs of records that are still in the bucket.
-    present: HashSet<Key>,
+    /// Live blocks.
+    blocks: Vec<(Output, Header)>,
     orders: Vec<OrderObject>,
 }
 
-async fn read_bucket(store: &Store, headers: &dyn Headers) -> Result<Found, OpenError> {
-    let records: Vec<(Record, i64)> = stream::iter(store.list("publish").await?)
-        .map(|object| read_record(store, object))
-        .buffered(READS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let used: HashSet<Key> =
-        records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(key, _)| key.clone())).collect();
-    let mut present: HashSet<Key> = HashSet::new();
-    let mut slots: BTreeMap<WriterId, BTreeMap<u64, Header>> = BTreeMap::new();
-    let listed = store.list("log").await?.into_iter();
-    let mut read = stream::iter(listed.filter_map(|o| o.key.parse_log_slot().map(|slot| (o, slot))))
-        .map(|(object, slot)| async move {
-            Ok::<_, OpenError>((
-                object.key.clone(),
-                slot,
-                headers.read(&object.key, Some(object.bytes)).await?,
-            ))
-        })
-        .buffered(READS_AT_ONCE);
-    while let Some((key, (writer, seq), header)) = read.try_next().await? {
-        if used.contains(&key) {
-            present.insert(key);
+impl Found {
+    async fn read(store: &Store, headers: &dyn Headers, progress: &Progress) -> Result<Self, OpenError> {
+        let listing = Listing::read(store).await?;
+        progress.add(listing.records.len() + listing.slots.len());
+        let keys: Vec<Key> = listing.records.iter().map(|object| object.key.clone()).collect();
+        let read = stream::iter(keys).map(|key| async move {
+            let record = read_record(store, &key).await;
+            progress.advance();
+            record
+        });
+        let records: Vec<Record> = read.buffered(READS_AT_ONCE).try_collect().await?;
+        let lineage = Lineage::trace(records, |key| listing.contains(key))?;
+        progress.add(lineage.live_blocks().len());
+        let mut slots: BTreeMap<WriterId, BTreeMap<u64, Header>> = BTreeMap::new();
+        let listed = listing.slots.iter();
+        let listed: Vec<(Object, (WriterId, u64))> =
+            listed.filter_map(|object| Some((object.clone(), object.key.parse_log_slot()?))).collect();
+        let read = stream::iter(listed).map(|(object, slot)| async move {
+            let header = headers.read(&object.key, Some(object.bytes)).await?;
+            progress.advance();
+            Ok::<_, OpenError>((slot, header))
+        });
+        let mut read = read.buffered(READS_AT_ONCE);
+        while let Some(((writer, seq), header)) = read.try_next().await? {
+            slots.entry(writer).or_default().insert(seq, header);
         }
-        slots.entry(writer).or_default().insert(seq, header);
-    }
-    drop(read);
-    let in_bucket: HashSet<Key> = store.list("block").await?.into_iter().map(|o| o.key).collect();
-    present.extend(in_bucket.iter().filter(|key| used.contains(*key)).cloned());
-    // An output that is gone was past its time.
-    let live = records.iter().flat_map(|(record, _)| &record.outputs);
-    let live = live.filter(|o| !used.contains(&o.key) && in_bucket.contains(&o.key)).cloned();
-    let blocks: Vec<_> = stream::iter(live.collect::<Vec<_>>())
-        .map(|output| async move {
+        drop(read);
+        let read = stream::iter(lineage.live_blocks().to_vec()).map(|output| async move {
             let header = headers.read(&output.key, Some(output.bytes)).await?;
+            progress.advance();
             Ok::<_, OpenError>((output, header))
-        })
-        .buffered(READS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let orders = read_orders(store).await?;
-    Ok(Found { records, slots, blocks, present, orders })
+        });
+        let blocks = read.buffered(READS_AT_ONCE).try_collect().await?;
+        let orders = read_orders(store).await?;
+        Ok(Self { listing, lineage, slots, blocks, orders })
+    }
+
+    fn summary(&self, state: &State) -> Rebuilt {
+        let outputs = self.lineage.records().iter().flat_map(|record| &record.outputs);
+        let recorded: HashSet<&Key> = outputs.map(|output| &output.key).collect();
+        let unrecorded = self.listing.blocks.iter().filter(|object| !recorded.contains(&object.key));
+        Rebuilt {
+            logs: state.logs.len(),
+            segments: state.live.segment_count(),
+            blocks: state.live.block_count(),
+            dead: state.dead.len(),
+            undone: self.lineage.undone().count(),
+            unrecorded: unrecorded.clone().count(),
+            unrecorded_bytes: unrecorded.map(|object| object.bytes).sum(),
+        }
+    }
 }
 
-async fn read_record(store: &Store, object: Object) -> Result<(Record, i64), OpenError> {
-    let bytes = store.get(&object.key).await?;
-    let record = Record::decode(&bytes)
-        .map_err(|e| OpenError::Object { object: object.key.to_string(), reason: e.to_string() })?;
-    Ok((record, object.modified_millis))
+pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, OpenError> {
+    let bytes = store.get(key).await?;
+    Record::decode(&bytes)
+        .map_err(|error| OpenError::Object { object: key.to_string(), reason: error.to_string() })
 }
 
-fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
+fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
+    let lineage = &found.lineage;
     let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let (now, unix_millis) = (clock.monotonic(), clock.unix_millis());
-    for (number, OrderObject { row, .. }) in orders::settle(found.orders) {
+    for (number, OrderObject { row, .. }) in orders::settle(found.orders.clone()) {
         row.put_into(&mut batch);
         state.orders.load(row, 0).map_err(|reason| unreadable_order(number, reason))?;
     }
-    let masks: HashMap<&Key, &[u32]> =
-        found.records.iter().flat_map(|(r, _)| r.inputs.iter().map(|(k, m)| (k, &m[..]))).collect();
+    let inputs = lineage.in_force().flat_map(|record| &record.inputs);
+    let masks: HashMap<&Key, &[u32]> = inputs.map(|(key, masked)| (key, &masked[..])).collect();
+    let merged_to = merged_to(lineage.records());
     for (output, header) in &found.blocks {
         let Header::Object { bytes, directory } = header else {
             match unreadable_block(output, header) {
@@ -203,24 +324,25 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batc
     let mut created: HashMap<Key, i64> = HashMap::new();
     let mut counted: Vec<(i64, Vec<ItemKey>)> = Vec::new();
     let mut open: Vec<(i64, WriterId, u64, Data)> = Vec::new();
-    for (writer, slots) in found.slots {
+    for (writer, slots) in &found.slots {
+        let writer = *writer;
         let recorded: BTreeSet<u64> = masks
             .keys()
             .filter_map(|key| key.parse_log_slot())
             .filter(|(w, _)| *w == writer)
             .map(|(_, seq)| seq)
             .collect();
-        // What was recorded may be swept: a gap below it is no gap.
-        let solid = recorded.last().map_or(0, |last| last + 1);
-        let mut next = solid;
+        // Merged slots may be swept: a gap below one that was merged is none.
+        let mut next = merged_to.get(&writer).map_or(0, |(next, _)| *next);
         let mut is_sealed = false;
         let mut last_created = 0;
         for (seq, header) in slots {
+            let seq = *seq;
             if seq > next {
                 break;
             }
             let key = Key::log_slot(writer, seq);
-            match slot_of(writer, seq, header) {
+            match slot_of(writer, seq, header.clone()) {
                 None => {}
                 Some(Slot::Seal) => {
                     is_sealed = true;
@@ -250,6 +372,14 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batc
         log.row = rows::Log { writer, next, sealed: is_sealed, moved_millis };
         state.pending.logs.insert(writer);
     }
+    // A log whose slots are all merged and swept may go on. Its seal, if it had one, would outlive the merge.
+    for (writer, (next, merged_millis)) in &merged_to {
+        if !found.slots.contains_key(writer) && unix_millis - merged_millis < SEAL_KEPT_MILLIS {
+            let log = state.log(*writer, now);
+            log.row = rows::Log { writer: *writer, next: *next, sealed: false, moved_millis: *merged_millis };
+            state.pending.logs.insert(*writer);
+        }
+    }
     // What was merged has been counted, whenever it was created.
     for (created_millis, keys) in counted {
         state.count(&keys, created_millis);
@@ -264,8 +394,8 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batc
         let segment = state.segment_of(writer, seq, data, created_millis, unix_millis);
         add(&mut state, segment);
     }
-    for (record, _) in &found.records {
-        for (key, _) in record.inputs.iter().filter(|(key, _)| found.present.contains(key)) {
+    for record in lineage.in_force() {
+        for (key, _) in record.inputs.iter().filter(|(key, _)| found.listing.contains(key)) {
             let segment_millis = created.get(key).copied();
             let (died_millis, job) = (record.published_millis, Some(record.job));
             let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
@@ -278,11 +408,33 @@ fn assemble(found: Found, config: &Config, clock: &Clock) -> Result<(State, Batc
             attempt: record.attempt,
             tries: 0,
             floor: 0,
-            state: Progress::Published { record: None },
+            state: JobState::Published { record: None },
         }
         .put_into(&mut batch);
     }
+    // The inputs hold the data: were a record or its outputs left, the next rebuild would find both.
+    for (at, record) in lineage.undone() {
+        warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
+        let outputs = record.outputs.iter().map(|output| &output.key);
+        let present = outputs.filter(|key| found.listing.contains(key));
+        for key in present.chain([&found.listing.records[at].key]) {
+            state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
+        }
+    }
     Ok((state, batch))
+}
+
+/// Of each log: the slot after the last one that a record names, and when the newest of these records was made, in Unix
+/// milliseconds.
+fn merged_to(records: &[Record]) -> BTreeMap<WriterId, (u64, i64)> {
+    let mut merged_to: BTreeMap<WriterId, (u64, i64)> = BTreeMap::new();
+    for record in records {
+        for (writer, seq) in record.inputs.iter().filter_map(|(key, _)| key.parse_log_slot()) {
+            let (next, millis) = merged_to.entry(writer).or_default();
+            (*next, *millis) = ((*next).max(seq + 1), (*millis).max(record.published_millis));
+        }
+    }
+    merged_to
 }
 
 fn add(state: &mut State, segment: Segment) {
@@ -291,7 +443,7 @@ fn add(state: &mut State, segment: Segment) {
 }
 
 /// An output that is there and cannot be read, by its key and its record.
-fn unreadable_block(output: &crate::record::Output, header: &Header) -> Option<Block> {
+fn unreadable_block(output: &Output, header: &Header) -> Option<Block> {
     let Header::Unreadable(reason) = header else {
         return None;
     };
@@ -316,7 +468,7 @@ fn unreadable_block(output: &crate::record::Output, header: &Header) -> Option<B
     })
 }
 
-fn block_of(output: &crate::record::Output, bytes: u64, directory: &block::Directory) -> Option<Block> {
+fn block_of(output: &Output, bytes: u64, directory: &block::Directory) -> Option<Block> {
     let block::Origin::Block { job, attempt, part, level } = directory.origin else {
         return None;
     };

@@ -3,23 +3,31 @@
 //! Owns: which objects nobody needs, which rows have lost their object.
 //! Does not own: deleting (`sweep` lists what is buried here, `compactor` deletes it), consuming logs.
 //!
-//! Only what was there before the look at the catalog and is old by the store's own time is judged:
-//! a merge or a put that is under way is younger. An object of a log that is no slot's yet is never
-//! judged by age, it is data that `consume` has not met. An order to delete needs no age: what is under
-//! way is this owner's, which knows it.
+//! An object is deleted on proof only, never because no row names it:
+//! - a block, if its publish record names other outputs, or if a record has it as an input; or if it has no record, its
+//!   attempt cannot publish any more, and this catalog was in force before the block was made;
+//! - a slot of a log, if the log went on past it, or was closed below it.
+//!
+//! All of them must be old by the store's own time: a merge or a put that is under way is younger. A block without
+//! proof that a record names as its output shows that the catalog lacks a merge: then nothing is deleted, and the
+//! catalog is opened anew, which rebuilds it. An order to delete needs no age: what is under way is this owner's, which
+//! knows it.
+
+use std::sync::atomic::Ordering;
 
 use catalog::Batch;
 use catalog::rows::{JobState as Progress, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{JobId, WriterId};
-use rpc::Error;
+use rpc::{Error, ErrorKind};
 use storage::{Key, Object};
 use tracing::{error, info, warn};
 
 use crate::Metastore;
 use crate::error::{of_header, of_store};
 use crate::header::Header;
+use crate::listing::Listing;
 use crate::live::Live;
 use crate::orders;
 use crate::record::Record;
@@ -27,6 +35,9 @@ use crate::state::State;
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 8;
+/// Blocks without a record are few and small: a comparison that finds more of them than this, and than the part of the
+/// live bytes that the configuration names, deletes none of them.
+const UNRECORDED_BYTES_MAX: u64 = 16 << 20;
 /// A publish record outlives what it tells of by so much that no paused process can bring that back.
 const RECORD_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 
@@ -41,13 +52,18 @@ pub(crate) struct Reconciled {
     pub(crate) missing: usize,
 }
 
-/// The bucket, as it was listed.
-struct Listing {
-    blocks: Vec<Object>,
-    slots: Vec<Object>,
-    records: Vec<Object>,
-    orders: Vec<Object>,
-    keys: HashSet<Key>,
+/// Blocks that no row names, are old, and cannot be published any more.
+#[derive(Default)]
+struct Unnamed {
+    /// Another attempt of their job was published, or they were merged, or their job is known and closed, or their time is
+    /// over.
+    superfluous: Vec<Key>,
+    /// Made while this catalog was in force, by jobs that were given up, with their bytes.
+    unrecorded: Vec<(Key, u64)>,
+    /// Older than this catalog, and without a record.
+    unknown: usize,
+    /// Outputs of a merge that the catalog lacks.
+    published: Vec<Key>,
 }
 
 impl Metastore {
@@ -58,9 +74,19 @@ impl Metastore {
             let settled = state.live.iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
             settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
         };
-        let listing = self.list_bucket().await.map_err(of_store)?;
+        let listing = Listing::read(&self.store).await.map_err(of_store)?;
+        let orders = self.store.list("delete").await.map_err(of_store)?;
         let missing = self.missing(named, &listing).await?;
         let records = self.old_records(&listing).await.map_err(of_store)?;
+        let unnamed = self.unnamed_blocks(&listing).await.map_err(of_store)?;
+        if let Some(first) = unnamed.published.first() {
+            let objects = unnamed.published.len();
+            error!(objects, %first, "the catalog lacks merges that were published: nothing is deleted, it is opened anew");
+            self.is_outdated.store(true, Ordering::SeqCst);
+            self.stop.send_replace(true);
+            return Err(Error::new(ErrorKind::Unavailable, "the catalog is older than its bucket"));
+        }
+        let unrecorded = self.deletable(&unnamed);
 
         let turn = self.take_turn().await?;
         let unix_millis = self.clock.unix_millis();
@@ -68,20 +94,16 @@ impl Metastore {
             let mut state = self.state.lock();
             let mut batch = Batch::default();
             let mut orphans: Vec<&Key> = Vec::new();
-            let orphan_millis = self.config.orphan_grace.0.as_millis() as i64;
-            let is_old = |object: &&Object| unix_millis - object.modified_millis > orphan_millis;
-            orphans.extend(
-                listing.blocks.iter().filter(is_old).map(|o| &o.key).filter(|k| is_orphan(&state, k)),
-            );
-            orphans.extend(
-                listing.slots.iter().filter(is_old).map(|o| &o.key).filter(|k| is_no_data(&state, k)),
-            );
-            orphans
-                .extend(listing.orders.iter().map(|o| &o.key).filter(|k| orders::is_superfluous(&state, k)));
+            let blocks = unnamed.superfluous.iter().chain(&unrecorded);
+            orphans.extend(blocks.filter(|key| is_orphan(&state, key)));
+            let old_slots =
+                listing.slots.iter().filter(|object| self.is_old(object)).map(|object| &object.key);
+            orphans.extend(old_slots.filter(|key| is_no_data(&state, key)));
+            orphans.extend(orders.iter().map(|o| &o.key).filter(|key| orders::is_superfluous(&state, key)));
             let records = superfluous(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
-                warn!(%key, "nobody needs this object, it will be deleted");
+                warn!(%key, "object holds no data that counts, it will be deleted");
                 state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
             }
             let mut missing_count = 0;
@@ -107,18 +129,105 @@ impl Metastore {
         Ok(found)
     }
 
-    async fn list_bucket(&self) -> Result<Listing, storage::Error> {
-        let blocks = self.store.list("block").await?;
-        let slots = self.store.list("log").await?;
-        let records = self.store.list("publish").await?;
-        let orders = self.store.list("delete").await?;
-        let keys = blocks.iter().chain(&slots).map(|object| object.key.clone()).collect();
-        Ok(Listing { blocks, slots, records, orders, keys })
+    fn is_old(&self, object: &Object) -> bool {
+        let age = self.clock.unix_millis() - object.modified_millis;
+        age > self.config.orphan_grace.0.as_millis() as i64
+    }
+
+    /// Sorts the old blocks that no row names by the proof there is against them.
+    async fn unnamed_blocks(&self, listing: &Listing) -> Result<Unnamed, storage::Error> {
+        let candidates: Vec<&Object> = {
+            let state = self.state.lock();
+            let old = listing.blocks.iter().filter(|object| self.is_old(object));
+            old.filter(|object| is_orphan(&state, &object.key)).collect()
+        };
+        let record_keys: HashMap<JobId, &Key> = listing
+            .records
+            .iter()
+            .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
+            .collect();
+        let slack = self.config.dedup_slack.0.as_millis() as i64;
+        let mut unnamed = Unnamed::default();
+        let mut outputs = Vec::new();
+        for object in candidates {
+            let Some((job, ..)) = object.key.parse_block() else {
+                continue;
+            };
+            let record = match record_keys.get(&job) {
+                Some(key) => self.read_record((*key).clone()).await?,
+                None => None,
+            };
+            let (is_known, founded) = {
+                let state = self.state.lock();
+                (state.jobs.contains_key(&job), state.founded_millis)
+            };
+            match record {
+                Some((_, record)) if record.outputs.iter().any(|output| output.key == object.key) => {
+                    outputs.push(object.key.clone());
+                }
+                Some(_) => unnamed.superfluous.push(object.key.clone()),
+                None if record_keys.contains_key(&job) => unnamed.unknown += 1,
+                None if is_known => unnamed.superfluous.push(object.key.clone()),
+                None if founded.is_none_or(|founded| object.modified_millis > founded + slack) => {
+                    unnamed.unrecorded.push((object.key.clone(), object.bytes));
+                }
+                None if self.is_past_its_time(&object.key) => unnamed.superfluous.push(object.key.clone()),
+                None => unnamed.unknown += 1,
+            }
+        }
+        if !outputs.is_empty() {
+            // A put that came back after the sweep: its block was merged, or died of its age, and says so here.
+            let keys: Vec<Key> = listing.records.iter().map(|object| object.key.clone()).collect();
+            let read = stream::iter(keys).map(|key| self.read_record(key));
+            let records: Vec<Option<_>> = read.buffered(READS_AT_ONCE).try_collect().await?;
+            let inputs = records.iter().flatten().flat_map(|(_, record)| &record.inputs);
+            let merged: HashSet<&Key> = inputs.map(|(key, _)| key).collect();
+            let (merged, published) = outputs.into_iter().partition(|key| merged.contains(key));
+            unnamed.superfluous.extend::<Vec<Key>>(merged);
+            unnamed.published = published;
+        }
+        Ok(unnamed)
+    }
+
+    /// Whether nothing that the block can hold is kept any more.
+    fn is_past_its_time(&self, block: &Key) -> bool {
+        let Some(((tenant, _), (start, length))) = block.parse_block_place().zip(block.parse_block_window())
+        else {
+            return false;
+        };
+        let end_nanos = start.saturating_add(length).saturating_mul(1_000_000_000);
+        end_nanos < self.kept_from(&tenant, None)
+    }
+
+    /// Blocks without a record that may be deleted: all, unless they are too many.
+    fn deletable(&self, unnamed: &Unnamed) -> Vec<Key> {
+        if unnamed.unknown > 0 {
+            let blocks = unnamed.unknown;
+            info!(blocks, "blocks without a publish record are older than this catalog, and are left alone");
+        }
+        let bytes: u64 = unnamed.unrecorded.iter().map(|(_, bytes)| bytes).sum();
+        let live_bytes: u64 = self.state.lock().live.totals().map(|(_, total)| total.bytes).sum();
+        let percent = u64::from(self.config.orphan_percent_max);
+        let limit = (live_bytes / 100).saturating_mul(percent).max(UNRECORDED_BYTES_MAX);
+        let is_too_much = bytes > limit && percent < 100;
+        self.metrics.comparison_stopped.set(i64::from(is_too_much));
+        if is_too_much {
+            let blocks = unnamed.unrecorded.len();
+            error!(
+                blocks,
+                bytes,
+                limit,
+                "too many blocks have no publish record, none is deleted: look for a folder publish/ that is not whole; \
+                 -metastore.orphan-percent-max=100 deletes them"
+            );
+            return Vec::new();
+        }
+        unnamed.unrecorded.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// Those of `named` that the bucket lacks, by the listing and by asking for each.
     async fn missing(&self, mut named: Vec<Key>, listing: &Listing) -> Result<Vec<Key>, Error> {
-        named.retain(|key| !listing.keys.contains(key));
+        named.retain(|key| !listing.contains(key));
         let asked = stream::iter(named).map(|key| self.if_absent(key));
         let missing: Vec<Option<Key>> = asked.buffered(READS_AT_ONCE).try_collect().await?;
         Ok(missing.into_iter().flatten().collect())
@@ -149,7 +258,8 @@ impl Metastore {
     }
 }
 
-/// Whether a block will never be live: nothing names it, and its attempt can no longer publish.
+/// Whether no row names a block, and its attempt can no longer publish. The block may still hold data that count, if the
+/// catalog lacks a merge.
 pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
     let Some((job, attempt, _)) = key.parse_block() else {
         return false;
@@ -180,7 +290,7 @@ fn is_no_data(state: &State, key: &Key) -> bool {
 fn superfluous<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)]) -> Vec<&'a Key> {
     let recorded: HashSet<JobId> = listing.records.iter().filter_map(|o| o.key.parse_publish()).collect();
     let logs: HashSet<WriterId> =
-        listing.keys.iter().filter_map(|key| key.parse_log_slot()).map(|(w, _)| w).collect();
+        listing.keys().filter_map(|key| key.parse_log_slot()).map(|(w, _)| w).collect();
     let mut last_slots: HashMap<WriterId, (u64, JobId)> = HashMap::new();
     for (_, record) in records {
         for (writer, seq) in record.inputs.iter().filter_map(|(key, _)| key.parse_log_slot()) {
@@ -188,9 +298,8 @@ fn superfluous<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)
             *last = (*last).max((seq, record.job));
         }
     }
-    let is_gone = |key: &Key| {
-        !listing.keys.contains(key) && !state.live.contains_key(key) && !state.dead.contains_key(key)
-    };
+    let is_gone =
+        |key: &Key| !listing.contains(key) && !state.live.contains_key(key) && !state.dead.contains_key(key);
     let is_needed = |record: &Record, input: &Key| match (input.parse_log_slot(), input.parse_block()) {
         (Some((writer, _)), _) => {
             let lives = logs.contains(&writer) || state.logs.contains_key(&writer);

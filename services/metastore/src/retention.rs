@@ -26,7 +26,7 @@ use crate::state::{JobState, State};
 pub type Retention = Arc<dyn Fn(&TenantId, Option<&str>) -> Option<Duration> + Send + Sync>;
 
 /// Seals outlive their log, so that a process that was stopped for days still meets its own.
-const SEAL_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
+pub(crate) const SEAL_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 
 /// The first instant that is still kept, in Unix nanoseconds.
 pub(crate) fn kept_from(

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) pending: Pending,
     /// Of the last commit.
     pub(crate) version: u64,
+    /// When the catalog was made from an older bucket, in Unix milliseconds; `None` if it began with the bucket.
+    pub(crate) founded_millis: Option<i64>,
 }
 
 /// An object that no answer can include.
@@ -101,6 +103,7 @@ impl State {
             dedup_rows: BTreeMap::new(),
             pending: Pending::default(),
             version: 0,
+            founded_millis: None,
         }
     }
 

@@ -18,6 +18,7 @@ mod consume;
 mod deletes;
 mod exactly_once;
 mod finds;
+mod lost;
 mod ownership;
 mod publish;
 mod reconcile;
@@ -168,6 +169,11 @@ impl World {
         let retention = self.retention.clone();
         let (config, store, clock) = (self.config.clone(), self.store.clone(), self.clock.clone());
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await
+    }
+
+    async fn rebuild(&self) -> Result<Rebuilt, OpenError> {
+        let progress = Progress::default();
+        rebuild::rebuild_with(&self.store, &self.clock, &*self.written, &self.config, &progress).await
     }
 
     /// Puts a segment with these keys; gives its hint. `None` if the slot is taken: the log is closed.

@@ -28,26 +28,27 @@ pub(crate) struct Status(Arc<Mutex<Readiness>>);
 
 #[derive(Clone)]
 enum Readiness {
-    Ready,
+    /// With a remark about a part that is not.
+    Ready(Option<String>),
     /// What it waits for.
-    Starting(Vec<&'static str>),
+    Starting(Vec<String>),
     Stopping,
 }
 
 impl Default for Status {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Readiness::Starting(vec!["server"]))))
+        Self(Arc::new(Mutex::new(Readiness::Starting(vec!["server".to_owned()]))))
     }
 }
 
 impl Status {
-    /// `lacks` is what keeps it from serving; empty if nothing does.
-    pub(crate) fn set(&self, lacks: Vec<&'static str>) {
+    /// `lacks` keeps it from serving; empty if nothing does. `remark` says what it cannot do although it serves.
+    pub(crate) fn set(&self, lacks: Vec<String>, remark: Option<String>) {
         let mut readiness = self.0.lock();
         if matches!(*readiness, Readiness::Stopping) {
             return;
         }
-        *readiness = if lacks.is_empty() { Readiness::Ready } else { Readiness::Starting(lacks) };
+        *readiness = if lacks.is_empty() { Readiness::Ready(remark) } else { Readiness::Starting(lacks) };
     }
 
     pub(crate) fn stop(&self) {
@@ -55,7 +56,7 @@ impl Status {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(*self.0.lock(), Readiness::Ready)
+        matches!(*self.0.lock(), Readiness::Ready(_))
     }
 }
 
@@ -94,7 +95,10 @@ pub(crate) fn routes(
 async fn ready(State(Status(readiness)): State<Status>) -> Response {
     let readiness = readiness.lock().clone();
     let not_running = match readiness {
-        Readiness::Ready => return edge::rest::text_response(StatusCode::OK, "ready"),
+        Readiness::Ready(None) => return edge::rest::text_response(StatusCode::OK, "ready"),
+        Readiness::Ready(Some(remark)) => {
+            return edge::rest::text_response(StatusCode::OK, format!("ready\n{remark}\n"));
+        }
         Readiness::Starting(lacks) => format!("Starting: [{}]", lacks.join(", ")),
         Readiness::Stopping => "Stopping: [server]".to_owned(),
     };

@@ -69,13 +69,18 @@ impl Roles {
     }
 
     /// What keeps this process from serving, in words; empty if nothing does.
-    pub(crate) async fn lacks(&self, clock: &Clock) -> Vec<&'static str> {
+    pub(crate) async fn lacks(&self, clock: &Clock) -> Vec<String> {
         let mut lacks = Vec::new();
-        if self.ingesters.as_ref().is_some_and(|ingesters| ingesters.count() == 0) {
-            lacks.push("distributor: no ingester is known");
+        if self.remark().is_some() && self.ingester.is_some() {
+            // Pushes are taken; questions say why they fail.
+            return lacks;
         }
-        if self.metastore.as_ref().is_some_and(|metastore| !metastore.is_ready()) {
-            lacks.push("metastore: neither owns the catalog nor knows who does");
+        if self.ingesters.as_ref().is_some_and(|ingesters| ingesters.count() == 0) {
+            lacks.push("distributor: no ingester is known".to_owned());
+        }
+        if let Some(metastore) = self.metastore.as_ref().filter(|metastore| !metastore.is_ready()) {
+            let neither = || "neither owns the catalog nor knows who does".to_owned();
+            lacks.push(format!("metastore: {}", metastore.rebuilding().unwrap_or_else(neither)));
         }
         if let (Some(owner), Some(_)) = (&self.owner, &self.querier)
             && !self.has_met_owner.load(Ordering::Relaxed)
@@ -83,10 +88,16 @@ impl Roles {
             let standing = clock.timeout(STANDING_MAX, rpc::Metastore::standing(&**owner)).await;
             match standing {
                 Some(Ok(_)) => self.has_met_owner.store(true, Ordering::Relaxed),
-                _ => lacks.push("querier: no metastore has answered yet"),
+                _ => lacks.push("querier: no metastore has answered yet".to_owned()),
             }
         }
         lacks
+    }
+
+    /// What this process cannot do although it serves, in words.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let progress = self.metastore.as_ref()?.rebuilding()?;
+        Some(format!("{progress}; questions are not answered until then"))
     }
 
     /// Gives up what another process is to have next, while this one is still called.

@@ -143,7 +143,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    status.set(roles.lacks(&clock).await);
+    status.set(roles.lacks(&clock).await, roles.remark());
     clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
     let target = &config.target;
     info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
@@ -173,7 +173,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 async fn watch_readiness(status: http::Status, roles: Arc<Roles>, clock: Clock) {
     loop {
         clock.sleep(if status.is_ready() { READY_INTERVAL } else { NOT_READY_INTERVAL }).await;
-        status.set(roles.lacks(&clock).await);
+        status.set(roles.lacks(&clock).await, roles.remark());
     }
 }
 

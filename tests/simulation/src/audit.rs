@@ -15,51 +15,88 @@ use rpc::Metastore as _;
 use crate::bucket::Objects;
 use crate::fleet::Fleet;
 use crate::load::{count, everything};
-use crate::oracle::{Counts, Strictness};
+use crate::oracle::{Counts, Expected, Strictness};
 use crate::random::Random;
 
-/// Opens a copy of the bucket as it is, and makes the catalog of another copy anew: both hold all that is
-/// acknowledged, once, and answer the same.
+/// Opens copies of the bucket as it is: each holds all that is acknowledged, once. One is as it is, the catalog of
+/// another is made anew, of a third lost, and that of a fourth is older than the rest. The first three answer the same.
 pub(crate) async fn audit(fleet: &Fleet) {
-    let objects = fleet.bucket.objects();
-    let (opened, rebuilt) = (objects.fork(), objects.fork());
+    let objects = fleet.bucket.objects().fork();
     let expected = fleet.oracle.expected();
-    fleet.forget_expired();
-    let process = fleet.executor.start("audit");
-    let clock =
-        fleet.executor.clock(process, Arc::new(AtomicI64::new(0)), Random::new(fleet.executor.steps()));
-    let question = everything();
+    let lost = objects.with_folder("catalog/", &Objects::default());
+    let older = fleet.older_catalog.lock().as_ref().map(|older| objects.with_folder("catalog/", older));
     let mut answers = Vec::new();
-    for (who, objects, rebuilds) in [("a new owner", opened, false), ("a rebuilt catalog", rebuilt, true)] {
-        match look(fleet, &objects, &clock, rebuilds).await {
-            Ok(counts) => {
-                fleet.note(format_args!("{who} finds {} items", counts.items.len()));
-                fleet.oracle.judge(who, &question, &expected, &counts, Strictness::Settled);
-                answers.push(counts);
-            }
-            Err(error) => fleet.oracle.violate(if rebuilds { "I8" } else { "I6" }, format!("{who}: {error}")),
-        }
+    for (who, invariant, objects, rebuilds) in [
+        ("a new owner", "I6", objects.fork(), false),
+        ("a rebuilt catalog", "I8", objects, true),
+        ("an owner without a catalog", "I8", lost, false),
+    ] {
+        answers.extend(judge(fleet, who, invariant, &objects, &expected, rebuilds).await);
     }
-    if let [opened, rebuilt] = &answers[..] {
+    if let Some(older) = older {
+        judge(fleet, "an owner of an older catalog", "I8", &older, &expected, false).await;
+    }
+    if let [opened, rebuilt, lost] = &answers[..] {
         // An owner whose clock is ahead lets items go a little early.
         let kept = fleet.oracle.items().into_iter().filter(|item| !item.may_be_gone);
-        let differ = |number: &u64| opened.items.get(number) != rebuilt.items.get(number);
+        let differ = |number: &u64| {
+            opened.items.get(number) != rebuilt.items.get(number)
+                || rebuilt.items.get(number) != lost.items.get(number)
+        };
         let differing: Vec<u64> = kept.map(|item| item.number).filter(differ).collect();
         if !differing.is_empty() {
             let what = format!("a rebuilt catalog answers differently about items {differing:?}");
             fleet.oracle.violate("I8", what);
         }
     }
+}
+
+/// Opens a copy that took some time: it holds all that was acknowledged before.
+pub(crate) async fn audit_copy(fleet: &Fleet, copy: &Objects, expected: &Expected) {
+    judge(fleet, "an owner of a copy", "I8", copy, expected, false).await;
+}
+
+/// Answers of an owner of these objects; `None` if it cannot answer.
+async fn judge(
+    fleet: &Fleet,
+    who: &'static str,
+    invariant: &'static str,
+    objects: &Objects,
+    expected: &Expected,
+    rebuilds: bool,
+) -> Option<Counts> {
+    fleet.forget_expired();
+    let process = fleet.executor.start("audit");
+    let clock =
+        fleet.executor.clock(process, Arc::new(AtomicI64::new(0)), Random::new(fleet.executor.steps()));
+    let counts = look(fleet, objects, &clock, rebuilds).await;
     fleet.executor.kill(process);
+    match counts {
+        Ok(counts) => {
+            fleet.note(format_args!("{who} finds {} items", counts.items.len()));
+            fleet.oracle.judge(who, &everything(), expected, &counts, Strictness::Settled);
+            Some(counts)
+        }
+        Err(error) => {
+            fleet.oracle.violate(invariant, format!("{who}: {error}"));
+            None
+        }
+    }
 }
 
 async fn look(fleet: &Fleet, objects: &Objects, clock: &Clock, rebuilds: bool) -> Result<Counts, String> {
     let store = objects.store(clock.clone());
     if rebuilds {
-        metastore::rebuild(&store, clock, true).await.map_err(|error| shown(&error))?;
+        metastore::rebuild(&store, clock, true, &metastore::Progress::default())
+            .await
+            .map_err(|error| shown(&error))?;
     }
     let (config, retention) = (fleet.settings.metastore.clone(), fleet.retention());
     let parts = Parts { is_alone: true, ..Parts::with(&config, &store, clock) };
+    let parts = match fleet.planted {
+        Some(planted) => planted.parts_of_copy(parts),
+        None => parts,
+    };
     let mut registry = Registry::default();
     let opening =
         Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);

@@ -309,6 +309,34 @@ impl Objects {
         Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
+    /// The objects whose keys begin with `prefix`, as they are now.
+    pub(crate) fn below(&self, prefix: &str) -> Self {
+        let copy = self.fork();
+        copy.0.lock().retain(|key, _| key.starts_with(prefix));
+        copy
+    }
+
+    /// As they are now, but of those below `prefix` only the ones in `others`.
+    pub(crate) fn with_folder(&self, prefix: &str, others: &Self) -> Self {
+        let copy = self.fork();
+        copy.0.lock().retain(|key, _| !key.starts_with(prefix));
+        copy.0.lock().extend(others.0.lock().clone());
+        copy
+    }
+
+    /// Copies one object, if it is there.
+    pub(crate) fn take(&self, key: &Key, from: &Self) {
+        let stored = from.0.lock().get(key.as_str()).cloned();
+        if let Some(stored) = stored {
+            self.0.lock().insert(key.to_string(), stored);
+        }
+    }
+
+    /// Deletes the objects whose keys begin with `prefix`, as somebody does who does not ask.
+    pub(crate) fn lose(&self, prefix: &str) {
+        self.0.lock().retain(|key, _| !key.starts_with(prefix));
+    }
+
     pub(crate) fn keys(&self) -> Vec<Key> {
         self.0.lock().keys().map(Key::from_text).collect()
     }

@@ -21,7 +21,7 @@ use rpc::Metastore as _;
 use storage::Store;
 use tokio::sync::oneshot;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Objects};
 use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
 use crate::load::everything;
@@ -53,7 +53,9 @@ pub(crate) struct Fleet {
     pub(crate) bucket: Bucket,
     pub(crate) network: Network,
     pub(crate) settings: Settings,
-    planted: Option<Planted>,
+    pub(crate) planted: Option<Planted>,
+    /// Files of the catalog as they were some time ago.
+    pub(crate) older_catalog: Mutex<Option<Objects>>,
     hosts: BTreeMap<Machine, Host>,
     distributors: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
     ingesters: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
@@ -136,6 +138,7 @@ impl Fleet {
             network,
             settings,
             planted,
+            older_catalog: Mutex::new(None),
         })
     }
 

@@ -7,6 +7,7 @@
 mod audit;
 mod bucket;
 mod contents;
+mod copies;
 mod executor;
 mod fleet;
 mod journal;

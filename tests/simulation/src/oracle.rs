@@ -28,7 +28,7 @@ const ALIKE_MAX: u32 = 31;
 pub(crate) const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
 
 /// A request that is late or comes again has arrived after so long.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(100);
+pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(100);
 
 /// One run's; cheap to clone.
 #[derive(Clone)]

@@ -92,6 +92,8 @@ planted! {
     OutputForgotten,
     /// an input of a job is not merged
     InputForgotten,
+    /// an owner does not notice that the catalog is lost
+    LossUnnoticed,
     /// what is dead is deleted at once
     NoGrace,
     /// what is swept is not deleted
@@ -157,6 +159,14 @@ impl Planted {
         let headers = Arc::new(BadHeaders { planted: self, headers: parts.headers });
         let engine = Arc::new(BadEngine { planted: self, engine: parts.engine });
         Parts { headers, engine, ..parts }
+    }
+
+    /// Parts of an owner of a copy of the bucket, which is spoilt only in how it opens the catalog.
+    pub(crate) fn parts_of_copy(self, parts: Parts) -> Parts {
+        match self {
+            Self::LossUnnoticed => self.parts(parts),
+            _ => parts,
+        }
     }
 
     pub(crate) fn config(self, config: metastore::Config) -> metastore::Config {
@@ -428,6 +438,10 @@ struct BadEngine {
 
 #[async_trait]
 impl Engine for BadEngine {
+    async fn exists(&self) -> std::result::Result<bool, catalog::Error> {
+        Ok(self.planted == Planted::LossUnnoticed || self.engine.exists().await?)
+    }
+
     async fn open(&self) -> std::result::Result<Arc<dyn Catalog>, catalog::Error> {
         let catalog = self.engine.open().await?;
         Ok(Arc::new(BadCatalog { planted: self.planted, catalog }))

@@ -8,12 +8,13 @@ use parking_lot::Mutex;
 use storage::Key;
 
 use crate::audit::audit;
+use crate::copies::keep_copying;
 use crate::executor::{Executor, START};
 use crate::fleet::{Fleet, SHORT_LIVED};
 use crate::journal::Journal;
 use crate::load::{Load, ask, everything};
 use crate::machine::Kind;
-use crate::oracle::{Strictness, Violation};
+use crate::oracle::{DELIVERED_WITHIN, Strictness, Violation};
 use crate::orders::{judge_finished, keep_ordering};
 use crate::planted::Planted;
 use crate::random::Random;
@@ -101,6 +102,8 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     fleet.executor.spawn(fleet.executor.start("finder"), finding);
     let ordering = keep_ordering(fleet.clone(), until, random.fork());
     fleet.executor.spawn(fleet.executor.start("orders"), ordering);
+    let copying = keep_copying(fleet.clone(), until, random.fork());
+    fleet.executor.spawn(fleet.executor.start("copies"), copying);
     Storm { fleet: fleet.clone(), load: load.clone(), until, random: random.fork() }.rage().await;
 
     if fleet.oracle.has_failed() {
@@ -120,6 +123,18 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     if fleet.oracle.has_failed() {
         return;
     }
+    let loses_catalog = random.chance(250);
+    if loses_catalog {
+        fleet.note(format_args!("somebody deletes the catalog while no metastore runs"));
+        for machine in fleet.machines_of(Kind::Metastore) {
+            fleet.kill(machine);
+        }
+        fleet.executor.sleep(DELIVERED_WITHIN).await;
+        fleet.bucket.objects().lose("catalog/");
+        for machine in fleet.machines_of(Kind::Metastore) {
+            start(&fleet, &load, machine, until, random.fork());
+        }
+    }
     // Long enough for everything that is dead, erased or nobody's to be gone.
     let metastore = &fleet.settings.metastore;
     let waits = [
@@ -138,8 +153,11 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     fleet.oracle.past_is_over();
     judge_all(&fleet).await;
     audit(&fleet).await;
-    judge_orphans(&fleet).await;
-    judge_finished(&fleet).await;
+    // A rebuilt catalog leaves alone what failed merges left before it.
+    if !loses_catalog {
+        judge_orphans(&fleet).await;
+        judge_finished(&fleet).await;
+    }
 }
 
 /// No more faults, and every process runs.

@@ -21,6 +21,10 @@ impl Watched {
 
 #[async_trait]
 impl Engine for Watched {
+    async fn exists(&self) -> Result<bool, Error> {
+        self.engine.exists().await
+    }
+
     async fn open(&self) -> Result<Arc<dyn Catalog>, Error> {
         let catalog = self.engine.open().await?;
         self.oracle.opened(catalog.epoch());

@@ -11,7 +11,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,27 +78,91 @@ impl Numbered {
         Self { store, clock, options }
     }
 
-    /// Starts a new, empty catalog beside the current one, which stays in force until
-    /// [`Rebuilt::replace`]. The current one is opened, so its owner is fenced from now on.
-    pub async fn rebuild(&self) -> Result<Rebuilt, Error> {
-        let files = self.store.list("catalog").await?;
-        let old = match newest_ready(&files) {
-            Some(incarnation) => Some(self.open_incarnation(incarnation, &files).await?),
-            None => None,
-        };
-        let mut incarnation = files.iter().filter_map(|f| parse(&f.key)).map(|f| f.0).max().unwrap_or(0);
+    /// Starts a new, empty catalog beside the current one, which stays in force until [`Rebuilt::replace`]. Whoever owns
+    /// the current one, or is building another, is fenced from now on. The current one need not be readable.
+    ///
+    /// `newest_millis` is when the newest object of the bucket was made, in Unix milliseconds. The new catalog's number
+    /// and epoch are at least that time in seconds, and so higher than those of any catalog that was lost: a process
+    /// that still owns a lost one, or remembers its epoch, cannot take the new one for it.
+    pub async fn rebuild(&self, newest_millis: i64) -> Result<Rebuilt, Error> {
+        let millis = self.clock.unix_millis();
+        let seconds = u64::try_from(millis.max(newest_millis).div_euclid(1_000)).unwrap_or(0) + 1;
         let owner = self.clock.random();
-        let epoch = old.as_ref().map_or(0, |o| o.epoch) + 1;
-        loop {
+        let files = self.store.list("catalog").await?;
+        let epoch = seconds.max(self.last_epoch(&files).await? + 1);
+        let last = files.iter().filter_map(|f| parse(&f.key)).map(|f| f.0).max().unwrap_or(0);
+        let mut incarnation = seconds.max(last + 1);
+        let open = Commit { slot: 0, epoch, owner, millis, content: Content::Open };
+        while self.store.settle_create(&commit_key(incarnation, 0), open.encode()).await? == Created::Other {
             incarnation += 1;
-            let millis = self.clock.unix_millis();
-            let open = Commit { slot: 0, epoch, owner, millis, content: Content::Open };
-            let key = commit_key(incarnation, 0);
-            if self.store.settle_create(&key, open.encode()).await? == Created::Mine {
-                let state = Loaded::first(epoch, millis, self.clock.monotonic());
-                let new = Owned::new(self.clone(), incarnation, owner, state);
-                return Ok(Rebuilt { old, new });
+        }
+        // Listed after the create above: of two that rebuild at once, one at least finds the other.
+        let files = self.store.list("catalog").await?;
+        let current = newest_ready(&files).unwrap_or(0);
+        let others: BTreeSet<u64> = files.iter().filter_map(|f| parse(&f.key)).map(|f| f.0).collect();
+        let mut fences = Vec::new();
+        for other in others.range(current..).copied().filter(|other| *other != incarnation) {
+            fences.push(self.fence(other, &files, epoch, owner).await?);
+        }
+        let state = Loaded::first(epoch, millis, self.clock.monotonic());
+        let new = Owned::new(self.clone(), incarnation, owner, state);
+        Ok(Rebuilt { fences, new })
+    }
+
+    /// The highest epoch of the newest readable file of each incarnation; 0 if there is none.
+    async fn last_epoch(&self, files: &[Object]) -> Result<u64, Error> {
+        let mut newest: BTreeMap<u64, (u64, File)> = BTreeMap::new();
+        for (incarnation, file) in files.iter().filter_map(|f| parse(&f.key)) {
+            if let File::Commit(slot) | File::Snapshot(slot) = file {
+                let held = newest.entry(incarnation).or_insert((slot, file));
+                *held = if held.0 > slot { *held } else { (slot, file) };
             }
+        }
+        let mut last = 0;
+        for (incarnation, (_, file)) in newest {
+            let key = file.key(incarnation);
+            let bytes = match self.store.get(&key).await {
+                Ok(bytes) => bytes,
+                Err(storage::Error::NotFound(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let epoch = match file {
+                File::Snapshot(_) => Snapshot::decode(key.as_str(), &bytes).map(|snapshot| snapshot.epoch),
+                File::Ready | File::Commit(_) => {
+                    Commit::decode(key.as_str(), &bytes).map(|commit| commit.epoch)
+                }
+            };
+            match epoch {
+                Ok(epoch) => last = last.max(epoch),
+                Err(Error::Corrupt { object, reason }) => warn!(%object, reason, "catalog file is damaged"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(last)
+    }
+
+    /// Takes the next slot of an incarnation, without reading its rows: its owner, if any, is fenced.
+    async fn fence(
+        &self,
+        incarnation: u64,
+        files: &[Object],
+        epoch: u64,
+        owner: u128,
+    ) -> Result<Fence, Error> {
+        let slots = files.iter().filter_map(|f| parse(&f.key)).filter(|(i, _)| *i == incarnation);
+        let last = slots.filter_map(|(_, file)| match file {
+            File::Ready => None,
+            File::Commit(slot) | File::Snapshot(slot) => Some(slot),
+        });
+        let mut slot = last.max().map_or(0, |last| last + 1);
+        loop {
+            let millis = self.clock.unix_millis();
+            let open = Commit { slot, epoch, owner, millis, content: Content::Open };
+            if self.store.settle_create(&commit_key(incarnation, slot), open.encode()).await? == Created::Mine
+            {
+                return Ok(Fence { incarnation, next: slot + 1, epoch, owner });
+            }
+            slot += 1;
         }
     }
 
@@ -222,6 +286,10 @@ impl Numbered {
 
 #[async_trait]
 impl Engine for Numbered {
+    async fn exists(&self) -> Result<bool, Error> {
+        Ok(newest_ready(&self.store.list("catalog").await?).is_some())
+    }
+
     async fn open(&self) -> Result<Arc<dyn Catalog>, Error> {
         Ok(Arc::new(self.open_newest().await?))
     }
@@ -250,21 +318,18 @@ impl From<Error> for Opening {
     }
 }
 
-impl From<Opening> for Error {
-    fn from(opening: Opening) -> Self {
-        match opening {
-            Opening::Failed(error) => error,
-            Opening::Superseded(by) => Self::Corrupt {
-                object: "catalog".into(),
-                reason: format!("superseded by incarnation {by} meanwhile"),
-            },
-        }
-    }
+/// The slot that a rebuild took in an incarnation that it is about to replace.
+struct Fence {
+    incarnation: u64,
+    /// The slot after it, which says that the incarnation is replaced.
+    next: u64,
+    epoch: u64,
+    owner: u128,
 }
 
 /// A new catalog that is being filled.
 pub struct Rebuilt {
-    old: Option<Owned>,
+    fences: Vec<Fence>,
     new: Owned,
 }
 
@@ -276,14 +341,22 @@ impl Rebuilt {
     /// Puts the new catalog in force.
     ///
     /// # Errors
-    /// `Fenced` if somebody opened the old one meanwhile; it stays in force.
+    /// `Fenced` if another process opened a catalog, or began to rebuild one, meanwhile: this one is given up.
     pub async fn replace(self) -> Result<(), Error> {
-        self.new.snapshot().await?;
-        if let Some(old) = &self.old {
-            old.append(Content::Superseded(self.new.incarnation)).await?;
+        let Self { fences, new } = self;
+        new.snapshot().await?;
+        // Fails if another rebuild found this one unfinished and took the slot.
+        new.append(Content::Changes(Batch::default())).await?;
+        for Fence { incarnation, next, epoch, owner } in fences.into_iter().rev() {
+            let (millis, content) = (new.engine.clock.unix_millis(), Content::Superseded(new.incarnation));
+            let commit = Commit { slot: next, epoch, owner, millis, content };
+            let key = commit_key(incarnation, next);
+            if new.engine.store.settle_create(&key, commit.encode()).await? == Created::Other {
+                return Err(new.fenced());
+            }
         }
-        let ready = ready_key(self.new.incarnation);
-        self.new.engine.store.settle_create(&ready, Bytes::from_static(b"ready")).await?;
+        let ready = ready_key(new.incarnation);
+        new.engine.store.settle_create(&ready, Bytes::from_static(b"ready")).await?;
         Ok(())
     }
 }
@@ -515,6 +588,10 @@ impl Owned {
             return Ok(());
         }
         let listed = self.engine.store.list("catalog").await?;
+        if newest_ready(&listed) != Some(self.incarnation) {
+            warn!(incarnation = self.incarnation, "the catalog was removed, or replaced, under its owner");
+            return Err(self.fenced());
+        }
         let parsed = || listed.iter().filter_map(|o| parse(&o.key).map(|(i, file)| (i, file, o)));
         let earlier = parsed().filter(|(incarnation, ..)| *incarnation < self.incarnation);
         *self.earlier.lock() = earlier.map(|(.., o)| (o.key.clone(), o.modified_millis)).collect();
@@ -682,7 +759,7 @@ impl NumberedView {
     async fn reload(&mut self) -> Result<(), Error> {
         let began = self.engine.clock.monotonic();
         let files = self.engine.store.list("catalog").await?;
-        self.incarnation = newest_ready(&files).unwrap_or(1);
+        self.incarnation = newest_ready(&files).ok_or(Error::Absent)?;
         self.state = self.engine.load(self.incarnation, &files).await?;
         self.loaded = began;
         Ok(())
@@ -747,9 +824,10 @@ impl File {
     }
 }
 
-/// A rebuilt catalog counts its slots anew, but its versions go on.
+/// A rebuilt catalog counts its slots anew, but its versions go on. Incarnations are seconds since 1970 at most, slots
+/// fewer than 2^32.
 fn version_of(incarnation: u64, slot: u64) -> u64 {
-    (incarnation << 40) + slot
+    (incarnation << 32) + slot
 }
 
 fn ready_key(incarnation: u64) -> Key {

@@ -166,7 +166,7 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
     let old = engine.open().await.expect("opens");
     old.commit(put("a", "old")).await.expect("commits");
     let version = old.version();
-    let rebuilt = engine.rebuild().await.expect("begins");
+    let rebuilt = engine.rebuild(0).await.expect("begins");
     rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
     assert!(matches!(old.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
     rebuilt.replace().await.expect("replaces");
@@ -263,7 +263,7 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
     let kept = Options { openings_kept: Duration::from_secs(3600), ..eager() };
     let paused = engine(&store, short.clone()).open().await.expect("opens");
     paused.commit(put("a", "old")).await.expect("commits");
-    let rebuilt = engine(&store, short.clone()).rebuild().await.expect("begins");
+    let rebuilt = engine(&store, short.clone()).rebuild(0).await.expect("begins");
     rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
     rebuilt.replace().await.expect("replaces");
     let earlier = || async {
@@ -282,12 +282,73 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
 }
 
 #[tokio::test]
+async fn an_unreadable_catalog_is_rebuilt_and_its_owner_is_fenced() {
+    for damage in ["", "cut"] {
+        let store = Store::in_memory();
+        let engine = engine(&store, Options::default());
+        let old = engine.open().await.expect("opens");
+        for i in 0..5 {
+            old.commit(put("a", &i.to_string())).await.expect("commits");
+        }
+        let damaged = commit_key(1, 3);
+        store.delete(&damaged).await.expect("deletes");
+        if !damage.is_empty() {
+            store.settle_create(&damaged, Bytes::from_static(b"cut")).await.expect("creates");
+        }
+        assert!(engine.open().await.is_err());
+        let rebuilt = engine.rebuild(0).await.expect("begins");
+        rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
+        assert!(matches!(old.commit(put("a", "2")).await, Err(Error::Fenced { .. })));
+        let version = old.version();
+        rebuilt.replace().await.expect("replaces");
+        let owner = engine.open().await.expect("opens");
+        assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
+        assert!(owner.version() > version && owner.epoch() > old.epoch());
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_replaces_a_lost_one_has_a_higher_epoch_and_version() {
+    let store = Store::in_memory();
+    let engine = engine(&store, Options::default());
+    let old = engine.open().await.expect("opens");
+    old.commit(put("a", "old")).await.expect("commits");
+    for file in store.list("catalog").await.expect("lists") {
+        store.delete(&file.key).await.expect("deletes");
+    }
+    assert!(!engine.exists().await.expect("lists"));
+    assert!(matches!(engine.view().await.map(|_| ()), Err(Error::Absent)));
+    let rebuilt = engine.rebuild(0).await.expect("begins");
+    rebuilt.replace().await.expect("replaces");
+    let owner = engine.open().await.expect("opens");
+    assert!(owner.version() > old.version() && owner.epoch() > old.epoch());
+    // The owner of the lost one still runs, and finds nothing in its way.
+    old.commit(put("a", "2")).await.expect("commits");
+    assert!(matches!(old.maintain().await, Err(Error::Fenced { .. })));
+    assert!(matches!(old.check().await, Err(Error::Fenced { .. })));
+    owner.commit(put("b", "3")).await.expect("commits");
+    engine.open().await.expect("opens");
+}
+
+#[tokio::test]
+async fn of_two_rebuilds_of_a_lost_catalog_at_most_one_comes_into_force() {
+    let store = Store::in_memory();
+    let engine = engine(&store, Options::default());
+    let one = engine.rebuild(0).await.expect("begins");
+    let two = engine.rebuild(0).await.expect("begins");
+    assert!(matches!(one.replace().await, Err(Error::Fenced { .. })));
+    assert!(!engine.exists().await.expect("lists"));
+    two.replace().await.expect("replaces");
+    engine.open().await.expect("opens");
+}
+
+#[tokio::test]
 async fn of_two_rebuilds_the_later_one_wins() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
     engine.open().await.expect("opens").commit(put("a", "old")).await.expect("commits");
-    let one = engine.rebuild().await.expect("begins");
-    let two = engine.rebuild().await.expect("begins");
+    let one = engine.rebuild(0).await.expect("begins");
+    let two = engine.rebuild(0).await.expect("begins");
     assert!(matches!(one.replace().await, Err(Error::Fenced { .. })));
     two.catalog().commit(put("a", "two")).await.expect("commits");
     two.replace().await.expect("replaces");
@@ -300,10 +361,13 @@ async fn a_rebuild_that_died_before_ready_is_finished_by_the_next_opening() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
     engine.open().await.expect("opens").commit(put("a", "old")).await.expect("commits");
-    let rebuilt = engine.rebuild().await.expect("begins");
+    let rebuilt = engine.rebuild(0).await.expect("begins");
     rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
-    let old = rebuilt.old.as_ref().expect("there is an old one");
-    old.append(Content::Superseded(rebuilt.new.incarnation)).await.expect("commits");
+    rebuilt.new.snapshot().await.expect("is complete");
+    let Fence { incarnation, next, epoch, owner } = rebuilt.fences[0];
+    let content = Content::Superseded(rebuilt.new.incarnation);
+    let commit = Commit { slot: next, epoch, owner, millis: 0, content };
+    store.settle_create(&commit_key(incarnation, next), commit.encode()).await.expect("lands");
     let owner = engine.open().await.expect("opens");
     assert_eq!(values(&*owner).await[0].1, Bytes::from_static(b"new"));
 }

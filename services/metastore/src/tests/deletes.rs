@@ -50,9 +50,7 @@ async fn compact(world: &mut World, metastore: &Metastore) -> usize {
 }
 
 async fn rebuild(world: &World) -> Arc<Metastore> {
-    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
-        .await
-        .expect("rebuilds");
+    world.rebuild().await.expect("rebuilds");
     world.open().await
 }
 

@@ -26,7 +26,7 @@ async fn unless_it_dies<T>(
 }
 
 /// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any
-/// moment and go on as zombies, racing compactors, sweeps, orders to delete: every key counts exactly once, or never
+/// moment and go on as zombies, catalogs that are lost, racing compactors, sweeps, orders to delete: every key counts exactly once, or never
 /// again once an order erased it, before and after a rebuild.
 async fn check_exactly_once(seed: u64) {
     let _named = Named(seed);
@@ -38,7 +38,7 @@ async fn check_exactly_once(seed: u64) {
     };
     // A quarter of the runs have a store without faults, so that what fails there is plain.
     let share = random(4) as u32;
-    world.faulty.set_rates(Rates {
+    let rates = Rates {
         fail: share * random(25) as u32,
         lose_reply: share * random(25) as u32,
         false_conflict: share * random(20) as u32,
@@ -46,7 +46,8 @@ async fn check_exactly_once(seed: u64) {
         land_late: share * random(15) as u32,
         latency: Duration::from_millis(u64::from(share) * random(200)),
         long: Duration::from_secs(20),
-    });
+    };
+    world.faulty.set_rates(rates);
     world.config.orphan_grace = limits::Duration::from_secs(3_600);
     let is_alone = random(2) == 0;
     let mut metastore = world.open_at_last(is_alone).await;
@@ -181,8 +182,16 @@ async fn check_exactly_once(seed: u64) {
             if random(3) == 0 {
                 world.time.set(random(120_000) as i64 - 60_000);
             }
+            // Nobody deletes the catalog of an owner that lives, and what is on its way to the store has arrived.
+            let loses_catalog = random(4) == 0;
+            if loses_catalog {
+                world.clock.sleep(Duration::from_secs(60)).await;
+                world.faulty.set_rates(Rates::default());
+                world.delete_folder("catalog").await;
+                world.faulty.set_rates(rates);
+            }
             let zombie = std::mem::replace(&mut metastore, world.open_at_last(is_alone).await);
-            if random(2) == 0 {
+            if !loses_catalog && random(2) == 0 {
                 let _ = zombie.commit_pending().await;
                 if let Some(publication) = open_jobs.pop() {
                     let _ = zombie.publish(publication).await;
@@ -216,9 +225,7 @@ async fn check_exactly_once(seed: u64) {
     let is_ordered = |key: &u128| erased.contains(key) || doubtful.contains(key);
     let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key) && !is_ordered(key)).collect();
     assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are lost");
-    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
-        .await
-        .expect("rebuilds");
+    world.rebuild().await.expect("rebuilds");
     let after = world.open().await.find(everything()).await.expect("finds");
     // An order that nobody was told of may have landed since; whoever comes next applies it.
     let mut rebuilt = world.counts_of(after.clone());

@@ -453,7 +453,7 @@ async fn a_root_refuses_answers_of_an_owner_that_it_saw_replaced() {
     cluster.pass(7).await;
     cluster.cut("a", true);
     let candidates: Vec<_> = cluster.processes.lock().iter().map(|p| p.candidate.clone()).collect();
-    candidates[1].take_over().await.expect("takes over");
+    candidates[1].take_over_at_start().await.expect("takes over");
     assert_eq!(cluster.find().await.epoch, 2);
     cluster.cut("b", true);
     cluster.cut("a", false);

@@ -185,9 +185,7 @@ async fn records_are_created_producers_first_although_the_clock_was_set_back() {
         *lost.written.headers.lock() = world.written.headers.lock().clone();
         lost.keys = world.keys.clone();
         lost.time.pass(world.clock.monotonic());
-        rebuild::rebuild_with(&lost.store, &lost.clock, &*lost.written, &lost.config, true)
-            .await
-            .expect("rebuilds");
+        lost.rebuild().await.expect("rebuilds");
         assert_eq!(lost.counts(&*lost.open().await).await, expected, "after {records} records");
     }
 }

@@ -60,9 +60,7 @@ async fn a_block_that_a_rebuild_cannot_read_is_quarantined_and_stays() {
     metastore.drain().await;
     let unreadable = Header::Unreadable("bad footer".into());
     world.written.headers.lock().insert(damaged.clone(), unreadable);
-    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
-        .await
-        .expect("rebuilds");
+    world.rebuild().await.expect("rebuilds");
     let metastore = world.open().await;
     let snapshot = metastore.find(everything()).await.expect("finds");
     assert_eq!(snapshot.quarantined, [(damaged.clone(), "bad footer".to_owned())]);
@@ -137,17 +135,6 @@ async fn publish_records_go_when_a_rebuild_needs_them_no_more() {
     metastore.segment_written(hint).await.expect("takes the hint");
     let expected = world.counts(&metastore).await;
     metastore.drain().await;
-    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
-        .await
-        .expect("rebuilds");
+    world.rebuild().await.expect("rebuilds");
     assert_eq!(world.counts(&*world.open().await).await, expected);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rebuild_is_refused_while_the_owner_may_be_alive() {
-    let world = World::new(14);
-    world.open().await;
-    // The store's own clock is the machine's, so the file is from the future of this test's.
-    let result = rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, false);
-    assert!(matches!(result.await, Err(OpenError::Alive { .. })));
 }

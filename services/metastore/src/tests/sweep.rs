@@ -116,9 +116,7 @@ async fn a_rebuild_reads_past_the_gap_that_retention_made() {
     let slots = world.store.list("log").await.expect("lists");
     assert_eq!(slots.len(), 1, "what is past its time is swept");
     metastore.drain().await;
-    rebuild::rebuild_with(&world.store, &world.clock, &*world.written, &world.config, true)
-        .await
-        .expect("rebuilds");
+    world.rebuild().await.expect("rebuilds");
     let metastore = world.open_as(false).await;
     assert_eq!(world.counts(&metastore).await, BTreeMap::from([(2, 1)]));
     let hint = world.put(1, 3, &[3]).await.expect("free");

@@ -20,17 +20,21 @@ const ALL_MET_WITHIN: Duration = Duration::from_secs(1);
 /// A metastore that does not tell its standing within this time does not answer.
 const STANDING_MAX: Duration = Duration::from_secs(2);
 
+/// Between two looks how far the rebuild is.
+const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
+
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Make the catalog anew from the objects in the bucket. No metastore may be running on it: those that can be found
-    /// by `-memberlist.join` or `-metastore.address` are asked.
+    /// Make the catalog anew from the other objects in the bucket, whether it is lost, damaged or whole. No metastore may
+    /// be running on it: those that can be found by `-memberlist.join` or `-metastore.address` are asked, and a catalog
+    /// that was written to within the last minute is watched for the rest of that minute.
     Rebuild(Rebuild),
 }
 
 #[derive(clap::Args)]
 pub(super) struct Rebuild {
-    /// Ask nobody, and rebuild although a metastore runs or has written within the last minute. It is fenced off, and
-    /// takes the catalog back ten seconds later: a rebuild that is not done by then fails and changes nothing.
+    /// Ask nobody, wait for nothing, and rebuild although a metastore may run. It is fenced off, and takes the catalog
+    /// back ten seconds later: a rebuild that is not done by then fails and changes nothing.
     #[arg(long)]
     force: bool,
     /// Flags of the server that say where the bucket is, after `--`, for example
@@ -50,7 +54,21 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
     let metrics = storage::Metrics::register(&mut registry);
     let store = storage::open(&config.storage, clock.clone(), metrics).await?;
     let spinner = waiting("reading the bucket");
-    let rebuilt = metastore::rebuild(&store, &clock, arguments.force).await?;
+    let progress = metastore::Progress::default();
+    let (rebuilding, shown) =
+        (metastore::rebuild(&store, &clock, arguments.force, &progress), spinner.clone());
+    let showing = async {
+        loop {
+            clock.sleep(SHOWN_INTERVAL).await;
+            if progress.is_running() {
+                shown.set_message(progress.to_string());
+            }
+        }
+    };
+    let rebuilt = tokio::select! {
+        rebuilt = rebuilding => rebuilt?,
+        () = showing => return Ok(()),
+    };
     spinner.finish_and_clear();
     println!("{rebuilt}");
     Ok(())

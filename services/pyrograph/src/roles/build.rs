@@ -108,7 +108,7 @@ impl Builder<'_> {
         );
         if !self.peers.discovers() {
             // Nobody else can own the catalog: what is wrong with it is better said now.
-            candidate.take_over().await?;
+            candidate.take_over_at_start().await?;
         }
         let _ = self.peers.own().metastore.set(candidate.clone());
         Ok(candidate)

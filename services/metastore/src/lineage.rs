@@ -1,0 +1,339 @@
+//! Which objects hold the data of a bucket, by its publish records alone.
+//!
+//! Owns: which records are in force, which objects they replaced, which outputs are live.
+//! Does not own: reading records (`rebuild`, `verify`), the catalog.
+//!
+//! In a whole bucket every record is in force. Two kinds of bucket are not whole:
+//! - A copy made while the bucket was written to may hold a record without its outputs. The inputs were live when the
+//!   copy began, so they are there: the record is undone, and its inputs count.
+//! - A bucket whose catalog was lost while its logs still held merged segments may hold two records with the same
+//!   inputs. The earlier one is in force, the later one is undone.
+
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
+use model::JobId;
+use storage::Key;
+
+use crate::record::{Output, Record};
+
+/// The records of a bucket, and what follows from them.
+pub(crate) struct Lineage {
+    records: Vec<Record>,
+    /// Whether each record is undone.
+    undone: Vec<bool>,
+    /// Inputs of records in force.
+    replaced: HashSet<Key>,
+    live_blocks: Vec<Output>,
+    restored: Vec<Key>,
+}
+
+/// Two records that cannot both be true, and neither can be undone.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "publish records of jobs {first} and {second} both replaced {input}, and the bucket no longer holds the inputs of either"
+)]
+pub(crate) struct Conflict {
+    first: JobId,
+    second: JobId,
+    input: Key,
+}
+
+impl Lineage {
+    /// `is_present` says whether the bucket holds an object.
+    ///
+    /// # Errors
+    /// `Conflict` if data would be lost or counted twice, whichever record is believed.
+    pub(crate) fn trace(
+        records: Vec<Record>,
+        is_present: impl Fn(&Key) -> bool,
+    ) -> Result<Self, Box<Conflict>> {
+        let (undone, replaced, live_blocks, restored) = {
+            let trace = Trace::new(&records, &is_present)?;
+            let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
+            let replaced = trace.replaced.into_iter().cloned().collect();
+            (trace.undone, replaced, live_blocks, restored)
+        };
+        Ok(Self { records, undone, replaced, live_blocks, restored })
+    }
+
+    /// Whether a record in force has the object as an input.
+    pub(crate) fn is_replaced(&self, key: &Key) -> bool {
+        self.replaced.contains(key)
+    }
+
+    /// All records, in force or not.
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn in_force(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().zip(&self.undone).filter(|(_, undone)| !**undone).map(|(record, _)| record)
+    }
+
+    /// Records that are not in force, with their positions.
+    pub(crate) fn undone(&self) -> impl Iterator<Item = (usize, &Record)> {
+        self.records.iter().enumerate().filter(|(at, _)| self.undone[*at])
+    }
+
+    /// Blocks that are there and hold data of their own.
+    pub(crate) fn live_blocks(&self) -> &[Output] {
+        &self.live_blocks
+    }
+
+    /// Inputs that are there and count again, because the record that replaced them is undone.
+    pub(crate) fn restored(&self) -> &[Key] {
+        &self.restored
+    }
+}
+
+/// [`Lineage`] in the making.
+struct Trace<'a> {
+    records: &'a [Record],
+    undone: Vec<bool>,
+    replaced: HashSet<&'a Key>,
+    is_present: &'a dyn Fn(&Key) -> bool,
+}
+
+impl<'a> Trace<'a> {
+    fn new(records: &'a [Record], is_present: &'a dyn Fn(&Key) -> bool) -> Result<Self, Box<Conflict>> {
+        let by_job: HashMap<JobId, usize> =
+            records.iter().enumerate().map(|(at, record)| (record.job, at)).collect();
+        let producer = |input: &Key| input.parse_block().and_then(|(job, ..)| by_job.get(&job).copied());
+        let order = producers_first(records, &producer);
+        let mut restorable = vec![false; records.len()];
+        for at in &order {
+            let is_restorable =
+                |input: &Key| is_present(input) || producer(input).is_some_and(|at| restorable[at]);
+            restorable[*at] = records[*at].inputs.iter().all(|(input, _)| is_restorable(input));
+        }
+        let mut trace =
+            Self { records, undone: vec![false; records.len()], replaced: HashSet::new(), is_present };
+        trace.undo_incomplete(&order, &restorable);
+        trace.undo_repeated(&order, |input| {
+            is_present(input) || producer(input).is_some_and(|at| restorable[at])
+        })?;
+        Ok(trace)
+    }
+
+    /// Undoes records whose outputs are neither there nor merged further, if that restores all of their inputs.
+    fn undo_incomplete(&mut self, order: &[usize], restorable: &[bool]) {
+        let mut consumers: HashMap<&Key, Vec<usize>> = HashMap::new();
+        for (at, record) in self.records.iter().enumerate() {
+            for (input, _) in &record.inputs {
+                consumers.entry(input).or_default().push(at);
+            }
+        }
+        let consumers_of = |at: usize| {
+            let outputs = self.records[at].outputs.iter();
+            outputs.flat_map(|output| consumers.get(&output.key).into_iter().flatten().copied())
+        };
+        loop {
+            let undone = &self.undone;
+            let is_merged = |output: &Output| {
+                consumers.get(&output.key).is_some_and(|all| all.iter().any(|at| !undone[*at]))
+            };
+            let is_incomplete = |at: usize| {
+                let mut outputs = self.records[at].outputs.iter();
+                !undone[at] && !outputs.all(|output| (self.is_present)(&output.key) || is_merged(output))
+            };
+            let mut chains = order.iter().rev().filter(|at| is_incomplete(**at)).filter_map(|at| {
+                let mut chain = BTreeSet::from([*at]);
+                let mut ahead = vec![*at];
+                while let Some(at) = ahead.pop() {
+                    let more = consumers_of(at).filter(|at| !undone[*at]).collect::<Vec<_>>();
+                    ahead.extend(more.into_iter().filter(|at| chain.insert(*at)));
+                }
+                chain.iter().all(|at| restorable[*at]).then_some(chain)
+            });
+            let Some(chain) = chains.next() else {
+                return;
+            };
+            drop(chains);
+            chain.into_iter().for_each(|at| self.undone[at] = true);
+        }
+    }
+
+    /// Undoes records whose inputs an earlier record replaced.
+    fn undo_repeated(
+        &mut self,
+        order: &[usize],
+        is_restorable: impl Fn(&Key) -> bool,
+    ) -> Result<(), Box<Conflict>> {
+        let mut replaced_by: HashMap<&Key, usize> = HashMap::new();
+        // Outputs of repeated records: their data are those of the record that came first.
+        let mut repeated: HashMap<&Key, usize> = HashMap::new();
+        for at in order.iter().copied() {
+            if self.undone[at] {
+                continue;
+            }
+            let record = &self.records[at];
+            let first = |input: &Key| replaced_by.get(input).or_else(|| repeated.get(input)).copied();
+            let taken = record.inputs.iter().find_map(|(input, _)| Some((input, first(input)?)));
+            let Some((input, first_at)) = taken else {
+                replaced_by.extend(record.inputs.iter().map(|(input, _)| (input, at)));
+                continue;
+            };
+            let mut left = record.inputs.iter().filter(|(input, _)| first(input).is_none());
+            if !left.all(|(input, _)| is_restorable(input)) {
+                let first = self.records[first_at].job;
+                return Err(Box::new(Conflict { first, second: record.job, input: input.clone() }));
+            }
+            self.undone[at] = true;
+            repeated.extend(record.outputs.iter().map(|output| (&output.key, first_at)));
+        }
+        self.replaced = replaced_by.into_keys().collect();
+        Ok(())
+    }
+}
+
+impl Trace<'_> {
+    fn is_live(&self, key: &Key) -> bool {
+        !self.replaced.contains(key) && (self.is_present)(key)
+    }
+
+    fn live_blocks(&self) -> Vec<Output> {
+        let in_force = self.records.iter().zip(&self.undone).filter(|(_, undone)| !**undone);
+        let outputs = in_force.flat_map(|(record, _)| &record.outputs);
+        outputs.filter(|output| self.is_live(&output.key)).cloned().collect()
+    }
+
+    fn restored(&self) -> Vec<Key> {
+        let undone = || self.records.iter().zip(&self.undone).filter(|(_, undone)| **undone);
+        let outputs = undone().flat_map(|(record, _)| &record.outputs);
+        let void: HashSet<&Key> = outputs.map(|output| &output.key).collect();
+        let inputs = undone().flat_map(|(record, _)| record.inputs.iter().map(|(key, _)| key));
+        inputs.filter(|key| self.is_live(key) && !void.contains(*key)).cloned().collect()
+    }
+}
+
+/// Positions of all records, each after those that made its inputs, otherwise in order of time. Records that name each
+/// other's outputs, which no healthy bucket has, come last.
+fn producers_first(records: &[Record], producer: &dyn Fn(&Key) -> Option<usize>) -> Vec<usize> {
+    let producers = |at: usize| -> BTreeSet<usize> {
+        records[at]
+            .inputs
+            .iter()
+            .filter_map(|(input, _)| producer(input))
+            .filter(|made| *made != at)
+            .collect()
+    };
+    let mut waiting: Vec<usize> = (0..records.len()).map(|at| producers(at).len()).collect();
+    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
+    for at in 0..records.len() {
+        producers(at).into_iter().for_each(|made| consumers[made].push(at));
+    }
+    let time = |at: usize| (records[at].published_millis, records[at].job, at);
+    let mut ready: BTreeSet<_> = (0..records.len()).filter(|at| waiting[*at] == 0).map(time).collect();
+    let mut order = Vec::with_capacity(records.len());
+    while let Some((.., at)) = ready.pop_first() {
+        order.push(at);
+        for consumer in &consumers[at] {
+            waiting[*consumer] -= 1;
+            if waiting[*consumer] == 0 {
+                ready.insert(time(*consumer));
+            }
+        }
+    }
+    let circular = (0..records.len()).filter(|at| waiting[*at] > 0);
+    order.extend(circular);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{TenantId, WriterId};
+
+    use super::*;
+
+    fn segment(seq: u64) -> Key {
+        Key::log_slot(WriterId(1), seq)
+    }
+
+    fn block(job: u128, part: u32) -> Key {
+        Key::block(&TenantId::anonymous(), "1-0-300", JobId(job), 1, part)
+    }
+
+    /// A record of `job` at time `job` that made blocks `0..parts`.
+    fn record(job: u128, inputs: &[Key], parts: u32) -> Record {
+        let output = |part| Output { key: block(job, part), bytes: 1, window: (0, 300), floor: 0 };
+        Record {
+            job: JobId(job),
+            attempt: 1,
+            published_millis: job as i64,
+            inputs: inputs.iter().map(|key| (key.clone(), Vec::new())).collect(),
+            outputs: (0..parts).map(output).collect(),
+        }
+    }
+
+    /// Live blocks, then restored inputs.
+    fn traced(records: &[Record], present: &[Key]) -> Result<(Vec<Key>, Vec<Key>), Conflict> {
+        let lineage =
+            Lineage::trace(records.to_vec(), |key| present.contains(key)).map_err(|error| *error)?;
+        let mut live: Vec<Key> = lineage.live_blocks().iter().map(|output| output.key.clone()).collect();
+        let mut restored: Vec<Key> = lineage.restored().to_vec();
+        live.sort();
+        restored.sort();
+        Ok((live, restored))
+    }
+
+    #[test]
+    fn outputs_that_nothing_replaced_are_live() {
+        let records = [record(2, &[block(1, 0)], 1), record(1, &[segment(0), segment(1)], 2)];
+        let present = [block(1, 1), block(2, 0)];
+        assert_eq!(traced(&records, &present), Ok((vec![block(1, 1), block(2, 0)], vec![])));
+        let before_the_sweep = [segment(0), segment(1), block(1, 0), block(1, 1), block(2, 0)];
+        assert_eq!(traced(&records, &before_the_sweep), Ok((vec![block(1, 1), block(2, 0)], vec![])));
+    }
+
+    #[test]
+    fn an_output_past_its_time_leaves_the_others_live() {
+        let records = [record(1, &[segment(0), segment(1)], 2)];
+        assert_eq!(traced(&records, &[segment(1), block(1, 0)]), Ok((vec![block(1, 0)], vec![])));
+    }
+
+    #[test]
+    fn a_record_whose_outputs_were_not_copied_is_undone() {
+        let records = [record(1, &[segment(0), segment(1)], 2)];
+        let segments = vec![segment(0), segment(1)];
+        assert_eq!(traced(&records, &segments), Ok((vec![], segments.clone())));
+        let half = [segment(0), segment(1), block(1, 1)];
+        assert_eq!(traced(&records, &half), Ok((vec![], segments)));
+    }
+
+    #[test]
+    fn a_chain_of_merges_is_undone_as_far_as_its_inputs_were_copied() {
+        let records = [record(1, &[segment(0)], 1), record(2, &[block(1, 0), block(9, 0)], 1)];
+        let inputs = vec![block(9, 0), segment(0)];
+        assert_eq!(traced(&records, &inputs), Ok((vec![], inputs.clone())));
+        // The second is whole, but the first made another block, which is not there.
+        let records = [record(1, &[segment(0)], 2), record(2, &[block(1, 0)], 1)];
+        let copied = [segment(0), block(2, 0)];
+        assert_eq!(traced(&records, &copied), Ok((vec![], vec![segment(0)])));
+        // As before, but the segment is gone too: what is left counts.
+        assert_eq!(traced(&records, &[block(2, 0)]), Ok((vec![block(2, 0)], vec![])));
+    }
+
+    #[test]
+    fn of_two_merges_of_the_same_inputs_the_earlier_counts() {
+        let records = [
+            record(1, &[segment(0), segment(1)], 1),
+            record(2, &[block(1, 0)], 1),
+            record(3, &[segment(0)], 1),
+            record(4, &[segment(1)], 1),
+            record(5, &[block(3, 0), block(4, 0)], 1),
+        ];
+        let present = [block(2, 0), block(3, 0), block(4, 0), block(5, 0)];
+        assert_eq!(traced(&records, &present), Ok((vec![block(2, 0)], vec![])));
+    }
+
+    #[test]
+    fn merges_that_share_some_inputs_are_a_conflict_unless_the_rest_is_there() {
+        let records = [record(1, &[segment(0), segment(1)], 1), record(2, &[segment(1), segment(2)], 1)];
+        let blocks = [block(1, 0), block(2, 0)];
+        let conflict = Conflict { first: JobId(1), second: JobId(2), input: segment(1) };
+        assert_eq!(traced(&records, &blocks), Err(conflict));
+        let present = [block(1, 0), block(2, 0), segment(2)];
+        assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![segment(2)])));
+    }
+}

@@ -1,0 +1,81 @@
+//! Opens the catalog, and rebuilds it first if it is lost, or is not of this bucket.
+//!
+//! Owns: when the catalog is rebuilt without being asked. Does not own: how (`rebuild`), how it is recognised (`verify`).
+
+use std::sync::Arc;
+
+use catalog::Catalog;
+use clock::Clock;
+use storage::Store;
+use tracing::{info, warn};
+
+use crate::Parts;
+use crate::config::Config;
+use crate::error::OpenError;
+use crate::load::{self, Source};
+use crate::rebuild::{Progress, rebuild_with};
+use crate::state::State;
+use crate::verify::reason_to_rebuild;
+
+/// The catalog as this owner found it.
+pub(crate) struct Opened {
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) state: State,
+    /// When every earlier owner was fenced, by own clock.
+    pub(crate) fenced: std::time::Duration,
+    /// Whether an earlier owner may not know yet that it was replaced.
+    pub(crate) may_answer_elsewhere: bool,
+}
+
+/// Opens catalogs of one bucket.
+pub(crate) struct Opening<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a Store,
+    pub(crate) parts: &'a Parts,
+    pub(crate) clock: &'a Clock,
+    /// Where a rebuild says how far it is; without it, none is made.
+    pub(crate) rebuild: Option<&'a Progress>,
+}
+
+impl Opening<'_> {
+    pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
+        if !self.parts.engine.exists().await? && holds_data(self.store).await? {
+            self.rebuild("the bucket holds data and no catalog").await?;
+            return self.open_once().await;
+        }
+        let opened = self.open_once().await?;
+        match reason_to_rebuild(self.store, &opened.state).await? {
+            None => Ok(opened),
+            Some(reason) => {
+                self.rebuild(&reason).await?;
+                self.open_once().await
+            }
+        }
+    }
+
+    async fn rebuild(&self, reason: &str) -> Result<(), OpenError> {
+        let Some(progress) = self.rebuild else {
+            return Err(OpenError::RebuildNeeded(reason.to_owned()));
+        };
+        warn!(reason, "the catalog is not of this bucket as it is, it is rebuilt from the other objects");
+        let headers = &*self.parts.headers;
+        let rebuilt = rebuild_with(self.store, self.clock, headers, self.config, progress).await?;
+        info!("{rebuilt}");
+        Ok(())
+    }
+
+    async fn open_once(&self) -> Result<Opened, OpenError> {
+        let catalog = self.parts.engine.open().await?;
+        let fenced = self.clock.monotonic();
+        let is_alone = self.parts.is_alone;
+        let state = load::load(Source::Owned(&*catalog), self.config, is_alone, fenced).await?;
+        let may_answer_elsewhere = !is_alone && !load::has_resigned(&*catalog).await?;
+        Ok(Opened { catalog, state, fenced, may_answer_elsewhere })
+    }
+}
+
+/// Whether anything but logs is in the bucket: these may be older than the first catalog.
+async fn holds_data(store: &Store) -> Result<bool, storage::Error> {
+    let folders = ["block", "publish", "delete"].map(|folder| store.list_folders(folder));
+    Ok(futures::future::try_join_all(folders).await?.iter().any(|folders| !folders.is_empty()))
+}

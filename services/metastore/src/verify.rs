@@ -1,0 +1,108 @@
+//! Whether a catalog belongs to its bucket as it is now.
+//!
+//! Owns: recognising a catalog that is older than its bucket, or newer, as after a restore or in a copy.
+//! Does not own: the rebuild that follows (`rebuild`), objects that nothing can bring back (`reconcile`).
+//!
+//! Three listings tell a sound catalog: every live object is there, and every block that is there and has a publish
+//! record is live or dead. Only otherwise publish records are read: they tell whether a rebuild would find data that the
+//! catalog does not name.
+
+use std::collections::BTreeSet;
+
+use catalog::rows::JobState;
+use futures::{StreamExt, TryStreamExt, stream};
+use hashbrown::{HashMap, HashSet};
+use model::JobId;
+use storage::{Key, Store};
+use tracing::warn;
+
+use crate::error::OpenError;
+use crate::lineage::Lineage;
+use crate::listing::Listing;
+use crate::rebuild::read_record;
+use crate::record::Record;
+use crate::state::State;
+
+/// Records read at once.
+const READS_AT_ONCE: usize = 16;
+
+/// Why the catalog must be rebuilt, in words; `None` if it need not be. `state` is the catalog before it consumed
+/// anything.
+pub(crate) async fn reason_to_rebuild(store: &Store, state: &State) -> Result<Option<String>, OpenError> {
+    let listing = Listing::read(store).await?;
+    let is_missing = |key: &&Key| !listing.contains(key);
+    let readable = state.live.iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
+    let missing = readable.filter(is_missing).count();
+    if missing == 0 && !names_unknown_block(store, state, &listing).await? {
+        return Ok(None);
+    }
+    let records = all_records(store, state, &listing).await?;
+    let lineage = Lineage::trace(records, |key| listing.contains(key))?;
+    let holding = lineage.live_blocks().iter().map(|output| &output.key).chain(lineage.restored());
+    let unknown: BTreeSet<&Key> = holding.filter(|key| !is_accounted(state, key)).collect();
+    let Some(first) = unknown.first() else {
+        return Ok(None);
+    };
+    Ok(Some(format!(
+        "{} objects hold data that the catalog does not name, {first} first, and {missing} that it names are missing",
+        unknown.len(),
+    )))
+}
+
+/// Whether the catalog knows that the object is live, or dead for another reason than a merge.
+fn is_accounted(state: &State, key: &Key) -> bool {
+    state.live.contains_key(key) || state.dead.get(key).is_some_and(|dead| dead.job.is_none())
+}
+
+/// Whether a publish record names a block that is there and that the catalog does not name.
+async fn names_unknown_block(store: &Store, state: &State, listing: &Listing) -> Result<bool, OpenError> {
+    let records: HashMap<JobId, &Key> = listing
+        .records
+        .iter()
+        .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
+        .collect();
+    let unnamed = listing.blocks.iter().map(|object| &object.key);
+    let unnamed = unnamed.filter(|key| !state.live.contains_key(key) && !state.dead.contains_key(key));
+    let unnamed: Vec<(JobId, &Key)> =
+        unnamed.filter_map(|key| key.parse_block().map(|(job, ..)| (job, key))).collect();
+    let made_by: BTreeSet<Key> =
+        unnamed.iter().filter_map(|(job, _)| records.get(job)).map(|key| (*key).clone()).collect();
+    let records = read_all(store, made_by.into_iter().collect()).await?;
+    let outputs = records.iter().flat_map(|record| &record.outputs);
+    let outputs: HashSet<&Key> = outputs.map(|output| &output.key).collect();
+    Ok(unnamed.iter().any(|(_, key)| outputs.contains(key)))
+}
+
+/// The records of the bucket, and those that the catalog holds because they are not created yet.
+async fn all_records(store: &Store, state: &State, listing: &Listing) -> Result<Vec<Record>, OpenError> {
+    let keys = listing.records.iter().map(|object| object.key.clone()).collect();
+    let mut records = read_all(store, keys).await?;
+    let known: HashSet<JobId> = records.iter().map(|record| record.job).collect();
+    let pending = state.jobs.values().filter_map(|job| match &job.row.state {
+        JobState::Published { record: Some(bytes) } if !known.contains(&job.row.id) => {
+            Record::decode(bytes).ok()
+        }
+        _ => None,
+    });
+    records.extend(pending);
+    Ok(records)
+}
+
+/// Those that are there and can be read: a rebuild says which cannot.
+async fn read_all(store: &Store, keys: Vec<Key>) -> Result<Vec<Record>, OpenError> {
+    let read = stream::iter(keys).map(|key| async move { read_if_possible(store, &key).await });
+    let read: Vec<Option<Record>> = read.buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(read.into_iter().flatten().collect())
+}
+
+async fn read_if_possible(store: &Store, key: &Key) -> Result<Option<Record>, OpenError> {
+    match read_record(store, key).await {
+        Ok(record) => Ok(Some(record)),
+        Err(OpenError::Store(storage::Error::NotFound(_))) => Ok(None),
+        Err(OpenError::Object { object, reason }) => {
+            warn!(%object, reason, "publish record cannot be read");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
