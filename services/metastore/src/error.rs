@@ -27,11 +27,17 @@ pub enum OpenError {
         "object {object} of the catalog was just written, so its owner is alive: stop every metastore first, or use --force"
     )]
     Alive { object: String },
-    #[error("the records of the bucket contradict each other")]
-    Lineage(#[from] Box<crate::lineage::Conflict>),
+    #[error("the bucket contradicts itself: {0}")]
+    Conflict(String),
     /// A start that must not wait for a rebuild found that one is needed.
     #[error("{0}")]
     RebuildNeeded(String),
+}
+
+impl From<Box<crate::lineage::Conflict>> for OpenError {
+    fn from(conflict: Box<crate::lineage::Conflict>) -> Self {
+        Self::Conflict(conflict.to_string())
+    }
 }
 
 impl From<catalog::Error> for OpenError {

@@ -4,8 +4,8 @@
 //! Does not own: reading records (`rebuild`, `verify`), the catalog.
 //!
 //! In a whole bucket every record is in force. Two kinds of bucket are not whole:
-//! - A copy made while the bucket was written to may hold a record without its outputs. The inputs were live when the
-//!   copy began, so they are there: the record is undone, and its inputs count.
+//! - A copy made while the bucket was written to may hold a record without its outputs. Inputs that were live when the
+//!   copy began are there: the record is undone, and its inputs count.
 //! - A bucket whose catalog was lost while its logs still held merged segments may hold two records with the same
 //!   inputs. The earlier one is in force, the later one is undone.
 
@@ -22,8 +22,6 @@ pub(crate) struct Lineage {
     records: Vec<Record>,
     /// Whether each record is undone.
     undone: Vec<bool>,
-    /// Inputs of records in force.
-    replaced: HashSet<Key>,
     live_blocks: Vec<Output>,
     restored: Vec<Key>,
 }
@@ -48,18 +46,12 @@ impl Lineage {
         records: Vec<Record>,
         is_present: impl Fn(&Key) -> bool,
     ) -> Result<Self, Box<Conflict>> {
-        let (undone, replaced, live_blocks, restored) = {
+        let (undone, live_blocks, restored) = {
             let trace = Trace::new(&records, &is_present)?;
             let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
-            let replaced = trace.replaced.into_iter().cloned().collect();
-            (trace.undone, replaced, live_blocks, restored)
+            (trace.undone, live_blocks, restored)
         };
-        Ok(Self { records, undone, replaced, live_blocks, restored })
-    }
-
-    /// Whether a record in force has the object as an input.
-    pub(crate) fn is_replaced(&self, key: &Key) -> bool {
-        self.replaced.contains(key)
+        Ok(Self { records, undone, live_blocks, restored })
     }
 
     /// All records, in force or not.
@@ -101,23 +93,27 @@ impl<'a> Trace<'a> {
             records.iter().enumerate().map(|(at, record)| (record.job, at)).collect();
         let producer = |input: &Key| input.parse_block().and_then(|(job, ..)| by_job.get(&job).copied());
         let order = producers_first(records, &producer);
-        let mut restorable = vec![false; records.len()];
+        // Whether all inputs of a record, and whether any of them, are there or can be restored.
+        let (mut all, mut any) = (vec![false; records.len()], vec![false; records.len()]);
         for at in &order {
-            let is_restorable =
-                |input: &Key| is_present(input) || producer(input).is_some_and(|at| restorable[at]);
-            restorable[*at] = records[*at].inputs.iter().all(|(input, _)| is_restorable(input));
+            let inputs = || records[*at].inputs.iter().map(|(input, _)| input);
+            all[*at] = inputs().all(|input| is_present(input) || producer(input).is_some_and(|at| all[at]));
+            any[*at] = inputs().any(|input| is_present(input) || producer(input).is_some_and(|at| any[at]));
         }
         let mut trace =
             Self { records, undone: vec![false; records.len()], replaced: HashSet::new(), is_present };
-        trace.undo_incomplete(&order, &restorable);
-        trace.undo_repeated(&order, |input| {
-            is_present(input) || producer(input).is_some_and(|at| restorable[at])
-        })?;
+        let undoable = |at: usize| all[at] || (any[at] && records[at].records_deaths);
+        trace.undo_incomplete(&order, &undoable);
+        trace
+            .undo_repeated(&order, |input| is_present(input) || producer(input).is_some_and(|at| all[at]))?;
         Ok(trace)
     }
 
-    /// Undoes records whose outputs are neither there nor merged further, if that restores all of their inputs.
-    fn undo_incomplete(&mut self, order: &[usize], restorable: &[bool]) {
+    /// Undoes records whose outputs are neither there nor merged further, and all that merged other outputs of them.
+    ///
+    /// That restores all of their inputs, or, if the record says that deaths of its outputs are recorded, those that a copy
+    /// has: the others were made while it was copied. Of an older record the outputs may be past their time instead.
+    fn undo_incomplete(&mut self, order: &[usize], undoable: &dyn Fn(usize) -> bool) {
         let mut consumers: HashMap<&Key, Vec<usize>> = HashMap::new();
         for (at, record) in self.records.iter().enumerate() {
             for (input, _) in &record.inputs {
@@ -144,7 +140,7 @@ impl<'a> Trace<'a> {
                     let more = consumers_of(at).filter(|at| !undone[*at]).collect::<Vec<_>>();
                     ahead.extend(more.into_iter().filter(|at| chain.insert(*at)));
                 }
-                chain.iter().all(|at| restorable[*at]).then_some(chain)
+                chain.iter().all(|at| undoable(*at)).then_some(chain)
             });
             let Some(chain) = chains.next() else {
                 return;
@@ -254,15 +250,16 @@ mod tests {
         Key::block(&TenantId::anonymous(), "1-0-300", JobId(job), 1, part)
     }
 
-    /// A record of `job` at time `job` that made blocks `0..parts`.
+    /// A record of `job`, published at second `job`, that made blocks `0..parts`.
     fn record(job: u128, inputs: &[Key], parts: u32) -> Record {
         let output = |part| Output { key: block(job, part), bytes: 1, window: (0, 300), floor: 0 };
         Record {
             job: JobId(job),
             attempt: 1,
-            published_millis: job as i64,
+            published_millis: job as i64 * 1_000,
             inputs: inputs.iter().map(|key| (key.clone(), Vec::new())).collect(),
             outputs: (0..parts).map(output).collect(),
+            records_deaths: true,
         }
     }
 
@@ -288,7 +285,10 @@ mod tests {
 
     #[test]
     fn an_output_past_its_time_leaves_the_others_live() {
-        let records = [record(1, &[segment(0), segment(1)], 2)];
+        let records = [record(1, &[segment(0), segment(1)], 2), record(2, &[block(1, 1)], 0)];
+        assert_eq!(traced(&records, &[segment(1), block(1, 0)]), Ok((vec![block(1, 0)], vec![])));
+        // Before deaths were recorded.
+        let records = [Record { records_deaths: false, ..record(1, &[segment(0), segment(1)], 2) }];
         assert_eq!(traced(&records, &[segment(1), block(1, 0)]), Ok((vec![block(1, 0)], vec![])));
     }
 
@@ -310,8 +310,18 @@ mod tests {
         let records = [record(1, &[segment(0)], 2), record(2, &[block(1, 0)], 1)];
         let copied = [segment(0), block(2, 0)];
         assert_eq!(traced(&records, &copied), Ok((vec![], vec![segment(0)])));
-        // As before, but the segment is gone too: what is left counts.
+        // As before, but the segment is gone too: the rest counts.
         assert_eq!(traced(&records, &[block(2, 0)]), Ok((vec![block(2, 0)], vec![])));
+    }
+
+    #[test]
+    fn a_merge_of_copied_and_later_data_is_undone() {
+        let records = [
+            record(1, &[segment(0)], 1),
+            record(2, &[segment(1)], 1),
+            record(3, &[block(1, 0), block(2, 0)], 1),
+        ];
+        assert_eq!(traced(&records, &[block(1, 0)]), Ok((vec![block(1, 0)], vec![block(1, 0)])));
     }
 
     #[test]

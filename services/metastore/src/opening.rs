@@ -47,6 +47,8 @@ impl Opening<'_> {
         match reason_to_rebuild(self.store, &opened.state).await? {
             None => Ok(opened),
             Some(reason) => {
+                // Otherwise another owner may have published since this one opened the catalog.
+                opened.catalog.check().await?;
                 self.rebuild(&reason).await?;
                 self.open_once().await
             }

@@ -315,6 +315,7 @@ fn record_of(
         published_millis: unix_millis,
         inputs: work.inputs.iter().map(|key| (key.clone(), masked(key))).collect(),
         outputs: outputs.collect(),
+        records_deaths: true,
     }
 }
 

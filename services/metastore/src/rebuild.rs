@@ -126,13 +126,14 @@ impl fmt::Display for Progress {
 pub async fn rebuild(
     store: &Store,
     clock: &Clock,
+    config: &Config,
     force: bool,
     progress: &Progress,
 ) -> Result<Rebuilt, OpenError> {
     if !force && !store.is_exclusive() {
         wait_until_quiet(store, clock).await?;
     }
-    rebuild_with(store, clock, &Bucket::new(store.clone()), &Config::default(), progress).await
+    rebuild_with(store, clock, &Bucket::new(store.clone()), config, progress).await
 }
 
 pub(crate) async fn rebuild_with(

@@ -25,7 +25,7 @@ use storage::{Key, Object};
 use tracing::{error, info, warn};
 
 use crate::Metastore;
-use crate::error::{of_header, of_store};
+use crate::error::{of_catalog, of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
 use crate::live::Live;
@@ -81,6 +81,9 @@ impl Metastore {
         let unnamed = self.unnamed_blocks(&listing).await.map_err(of_store)?;
         if let Some(first) = unnamed.published.first() {
             let objects = unnamed.published.len();
+            // A successor may have published them.
+            let checked = self.catalog.check().await.inspect_err(|error| self.end_if_fenced(error));
+            checked.map_err(of_catalog)?;
             error!(objects, %first, "the catalog lacks merges that were published: nothing is deleted, it is opened anew");
             self.is_outdated.store(true, Ordering::SeqCst);
             self.stop.send_replace(true);

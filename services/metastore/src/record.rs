@@ -5,7 +5,9 @@ use catalog::codec::{DecodeError, Reader, Writer};
 use model::JobId;
 use storage::Key;
 
-const VERSION: u8 = 1;
+/// Since 2, the death of an output is always recorded: if it is gone and no record has it as an input, the bucket is a copy
+/// that lacks it, or has lost it. Before, outputs past their time went without a record.
+const VERSION: u8 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
@@ -15,6 +17,8 @@ pub(crate) struct Record {
     /// With the masks that were applied.
     pub(crate) inputs: Vec<(Key, Vec<u32>)>,
     pub(crate) outputs: Vec<Output>,
+    /// Whether each output that is gone is an input of another record.
+    pub(crate) records_deaths: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct Output {
 impl Record {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::default();
-        out.u8(VERSION);
+        out.u8(if self.records_deaths { VERSION } else { 1 });
         out.u128(self.job.0);
         out.u64(u64::from(self.attempt));
         out.i64(self.published_millis);
@@ -75,7 +79,7 @@ impl Record {
             });
         }
         reader.end()?;
-        Ok(Self { job, attempt, published_millis, inputs, outputs })
+        Ok(Self { job, attempt, published_millis, inputs, outputs, records_deaths: version >= 2 })
     }
 }
 
@@ -91,9 +95,12 @@ mod tests {
             published_millis: -7,
             inputs: vec![(Key::from_text("log/a/1"), vec![0, 9])],
             outputs: vec![Output { key: Key::from_text("block/b"), bytes: 5, window: (-300, 300), floor: 0 }],
+            records_deaths: true,
         };
         let bytes = record.encode();
-        assert_eq!(Record::decode(&bytes), Ok(record));
+        assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
+        let older = Record { records_deaths: false, ..record };
+        assert_eq!(Record::decode(&older.encode()), Ok(older));
         for len in 0..bytes.len() {
             assert!(Record::decode(&bytes[..len]).is_err());
         }

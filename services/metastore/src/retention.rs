@@ -51,12 +51,11 @@ impl Metastore {
 
     /// Takes every dataset past its time out of the catalog, and buries objects without any other.
     ///
-    /// Segments die by a publish without outputs: what a rebuild finds missing in a log and in no record would
-    /// be the log's end.
+    /// Objects die by a publish without outputs: a rebuild would take a segment that is missing and in no record for the end of
+    /// its log, and a block for one that was not copied.
     pub(crate) fn expire(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
-        let mut expired: Vec<Key> = Vec::new();
-        let mut segments: Vec<(Key, Vec<u32>)> = Vec::new();
+        let mut expired: Vec<(Key, Vec<u32>)> = Vec::new();
         let mut partly: Vec<(Key, BTreeSet<u32>)> = Vec::new();
         for (key, live) in state.live.iter() {
             if live.claimed.is_some() || !live.is_committed {
@@ -81,30 +80,27 @@ impl Metastore {
             match live.what {
                 _ if !is_past && !past.is_empty() && object.is_some() => partly.push((key.clone(), past)),
                 _ if !is_past => {}
-                What::Block { .. } => expired.push(key.clone()),
-                What::Segment { .. } => {
+                What::Block { .. } | What::Segment { .. } => {
                     let masked = object.map(|object| object.masked.clone()).unwrap_or_default();
-                    segments.push((key.clone(), masked));
+                    expired.push((key.clone(), masked));
                 }
             }
         }
-        self.metrics.objects_expired.inc_by((expired.len() + segments.len()) as u64);
+        self.metrics.objects_expired.inc_by(expired.len() as u64);
         let mut batch = std::mem::take(&mut state.pending.batch);
         for (key, past) in &partly {
             self.metrics.datasets_expired.inc_by(past.len() as u64);
             state.drop_datasets(key, past, &mut batch);
         }
-        for key in &expired {
-            state.bury(key, None, unix_millis, &mut batch);
-        }
-        segments.sort();
-        for inputs in segments.chunks(INPUTS_MAX) {
+        expired.sort();
+        for inputs in expired.chunks(INPUTS_MAX) {
             let job = JobId(self.clock.random());
             for (key, _) in inputs {
                 state.bury(key, Some(job), unix_millis, &mut batch);
             }
             let (attempt, inputs, outputs) = (0, inputs.to_vec(), Vec::new());
-            let record = Record { job, attempt, published_millis: unix_millis, inputs, outputs };
+            let published_millis = unix_millis;
+            let record = Record { job, attempt, published_millis, inputs, outputs, records_deaths: true };
             let row = rows::Job {
                 id: job,
                 created_millis: unix_millis,

@@ -10,9 +10,6 @@ use crate::bucket::Objects;
 use crate::fleet::Fleet;
 use crate::random::Random;
 
-/// A copy takes less time than dead objects stay, as the operator's manual demands of the last pass.
-const COPY_MAX: Duration = Duration::from_secs(120);
-
 /// Saves the catalog alone now and then, for owners that find an old one, and copies the whole bucket.
 pub(crate) async fn keep_copying(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
     loop {
@@ -34,7 +31,10 @@ async fn copy(fleet: &Fleet, random: &mut Random) {
     let copy = Objects::default();
     let mut folders = vec!["block/", "catalog/", "cluster", "delete/", "log/", "publish/"];
     let listed = fleet.bucket.objects().keys().len() as u64;
-    let pause = COPY_MAX.as_millis() as u64 / (listed + folders.len() as u64 + 100);
+    // A copy takes less time than dead objects and old files of the catalog stay, as the operator's manual demands.
+    let settings = &fleet.settings;
+    let stay = Duration::from(settings.metastore.sweep_grace).min(settings.catalog.options().collect_after);
+    let pause = stay.as_millis() as u64 / 2 / (listed + folders.len() as u64 + 100);
     let pause = random.between(0, pause);
     fleet.note(format_args!("somebody copies the bucket, {pause} ms an object"));
     while !folders.is_empty() {

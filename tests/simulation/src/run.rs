@@ -144,6 +144,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
         metastore.sweep_grace,
         metastore.sweep_grace,
         metastore.retention_interval,
+        fleet.settings.catalog.options().collect_after.into(),
         // Segments stay until their keys have left the window.
         metastore.dedup_window,
         metastore.dedup_slack,

@@ -43,7 +43,7 @@ pub struct Options {
     pub snapshot_commits: u64,
     /// … or after this many bytes of commits, or half the bytes of the last snapshot, if that is more.
     pub snapshot_bytes: u64,
-    /// Commits and snapshots that a newer snapshot covers are deleted so long after the owner came to know them, by its
+    /// Commits and snapshots that a newer snapshot covers are deleted so long after the owner came to know both, by its
     /// monotonic clock: an owner that was paused for less finds what fences it, whatever any clock shows.
     pub collect_after: Duration,
     /// An opening or a view that took longer than this between two looks at the store starts anew. Must
@@ -631,7 +631,8 @@ impl Owned {
         Ok(())
     }
 
-    /// Deletes what the newest snapshot covers, what has been known for longest first.
+    /// Deletes the files that a snapshot covers which is itself older than `collect_after`: whoever reads or copies the
+    /// catalog file by file, and listed it before that snapshot, finds the files that it listed.
     async fn collect(&self) -> Result<(), Error> {
         let (now, unix_millis) = (self.engine.clock.monotonic(), self.engine.clock.unix_millis());
         let options = &self.engine.options;
@@ -639,20 +640,24 @@ impl Owned {
         {
             let mut state = self.state.write();
             let kept = options.openings_kept.as_millis() as i64;
-            let covered = state.snapshot.0;
+            let old = |at: Duration| now - at > options.collect_after;
+            let snapshots = state.files.iter().filter_map(|(file, at)| match file {
+                File::Snapshot(slot) if old(*at) => Some(slot + 1),
+                _ => None,
+            });
+            let covered = snapshots.max().unwrap_or(0);
             let openings = std::mem::take(&mut state.openings);
             let (expired, openings): (Vec<_>, Vec<_>) =
                 openings.into_iter().partition(|(slot, at)| *slot < covered && unix_millis - at > kept);
             state.openings = openings;
             let mut left = VecDeque::with_capacity(state.files.len());
             for (file, at) in std::mem::take(&mut state.files) {
-                let old = now - at > options.collect_after;
                 let needed = match file {
                     File::Ready => true,
                     File::Snapshot(slot) => slot + 1 >= covered,
                     File::Commit(slot) => slot >= covered || state.openings.iter().any(|(s, _)| *s == slot),
                 };
-                if needed || !old || superfluous.len() >= DELETES_AT_ONCE_MAX {
+                if needed || !old(at) || superfluous.len() >= DELETES_AT_ONCE_MAX {
                     left.push_back((file, at));
                 } else {
                     superfluous.push((file, at));

@@ -282,6 +282,27 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
 }
 
 #[tokio::test]
+async fn files_of_a_listing_stay_after_a_snapshot_covers_them() {
+    let store = Store::in_memory();
+    let options = Options { collect_after: Duration::from_millis(200), ..eager() };
+    let owner = engine(&store, options).open().await.expect("opens");
+    for i in 0..3 {
+        owner.commit(put("a", &i.to_string())).await.expect("commits");
+    }
+    Clock::system().sleep(Duration::from_millis(250)).await;
+    let listed = store.list("catalog").await.expect("lists");
+    owner.maintain().await.expect("maintains");
+    owner.compact(owner.version()).await.expect("writes a snapshot");
+    owner.maintain().await.expect("maintains");
+    for file in &listed {
+        store.get(&file.key).await.expect("stays");
+    }
+    Clock::system().sleep(Duration::from_millis(250)).await;
+    owner.maintain().await.expect("maintains");
+    assert!(store.get(&listed[1].key).await.is_err(), "{} is of no use any more", listed[1].key);
+}
+
+#[tokio::test]
 async fn an_unreadable_catalog_is_rebuilt_and_its_owner_is_fenced() {
     for damage in ["", "cut"] {
         let store = Store::in_memory();

@@ -56,7 +56,7 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
     let spinner = waiting("reading the bucket");
     let progress = metastore::Progress::default();
     let (rebuilding, shown) =
-        (metastore::rebuild(&store, &clock, arguments.force, &progress), spinner.clone());
+        (metastore::rebuild(&store, &clock, &config.metastore, arguments.force, &progress), spinner.clone());
     let showing = async {
         loop {
             clock.sleep(SHOWN_INTERVAL).await;
