@@ -18,6 +18,7 @@ mod pace;
 mod problem;
 mod remote;
 mod store;
+mod url;
 
 pub use cluster::{Cluster, LAYOUT_VERSION};
 pub use config::{
@@ -28,3 +29,4 @@ pub use metrics::Metrics;
 pub use open::{OpenError, open};
 pub use problem::Problem;
 pub use store::{Created, Error, Object, Store, Tail};
+pub use url::{hide_address_secrets, hide_url_secrets};

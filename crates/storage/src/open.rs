@@ -9,8 +9,8 @@ use crate::{Backend, Config, Metrics, Store, backend, check, cluster};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot open storage")]
-    Backend(#[from] object_store::Error),
+    #[error("cannot open storage: {reason}")]
+    Backend { reason: String },
     #[error("cannot use storage")]
     Ask(#[from] crate::Error),
     #[error("storage.prefix {prefix:?} is not a path")]
@@ -72,6 +72,22 @@ pub enum OpenError {
          two clusters on one prefix would lose data; correct -storage.cluster-name, or choose another -storage.prefix"
     )]
     Name { store: String, found: String, configured: String },
+}
+
+impl From<object_store::Error> for OpenError {
+    /// Keeps the words of the whole chain, without what URLs of the configuration hold: the chain itself quotes them.
+    fn from(error: object_store::Error) -> Self {
+        let mut reason = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(source) = cause {
+            let words = source.to_string();
+            if !reason.contains(&words) {
+                reason.push_str(&format!(": {words}"));
+            }
+            cause = source.source();
+        }
+        Self::Backend { reason: crate::hide_url_secrets(&reason) }
+    }
 }
 
 /// Opens the store that `config` names, checks that it can be used, and joins its cluster.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::hide_url_secrets;
 use crate::metrics::Operation;
 use crate::remote::{Refusal, Unanswered};
 
@@ -84,19 +85,17 @@ impl Problem {
             cause = error.source();
         }
         match error {
-            Error::PermissionDenied { .. } => {
-                Self::Denied { needs: needs(operation), reason: root(error).to_string() }
-            }
-            Error::Unauthenticated { .. } => Self::Credentials { reason: root(error).to_string() },
+            Error::PermissionDenied { .. } => Self::Denied { needs: needs(operation), reason: words(error) },
+            Error::Unauthenticated { .. } => Self::Credentials { reason: words(error) },
             Error::NotImplemented { .. } | Error::NotSupported { .. } => {
-                Self::Unsupported { reason: error.to_string() }
+                Self::Unsupported { reason: hide_url_secrets(&error.to_string()) }
             }
-            _ => Self::Fault(root(error).to_string()),
+            _ => Self::Fault(words(error)),
         }
     }
 
     fn of_refusal(operation: Operation, refusal: &Refusal) -> Self {
-        let reason = refusal.to_string();
+        let reason = hide_url_secrets(&refusal.to_string());
         let is_far = refusal.ahead_millis.is_some_and(|ahead| ahead.abs() > SKEW_SUSPECTED);
         match (refusal.status, refusal.code.as_str()) {
             (_, "RequestTimeTooSkewed") => Self::Skewed { ahead_millis: refusal.ahead_millis },
@@ -116,7 +115,7 @@ impl Problem {
     }
 
     fn of_silence(unanswered: &Unanswered, kind: Option<HttpErrorKind>) -> Self {
-        let reason = root(unanswered).to_string();
+        let reason = words(unanswered);
         if gives_credentials(&unanswered.host) {
             let host = &unanswered.host;
             return Self::Credentials {
@@ -173,6 +172,11 @@ fn needs(operation: Operation) -> &'static str {
         Operation::list => "list the bucket (S3: s3:ListBucket)",
         Operation::delete => "delete objects (S3: s3:DeleteObject)",
     }
+}
+
+/// Those of the deepest cause.
+fn words(error: &(dyn StdError + 'static)) -> String {
+    hide_url_secrets(&root(error).to_string())
 }
 
 fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {

@@ -70,7 +70,8 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let host = request.uri().authority().map(|at| at.as_str().to_owned()).unwrap_or_default();
+        let host = request.uri().authority().map_or("", |at| at.as_str());
+        let host = host.rsplit('@').next().unwrap_or_default().to_owned();
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
             Err(source) => return Err(HttpError::new(source.kind(), Unanswered { host, source })),
