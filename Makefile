@@ -17,7 +17,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 run: build ## Build everything, start the server on http://localhost:4040 with data in ./data
-	./target/release/pyrograph server $(FLAGS)
+	./target/release/pyrograph server -server.http-listen-address=127.0.0.1 $(FLAGS)
 
 build: ui ## Build the UI and the release binary that contains it
 	cargo build --release --locked -p pyrograph

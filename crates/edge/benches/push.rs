@@ -33,7 +33,7 @@ fn main() {
     let service = PusherServiceServer::new(Accept);
     let service = service.max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
     let (clock, pool) = (Clock::system(), Pool::inline());
-    let routes = Routes::new().service(service);
+    let routes = Routes::new().service(edge::Effect::Change, service);
     let app = App::new(routes, Config::default(), clock, pool, &mut Registry::default());
     let message = push(300_000).encode_to_vec();
     let zipped = Bytes::from(formats::gzip::compress(&message, 6));

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use clock::{Clock, Pool};
 use futures::FutureExt;
+use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -18,14 +19,15 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::accept::{self, Capabilities};
-use crate::body::{Intake, Unread};
-use crate::bridge::Bridge;
+use crate::body::{Intake, PendingBody, Unread};
+use crate::bridge::{Bridge, Target};
 use crate::config::Config;
 use crate::error::Error;
 use crate::explain::Explain;
 use crate::metrics::Metrics;
+use crate::origin::{self, Sender};
 use crate::rest::text_response;
-use crate::routes::Routes;
+use crate::routes::{Effect, Routes};
 use crate::tenants::Claim;
 
 /// Everything that is served; cheap to clone. Requests may also be given to it in process.
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     intake: Intake,
     bridge: Bridge,
     rest: Router,
+    /// Of plain routes, by path.
+    effects: HashMap<Arc<str>, Vec<(Method, Effect)>>,
 }
 
 /// Names one request in logs; a request extension, and the header `X-Request-Id` of the answer. The
@@ -67,10 +71,14 @@ impl App {
     pub fn new(routes: Routes, config: Config, clock: Clock, pool: Pool, registry: &mut Registry) -> Self {
         let intake = Intake::new(clock.clone(), &config);
         let bridge = Bridge::new(routes.services, clock.clone(), pool.clone(), intake.clone());
+        let mut effects: HashMap<Arc<str>, Vec<(Method, Effect)>> = HashMap::new();
+        for route in routes.table {
+            effects.entry(Arc::from(route.path)).or_default().push((route.method, route.effect));
+        }
         let rest =
             routes.rest.fallback(unknown_path).layer(axum::middleware::from_fn(observe_route)).with_state(());
         let metrics = Metrics::new(registry);
-        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest }))
+        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest, effects }))
     }
 
     /// Answers one request; never fails, a panic of a handler included.
@@ -87,16 +95,34 @@ impl App {
         let id = inner.request_id(request.headers());
         let method = request.method().clone();
         let target = inner.bridge.find(request.uri().path());
-        let service_route = target.as_ref().map(|target| target.route());
-        let answer = inner.answer(target, request, id.clone());
-        let mut response = AssertUnwindSafe(answer)
+        let plain_route = || inner.effects.get_key_value(request.uri().path()).map(|(path, _)| path.clone());
+        let known_route = target.as_ref().map(|target| target.route()).or_else(plain_route);
+        let sender = Sender::of(&request);
+        let preflight = origin::preflight_method(&request);
+        let asked = preflight.as_ref().unwrap_or(&method);
+        let effect = inner.effect(target.as_ref(), asked, request.uri().path());
+        let guarded = async {
+            if let Err(error) = origin::check_host(&inner.config.hosts, &sender) {
+                return error.into_response();
+            }
+            if preflight.is_some() {
+                return origin::preflight(&inner.config.origins, &sender, effect);
+            }
+            let (headers, is_plain) = (request.headers(), target.is_none());
+            match origin::check_effect(&inner.config.origins, &sender, effect, headers, is_plain) {
+                Ok(()) => inner.answer(target, request, id.clone()).await,
+                Err(error) => error.into_response(),
+            }
+        };
+        let mut response = AssertUnwindSafe(guarded)
             .catch_unwind()
             .await
             .unwrap_or_else(|panic| Error::panicked(&*panic).into_response());
+        origin::label(&inner.config.origins, &sender, effect, response.headers_mut());
         unread.drain(&inner.clock).await;
         let took = inner.clock.monotonic().saturating_sub(started);
         let matched = || response.extensions().get::<Matched>().map(|matched| matched.0.clone());
-        let route = service_route.or_else(matched).unwrap_or_else(|| Arc::from("none"));
+        let route = known_route.or_else(matched).unwrap_or_else(|| Arc::from("none"));
         let status = response.status();
         inner.log(&route, &method, &response, &id, took);
         inner.metrics.answered(route, &method, status, took);
@@ -111,12 +137,19 @@ impl App {
 }
 
 impl Inner {
-    async fn answer(
-        &self,
-        target: Option<crate::bridge::Target>,
-        mut request: Request<Body>,
-        id: RequestId,
-    ) -> Response {
+    /// Of a method on a path. An unknown one counts as a change unless it is a GET, so that nothing passes unguarded.
+    fn effect(&self, target: Option<&Target>, method: &Method, path: &str) -> Effect {
+        let declared = match target {
+            Some(target) => target.effect(),
+            None => self.effects.get(path).and_then(|effects| {
+                effects.iter().find(|(declared, _)| declared == method).map(|(_, effect)| *effect)
+            }),
+        };
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        declared.unwrap_or(if is_safe { Effect::Read } else { Effect::Change })
+    }
+
+    async fn answer(&self, target: Option<Target>, mut request: Request<Body>, id: RequestId) -> Response {
         let capabilities = match Capabilities::parse(request.headers()) {
             Ok(capabilities) => capabilities,
             Err(error) => {
@@ -139,8 +172,12 @@ impl Inner {
         }
     }
 
-    async fn plain(&self, mut request: Request<Body>) -> Response {
-        request.extensions_mut().insert(self.intake.clone());
+    async fn plain(&self, request: Request<Body>) -> Response {
+        let (mut parts, body) = request.into_parts();
+        let (pending, placeholder) = PendingBody::new(body);
+        parts.extensions.insert(self.intake.clone());
+        parts.extensions.insert(pending);
+        let mut request = Request::from_parts(parts, placeholder);
         let gzip = accept::accepts_gzip(request.headers(), header::ACCEPT_ENCODING.as_str());
         if request.method() == Method::HEAD {
             // Routes answer GET alone, but axum would let HEAD pass as one.

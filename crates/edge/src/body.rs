@@ -263,14 +263,35 @@ impl Drop for Watched {
     }
 }
 
+/// The body of a plain route's request until [`read`] takes it; a request extension.
+///
+/// What the handler finds in its place fails when read, so no extractor passes by the caps.
+#[derive(Clone)]
+pub(crate) struct PendingBody(Arc<Mutex<Option<axum::body::Body>>>);
+
+impl PendingBody {
+    /// The body, and what the handler is given instead.
+    pub(crate) fn new(body: axum::body::Body) -> (Self, axum::body::Body) {
+        let unread = futures::stream::once(async {
+            Err::<Bytes, _>(std::io::Error::other("handlers read bodies through edge::Body"))
+        });
+        (Self(Arc::new(Mutex::new(Some(body)))), axum::body::Body::from_stream(unread))
+    }
+
+    fn take(&self) -> Option<axum::body::Body> {
+        self.0.lock().map(|mut body| body.take()).unwrap_or_default()
+    }
+}
+
 /// The body of a plain route's request, at most `limit` bytes of it.
 ///
 /// # Errors
 /// 413 if it is larger, 408 if it ends early or is slow, 503 while too much is in flight.
 pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
-    let (parts, body) = request.into_parts();
-    let Some(intake) = parts.extensions.get::<Intake>() else {
-        let text = "request did not come through the edge";
+    let extensions = request.extensions();
+    let body = extensions.get::<PendingBody>().and_then(PendingBody::take);
+    let (Some(intake), Some(body)) = (extensions.get::<Intake>(), body) else {
+        let text = "request did not come through the edge, or its body was read before";
         return Err(Error::rest(StatusCode::INTERNAL_SERVER_ERROR, text));
     };
     intake.read(body, limit).await.map_err(|error| error.on_plain_route())

@@ -33,7 +33,7 @@ use crate::body::{Body, Intake};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::Explained;
-use crate::routes::Service;
+use crate::routes::{Effect, Service};
 use content::{Content, Format, Protocol};
 use shape::Shapes;
 
@@ -41,7 +41,7 @@ pub(crate) struct Bridge {
     clock: Clock,
     pool: Pool,
     intake: Intake,
-    services: HashMap<&'static str, Service>,
+    services: HashMap<&'static str, (Service, Effect)>,
     /// By path, of the services that are served.
     methods: HashMap<String, Arc<Method>>,
     shapes: Shapes,
@@ -55,13 +55,14 @@ pub(crate) struct Method {
     shape: usize,
     output: MessageDescriptor,
     service: Service,
+    effect: Effect,
 }
 
 /// What a path stands for.
 pub(crate) enum Target {
     Method(Arc<Method>),
     /// A service without a description; its methods are not known.
-    Opaque(&'static str, Service),
+    Opaque(&'static str, Service, Effect),
     /// A service that has no such method.
     Missing,
 }
@@ -71,8 +72,17 @@ impl Target {
     pub(crate) fn route(&self) -> Arc<str> {
         match self {
             Self::Method(method) => method.path.clone(),
-            Self::Opaque(service, _) => Arc::from(*service),
+            Self::Opaque(service, ..) => Arc::from(*service),
             Self::Missing => Arc::from("none"),
+        }
+    }
+
+    /// Absent if there is no such method.
+    pub(crate) fn effect(&self) -> Option<Effect> {
+        match self {
+            Self::Method(method) => Some(method.effect),
+            Self::Opaque(_, _, effect) => Some(*effect),
+            Self::Missing => None,
         }
     }
 }
@@ -89,7 +99,7 @@ pub(crate) struct Reply {
 
 impl Bridge {
     pub(crate) fn new(
-        services: HashMap<&'static str, Service>,
+        services: HashMap<&'static str, (Service, Effect)>,
         clock: Clock,
         pool: Pool,
         intake: Intake,
@@ -97,7 +107,7 @@ impl Bridge {
         let mut methods = HashMap::new();
         let mut shapes = Shapes::default();
         for described in wire::descriptor_pool().services() {
-            let Some(service) = services.get(described.full_name()) else {
+            let Some((service, effect)) = services.get(described.full_name()) else {
                 continue;
             };
             for method in described.methods() {
@@ -108,6 +118,7 @@ impl Bridge {
                     input: method.input(),
                     output: method.output(),
                     service: service.clone(),
+                    effect: *effect,
                 };
                 methods.insert(path, Arc::new(method));
             }
@@ -121,18 +132,18 @@ impl Bridge {
             return Some(Target::Method(method.clone()));
         }
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        let (name, service) = self.services.get_key_value(service)?;
+        let (name, (service, effect)) = self.services.get_key_value(service)?;
         let described = wire::descriptor_pool().get_service_by_name(name).is_some();
         match described || method.is_empty() || method.contains('/') {
             true => Some(Target::Missing),
-            false => Some(Target::Opaque(name, service.clone())),
+            false => Some(Target::Opaque(name, service.clone(), *effect)),
         }
     }
 
     pub(crate) async fn answer(&self, target: Target, request: Request<axum::body::Body>) -> Response {
         let (service, method) = match target {
             Target::Method(method) => (method.service.clone(), Some(method)),
-            Target::Opaque(_, service) => (service, None),
+            Target::Opaque(_, service, _) => (service, None),
             Target::Missing => return crate::app::not_found(),
         };
         if request.method() != http::Method::POST {

@@ -1,10 +1,16 @@
 use std::time::Duration;
 
+use crate::origin::{Hosts, Origins};
+
 /// How the listener defends itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Off: every request is of the tenant `anonymous`, whatever `X-Scope-OrgID` says.
     pub multitenancy: bool,
+    /// Other origins whose pages may use this server.
+    pub origins: Origins,
+    /// Names by which this server may be addressed; others are refused with 403.
+    pub hosts: Hosts,
     /// Most open connections; further ones wait to be accepted. Each costs some kilobytes while idle.
     pub connections_max: usize,
     /// How long a connection may be idle or take for the headers of a request. Longer: clients that
@@ -29,6 +35,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             multitenancy: false,
+            origins: Origins::default(),
+            hosts: Hosts::default(),
             connections_max: 16_384,
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(60),

@@ -4,8 +4,8 @@
 //! [`Routes`]; the edge serves every service on the same path as Connect (protobuf and JSON), gRPC and
 //! gRPC-web.
 //!
-//! Owns: connections, framing, the caps on bodies, who the tenant is, deadlines, the shape of errors, compression
-//! of what is exchanged, the request log.
+//! Owns: connections, framing, the caps on bodies, who the tenant is, which pages of other origins may do what,
+//! deadlines, the shape of errors, compression of what is exchanged, the request log.
 //! Does not own: what a route means, or how the inside of a body is encoded (`formats`).
 //!
 //! A handler finds these in the request's extensions: [`Tenants`] (by [`Tenants::of`]),
@@ -21,6 +21,7 @@ mod error;
 mod explain;
 mod gzip;
 mod metrics;
+mod origin;
 pub mod rest;
 mod routes;
 mod serve;
@@ -34,7 +35,8 @@ pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, code_of_status, name, status_of_code};
 pub use explain::{Explain, Explained};
-pub use routes::Routes;
+pub use origin::{Hosts, NameError, Origins};
+pub use routes::{Effect, Route, Routes};
 pub use serve::serve;
 pub use tenants::Tenants;
 

@@ -52,6 +52,14 @@ pub(crate) struct Server {
     pub http_listen_address: String,
     /// Port of the one public listener: REST, Connect, gRPC, gRPC-web and the UI.
     pub http_listen_port: u16,
+    /// Origins (`https://grafana.example.com`), with commas between them, whose pages may read and change everything
+    /// here from a browser, the server's own pages aside. `*` lets every page of the web that a user looks at read, and
+    /// none change. Empty: no other page reads or changes anything.
+    pub cors_allowed_origins: String,
+    /// Host names, with commas between them, by which this server may be addressed beside `localhost` and IP addresses;
+    /// requests with others get 403, so that no page reads everything by having its own name resolved to this server.
+    /// Empty: every name, but none while the server listens on a loopback address.
+    pub allowed_hosts: String,
     /// Address of the listener between roles; empty means every interface. Whoever reaches it can read and
     /// change everything: it belongs into a network of its own.
     pub grpc_listen_address: String,
@@ -125,6 +133,24 @@ impl Config {
     }
 }
 
+impl Server {
+    /// # Errors
+    /// Names the flag and the first origin that is none.
+    pub(crate) fn origins(&self) -> Result<edge::Origins, String> {
+        edge::Origins::parse(&self.cors_allowed_origins)
+            .map_err(|error| format!("-server.cors-allowed-origins: {error}"))
+    }
+
+    /// `is_loopback`: whether the public listener is.
+    ///
+    /// # Errors
+    /// Names the flag and the first name that is none.
+    pub(crate) fn hosts(&self, is_loopback: bool) -> Result<edge::Hosts, String> {
+        edge::Hosts::parse(&self.allowed_hosts, is_loopback)
+            .map_err(|error| format!("-server.allowed-hosts: {error}"))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -152,6 +178,8 @@ impl Default for Server {
         Self {
             http_listen_address: String::new(),
             http_listen_port: 4040,
+            cors_allowed_origins: String::new(),
+            allowed_hosts: String::new(),
             grpc_listen_address: String::new(),
             grpc_listen_port: 9095,
             graceful_shutdown_timeout: limits::Duration::from_secs(30),

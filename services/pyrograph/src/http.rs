@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use cluster::Membership;
+use edge::Effect;
 use http::{StatusCode, header};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -76,20 +75,18 @@ pub(crate) fn routes(
     config: Shown,
     membership: Arc<dyn Membership>,
 ) -> edge::Routes {
-    let yaml = |text: String| get(|| async { edge::rest::text_response(StatusCode::OK, text) });
-    let rest = Router::new()
-        .route("/ready", get(ready).with_state(status.clone()))
-        .route("/metrics", get(metrics).with_state(exported))
-        .route("/memberlist", get(members).with_state(membership))
-        .route("/api/v1/status/buildinfo", get(build_info))
-        .route("/api/v1/status/config", yaml(config.all))
-        .route("/api/v1/status/config/default", yaml(config.defaults))
-        .route("/api/v1/status/config/diff", yaml(config.changed));
+    let yaml = async |State(text): State<String>| edge::rest::text_response(StatusCode::OK, text);
     edge::Routes::new()
-        .rest(rest)
-        .service(VersionServer::new(Information))
-        .service(FeatureFlagsServiceServer::new(Information))
-        .service(HealthServer::new(status))
+        .get("/ready", &status, ready)
+        .get("/metrics", &exported, metrics)
+        .get("/memberlist", &membership, members)
+        .get("/api/v1/status/buildinfo", &(), build_info)
+        .get("/api/v1/status/config", &config.all, yaml)
+        .get("/api/v1/status/config/default", &config.defaults, yaml)
+        .get("/api/v1/status/config/diff", &config.changed, yaml)
+        .service(Effect::Read, VersionServer::new(Information))
+        .service(Effect::Read, FeatureFlagsServiceServer::new(Information))
+        .service(Effect::Read, HealthServer::new(status))
 }
 
 async fn ready(State(Status(readiness)): State<Status>) -> Response {

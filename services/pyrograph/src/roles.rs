@@ -38,7 +38,7 @@ impl Roles {
             routes = routes.merge(distributor.clone().routes());
         }
         if let Some(querier) = &self.querier {
-            routes = routes.merge(querier.clone().routes()).rest(crate::ui::routes());
+            routes = routes.merge(querier.clone().routes()).merge(crate::ui::routes());
         }
         routes
     }

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::{self, Config};
 use crate::peers::Peers;
@@ -46,13 +46,13 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let loaded = match config::load(arguments) {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("failed parsing config: {error}");
+            eprintln!("failed parsing config: {}", storage::hide_url_secrets(&error.to_string()));
             return ExitCode::from(error.exit_code());
         }
     };
     start_log(&loaded.config.server);
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!("{}", storage::hide_url_secrets(warning));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -74,12 +74,13 @@ fn fail(cause: &dyn std::error::Error) -> ExitCode {
         text.push_str(&format!(": {inner}"));
         source = inner.source();
     }
-    error!("{text}");
+    error!("{}", storage::hide_url_secrets(&text));
     ExitCode::FAILURE
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let targets = Targets::parse(&config.target)?;
+    let origins = config.server.origins()?;
     let clock = Clock::system();
     // Before everything else: what starting costs is in the first profile.
     let profiling = &config.self_profiling;
@@ -88,6 +89,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // Listeners are bound first: a port that is taken is noticed before anything is opened.
     let (listener, between) = listen(&config, &targets).await?;
     let local = listener.local_addr()?;
+    let hosts = config.server.hosts(local.ip().to_canonical().is_loopback())?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let pool = Pool::new(cores);
@@ -102,6 +104,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
     let edge_config = edge::Config {
         multitenancy: config.multitenancy_enabled,
+        origins,
+        hosts,
         connections_max: match config.server.http_listen_conn_limit {
             0 => edge::Config::default().connections_max,
             limit => limit,
@@ -114,6 +118,9 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let exported = http::Exported::default();
     let routes =
         roles.routes().merge(http::routes(status.clone(), exported.clone(), shown, peers.membership.clone()));
+    for route in routes.table() {
+        debug!(method = %route.method, path = route.path, effect = route.effect.name(), "route");
+    }
     let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
     exported.set(registry);
 
@@ -147,6 +154,14 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
     let target = &config.target;
     info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
+    if local.ip().is_unspecified() {
+        warn!(
+            "listening on every network interface, without any login: whoever reaches port {} can read, add and \
+             delete profiles. Listen on this computer alone with -server.http-listen-address=127.0.0.1, or let only \
+             a proxy that asks for a login, or a trusted network, reach the port",
+            local.port()
+        );
+    }
     let (stopped, told, leaving) = (roles.clone(), stopping.clone(), peers.clone());
     edge::serve(listener, app, async move {
         tokio::select! {

@@ -1,9 +1,7 @@
 //! The web UI, built into the binary.
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
 use http::{HeaderValue, StatusCode, Uri, header};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
@@ -20,17 +18,18 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      font-src 'self'; worker-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// The pages (all of them one document that reads its URL) and their assets.
-pub(crate) fn routes() -> Router {
-    let mut router = Router::new()
-        .route("/ui", get(|| async { Redirect::to("/") }))
-        .route("/favicon.ico", get(|| async { asset("assets/pyrograph.svg", false) }));
+pub(crate) fn routes() -> edge::Routes {
+    let mut routes =
+        edge::Routes::new()
+            .get("/ui", &(), || async { Redirect::to("/") })
+            .get("/favicon.ico", &(), || async { asset("assets/pyrograph.svg", false) })
+            .get("/assets/{*path}", &(), |uri: Uri| async move {
+                asset(uri.path().trim_start_matches('/'), true)
+            });
     for page in ["/", "/explore", "/comparison", "/comparison-diff"] {
-        router = router.route(page, get(|| async { asset("index.html", false) }));
+        routes = routes.get(page, &(), || async { asset("index.html", false) });
     }
-    router.route(
-        "/assets/{*path}",
-        get(|uri: Uri| async move { asset(uri.path().trim_start_matches('/'), true) }),
-    )
+    routes
 }
 
 /// `named_by_content`: the name changes with the bytes, so a browser may keep it for ever.

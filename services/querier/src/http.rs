@@ -16,8 +16,7 @@ mod stats;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::get;
+use edge::Effect;
 use wire::querier::v1::querier_service_server::QuerierServiceServer;
 
 use crate::Querier;
@@ -26,12 +25,12 @@ pub(crate) fn routes(querier: Arc<Querier>) -> edge::Routes {
     let service = QuerierServiceServer::new(service::Service(querier.clone()))
         .max_decoding_message_size(edge::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(edge::MESSAGE_BYTES_MAX);
-    let rest = Router::new()
-        .route("/pyroscope/render", get(render::render))
-        .route("/pyroscope/render-diff", get(render::render_diff))
-        .route("/pyroscope/label-values", get(plain::label_values))
-        .route("/api/apps", get(plain::apps))
-        .route("/api/v1/delete", get(deletes::list).post(deletes::delete))
-        .with_state(querier);
-    edge::Routes::new().rest(rest).service(service)
+    edge::Routes::new()
+        .service(Effect::Read, service)
+        .get("/pyroscope/render", &querier, render::render)
+        .get("/pyroscope/render-diff", &querier, render::render_diff)
+        .get("/pyroscope/label-values", &querier, plain::label_values)
+        .get("/api/apps", &querier, plain::apps)
+        .get("/api/v1/delete", &querier, deletes::list)
+        .post("/api/v1/delete", Effect::Administer, &querier, deletes::delete)
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
 use bytes::Bytes;
 use clock::{Clock, Pool};
-use edge::{App, Body, Capabilities, Config, Deadline, Error, Explain, Explained, Routes, Tenants};
+use edge::{App, Body, Capabilities, Config, Deadline, Effect, Error, Explain, Explained, Routes, Tenants};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -96,35 +95,28 @@ impl PusherService for Echo {
 pub fn app(change: impl FnOnce(&mut Config)) -> App {
     let mut config = Config { body_bytes_max: 1 << 20, ..Config::default() };
     change(&mut config);
-    let rest = axum::Router::new()
-        .route("/ready", get(|| async { edge::rest::text_response(StatusCode::OK, "ready") }))
-        .route("/length", post(|body: Body| async move { body.bytes.len().to_string() }))
-        .route(
-            "/small",
-            post(
-                |request: Request| async move { edge::body::read(request, 10).await.map(|body| body.bytes) },
-            ),
-        )
-        .route(
-            "/tenant",
-            post(|tenants: Tenants| async move { tenants.one().map(|tenant| tenant.to_string()) }),
-        )
-        .route("/large", get(|| async { "large ".repeat(1000) }))
-        .route("/huge", get(|| async { vec![b'x'; HUGE_BYTES] }))
-        .route("/panic", get(|| async { panic!("at the route") as () }))
-        .route("/api/known", get(|| async { "known" }))
-        .route(
-            "/refuse",
-            get(|| async {
-                Error::rest(StatusCode::UNPROCESSABLE_ENTITY, "größer als das Limit").into_response()
-            }),
-        );
     let settings = SettingsServiceServer::new(Echo);
     let pusher = PusherServiceServer::new(Echo);
+    let small = |request: Request| async move { edge::body::read(request, 10).await.map(|body| body.bytes) };
+    let tenant = |tenants: Tenants| async move { tenants.one().map(|tenant| tenant.to_string()) };
+    let refuse =
+        || async { Error::rest(StatusCode::UNPROCESSABLE_ENTITY, "größer als das Limit").into_response() };
     let routes = Routes::new()
-        .rest(rest)
-        .service(settings.max_decoding_message_size(edge::MESSAGE_BYTES_MAX))
-        .merge(Routes::new().service(pusher.max_decoding_message_size(edge::MESSAGE_BYTES_MAX)));
+        .get("/ready", &(), || async { edge::rest::text_response(StatusCode::OK, "ready") })
+        .post("/length", Effect::Change, &(), |body: Body| async move { body.bytes.len().to_string() })
+        .post("/small", Effect::Change, &(), small)
+        .post("/tenant", Effect::Change, &(), tenant)
+        .post("/administer", Effect::Administer, &(), |body: Body| async move { body.bytes })
+        .post("/by-another-extractor", Effect::Change, &(), |body: Bytes| async move { body })
+        .get("/large", &(), || async { "large ".repeat(1000) })
+        .get("/huge", &(), || async { vec![b'x'; HUGE_BYTES] })
+        .get("/panic", &(), || async { panic!("at the route") as () })
+        .get("/api/known", &(), || async { "known" })
+        .get("/refuse", &(), refuse)
+        .service(Effect::Read, settings.max_decoding_message_size(edge::MESSAGE_BYTES_MAX))
+        .merge(
+            Routes::new().service(Effect::Change, pusher.max_decoding_message_size(edge::MESSAGE_BYTES_MAX)),
+        );
     App::new(routes, config, Clock::system(), Pool::new(1), &mut Registry::default())
 }
 

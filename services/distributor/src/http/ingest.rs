@@ -4,13 +4,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use clock::Clock;
 use edge::rest::Query;
-use edge::{Error, Tenants};
+use edge::{Effect, Error, Tenants};
 use formats::ingest::{self, AppName, Format};
 use http::{HeaderValue, StatusCode, header};
 use model::TenantId;
@@ -22,11 +20,12 @@ use crate::error::{self, Errors};
 use crate::http::retry_after_secs;
 
 pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
-    let routes = Router::new()
-        .route("/ingest", post(ingest))
-        .route("/pyroscope/ingest", post(ingest))
-        .with_state(distributor);
-    edge::Routes::new().rest(routes)
+    edge::Routes::new().post("/ingest", Effect::Change, &distributor, ingest).post(
+        "/pyroscope/ingest",
+        Effect::Change,
+        &distributor,
+        ingest,
+    )
 }
 
 /// 200 with an empty body once the profile is durable, or if there was nothing in it. Some clients accept

@@ -16,7 +16,7 @@ use crate::http::retry_after_secs;
 pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
     let service =
         PusherServiceServer::new(Pusher(distributor)).max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
-    edge::Routes::new().service(service)
+    edge::Routes::new().service(edge::Effect::Change, service)
 }
 
 struct Pusher(Arc<Distributor>);

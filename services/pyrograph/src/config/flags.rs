@@ -93,7 +93,8 @@ const IGNORED: &[&str] = &[
 ];
 
 /// Values whose flag may be given several times: each adds to a list with commas.
-pub(super) const LISTS: &[&str] = &["memberlist.join_members"];
+pub(super) const LISTS: &[&str] =
+    &["memberlist.join_members", "server.allowed_hosts", "server.cors_allowed_origins"];
 
 /// The flags that set the value at `path`.
 pub(super) fn flags_of(path: &str) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
+use edge::Body;
 use edge::rest::json_response;
 use model::label_names::SERVICE_NAME;
 use model::{TenantId, TimeRange};
@@ -75,8 +75,8 @@ struct Orders {
     orders: Vec<Order>,
 }
 
-pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, body: Bytes) -> Response {
-    match answer(&querier, &asker, &body).await {
+pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, body: Body) -> Response {
+    match answer(&querier, &asker, &body.bytes).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
