@@ -11,6 +11,9 @@ const HIDDEN: &str = "********";
 const SECRET_WORDS: [&str; 6] =
     ["secret", "password", "token", "account_key", "customer_key", "service_account"];
 
+/// What the names of addresses contain, which may be URLs without a scheme.
+const ADDRESS_WORDS: [&str; 6] = ["url", "endpoint", "addr", "proxy", "join", "origins"];
+
 /// The configuration of this process in YAML, without its secrets: all of it, its defaults, and what differs.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
@@ -31,17 +34,30 @@ impl Shown {
     }
 }
 
-fn hide_secrets(mut tree: Value) -> Value {
-    if let Value::Object(fields) = &mut tree {
-        for (name, value) in fields.iter_mut() {
-            let is_secret = SECRET_WORDS.iter().any(|word| name.contains(word));
-            *value = match value.take() {
-                Value::String(text) if is_secret && !text.is_empty() => Value::String(HIDDEN.to_owned()),
-                other => hide_secrets(other),
-            };
+fn hide_secrets(tree: Value) -> Value {
+    hide_named("", tree)
+}
+
+/// `name` is that of the field with this value, or of the list that it is in.
+fn hide_named(name: &str, value: Value) -> Value {
+    let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    match value {
+        Value::String(text) if text.is_empty() => Value::String(text),
+        Value::String(_) if is(&SECRET_WORDS) => Value::String(HIDDEN.to_owned()),
+        Value::String(text) if is(&ADDRESS_WORDS) && !text.contains("://") => {
+            Value::String(storage::hide_address_secrets(&text))
         }
+        Value::String(text) => Value::String(storage::hide_url_secrets(&text)),
+        Value::Array(values) => values.into_iter().map(|value| hide_named(name, value)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| {
+                let value = hide_named(&name, value);
+                (name, value)
+            });
+            Value::Object(fields.collect())
+        }
+        other => other,
     }
-    tree
 }
 
 /// What of `tree` is not as in `defaults`; `None` if all of it is.
@@ -79,5 +95,30 @@ mod tests {
         );
         assert!(!shown.all.contains("hush"));
         assert!(shown.defaults.contains("http_listen_port: 4040"));
+    }
+
+    #[test]
+    fn what_urls_hold_beside_their_place_is_hidden_in_every_value() {
+        fn fill(value: &mut Value) {
+            match value {
+                Value::String(text) => *text = "http://user:hush@host:1/path?sig=hush".into(),
+                Value::Object(fields) => fields.values_mut().for_each(fill),
+                _ => {}
+            }
+        }
+        let mut tree = serde_json::to_value(Config::default()).unwrap();
+        fill(&mut tree);
+        let shown = hide_secrets(tree).to_string();
+        assert!(!shown.contains("hush") && shown.contains("http://********@host:1/path?********"), "{shown}");
+
+        let mut config = Config::default();
+        config.storage.s3.endpoint = "user:hush@minio:9000".into();
+        config.storage.azure.endpoint = "account.blob.example/c?sig=hush".into();
+        config.memberlist.join_members = "a:7946,b:7946".into();
+        let shown = Shown::of(&config).unwrap().changed;
+        assert!(
+            !shown.contains("hush") && shown.contains("minio:9000") && shown.contains("a:7946,b:7946"),
+            "{shown}"
+        );
     }
 }
