@@ -126,6 +126,17 @@ impl Partial {
         }
     }
 
+    /// Whether the answer is that of no data. Symbols without any value count as something.
+    pub fn says_nothing(&self) -> bool {
+        match &self.answer {
+            Answer::MergeStacktraces(parts) => parts.is_empty(),
+            Answer::MergeProfile(merged) => merged.values.is_empty(),
+            Answer::Series(grouped) => grouped.groups().next().is_none(),
+            Answer::Heatmap(points) => points.as_slice().is_empty(),
+            Answer::Labels(found) => found.texts.is_empty() && found.sets.is_empty(),
+        }
+    }
+
     /// Whether merging another one in takes noticeable time.
     pub fn is_heavy(&self) -> bool {
         matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())

@@ -15,6 +15,7 @@ use hashbrown::HashSet;
 use parking_lot::Mutex;
 use query::{Partial, Query};
 use rpc::{ErrorKind, Found, Missing, ScanRequest, Scanned};
+use storage::Key;
 
 use crate::explain::{Explained, UnitExplained};
 use crate::leaves::NamedLeaf;
@@ -59,25 +60,24 @@ impl<'a> Dispatch<'a> {
     /// The merged answer of `objects`, and what is missing of it.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot is too old. `Unavailable` if nothing at all could be read.
+    /// `NotFound` if the snapshot is too old. `Unavailable` if no object could be read, and nothing is known without.
     pub(crate) async fn run(
         &self,
         objects: Vec<Found>,
         mut explained: Option<&mut Explained>,
     ) -> Result<(Partial, Vec<Missing>), Error> {
         let clock = &self.querier.clock;
+        let mut keys: HashSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
+        let count = keys.len();
         let units = divide(self.query, objects, &self.leaves)?;
-        let count = units.len();
         let at_once = (self.leaves.len() * UNITS_PER_LEAF).max(1);
         let explain = explained.is_some();
         let mut done = stream::iter(units).map(|unit| self.unit(unit, explain)).buffer_unordered(at_once);
         let mut merged = Partial::empty(self.query);
         let mut missing = Vec::new();
-        let mut unanswered = 0;
         while let Some(unit) = done.next().await {
             let Done { scanned, missing: lacks, told } = unit?;
             missing.extend(lacks);
-            unanswered += usize::from(scanned.is_none());
             let began = clock.monotonic();
             if let Some(Scanned { partial, missing: lacks, .. }) = scanned {
                 missing.extend(lacks);
@@ -87,9 +87,16 @@ impl<'a> Dispatch<'a> {
                 explained.merge(told, clock.monotonic().saturating_sub(began));
             }
         }
-        if let (true, Some(first)) = (unanswered == count, missing.first()) {
-            let what = format!("none of {count} parts could be read; {}: {}", first.key, first.reason);
-            return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
+        if merged.stats.objects == 0
+            && merged.says_nothing()
+            && let Some(first) = missing.first()
+        {
+            let lacking: HashSet<&Key> = missing.iter().map(|lack| &lack.key).collect();
+            keys.retain(|key| !lacking.contains(key));
+            if keys.is_empty() {
+                let what = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
+                return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
+            }
         }
         Ok((merged, missing))
     }

@@ -183,12 +183,12 @@ impl Scan<'_> {
             Ok(block) => block,
             Err(error) => return Ok((partial, Some(self.lack(&found.key, error)?))),
         };
-        partial.stats.objects = 1;
         let masked: Arc<[u32]> = found.masked.as_slice().into();
         for dataset in &found.datasets {
             let orders: Arc<[_]> = found.orders_of(dataset).cloned().collect();
             let uncounted = Uncounted { masked: &masked, orders: &orders };
             if uncounted.is_nothing() && self.add_known(&block, dataset, &mut partial) {
+                partial.stats.objects = 1;
                 continue;
             }
             let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
@@ -202,8 +202,10 @@ impl Scan<'_> {
                 };
             }
             match answer {
-                Ok(Some(answer)) => partial.merge(answer).map_err(too_large)?,
-                Ok(None) => {}
+                Ok(answer) => {
+                    answer.map_or(Ok(()), |answer| partial.merge(answer)).map_err(too_large)?;
+                    partial.stats.objects = 1;
+                }
                 Err(error) => {
                     let lack = self.lack(&found.key, error)?;
                     if missing.as_ref().is_none_or(|told| lack.is_damaged && !told.is_damaged) {

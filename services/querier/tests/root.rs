@@ -415,6 +415,31 @@ async fn an_answer_of_nothing_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_without_any_object_is_an_error_whoever_answers() {
+    let refused = async |gone: &[&'static str], corrupt: &[&'static str], found: Snapshot| {
+        let clock = virtual_time();
+        let mut leaf = Fake::new(&clock, |_| Does::Answer);
+        leaf.gone.extend(gone);
+        leaf.corrupt.extend(corrupt);
+        let rig = Rig::new(clock, vec![leaf], vec![found]);
+        rig.ask().await.map_err(|error| error.to_string())
+    };
+    let two = || small(&["a", "b"]);
+    for (gone, corrupt) in [(&["a", "b"][..], &[][..]), (&[], &["a", "b"]), (&["a"], &["b"])] {
+        let error = refused(gone, corrupt, two()).await.expect_err("nothing was read");
+        assert!(error.contains("none of 2 objects could be read"), "{error}");
+        assert!(error.contains("a: ") || error.contains("b: "), "{error}");
+    }
+    let large = snapshot(vec![object("large", 64 << 20, 3)]);
+    let error = refused(&["large"], &[], large).await.expect_err("nothing was read");
+    assert!(error.contains("none of 1 objects could be read; large: gone"), "{error}");
+    let (counts, report) = refused(&["a"], &[], two()).await.expect("one was read");
+    assert_eq!((counts, report.missing.len()), (once(&small(&["b"])), 1));
+    let (counts, _) = refused(&[], &[], snapshot(Vec::new())).await.expect("no data is no fault");
+    assert!(counts.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn datasets_of_a_large_object_are_shared_among_leaves_and_always_go_to_the_same() {
     let clock = virtual_time();
     let leaves = (0..3).map(|_| Fake::new(&clock, |_| Does::Answer)).collect();

@@ -239,8 +239,19 @@ fn percent(part: i64, whole: i64) -> String {
     }
 }
 
+/// For a quoted string of DOT. Control characters are replaced: Graphviz ends a text at a NUL, and viewers obey others.
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' => escaped.push_str("\\\\"),
+            '"' => escaped.push_str("\\\""),
+            '\n' => escaped.push_str("\\n"),
+            other if other.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// A unit in which the whole graph is written.
@@ -273,7 +284,7 @@ impl Scale {
         match units.iter().find(|(least, _, _)| most as f64 * own >= *least) {
             Some((_, size, name)) => Self { per_unit: size / own, unit: (*name).to_owned() },
             None if unit == "count" => Self { per_unit: 1.0, unit: String::new() },
-            None => Self { per_unit: 1.0, unit: unit.to_owned() },
+            None => Self { per_unit: 1.0, unit: escape(unit) },
         }
     }
 
@@ -299,6 +310,16 @@ mod tests {
         assert_eq!(text("count", 7, 7), "7");
         assert_eq!(text("count", 7, 0), "0");
         assert_eq!(text("objects", 7, 3), "3objects");
+    }
+
+    #[test]
+    fn names_stay_in_their_quotes() {
+        assert_eq!(escape("a\"] b\\"), "a\\\"] b\\\\");
+        assert_eq!(
+            escape("a\nb\0c\u{1b}[2J\t\r\u{9b}ö"),
+            "a\\nb\u{fffd}c\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}ö"
+        );
+        assert_eq!(Scale::new("x\"]", 1).text(1), "1x\\\"]");
     }
 
     #[test]

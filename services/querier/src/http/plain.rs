@@ -1,19 +1,22 @@
 //! Plain GET routes about labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use edge::rest;
+use http::HeaderName;
 use model::TimeRange;
 use model::label_names::NAME;
 use query::{Kind, Query, Selector};
 use serde::Serialize;
 
+use crate::execute::Report;
 use crate::http::labels::find;
 use crate::http::render::{parse_time, refusal};
 use crate::http::request::{Allowed, selector};
+use crate::http::service::report_headers;
 use crate::{Asker, Error, Querier};
 
 /// What a question without a range is about.
@@ -42,16 +45,22 @@ pub(crate) async fn label_values(
             NAME => Kind::ProfileTypes,
             label => Kind::LabelValues(label.to_owned()),
         };
-        let Some(range) = range else { return Ok(Vec::new()) };
-        let (found, _) = find(&querier, &asker, range, matchers, kind).await?;
-        Ok(found.texts.into_iter().collect())
+        let Some(range) = range else { return Ok(Default::default()) };
+        let (found, report) = find(&querier, &asker, range, matchers, kind).await?;
+        Ok((found.texts, report))
     };
-    match answer.await {
-        // Clients have always seen null here, not an empty list.
-        Ok(values) if values.is_empty() => rest::json_response(&Option::<()>::None),
-        Ok(values) => rest::json_response::<Vec<String>>(&values),
-        Err(error) => refusal(error),
-    }
+    let (values, report): (BTreeSet<String>, Report) = match answer.await {
+        Ok(answered) => answered,
+        Err(error) => return refusal(error),
+    };
+    // Clients have always seen null here, not an empty list.
+    let mut response = match values.is_empty() {
+        true => rest::json_response(&Option::<()>::None),
+        false => rest::json_response(&values),
+    };
+    let headers = report_headers(&report).into_iter();
+    response.headers_mut().extend(headers.map(|(name, value)| (HeaderName::from_static(name), value)));
+    response
 }
 
 #[derive(Serialize)]
