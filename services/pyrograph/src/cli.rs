@@ -6,6 +6,7 @@ mod catalog;
 mod client;
 mod push;
 mod query;
+mod text;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,8 @@ enum Command {
     Server,
     /// Push profile files (pprof, or folded stacks) to a server.
     Push(push::Arguments),
-    /// Ask a server: top functions, flame graph, time series, labels.
+    /// Ask a server: top functions, flame graph, time series, labels. Exit code 3 and a warning on standard error: the
+    /// answer lacks something.
     #[command(subcommand)]
     Query(query::Command),
     /// Look into segments and blocks.
@@ -60,6 +62,9 @@ enum ConfigCommand {
     },
 }
 
+/// Exit code of a question that was answered, but without all that was acknowledged; 1 is a failure, 2 a wrong command line.
+const INCOMPLETE: u8 = 3;
+
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -68,19 +73,19 @@ pub(crate) fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Server => return crate::server::main(&[]),
-        Command::Push(arguments) => runtime.block_on(push::run(arguments)),
+        Command::Push(arguments) => runtime.block_on(push::run(arguments)).map(|()| ExitCode::SUCCESS),
         Command::Query(command) => runtime.block_on(query::run(command)),
-        Command::Block(command) => runtime.block_on(block::run(command)),
-        Command::Catalog(command) => runtime.block_on(catalog::run(command)),
-        Command::Admin(command) => runtime.block_on(admin::run(command)),
+        Command::Block(command) => runtime.block_on(block::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Catalog(command) => runtime.block_on(catalog::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Admin(command) => runtime.block_on(admin::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Config(ConfigCommand::Reference) => match crate::config::reference() {
-            Ok(text) => client::print(text.as_bytes()),
+            Ok(text) => client::print(text.as_bytes()).map(|()| ExitCode::SUCCESS),
             Err(error) => Err(error.into()),
         },
-        Command::Config(ConfigCommand::Check { flags }) => check(&flags),
+        Command::Config(ConfigCommand::Check { flags }) => check(&flags).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail(error.as_ref()),
     }
 }
@@ -89,8 +94,10 @@ pub(crate) fn main() -> ExitCode {
 fn check(flags: &[String]) -> Result<(), Error> {
     let loaded = crate::config::load(flags)?;
     crate::targets::Targets::parse(&loaded.config.target)?;
+    loaded.config.server.origins()?;
+    loaded.config.server.hosts(false)?;
     for warning in loaded.warnings {
-        eprintln!("warning: {warning}");
+        eprintln!("warning: {}", storage::hide_url_secrets(&warning));
     }
     println!("accepted");
     Ok(())
@@ -106,6 +113,6 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         text.push_str(&format!(": {source}"));
         cause = source.source();
     }
-    eprintln!("{text}");
+    eprintln!("{}", text::inert_lines(&storage::hide_url_secrets(&text)));
     ExitCode::FAILURE
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Error;
 use super::client::Server;
+use super::text::{inert, utc};
 
 const PATH: &str = "/api/v1/delete";
 
@@ -99,7 +100,7 @@ async fn delete(arguments: Delete) -> Result<(), Error> {
         let count = trial.services.len();
         println!("{} profiles of {count} services in up to {} objects", trial.profiles, trial.objects);
         for service in &trial.services {
-            println!("  {} {}", service.profiles, service.name);
+            println!("  {} {}", service.profiles, inert(&service.name));
         }
         if trial.unreadable > 0 {
             println!("and whatever {} unreadable objects hold", trial.unreadable);
@@ -121,9 +122,16 @@ async fn list(arguments: Deletes) -> Result<(), Error> {
     let Orders { orders } = serde_json::from_slice(&server.send(server.get(PATH)).await?)?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["ORDER", "MADE", "STATE", "OBJECTS LEFT", "SELECTOR", "FROM", "UNTIL"]);
-    let time =
-        |millis: Option<i64>| millis.map(|millis| (millis.div_euclid(1000)).to_string()).unwrap_or_default();
+    table.set_header([
+        "ORDER",
+        "MADE (UTC)",
+        "STATE",
+        "OBJECTS LEFT",
+        "SELECTOR",
+        "FROM (UTC)",
+        "UNTIL (UTC)",
+    ]);
+    let time = |millis: Option<i64>| millis.map(utc).unwrap_or_default();
     for order in &orders {
         let left = match order.objects_unreadable {
             0 => order.objects_left.to_string(),
@@ -132,9 +140,9 @@ async fn list(arguments: Deletes) -> Result<(), Error> {
         table.add_row([
             order.number.to_string(),
             time(Some(order.created)),
-            order.state.clone(),
+            inert(&order.state).into_owned(),
             left,
-            order.selector.clone(),
+            inert(&order.selector).into_owned(),
             time(order.start),
             time(order.end),
         ]);

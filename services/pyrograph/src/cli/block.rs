@@ -7,6 +7,7 @@ use storage::{Key, Store};
 
 use super::Error;
 use super::client::print;
+use super::text::inert;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -55,10 +56,11 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
         }
     }
     for dataset in &directory.datasets {
-        let types: Vec<String> = dataset.profile_types.iter().map(|t| t.to_string()).collect();
+        let types: Vec<String> =
+            dataset.profile_types.iter().map(|t| inert(&t.to_string()).into_owned()).collect();
         table.add_row([
             dataset.tenant.to_string(),
-            dataset.service.clone(),
+            inert(&dataset.service).into_owned(),
             dataset.profiles.to_string(),
             (dataset.rows.end - dataset.rows.start).to_string(),
             dataset.index.bytes.to_string(),

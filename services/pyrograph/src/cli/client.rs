@@ -1,13 +1,17 @@
 //! Talks Connect to a server, as any client does.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use prost::Message;
+use reqwest::header::HeaderMap;
 
 use super::Error;
+use super::text::inert;
 
 /// Where the server is, and as whom to ask.
 #[derive(Args, Clone)]
@@ -18,9 +22,70 @@ pub(super) struct Server {
     /// Tenant to act for, where the server tells tenants apart.
     #[arg(long, env = "PYROGRAPH_TENANT", global = true)]
     pub tenant: Option<String>,
+    /// What the answers so far lack.
+    #[arg(skip)]
+    shortfall: Arc<Mutex<Shortfall>>,
+}
+
+/// What an answer says that it lacks; the server sends it in headers.
+#[derive(Default)]
+struct Shortfall {
+    /// Objects that could not be read.
+    missing_objects: u64,
+    /// The first of them and why, as far as the server names them.
+    first: Option<String>,
+    /// How old the catalog was that answered.
+    stale_secs: Option<u64>,
+}
+
+impl Shortfall {
+    fn note(&mut self, headers: &HeaderMap) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        if let Some(missing) = number("x-pyrograph-partial") {
+            self.missing_objects = self.missing_objects.max(missing);
+        }
+        if self.first.is_none() {
+            self.first = text("x-pyrograph-partial-why").and_then(first_reason);
+        }
+        self.stale_secs = self.stale_secs.max(number("x-pyrograph-stale"));
+    }
+
+    /// A line for each kind; none if nothing is lacking.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.missing_objects > 0 {
+            let first = self.first.as_ref().map(|first| format!("; {first}")).unwrap_or_default();
+            let count = self.missing_objects;
+            lines.push(format!(
+                "partial: {count} objects could not be read, their profiles are missing{first}"
+            ));
+        }
+        if let Some(secs) = self.stale_secs {
+            lines.push(format!("stale: profiles acknowledged in the last {secs} s may be missing"));
+        }
+        lines
+    }
+}
+
+/// From a JSON list of `{object, why}`.
+fn first_reason(json: &str) -> Option<String> {
+    let listed: serde_json::Value = serde_json::from_str(json).ok()?;
+    let first = listed.get(0)?;
+    Some(format!("{}: {}", first.get("object")?.as_str()?, first.get("why")?.as_str()?))
 }
 
 impl Server {
+    /// Says on standard error what the answers so far lack, in amber on a terminal. False if they lack something.
+    pub(super) fn report_completeness(&self) -> bool {
+        let lines = self.shortfall.lock().lines();
+        let (amber, plain) = if std::io::stderr().is_terminal() { ("\x1b[33m", "\x1b[0m") } else { ("", "") };
+        for line in &lines {
+            eprintln!("{amber}warning: the answer is {}{plain}", inert(line));
+        }
+        lines.is_empty()
+    }
+
     /// Calls one RPC; `method` is `<package>.<Service>/<Rpc>`.
     pub(super) async fn call<Q: Message, A: Message + Default>(
         &self,
@@ -84,6 +149,7 @@ impl Server {
             format!("no answer from {}: {why}", self.url)
         })?;
         let status = response.status();
+        self.shortfall.lock().note(response.headers());
         let body = response.bytes().await?;
         spinner.finish_and_clear();
         if status.is_success() {
@@ -115,5 +181,48 @@ pub(super) fn print(bytes: &[u8]) -> Result<(), Error> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(answers: &[&[(&'static str, &'static str)]]) -> Vec<String> {
+        let mut shortfall = Shortfall::default();
+        for answer in answers {
+            let headers = answer.iter().map(|(name, value)| {
+                (
+                    reqwest::header::HeaderName::from_static(name),
+                    reqwest::header::HeaderValue::from_static(value),
+                )
+            });
+            shortfall.note(&headers.collect());
+        }
+        shortfall.lines()
+    }
+
+    #[test]
+    fn an_answer_that_lacks_nothing_has_no_line() {
+        assert!(lines(&[&[]]).is_empty());
+    }
+
+    #[test]
+    fn what_any_of_several_answers_lacks_is_said_once() {
+        let why =
+            ("x-pyrograph-partial-why", r#"[{"object":"block/a","why":"gone"},{"object":"b","why":"?"}]"#);
+        let partial = [("x-pyrograph-partial", "2"), why];
+        let stale = [("x-pyrograph-partial", "1"), ("x-pyrograph-stale", "42")];
+        assert_eq!(
+            lines(&[&partial, &stale, &[]]),
+            [
+                "partial: 2 objects could not be read, their profiles are missing; block/a: gone",
+                "stale: profiles acknowledged in the last 42 s may be missing",
+            ]
+        );
+        assert_eq!(
+            lines(&[&[("x-pyrograph-partial", "1"), ("x-pyrograph-partial-why", "not JSON")]]),
+            ["partial: 1 objects could not be read, their profiles are missing"]
+        );
     }
 }

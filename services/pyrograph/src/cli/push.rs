@@ -34,12 +34,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Error> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!(
-        "pushed {} to {}; look at it: {}/explore",
-        plural(arguments.files.len(), "file"),
-        arguments.server.url,
-        arguments.server.url.trim_end_matches('/')
-    );
+    let url = storage::hide_url_secrets(arguments.server.url.trim_end_matches('/'));
+    println!("pushed {} to {url}; look at it: {url}/explore", plural(arguments.files.len(), "file"));
     Ok(())
 }
 

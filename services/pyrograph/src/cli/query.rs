@@ -1,14 +1,16 @@
 //! `pyrograph query`: questions to a server, answered as tables, trees, or files.
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, presets};
 use model::{Profile, ProfileType};
 use wire::querier::v1 as querier;
 use wire::types::v1 as types;
 
-use super::Error;
 use super::client::{Server, print};
+use super::text::inert;
+use super::{Error, INCOMPLETE};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -122,12 +124,26 @@ pub(super) struct Labels {
 
 const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 
-pub(super) async fn run(command: Command) -> Result<(), Error> {
+/// Exits with [`INCOMPLETE`] if the answer lacks something.
+pub(super) async fn run(command: Command) -> Result<ExitCode, Error> {
+    let server = command.server().clone();
     match command {
-        Command::Top(arguments) => top(arguments).await,
-        Command::Flamegraph(arguments) => flamegraph(arguments).await,
-        Command::Series(arguments) => series(arguments).await,
-        Command::Labels(arguments) => labels(arguments).await,
+        Command::Top(arguments) => top(arguments).await?,
+        Command::Flamegraph(arguments) => flamegraph(arguments).await?,
+        Command::Series(arguments) => series(arguments).await?,
+        Command::Labels(arguments) => labels(arguments).await?,
+    }
+    Ok(if server.report_completeness() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
+}
+
+impl Command {
+    fn server(&self) -> &Server {
+        match self {
+            Self::Top(arguments) => &arguments.question.server,
+            Self::Flamegraph(arguments) => &arguments.question.server,
+            Self::Series(arguments) => &arguments.question.server,
+            Self::Labels(arguments) => &arguments.server,
+        }
     }
 }
 
@@ -150,7 +166,7 @@ async fn top(arguments: Top) -> Result<(), Error> {
             percent(own, functions.sum),
             quantity(total, &unit),
             percent(total, functions.sum),
-            name,
+            inert(&name).into_owned(),
         ]);
     }
     print(format!("{table}\ntotal {}\n", quantity(functions.sum, &unit)).as_bytes())
@@ -211,7 +227,7 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
     if output == Output::Folded {
         let mut lines: Vec<String> = named_stacks(&profile)
             .into_iter()
-            .map(|(stack, value)| format!("{} {value}\n", stack.join(";")))
+            .map(|(stack, value)| format!("{} {value}\n", inert(&stack.join(";"))))
             .collect();
         lines.sort();
         print(lines.concat().as_bytes())?;
@@ -263,7 +279,7 @@ async fn series(arguments: Series) -> Result<(), Error> {
         let sum: f64 = points.iter().map(|p| p.1).sum();
         let largest = points.iter().map(|p| p.1).fold(0.0, f64::max);
         table.add_row([
-            if labels.is_empty() { "all".into() } else { labels.join(" ") },
+            if labels.is_empty() { "all".into() } else { inert(&labels.join(" ")).into_owned() },
             quantity(sum as i64, &unit),
             quantity(largest as i64, &unit),
             sparkline(&points, start, end, largest),
@@ -294,7 +310,9 @@ async fn labels(arguments: Labels) -> Result<(), Error> {
         let values = values(name).await?;
         return match arguments.output {
             Output::Json => print(format!("{}\n", serde_json::to_string(&values)?).as_bytes()),
-            _ => print(values.iter().map(|v| format!("{v}\n")).collect::<String>().as_bytes()),
+            _ => {
+                print(values.iter().map(|value| format!("{}\n", inert(value))).collect::<String>().as_bytes())
+            }
         };
     }
     let request = types::LabelNamesRequest { matchers: matchers.clone(), start, end };
@@ -307,7 +325,8 @@ async fn labels(arguments: Labels) -> Result<(), Error> {
     table.load_style(presets::NOTHING).set_header(["label", "values", "for example"]);
     for name in &names.names {
         let found = values(name).await?;
-        table.add_row([name.clone(), found.len().to_string(), found.first().cloned().unwrap_or_default()]);
+        let example = found.first().map(|value| inert(value)).unwrap_or_default();
+        table.add_row([inert(name).into_owned(), found.len().to_string(), example.into_owned()]);
     }
     print(format!("{table}\n").as_bytes())
 }
@@ -412,10 +431,11 @@ impl Node {
             let own =
                 if child.own > 0 { format!(" (self {})", quantity(child.own, unit)) } else { String::new() };
             out.push_str(&format!(
-                "{:>7} {:>9}  {}{name}{own}\n",
+                "{:>7} {:>9}  {}{}{own}\n",
                 percent(child.total, sum),
                 quantity(child.total, unit),
-                "  ".repeat(depth)
+                "  ".repeat(depth),
+                inert(name)
             ));
             child.write(out, depth + 1, depth_max, least, sum, unit);
         }
@@ -423,8 +443,8 @@ impl Node {
 }
 
 fn unit(profile: &Profile) -> String {
-    let unit = profile.sample_types.first().map(|t| profile.symbols.strings.text(t.unit).into_owned());
-    unit.unwrap_or_default()
+    let unit = profile.sample_types.first().map(|t| profile.symbols.strings.text(t.unit));
+    inert(&unit.unwrap_or_default()).into_owned()
 }
 
 fn percent(part: i64, whole: i64) -> String {
