@@ -14,8 +14,11 @@ mod ui;
 
 use std::process::ExitCode;
 
+use rustix::fs::Mode;
+
 fn main() -> ExitCode {
     allocator::give_memory_back_soon();
+    keep_files_private();
     // Before the first client is built: reqwest and object_store take whatever provider stands.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,4 +31,12 @@ fn main() -> ExitCode {
         }
         _ => cli::main(),
     }
+}
+
+/// Keeps other users of this computer out of all files that this process makes: files are 0640, folders 0750, or
+/// stricter if the umask was.
+fn keep_files_private() {
+    let private = Mode::WGRP | Mode::RWXO;
+    let before = rustix::process::umask(private);
+    rustix::process::umask(private | before);
 }
