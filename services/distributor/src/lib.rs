@@ -50,7 +50,7 @@ impl Distributor {
         pool: Pool,
         registry: &mut Registry,
     ) -> Arc<Self> {
-        let metrics = metrics::Metrics::new(config.inflight_bytes_max, registry);
+        let metrics = metrics::Metrics::new(config.inflight_bytes_max, clock.clone(), registry);
         let budget = budget::Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone());
         let rates = RateLimiter::new();
         Arc::new(Self { config, limits, rates, budget, ingester, clock, pool, metrics })

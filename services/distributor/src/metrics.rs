@@ -1,4 +1,7 @@
-use hashbrown::HashSet;
+use std::time::Duration;
+
+use clock::Clock;
+use hashbrown::HashMap;
 use model::TenantId;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,10 +11,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// Tenants with metrics of their own; later ones are counted together.
+/// Tenants with metrics of their own; others are counted together.
 const TENANTS_MAX: usize = 1000;
 
-/// The tenant label of those beyond. No tenant can have this name.
+/// A tenant that pushed nothing for so long gives its place to one that pushes. Shorter: a flood of invented tenants
+/// costs real ones their metrics while they pause. Longer: it keeps them out for longer once it has ended.
+const TENANT_IDLE: Duration = Duration::from_secs(600);
+
+/// The tenant label of those without a place. No tenant can have this name.
 const OTHER_TENANTS: &str = "~other";
 
 pub(crate) struct Metrics {
@@ -25,7 +32,17 @@ pub(crate) struct Metrics {
     inflight_limit_bytes: Gauge,
     pub(crate) prepare_seconds: Histogram,
     pub(crate) push_seconds: Histogram,
-    tenants: Mutex<HashSet<TenantId>>,
+    clock: Clock,
+    /// Those with a place.
+    tenants: Mutex<HashMap<TenantId, Place>>,
+}
+
+/// A tenant's metrics of its own.
+struct Place {
+    /// On the scale of `Clock::monotonic`.
+    used: Duration,
+    /// Why profiles of it were discarded; each has metrics.
+    reasons: Vec<&'static str>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -47,7 +64,7 @@ pub(crate) struct Received {
 }
 
 impl Metrics {
-    pub(crate) fn new(inflight_bytes_max: usize, registry: &mut Registry) -> Self {
+    pub(crate) fn new(inflight_bytes_max: usize, clock: Clock, registry: &mut Registry) -> Self {
         let metrics = Self {
             received_wire_bytes: Family::default(),
             received_bytes: Family::default(),
@@ -59,6 +76,7 @@ impl Metrics {
             inflight_limit_bytes: Gauge::default(),
             prepare_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             push_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            clock,
             tenants: Mutex::default(),
         };
         metrics.inflight_limit_bytes.set(inflight_bytes_max as i64);
@@ -127,7 +145,8 @@ impl Metrics {
     }
 
     pub(crate) fn received(&self, tenant: &TenantId, received: Received) {
-        let tenant = Tenant { tenant: self.label_of(tenant) };
+        let mut tenants = self.tenants.lock();
+        let tenant = Tenant { tenant: self.label_of(&mut tenants, tenant, None) };
         let add = |family: &Family<Tenant, Counter>, count: usize| {
             family.get_or_create(&tenant).inc_by(count as u64);
         };
@@ -139,35 +158,128 @@ impl Metrics {
 
     /// `bytes` are those known when it happened: on the wire if it could not be decompressed.
     pub(crate) fn discarded(&self, tenant: &TenantId, reason: &'static str, bytes: usize) {
-        let discard = Discard { reason, tenant: self.label_of(tenant) };
+        let mut tenants = self.tenants.lock();
+        let discard = Discard { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
         self.discarded_profiles.get_or_create(&discard).inc();
         self.discarded_bytes.get_or_create(&discard).inc_by(bytes as u64);
     }
 
-    fn label_of(&self, tenant: &TenantId) -> String {
-        let mut tenants = self.tenants.lock();
-        if !tenants.contains(tenant) {
-            if tenants.len() >= TENANTS_MAX {
+    /// Metrics of the label are touched while `tenants` is locked, so that none outlives its place.
+    fn label_of(
+        &self,
+        tenants: &mut HashMap<TenantId, Place>,
+        tenant: &TenantId,
+        reason: Option<&'static str>,
+    ) -> String {
+        let now = self.clock.monotonic();
+        if !tenants.contains_key(tenant) {
+            if tenants.len() >= TENANTS_MAX && !self.take_place(tenants, now) {
                 return OTHER_TENANTS.to_owned();
             }
-            tenants.insert(tenant.clone());
+            tenants.insert(tenant.clone(), Place { used: now, reasons: Vec::new() });
+        }
+        if let Some(place) = tenants.get_mut(tenant) {
+            place.used = now;
+            place.reasons.extend(reason.filter(|reason| !place.reasons.contains(reason)));
         }
         tenant.as_str().to_owned()
+    }
+
+    /// Removes the tenant that has been idle for longest, with its metrics. False if none has been for long enough.
+    fn take_place(&self, tenants: &mut HashMap<TenantId, Place>, now: Duration) -> bool {
+        let oldest = tenants.iter().min_by_key(|(_, place)| place.used);
+        let oldest = oldest.filter(|(_, place)| now.saturating_sub(place.used) >= TENANT_IDLE);
+        let Some(tenant) = oldest.map(|(tenant, _)| tenant.clone()) else {
+            return false;
+        };
+        let reasons = tenants.remove(&tenant).map(|place| place.reasons).unwrap_or_default();
+        let tenant = tenant.as_str().to_owned();
+        for reason in reasons {
+            let discard = Discard { reason, tenant: tenant.clone() };
+            self.discarded_profiles.remove(&discard);
+            self.discarded_bytes.remove(&discard);
+        }
+        let label = Tenant { tenant };
+        for family in
+            [&self.received_wire_bytes, &self.received_bytes, &self.received_profiles, &self.received_samples]
+        {
+            family.remove(&label);
+        }
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use clock::Source;
+
     use super::*;
 
+    #[derive(Clone, Default)]
+    struct Time(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+    impl Time {
+        fn pass(&self, time: Duration) {
+            self.0.fetch_add(time.as_secs(), std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Source for Time {
+        fn unix(&self) -> Duration {
+            self.monotonic()
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(std::sync::atomic::Ordering::SeqCst))
+        }
+
+        async fn sleep(&self, _: Duration) {}
+
+        fn random(&self) -> u128 {
+            7
+        }
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
     #[test]
-    fn tenants_beyond_the_limit_are_counted_together() {
-        let metrics = Metrics::new(1, &mut Registry::default());
-        for i in 0..TENANTS_MAX + 5 {
-            metrics.discarded(&TenantId::parse(&format!("t{i}")).unwrap(), "rate_limited", 2);
+    fn tenants_beyond_the_limit_are_counted_together_until_places_are_idle() {
+        let (time, mut registry) = (Time::default(), Registry::default());
+        let metrics = Metrics::new(1, Clock::new(time.clone()), &mut registry);
+        let exported = |registry: &Registry| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+            text
+        };
+        let received = || Received { wire_bytes: 1, bytes: 1, samples: 1 };
+        metrics.received(&tenant("early"), received());
+        for i in 1..TENANTS_MAX {
+            metrics.discarded(&tenant(&format!("invented-{i}")), "rate_limited", 2);
+        }
+        for i in 0..5 {
+            metrics.discarded(&tenant(&format!("late-{i}")), "rate_limited", 2);
         }
         let discard = Discard { reason: "rate_limited", tenant: OTHER_TENANTS.to_owned() };
         assert_eq!(metrics.discarded_profiles.get_or_create(&discard).get(), 5);
         assert_eq!(metrics.discarded_bytes.get_or_create(&discard).get(), 10);
+
+        time.pass(TENANT_IDLE - Duration::from_secs(1));
+        metrics.received(&tenant("early"), received());
+        metrics.received(&tenant("real"), received());
+        assert!(!exported(&registry).contains("real"), "nobody has been idle for long enough");
+        time.pass(Duration::from_secs(1));
+        let lines = exported(&registry).lines().count();
+        metrics.received(&tenant("real"), received());
+        let text = exported(&registry);
+        assert!(text.contains(r#"received_profiles_total{tenant="real"} 1"#));
+        assert!(text.contains(r#"received_profiles_total{tenant="early"} 2"#));
+        let left = (1..TENANTS_MAX).filter(|i| text.contains(&format!("\"invented-{i}\"")));
+        assert_eq!(left.count(), TENANTS_MAX - 2);
+        assert_eq!(text.lines().count(), lines - 2 + 4, "an idle tenant leaves no metric behind");
+        assert_eq!(metrics.tenants.lock().len(), TENANTS_MAX);
     }
 }

@@ -16,6 +16,7 @@ use catalog::Batch;
 use catalog::rows::{self, Dead, OrderState, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{TenantId, WriterId};
+use query::DeleteOrder;
 use rpc::{DeleteRequest, Error, ErrorKind, OrderProgress, OrderStatus};
 use storage::{Created, Key};
 use tracing::{info, warn};
@@ -26,8 +27,11 @@ use crate::reconcile::is_orphan;
 use crate::state::State;
 use crate::{Metastore, header};
 
-/// Most orders of one tenant that are not finished: each is looked at for every object of the tenant that is found.
+/// Most orders of one tenant that live objects need: each is looked at for every object of the tenant that is found.
 pub(crate) const ORDERS_MAX: usize = 100;
+/// Most orders of one tenant that only dead objects may need, or none. They are counted apart, so that orders about
+/// nothing keep no other from being taken.
+pub(crate) const UNNEEDED_MAX: usize = 200;
 /// Most finished orders that a list names.
 const FINISHED_LISTED_MAX: usize = 100;
 /// Logs read, and orders loaded, at once.
@@ -71,6 +75,7 @@ impl Metastore {
         state.orders.made(number);
         self.metrics.orders.inc();
         self.metrics.count(&state);
+        note_unneeded(&mut state);
         info!(order = number, tenant = %object.row.tenant, "order to delete is in force");
         let made = state.orders.above(number - 1).next();
         let made = made.map(|in_force| status(&state, in_force));
@@ -86,15 +91,31 @@ impl Metastore {
     /// An order with the next number, as of what is consumed now.
     fn next_order(&self, request: &DeleteRequest) -> Result<OrderObject, Error> {
         let mut state = self.state.lock();
-        if orders::in_force_of(&state.orders, &request.tenant) >= ORDERS_MAX {
-            let message = format!("{ORDERS_MAX} orders of this tenant are not finished, which is the limit");
+        let about = DeleteOrder {
+            number: state.orders.last() + 1,
+            tenant: request.tenant.clone(),
+            selector: request.selector.clone(),
+            range: request.range,
+        };
+        let is_needed = orders::touched(&state, &about).next().is_some();
+        let (limit, kind_of_order) = match is_needed {
+            true => (ORDERS_MAX, "that live objects need"),
+            false => {
+                (UNNEEDED_MAX, "about nothing that is stored, or only about objects that wait to be swept,")
+            }
+        };
+        if orders::in_force_of(&state.orders, &request.tenant, is_needed) >= limit {
+            let message = format!(
+                "{limit} orders of tenant {} {kind_of_order} are not finished, which is the limit",
+                request.tenant
+            );
             let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
             return Err(Error::new(kind, message));
         }
         let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
         let row = rows::Order {
-            number: state.orders.last() + 1,
-            tenant: request.tenant.clone(),
+            number: about.number,
+            tenant: about.tenant,
             created_millis: self.clock.unix_millis(),
             state: OrderState::InForce {
                 matchers: orders::matchers_of(&request.selector),
@@ -163,7 +184,7 @@ impl Metastore {
 
     /// Finishes what can be finished; gives the number of orders that are left.
     pub(crate) async fn advance_orders(&self) -> Result<usize, Error> {
-        if !self.note_unneeded() {
+        if !note_unneeded(&mut self.state.lock()) {
             return Ok(0);
         }
         self.ensure_owner().await?;
@@ -186,28 +207,6 @@ impl Metastore {
             self.catalog.maintain().await.map_err(crate::error::of_catalog)?;
         }
         Ok(self.state.lock().orders.len() + replaced.len())
-    }
-
-    /// Notes for each order that no live object needs which dead ones are still there. False if there is no order.
-    fn note_unneeded(&self) -> bool {
-        let mut state = self.state.lock();
-        let left: Vec<u64> = (state.orders.above(0))
-            .filter(|in_force| orders::touched(&state, &in_force.order).next().is_some())
-            .map(|in_force| in_force.order.number)
-            .collect();
-        let State { orders, dead, .. } = &mut *state;
-        for in_force in orders.in_force_mut() {
-            if left.contains(&in_force.order.number) {
-                in_force.unswept = None;
-                continue;
-            }
-            // Orders and records hold no profiles.
-            let holds = |key: &&Key| key.parse_block().is_some() || key.parse_log_slot().is_some();
-            let unswept =
-                in_force.unswept.get_or_insert_with(|| dead.keys().filter(holds).cloned().collect());
-            unswept.retain(|key| dead.contains_key(key));
-        }
-        orders.len() > 0 || orders.done().any(|done| done.replaced.is_some())
     }
 
     fn finishable(&self) -> Vec<rows::Order> {
@@ -322,6 +321,30 @@ pub(crate) async fn read_orders(store: &storage::Store) -> Result<Vec<OrderObjec
 
 pub(crate) fn unreadable_order(number: u64, reason: String) -> OpenError {
     OpenError::Object { object: format!("delete order {number}"), reason }
+}
+
+/// Notes for each order that no live object needs which dead ones are still there. False if there is no order.
+fn note_unneeded(state: &mut State) -> bool {
+    let left: Vec<u64> = (state.orders.above(0))
+        .filter(|in_force| orders::touched(state, &in_force.order).next().is_some())
+        .map(|in_force| in_force.order.number)
+        .collect();
+    let State { orders, dead, .. } = state;
+    for in_force in orders.in_force_mut() {
+        if left.contains(&in_force.order.number) {
+            in_force.unswept = None;
+            continue;
+        }
+        // Blocks of other tenants, orders and records hold nothing of it.
+        let tenant = &in_force.order.tenant;
+        let may_hold = |key: &&Key| {
+            key.parse_log_slot().is_some()
+                || key.parse_block_place().is_some_and(|(owner, _)| owner == *tenant)
+        };
+        let unswept = in_force.unswept.get_or_insert_with(|| dead.keys().filter(may_hold).cloned().collect());
+        unswept.retain(|key| dead.contains_key(key));
+    }
+    orders.len() > 0 || orders.done().any(|done| done.replaced.is_some())
 }
 
 fn status(state: &State, in_force: &InForce) -> OrderStatus {

@@ -330,9 +330,10 @@ pub(crate) fn settle(objects: Vec<OrderObject>) -> BTreeMap<u64, OrderObject> {
     settled
 }
 
-/// Whether an order of `tenant` may still be given.
-pub(crate) fn in_force_of(orders: &Orders, tenant: &TenantId) -> usize {
-    orders.in_force.values().filter(|order| order.order.tenant == *tenant).count()
+/// How many orders of `tenant` are in force that live objects need, or that none needs, as of when that was noted last.
+pub(crate) fn in_force_of(orders: &Orders, tenant: &TenantId, is_needed: bool) -> usize {
+    let counts = |order: &&InForce| order.order.tenant == *tenant && order.unswept.is_none() == is_needed;
+    orders.in_force.values().filter(counts).count()
 }
 
 #[cfg(test)]

@@ -108,8 +108,9 @@ async fn an_order_erases_what_was_stored_before_it_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn orders_without_matcher_or_time_and_too_many_are_refused() {
-    let world = World::new(51);
+    let mut world = World::new(51);
     let metastore = world.open().await;
+    push(&mut world, &metastore, 1, 0, &[1]).await;
     let kind = async |request| metastore.delete(request).await.map(|_| ()).map_err(|error| error.kind);
     assert_eq!(kind(request("{}")).await, Err(ErrorKind::InvalidArgument));
     let range = TimeRange { start: 5, end: 5 };
@@ -119,6 +120,28 @@ async fn orders_without_matcher_or_time_and_too_many_are_refused() {
         assert_eq!(kind(request(r#"{key="1"}"#)).await, Ok(()));
     }
     assert!(matches!(kind(request(r#"{key="1"}"#)).await, Err(ErrorKind::Exhausted { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_about_nothing_keep_no_other_from_being_taken_and_end_at_the_next_look() {
+    let mut world = World::new(53);
+    let metastore = world.open().await;
+    push(&mut world, &metastore, 1, 0, &[1, 2]).await;
+    let about = async |service: &str| {
+        let selector = format!(r#"{{service_name="{service}"}}"#);
+        metastore.delete(request(&selector)).await.map_err(|error| error.kind)
+    };
+    for i in 0..delete::UNNEEDED_MAX {
+        let made = about(&format!("nobody-{i}")).await.expect("takes the order");
+        assert_eq!(made.progress, OrderProgress::Sweeping { objects: 0 });
+    }
+    assert!(matches!(about("nobody").await, Err(ErrorKind::Exhausted { .. })));
+    let made = delete(&metastore, r#"{key="1"}"#).await;
+    assert_eq!(made.progress, OrderProgress::Rewriting { objects: 1, unreadable: 0 });
+    metastore.advance_orders().await.expect("goes on");
+    assert_eq!(metastore.state.lock().orders.len(), 1, "those about nothing are finished");
+    about("nobody").await.expect("takes the order");
+    assert_eq!(world.counts(&metastore).await, once(&[2]));
 }
 
 #[tokio::test(start_paused = true)]
