@@ -45,6 +45,7 @@ pub(crate) struct Bridge {
     /// By path, of the services that are served.
     methods: HashMap<String, Arc<Method>>,
     shapes: Shapes,
+    schema: Arc<json::Schema>,
 }
 
 /// One method that `proto/` describes.
@@ -53,7 +54,8 @@ pub(crate) struct Method {
     input: MessageDescriptor,
     /// Of the input.
     shape: usize,
-    output: MessageDescriptor,
+    /// The index of the output in the schema of JSON.
+    output: usize,
     service: Service,
     effect: Effect,
 }
@@ -106,6 +108,7 @@ impl Bridge {
     ) -> Self {
         let mut methods = HashMap::new();
         let mut shapes = Shapes::default();
+        let mut schema = json::Schema::default();
         for described in wire::descriptor_pool().services() {
             let Some((service, effect)) = services.get(described.full_name()) else {
                 continue;
@@ -116,14 +119,14 @@ impl Bridge {
                     path: Arc::from(path.as_str()),
                     shape: shapes.add(&method.input()),
                     input: method.input(),
-                    output: method.output(),
+                    output: schema.add(&method.output()),
                     service: service.clone(),
                     effect: *effect,
                 };
                 methods.insert(path, Arc::new(method));
             }
         }
-        Self { clock, pool, intake, services, methods, shapes }
+        Self { clock, pool, intake, services, methods, shapes, schema: Arc::new(schema) }
     }
 
     /// Absent if the path is none of a service.
@@ -217,7 +220,7 @@ impl Bridge {
         }
         let mut reply = invoke(service, parts, message).await?;
         if let (Format::Json, Some(method)) = (content.format, method) {
-            reply.envelope = json::encode(&self.pool, &method.output, reply.envelope).await?;
+            reply.envelope = json::encode(&self.pool, &self.schema, method.output, reply.envelope).await?;
         }
         Ok(reply)
     }

@@ -1,14 +1,24 @@
 //! Protobuf messages as canonical JSON, by their descriptors.
 
+mod schema;
+mod writer;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use clock::Pool;
 use prost::Message;
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use tonic::Code;
 
 use super::{envelope, shape};
 use crate::error::Error;
 use crate::gzip::INLINE_BYTES_MAX;
+pub(crate) use schema::Schema;
+use writer::EncodedMessage;
+
+/// First allocation for the JSON of a message. Names of fields and digits make it longer than the message.
+const JSON_BYTES_PER_BYTE: usize = 2;
 
 /// The message that `json` says, as protobuf. Names may be in camel case or as in `proto/`; unknown ones
 /// are ignored.
@@ -34,26 +44,24 @@ pub(crate) async fn decode(pool: &Pool, descriptor: &MessageDescriptor, json: By
     }
 }
 
-/// The sealed message as sealed JSON.
+/// The message in `envelope`, which is number `message` of `schema`, as JSON in an envelope.
+///
+/// # Errors
+/// `Internal` if it is malformed or of another kind.
 pub(crate) async fn encode(
     pool: &Pool,
-    descriptor: &MessageDescriptor,
-    sealed: Bytes,
+    schema: &Arc<Schema>,
+    message: usize,
+    envelope: Bytes,
 ) -> Result<Bytes, Error> {
-    let inline = sealed.len() <= INLINE_BYTES_MAX;
-    let descriptor = descriptor.clone();
+    let inline = envelope.len() <= INLINE_BYTES_MAX;
+    let schema = schema.clone();
     let work = move || {
-        let internal = |text: String| Error::new(Code::Internal, format!("marshal message: {text}"));
-        let message = sealed.slice(envelope::HEADER_BYTES..);
-        let json_bytes_guess = message.len() * 2;
-        let message =
-            DynamicMessage::decode(descriptor, message).map_err(|error| internal(error.to_string()))?;
-        let mut output = Vec::with_capacity(envelope::HEADER_BYTES + json_bytes_guess);
+        let encoded = envelope.get(envelope::HEADER_BYTES..).unwrap_or_default();
+        let mut output = Vec::with_capacity(envelope::HEADER_BYTES + encoded.len() * JSON_BYTES_PER_BYTE);
         output.extend_from_slice(&[0; envelope::HEADER_BYTES]);
-        let mut serializer = serde_json::Serializer::new(&mut output);
-        message
-            .serialize_with_options(&mut serializer, &SerializeOptions::new())
-            .map_err(|error| internal(error.to_string()))?;
+        serde_json::to_writer(&mut output, &EncodedMessage::new(&schema, message, encoded))
+            .map_err(|error| Error::new(Code::Internal, format!("marshal message: {error}")))?;
         let header = envelope::header(0, output.len() - envelope::HEADER_BYTES);
         for (to, from) in output.iter_mut().zip(header) {
             *to = from;
