@@ -25,7 +25,6 @@ use hashbrown::HashMap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use prost_reflect::MessageDescriptor;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -51,7 +50,8 @@ pub(crate) struct Bridge {
 /// One method that `proto/` describes.
 pub(crate) struct Method {
     path: Arc<str>,
-    input: MessageDescriptor,
+    /// The index of the input in the schema of JSON.
+    input: usize,
     /// Of the input.
     shape: usize,
     /// The index of the output in the schema of JSON.
@@ -118,7 +118,7 @@ impl Bridge {
                 let method = Method {
                     path: Arc::from(path.as_str()),
                     shape: shapes.add(&method.input()),
-                    input: method.input(),
+                    input: schema.add(&method.input()),
                     output: schema.add(&method.output()),
                     service: service.clone(),
                     effect: *effect,
@@ -163,10 +163,13 @@ impl Bridge {
             return pass_through(service, request).await;
         }
         let gzip = content.accepts_gzip(request.headers());
+        let version = request.version();
         let outcome = self.call(service, method.as_deref(), &content, request).await;
         match content.protocol {
             Protocol::Connect => connect::response(&self.pool, &content, outcome, gzip).await,
-            Protocol::Grpc | Protocol::GrpcWeb => grpc::response(&self.pool, &content, outcome, gzip).await,
+            Protocol::Grpc | Protocol::GrpcWeb => {
+                grpc::response(&self.pool, &content, version, outcome, gzip).await
+            }
         }
     }
 
@@ -214,7 +217,7 @@ impl Bridge {
         };
         if let Some(method) = method {
             if content.format == Format::Json {
-                message = json::decode(&self.pool, &method.input, message).await?;
+                message = json::decode(&self.pool, &self.schema, method.input, message).await?;
             }
             self.shapes.check(method.shape, &message)?;
         }

@@ -1,4 +1,4 @@
-//! What an answer takes while it is made. A process of its own: the peak is that of the process.
+//! What JSON takes while it is read and written. A process of its own: the peak is that of the process.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +10,8 @@ use edge::{App, Config, Routes};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use tonic::{Request, Response, Status};
+use wire::push::v1::pusher_service_server::{PusherService, PusherServiceServer};
+use wire::push::v1::{PushRequest, PushResponse};
 use wire::settings::v1::settings_service_server::{SettingsService, SettingsServiceServer};
 use wire::settings::v1::{
     DeleteSettingsRequest, DeleteSettingsResponse, GetSettingsRequest, GetSettingsResponse,
@@ -21,6 +23,11 @@ const SETTINGS: usize = 300_000;
 /// Bytes of memory per byte of JSON: the message as the service built it, its encoding, and the JSON while it grows
 /// take 3.3 together. A message decoded by reflection made it 17.6.
 const PEAK_PER_JSON_BYTE_MAX: usize = 6;
+
+const LABELS: usize = 300_000;
+
+/// The same of a request: its encoding, and the message as the service gets it.
+const PEAK_PER_REQUEST_BYTE_MAX: usize = 10;
 
 struct Many;
 
@@ -44,6 +51,14 @@ impl SettingsService for Many {
     }
 }
 
+#[tonic::async_trait]
+impl PusherService for Many {
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        assert_eq!(request.get_ref().series[0].labels.len(), LABELS);
+        Ok(Response::new(PushResponse {}))
+    }
+}
+
 fn peak_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -51,9 +66,24 @@ fn peak_bytes() -> usize {
 }
 
 #[tokio::test]
-async fn a_json_answer_takes_little_more_than_its_message_and_its_text() {
-    let routes = Routes::new().service(SettingsServiceServer::new(Many));
+async fn json_takes_little_more_than_its_message_and_its_text() {
+    let routes = Routes::new()
+        .service(SettingsServiceServer::new(Many))
+        .service(PusherServiceServer::new(Many).max_decoding_message_size(edge::MESSAGE_BYTES_MAX));
     let app = App::new(routes, Config::default(), Clock::system(), Pool::new(1), &mut Registry::default());
+    let labels = vec![r#"{"name":"a","value":"b"}"#; LABELS].join(",");
+    let json = format!(r#"{{"series":[{{"labels":[{labels}]}}]}}"#);
+    drop(labels);
+    let bytes = json.len();
+    let before = peak_bytes();
+    let request =
+        http::Request::post("/push.v1.PusherService/Push").header("content-type", "application/json");
+    let answer = app.answer(request.body(Body::from(json)).unwrap()).await;
+    assert_eq!(answer.status(), 200);
+    let grown = peak_bytes() - before;
+    println!("request of {bytes} bytes: the peak grew by {grown} bytes");
+    assert!(grown < PEAK_PER_REQUEST_BYTE_MAX * bytes, "{grown} bytes for {bytes} bytes of JSON");
+
     let before = peak_bytes();
     let request =
         http::Request::post("/settings.v1.SettingsService/Get").header("content-type", "application/json");

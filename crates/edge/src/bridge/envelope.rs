@@ -79,7 +79,14 @@ impl http_body::Body for Frames {
 
     fn size_hint(&self) -> SizeHint {
         let sizes = self.0.iter().filter_map(|frame| frame.data_ref()).map(|data| data.len());
-        SizeHint::with_exact(sizes.sum::<usize>() as u64)
+        let bytes = sizes.sum::<usize>() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(bytes);
+        // In HTTP/1.1 only a chunked body, which is one of unknown length, carries trailers.
+        if !self.0.iter().any(Frame::is_trailers) {
+            hint.set_upper(bytes);
+        }
+        hint
     }
 }
 

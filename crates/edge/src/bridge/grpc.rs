@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use clock::Pool;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use tonic::{Code, Status};
 
 use super::content::{Content, Gzip, Protocol};
@@ -45,6 +45,7 @@ pub(crate) fn message(body: Bytes, encoding: Option<Gzip>) -> Result<(Bytes, boo
 pub(crate) async fn response(
     pool: &Pool,
     content: &Content,
+    version: Version,
     outcome: Result<Reply, Error>,
     gzip: bool,
 ) -> Response {
@@ -78,10 +79,21 @@ pub(crate) async fn response(
     }
     let frames = match content.protocol {
         Protocol::GrpcWeb => Frames::data([sealed, web_trailers(&trailers)]),
-        _ => Frames::data([sealed]).with_trailers(trailers),
+        _ => {
+            if version < Version::HTTP_2 {
+                // There, trailers that were not announced are left out.
+                headers.extend(announcement(&trailers).map(|names| (header::TRAILER, names)));
+            }
+            Frames::data([sealed]).with_trailers(trailers)
+        }
     };
     *response.body_mut() = Body::new(frames);
     response
+}
+
+fn announcement(trailers: &HeaderMap) -> Option<HeaderValue> {
+    let names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).ok()
 }
 
 fn write_status(status: Status, headers: &mut HeaderMap) {

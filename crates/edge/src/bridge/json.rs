@@ -1,5 +1,6 @@
 //! Protobuf messages as canonical JSON, by their descriptors.
 
+mod reader;
 mod schema;
 mod writer;
 
@@ -7,24 +8,31 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clock::Pool;
-use prost::Message;
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+use serde::de::DeserializeSeed;
 use tonic::Code;
 
 use super::{envelope, shape};
 use crate::error::Error;
 use crate::gzip::INLINE_BYTES_MAX;
+use reader::MessageReader;
 pub(crate) use schema::Schema;
 use writer::EncodedMessage;
 
 /// First allocation for the JSON of a message. Names of fields and digits make it longer than the message.
 const JSON_BYTES_PER_BYTE: usize = 2;
 
-/// The message that `json` says, as protobuf. Names may be in camel case or as in `proto/`; unknown ones
-/// are ignored.
-pub(crate) async fn decode(pool: &Pool, descriptor: &MessageDescriptor, json: Bytes) -> Result<Bytes, Error> {
+/// The message that `json` says, which is number `message` of `schema`, as protobuf.
+///
+/// # Errors
+/// `InvalidArgument` if it is not JSON or not this message, `ResourceExhausted` if it has too many elements.
+pub(crate) async fn decode(
+    pool: &Pool,
+    schema: &Arc<Schema>,
+    message: usize,
+    json: Bytes,
+) -> Result<Bytes, Error> {
     let inline = json.len() <= INLINE_BYTES_MAX;
-    let descriptor = descriptor.clone();
+    let schema = schema.clone();
     let work = move || {
         let invalid = |text: String| Error::new(Code::InvalidArgument, format!("unmarshal message: {text}"));
         if json.is_empty() {
@@ -32,11 +40,11 @@ pub(crate) async fn decode(pool: &Pool, descriptor: &MessageDescriptor, json: By
         }
         shape::check_json(&json)?;
         let mut input = serde_json::Deserializer::from_slice(&json);
-        let options = DeserializeOptions::new().deny_unknown_fields(false);
-        let message = DynamicMessage::deserialize_with_options(descriptor, &mut input, &options);
-        let message = message.map_err(|error| invalid(error.to_string()))?;
+        let mut output = Vec::with_capacity(json.len() / JSON_BYTES_PER_BYTE);
+        let reader = MessageReader { schema: &schema, message, output: &mut output };
+        reader.deserialize(&mut input).map_err(|error| invalid(error.to_string()))?;
         input.end().map_err(|error| invalid(error.to_string()))?;
-        Ok(Bytes::from(message.encode_to_vec()))
+        Ok(Bytes::from(output))
     };
     match inline {
         true => work(),

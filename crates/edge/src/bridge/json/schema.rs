@@ -12,7 +12,10 @@ pub(crate) struct Schema {
 
 pub(super) struct Field {
     pub(super) number: u32,
+    /// In JSON.
     pub(super) name: String,
+    /// In `proto/`.
+    pub(super) described_name: String,
     pub(super) kind: Kind,
     pub(super) is_list: bool,
     /// Written even if it has the default value.
@@ -79,6 +82,7 @@ impl Schema {
         Field {
             number: field.number(),
             name: field.json_name().to_owned(),
+            described_name: field.name().to_owned(),
             kind,
             is_list: field.is_list(),
             has_presence: field.supports_presence(),

@@ -347,7 +347,7 @@ fn not_finite(value: f64) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::TestRng;
     use prost::Message as _;
@@ -418,7 +418,11 @@ mod tests {
         }
     }
 
-    fn random_message(descriptor: &MessageDescriptor, nesting: u32, random: &mut TestRng) -> DynamicMessage {
+    pub(in crate::bridge::json) fn random_message(
+        descriptor: &MessageDescriptor,
+        nesting: u32,
+        random: &mut TestRng,
+    ) -> DynamicMessage {
         let mut message = DynamicMessage::new(descriptor.clone());
         for field in descriptor.fields() {
             if nesting > NESTING_MAX || random.random_bool(0.3) {
