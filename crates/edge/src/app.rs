@@ -44,6 +44,7 @@ pub(crate) struct Inner {
     rest: Router,
     /// Of plain routes, by path.
     effects: HashMap<Arc<str>, Vec<(Method, Effect)>>,
+    probes: Vec<&'static str>,
 }
 
 /// Names one request in logs; a request extension, and the header `X-Request-Id` of the answer. The
@@ -78,11 +79,35 @@ impl App {
         let rest =
             routes.rest.fallback(unknown_path).layer(axum::middleware::from_fn(observe_route)).with_state(());
         let metrics = Metrics::new(registry);
-        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest, effects }))
+        let probes = routes.probes;
+        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest, effects, probes }))
     }
 
     /// Answers one request; never fails, a panic of a handler included.
     pub async fn answer(&self, request: Request<Body>) -> Response {
+        self.answer_unless(None, request).await
+    }
+
+    /// As [`Self::answer`], for a request from the network. `only_probes`: there is no place for others.
+    pub(crate) async fn answer_received(&self, request: Request<Body>, only_probes: bool) -> Response {
+        let refusal = match host_problem(&request) {
+            Some(problem) => Some(text_response(StatusCode::BAD_REQUEST, problem)),
+            None if only_probes && !self.0.probes.contains(&request.uri().path()) => {
+                let limit = self.0.config.connections_max;
+                let text = format!("all connections are busy, up to the limit of {limit}");
+                Some(Error::rest(StatusCode::SERVICE_UNAVAILABLE, text).into_response())
+            }
+            None => None,
+        };
+        let mut response = self.answer_unless(refusal, request).await;
+        if only_probes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Answers with `refusal` if there is one.
+    async fn answer_unless(&self, refusal: Option<Response>, request: Request<Body>) -> Response {
         let inner = &*self.0;
         let unread = Unread::default();
         // Who asks first whether to send the body waits for the answer instead of sending.
@@ -102,6 +127,9 @@ impl App {
         let asked = preflight.as_ref().unwrap_or(&method);
         let effect = inner.effect(target.as_ref(), asked, request.uri().path());
         let guarded = async {
+            if let Some(refusal) = refusal {
+                return refusal;
+            }
             if let Err(error) = origin::check_host(&inner.config.hosts, &sender) {
                 return error.into_response();
             }
@@ -179,10 +207,6 @@ impl Inner {
         parts.extensions.insert(pending);
         let mut request = Request::from_parts(parts, placeholder);
         let gzip = accept::accepts_gzip(request.headers(), header::ACCEPT_ENCODING.as_str());
-        if request.method() == Method::HEAD {
-            // Routes answer GET alone, but axum would let HEAD pass as one.
-            *request.method_mut() = Method::TRACE;
-        }
         let is_api = is_api(request.uri().path());
         let Ok(mut response) = self.rest.clone().oneshot(request).await;
         if is_api && response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -249,6 +273,28 @@ async fn observe_route(request: Request<Body>, next: Next) -> Response {
         response.extensions_mut().insert(matched);
     }
     response
+}
+
+/// What is wrong with the `Host` of a request (RFC 9112, section 3.2).
+fn host_problem(request: &Request<Body>) -> Option<&'static str> {
+    if request.version() > http::Version::HTTP_11 {
+        return None;
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == http::Version::HTTP_11 => {
+            Some("a request of HTTP/1.1 needs a Host header\n")
+        }
+        (Some(_), Some(_)) => Some("a request has more than one Host header\n"),
+        (Some(host), None) if !is_host(host.as_bytes()) => Some("the Host header is no host and port\n"),
+        _ => None,
+    }
+}
+
+/// An empty one is for targets that have no host.
+fn is_host(host: &[u8]) -> bool {
+    let authority = http::uri::Authority::try_from(host);
+    host.is_empty() || authority.is_ok_and(|authority| !authority.as_str().contains('@'))
 }
 
 async fn unknown_path(uri: http::Uri) -> Response {

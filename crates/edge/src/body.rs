@@ -2,6 +2,7 @@
 //!
 //! Owns: the caps, the budget, the timeout, what happens to a body that nobody reads. Does not own: decompression (`formats::gzip`).
 
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,6 +39,8 @@ pub(crate) enum ReadError {
     TooLarge { limit: usize },
     #[error("request body ends early: {0}")]
     Broken(String),
+    #[error("request body is malformed: {0}")]
+    Malformed(String),
     #[error("request body took longer than the limit of {} s", .0.as_secs())]
     Slow(Duration),
     #[error("requests in flight hold more than the limit of {limit} bytes")]
@@ -45,10 +48,22 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
+    /// Tells a body that breaks the rules of HTTP from one whose sender went away.
+    fn of_body(error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let is_malformed = causes
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
+        let text = error.to_string();
+        if is_malformed { Self::Malformed(text) } else { Self::Broken(text) }
+    }
+
     pub(crate) fn on_plain_route(&self) -> Error {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Broken(_) | Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            // Clients and proxies repeat what got a 408, and repeating does not help here.
+            Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
         Error::rest(status, self.to_string())
@@ -58,6 +73,7 @@ impl ReadError {
         let code = match self {
             Self::TooLarge { .. } => Code::ResourceExhausted,
             Self::Broken(_) => Code::Cancelled,
+            Self::Malformed(_) => Code::InvalidArgument,
             Self::Slow(_) => Code::DeadlineExceeded,
             Self::Busy { .. } => Code::Unavailable,
         };
@@ -112,7 +128,7 @@ impl Intake {
     pub(crate) async fn read<B>(&self, body: B, limit: usize) -> Result<Body, ReadError>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
-        B::Error: std::fmt::Display,
+        B::Error: std::error::Error + 'static,
     {
         let read = self.read_untimed(body, limit);
         let timeout = self.0.timeout;
@@ -122,7 +138,7 @@ impl Intake {
     async fn read_untimed<B>(&self, mut body: B, limit: usize) -> Result<Body, ReadError>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
-        B::Error: std::fmt::Display,
+        B::Error: std::error::Error + 'static,
     {
         let announced = body.size_hint();
         if announced.lower() > limit as u64 {
@@ -132,7 +148,7 @@ impl Intake {
         let mut first = Bytes::new();
         let mut joined = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| ReadError::Broken(error.to_string()))?;
+            let frame = frame.map_err(|error| ReadError::of_body(&error))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -286,7 +302,7 @@ impl PendingBody {
 /// The body of a plain route's request, at most `limit` bytes of it.
 ///
 /// # Errors
-/// 413 if it is larger, 408 if it ends early or is slow, 503 while too much is in flight.
+/// 413 if it is larger, 400 if it is malformed or ends early, 408 if it is slow, 503 while too much is in flight.
 pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
     let extensions = request.extensions();
     let body = extensions.get::<PendingBody>().and_then(PendingBody::take);

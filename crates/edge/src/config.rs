@@ -11,20 +11,24 @@ pub struct Config {
     pub origins: Origins,
     /// Names by which this server may be addressed; others are refused with 403.
     pub hosts: Hosts,
-    /// Most open connections; further ones wait to be accepted. Each costs some kilobytes while idle.
+    /// Most open connections. Beyond it, the one that was idle for longest is closed for a new one; if none is idle,
+    /// only [`crate::Routes::probe`]s are answered. Each costs some kilobytes while idle.
     pub connections_max: usize,
     /// How long a connection may be idle or take for the headers of a request. Longer: clients that
     /// push seldom find their connection alive. Shorter: dead ones are noticed sooner.
     pub idle_timeout: Duration,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
-    /// How long a client may read nothing of an answer that waits for it; then its connection ends. Longer:
-    /// clients on bad networks have more time. Shorter: those that never read hold less for less long.
+    /// How long a client may read less than 16 KiB of an answer that waits for it; then its connection, or its
+    /// HTTP/2 stream, ends. Longer: clients on bad networks have more time. Shorter: those that never read hold less
+    /// for less long.
     pub write_timeout: Duration,
     /// Largest request body, on the wire and decompressed.
     pub body_bytes_max: usize,
     /// What all request bodies in flight may hold; more are refused with 503.
     pub bodies_bytes_max: usize,
+    /// What all answers may hold until their clients have read them; more are refused with 503.
+    pub answers_bytes_max: usize,
     /// Most requests at once on one HTTP/2 connection.
     pub streams_max: u32,
     /// How long requests in flight may go on after shutdown began.
@@ -43,7 +47,8 @@ impl Default for Config {
             write_timeout: Duration::from_secs(30),
             body_bytes_max: 256 << 20,
             bodies_bytes_max: 1 << 30,
-            streams_max: 250,
+            answers_bytes_max: 512 << 20,
+            streams_max: 100,
             drain_timeout: Duration::from_secs(20),
         }
     }

@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) requests_in_flight: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) bodies_bytes: Gauge,
+    pub(crate) answers_bytes: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +42,7 @@ impl Metrics {
             requests_in_flight: Gauge::default(),
             connections: Gauge::default(),
             bodies_bytes: Gauge::default(),
+            answers_bytes: Gauge::default(),
         };
         registry.register("pyrograph_edge_requests", "Requests answered", metrics.requests.clone());
         registry.register(
@@ -58,6 +60,11 @@ impl Metrics {
             "pyrograph_edge_bodies_bytes",
             "What the bodies of requests in flight hold",
             metrics.bodies_bytes.clone(),
+        );
+        registry.register(
+            "pyrograph_edge_answers_bytes",
+            "Bytes of answers that clients have not read to the end",
+            metrics.answers_bytes.clone(),
         );
         metrics
     }

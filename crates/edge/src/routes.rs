@@ -51,6 +51,7 @@ pub struct Routes {
     /// Of `rest`.
     pub(crate) table: Vec<Route>,
     pub(crate) services: HashMap<&'static str, (Service, Effect)>,
+    pub(crate) probes: Vec<&'static str>,
 }
 
 impl Routes {
@@ -81,6 +82,12 @@ impl Routes {
         self.with_route(Method::POST, path, effect)
     }
 
+    /// Keeps the plain route `path` within reach while every connection is busy; for probes.
+    pub fn probe(mut self, path: &'static str) -> Self {
+        self.probes.push(path);
+        self
+    }
+
     /// Adds a service, under Connect, gRPC and gRPC-web. `effect` is the strongest of its methods.
     ///
     /// It should be built with `max_decoding_message_size(edge::MESSAGE_BYTES_MAX)`, and without
@@ -104,6 +111,7 @@ impl Routes {
         self.rest = self.rest.merge(other.rest);
         self.table.extend(other.table);
         self.services.extend(other.services);
+        self.probes.extend(other.probes);
         self
     }
 

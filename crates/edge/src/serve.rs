@@ -2,24 +2,25 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use futures::FutureExt;
+use clock::Clock;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::config::Config;
-use crate::stall::FailsWhenStalled;
+use crate::connections::{Connections, OpenConnection};
+use crate::exchange::{AnswerBody, Answers, Exchange};
+use crate::socket::Socket;
 
 /// How HTTP/2 without TLS begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,6 +34,28 @@ const PREFACE_POLL: Duration = Duration::from_millis(10);
 /// After a failed accept, for instance because the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two warnings about failed accepts.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a connection that was told to give way may take.
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+
+/// Connections beyond the cap, which are answered only on [`crate::Routes::probe`]s.
+const PROBE_CONNECTIONS_MAX: usize = 16;
+
+/// How long one of them may be without a request.
+const PROBE_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When answers hold too much: those of which nothing was read for this long make room.
+const UNREAD_GRACE: Duration = Duration::from_secs(1);
+
+/// Looks for answers without progress, in one `write_timeout`; and the longest pause between two.
+const LOOKS_PER_WRITE_TIMEOUT: u32 = 8;
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Between looks at what is left of a shutdown.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
 const HTTP2_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -40,65 +63,81 @@ const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+tokio::task_local! {
+    /// Ends the HTTP/2 stream whose task this is.
+    static END_OF_STREAM: CancellationToken;
+}
+
 /// Accepts connections and answers their requests until `shutdown` completes; then accepts no more and
-/// waits for the requests in flight, up to the configured time.
+/// waits for the requests in flight, up to the configured time. Requests that only wait for their client, and
+/// connections without a request, end within about a second.
 pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
-    let inner = app.inner();
-    let server = Arc::new(Server::new(&inner.config));
-    let permits = Arc::new(Semaphore::new(inner.config.connections_max));
-    let graceful = GracefulShutdown::new();
-    let stopping = CancellationToken::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let server = Arc::new(Server::new(app));
+    let clock = server.clock.clone();
+    let looking = clock.spawn(server.clone().end_unread_answers());
+    let mut failures = AcceptFailures::default();
+    let mut shutdown = pin!(shutdown);
     loop {
         let accept = async {
-            let permit = permits.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            let (stream, _) = listener.accept().await?;
+            Ok::<_, io::Error>((stream, server.place().await))
         };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = accept => accepted,
             () = &mut shutdown => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                if !is_of_one_connection(&error) {
-                    warn!(%error, "cannot accept a connection");
-                    inner.clock.sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
+        match accepted {
+            Ok((stream, place)) => {
+                let server = server.clone();
+                clock.spawn(async move {
+                    let connections = server.app.inner().metrics.connections.clone();
+                    connections.inc();
+                    server.connection(stream, place).await;
+                    connections.dec();
+                });
             }
-        };
-        let connection = server.clone().connection(app.clone(), stream, graceful.watcher(), stopping.clone());
-        let connections = inner.metrics.connections.clone();
-        inner.clock.spawn(async move {
-            connections.inc();
-            connection.await;
-            connections.dec();
-            drop(permit);
-        });
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Descriptors of connections that nobody uses are worth less than those of new ones.
+                server.connections.close_idlest();
+                failures.warn(&error, clock.monotonic());
+                clock.sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
     drop(listener);
-    stopping.cancel();
-    let open = graceful.count();
-    info!(connections = open, "draining");
-    let drained = inner.clock.timeout(inner.config.drain_timeout, graceful.shutdown()).await;
-    if drained.is_none() {
-        warn!(connections = open, "requests were still in flight when the drain time was over");
-    }
+    server.stopping.cancel();
+    looking.await.ok();
+    server.drain().await;
 }
 
 struct Server {
-    http1: Builder<TokioExecutor>,
-    http2: Builder<TokioExecutor>,
-    idle_timeout: Duration,
-    write_timeout: Duration,
+    app: App,
+    clock: Clock,
+    http1: Builder<StreamTasks>,
+    http2: Builder<StreamTasks>,
+    answers: Answers,
+    connections: Connections,
+    places: Arc<Semaphore>,
+    probe_places: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+/// What an accepted connection may do.
+struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// There was no other place.
+    only_probes: bool,
 }
 
 impl Server {
-    fn new(config: &Config) -> Self {
-        let mut http1 = Builder::new(TokioExecutor::new()).http1_only();
+    fn new(app: App) -> Self {
+        let inner = app.inner();
+        let (config, clock): (&Config, _) = (&inner.config, inner.clock.clone());
+        let tasks = StreamTasks(clock.clone());
+        let mut http1 = Builder::new(tasks.clone()).http1_only();
         http1.http1().timer(TokioTimer::new()).header_read_timeout(config.idle_timeout);
-        let mut http2 = Builder::new(TokioExecutor::new()).http2_only();
+        let mut http2 = Builder::new(tasks).http2_only();
         http2
             .http2()
             .timer(TokioTimer::new())
@@ -107,46 +146,210 @@ impl Server {
             .max_concurrent_streams(config.streams_max)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES);
-        Self { http1, http2, idle_timeout: config.idle_timeout, write_timeout: config.write_timeout }
+        Self {
+            answers: Answers::new(inner.metrics.answers_bytes.clone(), config.answers_bytes_max),
+            connections: Connections::default(),
+            places: Arc::new(Semaphore::new(config.connections_max)),
+            probe_places: Arc::new(Semaphore::new(PROBE_CONNECTIONS_MAX)),
+            stopping: CancellationToken::new(),
+            http1,
+            http2,
+            clock,
+            app,
+        }
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        app: App,
-        stream: TcpStream,
-        watcher: Watcher,
-        stopping: CancellationToken,
-    ) {
-        let clock = app.inner().clock.clone();
-        let first = clock.timeout(self.idle_timeout, speaks_http2(&clock, &stream));
+    /// A place for one more connection. If all are taken, idle connections give way; if none is idle, it is a place
+    /// for probes; if those are taken too, the next one that becomes free.
+    async fn place(&self) -> Place {
+        let regular = |permit: OwnedSemaphorePermit| Place { _permit: Some(permit), only_probes: false };
+        loop {
+            if let Ok(permit) = self.places.clone().try_acquire_owned() {
+                return regular(permit);
+            }
+            if self.connections.close_idlest() > 0 {
+                let freed = self.clock.timeout(CLOSE_WAIT, self.places.clone().acquire_owned()).await;
+                if let Some(Ok(permit)) = freed {
+                    return regular(permit);
+                }
+            }
+            if let Ok(permit) = self.probe_places.clone().try_acquire_owned() {
+                return Place { _permit: Some(permit), only_probes: true };
+            }
+            self.clock.sleep(CLOSE_WAIT).await;
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place) {
+        let connection = self.connections.open(self.clock.monotonic());
+        let idle_timeout = match place.only_probes {
+            true => PROBE_IDLE_TIMEOUT,
+            false => self.app.inner().config.idle_timeout,
+        };
+        let first = self.clock.timeout(idle_timeout, speaks_http2(&self.clock, &stream));
         let http2 = tokio::select! {
             first = first => first,
-            () = stopping.cancelled() => return,
+            () = self.stopping.cancelled() => return,
+            () = connection.closing().cancelled() => return,
         };
         let builder = match http2 {
-            Some(Ok(true)) => &self.http2,
+            Some(Ok(true)) => {
+                connection.set_http2();
+                &self.http2
+            }
             Some(Ok(false)) => &self.http1,
             Some(Err(_)) | None => return,
         };
         // Answers are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
+        let write_timeout = self.app.inner().config.write_timeout;
+        let stream = Socket::new(stream, Arc::clone(&connection), write_timeout, self.clock.clone());
         // Futures are boxed where they begin, so that an idle connection does not hold room for a request,
         // nor a silent one for a connection.
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let app = app.clone();
-            let answer = Box::pin(async move { app.answer(request.map(Body::new)).await });
-            answer.map(Ok::<_, Infallible>)
+        let served = Box::pin(self.http(builder, TokioIo::new(stream), &connection, place.only_probes));
+        let idle_for_long = async {
+            loop {
+                self.clock.sleep(PROBE_IDLE_TIMEOUT).await;
+                if connection.idle_since().is_some_and(|since| since <= self.ago(PROBE_IDLE_TIMEOUT)) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            served = served => if let Err(error) = served {
+                debug!(%error, "a connection ended early");
+            },
+            () = connection.closing().cancelled() => {}
+            () = idle_for_long, if place.only_probes => {}
+        }
+    }
+
+    /// Serves a connection to its end, which is the end of its requests once the server stops.
+    async fn http(
+        self: &Arc<Self>,
+        builder: &Builder<StreamTasks>,
+        stream: TokioIo<Socket>,
+        connection: &OpenConnection,
+        only_probes: bool,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let (server, connection) = (self.clone(), Arc::clone(connection));
+            Box::pin(async move {
+                let stream = END_OF_STREAM.try_with(Clone::clone).ok();
+                let exchange =
+                    Exchange::begin(&connection, stream, server.answers.clone(), server.clock.clone());
+                Ok::<_, Infallible>(server.answer(request, &exchange, only_probes).await)
+            })
         });
-        let stream = FailsWhenStalled::new(stream, self.write_timeout, clock);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = Box::pin(watcher.watch(connection)).await {
-            debug!(%error, "a connection ended early");
+        let mut served = pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            served = &mut served => return served,
+            () = self.stopping.cancelled() => served.as_mut().graceful_shutdown(),
+        }
+        served.await
+    }
+
+    async fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        exchange: &Arc<Exchange>,
+        only_probes: bool,
+    ) -> http::Response<AnswerBody> {
+        let request = request.map(|body| exchange.body(body));
+        let answer = self.app.answer_received(request, only_probes).await;
+        exchange.answer(answer, || self.connections.end_unread(self.ago(UNREAD_GRACE)))
+    }
+
+    fn ago(&self, time: Duration) -> Duration {
+        self.clock.monotonic().saturating_sub(time)
+    }
+
+    /// Until the server stops.
+    async fn end_unread_answers(self: Arc<Self>) {
+        let write_timeout = self.app.inner().config.write_timeout;
+        let interval = (write_timeout / LOOKS_PER_WRITE_TIMEOUT).min(LOOK_INTERVAL_MAX);
+        loop {
+            tokio::select! {
+                () = self.clock.sleep(interval) => {}
+                () = self.stopping.cancelled() => return,
+            }
+            self.connections.end_unread(self.ago(write_timeout));
+        }
+    }
+
+    /// Waits for the requests in flight, and ends what only waits for its client.
+    async fn drain(&self) {
+        let drain_timeout = self.app.inner().config.drain_timeout;
+        let began = self.clock.monotonic();
+        let mut told = false;
+        loop {
+            let now = self.clock.monotonic();
+            let remaining = self.connections.drain(began, now);
+            if !told {
+                info!(connections = remaining.connections, requests = remaining.requests, "draining");
+                told = true;
+            }
+            if remaining.connections == 0 {
+                return;
+            }
+            if now.saturating_sub(began) >= drain_timeout {
+                if remaining.requests > 0 {
+                    let requests = remaining.requests;
+                    warn!(requests, "requests were still in flight when the drain time was over");
+                }
+                self.connections.close_all();
+                return;
+            }
+            self.clock.sleep(DRAIN_POLL).await;
         }
     }
 }
 
+/// Runs each stream of HTTP/2 in a task that can be ended alone: the client then gets RST_STREAM.
+#[derive(Clone)]
+struct StreamTasks(Clock);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamTasks {
+    fn execute(&self, stream: F) {
+        let end = CancellationToken::new();
+        self.0.spawn(END_OF_STREAM.scope(end.clone(), async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => {}
+                () = stream => {}
+            }
+        }));
+    }
+}
+
+/// Warns of failed accepts once in a while: they come twenty times a second.
+#[derive(Default)]
+struct AcceptFailures {
+    warned_at: Option<Duration>,
+    unsaid: usize,
+}
+
+impl AcceptFailures {
+    fn warn(&mut self, error: &io::Error, now: Duration) {
+        let is_due = |at| now.saturating_sub(at) >= ACCEPT_WARNING_INTERVAL;
+        if !self.warned_at.is_none_or(is_due) {
+            self.unsaid += 1;
+            return;
+        }
+        let failures = self.unsaid + 1;
+        warn!(
+            %error,
+            failures,
+            "cannot accept connections, so idle ones are closed; raise the limit of open files (ulimit -n)"
+        );
+        self.warned_at = Some(now);
+        self.unsaid = 0;
+    }
+}
+
 /// Waits for the first bytes of a connection and leaves them where they are.
-async fn speaks_http2(clock: &clock::Clock, stream: &TcpStream) -> io::Result<bool> {
+async fn speaks_http2(clock: &Clock, stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE_BYTES_MIN];
     loop {
         let count = stream.peek(&mut first).await?;

@@ -266,11 +266,29 @@ async fn unknown_paths_are_not_found() {
 #[tokio::test]
 async fn plain_routes_refuse_other_methods_without_a_body() {
     let app = app(|_| ());
-    check(&ask(&app, "GET", "/ready", &[], "").await, 200, "ready");
-    for method in ["POST", "PUT", "DELETE", "HEAD"] {
-        check(&ask(&app, method, "/ready", &[], "x").await, 405, "");
+    for method in ["POST", "PUT", "DELETE", "TRACE"] {
+        let answer = ask(&app, method, "/ready", &[], "x").await;
+        check(&answer, 405, "");
+        assert_eq!(answer.header("allow"), "GET,HEAD");
     }
-    check(&ask(&app, "HEAD", "/nothing", &[], "").await, 404, "404 page not found\n");
+    let answer = ask(&app, "HEAD", "/length", &[], "").await;
+    check(&answer, 405, "");
+    assert_eq!(answer.header("allow"), "POST");
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_without_the_body() {
+    let app = app(|_| ());
+    for path in ["/ready", "/api/known", "/large"] {
+        let whole = ask(&app, "GET", path, &[], "").await;
+        let head = ask(&app, "HEAD", path, &[], "").await;
+        check(&head, 200, "");
+        assert_eq!(head.header("content-length"), whole.body.len().to_string());
+        assert_eq!(head.header("content-type"), whole.header("content-type"));
+    }
+    assert_eq!(ask(&app, "HEAD", "/nothing", &[], "").await.status, 404);
+    let answer = ask(&app, "HEAD", "/api/nothing", &[], "").await;
+    assert_eq!((answer.status, answer.header("content-type")), (404, "application/json"));
 }
 
 #[tokio::test]

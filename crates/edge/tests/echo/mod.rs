@@ -102,6 +102,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
     let refuse =
         || async { Error::rest(StatusCode::UNPROCESSABLE_ENTITY, "größer als das Limit").into_response() };
     let routes = Routes::new()
+        .probe("/ready")
         .get("/ready", &(), || async { edge::rest::text_response(StatusCode::OK, "ready") })
         .post("/length", Effect::Change, &(), |body: Body| async move { body.bytes.len().to_string() })
         .post("/small", Effect::Change, &(), small)
