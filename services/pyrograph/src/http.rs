@@ -77,6 +77,7 @@ pub(crate) fn routes(
 ) -> edge::Routes {
     let yaml = async |State(text): State<String>| edge::rest::text_response(StatusCode::OK, text);
     edge::Routes::new()
+        .probe("/ready")
         .get("/ready", &status, ready)
         .get("/metrics", &exported, metrics)
         .get("/memberlist", &membership, members)
