@@ -10,26 +10,30 @@ mod tests {
     const ARROWS: &[(&str, &[&str])] = &[
         ("model", &[]),
         ("clock", &[]),
+        ("memory", &[]),
         ("wire", &[]),
         ("formats", &["model"]),
         ("limits", &["model", "clock"]),
         ("storage", &["model", "clock"]),
-        ("block", &["model", "clock", "storage"]),
+        ("block", &["model", "memory", "clock", "storage"]),
         ("catalog", &["model", "clock", "storage", "block"]),
-        ("query", &["model", "wire", "formats", "block"]),
-        ("rpc", &["model", "clock", "wire", "storage", "block", "query"]),
+        ("query", &["model", "memory", "wire", "formats", "block"]),
+        ("rpc", &["model", "memory", "clock", "wire", "storage", "block", "query"]),
         ("cluster", &["model", "clock", "storage", "rpc"]),
-        ("edge", &["model", "clock", "wire", "formats"]),
-        ("distributor", &["model", "clock", "wire", "formats", "limits", "rpc", "cluster", "edge"]),
+        ("edge", &["model", "memory", "clock", "wire", "formats"]),
+        ("distributor", &["model", "memory", "clock", "wire", "formats", "limits", "rpc", "cluster", "edge"]),
         ("ingester", &["model", "clock", "limits", "storage", "block", "rpc", "cluster"]),
         (
             "metastore",
             &["model", "clock", "limits", "storage", "block", "query", "catalog", "rpc", "cluster"],
         ),
-        ("compactor", &["model", "clock", "limits", "storage", "block", "query", "rpc"]),
+        ("compactor", &["model", "memory", "clock", "limits", "storage", "block", "query", "rpc"]),
         (
             "querier",
-            &["model", "clock", "wire", "formats", "limits", "storage", "block", "query", "rpc", "edge"],
+            &[
+                "model", "memory", "clock", "wire", "formats", "limits", "storage", "block", "query", "rpc",
+                "edge",
+            ],
         ),
     ];
 
