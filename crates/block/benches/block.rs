@@ -110,6 +110,7 @@ impl Bench {
             created_millis: 0,
             windows: Vec::new(),
             shard_bits: 0,
+            memory: Default::default(),
         };
         let (outputs, spent) =
             self.time(|| self.runtime.block_on(merge(inputs, &options, &Pool::inline())).expect("merges"));

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         created_millis: 0,
         windows: Vec::new(),
         shard_bits: 0,
+        memory: Default::default(),
     };
     let outputs = runtime.block_on(async {
         let block = open(segment.bytes).await?;

@@ -78,20 +78,26 @@ pub(crate) enum Entry {
     Cells(Arc<Cells>),
 }
 
+impl Entry {
+    /// Bytes held in memory, roughly.
+    pub(crate) fn byte_len(&self) -> usize {
+        match self {
+            Self::Object(parts) => parts.byte_len(),
+            Self::Index(index) => index.byte_len(),
+            Self::Symbols(symbols) => symbols.byte_len(),
+            Self::Tree(tree) => tree.byte_len(),
+            Self::Column(column) => column.byte_len(),
+            Self::Cells(cells) => cells.byte_len(),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct ByBytes;
 
 impl Weighter<Name, Entry> for ByBytes {
     fn weight(&self, _: &Name, entry: &Entry) -> u64 {
-        let bytes = match entry {
-            Entry::Object(parts) => parts.byte_len(),
-            Entry::Index(index) => index.byte_len(),
-            Entry::Symbols(symbols) => symbols.byte_len(),
-            Entry::Tree(tree) => tree.byte_len(),
-            Entry::Column(column) => column.byte_len(),
-            Entry::Cells(cells) => cells.byte_len(),
-        };
-        bytes as u64 + 128
+        entry.byte_len() as u64 + 128
     }
 }
 

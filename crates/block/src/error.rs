@@ -20,6 +20,9 @@ pub enum Error {
     /// More than the format can hold: nothing was written.
     #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
     TooLarge { dataset: String, what: &'static str, count: u64, limit: u64 },
+    /// Decoding or merging it would hold more memory than there is for that.
+    #[error("reading {what} {refused}")]
+    Memory { what: String, refused: memory::Refused },
     #[error("cannot encode {what}")]
     Encode {
         what: &'static str,

@@ -3,15 +3,17 @@
 //! Owns: unifying symbols and series, dividing rows by tenant and window, masks, taking out what is erased.
 //! Does not own: which objects to merge, where outputs go, when inputs may be deleted.
 //!
-//! One dataset of one tenant is in memory at a time, beside the finished bytes of that tenant's outputs.
+//! One dataset of one tenant is in memory at a time, beside the finished bytes of that tenant's outputs. What of a
+//! service does not fit at once is merged in parts, which become datasets of their own in the same outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use clock::Pool;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
+use memory::{Account, Lease, Refused};
 use model::{JobId, NONE, Span, Symbols, TenantId, ValueSchema};
 
 use crate::head::SeriesTable;
@@ -25,6 +27,15 @@ use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{
     Block, DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, VALUE_COLUMNS_MAX, Want,
 };
+
+/// What a value of a stored column takes at most, about, compressed.
+const STORED_VALUE_BYTES: u64 = 3;
+
+/// Symbols in other order, those of one window, and what is encoded of them, beside those that were gathered.
+const COPIES_OF_SYMBOLS: u64 = 3;
+
+/// Rows in other order, as they are stored, and as sums.
+const COPIES_OF_ROWS: u64 = 3;
 
 /// Requests to the store at once.
 const PARALLEL_FETCHES: usize = 16;
@@ -69,6 +80,8 @@ pub struct MergeOptions {
     pub windows: Vec<Window>,
     /// Rows are divided by this many bits of the hash of their service as well ([`shard_of`]).
     pub shard_bits: u8,
+    /// What the merge may hold.
+    pub memory: Account,
 }
 
 /// The shard of a tenant's services that `service` belongs to, of two to the power of `bits`.
@@ -107,7 +120,8 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
 /// never merged with one another, however equal.
 ///
 /// # Errors
-/// `Storage` and `Corrupt` name the input; `TooLarge` if one service has more in one window than a block can hold.
+/// `Storage` and `Corrupt` name the input; `TooLarge` if one service has more in one window than a block can hold;
+/// `Memory` if there is no room for a single dataset beside the outputs.
 pub async fn merge(
     inputs: Vec<MergeInput>,
     options: &MergeOptions,
@@ -186,26 +200,32 @@ async fn merge_tenant(
             spans,
         },
     };
+    let finished = options.memory.lease();
     for (service, places) in services {
-        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(places.clone())
-            .map(|place| fetch(inputs[place.input].block.clone(), place))
-            .buffered(PARALLEL_FETCHES)
-            .try_collect()
-            .await?;
-        let work_inputs = inputs.clone();
-        let owner = tenant.clone();
-        writers = pool
-            .run(move || {
-                let mut gathered = Gathered::new(owner, service);
-                for (place, fetched) in places.iter().zip(fetched) {
-                    let input = &work_inputs[place.input];
-                    let entry = &input.block.directory().datasets[place.dataset];
-                    gathered.add(fetched, input, entry, &writers.windows)?;
+        let mut left = VecDeque::from([places]);
+        while let Some(places) = left.pop_front() {
+            let bytes = places.iter().map(|place| encoded_bytes(&inputs[place.input].block, *place)).sum();
+            let working = options.memory.lease();
+            let merged = match finished.grow(bytes) {
+                Ok(()) => {
+                    let part = Part { inputs, tenant, service: &service, places: &places, working };
+                    part.merge(writers, pool).await
                 }
-                gathered.write(&mut writers)?;
-                Ok::<_, Error>(writers)
-            })
-            .await?;
+                Err(refused) => Ok((writers, Err(refused))),
+            };
+            let outcome;
+            (writers, outcome) = merged?;
+            let Err(refused) = outcome else { continue };
+            finished.shrink_to(finished.bytes().saturating_sub(bytes));
+            if places.len() < 2 {
+                let what = format!("tenant {tenant}: merging service {service:?}");
+                return Err(Error::Memory { what, refused });
+            }
+            let mut first = places;
+            let second = first.split_off(first.len() / 2);
+            left.push_front(second);
+            left.push_front(first);
+        }
     }
     let tenant = tenant.clone();
     pool.run(move || {
@@ -218,6 +238,81 @@ async fn merge_tenant(
             .collect()
     })
     .await
+}
+
+/// Bytes of a dataset as it is stored; what a merge makes of it is hardly larger.
+fn encoded_bytes(block: &Block, place: Place) -> u64 {
+    let Some(entry) = block.directory().datasets.get(place.dataset) else { return 0 };
+    let sections = [Some(entry.index), Some(entry.strings), Some(entry.symbols), entry.tree];
+    let sections: u64 = sections.iter().flatten().map(|section| u64::from(section.bytes)).sum();
+    let columns = block.parts.layout.stored_columns() as u64;
+    sections + (entry.rows.end - entry.rows.start) * columns * STORED_VALUE_BYTES
+}
+
+/// Datasets of one service that are merged at once.
+struct Part<'a> {
+    inputs: &'a Arc<Vec<MergeInput>>,
+    tenant: &'a TenantId,
+    service: &'a str,
+    places: &'a [Place],
+    /// What is held until the part is written.
+    working: Lease,
+}
+
+impl Part<'_> {
+    /// Adds the datasets to `writers`, or leaves these as they are if there is no room for them.
+    async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refused>), Error> {
+        let Self { inputs, tenant, service, places, working } = self;
+        let encoded = places.iter().map(|place| encoded_bytes(&inputs[place.input].block, *place)).sum();
+        if let Err(refused) = working.grow(encoded) {
+            return Ok((writers, Err(refused)));
+        }
+        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(places.to_vec())
+            .map(|place| fetch(inputs[place.input].block.clone(), place))
+            .buffered(PARALLEL_FETCHES)
+            .try_collect()
+            .await?;
+        let (inputs, places) = (inputs.clone(), places.to_vec());
+        let (tenant, service) = (tenant.clone(), service.to_owned());
+        pool.run(move || {
+            let gathering = working.sibling();
+            let mut gathered = Gathered::new(tenant, service);
+            let gather = || {
+                for (place, fetched) in places.iter().zip(fetched) {
+                    let input = &inputs[place.input];
+                    let entry = &input.block.directory().datasets[place.dataset];
+                    let decoding = gathering.sibling();
+                    let rows = entry.rows.end - entry.rows.start;
+                    grow(&decoding, rows * decoded_row_bytes(&input.block))?;
+                    let (sections, rows) = fetched;
+                    let fetched = (sections.charged_to(decoding), rows);
+                    gathered.add(fetched, input, entry, &writers.windows)?;
+                    resize(&gathering, gathered.byte_len() as u64)?;
+                }
+                Ok(())
+            };
+            let outcome = gather().and_then(|()| gathered.write(&mut writers, &gathering));
+            match outcome {
+                Ok(()) => Ok((writers, Ok(()))),
+                Err(Error::Memory { refused, .. }) => Ok((writers, Err(refused))),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+}
+
+fn grow(lease: &Lease, bytes: u64) -> Result<(), Error> {
+    lease.grow(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+}
+
+fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
+    lease.resize(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+}
+
+/// Memory of a row while it is decoded and added: decompressed, and as columns.
+fn decoded_row_bytes(block: &Block) -> u64 {
+    16 * block.parts.layout.stored_columns() as u64
 }
 
 async fn fetch(block: Block, place: Place) -> Result<(Fetched, DatasetRows), Error> {
@@ -374,13 +469,28 @@ impl Gathered {
         Ok(())
     }
 
-    fn write(self, writers: &mut Writers) -> Result<(), Error> {
+    /// Bytes held, roughly.
+    fn byte_len(&self) -> usize {
+        self.interner.byte_len() + self.row_bytes()
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.by_window.values().map(WindowRows::byte_len).sum()
+    }
+
+    /// All that may be refused is refused before anything is added to `writers`.
+    fn write(self, writers: &mut Writers, lease: &Lease) -> Result<(), Error> {
+        let symbols = self.interner.symbols.byte_len() as u64;
+        let largest = self.by_window.values().map(WindowRows::byte_len).max().unwrap_or_default() as u64;
+        grow(lease, symbols * COPIES_OF_SYMBOLS + largest * COPIES_OF_ROWS)?;
         let Self { tenant, service, interner, series, by_window, .. } = self;
         let shard = shard_of(&service, writers.shard_bits);
         // Windows share most of their stacktraces: these are sorted once for all.
         let used = vec![true; interner.symbols.stacktraces.len()];
         let (sorted, stack_ids) = sort(&interner.symbols, &used);
         drop(interner);
+        let tree = lease.sibling();
+        grow(&tree, NameTree::building_bytes(&sorted))?;
         for (window, mut rows) in by_window {
             rows.sort_rows(&stack_ids, &series);
             let symbols = rows.narrow_symbols(&sorted);
@@ -395,6 +505,14 @@ impl Gathered {
 }
 
 impl WindowRows {
+    /// Bytes held, roughly.
+    fn byte_len(&self) -> usize {
+        self.profiles.capacity() * size_of::<NewProfile>()
+            + self.stacks.capacity() * 4
+            + self.values.capacity() * 8
+            + self.spans.capacity() * size_of::<Span>()
+    }
+
     fn push_values(&mut self, index: &DatasetIndex, schema: usize, values: &[Vec<i64>], rows: Range<usize>) {
         let columns = &index.columns[schema];
         let start = self.values.len();

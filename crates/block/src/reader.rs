@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memory::Lease;
 use model::{Strings, Symbols};
 use storage::{Key, Store};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -22,6 +23,10 @@ use crate::writer::{TRAILER_BYTES, TRAILER_MAGIC};
 use crate::{
     Cache, DatasetEntry, DatasetIndex, Directory, Error, FORMAT_VERSION, NameTree, Section, symbols,
 };
+
+/// Decoded bytes, at most about, of a byte of a decompressed section. A number of one byte becomes a field of four.
+const DECODED_PER_RAW: u64 = 4;
+const DECODED_PER_RAW_SYMBOLS: u64 = 6;
 
 /// Objects up to this size are read, and cached, whole.
 const WHOLE_BYTES_MAX: u64 = 2 << 20;
@@ -65,6 +70,7 @@ pub struct Fetched {
     strings: Bytes,
     symbols: Option<Source<Symbols>>,
     tree: Option<Source<NameTree>>,
+    lease: Lease,
 }
 
 enum Source<T> {
@@ -128,6 +134,7 @@ impl Block {
             strings: Bytes::new(),
             symbols: None,
             tree: None,
+            lease: Lease::default(),
         };
         let cached = |kind| self.cache.get(&self.name(dataset, kind));
         if want.index
@@ -234,10 +241,15 @@ impl Fetched {
         &self.block
     }
 
+    /// Charges what is decoded to `lease`.
+    pub fn charged_to(self, lease: Lease) -> Self {
+        Self { lease, ..self }
+    }
+
     /// The index, decoded now if it was not before.
     ///
     /// # Errors
-    /// `Corrupt`.
+    /// `Corrupt`; `Memory` if there is no room for it.
     pub fn index(&self) -> Result<Arc<DatasetIndex>, Error> {
         let section = &self.entry()?.index;
         self.decode(&self.index, section, "index", Kind::Index, Entry::Index, |raw| {
@@ -258,7 +270,7 @@ impl Fetched {
     /// The symbols, decoded now if they were not before.
     ///
     /// # Errors
-    /// `Corrupt`.
+    /// `Corrupt`; `Memory` if there is no room for them.
     pub fn symbols(&self) -> Result<Arc<Symbols>, Error> {
         let section = &self.entry()?.symbols;
         self.decode(&self.symbols, section, "symbols", Kind::Symbols, Entry::Symbols, |raw| {
@@ -271,7 +283,7 @@ impl Fetched {
     /// The name tree, decoded or built now if it was not before.
     ///
     /// # Errors
-    /// `Corrupt`.
+    /// `Corrupt`; `Memory` if there is no room for it.
     pub fn tree(&self) -> Result<Arc<NameTree>, Error> {
         let entry = self.entry()?;
         if let (Some(section), Some(_)) = (&entry.tree, &self.tree) {
@@ -284,7 +296,9 @@ impl Fetched {
         if let Some(Source::Decoded(tree)) = &self.tree {
             return Ok(tree.clone());
         }
-        let tree = Arc::new(NameTree::build(&*self.symbols()?));
+        let symbols = self.symbols()?;
+        let built = NameTree::build_within(&symbols, &self.lease);
+        let tree = Arc::new(built.map_err(|refused| self.refused("tree", refused))?);
         self.block.cache.insert(self.block.name(self.dataset, Kind::Tree), Entry::Tree(tree.clone()));
         Ok(tree)
     }
@@ -300,6 +314,21 @@ impl Fetched {
         let strings = symbols::decode_strings(&mut cursor)?;
         cursor.end()?;
         Ok(strings)
+    }
+
+    fn refused(&self, section: &str, refused: memory::Refused) -> Error {
+        Error::Memory { what: format!("object {}: {section}", self.block.key()), refused }
+    }
+
+    /// Bytes that decoding a section holds at most, about.
+    fn decoding_bytes(&self, section: &Section, kind: Kind) -> u64 {
+        let raw = u64::from(section.raw_bytes);
+        let strings = self.entry().map_or(0, |entry| u64::from(entry.strings.raw_bytes));
+        match kind {
+            Kind::Symbols => raw * (1 + DECODED_PER_RAW_SYMBOLS) + strings * (1 + DECODED_PER_RAW),
+            Kind::Tree => raw * (1 + DECODED_PER_RAW) + strings * (1 + DECODED_PER_RAW),
+            _ => raw * (1 + DECODED_PER_RAW),
+        }
     }
 
     fn check_stacktraces(&self, found: usize) -> Result<(), Malformed> {
@@ -326,9 +355,13 @@ impl Fetched {
                 return Err(self.block.corrupt(what, malformed));
             }
         };
+        let held = self.lease.bytes();
+        self.lease.grow(self.decoding_bytes(section, kind)).map_err(|refused| self.refused(what, refused))?;
         let decoded = unpack(packed, section).and_then(|raw| decode(&raw));
         let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(what, malformed))?);
-        self.block.cache.insert(self.block.name(self.dataset, kind), entry(decoded.clone()));
+        let entry = entry(decoded.clone());
+        self.lease.shrink_to(held.saturating_add(entry.byte_len() as u64));
+        self.block.cache.insert(self.block.name(self.dataset, kind), entry);
         Ok(decoded)
     }
 }

@@ -1,7 +1,9 @@
+use std::convert::Infallible;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
+use memory::{Lease, Refused};
 use model::{Line, NONE, Strings, Symbols};
 
 use crate::codec::{Cursor, Delta, put};
@@ -36,7 +38,40 @@ impl Default for NameTree {
 impl NameTree {
     /// Builds the tree of all stacktraces of `symbols`; its first names are their strings.
     pub fn build(symbols: &Symbols) -> Self {
-        Builder::new(symbols).build()
+        let mut builder = Builder::new(symbols);
+        builder.add_all(|_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
+        builder.finish()
+    }
+
+    /// As [`Self::build`]; charges `lease` for what that holds meanwhile, and in the end for the tree.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn build_within(symbols: &Symbols, lease: &Lease) -> Result<Self, Refused> {
+        let held = lease.bytes();
+        let fixed = symbols.strings.byte_len() + symbols.stacktraces.len() * 8 + symbols.locations.len() * 4;
+        lease.grow(fixed as u64)?;
+        let mut builder = Builder::new(symbols);
+        builder.add_all(|nodes| lease.grow((nodes * BUILDING_NODE_BYTES) as u64))?;
+        let tree = builder.finish();
+        lease.shrink_to(held.saturating_add(tree.byte_len() as u64));
+        Ok(tree)
+    }
+
+    /// Memory that [`Self::build`] takes at most, about, if stacktraces are sorted from the root: those that follow
+    /// one another share their callers.
+    pub(crate) fn building_bytes(symbols: &Symbols) -> u64 {
+        let mut nodes = 1;
+        let mut before: &[u32] = &[];
+        for id in 0..symbols.stacktraces.len() as u32 {
+            let stack = symbols.stacktraces.get(id);
+            let shared = before.iter().rev().zip(stack.iter().rev()).take_while(|(a, b)| a == b).count();
+            let new = &stack[..stack.len() - shared];
+            nodes +=
+                new.iter().map(|location| symbols.locations.lines_of(*location).len().max(1)).sum::<usize>();
+            before = stack;
+        }
+        (nodes * BUILDING_NODE_BYTES + symbols.strings.byte_len()) as u64
     }
 
     /// Brings nodes of which only is known that a parent precedes its children into the order of a
@@ -186,6 +221,13 @@ impl NameTree {
     }
 }
 
+/// Memory of a node while a tree is built, in vectors that may be twice as long as they are full, and while it is put
+/// into order.
+const BUILDING_NODE_BYTES: usize = 64;
+
+/// So many nodes are charged for at once.
+const NODES_PER_CHARGE: usize = 16 << 10;
+
 /// Children of one node that are looked through one by one; of more, a table is made.
 const CHILDREN_LISTED_MAX: u32 = 12;
 
@@ -241,14 +283,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn build(mut self) -> NameTree {
+    /// Adds all stacktraces; calls `grow` before so many nodes more are added.
+    fn add_all<E>(&mut self, mut grow: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         let symbols = self.symbols;
+        let mut charged = 0;
         let mut address_names: Vec<u32> = vec![0; symbols.locations.len()];
         let mut name_by_text: HashMap<String, u32> = HashMap::new();
         let mut before: &[u32] = &[];
         self.tree.leaves.reserve(symbols.stacktraces.len());
         for id in 0..symbols.stacktraces.len() as u32 {
             let stack = symbols.stacktraces.get(id);
+            while charged < self.tree.name.len() + stack.len() {
+                grow(NODES_PER_CHARGE)?;
+                charged += NODES_PER_CHARGE;
+            }
             let shared = before.iter().rev().zip(stack.iter().rev()).take_while(|(a, b)| a == b).count();
             self.path.truncate(shared);
             let mut node = self.path.last().copied().unwrap_or(0);
@@ -275,6 +323,10 @@ impl<'a> Builder<'a> {
             self.tree.leaves.push(node);
             before = stack;
         }
+        Ok(())
+    }
+
+    fn finish(self) -> NameTree {
         let Unordered { names, name, parents, leaves } = self.tree;
         NameTree::from_parents(names, &name, &parents, leaves)
     }

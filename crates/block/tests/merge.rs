@@ -10,6 +10,7 @@ use block::{
     Block, Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, merge, shard_of, window_of,
 };
 use clock::Pool;
+use memory::Share;
 use model::{JobId, WriterId};
 use proptest::prelude::*;
 use storage::{Key, Store};
@@ -25,6 +26,7 @@ fn options(level: u8) -> MergeOptions {
         created_millis: 7,
         windows: vec![(START_SECONDS, 2), (START_SECONDS + 2, 2)],
         shard_bits: level - 1,
+        memory: Default::default(),
     }
 }
 
@@ -218,4 +220,76 @@ fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
 fn a_merge_may_run_on_any_thread() {
     fn check<T: Send>(_: T) {}
     check(merge(Vec::new(), &options(1), &Pool::inline()));
+}
+
+/// One service with `count` objects, and their sums.
+async fn objects(store: &Store, cache: &Cache, count: usize) -> (Vec<MergeInput>, Sums) {
+    let program = Program::small(5);
+    let mut random = Random::new(6);
+    let (mut inputs, mut expected) = (Vec::new(), Sums::new());
+    for number in 0..count {
+        let mut head = Head::new();
+        let shape = Shape {
+            tenant: "t".into(),
+            service: "s".into(),
+            pod: number,
+            samples: 200,
+            types: 2,
+            time_nanos: (START_SECONDS + number as i64 % 4) * 1_000_000_000,
+            spans: false,
+        };
+        let item = item(&program, &mut random, &shape);
+        head.append(&item);
+        let origin = Origin::Segment { writer: WriterId(1), seq: number as u64 };
+        let encoded = head.cut().encode(origin, 5).expect("encodes");
+        inputs.push(MergeInput::whole(put(store, cache, number, encoded.bytes).await.expect("opens")));
+        expected.extend(sums_of_items(&[item]));
+    }
+    (inputs, expected)
+}
+
+#[test]
+fn what_does_not_fit_is_merged_in_parts_with_the_same_sums() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
+    runtime.block_on(async {
+        let mut datasets = Vec::new();
+        for limit in [u64::MAX, 2 << 20] {
+            let share = Share::new("merges", "compactor.max_memory_bytes", limit);
+            let (inputs, expected) = objects(&store, &cache, 12).await;
+            let options = MergeOptions { memory: share.account(), ..options(1) };
+            let outputs = merge(inputs, &options, &pool).await.expect("merges");
+            let mut found = Sums::new();
+            let mut count = 0;
+            for (part, output) in outputs.into_iter().enumerate() {
+                let number = (1 + datasets.len()) * 1000 + part;
+                let block = put(&store, &cache, number, output.encoded.bytes).await.expect("opens");
+                count += block.directory().datasets.len();
+                found.extend(sums_of_object(&block, &[]).await.expect("reads"));
+            }
+            assert_eq!(found, expected);
+            datasets.push(count);
+            drop(options);
+            assert_eq!(share.held(), 0);
+        }
+        assert!(datasets[0] < datasets[1], "parts are datasets of their own: {datasets:?}");
+    });
+}
+
+#[test]
+fn a_dataset_that_does_not_fit_alone_is_refused_with_bytes_and_setting() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
+    let share = Share::new("merges", "compactor.max_memory_bytes", 100 << 10);
+    let options = MergeOptions { memory: share.account(), ..options(1) };
+    let refused = runtime.block_on(async {
+        let (inputs, _) = objects(&store, &cache, 2).await;
+        merge(inputs, &options, &pool).await.map(|outputs| outputs.len())
+    });
+    let text = refused.expect_err("has no room").to_string();
+    assert!(
+        text.contains("service \"s\"") && text.contains("102400 bytes (compactor.max_memory_bytes)"),
+        "{text}"
+    );
+    assert_eq!(share.held(), 0);
 }

@@ -11,12 +11,16 @@ mod encode;
 mod join;
 
 pub use encode::{FlameGraph, encode_levels, encode_tree};
-pub use join::{Real, finish};
+pub use join::{Real, finish, finish_within};
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use block::NameTree;
+
+/// Memory of a node while parts are joined, beside the parts: as found, as kept, in the queue, and of the tree that
+/// becomes of it.
+pub(crate) const JOINED_NODE_BYTES: u64 = 128;
 
 /// One dataset's weights as a tree.
 #[derive(Clone, Debug)]
@@ -67,6 +71,11 @@ impl Part {
     /// One part with the weights of all.
     pub fn join(parts: &[Self]) -> Self {
         join::join(parts)
+    }
+
+    /// Bytes held in memory, roughly.
+    pub fn byte_len(&self) -> usize {
+        self.tree.byte_len() + self.sums.len() * 8
     }
 
     /// Nodes, the root included, whether they have any weight or not.

@@ -16,6 +16,6 @@ pub mod selector;
 mod tests;
 
 pub use order::DeleteOrder;
-pub use partial::{Answer, Dataset, FoldError, Partial, Stats, TooLarge};
+pub use partial::{Answer, Charge, Dataset, FoldError, MergeError, Partial, Stats, TooLarge};
 pub use query::{Kind, Needs, Query, SampleFilter};
 pub use selector::{Matcher, Selector, SelectorError};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree};
+use memory::{Account, Lease, Refused};
 use model::Symbols;
 
 use crate::cells::CellPart;
@@ -16,6 +17,15 @@ use crate::scan::{Samples, Selection};
 pub struct Partial {
     pub answer: Answer,
     pub stats: Stats,
+    pub charge: Charge,
+}
+
+/// What an answer is charged for in memory. The default counts nothing.
+#[derive(Debug, Default)]
+pub struct Charge {
+    lease: Lease,
+    /// Bytes of the answer when it was last measured; merging adds what the other was charged for.
+    measured: u64,
 }
 
 #[derive(Debug)]
@@ -58,8 +68,29 @@ pub struct Dataset<'a> {
 pub enum FoldError {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    #[error("the answer {0}; ask for a shorter time range or fewer series")]
+    Memory(#[from] Refused),
     #[error(transparent)]
     Block(#[from] block::Error),
+}
+
+/// Why two answers could not be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    #[error("the answer {0}; ask for a shorter time range or fewer series")]
+    Memory(#[from] Refused),
+}
+
+/// An answer whose parts are smaller than so many bytes more than when it was measured is not measured again.
+const MEASURE_BYTES: u64 = 1 << 20;
+
+impl Charge {
+    /// The lease, which outlives the answer that is made of the partial.
+    pub fn into_lease(self) -> Lease {
+        self.lease
+    }
 }
 
 /// An answer outgrew what one question may hold in memory.
@@ -96,13 +127,25 @@ impl Partial {
                 Answer::Labels(labels::Found::default())
             }
         };
-        Self { answer, stats: Stats::default() }
+        Self { answer, stats: Stats::default(), charge: Charge::default() }
+    }
+
+    /// The answer, from now on charged to `account`.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn charged_to(mut self, account: &Account) -> Result<Self, Refused> {
+        let lease = account.lease();
+        let measured = self.answer.byte_len();
+        lease.resize(measured)?;
+        self.charge = Charge { lease, measured };
+        Ok(self)
     }
 
     /// Adds what one dataset has to say.
     ///
     /// # Errors
-    /// The answer would outgrow its limit, or the samples are damaged.
+    /// The answer would outgrow its limit or the memory there is, or the samples are damaged.
     pub fn fold(&mut self, query: &Query, dataset: Dataset<'_>) -> Result<(), FoldError> {
         self.stats.datasets += 1;
         self.stats.profiles += dataset.selection.profiles();
@@ -137,6 +180,11 @@ impl Partial {
         }
     }
 
+    /// Whether it is charged to an account.
+    pub fn is_charged(&self) -> bool {
+        self.charge.lease.is_counted()
+    }
+
     /// Whether merging another one in takes noticeable time.
     pub fn is_heavy(&self) -> bool {
         matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())
@@ -145,20 +193,53 @@ impl Partial {
     /// Joins two answers of one question.
     ///
     /// # Errors
-    /// The answer would outgrow its limit.
-    pub fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
+    /// The answer would outgrow its limit, or the memory there is.
+    pub fn merge(&mut self, other: Self) -> Result<(), MergeError> {
         self.stats.merge(other.stats);
-        match (&mut self.answer, other.answer) {
+        let Self { answer, charge, .. } = self;
+        charge.lease.absorb(other.charge.lease);
+        charge.measured = charge.measured.max(other.charge.measured);
+        match (answer, other.answer) {
             (Answer::MergeStacktraces(parts), Answer::MergeStacktraces(others)) => {
-                merge_stacktraces::merge(parts, others);
-                Ok(())
+                merge_stacktraces::merge(parts, others, &charge.lease);
             }
-            (Answer::MergeProfile(merged), Answer::MergeProfile(other)) => merged.merge(*other),
-            (Answer::Series(grouped), Answer::Series(other)) => grouped.merge(other),
-            (Answer::Heatmap(points), Answer::Heatmap(other)) => points.merge(other),
-            (Answer::Labels(found), Answer::Labels(other)) => found.merge(other),
-            (answer, _) => unreachable_answer(answer),
+            (Answer::MergeProfile(merged), Answer::MergeProfile(other)) => {
+                charge.lease.grow(merged.merging_bytes(&other))?;
+                merged.merge(*other)?;
+            }
+            (Answer::Series(grouped), Answer::Series(other)) => grouped.merge(other)?,
+            (Answer::Heatmap(points), Answer::Heatmap(other)) => points.merge(other)?,
+            (Answer::Labels(found), Answer::Labels(other)) => found.merge(other)?,
+            (answer, _) => unreachable_answer(answer)?,
         }
+        self.measure();
+        Ok(())
+    }
+
+    /// Gives back what the answer does not hold. Measuring some kinds takes as long as making them, so it is done each
+    /// time that they have doubled.
+    fn measure(&mut self) {
+        let Self { answer, charge, .. } = self;
+        let is_cheap = matches!(answer, Answer::MergeProfile(_) | Answer::MergeStacktraces(_));
+        if is_cheap || charge.lease.bytes() > charge.measured.saturating_mul(2).saturating_add(MEASURE_BYTES)
+        {
+            charge.measured = answer.byte_len();
+            charge.lease.shrink_to(charge.measured);
+        }
+    }
+}
+
+impl Answer {
+    /// Bytes held in memory, roughly.
+    pub fn byte_len(&self) -> u64 {
+        let bytes = match self {
+            Self::MergeStacktraces(parts) => parts.iter().map(Part::byte_len).sum(),
+            Self::MergeProfile(merged) => merged.byte_len(),
+            Self::Series(grouped) => grouped.byte_len(),
+            Self::Heatmap(points) => points.byte_len(),
+            Self::Labels(found) => found.byte_len(),
+        };
+        bytes as u64
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree, Series};
+use memory::Lease;
 use model::{Function, Labels, Line, NONE, ProfileType, Span, Symbols, TenantId, TimeRange, ValueSchema};
 use proptest::prelude::*;
 
@@ -604,7 +605,7 @@ fn a_truncated_profile_ends_in_other() {
     let asked = query("{}", (0, 1000), Kind::MergeProfile(profile::Question::default()));
     let Answer::MergeProfile(merged) = ask(&asked, &datasets).answer else { panic!("profile") };
     let cut = |nodes| {
-        let merged = Box::new(merged.clone().finish(None, nodes));
+        let merged = Box::new(merged.clone().finish(None, nodes, &Lease::default()).expect("no limit"));
         let partial = Partial { answer: Answer::MergeProfile(merged), ..Partial::empty(&asked) };
         stacks(partial).into_iter().map(|(s, v)| format!("{s} {v}")).collect::<Vec<_>>()
     };
@@ -624,7 +625,7 @@ fn a_compilers_profile_keeps_few_locations() {
         let asked = query("{}", (0, 1000), Kind::MergeProfile(question));
         let mut partial = ask(&asked, &datasets);
         let Answer::MergeProfile(merged) = partial.answer else { panic!("profile") };
-        let merged = merged.finish(go_pgo, 0);
+        let merged = merged.finish(go_pgo, 0, &Lease::default()).expect("no limit");
         let lines: BTreeMap<String, i64> = merged
             .symbols
             .locations
@@ -645,4 +646,34 @@ fn a_compilers_profile_keeps_few_locations() {
     let (two, lines) = kept(2);
     assert_eq!(two, stacks(&[("main;a", 50), ("main;b", 40), ("a;c", 3)]));
     assert_eq!(lines, stacks(&[("a", 0), ("b", 0), ("c", 0), ("main", 1)]));
+}
+
+#[test]
+fn what_an_answer_holds_is_charged_and_given_back() {
+    let samples = [(0, 50, 0), (1, 40, 0), (2, 3, 0)];
+    let kinds = [
+        Kind::MergeProfile(profile::Question::default()),
+        Kind::MergeStacktraces(SampleFilter::default()),
+        Kind::SeriesLabels(vec!["pod".into()]),
+    ];
+    for kind in kinds {
+        let asked = query("{}", (0, 1000), kind);
+        let share = memory::Share::new("questions", "querier.max_memory_bytes", 1 << 20);
+        let account = share.account();
+        let answer = |millis| {
+            let datasets = [(vec![one(0, millis, &samples)], vec![])];
+            ask(&asked, &datasets).charged_to(&account).expect("there is room")
+        };
+        let mut merged = answer(100);
+        for millis in [200, 300] {
+            merged.merge(answer(millis)).expect("there is room");
+        }
+        assert!(share.held() >= merged.answer.byte_len(), "{share:?} {:?}", merged.answer);
+        drop(merged);
+        assert_eq!(share.held(), 0);
+        let _others = share.take((1 << 20) - 10).expect("there is room");
+        let datasets = [(vec![one(0, 100, &samples)], vec![])];
+        let refused = ask(&asked, &datasets).charged_to(&account).map(drop).unwrap_err();
+        assert!(refused.fits_alone() && refused.others > 0, "{refused}");
+    }
 }

@@ -30,6 +30,8 @@ pub struct ScanRequest {
     pub skip_unavailable: bool,
     /// Whether to measure the effort.
     pub explain: bool,
+    /// What the question holds in this process. It does not travel: another process opens an account of its own.
+    pub memory: memory::Account,
 }
 
 /// What a leaf found.

@@ -106,6 +106,7 @@ impl Compactor {
             created_millis: self.clock.unix_millis(),
             windows: job.windows.clone(),
             shard_bits: job.shard_bits,
+            memory: self.memory.account(),
         };
         let open = |input: &rpc::JobInput| {
             let (input, cache) = (input.clone(), cache.clone());

@@ -10,6 +10,9 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Between deletions of what is dead. Longer: fewer wake-ups. Shorter: smoother load on the store.
     pub sweep_interval: Duration,
+    /// Bytes that a merge may hold. What does not fit at once is merged in parts; a job of which a single dataset does
+    /// not fit is left to another compactor. 0: a share of `server.memory_limit_bytes`.
+    pub max_memory_bytes: u64,
     /// Most decoded contents of inputs that one merge keeps, in bytes. Larger: fewer requests for large inputs.
     pub cache_bytes: u64,
 }
@@ -19,6 +22,7 @@ impl Default for Config {
         Self {
             poll_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(30),
+            max_memory_bytes: 0,
             cache_bytes: 8 << 20,
         }
     }

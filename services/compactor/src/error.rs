@@ -18,7 +18,10 @@ impl Error {
     pub(crate) fn is_of_inputs(&self) -> bool {
         match self {
             Self::Merge(block::Error::Storage(storage::Error::NotFound(_))) => true,
-            Self::Merge(block::Error::Storage(_)) | Self::Store(_) | Self::Publish(_) => false,
+            // Another compactor may have more memory.
+            Self::Merge(block::Error::Storage(_) | block::Error::Memory { .. })
+            | Self::Store(_)
+            | Self::Publish(_) => false,
             Self::Merge(_) | Self::Taken(_) => true,
         }
     }

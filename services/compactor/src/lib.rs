@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{Clock, Pool};
+use memory::Share;
 use prometheus_client::registry::Registry;
 use storage::Store;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ use metrics::Metrics;
 /// Works on what the metastore asks for, until drained.
 pub struct Compactor {
     config: Config,
+    /// What merges may hold.
+    memory: Share,
     store: Store,
     metastore: Arc<dyn rpc::Metastore>,
     clock: Clock,
@@ -37,8 +40,10 @@ pub struct Compactor {
 }
 
 impl Compactor {
+    /// `memory` is what merges may hold.
     pub fn build(
         config: Config,
+        memory: Share,
         store: Store,
         metastore: Arc<dyn rpc::Metastore>,
         clock: Clock,
@@ -47,7 +52,7 @@ impl Compactor {
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry);
         let stop = watch::Sender::new(false);
-        Arc::new(Self { config, store, metastore, clock, pool, metrics, stop })
+        Arc::new(Self { config, memory, store, metastore, clock, pool, metrics, stop })
     }
 
     /// Merges and sweeps until [`Self::drain`].

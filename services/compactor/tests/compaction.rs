@@ -144,6 +144,7 @@ impl World {
         let mut registry = Registry::default();
         let compactor = Compactor::build(
             compactor::Config::default(),
+            memory::Share::unlimited(),
             store,
             metastore,
             clock,

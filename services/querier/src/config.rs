@@ -16,9 +16,15 @@ pub struct Config {
     pub query_timeout: limits::Duration,
     /// Objects that one question reads at once. More: quicker on a store with latency, more memory.
     pub max_parallel_objects: usize,
-    /// Encoded bytes that all questions of this process together read and hold while they scan.
+    /// Bytes that all questions of this process together may hold: what they read, what they make of it, and answers
+    /// until they are sent. One that finds no room beside others runs again without them; one that finds none then
+    /// is refused with 429. 0: a share of `server.memory_limit_bytes`, which is what other roles leave.
+    pub max_memory_bytes: u64,
+    /// Bytes, decoded, that all questions of this process together read and hold while they scan; never more than half
+    /// of `max_memory_bytes`.
     pub max_inflight_bytes: u64,
-    /// What was read before is kept, decoded, up to so many bytes.
+    /// What was read before is kept, decoded, up to so many bytes. Less than the default where the share of
+    /// `server.memory_limit_bytes` is less.
     pub cache_bytes: u64,
     /// A local directory, of this process alone, for what was read before, encoded; empty: none. Nothing is lost with it.
     pub disk_cache_dir: String,
@@ -36,7 +42,8 @@ impl Default for Config {
             max_tenant_inflight_bytes: 4 << 30,
             query_timeout: limits::Duration::from_secs(60),
             max_parallel_objects: 16,
-            max_inflight_bytes: 256 << 20,
+            max_memory_bytes: 0,
+            max_inflight_bytes: 1 << 30,
             cache_bytes: 128 << 20,
             disk_cache_dir: String::new(),
             disk_cache_bytes: 10 << 30,

@@ -12,12 +12,14 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use futures::stream::{self, StreamExt};
 use hashbrown::HashSet;
+use memory::Account;
 use parking_lot::Mutex;
 use query::{Partial, Query};
 use rpc::{ErrorKind, Found, Missing, ScanRequest, Scanned};
 use storage::Key;
 
 use crate::explain::{Explained, UnitExplained};
+use crate::leaf::{no_room, unmergeable};
 use crate::leaves::NamedLeaf;
 use crate::units::{Unit, divide};
 use crate::{Error, Querier};
@@ -33,6 +35,8 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) deadline: Option<Duration>,
     /// A new snapshot did not help: what is gone is missing.
     pub(crate) skip_gone: bool,
+    /// What the question holds in this process.
+    pub(crate) memory: Account,
     leaves: Arc<[NamedLeaf]>,
     /// Places of leaves that failed this question; they are asked last.
     failed: Mutex<HashSet<usize>>,
@@ -54,7 +58,8 @@ struct Refused {
 impl<'a> Dispatch<'a> {
     pub(crate) fn new(querier: &'a Querier, query: &'a Query, deadline: Option<Duration>) -> Self {
         let leaves = querier.leaves.leaves();
-        Self { querier, query, deadline, skip_gone: false, leaves, failed: Mutex::default() }
+        let memory = querier.memory.account();
+        Self { querier, query, deadline, skip_gone: false, memory, leaves, failed: Mutex::default() }
     }
 
     /// The merged answer of `objects`, and what is missing of it.
@@ -81,6 +86,11 @@ impl<'a> Dispatch<'a> {
             let began = clock.monotonic();
             if let Some(Scanned { partial, missing: lacks, .. }) = scanned {
                 missing.extend(lacks);
+                // One that came from another process is not charged for here yet.
+                let partial = match partial.is_charged() {
+                    true => partial,
+                    false => partial.charged_to(&self.memory).map_err(|refused| no_room(&refused))?,
+                };
                 merged = self.join(merged, partial).await?;
             }
             if let Some(explained) = explained.as_deref_mut() {
@@ -104,10 +114,13 @@ impl<'a> Dispatch<'a> {
     async fn join(&self, mut merged: Partial, partial: Partial) -> Result<Partial, Error> {
         match merged.is_heavy() {
             false => {
-                merged.merge(partial)?;
+                merged.merge(partial).map_err(unmergeable)?;
                 Ok(merged)
             }
-            true => Ok(self.querier.pool.run(move || merged.merge(partial).map(|()| merged)).await?),
+            true => {
+                let joined = self.querier.pool.run(move || merged.merge(partial).map(|()| merged)).await;
+                Ok(joined.map_err(unmergeable)?)
+            }
         }
     }
 
@@ -130,6 +143,8 @@ impl<'a> Dispatch<'a> {
                 Ok(Done { scanned: Some(scanned), missing: Vec::new(), told })
             }
             Err(error) if is_final(error.kind) => Err(error.into()),
+            // An answer without it would be taken for one that lacks damaged objects.
+            Err(error) if matches!(error.kind, ErrorKind::Exhausted { .. }) => Err(error.into()),
             Err(error) if self.deadline.is_some_and(|deadline| deadline <= clock.monotonic()) => {
                 Err(error.into())
             }
@@ -229,6 +244,7 @@ impl<'a> Dispatch<'a> {
             skip_gone: self.skip_gone,
             skip_unavailable: is_last,
             explain,
+            memory: self.memory.clone(),
         };
         match self.leaves[place].1.scan(request).await {
             Ok(scanned) => Ok((place, scanned)),

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use memory::Refused;
 use model::ProfileTypeError;
 use query::{SelectorError, TooLarge};
 use tonic::Code;
@@ -18,6 +19,8 @@ pub enum Error {
     Deadline { limit: Duration },
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    #[error("the answer {0}; ask for a shorter time range, fewer series or fewer nodes")]
+    Memory(#[from] Refused),
     /// Another role refused or failed.
     #[error(transparent)]
     Role(#[from] rpc::Error),
@@ -34,7 +37,7 @@ impl Error {
         match self {
             Self::Invalid(_) => Code::InvalidArgument,
             Self::Unimplemented(_) => Code::Unimplemented,
-            Self::Exhausted { .. } | Self::TooLarge(_) => Code::ResourceExhausted,
+            Self::Exhausted { .. } | Self::TooLarge(_) | Self::Memory(_) => Code::ResourceExhausted,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Internal(_) => Code::Internal,
             Self::Role(error) => match error.kind {

@@ -3,15 +3,22 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use memory::Lease;
 use query::{Kind, Partial, Query, Stats};
 use rpc::{ErrorKind, FindRequest, Missing, Snapshot};
-use tracing::warn;
+use tokio::sync::SemaphorePermit;
+use tracing::{debug, warn};
 
 use crate::asker::Asker;
 use crate::dispatch::Dispatch;
 use crate::explain::Explained;
+use crate::leaf::refusal_of;
 use crate::units::cost_of_all;
-use crate::{Error, Querier};
+use crate::{Error, PLACES, Querier};
+
+/// How often a question that found no room runs again without others, and the pause between.
+const ALONE_TRIES_MAX: u32 = 3;
+const ALONE_PAUSE: Duration = Duration::from_millis(250);
 
 /// The merged answer, not yet finished, and what it took.
 #[derive(Debug)]
@@ -31,9 +38,19 @@ pub struct Report {
     pub stale: Option<Duration>,
     /// If the client asked; one for each question that was answered.
     pub(crate) explained: Vec<Explained>,
+    /// What the answer holds, until it was sent.
+    pub(crate) memory: Lease,
 }
 
+/// A message of points or labels, and its bytes, beside what they are made of: so many times as large.
+const MESSAGE_SIZES: u64 = 2;
+
 impl Report {
+    /// Charges for the message that is made of an answer of points or labels.
+    pub(crate) fn charge_for_message(&self) -> Result<(), Error> {
+        Ok(self.memory.grow(self.memory.bytes() * MESSAGE_SIZES)?)
+    }
+
     /// That of several questions that are answered as one.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.stats.merge(other.stats);
@@ -43,6 +60,7 @@ impl Report {
         self.missing.extend(new);
         self.stale = self.stale.max(other.stale);
         self.explained.extend(other.explained);
+        self.memory.absorb(other.memory);
         self
     }
 }
@@ -98,6 +116,7 @@ impl Querier {
         let mut explained = asker.explain.then(Explained::default);
         let mut dispatch = Dispatch::new(self, query, deadline);
         let mut turn = None;
+        let mut alone = 0;
         loop {
             let began = self.clock.monotonic();
             let snapshot = self.find(asker, query).await?;
@@ -107,6 +126,7 @@ impl Querier {
                 let admitted = self.admission.enter(asker.tenants(), cost).await?;
                 turn = Some((admitted, self.metrics.started()));
             }
+            let place = self.take_places(query, alone > 0).await?;
             let admitted = self.clock.monotonic();
             if let Some(explained) = &mut explained {
                 explained.find += found.saturating_sub(began);
@@ -120,6 +140,20 @@ impl Querier {
                 explained.scan += scanned.saturating_sub(admitted);
             }
             match result {
+                Err(Error::Role(error)) if alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
+                    debug!(%error, "a question found no room beside others, it runs again without them");
+                    // Its partials are gone, and with them what they held.
+                    dispatch.memory = self.memory.account();
+                    drop(place);
+                    if alone > 0 {
+                        // Answers that are being sent hold memory, too.
+                        self.clock.sleep(ALONE_PAUSE).await;
+                    }
+                    alone += 1;
+                    if let Some(explained) = &mut explained {
+                        explained.start_over();
+                    }
+                }
                 Err(Error::Role(error)) if error.kind == ErrorKind::NotFound && !dispatch.skip_gone => {
                     // Partials of the old snapshot are gone with the result.
                     dispatch.skip_gone = true;
@@ -129,7 +163,8 @@ impl Querier {
                     }
                 }
                 result => {
-                    let (partial, mut missing) = result?;
+                    let (mut partial, mut missing) = result?;
+                    let memory = std::mem::take(&mut partial.charge).into_lease();
                     if let Some(Missing { key, reason, .. }) = missing.first() {
                         warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
                     }
@@ -137,9 +172,22 @@ impl Querier {
                     let known = quarantined.into_iter();
                     missing.extend(known.map(|(key, reason)| Missing { key, reason, is_damaged: false }));
                     let explained = explained.into_iter().collect();
-                    let report = Report { missing, stale, explained, ..Report::default() };
+                    let report = Report { missing, stale, explained, memory, ..Report::default() };
                     return Ok(Answered { partial, report });
                 }
+            }
+        }
+    }
+
+    /// One place, or all of them: then no other question that needs memory runs.
+    async fn take_places(&self, query: &Query, all: bool) -> Result<Option<SemaphorePermit<'_>>, Error> {
+        let places = if all { PLACES } else { 1 };
+        match query.needs().samples {
+            // Waiting behind one that runs alone would take longer than what they hold is worth.
+            false if !all => Ok(None),
+            _ => {
+                let taken = self.places.acquire_many(places).await;
+                taken.map(Some).map_err(|_| Error::Internal("the querier has stopped".into()))
             }
         }
     }
@@ -163,6 +211,15 @@ impl Querier {
             return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
         }
         Ok(snapshot)
+    }
+}
+
+/// Whether a question that was refused for want of memory has a chance without others.
+fn may_fit_alone(error: &rpc::Error) -> bool {
+    match refusal_of(error) {
+        Some(refused) => refused.others > 0 && refused.fits_alone(),
+        // Another process refused it.
+        None => matches!(error.kind, ErrorKind::Exhausted { .. }),
     }
 }
 

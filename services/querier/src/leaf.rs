@@ -18,12 +18,13 @@ use block::{
 };
 use clock::{Clock, Pool};
 use futures::stream::{self, StreamExt};
+use memory::{Account, Lease, Refused, Share};
 use model::ProfileType;
 use parking_lot::Mutex;
 use query::cells::{CellPart, Plan};
 use query::order::erased;
 use query::scan::{Samples, Selection, select};
-use query::{Answer, Dataset, DeleteOrder, FoldError, Needs, Partial, Query};
+use query::{Answer, Dataset, DeleteOrder, FoldError, MergeError, Needs, Partial, Query};
 use rpc::{Effort, Error, ErrorKind, Found, FoundDataset, Missing, ScanRequest, Scanned};
 use storage::{Key, Store};
 use tokio::sync::Semaphore;
@@ -37,6 +38,19 @@ const INLINE_PROFILES_MAX: usize = 4096;
 /// Bytes that one permit of the budget stands for.
 const PERMIT_BYTES: u64 = 16 << 10;
 
+/// What questions read may take this part of their memory; the rest is for what they make of it.
+const READING_PART: u64 = 2;
+
+/// Decoded bytes, about, of an encoded byte.
+const DECODED_PER_ENCODED: u64 = 6;
+
+/// Memory of a row that is read: a stacktrace and a value, decompressed and decoded; of its span, too.
+const ROW_BYTES: u64 = 24;
+const SPAN_ROW_BYTES: u64 = 72;
+
+/// When a client may come back that was refused because others hold the memory.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Answers for the objects that a root names.
 pub struct Leaf {
     store: Store,
@@ -45,14 +59,17 @@ pub struct Leaf {
     clock: Clock,
     parallel_objects: usize,
     uses_rollups: bool,
-    /// Encoded bytes in flight, in units of [`PERMIT_BYTES`].
+    memory: Share,
+    /// Decoded bytes that scans hold, in units of [`PERMIT_BYTES`].
     budget: Semaphore,
     permits_max: u32,
 }
 
 impl Leaf {
-    pub fn new(config: &Config, store: Store, cache: Cache, pool: Pool, clock: Clock) -> Self {
-        let permits = (config.max_inflight_bytes / PERMIT_BYTES).clamp(1, 1 << 28) as u32;
+    /// `memory` is what all questions of this process may hold.
+    pub fn new(config: &Config, memory: Share, store: Store, cache: Cache, pool: Pool, clock: Clock) -> Self {
+        let reading = config.max_inflight_bytes.min(memory.limit() / READING_PART);
+        let permits = (reading / PERMIT_BYTES).clamp(1, 1 << 28) as u32;
         Self {
             store,
             cache,
@@ -60,22 +77,26 @@ impl Leaf {
             clock,
             parallel_objects: config.max_parallel_objects.max(1),
             uses_rollups: config.rollups_enabled,
+            memory,
             budget: Semaphore::new(permits as usize),
             permits_max: permits,
         }
     }
 
     async fn scan_all(&self, request: ScanRequest) -> Result<Scanned, Error> {
-        let ScanRequest { query, objects, skip_gone, skip_unavailable, explain, .. } = request;
+        let ScanRequest { query, objects, skip_gone, skip_unavailable, explain, memory, .. } = request;
+        let memory = if memory.is_counted() { memory } else { self.memory.account() };
         let meter = explain.then(|| Meter::new(&self.clock));
         let cache = match &meter {
             Some(meter) => self.cache.counted(meter.reads.clone()),
             None => self.cache.clone(),
         };
-        let scan = Scan { leaf: self, query: Arc::new(query), cache, skip_gone, skip_unavailable, meter };
+        let query = Arc::new(query);
+        let scan = Scan { leaf: self, query, cache, skip_gone, skip_unavailable, memory, meter };
         let mut merged = Partial::empty(&scan.query);
         let all = objects.iter().map(|object| object.datasets.len()).sum::<usize>();
         let objects = answer_known(&scan.query, objects, &mut merged);
+        merged = merged.charged_to(&scan.memory).map_err(|refused| no_room(&refused))?;
         let left = objects.iter().map(|object| object.datasets.len()).sum::<usize>();
         scan.meter.iter().for_each(|meter| meter.effort.lock().known_datasets = (all - left) as u64);
         let mut missing = Vec::new();
@@ -91,7 +112,7 @@ impl Leaf {
                     true => self.pool.run(move || merged.merge(partial).map(|()| merged)).await,
                 }
             };
-            merged = scan.timed(|effort| &mut effort.merge, merge).await.map_err(too_large)?;
+            merged = scan.timed(|effort| &mut effort.merge, merge).await.map_err(unmergeable)?;
         }
         drop(scans);
         Ok(Scanned { partial: merged, missing, effort: scan.meter.map(|meter| meter.finish(&self.clock)) })
@@ -110,6 +131,8 @@ struct Scan<'a> {
     cache: Cache,
     skip_gone: bool,
     skip_unavailable: bool,
+    /// What the question holds.
+    memory: Account,
     /// If the effort is to be measured.
     meter: Option<Meter>,
 }
@@ -203,7 +226,7 @@ impl Scan<'_> {
             }
             match answer {
                 Ok(answer) => {
-                    answer.map_or(Ok(()), |answer| partial.merge(answer)).map_err(too_large)?;
+                    answer.map_or(Ok(()), |answer| partial.merge(answer)).map_err(unmergeable)?;
                     partial.stats.objects = 1;
                 }
                 Err(error) => {
@@ -257,15 +280,20 @@ impl Scan<'_> {
             false => Plan::rows_only(query),
         };
         let bytes = bytes_of(entry, &plan, needs);
-        let permits = u32::try_from(bytes / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        let decoded = bytes.saturating_mul(DECODED_PER_ENCODED);
+        let permits = u32::try_from(decoded / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
         let turn = self.leaf.budget.acquire_many(permits.min(self.leaf.permits_max));
         let budget = self.timed(|effort| &mut effort.fetch, turn).await;
         let _budget = budget.map_err(|_| Error::new(ErrorKind::Unavailable, "the leaf stops"))?;
+        // Held until the dataset is folded.
+        let working = self.memory.lease();
+        working.grow(bytes).map_err(|refused| no_room(&refused))?;
 
         let index = Want { index: !plan.rows.is_empty(), ..Want::default() };
         let places: Vec<usize> = plan.cells.iter().map(|(place, _)| *place).collect();
         let fetch = async { futures::try_join!(block.fetch(at, index), block.fetch_cells(at, &places)) };
         let (fetched, heads) = self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
+        let fetched = fetched.charged_to(working.clone());
         let profiles = if index.index { entry.profiles as usize } else { 0 };
         let small = profiles <= INLINE_PROFILES_MAX;
         let (of, masks, orders, named) = (query.clone(), masked.clone(), orders.clone(), block.clone());
@@ -291,13 +319,20 @@ impl Scan<'_> {
         };
         let (sections, samples, sums) =
             self.timed(|effort| &mut effort.fetch, fetch).await.map_err(failed)?;
-        let of = query.clone();
-        let fold = move || fold(&of, &matched, &sections, Read { samples, sums }, bytes);
+        let sections = sections.charged_to(working.clone());
+        let (of, memory) = (query.clone(), self.memory.clone());
+        let read = Read { samples, sums };
+        let fold = move || {
+            let partial = fold(&of, &matched, &sections, read, bytes, &working)?;
+            drop((sections, matched, working));
+            Ok::<_, FoldError>(partial.charged_to(&memory)?)
+        };
         let light = small && needs == Needs::default();
         match self.timed(|effort| &mut effort.scan, self.leaf.run(light, fold)).await {
             Ok(partial) => Ok(Some(partial)),
             Err(FoldError::Block(error)) => Err(failed(error)),
             Err(FoldError::TooLarge(error)) => Err(too_large(error)),
+            Err(FoldError::Memory(refused)) => Err(no_room(&refused)),
         }
     }
 }
@@ -402,16 +437,29 @@ fn fold(
     sections: &Fetched,
     read: Read,
     bytes: u64,
+    working: &Lease,
 ) -> Result<Partial, FoldError> {
     let needs = query.needs();
+    if needs.samples {
+        let cells: u64 = matched.cells.iter().map(CellPart::rows).sum();
+        let rows = matched.selection.rows(&matched.index).saturating_add(cells);
+        let row_bytes = if needs.spans { SPAN_ROW_BYTES } else { ROW_BYTES };
+        working.grow(rows.saturating_mul(row_bytes))?;
+    }
     let mut partial = Partial::empty(query);
     partial.stats.bytes = bytes;
+    let tree = if needs.tree { Some(sections.tree()?) } else { None };
+    let symbols = if needs.symbols { Some(sections.symbols()?) } else { None };
+    // What the fold makes of them: a sum for each stacktrace and node, and a copy of what has weight.
+    let nodes = tree.as_ref().map_or(0, |tree| tree.len() + tree.leaves.len()) as u64;
+    let copied = symbols.as_ref().map_or(0, |symbols| symbols.byte_len()) as u64;
+    working.grow(nodes * 8 + copied * 2)?;
     let dataset = Dataset {
         index: &matched.index,
         selection: &matched.selection,
         cells: &matched.cells,
-        tree: if needs.tree { Some(sections.tree()?) } else { None },
-        symbols: if needs.symbols { Some(sections.symbols()?) } else { None },
+        tree,
+        symbols,
         samples: if needs.samples { Some(&read) } else { None },
     };
     partial.fold(query, dataset)?;
@@ -479,6 +527,7 @@ fn failed(error: block::Error) -> Error {
         block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
         // A leaf of that release may be there.
         block::Error::Storage(_) | block::Error::Version { .. } => ErrorKind::Unavailable,
+        block::Error::Memory { .. } => ErrorKind::Exhausted { retry_after: RETRY_AFTER },
         _ => ErrorKind::Corrupt,
     };
     Error::with_source(kind, error.to_string(), error)
@@ -513,4 +562,28 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 
 fn too_large(error: query::TooLarge) -> Error {
     Error::with_source(ErrorKind::InvalidArgument, error.to_string(), error)
+}
+
+pub(crate) fn unmergeable(error: MergeError) -> Error {
+    match error {
+        MergeError::TooLarge(error) => too_large(error),
+        MergeError::Memory(refused) => no_room(&refused),
+    }
+}
+
+/// What a question is refused with that has no room; [`refusal_of`] finds why.
+pub(crate) fn no_room(refused: &Refused) -> Error {
+    let kind = ErrorKind::Exhausted { retry_after: RETRY_AFTER };
+    let text = format!("the question {refused}; ask for a shorter time range or fewer series");
+    Error::with_source(kind, text, refused.clone())
+}
+
+/// Why this process had no room, if that is what the error says.
+pub(crate) fn refusal_of(error: &Error) -> Option<&Refused> {
+    let source = std::error::Error::source(error)?;
+    let of_block = source.downcast_ref().and_then(|error| match error {
+        block::Error::Memory { refused, .. } => Some(refused),
+        _ => None,
+    });
+    source.downcast_ref().or(of_block)
 }

@@ -35,15 +35,24 @@ use std::sync::atomic::AtomicU64;
 
 use clock::{Clock, Pool};
 use limits::Overrides;
+use memory::Share;
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 
 use crate::admit::Admission;
 use crate::damage::Damage;
 use crate::hedge::Hedging;
 
+/// More than questions ever run at once.
+const PLACES: u32 = 1 << 16;
+
 /// The root of every question: any querier is one, and hands the scanning to leaves.
 pub struct Querier {
     config: Config,
+    /// What all questions of this process may hold.
+    memory: Share,
+    /// A question that needs memory has one of them, or all if it found no room beside others.
+    places: Semaphore,
     metastore: Arc<dyn rpc::Metastore>,
     leaves: Arc<dyn Leaves>,
     limits: Arc<Overrides>,
@@ -59,9 +68,12 @@ pub struct Querier {
 }
 
 impl Querier {
-    /// `leaves` scan what this root finds; each object is given to the same one while that one is there.
+    /// `leaves` scan what this root finds; each object is given to the same one while that one is there. `memory` is
+    /// what all questions of this process may hold.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         config: Config,
+        memory: Share,
         metastore: Arc<dyn rpc::Metastore>,
         leaves: Arc<dyn Leaves>,
         limits: Arc<Overrides>,
@@ -70,11 +82,14 @@ impl Querier {
         registry: &mut Registry,
     ) -> Arc<Self> {
         let admission = Admission::new(&config);
+        let places = Semaphore::new(PLACES as usize);
         let metrics = Metrics::new(registry);
         let (hedging, newest_epoch) = (Hedging::new(), AtomicU64::new(0));
         let damage = Damage::new(clock.clone());
         Arc::new(Self {
             config,
+            memory,
+            places,
             metastore,
             leaves,
             limits,

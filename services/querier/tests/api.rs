@@ -88,9 +88,12 @@ impl Server {
         let mut registry = Registry::default();
         let catalog = Arc::new(Catalog::default());
         let config = querier::Config::default();
-        let leaf = querier::Leaf::new(&config, store.clone(), cache, Pool::inline(), clock.clone());
+        let memory = memory::Share::unlimited();
+        let leaf =
+            querier::Leaf::new(&config, memory.clone(), store.clone(), cache, Pool::inline(), clock.clone());
         let querier = querier::Querier::new(
             config,
+            memory,
             catalog.clone(),
             Arc::new(querier::FixedLeaves(Arc::new([("leaf".to_owned(), Arc::new(leaf) as _)]))),
             Arc::new(Overrides::uniform(limits)),

@@ -162,6 +162,7 @@ impl Bucket {
             created_millis: 0,
             windows,
             shard_bits: 0,
+            memory: Default::default(),
         };
         let outputs = merge(inputs, &options, &Pool::inline()).await.expect("merges");
         for (part, output) in outputs.into_iter().enumerate() {
@@ -174,7 +175,8 @@ impl Bucket {
     async fn ask(&self, query: &Query, rollups_enabled: bool) -> Partial {
         let (cache, pool, clock) = (Cache::new(1 << 20), Pool::inline(), clock::Clock::system());
         let config = querier::Config { rollups_enabled, ..Default::default() };
-        let leaf = querier::Leaf::new(&config, self.store.clone(), cache, pool, clock);
+        let leaf =
+            querier::Leaf::new(&config, memory::Share::unlimited(), self.store.clone(), cache, pool, clock);
         let request = ScanRequest {
             query: query.clone(),
             objects: self.objects.clone(),
@@ -182,6 +184,7 @@ impl Bucket {
             skip_gone: false,
             skip_unavailable: false,
             explain: false,
+            memory: Default::default(),
         };
         leaf.scan(request).await.expect("answers").partial
     }

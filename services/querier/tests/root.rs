@@ -165,7 +165,11 @@ impl Leaf for Fake {
                 }
             }
         }
-        let partial = Partial { answer: Answer::Series(grouped), stats: Default::default() };
+        let partial = Partial {
+            answer: Answer::Series(grouped),
+            stats: Default::default(),
+            charge: Default::default(),
+        };
         Ok(Scanned { partial, missing, effort: None })
     }
 }
@@ -230,6 +234,7 @@ impl Rig {
 fn root(clock: &Clock, leaves: Vec<NamedLeaf>, snapshots: Vec<Snapshot>) -> Arc<Querier> {
     Querier::new(
         Config::default(),
+        memory::Share::unlimited(),
         Arc::new(Catalog(Mutex::new(snapshots))),
         Arc::new(FixedLeaves(leaves.into())),
         Arc::new(Overrides::uniform(Limits::default())),

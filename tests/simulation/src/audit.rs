@@ -118,14 +118,23 @@ async fn look(
     let mut answers = Vec::new();
     for rollups_enabled in [true, false] {
         let config = querier::Config { rollups_enabled, ..fleet.settings.querier.clone() };
-        let cache = block::Cache::new(1 << 20);
-        let leaf = querier::Leaf::new(&config, store.clone(), cache, Pool::inline(), clock.clone());
+        let (cache, memory) = (block::Cache::new(1 << 20), memory::Share::unlimited());
+        let leaf =
+            querier::Leaf::new(&config, memory.clone(), store.clone(), cache, Pool::inline(), clock.clone());
         let leaf: NamedLeaf = ("leaf".into(), Arc::new(leaf));
         let leaves = Arc::new(FixedLeaves([leaf].into()));
         let limits = Arc::new(limits::Overrides::uniform(limits::Limits::default()));
         let pool = Pool::inline();
-        let root =
-            Querier::new(config, metastore.clone(), leaves, limits, pool, clock.clone(), &mut registry);
+        let root = Querier::new(
+            config,
+            memory,
+            metastore.clone(),
+            leaves,
+            limits,
+            pool,
+            clock.clone(),
+            &mut registry,
+        );
         let counted = count(&fleet.oracle, &root, &question).await;
         let (counts, report) = counted.map_err(|error| error.to_string())?;
         if let Some(missing) = report.missing.first().filter(|_| !may_lack) {

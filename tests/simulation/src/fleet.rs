@@ -398,8 +398,15 @@ impl Fleet {
                 let (config, metastore) =
                     (self.settings.compactor.clone(), self.owner(machine, &clock, None));
                 let pool = Pool::inline();
-                let compactor =
-                    compactor::Compactor::build(config, store, metastore, clock.clone(), pool, &mut registry);
+                let compactor = compactor::Compactor::build(
+                    config,
+                    memory::Share::unlimited(),
+                    store,
+                    metastore,
+                    clock.clone(),
+                    pool,
+                    &mut registry,
+                );
                 clock.spawn_vital("compactor", compactor.clone().run());
                 Some(Box::new(move || Box::pin(async move { compactor.drain().await })))
             }
@@ -421,8 +428,15 @@ impl Fleet {
     ) {
         let config = self.settings.querier.clone();
         let pool = Pool::inline();
-        let cache = block::Cache::new(1 << 20);
-        let leaf = Arc::new(querier::Leaf::new(&config, store.clone(), cache, pool.clone(), clock.clone()));
+        let (cache, memory) = (block::Cache::new(1 << 20), memory::Share::unlimited());
+        let leaf = Arc::new(querier::Leaf::new(
+            &config,
+            memory.clone(),
+            store.clone(),
+            cache,
+            pool.clone(),
+            clock.clone(),
+        ));
         let leaf: Arc<dyn rpc::Leaf> = match &self.planted {
             Some(planted) => planted.leaf(leaf),
             None => leaf,
@@ -438,7 +452,7 @@ impl Fleet {
         let viewer = Arc::new(Viewer::new(self.metastore_config(), engine, retention, clock.clone()));
         let metastore = self.owner(machine, &clock, Some(viewer));
         self.owners[&machine].set(process, metastore.clone());
-        let root = Querier::new(config, metastore, leaves, limits, pool, clock, registry);
+        let root = Querier::new(config, memory, metastore, leaves, limits, pool, clock, registry);
         self.roots[&machine].set(process, root);
     }
 

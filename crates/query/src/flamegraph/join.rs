@@ -1,13 +1,15 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
 
 use block::NameTree;
 use hashbrown::HashTable;
+use memory::{Lease, Refused};
 use model::Strings;
 
-use super::{Flame, Node, Part};
+use super::{Flame, JOINED_NODE_BYTES, Node, Part};
 
 /// What to do with a function that is really called `other`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,14 +29,31 @@ const OTHER: &[u8] = b"other";
 /// What is left out at a parent becomes one child `other`. `max_nodes` of 0 keeps everything.
 pub fn finish<const S: usize>(sides: [&[Part]; S], max_nodes: usize, real: Real) -> Flame<S> {
     let mut joined = Joined::new(sides);
-    joined.expand(if max_nodes == 0 { usize::MAX } else { max_nodes });
+    joined.expand(max_nodes, |_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
     joined.assemble(real)
+}
+
+/// As [`finish`]; charges `lease` for what joining holds beside the parts.
+///
+/// # Errors
+/// There is no room.
+pub fn finish_within<const S: usize>(
+    sides: [&[Part]; S],
+    max_nodes: usize,
+    real: Real,
+    lease: &Lease,
+) -> Result<Flame<S>, Refused> {
+    let names = sides.iter().flat_map(|parts| parts.iter()).map(|part| part.tree.names.len() as u64 * 4);
+    lease.grow(names.sum())?;
+    let mut joined = Joined::new(sides);
+    joined.expand(max_nodes, |nodes| lease.grow(nodes as u64 * JOINED_NODE_BYTES))?;
+    Ok(joined.assemble(real))
 }
 
 /// One part with the weights of all.
 pub(super) fn join(parts: &[Part]) -> Part {
     let mut joined = Joined::<1>::new([parts]);
-    joined.expand(usize::MAX);
+    joined.expand(0, |_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
     let mut names = Strings::default();
     for name in &joined.names.bytes {
         names.push(name);
@@ -109,8 +128,11 @@ impl<'a, const S: usize> Joined<'a, S> {
         Self { sources, names: Names::default(), found: vec![root], members, nodes: Vec::new() }
     }
 
-    /// Keeps the root, the `max_nodes` largest nodes below it, and those as large as the smallest of them.
-    fn expand(&mut self, max_nodes: usize) {
+    /// Keeps the root, the `max_nodes` largest nodes below it, and those as large as the smallest of them; all, if
+    /// `max_nodes` is 0. Calls `grow` before so many nodes more are held.
+    fn expand<E>(&mut self, max_nodes: usize, mut grow: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
+        let max_nodes = if max_nodes == 0 { usize::MAX } else { max_nodes };
+        let mut charged = 0;
         let mut children = Vec::new();
         // By size; of equal ones those that were found first.
         let mut largest: BinaryHeap<(i64, Reverse<u32>)> = BinaryHeap::new();
@@ -128,8 +150,14 @@ impl<'a, const S: usize> Joined<'a, S> {
                 break;
             }
             least = size;
+            // A member is smaller than a found node, but each source has its own.
+            while charged < self.found.len() + self.members.len() / 4 {
+                grow(NODES_PER_CHARGE)?;
+                charged += NODES_PER_CHARGE;
+            }
             self.keep(node, &mut children);
         }
+        Ok(())
     }
 
     /// Keeps a found node, and finds its children.
@@ -293,6 +321,9 @@ fn subtract<const S: usize>(from: &mut [i64; S], by: &[i64; S]) {
 }
 
 const NOWHERE: u32 = u32::MAX;
+
+/// So many nodes are charged for at once.
+const NODES_PER_CHARGE: usize = 8 << 10;
 
 /// The name of a node that stands for what was left out.
 const OTHER_NAME: u32 = u32::MAX - 1;

@@ -67,6 +67,21 @@ fn names_are_numbered_from_the_right_and_children_sorted_from_the_left() {
 }
 
 #[test]
+fn joining_is_charged_for_and_refused_where_there_is_no_room() {
+    let stacks: Vec<(String, i64)> = (0..20_000).map(|i| (format!("main;f{i}"), 1)).collect();
+    let stacks: Vec<(&str, i64)> = stacks.iter().map(|(stack, weight)| (stack.as_str(), *weight)).collect();
+    let parts = [part(&stacks)];
+    let share = |limit| memory::Share::new("questions", "querier.max_memory_bytes", limit);
+    let small = share(1 << 20).account().lease();
+    let refused = finish_within([&parts], 0, Real::Keep, &small).unwrap_err();
+    assert!(refused.needed > 1 << 20 && !refused.fits_alone(), "{refused}");
+    let enough = share(16 << 20).account().lease();
+    let flame = finish_within([&parts], 0, Real::Keep, &enough).unwrap();
+    assert_eq!(paths(&flame), paths(&finish([&parts], 0, Real::Keep)));
+    assert!(enough.bytes() > 20_000 * 100);
+}
+
+#[test]
 fn nothing_is_a_root_alone() {
     for graph in [flame_graph(vec![]), flame_graph(vec![("a", 0), ("b", -4)])] {
         assert_eq!(graph.names, ["total"]);

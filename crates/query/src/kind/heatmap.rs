@@ -88,6 +88,12 @@ impl Points {
         Ok(all)
     }
 
+    /// Bytes held in memory, roughly.
+    pub(crate) fn byte_len(&self) -> usize {
+        let labels: usize = self.0.iter().map(|point| point.labels.byte_len()).sum();
+        labels + self.0.capacity() * size_of::<Point>()
+    }
+
     /// In no order.
     pub fn as_slice(&self) -> &[Point] {
         &self.0

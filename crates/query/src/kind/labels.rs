@@ -14,6 +14,9 @@ use crate::scan::{ColumnSelection, Derived};
 /// Most distinct names, values or label sets in one answer.
 pub const LABELS_MAX: usize = 1_000_000;
 
+/// A text or a set in its tree, without its own bytes.
+const ENTRY_BYTES: usize = 64;
+
 /// Which of the two is used depends on the question.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Found {
@@ -23,6 +26,13 @@ pub struct Found {
 }
 
 impl Found {
+    /// Bytes held in memory, roughly.
+    pub(crate) fn byte_len(&self) -> usize {
+        let texts: usize = self.texts.iter().map(|text| text.len() + ENTRY_BYTES).sum();
+        let sets: usize = self.sets.iter().map(|set| set.byte_len() + ENTRY_BYTES).sum();
+        texts + sets
+    }
+
     pub(crate) fn fold(&mut self, kind: &Kind, dataset: Dataset<'_>) -> Result<(), TooLarge> {
         let index = dataset.index;
         let all_derived: Vec<(&ColumnSelection, Derived)> = dataset

@@ -1,6 +1,8 @@
 //! All matching samples as one tree of function names per dataset; joined when all are there.
 
-use crate::flamegraph::Part;
+use memory::Lease;
+
+use crate::flamegraph::{JOINED_NODE_BYTES, Part};
 use crate::partial::{Dataset, FoldError};
 use crate::query::SampleFilter;
 use crate::scan::add_weights;
@@ -8,6 +10,9 @@ use crate::scan::add_weights;
 /// Over so many nodes in all, parts are joined early, so that a question over very many datasets
 /// holds what is distinct instead of what was read.
 const NODES_MAX: usize = 16 << 20;
+
+/// Where there is little memory they are joined earlier: joining may take this part of it.
+const JOIN_PART: u64 = 4;
 
 pub(crate) fn fold(
     parts: &mut Vec<Part>,
@@ -20,19 +25,26 @@ pub(crate) fn fold(
     let part = Part::new(tree.clone(), &weights, &filter.call_site);
     if !part.is_empty() {
         parts.push(part);
-        compact(parts);
     }
     Ok(())
 }
 
-pub(crate) fn merge(parts: &mut Vec<Part>, others: Vec<Part>) {
+pub(crate) fn merge(parts: &mut Vec<Part>, others: Vec<Part>, lease: &Lease) {
     parts.extend(others);
-    compact(parts);
+    compact(parts, lease);
 }
 
-fn compact(parts: &mut Vec<Part>) {
+/// Joins the parts if there are many nodes. If joining finds no room they stay as they are, which costs nothing more.
+fn compact(parts: &mut Vec<Part>, lease: &Lease) {
     let nodes: usize = parts.iter().map(Part::nodes).sum();
-    if parts.len() > 1 && nodes > NODES_MAX {
-        *parts = vec![Part::join(parts)];
+    let largest = parts.iter().map(Part::nodes).max().unwrap_or_default();
+    let affordable = lease.limit() / JOIN_PART / JOINED_NODE_BYTES;
+    // Each node is joined a few times at most: what was joined before waits for as many new nodes.
+    if (nodes as u64) > affordable.min(NODES_MAX as u64) && nodes >= largest * 2 {
+        let held = lease.bytes();
+        if lease.grow(nodes as u64 * JOINED_NODE_BYTES).is_ok() {
+            *parts = vec![Part::join(parts)];
+            lease.shrink_to(held);
+        }
     }
 }

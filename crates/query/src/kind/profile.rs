@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use block::NameTree;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use memory::{Lease, Refused};
 use model::{Function, Line, Mapping, NONE, Symbols};
 
 use crate::partial::{Dataset, FoldError, TooLarge};
@@ -16,6 +17,9 @@ use crate::scan::add_weights;
 
 /// Most distinct stacktraces of one profile.
 pub const STACKTRACES_MAX: usize = 4_000_000;
+
+/// An index and a byte of its hash.
+const TABLE_SLOT_BYTES: usize = 6;
 
 /// Most bytes of symbols of one profile.
 pub const SYMBOL_BYTES_MAX: usize = 1 << 30;
@@ -122,6 +126,26 @@ impl Merged {
         self.add(&other.symbols, &other.values, &Question::default())
     }
 
+    /// Bytes held in memory, roughly: tables and vectors have room for more than they hold.
+    pub fn byte_len(&self) -> usize {
+        let Tables { strings, mappings, functions, locations, stacktraces, .. } = &self.tables;
+        let tables = [strings, mappings, functions, locations, stacktraces];
+        let slots: usize = tables.iter().map(|table| table.capacity()).sum();
+        self.symbols.byte_len() / 2 * 3 + self.values.capacity() * 8 + slots * TABLE_SLOT_BYTES
+    }
+
+    /// Bytes that merging `other` into it takes at most, beside both.
+    pub(crate) fn merging_bytes(&self, other: &Self) -> u64 {
+        let (own, new) = (self.byte_len(), other.byte_len());
+        let bytes = match (self.values.is_empty(), self.indexed) {
+            (true, _) => 0,
+            // What grows is moved to a place that is twice as large.
+            (false, true) => own / 2 + new * 2,
+            (false, false) => own * 2 + new * 2,
+        };
+        bytes as u64
+    }
+
     /// Tells the tables of symbols that were made elsewhere.
     fn index(&mut self) -> Result<(), TooLarge> {
         if self.indexed {
@@ -189,11 +213,18 @@ impl Merged {
         self.values.iter().all(|value| *value == 0)
     }
 
-    /// What is sent of a whole answer: with callees aggregated, cut to `max_nodes`.
-    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize) -> Self {
+    /// What is sent of a whole answer: with callees aggregated, cut to `max_nodes`. Charges `lease` for what that
+    /// holds beside the answer.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
         match go_pgo.is_some_and(|pgo| pgo.aggregate_callees) {
-            true => self.without_leaf_lines().truncate(max_nodes),
-            false => self.truncate(max_nodes),
+            true => {
+                lease.grow(self.byte_len() as u64 * 2)?;
+                self.without_leaf_lines().truncate(max_nodes, lease)
+            }
+            false => self.truncate(max_nodes, lease),
         }
     }
 
@@ -230,11 +261,13 @@ impl Merged {
     /// Keeps the `max_nodes` largest nodes of the tree of function names, those as large as the smallest of
     /// them, and the children of all these; a stacktrace that goes on has a location `other` as its leaf. 0
     /// keeps all.
-    fn truncate(self, max_nodes: usize) -> Self {
+    fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
         if max_nodes == 0 {
-            return self;
+            return Ok(self);
         }
-        let tree = NameTree::build(&self.symbols);
+        let tree = NameTree::build_within(&self.symbols, lease)?;
+        let totals_and_parents = tree.len() as u64 * 28;
+        lease.grow(totals_and_parents + self.byte_len() as u64)?;
         let parents = tree.parents();
         let mut total = vec![0i64; tree.len()];
         for (leaf, value) in tree.leaves.iter().zip(&self.values).filter(|(_, value)| **value > 0) {
@@ -246,7 +279,7 @@ impl Merged {
         }
         let mut sizes = total[1..].to_vec();
         sizes.retain(|size| *size > 0);
-        let Some(threshold) = nth_largest(&sizes, max_nodes) else { return self };
+        let Some(threshold) = nth_largest(&sizes, max_nodes) else { return Ok(self) };
 
         let mut cut = Self::default();
         let other = {
@@ -280,7 +313,7 @@ impl Merged {
             locations.reverse();
             cut.add_stacktrace(&locations, *value);
         }
-        cut
+        Ok(cut)
     }
 }
 

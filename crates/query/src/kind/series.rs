@@ -10,6 +10,9 @@ use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
 
 const NANOS: i64 = 1_000_000_000;
 
+/// A group without its labels and points.
+const GROUP_BYTES: usize = 128;
+
 /// Most points of all series together.
 pub const POINTS_MAX: usize = 2_000_000;
 
@@ -94,6 +97,18 @@ impl Grouped {
     /// Every group with its points, by grid point; in no order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Labels, &PointsByBucket)> {
         self.groups.iter()
+    }
+
+    /// Bytes held in memory, roughly.
+    pub(crate) fn byte_len(&self) -> usize {
+        let labels: usize = self.groups.keys().map(|labels| labels.byte_len() + GROUP_BYTES).sum();
+        let points = self.groups.values().flat_map(|points| points.values());
+        let exemplars: usize = points
+            .filter_map(|point| point.exemplar.as_ref())
+            .map(|exemplar| exemplar.labels.byte_len())
+            .sum();
+        let slots: usize = self.groups.values().map(|points| points.capacity()).sum();
+        labels + exemplars + slots * (size_of::<(i64, Point)>() + 1)
     }
 
     /// Adds points to a group.

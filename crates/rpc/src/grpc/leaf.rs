@@ -80,6 +80,7 @@ fn scan_request(request: proto::ScanRequest) -> Result<ScanRequest, Unreadable> 
         skip_gone: request.skip_gone,
         skip_unavailable: request.skip_unavailable,
         explain: request.explain,
+        memory: memory::Account::default(),
     })
 }
 

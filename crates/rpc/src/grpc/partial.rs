@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::query::flamegraph::Part;
 use ::query::kind::labels::{Found, LABELS_MAX};
 use ::query::kind::{heatmap, profile, series};
-use ::query::{Answer, Kind, Partial, Query, Stats, TooLarge};
+use ::query::{Answer, Charge, Kind, Partial, Query, Stats, TooLarge};
 use block::NameTree;
 use block::codec::{Cursor, Delta, Malformed, decode_symbols, encode_symbols, put, put_signed};
 use bytes::Bytes;
@@ -95,7 +95,8 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
         return Err(Unreadable::new("answer", "is one to another question"));
     }
     let proto::Stats { objects, datasets, summed, profiles, samples, bytes } = stats;
-    Ok(Partial { answer, stats: Stats { objects, datasets, summed, profiles, samples, bytes } })
+    let stats = Stats { objects, datasets, summed, profiles, samples, bytes };
+    Ok(Partial { answer, stats, charge: Charge::default() })
 }
 
 /// The names of all parts; how many parts there are; then of each part its names, as differences, its

@@ -86,7 +86,12 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         (Kind::SeriesLabels(Vec::new()), Answer::Labels(found)),
     ];
     all.into_iter()
-        .map(|(kind, answer)| (query(kind), put_partial(Partial { answer, stats: Stats::default() })))
+        .map(|(kind, answer)| {
+            (
+                query(kind),
+                put_partial(Partial { answer, stats: Stats::default(), charge: Default::default() }),
+            )
+        })
         .collect()
 }
 
@@ -98,7 +103,7 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
     partial.merge(other)?;
     match (partial.answer, &query.kind) {
         (Answer::MergeStacktraces(parts), _) => drop(finish([&parts], 0, Real::Keep)),
-        (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1)),
+        (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1, &Default::default())),
         (Answer::Series(grouped), Kind::Series(question)) => {
             drop(grouped.finish(question, points_of::Aggregation::Sum, 0));
         }

@@ -302,7 +302,15 @@ fn selector() -> Selector {
 
 /// A request that says nothing but what to scan.
 pub(crate) fn scan_of(query: Query, objects: Vec<Found>) -> ScanRequest {
-    ScanRequest { query, objects, time_left: None, skip_gone: false, skip_unavailable: false, explain: false }
+    ScanRequest {
+        query,
+        objects,
+        time_left: None,
+        skip_gone: false,
+        skip_unavailable: false,
+        explain: false,
+        memory: Default::default(),
+    }
 }
 
 fn effort() -> Effort {
@@ -369,7 +377,7 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
                 query.profile_type = Some(profile_type());
             }
             let objects = if i % 3 == 0 { objects() } else { Vec::new() };
-            let partial = Partial { answer, stats };
+            let partial = Partial { answer, stats, charge: Default::default() };
             match i % 3 == 1 {
                 true => {
                     let key = Key::from_text("block/a/1-0-300/x");

@@ -1,10 +1,10 @@
-use query::flamegraph::{FlameGraph, Real, encode_levels, finish};
+use query::flamegraph::{FlameGraph, Real, encode_levels, finish_within};
 use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, SelectMergeStacktracesRequest};
 
 use crate::execute::Report;
 use crate::http::request::Allowed;
 use crate::http::service::Answer;
-use crate::http::stacktraces::{merge_question, parts};
+use crate::http::stacktraces::{encoding_bytes, merge_question, parts};
 use crate::{Asker, Error, Querier};
 
 pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest) -> Answer<DiffResponse> {
@@ -42,7 +42,10 @@ pub(crate) async fn compare(
         }
     };
     let ((left, left_report), (right, right_report)) = futures::try_join!(ask(left_query), ask(right_query))?;
-    let graph =
-        querier.pool.run(move || encode_levels(finish([&left[..], &right[..]], nodes, Real::Fold))).await;
-    Ok((graph, left_report.merge(right_report)))
+    let report = left_report.merge(right_report);
+    let joining = report.memory.sibling();
+    let join = move || finish_within([&left[..], &right[..]], nodes, Real::Fold, &joining);
+    let flame = querier.pool.run(join).await?;
+    report.memory.resize(encoding_bytes(&flame))?;
+    Ok((encode_levels(flame), report))
 }

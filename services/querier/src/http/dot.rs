@@ -28,11 +28,15 @@ pub(crate) async fn merge(
     let nodes = Allowed::of(querier, asker).nodes(Some(asked))?;
     let (merged, report) = pprof::merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
+    let memory = report.memory.clone();
     let graph = move || {
-        let merged = merged.finish(None, nodes.max(TREE_NODES_MIN));
-        Graph::new(&merged).write(&profile_type, nodes)
+        let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), &memory)?;
+        memory.grow(Graph::bytes(&merged))?;
+        Ok::<_, memory::Refused>(Graph::new(&merged).write(&profile_type, nodes))
     };
-    Ok((querier.pool.run(graph).await, report))
+    let text = querier.pool.run(graph).await?;
+    report.memory.shrink_to(text.len() as u64 * 2);
+    Ok((text, report))
 }
 
 /// A function at a line, as a node of the graph.
@@ -53,6 +57,15 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
+    /// Memory that the graph of a profile takes at most, about.
+    fn bytes(merged: &Merged) -> u64 {
+        let Symbols { stacktraces, locations, .. } = &merged.symbols;
+        let lines = (locations.lines.len() as u64).div_ceil(locations.len().max(1) as u64).max(1);
+        stacktraces.locations.len() as u64 * lines * 4
+            + stacktraces.len() as u64 * 40
+            + locations.lines.len() as u64 * 64
+    }
+
     fn new(merged: &'a Merged) -> Self {
         let symbols = &merged.symbols;
         let mut graph = Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };

@@ -64,6 +64,7 @@ pub(crate) async fn select_heatmap(
     let query::Answer::Heatmap(points) = answered.partial.answer else {
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };
+    answered.report.charge_for_message()?;
     let Heatmap { y_min, maps } = points.finish(&grid, limit);
     let series = maps.into_iter().map(|map| HeatmapSeries {
         labels: label_pairs(&map.labels),

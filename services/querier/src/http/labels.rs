@@ -129,6 +129,7 @@ pub(crate) async fn find(
     let range = TimeRange::from_millis_inclusive(start, end);
     let query = Query { range, selector, profile_type: None, kind };
     let answered = querier.execute(asker, query).await?;
+    answered.report.charge_for_message()?;
     match answered.partial.answer {
         query::Answer::Labels(found) => Ok((found, answered.report)),
         _ => Err(Error::Internal("labels were asked for, something else was answered".into())),

@@ -43,8 +43,16 @@ pub(crate) async fn merge(
     let (merged, report) = merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
-    let profile = querier.pool.run(move || encode(merged.finish(pgo, nodes), &profile_type, end)).await;
-    Ok((profile, report))
+    let memory = report.memory.clone();
+    let work = move || {
+        let merged = merged.finish(pgo, nodes, &memory)?;
+        let bytes = MessageBytes::of(&merged);
+        memory.grow(bytes.message + bytes.encoded * ENCODED_COPIES)?;
+        let profile = encode(merged, &profile_type, end);
+        memory.shrink_to(bytes.message + bytes.encoded * ENCODED_COPIES);
+        Ok::<_, memory::Refused>(profile)
+    };
+    Ok((querier.pool.run(work).await?, report))
 }
 
 /// All matching samples with their symbols.
@@ -75,6 +83,45 @@ pub(crate) async fn merged(
     match answered.partial.answer {
         query::Answer::MergeProfile(merged) => Ok((*merged, answered.report)),
         _ => Err(Error::Internal("a profile was asked for, something else was answered".into())),
+    }
+}
+
+/// A message while it is written, where it is moved to when it grows, and compressed.
+const ENCODED_COPIES: u64 = 3;
+
+/// Bytes that a profile takes as a message, and encoded; at most, about.
+struct MessageBytes {
+    message: u64,
+    encoded: u64,
+}
+
+impl MessageBytes {
+    fn of(merged: &Merged) -> Self {
+        let symbols = &merged.symbols;
+        let samples = symbols.stacktraces.len() as u64;
+        let frames = symbols.stacktraces.locations.len() as u64;
+        let locations = symbols.locations.len() as u64;
+        let lines = symbols.locations.lines.len() as u64;
+        let functions = symbols.functions.len() as u64;
+        let strings = symbols.strings.len() as u64;
+        let text = symbols.strings.iter().map(|text| text.len() as u64).sum::<u64>();
+        let of = |structs: u64, size: usize| structs * size as u64;
+        Self {
+            message: of(samples, size_of::<Sample>() + size_of::<i64>() * 2)
+                + of(frames, size_of::<u64>())
+                + of(locations, size_of::<Location>())
+                + of(lines, size_of::<Line>())
+                + of(functions, size_of::<Function>())
+                + of(strings, size_of::<String>() + 8)
+                + text,
+            encoded: samples * 16
+                + frames * 3
+                + locations * 24
+                + lines * 10
+                + functions * 24
+                + strings * 3
+                + text,
+        }
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) async fn lines(
     let query::Answer::Series(grouped) = answered.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
     };
+    answered.report.charge_for_message()?;
     let aggregation = match request.aggregation.map(TimeSeriesAggregationType::try_from) {
         Some(Ok(TimeSeriesAggregationType::Average)) => Aggregation::Average,
         _ => Aggregation::Sum,

@@ -61,6 +61,7 @@ impl Service {
     fn reply<T>(&self, began: Duration, answer: Answer<T>) -> Result<Response<T>, Status> {
         let (message, report) = answer?;
         let mut response = Response::new(message);
+        response.extensions_mut().insert(report.memory.clone());
         for (name, value) in report_headers(&report) {
             if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
                 response.metadata_mut().insert(name, value);

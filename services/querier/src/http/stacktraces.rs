@@ -1,7 +1,7 @@
 //! SelectMergeStacktraces and SelectMergeSpanProfile.
 
 use bytes::Bytes;
-use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish};
+use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish_within};
 use query::{Kind, Query};
 use wire::querier::v1::{
     AsyncQueryType, FlameGraph, Level, PprofProfile, ProfileFormat, SelectMergeSpanProfileRequest,
@@ -91,7 +91,9 @@ pub(crate) async fn merge(
         Some(query) => parts(querier, asker, query).await?,
         None => Default::default(),
     };
-    let flame = querier.pool.run(move || finish([&parts], nodes, real)).await;
+    let joining = report.memory.sibling();
+    let flame = querier.pool.run(move || finish_within([&parts], nodes, real, &joining)).await?;
+    report.memory.resize(encoding_bytes(&flame))?;
     Ok((flame, report))
 }
 
@@ -125,6 +127,12 @@ pub(crate) async fn parts(
         query::Answer::MergeStacktraces(parts) => Ok((parts, answered.report)),
         _ => Err(Error::Internal("trees were asked for, something else was answered".into())),
     }
+}
+
+/// Memory of a finished tree, of the message that is made of it, and of its bytes.
+pub(crate) fn encoding_bytes<const S: usize>(flame: &Flame<S>) -> u64 {
+    let names: usize = flame.names.iter().map(|name| (name.len() + size_of::<String>()) * 3).sum();
+    (names + flame.nodes.len() * (size_of::<query::flamegraph::Node<S>>() + 16 * S + S * 3 * 32)) as u64
 }
 
 fn flame_graph(flame: Flame<1>) -> FlameGraph {
