@@ -43,8 +43,10 @@ pub(crate) enum ReadError {
     Malformed(String),
     #[error("request body took longer than the limit of {} s", .0.as_secs())]
     Slow(Duration),
-    #[error("requests in flight hold more than the limit of {limit} bytes")]
-    Busy { limit: usize },
+    #[error(
+        "requests in flight hold more than the limit of {limit} bytes (server.request_bodies_bytes_max) with {bytes} bytes of this one"
+    )]
+    Busy { bytes: usize, limit: usize },
 }
 
 impl ReadError {
@@ -184,8 +186,19 @@ impl Charge {
         let before = intake.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         match before + bytes > limit {
-            true => Err(ReadError::Busy { limit }),
+            true => Err(ReadError::Busy { bytes: self.bytes, limit }),
             false => Ok(()),
+        }
+    }
+}
+
+impl Charge {
+    /// Counts `bytes` less.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        if let Some(intake) = &self.intake {
+            intake.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }

@@ -10,6 +10,7 @@ mod connect;
 mod content;
 mod envelope;
 mod grpc;
+mod held;
 mod json;
 mod shape;
 
@@ -20,15 +21,17 @@ use std::time::Duration;
 use axum::response::Response;
 use bytes::Bytes;
 use clock::{Clock, Pool};
+use formats::gzip;
 use futures::FutureExt;
 use hashbrown::HashMap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use memory::Lease;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use crate::body::{Body, Intake};
+use crate::body::{Body, Charge, Intake};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::Explained;
@@ -97,6 +100,8 @@ pub(crate) struct Reply {
     envelope: Bytes,
     /// If it was asked for.
     explained: Option<Explained>,
+    /// What the answer holds, if the service counts that.
+    memory: Lease,
 }
 
 impl Bridge {
@@ -165,12 +170,14 @@ impl Bridge {
         let gzip = content.accepts_gzip(request.headers());
         let version = request.version();
         let outcome = self.call(service, method.as_deref(), &content, request).await;
-        match content.protocol {
+        let memory = outcome.as_ref().map(|reply| reply.memory.clone()).unwrap_or_default();
+        let response = match content.protocol {
             Protocol::Connect => connect::response(&self.pool, &content, outcome, gzip).await,
             Protocol::Grpc | Protocol::GrpcWeb => {
                 grpc::response(&self.pool, &content, version, outcome, gzip).await
             }
-        }
+        };
+        held::until_sent(response, memory)
     }
 
     async fn call(
@@ -208,13 +215,11 @@ impl Bridge {
             Protocol::Grpc | Protocol::GrpcWeb => grpc::message(bytes, encoding)?,
         };
         let mut message = match compressed && !message.is_empty() {
-            true => {
-                let plain = self.inflate(message, limit).await?;
-                charge.grow(plain.len()).map_err(|error| error.on_service())?;
-                plain
-            }
+            true => self.inflate(message, limit, &mut charge).await?,
             false => message,
         };
+        // The decoder of the service copies it.
+        charge.grow(message.len()).map_err(|error| error.on_service())?;
         if let Some(method) = method {
             if content.format == Format::Json {
                 message = json::decode(&self.pool, &self.schema, method.input, message).await?;
@@ -228,21 +233,45 @@ impl Bridge {
         Ok(reply)
     }
 
-    async fn inflate(&self, bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
+    /// Decompresses into memory that is charged for before: as much as the message announces, and more in steps if
+    /// it lied.
+    async fn inflate(&self, bytes: Bytes, limit: usize, charge: &mut Charge) -> Result<Bytes, Error> {
         let inline = bytes.len() <= crate::gzip::INFLATE_INLINE_BYTES_MAX;
-        let work = move || formats::gzip::decompress(&bytes, limit);
-        let plain = match inline {
-            true => work(),
-            false => self.pool.run(work).await,
-        };
-        plain.map_err(|error| {
-            let code = match error {
-                formats::gzip::Error::Corrupt { .. } => Code::InvalidArgument,
-                _ => Code::ResourceExhausted,
+        let announced = gzip::announced_bytes(&bytes, limit).map_err(not_inflated)?;
+        let mut room = announced.max(INFLATE_FIRST_BYTES).min(limit);
+        let mut charged = 0;
+        loop {
+            charge.grow(room - charged).map_err(|error| error.on_service())?;
+            charged = room;
+            let packed = bytes.clone();
+            let work = move || gzip::decompress(&packed, room);
+            let plain = match inline {
+                true => work(),
+                false => self.pool.run(work).await,
             };
-            Error::new(code, error.to_string())
-        })
+            match plain {
+                Ok(plain) => {
+                    charge.shrink(charged - plain.len());
+                    return Ok(plain);
+                }
+                Err(gzip::Error::ExpandsTooFar { .. }) if room < limit => {
+                    room = room.saturating_mul(2).min(limit);
+                }
+                Err(error) => return Err(not_inflated(error)),
+            }
+        }
     }
+}
+
+/// Least memory that decompressing is given.
+const INFLATE_FIRST_BYTES: usize = 64 << 10;
+
+fn not_inflated(error: gzip::Error) -> Error {
+    let code = match error {
+        gzip::Error::Corrupt { .. } => Code::InvalidArgument,
+        _ => Code::ResourceExhausted,
+    };
+    Error::new(code, error.to_string())
 }
 
 /// Runs the service on one message.
@@ -274,7 +303,10 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
         Some(status) if status.code() != Code::Ok => Err(status.into()),
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
             let explained = parts.extensions.remove::<Explained>();
-            Ok(Reply { headers: parts.headers, trailers, envelope, explained })
+            let memory = parts.extensions.remove::<Lease>().unwrap_or_default();
+            // The message is gone; its bytes stay, and maybe a compressed copy.
+            memory.shrink_to(envelope.len() as u64 * 2);
+            Ok(Reply { headers: parts.headers, trailers, envelope, explained, memory })
         }
         _ => Err(Error::new(Code::Internal, "the service gave no answer")),
     }

@@ -138,6 +138,20 @@ async fn too_large_a_message_exhausts_a_resource() {
 }
 
 #[tokio::test]
+async fn a_compressed_message_is_charged_for_before_it_is_decompressed_and_copied() {
+    let app = app(|config| config.bodies_bytes_max = 1 << 20);
+    let zipped = |bytes| gzip::compress(&set("a", &"b".repeat(bytes)), 9);
+    let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED], zipped(600_000)).await;
+    check_refused(&answer, 503, "unavailable", "server.request_bodies_bytes_max");
+    let mut liar = zipped(900_000);
+    let end = liar.len();
+    liar[end - 4..].copy_from_slice(&10_u32.to_le_bytes());
+    let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED], liar).await;
+    assert!([400, 503].contains(&answer.status), "{answer:?}");
+    assert_eq!(ask(&app, "POST", SET, &[PROTO, GZIPPED], zipped(400_000)).await.status, 200);
+}
+
+#[tokio::test]
 async fn bodies_share_one_budget() {
     let app = app(|config| config.bodies_bytes_max = 1000);
     let answer = ask(&app, "POST", SET, &[PROTO], vec![0; 1001]).await;

@@ -13,6 +13,9 @@ const MEMBER_BYTES_MIN: usize = 18;
 /// Magic number and the one method that exists.
 const MEMBER_START: [u8; 3] = [0x1f, 0x8b, 8];
 
+/// Deflate makes of a byte no more than so many.
+const DEFLATE_RATIO_MAX: usize = 1032;
+
 /// First guess of the output when the trailer cannot be believed: deflate rarely does better than 1:8 on profiles.
 const EXPANSION_GUESS: usize = 8;
 
@@ -43,6 +46,20 @@ pub fn content(bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
         return Err(Error::TooLarge { bytes: bytes.len(), limit });
     }
     Ok(bytes)
+}
+
+/// Bytes that decompressing takes first, and as a rule at all: what the last member says that it has. The sender may
+/// lie, and then [`decompress`] with this as its limit says so.
+///
+/// # Errors
+/// [`Error::ExpandsTooFar`] if that is more than `limit`: no output could be right.
+pub fn announced_bytes(bytes: &[u8], limit: usize) -> Result<usize, Error> {
+    let size = trailer_size(bytes) as usize;
+    let may_be_true = size / DEFLATE_RATIO_MAX <= bytes.len();
+    match may_be_true && size > limit {
+        true => Err(Error::ExpandsTooFar { bytes: bytes.len(), limit }),
+        false => Ok(promised_size(bytes).min(limit)),
+    }
 }
 
 /// The content of one or several gzip members, at most `limit` bytes.
@@ -98,7 +115,7 @@ fn trailer_size(bytes: &[u8]) -> u32 {
 /// The trailer's size if deflate can reach it at all (at most 1:1032), otherwise a guess.
 fn promised_size(bytes: &[u8]) -> usize {
     let size = trailer_size(bytes) as usize;
-    match size / 1032 > bytes.len() {
+    match size / DEFLATE_RATIO_MAX > bytes.len() {
         true => bytes.len().saturating_mul(EXPANSION_GUESS),
         false => size,
     }
@@ -154,6 +171,19 @@ mod tests {
             bomb[end - 4..].copy_from_slice(&lie.to_le_bytes());
             assert_eq!(decompress(&bomb, limit), refused);
         }
+    }
+
+    #[test]
+    fn what_the_trailer_announces_is_known_before_decompressing() {
+        let zipped = compress(&vec![0; 10 << 20], 9);
+        assert_eq!(announced_bytes(&zipped, 10 << 20), Ok(10 << 20));
+        let limit = (10 << 20) - 1;
+        assert_eq!(announced_bytes(&zipped, limit), Err(Error::ExpandsTooFar { bytes: zipped.len(), limit }));
+        let mut liar = zipped.clone();
+        let end = liar.len();
+        liar[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        // Deflate cannot do that: it is rubbish, or several members.
+        assert_eq!(announced_bytes(&liar, 1 << 30), Ok(zipped.len() * EXPANSION_GUESS));
     }
 
     #[test]

@@ -50,6 +50,23 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Makes it `bytes` large.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it would be larger, and others hold the rest.
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Error> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.budget.held.dec_by((self.bytes - bytes) as i64);
+                self.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.held.dec_by(self.bytes as i64);
@@ -89,6 +106,8 @@ mod tests {
         assert!(matches!(second.grow(1), Err(Error::Busy { held: 10, wanted: 1, limit: 10 })));
         drop(second);
         assert!(first.grow(50).is_ok());
+        assert!(first.resize(3).is_ok() && budget.held.get() == 3);
+        assert!(first.resize(10).is_ok() && budget.held.get() == 10);
         drop(first);
         assert_eq!(budget.held.get(), 0);
     }

@@ -19,6 +19,9 @@ use crate::key;
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
 
+/// Memory of a byte of content while it is decoded: itself, and a number of one byte as four.
+const DECODED_PER_CONTENT: usize = 5;
+
 /// Profiles whose time lies before this, the end of 1970, come from clients that write other units than
 /// nanoseconds.
 const PLAUSIBLE_TIME_MIN: i64 = 365 * 86_400 * 1_000_000_000;
@@ -83,6 +86,22 @@ impl Document {
         }
     }
 
+    /// Memory that decompressing and decoding it takes, about, by what it says of itself.
+    ///
+    /// # Errors
+    /// If it says that it is too large.
+    pub(crate) fn decoding_bytes(&self, limits: &Limits) -> Result<usize, Error> {
+        let bytes = match self {
+            Self::Pushed(pushed) => &pushed.pprof,
+            Self::Ingested(ingested) => &ingested.body,
+        };
+        let content = match gzip::is_gzip(bytes) {
+            true => gzip::announced_bytes(bytes, document_bytes_max(limits))?,
+            false => bytes.len(),
+        };
+        Ok(content.saturating_mul(DECODED_PER_CONTENT))
+    }
+
     /// Memory of the labels that it shares with others.
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
@@ -101,10 +120,7 @@ impl Document {
         limits: &Limits,
         clock: &Clock,
     ) -> Result<Option<Opened>, Error> {
-        let limit = match limits.max_profile_size_bytes {
-            0 => DOCUMENT_BYTES_MAX,
-            limit => limit,
-        };
+        let limit = document_bytes_max(limits);
         match self {
             Self::Pushed(pushed) => pushed.open(tenant, limit, clock).map(Some),
             Self::Ingested(ingested) => ingested.open(tenant, limit, clock),
@@ -251,6 +267,14 @@ impl Ingested {
             labels.push((name.to_owned(), value.to_owned()));
         }
         labels
+    }
+}
+
+/// Most bytes of one document, decompressed.
+fn document_bytes_max(limits: &Limits) -> usize {
+    match limits.max_profile_size_bytes {
+        0 => DOCUMENT_BYTES_MAX,
+        limit => limit,
     }
 }
 

@@ -122,11 +122,13 @@ impl Distributor {
         bytes: &mut usize,
     ) -> Result<Option<Prepared>, Error> {
         let (tenant, limits) = (&batch.tenant, &batch.limits);
+        // Before it is decompressed and decoded, by what it announces.
+        let mut share = self.budget.take(document.decoding_bytes(limits)?)?;
         let Some(opened) = self.open(batch, document)? else {
             return Ok(None);
         };
         *bytes = opened.bytes;
-        let mut share = self.budget.take(opened.memory_bytes())?;
+        share.resize(opened.memory_bytes())?;
         let labels = labels::complete(&opened.labels, limits)?;
         self.admit(batch, &labels, opened.bytes)?;
         let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;

@@ -1,0 +1,43 @@
+//! Answers that are charged for until they were sent, or the client is gone.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use memory::Lease;
+
+/// The response, whose body keeps `memory` until it is dropped.
+pub(crate) fn until_sent(response: Response, memory: Lease) -> Response {
+    match memory.is_counted() {
+        true => response.map(|body| Body::new(Held { body, _memory: memory })),
+        false => response,
+    }
+}
+
+struct Held {
+    body: Body,
+    _memory: Lease,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
