@@ -1,11 +1,15 @@
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread without work for this long is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A bounded number of threads for work that computes instead of waiting: decoding, encoding,
 /// scanning. Such work never runs on the threads that serve connections. Cheap to clone.
@@ -15,22 +19,41 @@ type Work = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Pool {
     /// Absent: run inline, for simulations.
-    queue: Option<Sender<Work>>,
+    queue: Option<Arc<Sender>>,
+}
+
+/// Closes the queue when the last pool of it is gone.
+struct Sender(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Work>,
+    is_closed: bool,
 }
 
 impl Pool {
     /// At most `threads` pieces of work at once; more wait in the order they came.
     pub fn new(threads: usize) -> Self {
-        let (queue, waiting) = channel();
-        let waiting = Arc::new(Mutex::new(waiting));
+        Self::with_idle_hook(threads, || ())
+    }
+
+    /// As [`Self::new`]; each thread calls `on_idle` once when it has had no work for a second.
+    pub fn with_idle_hook(threads: usize, on_idle: fn()) -> Self {
+        let queue = Arc::new(Queue::default());
         let started = (0..threads.max(1)).filter(|number| {
-            let waiting = waiting.clone();
+            let queue = queue.clone();
             let thread = std::thread::Builder::new().name(format!("pool-{number}"));
-            thread.spawn(move || work_off(&waiting)).is_ok()
+            thread.spawn(move || work_off(&queue, on_idle)).is_ok()
         });
         // A system that gives no thread at all is left with those that serve.
         let any = started.count() > 0;
-        Self { queue: any.then_some(queue) }
+        Self { queue: any.then(|| Arc::new(Sender(queue))) }
     }
 
     /// Runs work where it is called.
@@ -46,7 +69,7 @@ impl Pool {
         };
         let (done, result) = oneshot::channel();
         let runtime = Handle::try_current().ok();
-        let queued = queue.send(Box::new(move || {
+        queue.0.push(Box::new(move || {
             if done.is_closed() {
                 return;
             }
@@ -54,10 +77,7 @@ impl Pool {
             // Whoever waits may have gone away meanwhile.
             let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
         }));
-        let outcome = match queued {
-            Ok(()) => result.await,
-            Err(_) => return std::future::pending().await,
-        };
+        let outcome = result.await;
         match outcome {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
@@ -67,19 +87,62 @@ impl Pool {
     }
 }
 
-/// Until the last pool of this queue is gone and nothing waits.
-fn work_off(waiting: &Mutex<Receiver<Work>>) {
-    loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match next {
-            Ok(work) => work(),
-            Err(_) => break,
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, work: Work) {
+        self.lock().waiting.push_back(work);
+        self.changed.notify_one();
+    }
+
+    /// The next work; `None` once the queue is closed and nothing waits.
+    fn next(&self, on_idle: fn()) -> Option<Work> {
+        let mut state = self.lock();
+        let mut is_idle = false;
+        loop {
+            if let Some(work) = state.waiting.pop_front() {
+                return Some(work);
+            }
+            if state.is_closed {
+                return None;
+            }
+            if is_idle {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.changed.wait_timeout(state, IDLE_AFTER);
+            let (again, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            if waited.timed_out() && state.waiting.is_empty() {
+                is_idle = true;
+                drop(state);
+                on_idle();
+                state = self.lock();
+            }
         }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Until the last pool of this queue is gone and nothing waits.
+fn work_off(queue: &Queue, on_idle: fn()) {
+    while let Some(work) = queue.next(on_idle) {
+        work();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use futures::FutureExt;
 
     use super::*;
@@ -96,6 +159,20 @@ mod tests {
         let panicking = AssertUnwindSafe(pool.run(|| panic!("of the work")));
         assert!(panicking.catch_unwind().await.is_err());
         assert_eq!(pool.run(|| 7).await, 7);
+    }
+
+    #[tokio::test]
+    async fn a_thread_tells_once_that_it_has_become_idle() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static IDLE: AtomicUsize = AtomicUsize::new(0);
+        let pool = Pool::with_idle_hook(1, || drop(IDLE.fetch_add(1, Ordering::SeqCst)));
+        for times in 1..3 {
+            assert_eq!(pool.run(|| 7).await, 7);
+            while IDLE.load(Ordering::SeqCst) < times {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(pool.run(|| IDLE.load(Ordering::SeqCst)).await, 2);
     }
 
     #[tokio::test]

@@ -16,10 +16,12 @@ pub struct Config {
     /// of it. Larger: better compression under heavy load. Smaller: shorter uploads, less memory.
     pub segment_bytes_max: usize,
     /// Pushes that are not durable yet may hold this many bytes in all; further ones are refused
-    /// and told to come back. Larger: a slow store is felt later. Smaller: less memory.
+    /// and told to come back. Larger: a slow store is felt later. Smaller: less memory. Less than the default where the
+    /// share of `server.memory_limit_bytes` is less.
     pub inflight_bytes_max: usize,
     /// Symbols remembered from one segment to the next hold so many bytes; the services that pushed
-    /// longest ago are forgotten first. Larger: less CPU per push with many services. Smaller: less memory.
+    /// longest ago are forgotten first. Larger: less CPU per push with many services. Smaller: less memory. Less than the
+    /// default where the share of `server.memory_limit_bytes` is less.
     pub dictionary_bytes_max: usize,
 }
 

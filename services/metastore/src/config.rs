@@ -30,8 +30,10 @@ pub struct Config {
     /// Segments are merged when the oldest is this old. Longer: fewer, larger merges, slower queries of fresh data.
     pub merge_after: Duration,
     /// … or when they have this many bytes, which is also the most that one merge takes. Larger: fewer blocks, more memory.
+    /// Less than the default if this process merges, too, and its share of `server.memory_limit_bytes` is small.
     pub merge_bytes: u64,
-    /// Most bytes of blocks that one merge takes.
+    /// Most bytes of blocks that one merge takes. Less than the default if this process merges, too, and its share of
+    /// `server.memory_limit_bytes` is small.
     pub job_bytes_max: u64,
     /// An hour or day takes late data for this long after its end before it counts as closed.
     pub close_after: Duration,

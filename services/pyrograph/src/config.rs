@@ -73,6 +73,13 @@ pub(crate) struct Server {
     pub log_format: String,
     /// Connections open at once; more wait to be accepted. 0 means no limit.
     pub http_listen_conn_limit: usize,
+    /// Bytes of memory that this process may use. 0: the limit of its control group (version 1 or 2), or half of the
+    /// machine's memory if it has none. The budgets of its roles are shares of it where nothing else is set.
+    pub memory_limit_bytes: u64,
+    /// What the bodies of all requests in flight may hold, decompressed and copied, in bytes; more are refused with
+    /// 503. A single request may take a third of it. Less than the default where the share of
+    /// `server.memory_limit_bytes` is less.
+    pub request_bodies_bytes_max: u64,
 }
 
 /// Where this process runs.
@@ -186,6 +193,8 @@ impl Default for Server {
             log_level: "info".into(),
             log_format: "logfmt".into(),
             http_listen_conn_limit: 0,
+            memory_limit_bytes: 0,
+            request_bodies_bytes_max: 1 << 30,
         }
     }
 }

@@ -9,6 +9,7 @@ mod process;
 mod roles;
 mod self_profile;
 mod server;
+mod shares;
 mod targets;
 mod ui;
 

@@ -3,6 +3,7 @@
 //! Owns: the order of starting and stopping. Does not own: which roles there are and how they find one
 //! another (`roles`).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -19,8 +20,9 @@ use tracing::{debug, error, info, warn};
 use crate::config::{self, Config};
 use crate::peers::Peers;
 use crate::roles::Roles;
+use crate::shares::Shares;
 use crate::targets::{Role, Targets};
-use crate::{http, process, self_profile};
+use crate::{allocator, http, process, self_profile};
 
 /// Between looks at whether this process can serve, while it can and while it cannot.
 const READY_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let done = runtime.block_on(serve(loaded.config));
+    let done = runtime.block_on(serve(loaded.config, &loaded.given));
     // Work that is still running is of clients that left, or past the deadline of the drain.
     runtime.shutdown_background();
     match done {
@@ -78,9 +80,10 @@ fn fail(cause: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(mut config: Config, given: &BTreeSet<String>) -> Result<(), Box<dyn std::error::Error>> {
     let targets = Targets::parse(&config.target)?;
     let origins = config.server.origins()?;
+    let shares = Shares::divide(&mut config, given, &targets);
     let clock = Clock::system();
     // Before everything else: what starting costs is in the first profile.
     let profiling = &config.self_profiling;
@@ -92,13 +95,15 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let hosts = config.server.hosts(local.ip().to_canonical().is_loopback())?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let pool = Pool::new(cores);
+    let pool = Pool::with_idle_hook(cores, allocator::give_back);
     let mut registry = Registry::default();
     process::register(&config.target, &mut registry);
+    registry.register_collector(Box::new(shares.metrics()));
     let called_at = between.as_ref().map(|between| called_at(&config.server, between)).transpose()?;
     let called_at = called_at.unwrap_or_default();
     let peers = Arc::new(Peers::join(&config, &targets, called_at, &clock, &pool, &mut registry).await?);
-    let roles = Arc::new(Roles::build(&targets, &config, &peers, &clock, &pool, &mut registry).await?);
+    let roles =
+        Arc::new(Roles::build(&targets, &config, &shares, &peers, &clock, &pool, &mut registry).await?);
 
     let status = http::Status::default();
     let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
@@ -110,7 +115,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             0 => edge::Config::default().connections_max,
             limit => limit,
         },
-        body_bytes_max: config.limits.ingestion_body_bytes(),
+        body_bytes_max: Shares::body_bytes_max(&config),
+        bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
         drain_timeout,
         ..edge::Config::default()
     };
@@ -125,6 +131,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     exported.set(registry);
 
     roles.run(&clock);
+    clock.spawn(allocator::keep_giving_back(clock.clone()));
     let own_url = format!("http://{}", own_address(local));
     if let Some(sampler) = sampler {
         clock.spawn(self_profile::run(

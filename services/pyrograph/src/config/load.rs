@@ -1,6 +1,6 @@
 //! Defaults, then YAML, then flags: one strict tree. An unknown name is an error that says the nearest one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ impl LoadError {
 
 pub(crate) struct Loaded {
     pub config: Config,
+    /// Paths of the values that the file or the flags set, whatever to.
+    pub given: BTreeSet<String>,
     /// What was accepted without having a meaning.
     pub warnings: Vec<String>,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Loaded {
 pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
     let mut tree = default_tree()?;
     let names = flag_names(&tree);
+    let mut given_paths = BTreeSet::new();
     let mut warnings = Vec::new();
     let mut settings = Vec::new();
     let mut file = None;
@@ -66,12 +69,14 @@ pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
         }
         if !text.trim().is_empty() {
             let given: Value = serde_yaml::from_str(&text).map_err(|e| error(e.to_string()))?;
+            given_paths.extend(leaves(&given, ""));
             merge(&mut tree, given, "", &path)?;
         }
     }
     let mut lists: BTreeMap<&str, String> = BTreeMap::new();
     for (flag, value) in &settings {
         let path = names[flag].as_str();
+        given_paths.insert(path.to_owned());
         if !flags::LISTS.contains(&path) {
             set(&mut tree, path, flag, value)?;
             continue;
@@ -82,7 +87,7 @@ pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
         set(&mut tree, path, flag, list)?;
     }
     let config = serde_json::from_value(tree).map_err(|e| LoadError::Invalid(e.to_string()))?;
-    Ok(Loaded { config, warnings })
+    Ok(Loaded { config, given: given_paths, warnings })
 }
 
 pub(super) fn default_tree() -> Result<Value, LoadError> {
@@ -329,6 +334,15 @@ mod tests {
             error.ends_with("field server.http_listen_prt is not known; did you mean http_listen_port?"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_was_set_is_told_even_if_it_is_the_default() {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), "querier: {cache_bytes: 134217728}\n").expect("write");
+        let file = format!("-config.file={}", file.path().display());
+        let loaded = load(&[file, "-server.http-listen-port=4040".into()]).expect("loads");
+        assert_eq!(Vec::from_iter(loaded.given), ["querier.cache_bytes", "server.http_listen_port"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use storage::Store;
 use super::Roles;
 use crate::config::{Config, overrides};
 use crate::peers::Peers;
+use crate::shares::Shares;
 use crate::targets::{Role, Targets};
 
 type Error = Box<dyn std::error::Error>;
@@ -22,6 +23,7 @@ impl Roles {
     pub(crate) async fn build(
         targets: &Targets,
         config: &Config,
+        shares: &Shares,
         peers: &Peers,
         clock: &Clock,
         pool: &Pool,
@@ -29,7 +31,7 @@ impl Roles {
     ) -> Result<Self, Error> {
         let mut roles = Self::default();
         let limits = limits_of_tenants(config, clock)?;
-        let mut builder = Builder { config, peers, limits, clock, pool, registry };
+        let mut builder = Builder { config, shares, peers, limits, clock, pool, registry };
         let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
         if reads_bucket.iter().any(|role| targets.has(*role)) {
             let store = builder.store().await?;
@@ -73,6 +75,7 @@ fn limits_of_tenants(config: &Config, clock: &Clock) -> Result<Arc<limits::Overr
 /// What roles are built from.
 struct Builder<'a> {
     config: &'a Config,
+    shares: &'a Shares,
     peers: &'a Peers,
     limits: Arc<limits::Overrides>,
     clock: &'a Clock,
@@ -156,7 +159,9 @@ impl Builder<'_> {
             cache = cache.with_disk(disk.map_err(failed)?);
         }
         let reads = store.clone().hedged();
-        let leaf = Arc::new(querier::Leaf::new(config, reads, cache, self.pool.clone(), self.clock.clone()));
+        let memory = self.shares.questions.clone();
+        let leaf = querier::Leaf::new(config, memory, reads, cache, self.pool.clone(), self.clock.clone());
+        let leaf = Arc::new(leaf);
         let _ = self.peers.own().leaf.set(leaf.clone());
         Ok(leaf)
     }
@@ -164,6 +169,7 @@ impl Builder<'_> {
     fn querier(&mut self, owner: &Arc<cluster::Owner>) -> Arc<querier::Querier> {
         querier::Querier::new(
             self.config.querier.clone(),
+            self.shares.questions.clone(),
             owner.clone(),
             self.peers.leaves(Duration::from(self.config.querier.query_timeout)),
             self.limits.clone(),
@@ -176,6 +182,7 @@ impl Builder<'_> {
     fn compactor(&mut self, store: &Store, owner: &Arc<cluster::Owner>) -> Arc<compactor::Compactor> {
         compactor::Compactor::build(
             self.config.compactor.clone(),
+            self.shares.merges.clone(),
             store.clone(),
             owner.clone(),
             self.clock.clone(),
