@@ -205,7 +205,7 @@ impl Inner {
         let (pending, placeholder) = PendingBody::new(body);
         parts.extensions.insert(self.intake.clone());
         parts.extensions.insert(pending);
-        let mut request = Request::from_parts(parts, placeholder);
+        let request = Request::from_parts(parts, placeholder);
         let gzip = accept::accepts_gzip(request.headers(), header::ACCEPT_ENCODING.as_str());
         let is_api = is_api(request.uri().path());
         let Ok(mut response) = self.rest.clone().oneshot(request).await;

@@ -6,7 +6,7 @@ use std::fs;
 
 use axum::body::Body;
 use clock::{Clock, Pool};
-use edge::{App, Config, Routes};
+use edge::{App, Config, Effect, Routes};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use tonic::{Request, Response, Status};
@@ -67,9 +67,10 @@ fn peak_bytes() -> usize {
 
 #[tokio::test]
 async fn json_takes_little_more_than_its_message_and_its_text() {
-    let routes = Routes::new()
-        .service(SettingsServiceServer::new(Many))
-        .service(PusherServiceServer::new(Many).max_decoding_message_size(edge::MESSAGE_BYTES_MAX));
+    let routes = Routes::new().service(Effect::Read, SettingsServiceServer::new(Many)).service(
+        Effect::Change,
+        PusherServiceServer::new(Many).max_decoding_message_size(edge::MESSAGE_BYTES_MAX),
+    );
     let app = App::new(routes, Config::default(), Clock::system(), Pool::new(1), &mut Registry::default());
     let labels = vec![r#"{"name":"a","value":"b"}"#; LABELS].join(",");
     let json = format!(r#"{{"series":[{{"labels":[{labels}]}}]}}"#);
