@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -45,6 +46,7 @@ class Server:
         self.directory, self.flags, self.port = directory, flags, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process, self.env = None, {}
+        self.open_files = None  # soft and hard limit, or as here
 
     def start(self):
         """Starts the process; gives the seconds until it was ready."""
@@ -62,6 +64,7 @@ class Server:
             stdout=log,
             stderr=log,
             env={**os.environ, **self.env},
+            preexec_fn=self.open_files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self.open_files)),
         )
         while time.monotonic() - started < 30:
             if self.process.poll() is not None:

@@ -38,7 +38,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a connection that was told to give way may take.
-const CLOSE_WAIT: Duration = Duration::from_millis(50);
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Between looks for a place while all are taken.
+const PLACE_POLL: Duration = Duration::from_millis(50);
 
 /// Connections beyond the cap, which are answered only on [`crate::Routes::probe`]s.
 const PROBE_CONNECTIONS_MAX: usize = 16;
@@ -176,7 +179,7 @@ impl Server {
             if let Ok(permit) = self.probe_places.clone().try_acquire_owned() {
                 return Place { _permit: Some(permit), only_probes: true };
             }
-            self.clock.sleep(CLOSE_WAIT).await;
+            self.clock.sleep(PLACE_POLL).await;
         }
     }
 

@@ -71,7 +71,9 @@ pub(crate) struct Server {
     pub log_level: String,
     /// logfmt (for people) or json.
     pub log_format: String,
-    /// Connections open at once; more wait to be accepted. 0 means no limit.
+    /// Connections open at once. Beyond it, the one that was idle for longest is closed for a new one; if none is
+    /// idle, only `/ready` and `/metrics` are answered. 0 means 16384. Never more than half of the open files that
+    /// the process may have: the others are for data.
     pub http_listen_conn_limit: usize,
     /// Bytes of memory that this process may use. 0: the limit of its control group (version 1 or 2), or half of the
     /// machine's memory if it has none. The budgets of its roles are shares of it where nothing else is set.

@@ -78,6 +78,7 @@ pub(crate) fn routes(
     let yaml = async |State(text): State<String>| edge::rest::text_response(StatusCode::OK, text);
     edge::Routes::new()
         .probe("/ready")
+        .probe("/metrics")
         .get("/ready", &status, ready)
         .get("/metrics", &exported, metrics)
         .get("/memberlist", &membership, members)

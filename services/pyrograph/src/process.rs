@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use tracing::warn;
 
 /// Of the times in `/proc`, per second: the same on every Linux.
 const TICKS: f64 = 100.0;
@@ -55,6 +56,22 @@ impl Collector for Process {
             show("max_fds", "Most files and connections that may be open", &ConstGauge::new(limit))?;
         }
         Ok(())
+    }
+}
+
+/// Raises the limit of open files of this process as far as it may.
+///
+/// Returns the limit; absent if there is none. The soft limit is often 1024 for the sake of programs that use
+/// `select`, of which this is none.
+pub(crate) fn raise_open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            warn!(%error, ?current, ?maximum, "cannot raise the limit of open files");
+            current
+        }
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         }
     };
     start_log(&loaded.config.server);
+    let open_files = process::raise_open_files();
     for warning in &loaded.warnings {
         warn!("{}", storage::hide_url_secrets(warning));
     }
@@ -60,7 +61,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let done = runtime.block_on(serve(loaded.config, &loaded.given));
+    let done = runtime.block_on(serve(loaded.config, &loaded.given, open_files));
     // Work that is still running is of clients that left, or past the deadline of the drain.
     runtime.shutdown_background();
     match done {
@@ -80,7 +81,11 @@ fn fail(cause: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(mut config: Config, given: &BTreeSet<String>) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(
+    mut config: Config,
+    given: &BTreeSet<String>,
+    open_files: Option<u64>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let targets = Targets::parse(&config.target)?;
     let origins = config.server.origins()?;
     let shares = Shares::divide(&mut config, given, &targets);
@@ -111,10 +116,7 @@ async fn serve(mut config: Config, given: &BTreeSet<String>) -> Result<(), Box<d
         multitenancy: config.multitenancy_enabled,
         origins,
         hosts,
-        connections_max: match config.server.http_listen_conn_limit {
-            0 => edge::Config::default().connections_max,
-            limit => limit,
-        },
+        connections_max: connections_max(&config.server, open_files),
         body_bytes_max: Shares::body_bytes_max(&config),
         bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
         drain_timeout,
@@ -189,6 +191,23 @@ async fn serve(mut config: Config, given: &BTreeSet<String>) -> Result<(), Box<d
     roles.drain().await;
     peers.stop().await;
     Ok(())
+}
+
+/// Connections of the public listener at once, if the process may have so many open files.
+fn connections_max(server: &config::Server, open_files: Option<u64>) -> usize {
+    let wanted = match server.http_listen_conn_limit {
+        0 => edge::Config::default().connections_max,
+        limit => limit,
+    };
+    let possible = open_files.map_or(usize::MAX, |files| (files / 2).max(1) as usize);
+    if possible < server.http_listen_conn_limit {
+        warn!(
+            limit = possible,
+            open_files,
+            "server.http-conn-limit is {wanted}, but half of the open files are for data: raise ulimit -n"
+        );
+    }
+    wanted.min(possible)
 }
 
 /// Keeps `status` what the roles can do.

@@ -1,14 +1,17 @@
 //! The listener between roles.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Pool};
+use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
 use tracing::warn;
 use wire::pyrograph::ingester::v1::ingester_service_server::IngesterServiceServer;
 use wire::pyrograph::leaf::v1::leaf_service_server::LeafServiceServer;
@@ -29,6 +32,12 @@ const STREAMS_MAX: u32 = 1024;
 /// Flow control: a request of ordinary size arrives without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// At a shutdown, how long connections without a call have for saying goodbye; strangers never do.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Between looks at the calls in flight of a shutdown.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// The roles of this process that others may call.
 pub struct Services {
@@ -75,7 +84,7 @@ impl Services {
 }
 
 /// Answers calls until `shutdown` completes; then takes no more, and waits for those in flight for up to
-/// `drain`.
+/// `drain`. Connections without a call are not waited for.
 ///
 /// # Errors
 /// `Internal` if the listener fails.
@@ -87,6 +96,16 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (stop, stopped) = oneshot::channel::<()>();
+    let calls = Calls::default();
+    let counted = calls.clone();
+    let layer = ServiceBuilder::new().map_future(move |answer| {
+        let call = counted.begin();
+        async move {
+            let answer: Result<http::Response<tonic::body::Body>, _> = answer.await;
+            // The call lasts until its answer was handed over.
+            answer.map(|answer| answer.map(|body| body.map_frame(move |frame| call.keep(frame))))
+        }
+    });
     let server = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -94,6 +113,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .layer(layer)
         .add_routes(services.routes.routes())
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
             let _ = stopped.await;
@@ -106,12 +126,55 @@ pub async fn serve(
         () = shutdown => {}
     }
     let _ = stop.send(());
-    match clock.timeout(drain, server).await {
-        Some(done) => done.map_err(failed),
-        None => {
-            warn!(?drain, "calls of other roles were still in flight when the drain time was over");
-            Ok(())
+    tokio::select! {
+        done = &mut server => return done.map_err(failed),
+        drained = clock.timeout(drain, calls.ended(&clock)) => if drained.is_none() {
+            let calls = calls.count();
+            warn!(calls, ?drain, "calls of other roles were still in flight when the drain time was over");
         }
+    }
+    Ok(())
+}
+
+/// The calls in flight.
+#[derive(Clone, Default)]
+struct Calls(Arc<AtomicUsize>);
+
+impl Calls {
+    fn begin(&self) -> Call {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Call(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Until there was no call for the time that a goodbye takes.
+    async fn ended(&self, clock: &Clock) {
+        let mut quiet_since = clock.monotonic();
+        while clock.monotonic().saturating_sub(quiet_since) < GOODBYE {
+            clock.sleep(DRAIN_POLL).await;
+            if self.count() > 0 {
+                quiet_since = clock.monotonic();
+            }
+        }
+    }
+}
+
+/// One call until dropped.
+struct Call(Calls);
+
+impl Call {
+    /// Returns `frame`; a closure that calls this holds the call.
+    fn keep<T>(&self, frame: T) -> T {
+        frame
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
