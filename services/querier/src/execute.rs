@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use memory::Lease;
-use query::{Kind, Partial, Query, Stats};
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+use memory::{Lease, Refused};
+use query::{Charge, Kind, Partial, Query, Stats};
 use rpc::{ErrorKind, FindRequest, Missing, Snapshot};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
@@ -12,7 +14,7 @@ use tracing::{debug, warn};
 use crate::asker::Asker;
 use crate::dispatch::Dispatch;
 use crate::explain::Explained;
-use crate::leaf::refusal_of;
+use crate::leaf::{no_room, refusal_of};
 use crate::units::cost_of_all;
 use crate::{Error, PLACES, Querier};
 
@@ -71,13 +73,30 @@ impl Querier {
     /// # Errors
     /// It is refused, takes too long, or a role that it needs cannot answer.
     pub async fn execute(&self, asker: &Asker, query: Query) -> Result<Answered, Error> {
+        let (answer, report) =
+            self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
+        let partial = Partial { answer, stats: report.stats, charge: Charge::default() };
+        Ok(Answered { partial, report })
+    }
+
+    /// Answers one question, and makes of the answer what is sent. `finish` charges the lease that it is given, which
+    /// holds the answer; where that finds no room beside other questions, all of it is done again without them.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub(crate) async fn execute_and<T: Send>(
+        &self,
+        asker: &Asker,
+        query: Query,
+        finish: impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync,
+    ) -> Result<(T, Report), Error> {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);
         // Whichever is over first: the client's patience, or ours.
         let own = (!limit.is_zero()).then(|| started.saturating_add(limit));
         let deadline = [own, asker.deadline].into_iter().flatten().min();
-        let answer = self.answer(asker, &query, deadline);
+        let answer = self.answer(asker, &query, deadline, &finish);
         let answered = match deadline {
             None => answer.await,
             Some(deadline) => {
@@ -87,10 +106,8 @@ impl Querier {
         };
         let took = self.clock.monotonic().saturating_sub(started);
         self.metrics.finished(kind, answered.is_ok(), took);
-        let mut answered = answered?;
-        let report = &mut answered.report;
+        let (answer, mut report) = answered?;
         report.took = took;
-        report.stats = answered.partial.stats;
         self.metrics.used(&report.stats);
         if !report.missing.is_empty() {
             self.metrics.partial();
@@ -104,15 +121,16 @@ impl Querier {
             explained.stats = report.stats;
             explained.missing.clone_from(&report.missing);
         }
-        Ok(answered)
+        Ok((answer, report))
     }
 
-    async fn answer(
+    async fn answer<T: Send>(
         &self,
         asker: &Asker,
         query: &Query,
         deadline: Option<Duration>,
-    ) -> Result<Answered, Error> {
+        finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+    ) -> Result<(T, Report), Error> {
         let mut explained = asker.explain.then(Explained::default);
         let mut dispatch = Dispatch::new(self, query, deadline);
         let mut turn = None;
@@ -134,7 +152,15 @@ impl Querier {
                 explained.found(&snapshot, cost);
             }
             let Snapshot { objects, quarantined, stale, .. } = snapshot;
-            let result = dispatch.run(objects, explained.as_mut()).await;
+            let result = match dispatch.run(objects, explained.as_mut()).await {
+                Ok((Partial { answer, stats, charge }, missing)) => {
+                    let memory = charge.into_lease();
+                    let finished = finish(answer, memory.clone()).await;
+                    let finished = finished.map_err(|refused| no_room(&refused).into());
+                    finished.map(|answer| (answer, missing, Report { stats, memory, ..Report::default() }))
+                }
+                Err(error) => Err(error),
+            };
             let scanned = self.clock.monotonic();
             if let Some(explained) = &mut explained {
                 explained.scan += scanned.saturating_sub(admitted);
@@ -163,8 +189,7 @@ impl Querier {
                     }
                 }
                 result => {
-                    let (mut partial, mut missing) = result?;
-                    let memory = std::mem::take(&mut partial.charge).into_lease();
+                    let (answer, mut missing, report) = result?;
                     if let Some(Missing { key, reason, .. }) = missing.first() {
                         warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
                     }
@@ -172,8 +197,7 @@ impl Querier {
                     let known = quarantined.into_iter();
                     missing.extend(known.map(|(key, reason)| Missing { key, reason, is_damaged: false }));
                     let explained = explained.into_iter().collect();
-                    let report = Report { missing, stale, explained, memory, ..Report::default() };
-                    return Ok(Answered { partial, report });
+                    return Ok((answer, Report { missing, stale, explained, ..report }));
                 }
             }
         }

@@ -579,3 +579,29 @@ async fn a_client_that_goes_away_stops_the_work_of_leaves_in_other_processes() {
     until(0).await;
     assert!(leaf.asked.lock().unwrap().iter().any(|asked| asked.time_left.unwrap() <= 100 * MILLI));
 }
+
+const NO_ROOM: ErrorKind = ErrorKind::Exhausted { retry_after: SECOND };
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_found_no_room_runs_again_without_others() {
+    let clock = virtual_time();
+    let asked = AtomicUsize::new(0);
+    let leaf = Fake::new(&clock, move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Does::Fail(NO_ROOM),
+        _ => Does::Answer,
+    });
+    let rig = Rig::new(clock, vec![leaf], vec![small(&KEYS)]);
+    let (counts, report) = rig.ask().await.unwrap();
+    assert_eq!((counts, report.missing), (once(&small(&KEYS)), Vec::new()));
+    assert_eq!(rig.asked(0), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_finds_no_room_is_refused_and_not_answered_in_part() {
+    let clock = virtual_time();
+    let full = || Fake::new(&clock, |_| Does::Fail(NO_ROOM));
+    let rig = Rig::new(clock.clone(), vec![full(), full()], vec![small(&KEYS)]);
+    let Err(querier::Error::Role(error)) = rig.ask().await else { panic!("is refused") };
+    assert!(matches!(error.kind, ErrorKind::Exhausted { .. }), "{error}");
+    assert_eq!(rig.running(), 0);
+}

@@ -26,17 +26,15 @@ pub(crate) async fn merge(
 ) -> Answer<String> {
     let asked = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
     let nodes = Allowed::of(querier, asker).nodes(Some(asked))?;
-    let (merged, report) = pprof::merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
-    let memory = report.memory.clone();
-    let graph = move || {
-        let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), &memory)?;
+    pprof::merged(querier, asker, &request, move |merged, memory| {
+        let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), memory)?;
         memory.grow(Graph::bytes(&merged))?;
-        Ok::<_, memory::Refused>(Graph::new(&merged).write(&profile_type, nodes))
-    };
-    let text = querier.pool.run(graph).await?;
-    report.memory.shrink_to(text.len() as u64 * 2);
-    Ok((text, report))
+        let text = Graph::new(&merged).write(&profile_type, nodes);
+        memory.shrink_to(text.len() as u64 * 2);
+        Ok(text)
+    })
+    .await
 }
 
 /// A function at a line, as a node of the graph.

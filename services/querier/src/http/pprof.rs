@@ -1,5 +1,8 @@
 //! SelectMergeProfile, and every other answer that is a pprof.
 
+use std::sync::Arc;
+
+use memory::{Lease, Refused};
 use model::{NONE, ProfileType, Strings};
 use query::Kind;
 use query::kind::profile::{GoPgo, Merged, Question};
@@ -40,27 +43,27 @@ pub(crate) async fn merge(
     let pgo = go_pgo(&request);
     // A compiler needs everything.
     let nodes = if pgo.is_some() { 0 } else { nodes };
-    let (merged, report) = merged(querier, asker, &request).await?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
-    let memory = report.memory.clone();
-    let work = move || {
-        let merged = merged.finish(pgo, nodes, &memory)?;
+    merged(querier, asker, &request, move |merged, memory| {
+        let merged = merged.finish(pgo, nodes, memory)?;
         let bytes = MessageBytes::of(&merged);
         memory.grow(bytes.message + bytes.encoded * ENCODED_COPIES)?;
         let profile = encode(merged, &profile_type, end);
         memory.shrink_to(bytes.message + bytes.encoded * ENCODED_COPIES);
-        Ok::<_, memory::Refused>(profile)
-    };
-    Ok((querier.pool.run(work).await?, report))
+        Ok(profile)
+    })
+    .await
 }
 
-/// All matching samples with their symbols.
-pub(crate) async fn merged(
+/// What `finish` makes of all matching samples with their symbols; nothing if the question is about a time that must
+/// not be asked for.
+pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
     asker: &Asker,
     request: &SelectMergeStacktracesRequest,
-) -> Result<(Merged, Report), Error> {
+    finish: impl Fn(Merged, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
+) -> Result<(T, Report), Error> {
     let now = querier.clock.unix_millis();
     let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
     let stacks = request.stack_trace_selector.as_ref();
@@ -79,10 +82,18 @@ pub(crate) async fn merged(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(asker, query).await?;
-    match answered.partial.answer {
-        query::Answer::MergeProfile(merged) => Ok((*merged, answered.report)),
-        _ => Err(Error::Internal("a profile was asked for, something else was answered".into())),
+    let (pool, finish) = (querier.pool.clone(), Arc::new(finish));
+    let finished = querier.execute_and(asker, query, |answer, memory| {
+        let (pool, finish) = (pool.clone(), finish.clone());
+        let work = move || match answer {
+            query::Answer::MergeProfile(merged) => finish(*merged, &memory).map(Some),
+            _ => Ok(None),
+        };
+        Box::pin(async move { pool.run(work).await })
+    });
+    match finished.await? {
+        (Some(finished), report) => Ok((finished, report)),
+        (None, _) => Err(Error::Internal("a profile was asked for, something else was answered".into())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! SelectMergeStacktraces and SelectMergeSpanProfile.
 
 use bytes::Bytes;
-use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish_within};
+use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish, finish_within};
 use query::{Kind, Query};
 use wire::querier::v1::{
     AsyncQueryType, FlameGraph, Level, PprofProfile, ProfileFormat, SelectMergeSpanProfileRequest,
@@ -87,14 +87,26 @@ pub(crate) async fn merge(
     let allowed = Allowed::of(querier, asker);
     let query = merge_question(querier, &allowed, request)?;
     let nodes = allowed.nodes(request.max_nodes)?;
-    let (parts, report) = match query {
-        Some(query) => parts(querier, asker, query).await?,
-        None => Default::default(),
+    let Some(query) = query else {
+        return Ok((finish([&[]], nodes, real), Report::default()));
     };
-    let joining = report.memory.sibling();
-    let flame = querier.pool.run(move || finish_within([&parts], nodes, real, &joining)).await?;
-    report.memory.resize(encoding_bytes(&flame))?;
-    Ok((flame, report))
+    let pool = querier.pool.clone();
+    let finished = querier.execute_and(asker, query, |answer, memory| {
+        let pool = pool.clone();
+        let join = move || {
+            let query::Answer::MergeStacktraces(parts) = answer else { return Ok(None) };
+            let joining = memory.sibling();
+            let flame = finish_within([&parts], nodes, real, &joining)?;
+            drop((parts, joining));
+            memory.resize(encoding_bytes(&flame))?;
+            Ok(Some(flame))
+        };
+        Box::pin(async move { pool.run(join).await })
+    });
+    match finished.await? {
+        (Some(flame), report) => Ok((flame, report)),
+        (None, _) => Err(other_answer()),
+    }
 }
 
 /// The question of a request; none if it is about a time that must not be asked for.
@@ -125,8 +137,12 @@ pub(crate) async fn parts(
     let answered = querier.execute(asker, query).await?;
     match answered.partial.answer {
         query::Answer::MergeStacktraces(parts) => Ok((parts, answered.report)),
-        _ => Err(Error::Internal("trees were asked for, something else was answered".into())),
+        _ => Err(other_answer()),
     }
+}
+
+fn other_answer() -> Error {
+    Error::Internal("trees were asked for, something else was answered".into())
 }
 
 /// Memory of a finished tree, of the message that is made of it, and of its bytes.
