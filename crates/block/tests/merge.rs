@@ -249,47 +249,34 @@ async fn objects(store: &Store, cache: &Cache, count: usize) -> (Vec<MergeInput>
 }
 
 #[test]
-fn what_does_not_fit_is_merged_in_parts_with_the_same_sums() {
+fn what_does_not_fit_is_merged_in_parts_with_the_same_sums_or_refused_with_bytes_and_setting() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
-    runtime.block_on(async {
-        let mut datasets = Vec::new();
-        for limit in [u64::MAX, 2 << 20] {
-            let share = Share::new("merges", "compactor.max_memory_bytes", limit);
+    let (mut datasets, mut refusals) = (Vec::new(), Vec::new());
+    for bits in (10..24).rev() {
+        let share = Share::new("merges", "compactor.max_memory_bytes", 1 << bits);
+        let options = MergeOptions { memory: share.account(), ..options(1) };
+        let merged = runtime.block_on(async {
             let (inputs, expected) = objects(&store, &cache, 12).await;
-            let options = MergeOptions { memory: share.account(), ..options(1) };
-            let outputs = merge(inputs, &options, &pool).await.expect("merges");
+            let outputs = merge(inputs, &options, &pool).await?;
             let mut found = Sums::new();
             let mut count = 0;
             for (part, output) in outputs.into_iter().enumerate() {
-                let number = (1 + datasets.len()) * 1000 + part;
-                let block = put(&store, &cache, number, output.encoded.bytes).await.expect("opens");
+                let block = put(&store, &cache, bits * 1000 + part, output.encoded.bytes).await?;
                 count += block.directory().datasets.len();
-                found.extend(sums_of_object(&block, &[]).await.expect("reads"));
+                found.extend(sums_of_object(&block, &[]).await?);
             }
             assert_eq!(found, expected);
-            datasets.push(count);
-            drop(options);
-            assert_eq!(share.held(), 0);
+            Ok::<_, block::Error>(count)
+        });
+        match merged {
+            Ok(count) => datasets.push(count),
+            Err(error) => refusals.push(error.to_string()),
         }
-        assert!(datasets[0] < datasets[1], "parts are datasets of their own: {datasets:?}");
-    });
-}
-
-#[test]
-fn a_dataset_that_does_not_fit_alone_is_refused_with_bytes_and_setting() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
-    let share = Share::new("merges", "compactor.max_memory_bytes", 100 << 10);
-    let options = MergeOptions { memory: share.account(), ..options(1) };
-    let refused = runtime.block_on(async {
-        let (inputs, _) = objects(&store, &cache, 2).await;
-        merge(inputs, &options, &pool).await.map(|outputs| outputs.len())
-    });
-    let text = refused.expect_err("has no room").to_string();
-    assert!(
-        text.contains("service \"s\"") && text.contains("102400 bytes (compactor.max_memory_bytes)"),
-        "{text}"
-    );
-    assert_eq!(share.held(), 0);
+        assert_eq!(share.held(), 0);
+    }
+    assert!(datasets.first() < datasets.last(), "parts are datasets of their own: {datasets:?}");
+    let smallest = refusals.last().expect("1 KiB is too little for any dataset");
+    assert!(smallest.contains("service \"s\""), "{smallest}");
+    assert!(smallest.contains("1024 bytes (compactor.max_memory_bytes)"), "{smallest}");
 }

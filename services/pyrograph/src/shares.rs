@@ -238,7 +238,7 @@ mod tests {
         let config = divided(512, "all", &[path], |config| config.ingester.inflight_bytes_max = 200 << 20);
         assert_eq!(config.ingester.inflight_bytes_max, 200 << 20);
         let without = divided(512, "all", &[], |_| {});
-        assert!(config.querier.max_memory_bytes < without.querier.max_memory_bytes / 2);
+        assert!(config.querier.max_memory_bytes < without.querier.max_memory_bytes);
         let questions = ["querier.max_memory_bytes"];
         let set = divided(512, "all", &questions, |config| config.querier.max_memory_bytes = 7 * MIB);
         assert_eq!(set.querier.max_memory_bytes, 7 * MIB);

@@ -100,7 +100,9 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
     let mut partial = read_partial(response, query)?;
     let mut other = Partial::empty(query);
     std::mem::swap(&mut partial, &mut other);
-    partial.merge(other)?;
+    if let Err(::query::MergeError::TooLarge(error)) = partial.merge(other) {
+        return Err(error.into());
+    }
     match (partial.answer, &query.kind) {
         (Answer::MergeStacktraces(parts), _) => drop(finish([&parts], 0, Real::Keep)),
         (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1, &Default::default())),

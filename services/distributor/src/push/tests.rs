@@ -247,7 +247,14 @@ async fn a_request_of_bombs_ends_at_its_limit() {
     let documents = |count| (0..count).map(|_| pushed(&APP, bomb.clone())).collect();
     let one = Fixture::new(limits.clone()).push(documents(1)).await.unwrap_err();
     assert!(one.to_string().contains("expand to more"), "{one}");
-    let many = Fixture::new(limits).push(documents(100)).await.unwrap_err();
+    let many = Fixture::new(limits.clone()).push(documents(100)).await.unwrap_err();
+    assert!(many.to_string().contains("expand to more"), "{many}");
+    // Those that do not say how large they are are decompressed up to the limit.
+    let mut liar = bomb.clone();
+    let end = liar.len();
+    liar[end - 4..].copy_from_slice(&100_u32.to_le_bytes());
+    let liars = (0..100).map(|_| pushed(&APP, liar.clone())).collect();
+    let many = Fixture::new(limits).push(liars).await.unwrap_err();
     assert!(many.to_string().contains("limit of one request"), "{many}");
 }
 
