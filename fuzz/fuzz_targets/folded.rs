@@ -9,8 +9,13 @@ fuzz_target!(|data: &[u8]| {
     let column = ingest::column("goroutines", 100).expect("a known column");
     let text = Bytes::copy_from_slice(data);
     let lines = data.split(|byte| *byte == b'\n').count();
-    for decode in [folded::decode_groups, folded::decode_lines] {
-        if let Ok(profile) = decode(text.clone(), &column, 0) {
+    let groups = folded::decode_groups(text.clone(), &column, 0).map(|groups| {
+        let skipped = groups.skipped.without_count + groups.skipped.from_long_line;
+        assert!(groups.profile.samples.len() + skipped <= lines);
+        groups.profile
+    });
+    for decoded in [groups, folded::decode_lines(text.clone(), &column, 0)] {
+        if let Ok(profile) = decoded {
             assert!(profile.samples.len() <= lines);
             assert_eq!(profile.samples.values.len(), profile.samples.len());
             assert!(profile.symbols.strings.len() >= profile.symbols.functions.len());

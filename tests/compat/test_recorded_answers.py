@@ -13,12 +13,14 @@ KNOWN = {
     "labels": 0,
     "render": 0,
     "query": 0,
-    "errors": 2,  # JFR
+    "errors": 6,  # Two: JFR. Four: a form that is compressed as a whole is read (docs/pushing.md).
     "corrupt": 1,  # speedscope
     "tenants": 6,  # OTLP, ad hoc profiles
     "routes": 4,  # OTLP, /admin, /memberlist, /api/swagger.json
     "folded": 0,
-    "pprof": 2,  # bare addresses are named (docs/adr/0005)
+    # Two: bare addresses are named (docs/adr/0005). Two: a form without a file "profile" is refused instead of
+    # ignored (docs/pushing.md).
+    "pprof": 4,
 }
 
 # The recorded profiles are years old, and each case waits for its pushes.

@@ -13,47 +13,116 @@ use crate::ingest::Column;
 /// Longest line, as the line scanner of the reference has it.
 pub const LINE_BYTES_MAX: usize = (64 << 10) - 1;
 
+/// How much of a line or of a name an error shows, in bytes: enough to recognise it by.
+const SHOWN_BYTES_MAX: usize = 40;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("line {line} ends in {count:?}, which is not a count")]
     Count { line: usize, count: String },
+    #[error(
+        "none of {lines} lines ends in a space and a count, as in \"main;work 12\"; line {line} is \"{text}\""
+    )]
+    NoCounts { lines: usize, line: usize, text: String },
     #[error("line {line} is longer than the limit of {LINE_BYTES_MAX} bytes")]
     LineTooLong { line: usize },
+    #[error("line {line} has a frame that is not UTF-8: \"{frame}\"")]
+    NotUtf8 { line: usize, frame: String },
+    #[error("counts of the stack of line {line} are together more than 2^63 - 1")]
+    Sum { line: usize },
+    #[error("{0}")]
+    Overflow(#[from] Overflow),
     #[error("text of {bytes} bytes is larger than the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },
 }
 
-/// Lines `root;…;leaf count`. Lines without a space are skipped; a line that is too long ends the text.
+/// A value that does not fit once it is scaled by the sampling period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a count of {count} at {period} ns each (sampleRate) is more than 2^63 - 1 ns")]
+pub struct Overflow {
+    count: i64,
+    period: i64,
+}
+
+/// A profile made of text, and the lines that are not in it.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    pub profile: Profile,
+    pub skipped: Skipped,
+}
+
+/// Lines that are not blank and were left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Skipped {
+    /// Lines without any space or tab, and so without a count.
+    pub without_count: usize,
+    /// The first line that is longer than [`LINE_BYTES_MAX`], and all after it.
+    pub from_long_line: usize,
+}
+
+/// Lines `root;…;leaf count`, with a space or a tab before the count. Lines without either are skipped; a line
+/// that is too long ends the text.
 ///
 /// Equal stacks become one sample. `time_nanos` is the time of the profile.
 ///
 /// # Errors
-/// [`Error::Count`] for a count that is no 64-bit number.
-pub fn decode_groups(text: Bytes, column: &Column, time_nanos: i64) -> Result<Profile, Error> {
+/// [`Error::Count`] for a count that is no 64-bit number; [`Error::NoCounts`] or [`Error::LineTooLong`] if all
+/// lines were left out; others if a value or a name cannot be kept as it is.
+pub fn decode_groups(text: Bytes, column: &Column, time_nanos: i64) -> Result<Groups, Error> {
     let mut builder = Builder::new(&text)?;
-    for (number, line) in lines(&text) {
+    let mut skipped = Skipped::default();
+    let mut first_skipped = None;
+    let mut lines = lines(&text).filter(|(_, line)| !line.trim_ascii().is_empty());
+    while let Some((number, line)) = lines.next() {
         if line.len() > LINE_BYTES_MAX {
+            first_skipped.get_or_insert(Error::LineTooLong { line: number });
+            skipped.from_long_line = 1 + lines.count();
             break;
         }
-        let Some(space) = memchr::memrchr(b' ', line) else {
+        let Some(space) = memchr::memrchr2(b' ', b'\t', line) else {
+            skipped.without_count += 1;
+            first_skipped.get_or_insert_with(|| Error::NoCounts {
+                lines: 0,
+                line: number,
+                text: shown(line),
+            });
             continue;
         };
         let count = &line[space + 1..];
         let value = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
-        let value = value.ok_or_else(|| Error::Count {
-            line: number,
-            // Enough to recognise it by.
-            count: String::from_utf8_lossy(&count[..count.len().min(40)]).into_owned(),
-        })?;
-        builder.add(&line[..space], value);
+        let value = value.ok_or_else(|| Error::Count { line: number, count: lossy(count) })?;
+        builder.add(number, &line[..space], value)?;
     }
-    Ok(builder.finish(column, time_nanos))
+    if builder.profile.samples.is_empty()
+        && let Some(error) = first_skipped
+    {
+        return Err(match error {
+            Error::NoCounts { line, text, .. } => {
+                Error::NoCounts { lines: skipped.without_count, line, text }
+            }
+            other => other,
+        });
+    }
+    Ok(Groups { profile: builder.finish(column, time_nanos)?, skipped })
+}
+
+fn head(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(SHOWN_BYTES_MAX)]
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(head(text)).into_owned()
+}
+
+/// With everything but printable ASCII escaped.
+fn shown(text: &[u8]) -> String {
+    head(text).escape_ascii().to_string()
 }
 
 /// Lines `root;…;leaf`, each of which counts one. Empty lines are skipped; equal stacks become one sample.
 ///
 /// # Errors
-/// [`Error::LineTooLong`].
+/// [`Error::LineTooLong`]; others if a value or a name cannot be kept as it is.
 pub fn decode_lines(text: Bytes, column: &Column, time_nanos: i64) -> Result<Profile, Error> {
     let mut builder = Builder::new(&text)?;
     for (number, line) in lines(&text) {
@@ -61,10 +130,10 @@ pub fn decode_lines(text: Bytes, column: &Column, time_nanos: i64) -> Result<Pro
             return Err(Error::LineTooLong { line: number });
         }
         if !line.is_empty() {
-            builder.add(line, 1);
+            builder.add(number, line, 1)?;
         }
     }
-    Ok(builder.finish(column, time_nanos))
+    Ok(builder.finish(column, time_nanos)?)
 }
 
 /// Lines and their numbers from 1, without `\n` or `\r\n`.
@@ -100,13 +169,13 @@ impl<'t> Builder<'t> {
         })
     }
 
-    fn add(&mut self, stack: &'t [u8], value: i64) {
+    fn add(&mut self, line: usize, stack: &'t [u8], value: i64) -> Result<(), Error> {
         let samples = &mut self.profile.samples;
         match self.stacks.entry(stack) {
             Entry::Occupied(sample) => {
                 let sum = &mut samples.values[*sample.get() as usize];
-                *sum = sum.saturating_add(value);
-                return;
+                *sum = sum.checked_add(value).ok_or(Error::Sum { line })?;
+                return Ok(());
             }
             Entry::Vacant(vacant) => vacant.insert(samples.len() as u32),
         };
@@ -115,32 +184,42 @@ impl<'t> Builder<'t> {
         let stack = stack.strip_suffix(b";").unwrap_or(stack);
         for frame in stack.rsplit(|byte| *byte == b';') {
             let next = self.frames.len() as u32;
-            let function = *self.frames.entry(frame).or_insert_with(|| {
-                let offset = frame.as_ptr().addr() - self.text.as_ptr().addr();
-                self.spans.push((offset as u32, frame.len() as u32));
-                next
-            });
+            let function = match self.frames.entry(frame) {
+                Entry::Occupied(function) => *function.get(),
+                Entry::Vacant(vacant) => {
+                    if std::str::from_utf8(frame).is_err() {
+                        return Err(Error::NotUtf8 { line, frame: shown(frame) });
+                    }
+                    let offset = frame.as_ptr().addr() - self.text.as_ptr().addr();
+                    self.spans.push((offset as u32, frame.len() as u32));
+                    *vacant.insert(next)
+                }
+            };
             self.stack.push(function);
         }
         self.profile.symbols.stacktraces.push(&self.stack);
         samples.values.push(value);
         samples.label_offsets.push(0);
+        Ok(())
     }
 
-    fn finish(self, column: &Column, time_nanos: i64) -> Profile {
+    fn finish(self, column: &Column, time_nanos: i64) -> Result<Profile, Overflow> {
         let strings = Strings::new(self.text.clone(), self.spans);
         complete(self.profile, strings, self.frames.len() as u32, column, time_nanos)
     }
 }
 
 /// A profile whose samples are there, over `frames` locations: those of location `i` are named by string `i + 1`.
+///
+/// # Errors
+/// [`Overflow`] for a value that the period of `column` takes past 63 bits.
 pub(crate) fn complete(
     mut profile: Profile,
     strings: Strings,
     frames: u32,
     column: &Column,
     time_nanos: i64,
-) -> Profile {
+) -> Result<Profile, Overflow> {
     let symbols = &mut profile.symbols;
     for function in 0..frames {
         symbols.functions.push(Function { name: function + 1, ..Function::default() });
@@ -159,11 +238,12 @@ pub(crate) fn complete(
             unit: symbols.strings.push(b"nanoseconds"),
         });
         for value in &mut profile.samples.values {
-            *value = value.saturating_mul(column.period);
+            let overflow = Overflow { count: *value, period: column.period };
+            *value = value.checked_mul(column.period).ok_or(overflow)?;
         }
     }
     profile.time_nanos = time_nanos;
-    profile
+    Ok(profile)
 }
 
 #[cfg(test)]
@@ -190,12 +270,12 @@ pub(crate) mod tests {
 
     fn groups(text: &'static str) -> Result<Vec<String>, Error> {
         let column = column("goroutines", 100).unwrap();
-        decode_groups(Bytes::from_static(text.as_bytes()), &column, 7).map(|p| stacks(&p))
+        decode_groups(Bytes::from_static(text.as_bytes()), &column, 7).map(|groups| stacks(&groups.profile))
     }
 
     #[test]
     fn groups_are_stacks_with_counts() {
-        let cases: [(&str, &[&str]); 8] = [
+        let cases: [(&str, &[&str]); 11] = [
             ("a;b; 1", &["a;b 1"]),
             ("main;foo 3\nmain;bar 1\n", &["main;foo 3", "main;bar 1"]),
             ("a b;c d 2\r\n", &["a b;c d 2"]),
@@ -203,6 +283,9 @@ pub(crate) mod tests {
             ("no-count\n\na 1", &["a 1"]),
             ("a;;b 1", &["a;;b 1"]),
             ("a -5", &["a -5"]),
+            ("a;b\t3\nc d\t4", &["a;b 3", "c d 4"]),
+            ("a;b 1\t2", &["a;b 1 2"]),
+            (" \t\r\n\n", &[]),
             ("", &[]),
         ];
         for (text, expected) in cases {
@@ -220,11 +303,44 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn lines_without_a_count_are_counted_and_refused_if_there_are_no_others() {
+        let column = column("cpu", 100).unwrap();
+        let skipped =
+            |text: &'static str| decode_groups(Bytes::from(text), &column, 0).map(|groups| groups.skipped);
+        assert_eq!(skipped("no-count\n\na 1\nb"), Ok(Skipped { without_count: 2, from_long_line: 0 }));
+        let error = skipped("\nmain;w\u{f6}rk\nmain;idle").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"none of 2 lines ends in a space and a count, as in "main;work 12"; line 2 is "main;w\xc3\xb6rk""#
+        );
+    }
+
+    #[test]
+    fn values_and_names_that_cannot_be_kept_are_refused() {
+        let column = column("cpu", 100).unwrap();
+        let refused = |text: &'static [u8]| {
+            decode_groups(Bytes::from_static(text), &column, 0).map(|groups| groups.skipped).unwrap_err()
+        };
+        assert_eq!(refused(b"a 9223372036854775807\na 1"), Error::Sum { line: 2 });
+        assert_eq!(
+            refused(b"a 1\nb 922337203686").to_string(),
+            "a count of 922337203686 at 10000000 ns each (sampleRate) is more than 2^63 - 1 ns"
+        );
+        assert_eq!(
+            refused(b"main;ok 1\nmain;caf\xe9 3").to_string(),
+            "line 2 has a frame that is not UTF-8: \"caf\\xe9\""
+        );
+    }
+
+    #[test]
     fn a_line_that_is_too_long_ends_groups_and_refuses_lines() {
         let text: Bytes = format!("a 1\n{} 1\nb 1", "x".repeat(LINE_BYTES_MAX)).into();
         let column = column("goroutines", 100).unwrap();
-        let profile = decode_groups(text.clone(), &column, 0).unwrap();
-        assert_eq!(stacks(&profile), ["a 1"]);
+        let groups = decode_groups(text.clone(), &column, 0).unwrap();
+        assert_eq!(stacks(&groups.profile), ["a 1"]);
+        assert_eq!(groups.skipped, Skipped { without_count: 0, from_long_line: 2 });
+        let only_long = decode_groups(text.slice(4..), &column, 0).map(|groups| groups.skipped);
+        assert_eq!(only_long, Err(Error::LineTooLong { line: 1 }));
         let refused = decode_lines(text, &column, 0).map(|p| stacks(&p));
         assert_eq!(refused, Err(Error::LineTooLong { line: 2 }));
     }

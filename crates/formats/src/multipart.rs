@@ -1,6 +1,6 @@
 //! `multipart/form-data` (RFC 7578) over a body that is complete in memory.
 //!
-//! Owns: finding the files in it. A part without a file name is no file, and cannot be asked for: the SDKs send
+//! Owns: finding the files in it. A part without a file name is no file, and only its name is kept: the SDKs send
 //! everything as files, and the reference sees nothing else.
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub enum Error {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form {
     files: Vec<(String, Bytes)>,
+    /// Names of the parts that are no files.
+    fields: Vec<String>,
 }
 
 impl Form {
@@ -47,6 +49,16 @@ impl Form {
             return Err(wrong());
         }
         parts(body, &boundary)
+    }
+
+    /// Names of all files.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Names of all parts that are no files.
+    pub fn field_names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(String::as_str)
     }
 
     /// Content of the first file that the form calls `name`; none if that is empty.
@@ -75,7 +87,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
                 false => Err(Error::CutOff { part }),
             };
         };
-        let (file_name, content_at) = header(body, header_at).ok_or(Error::Header { part })?;
+        let (name, content_at) = header(body, header_at).ok_or(Error::Header { part })?;
         // An empty content may share its line end with the header.
         let mut search_at = content_at - 1;
         let end = loop {
@@ -88,8 +100,10 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
         };
         let content = body.get(content_at..end).unwrap_or_default();
         let content = content.strip_suffix(b"\r").unwrap_or(content);
-        if let Some(name) = file_name {
-            form.files.push((name, body.slice_ref(content)));
+        match name {
+            Some(PartName::File(name)) => form.files.push((name, body.slice_ref(content))),
+            Some(PartName::Field(name)) => form.fields.push(name),
+            None => {}
         }
     }
     Err(Error::TooManyParts)
@@ -102,8 +116,13 @@ fn line_end(body: &[u8], at: usize) -> Option<usize> {
     (body.get(at + blanks) == Some(&b'\n')).then_some(at + blanks + 1)
 }
 
-/// Name of the file that a part holds, if it is one, and where its content begins.
-fn header(body: &[u8], start: usize) -> Option<(Option<String>, usize)> {
+enum PartName {
+    File(String),
+    Field(String),
+}
+
+/// The name of a part, if it has one, and where its content begins.
+fn header(body: &[u8], start: usize) -> Option<(Option<PartName>, usize)> {
     let mut name = None;
     let mut at = start;
     loop {
@@ -120,7 +139,8 @@ fn header(body: &[u8], start: usize) -> Option<(Option<String>, usize)> {
         {
             let has = |key| parameter(value, key).is_some_and(|file| !file.is_empty());
             let is_file = has("filename") || has("filename*");
-            name = parameter(value, "name").filter(|_| is_file);
+            let part_name = if is_file { PartName::File } else { PartName::Field };
+            name = parameter(value, "name").map(part_name);
         }
     }
 }
@@ -191,6 +211,9 @@ mod tests {
         assert_eq!(file("profile", body).as_deref(), Some(&b"\x1f\x8b\r\nbin\r\n"[..]));
         assert_eq!(file("sample_type_config", body).as_deref(), Some(&b"{}"[..]));
         assert_eq!(file("field", body), None);
+        let form = form(body).unwrap();
+        assert_eq!(form.file_names().collect::<Vec<_>>(), ["profile", "sample_type_config"]);
+        assert_eq!(form.field_names().collect::<Vec<_>>(), ["field"]);
     }
 
     #[test]

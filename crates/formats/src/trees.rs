@@ -41,6 +41,10 @@ pub enum Error {
     Locations,
     #[error("frame names have more than {NAME_WORK_MAX} bytes together")]
     Names,
+    #[error("a value of {value} is more than 2^63 - 1")]
+    Value { value: u64 },
+    #[error("{0}")]
+    Overflow(#[from] folded::Overflow),
 }
 
 /// Every node of a tree that took something itself becomes a sample. `time_nanos` is the time of the profile.
@@ -53,7 +57,7 @@ pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
     let mut reader = Reader { body, at: 0 };
     let mut builder = Builder::default();
     if body.is_empty() {
-        return Ok(builder.finish(column, time_nanos));
+        return Ok(builder.finish(column, time_nanos)?);
     }
     // Children that are still to come, of each node on the path; and the path itself, without the root.
     let mut open = Vec::new();
@@ -84,7 +88,7 @@ pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
             path.pop();
         }
         if open.is_empty() {
-            return Ok(builder.finish(column, time_nanos));
+            return Ok(builder.finish(column, time_nanos)?);
         }
     }
 }
@@ -140,7 +144,7 @@ pub fn decode_trie(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
         let children = reader.number()?;
         open.push(OpenNode { children, path: path.len(), names: names.len(), begin });
     }
-    Ok(builder.finish(column, time_nanos))
+    Ok(builder.finish(column, time_nanos)?)
 }
 
 /// A node of a trie whose children are to come, and how long everything was at its end.
@@ -220,12 +224,12 @@ impl Builder {
         stacktraces.locations.extend(path.iter().rev());
         stacktraces.offsets.push(stacktraces.locations.len() as u32);
         let samples = &mut self.profile.samples;
-        samples.values.push(i64::try_from(value).unwrap_or(i64::MAX));
+        samples.values.push(i64::try_from(value).map_err(|_| Error::Value { value })?);
         samples.label_offsets.push(0);
         Ok(())
     }
 
-    fn finish(mut self, column: &Column, time_nanos: i64) -> Profile {
+    fn finish(mut self, column: &Column, time_nanos: i64) -> Result<Profile, folded::Overflow> {
         if self.strings.is_empty() {
             self.strings.push(b"");
         }
@@ -290,6 +294,8 @@ mod tests {
         for (decode, body, error) in cases {
             check(decode, body, Err(error));
         }
+        let huge = b"\x01a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0";
+        check(decode_trie, huge, Err(Error::Value { value: u64::MAX }));
         let long = [&[0x80, 0x80, 0x04][..], &[b'x'; 1 << 16], &[1, 0]].concat();
         check(decode_tree, &long, Err(Error::NameTooLong));
         check(decode_trie, &long, Err(Error::NameTooLong));

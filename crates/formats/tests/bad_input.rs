@@ -3,7 +3,8 @@
 mod corpus;
 
 use bytes::Bytes;
-use formats::{folded, gzip, ingest, multipart, pprof};
+use formats::compression::{self, Encoding};
+use formats::{folded, gzip, ingest, kind, multipart, pprof};
 use proptest::prelude::*;
 
 /// Expected of a server that accepts profiles of 4 MiB.
@@ -18,6 +19,14 @@ fn try_everything(bytes: Bytes) {
             pprof::encode(&decoded.profile);
         }
     }
+    for encodings in [&[][..], &[Encoding::Gzip], &[Encoding::Deflate], &[Encoding::Zstd, Encoding::Deflate]]
+    {
+        if let Ok(plain) = compression::content(bytes.clone(), encodings, LIMIT) {
+            assert!(plain.len() <= LIMIT);
+        }
+    }
+    let _ = kind::recognise_text(&bytes);
+    let _ = kind::of_pprof(&bytes);
     let _ = multipart::Form::parse("multipart/form-data; boundary=x", &bytes);
     if let Ok(column) = ingest::column("cpu", 1) {
         let _ = folded::decode_groups(bytes.clone(), &column, 0);

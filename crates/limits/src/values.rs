@@ -18,6 +18,12 @@ pub struct Limits {
     /// Largest request body, in MB, on the wire, and uncompressed with the labels of each profile. 0 means no limit of its own.
     pub ingestion_body_limit_mb: f64,
 
+    /// Most series of one tenant that were pushed within the last one to two hours: a series is one set of labels
+    /// with one profile type. A profile that would bring more is refused, and the known series go on. Each
+    /// distributor counts what it sees, which is nearly all where pushes are spread over them evenly. 0 means no limit.
+    #[serde(alias = "max_global_series_per_user")]
+    pub max_global_series_per_tenant: usize,
+
     /// Longest label name, in bytes.
     pub max_label_name_length: usize,
     /// Longest label value, in bytes.
@@ -71,6 +77,9 @@ impl Default for Limits {
             ingestion_rate_mb: 4.0,
             ingestion_burst_size_mb: 2.0,
             ingestion_body_limit_mb: 256.0,
+            // Ten times the largest tenant that was tried (100,000 pods). Pyroscope's 5,000 are for its older
+            // storage, where each series takes memory of an ingester; here one costs 18 bytes of a distributor.
+            max_global_series_per_tenant: 1_000_000,
             max_label_name_length: 1024,
             max_label_value_length: 2048,
             max_label_names_per_series: 30,
@@ -118,14 +127,21 @@ impl Limits {
         let kept = |period: Duration| (!period.is_zero()).then_some(period);
         let by_service = &self.retention_by_service;
         match service {
-            Some(service) => {
-                let own = by_service.iter().find(|of| of.service.matches(service));
-                kept(own.map_or(self.retention_period, |of| of.period))
-            }
+            Some(service) => kept(self.retention_setting(service).1),
             None => {
                 let all = by_service.iter().map(|of| kept(of.period)).chain([kept(self.retention_period)]);
                 all.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
             }
+        }
+    }
+}
+
+impl Limits {
+    /// The setting that says how long profiles of `service` are kept, and its value.
+    pub fn retention_setting(&self, service: &str) -> (&'static str, Duration) {
+        match self.retention_by_service.iter().find(|rule| rule.service.matches(service)) {
+            Some(rule) => ("retention_by_service", rule.period),
+            None => ("retention_period", self.retention_period),
         }
     }
 }
@@ -155,6 +171,14 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_series_has_both_names_of_pyroscope() {
+        for name in ["max_global_series_per_tenant", "max_global_series_per_user"] {
+            let limits: Limits = serde_yaml::from_str(&format!("{name}: 7\n")).unwrap();
+            assert_eq!(limits.max_global_series_per_tenant, 7, "{name}");
+        }
+    }
+
+    #[test]
     fn limits_survive_yaml() {
         let text = serde_yaml::to_string(&Limits::default()).unwrap();
         assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), Limits::default());
@@ -176,6 +200,8 @@ mod tests {
         ] {
             assert_eq!(limits.retention_of(Some(service)), expected, "{service}");
         }
+        assert_eq!(limits.retention_setting("batch-1"), ("retention_by_service", Duration::from_days(1)));
+        assert_eq!(limits.retention_setting("app"), ("retention_period", Duration::from_days(7)));
         assert_eq!(limits.retention_of(None), None, "somebody keeps for ever");
         assert_eq!(Limits::default().retention_of(None), days(31));
         assert!(

@@ -7,20 +7,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clock::Clock;
+use formats::compression::{self, Encoding};
 use formats::ingest::{AppName, Format, SampleTypeConfig};
 use formats::pprof::Decoded;
-use formats::{folded, gzip, ingest, multipart, pprof, trees};
+use formats::{folded, gzip, ingest, kind, multipart, pprof, trees};
 use limits::Limits;
 use model::{ItemKey, Profile, TenantId, label_names};
 
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::key;
+use crate::receipt::{Discarded, Reason};
 
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
 
 /// Memory of a byte of content while it is decoded: itself, and a number of one byte as four.
 const DECODED_PER_CONTENT: usize = 5;
+
+/// How far a document that does not announce its length is taken to expand.
+const EXPANSION: usize = 20;
+
+/// What a form may hold beside its profile, in bytes, once it is decompressed.
+const FORM_REST_BYTES_MAX: usize = 1 << 20;
 
 /// Profiles whose time lies before this, the end of 1970, come from clients that write other units than
 /// nanoseconds.
@@ -54,6 +62,8 @@ pub(crate) struct Ingested {
     /// All of the query, as sent.
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) content_type: String,
+    /// Of the body, as its header says.
+    pub(crate) encodings: Vec<Encoding>,
     pub(crate) body: Bytes,
 }
 
@@ -64,6 +74,10 @@ pub(crate) struct Opened {
     /// Size of its content, decompressed.
     pub(crate) bytes: usize,
     pub(crate) key: ItemKey,
+    /// What is not in `decoded` though it was sent.
+    pub(crate) skipped: Discarded,
+    /// Whether the client says that the profile belongs to one span alone; such profiles are not kept.
+    pub(crate) is_of_span: bool,
 }
 
 impl Opened {
@@ -91,13 +105,18 @@ impl Document {
     /// # Errors
     /// If it says that it is too large.
     pub(crate) fn decoding_bytes(&self, limits: &Limits) -> Result<usize, Error> {
-        let bytes = match self {
-            Self::Pushed(pushed) => &pushed.pprof,
-            Self::Ingested(ingested) => &ingested.body,
+        let (bytes, may_expand) = match self {
+            Self::Pushed(pushed) => (&pushed.pprof, false),
+            Self::Ingested(ingested) => {
+                (&ingested.body, ingested.format == Format::Multipart || !ingested.encodings.is_empty())
+            }
         };
-        let content = match gzip::is_gzip(bytes) {
-            true => gzip::announced_bytes(bytes, document_bytes_max(limits))?,
-            false => bytes.len(),
+        let limit = document_bytes_max(limits);
+        let content = match Encoding::detect(bytes) {
+            Some(Encoding::Gzip) => gzip::announced_bytes(bytes, limit).map_err(compression::Error::from)?,
+            Some(Encoding::Deflate | Encoding::Zstd) => expanded_bytes(bytes.len(), limit),
+            None if may_expand => expanded_bytes(bytes.len(), limit),
+            None => bytes.len(),
         };
         Ok(content.saturating_mul(DECODED_PER_CONTENT))
     }
@@ -141,57 +160,81 @@ impl Pushed {
     }
 
     fn open(self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Opened, Error> {
-        let content = gzip::content(self.pprof, limit)?;
-        let decoded = pprof::decode(content.clone(), &pprof_limits(limit))?;
+        let content = compression::content(self.pprof, &[], limit)?;
+        let decoded = pprof::decode(content.clone(), &pprof_limits(limit));
+        let decoded = decoded.map_err(|error| not_a_pprof(error, &content))?;
         let key = match decoded.profile.time_nanos {
             ..=0 => key::random(clock),
             _ => key::of_content(tenant, &self.labels, &[], &content),
         };
-        Ok(Opened { decoded, labels: self.labels, bytes: content.len(), key })
+        let (labels, bytes) = (self.labels, content.len());
+        Ok(Opened { decoded, labels, bytes, key, skipped: Discarded::default(), is_of_span: false })
     }
 }
 
 impl Ingested {
     fn open(mut self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Option<Opened>, Error> {
         let body = std::mem::take(&mut self.body);
-        match self.format {
-            Format::Pprof => self.open_pprof(body, None, tenant, limit, clock),
-            Format::Multipart => {
-                let form = multipart::Form::parse(&self.content_type, &body)?;
-                if form.file("prev_profile").is_some() {
-                    return Err(Error::CumulativePair);
-                }
-                let config = form.file("sample_type_config");
-                let profile = form.file("profile").unwrap_or_default();
-                self.open_pprof(profile, config, tenant, limit, clock)
-            }
-            Format::Groups | Format::Lines | Format::Tree | Format::Trie => {
-                self.open_stacks(body, tenant, limit, clock)
-            }
+        if self.format == Format::Multipart {
+            let form = self.form(body, limit)?;
+            let config = form.file("sample_type_config");
+            let profile = form.file("profile").unwrap_or_default();
+            return self.open_pprof(compression::content(profile, &[], limit)?, config, tenant, clock);
         }
+        let content = compression::content(body, &self.encodings, limit)?;
+        let is_pprof = match self.format {
+            Format::Pprof => true,
+            // What is binary and no pprof either fails with the words of a pprof.
+            Format::Unnamed => kind::is_binary(&content) || kind::of_pprof(&content).is_some(),
+            _ => false,
+        };
+        match is_pprof {
+            true => self.open_pprof(content, None, tenant, clock),
+            false => self.open_stacks(content, tenant, clock),
+        }
+    }
+
+    /// The form that the body is.
+    fn form(&self, body: Bytes, limit: usize) -> Result<multipart::Form, Error> {
+        let is_compressed = !self.encodings.is_empty() || Encoding::detect(&body).is_some();
+        let body = match is_compressed {
+            true => compression::content(body, &self.encodings, limit.saturating_add(FORM_REST_BYTES_MAX))?,
+            false => body,
+        };
+        let form = multipart::Form::parse(&self.content_type, &body)?;
+        if form.file("prev_profile").is_some() {
+            return Err(Error::CumulativePair);
+        }
+        if !form.file_names().any(|name| name == "profile") {
+            let files = form.file_names().map(|name| format!("file {name:?}"));
+            let fields = form.field_names().map(|name| format!("field {name:?}"));
+            let parts: Vec<String> = files.chain(fields).collect();
+            let parts = if parts.is_empty() { "no parts".to_owned() } else { parts.join(", ") };
+            return Err(Error::NoProfilePart { parts: shown(parts) });
+        }
+        Ok(form)
     }
 
     fn open_pprof(
         self,
-        body: Bytes,
+        content: Bytes,
         config: Option<Bytes>,
         tenant: &TenantId,
-        limit: usize,
         clock: &Clock,
     ) -> Result<Option<Opened>, Error> {
         let types = match &config {
             Some(json) => SampleTypeConfig::parse(json)?,
             None => SampleTypeConfig::default(),
         };
-        if body.is_empty() {
+        if content.is_empty() {
             return Ok(None);
         }
-        let content = gzip::content(body, limit)?;
         let decode = match types.is_dotnet(&self.spy_name) {
             true => pprof::decode_dotnet,
             false => pprof::decode,
         };
-        let mut decoded = decode(content.clone(), &pprof_limits(limit))?;
+        let decoded = decode(content.clone(), &pprof_limits(content.len()));
+        let mut decoded = decoded.map_err(|error| not_a_pprof(error, &content))?;
         let profile = &mut decoded.profile;
         ingest::put_files_into_frame_names(profile, &self.spy_name)?;
         let has_time = profile.time_nanos >= PLAUSIBLE_TIME_MIN;
@@ -205,40 +248,56 @@ impl Ingested {
         let key = self.key(has_time, &config, tenant, &content, clock);
         let service = (label_names::SERVICE_NAME, self.app.service.as_str());
         let labels = self.labels(&name, &[service]).into();
-        Ok(Some(Opened { decoded, labels, bytes: content.len(), key }))
+        let (bytes, skipped) = (content.len(), Discarded::default());
+        Ok(Some(Opened { decoded, labels, bytes, key, skipped, is_of_span: false }))
     }
 
     /// What has no types of its own: folded text, trees and tries.
-    fn open_stacks(
-        self,
-        body: Bytes,
-        tenant: &TenantId,
-        limit: usize,
-        clock: &Clock,
-    ) -> Result<Option<Opened>, Error> {
-        // A client's way to say that the profile belongs to a span alone, which is not kept.
-        let of_span = self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
-        if body.is_empty() || of_span {
+    fn open_stacks(self, content: Bytes, tenant: &TenantId, clock: &Clock) -> Result<Option<Opened>, Error> {
+        if content.is_empty() {
             return Ok(None);
-        }
-        if body.len() > limit {
-            return Err(gzip::Error::TooLarge { bytes: body.len(), limit }.into());
         }
         let (service, suffix) = self.app.split_column();
         let column = ingest::column(suffix, self.sample_rate)?;
-        let profile = match self.format {
-            Format::Lines => folded::decode_lines(body.clone(), &column, self.from)?,
-            Format::Tree => trees::decode_tree(&body, &column, self.from)?,
-            Format::Trie => trees::decode_trie(&body, &column, self.from)?,
-            _ => folded::decode_groups(body.clone(), &column, self.from)?,
+        self.check_line_ends(&content)?;
+        let not_text = |error| Error::Text {
+            error,
+            kind: kind::recognise(&content).or_else(|| kind::of_pprof(&content)),
         };
-        let key = self.key(false, "", tenant, &body, clock);
+        let mut skipped = Discarded::default();
+        let profile = match self.format {
+            Format::Lines => folded::decode_lines(content.clone(), &column, self.from).map_err(not_text)?,
+            Format::Tree => trees::decode_tree(&content, &column, self.from)?,
+            Format::Trie => trees::decode_trie(&content, &column, self.from)?,
+            _ => {
+                let groups = folded::decode_groups(content.clone(), &column, self.from).map_err(not_text)?;
+                skipped.count(Reason::LineWithoutCount, groups.skipped.without_count);
+                skipped.count(Reason::LineTooLong, groups.skipped.from_long_line);
+                groups.profile
+            }
+        };
+        let key = self.key(false, "", tenant, &content, clock);
         let labels = match self.user_label(label_names::SERVICE_NAME) {
             true => self.labels(column.name, &[("app_name", service)]),
             false => self.labels(column.name, &[(label_names::SERVICE_NAME, service)]),
         };
+        let is_of_span =
+            self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
         let decoded = Decoded { profile, flaw: None };
-        Ok(Some(Opened { decoded, labels: labels.into(), bytes: body.len(), key }))
+        let (labels, bytes) = (labels.into(), content.len());
+        Ok(Some(Opened { decoded, labels, bytes, key, skipped, is_of_span }))
+    }
+
+    /// Refuses folded text whose lines `curl -d` has joined. Other clients send the same content type by default, so
+    /// it alone is no proof.
+    fn check_line_ends(&self, text: &[u8]) -> Result<(), Error> {
+        let is_groups = matches!(self.format, Format::Groups | Format::Unnamed);
+        let is_form = self.content_type.starts_with("application/x-www-form-urlencoded");
+        let is_one_line = !text.contains(&b'\n');
+        if is_groups && is_form && is_one_line && has_count_inside(text) && kind::recognise(text).is_none() {
+            return Err(Error::LostLineEnds { content_type: shown(&self.content_type) });
+        }
+        Ok(())
     }
 
     fn key(&self, has_time: bool, config: &str, tenant: &TenantId, content: &[u8], clock: &Clock) -> ItemKey {
@@ -270,12 +329,33 @@ impl Ingested {
     }
 }
 
+/// Length of a document that does not announce it, about.
+fn expanded_bytes(bytes: usize, limit: usize) -> usize {
+    bytes.saturating_mul(EXPANSION).min(limit.max(bytes))
+}
+
 /// Most bytes of one document, decompressed.
 fn document_bytes_max(limits: &Limits) -> usize {
     match limits.max_profile_size_bytes {
         0 => DOCUMENT_BYTES_MAX,
         limit => limit,
     }
+}
+
+/// Whether a space, digits and then the beginning of a name stand within the text: `a;b 3c;d 1`.
+fn has_count_inside(text: &[u8]) -> bool {
+    let spaces = text.iter().enumerate().filter(|(_, byte)| **byte == b' ');
+    spaces.map(|(at, _)| &text[at + 1..]).any(|rest| {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let after = rest.get(digits);
+        digits > 0 && after.is_some_and(|byte| !byte.is_ascii_whitespace() && *byte != b';')
+    })
+}
+
+fn not_a_pprof(error: pprof::Error, content: &[u8]) -> Error {
+    let is_too_large = matches!(error, pprof::Error::TooLarge { .. } | pprof::Error::TooMany { .. });
+    let kind = if is_too_large { None } else { kind::recognise_text(content) };
+    Error::Pprof { error, kind }
 }
 
 fn pprof_limits(bytes: usize) -> pprof::Limits {

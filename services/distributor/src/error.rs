@@ -1,6 +1,9 @@
 use std::time::Duration;
 
+use formats::kind::Kind;
 use rpc::ErrorKind;
+
+use crate::receipt::Discarded;
 
 /// Longest description of a label set inside an error, in bytes; its values come from outside.
 const LABELS_SHOWN_BYTES_MAX: usize = 400;
@@ -18,9 +21,9 @@ pub(crate) enum Error {
     )]
     RequestTooLarge { limit: usize },
     #[error("{0}")]
-    Decompress(#[from] formats::gzip::Error),
-    #[error("{0}")]
-    Pprof(#[from] formats::pprof::Error),
+    Decompress(#[from] formats::compression::Error),
+    #[error("{}", not_a_pprof(.error, .kind.as_ref()))]
+    Pprof { error: formats::pprof::Error, kind: Option<Kind> },
     #[error("{0}")]
     Flaw(#[from] formats::pprof::Flaw),
     #[error("{0}")]
@@ -29,8 +32,16 @@ pub(crate) enum Error {
     SampleTypeConfig(#[from] formats::ingest::ConfigError),
     #[error("{0}")]
     FrameNames(#[from] formats::ingest::FrameNamesTooLong),
-    #[error("{0}")]
-    Text(#[from] formats::folded::Error),
+    #[error("{error}{}", aside(.kind.as_ref()))]
+    Text { error: formats::folded::Error, kind: Option<Kind> },
+    #[error(
+        "text without line ends that has a count in its middle, sent with the content type {content_type:?}: `curl -d` takes the line ends out of a file, use --data-binary"
+    )]
+    LostLineEnds { content_type: String },
+    #[error(
+        "form has no file \"profile\"; it has {parts}. Send the pprof as a part with a file name, as in curl -F profile=@cpu.pb.gz"
+    )]
+    NoProfilePart { parts: String },
     #[error("{0}")]
     Tree(#[from] formats::trees::Error),
     #[error("{0}")]
@@ -45,6 +56,26 @@ pub(crate) enum Error {
         "profile {labels} is outside of the ingestion window: its time is {time_ms} ms, the window is {start_ms} to {end_ms} ms (Unix time)"
     )]
     OutsideWindow { labels: String, time_ms: i64, start_ms: i64, end_ms: i64 },
+    #[error("profile {labels} has the time {time} ns, limit is {limit} ns (Unix time; the end of 2261)")]
+    TimeTooLate { labels: String, time: i64, limit: i64 },
+    #[error(
+        "profile {labels} is older than its service is kept: its time is {time_ms} ms, profiles from {kept_from_ms} ms on are kept (Unix time; {setting} is {period:?})"
+    )]
+    PastRetention {
+        labels: String,
+        time_ms: i64,
+        kept_from_ms: i64,
+        period: limits::Duration,
+        setting: &'static str,
+    },
+    #[error("none of {samples} samples of the profile can be kept: {discarded}")]
+    NothingValid { samples: usize, discarded: Discarded },
+    #[error(
+        "profile is a difference of two (sample label \"pprof::base\"), with samples that cannot be kept: {discarded}. Push the two profiles, and compare them when asking"
+    )]
+    Difference { discarded: Discarded },
+    #[error("values of sample type {sample_type:?} are together more than 2^63 - 1")]
+    SampleSum { sample_type: String },
     #[error("profile {labels} has {samples} samples, limit is {limit} (max_profile_stacktrace_samples)")]
     Samples { labels: String, samples: usize, limit: usize },
     #[error(
@@ -55,8 +86,12 @@ pub(crate) enum Error {
     SampleTypes { count: usize, limit: usize },
     #[error("sample type {name:?} contains '-'")]
     SampleTypeHyphen { name: String },
-    #[error("string {index} of the profile is not UTF-8")]
-    NotUtf8 { index: usize },
+    #[error(
+        "{part} {text:?} contains ':', which divides the parts of a profile type: no question could name it"
+    )]
+    Colon { part: &'static str, text: String },
+    #[error("{holder} is not UTF-8: \"{text}\"")]
+    NotUtf8 { holder: String, text: String },
     #[error("series {labels} has {count} labels, limit is {limit} (max_label_names_per_series)")]
     LabelNames { labels: String, count: usize, limit: usize },
     #[error("series {labels} has no metric name: label \"__name__\" is missing or empty")]
@@ -73,6 +108,10 @@ pub(crate) enum Error {
     DuplicateLabel { labels: String, name: String },
     #[error("labels of the samples of profile {labels} make more than {limit} bytes of series labels")]
     SeriesLabelBytes { labels: String, limit: usize },
+    #[error(
+        "tenant {tenant:?} has {active} active series, {new} more of profile {labels} would pass the limit of {limit} (max_global_series_per_tenant)"
+    )]
+    ActiveSeries { tenant: String, labels: String, active: usize, new: usize, limit: usize },
     #[error("labels about source code make more than {limit} bytes in the build ids of {mappings} mappings")]
     BuildIdBytes { mappings: usize, limit: usize },
     #[error(
@@ -104,16 +143,21 @@ impl Error {
         }
     }
 
-    /// The value of label `reason` in metrics; Pyroscope's words.
+    /// The value of label `reason` in metrics; Pyroscope's words where it has one.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
+            Self::Decompress(error) if error.is_corrupt() => "malformed_profile",
             Self::NoProfiles
-            | Self::Decompress(formats::gzip::Error::Corrupt { .. })
-            | Self::Pprof(_)
+            | Self::Pprof { .. }
             | Self::Flaw(_)
             | Self::Form(_)
             | Self::SampleTypeConfig(_)
-            | Self::Text(_)
+            | Self::Text { .. }
+            | Self::LostLineEnds { .. }
+            | Self::NoProfilePart { .. }
+            | Self::NothingValid { .. }
+            | Self::Difference { .. }
+            | Self::SampleSum { .. }
             | Self::Tree(_)
             | Self::Column(_)
             | Self::CumulativePair
@@ -123,16 +167,17 @@ impl Error {
             | Self::NotUtf8 { .. } => "malformed_profile",
             Self::RequestTooLarge { .. } => "body_size_limit_exceeded",
             Self::Decompress(_) | Self::FrameNames(_) | Self::BuildIdBytes { .. } => "profile_size_limit",
-            Self::OutsideWindow { .. } => "not_in_ingestion_window",
+            Self::OutsideWindow { .. } | Self::TimeTooLate { .. } => "not_in_ingestion_window",
+            Self::PastRetention { .. } => "past_retention",
             Self::Samples { .. } => "samples_limit",
             Self::SampleLabels { .. } => "sample_labels_limit",
             Self::LabelNames { .. } => "max_label_names_per_series",
-            Self::NoMetricName { .. } | Self::LabelName { .. } => "invalid_labels",
+            Self::NoMetricName { .. } | Self::LabelName { .. } | Self::Colon { .. } => "invalid_labels",
             Self::NoServiceName { .. } => "missing_labels",
             Self::LabelNameTooLong { .. } => "label_name_too_long",
             Self::LabelValueTooLong { .. } => "label_value_too_long",
             Self::DuplicateLabel { .. } => "duplicate_label_names",
-            Self::SeriesLabelBytes { .. } => "series_limit",
+            Self::SeriesLabelBytes { .. } | Self::ActiveSeries { .. } => "series_limit",
             Self::RateLimited { .. } => "rate_limited",
             Self::Busy { .. } | Self::TimedOut { .. } | Self::Ingester(_) => "unavailable",
         }
@@ -210,6 +255,22 @@ pub(crate) fn shown(text: impl std::fmt::Display) -> String {
         text.push('…');
     }
     text
+}
+
+/// The first bytes of a text that is not UTF-8, with everything but printable ASCII escaped.
+pub(crate) fn shown_bytes(text: &[u8]) -> String {
+    shown(text[..text.len().min(LABELS_SHOWN_BYTES_MAX)].escape_ascii())
+}
+
+fn not_a_pprof(error: &formats::pprof::Error, kind: Option<&Kind>) -> String {
+    match kind {
+        Some(kind) => format!("profile is no pprof, {kind}"),
+        None => error.to_string(),
+    }
+}
+
+fn aside(kind: Option<&Kind>) -> String {
+    kind.map(|kind| format!("; {kind}")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -104,8 +104,13 @@ pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
     if limit > 0 && count > limit {
         return Err(Error::LabelNames { labels: shown(labels), count, limit });
     }
-    if labels.get(NAME).unwrap_or_default().is_empty() {
+    let name = labels.get(NAME).unwrap_or_default();
+    if name.is_empty() {
         return Err(Error::NoMetricName { labels: shown(labels) });
+    }
+    // It becomes the first part of a profile type, which is written with colons between its parts.
+    if name.contains(':') {
+        return Err(Error::Colon { part: "metric name (label \"__name__\")", text: shown(name) });
     }
     if labels.get(SERVICE_NAME).unwrap_or_default().is_empty() {
         return Err(Error::NoServiceName { labels: shown(labels) });
@@ -219,6 +224,7 @@ mod tests {
         check("__name__=cpu,service_name=app", None);
         check("service_name=app", Some("invalid_labels"));
         check("__name__=,service_name=app", Some("invalid_labels"));
+        check("__name__=my:cpu,service_name=app", Some("invalid_labels"));
         check("__name__=cpu", Some("missing_labels"));
         check("__name__=cpu,service_name=", Some("missing_labels"));
         check("__name__=cpu,service_name=app,=v", Some("invalid_labels"));

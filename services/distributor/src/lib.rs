@@ -4,7 +4,8 @@
 //! items that an ingester takes.
 //! Does not own: the formats' bytes (`formats`), connections and tenants (`edge`), durability (`rpc::Ingester`).
 //!
-//! An answer of success means that everything of the request is durable, or had nothing to count.
+//! An answer of success means that everything of the request is durable, or had nothing to count. Samples that
+//! were left out of an accepted profile are counted and named in the answer (`receipt`).
 
 mod budget;
 mod config;
@@ -17,6 +18,7 @@ mod labels;
 mod metrics;
 mod normalise;
 mod push;
+mod receipt;
 mod source_code;
 mod split;
 mod validate;
@@ -24,7 +26,7 @@ mod validate;
 use std::sync::Arc;
 
 use clock::{Clock, Pool};
-use limits::{Overrides, RateLimiter};
+use limits::{ActiveSeries, Overrides, RateLimiter};
 use prometheus_client::registry::Registry;
 
 pub use config::Config;
@@ -34,6 +36,7 @@ pub struct Distributor {
     config: Config,
     limits: Arc<Overrides>,
     rates: RateLimiter,
+    series: ActiveSeries,
     budget: Arc<budget::Budget>,
     ingester: Arc<dyn rpc::Ingester>,
     clock: Clock,
@@ -52,8 +55,8 @@ impl Distributor {
     ) -> Arc<Self> {
         let metrics = metrics::Metrics::new(config.inflight_bytes_max, clock.clone(), registry);
         let budget = budget::Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone());
-        let rates = RateLimiter::new();
-        Arc::new(Self { config, limits, rates, budget, ingester, clock, pool, metrics })
+        let (rates, series) = (RateLimiter::new(), ActiveSeries::new());
+        Arc::new(Self { config, limits, rates, series, budget, ingester, clock, pool, metrics })
     }
 
     /// `push.v1.PusherService` and `POST /ingest`.

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::receipt::Discarded;
+
 /// Tenants with metrics of their own; others are counted together.
 const TENANTS_MAX: usize = 1000;
 
@@ -28,6 +30,7 @@ pub(crate) struct Metrics {
     received_samples: Family<Tenant, Counter>,
     discarded_profiles: Family<Discard, Counter>,
     discarded_bytes: Family<Discard, Counter>,
+    discarded_samples: Family<Discard, Counter>,
     pub(crate) inflight_bytes: Gauge,
     inflight_limit_bytes: Gauge,
     pub(crate) prepare_seconds: Histogram,
@@ -72,6 +75,7 @@ impl Metrics {
             received_samples: Family::default(),
             discarded_profiles: Family::default(),
             discarded_bytes: Family::default(),
+            discarded_samples: Family::default(),
             inflight_bytes: Gauge::default(),
             inflight_limit_bytes: Gauge::default(),
             prepare_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
@@ -117,6 +121,11 @@ impl Metrics {
             "Bytes of profiles that were refused or had nothing to count, by reason",
             Unit::Bytes,
             self.discarded_bytes.clone(),
+        );
+        registry.register(
+            "discarded_samples",
+            "Samples, or lines of text, that were left out of profiles that were accepted, by reason",
+            self.discarded_samples.clone(),
         );
         registry.register_with_unit(
             "inflight",
@@ -164,6 +173,19 @@ impl Metrics {
         self.discarded_bytes.get_or_create(&discard).inc_by(bytes as u64);
     }
 
+    /// Samples that were left out of a profile that was accepted.
+    pub(crate) fn discarded_samples(&self, tenant: &TenantId, discarded: &Discarded) {
+        if discarded.is_empty() {
+            return;
+        }
+        let mut tenants = self.tenants.lock();
+        for (reason, samples) in discarded.iter() {
+            let reason = reason.name();
+            let discard = Discard { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
+            self.discarded_samples.get_or_create(&discard).inc_by(samples as u64);
+        }
+    }
+
     /// Metrics of the label are touched while `tenants` is locked, so that none outlives its place.
     fn label_of(
         &self,
@@ -198,6 +220,7 @@ impl Metrics {
             let discard = Discard { reason, tenant: tenant.clone() };
             self.discarded_profiles.remove(&discard);
             self.discarded_bytes.remove(&discard);
+            self.discarded_samples.remove(&discard);
         }
         let label = Tenant { tenant };
         for family in

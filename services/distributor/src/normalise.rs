@@ -6,27 +6,45 @@
 use memchr::memmem;
 use model::{Mapping, NONE, Profile, Symbols};
 
+use crate::receipt::{Discarded, Reason};
+
 const GO_SHAPE: &[u8] = b"[go.shape.";
 
-/// The indices of the samples that count, in order.
+/// The samples that count, and how many do not.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    /// Indices, in order.
+    pub(crate) samples: Vec<u32>,
+    /// Without those that have zeros only.
+    pub(crate) discarded: Discarded,
+}
+
+/// Finds the samples that count, and levels the symbols.
 ///
 /// Dropped are samples with a negative value, with zeros only, or with a location that is unknown or
 /// says nothing (no line and no address). Locations without mapping get an empty one. Locations of
 /// mappings whose functions are known lose their addresses, which differ between processes.
-pub(crate) fn normalise(profile: &mut Profile) -> Vec<u32> {
+pub(crate) fn normalise(profile: &mut Profile) -> Counted {
     let broken = Broken::of(&profile.symbols);
     let columns = profile.sample_types.len();
-    let counts = |sample: usize| {
+    let mut samples = Vec::with_capacity(profile.samples.len());
+    let (mut negative, mut unknown_location) = (0, 0);
+    for sample in 0..profile.samples.len() {
         let values = &profile.samples.values[sample * columns..(sample + 1) * columns];
-        let all = values.iter().fold(0, |all, value| all | *value);
         // The sign bit of the union is set if any value is negative.
-        all > 0 && !broken.touches(profile.symbols.stacktraces.get(sample as u32))
-    };
-    let counted = (0..profile.samples.len()).filter(|sample| counts(*sample));
-    let counted = counted.map(|sample| sample as u32).collect();
+        match values.iter().fold(0, |all, value| all | *value) {
+            ..0 => negative += 1,
+            0 => {}
+            _ if broken.touches(profile.symbols.stacktraces.get(sample as u32)) => unknown_location += 1,
+            _ => samples.push(sample as u32),
+        }
+    }
     add_missing_mapping(&mut profile.symbols);
     drop_addresses_of_known_functions(&mut profile.symbols);
-    counted
+    let mut discarded = Discarded::default();
+    discarded.count(Reason::NegativeValue, negative);
+    discarded.count(Reason::UnknownLocation, unknown_location);
+    Counted { samples, discarded }
 }
 
 /// Locations that spoil every sample they are in.

@@ -7,15 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use formats::gzip;
-use limits::Limits;
-use model::{Labels, PushItem, TenantId};
+use limits::{Limits, TooManySeries};
+use model::{Labels, PushItem, SeriesRows, TenantId};
 
 use crate::Distributor;
 use crate::budget::Share;
 use crate::document::{Document, Opened};
 use crate::error::{Error, Errors, Failure, shown};
 use crate::metrics::Received;
+use crate::receipt::{Reason, Receipt};
 use crate::{go_stacks, labels, normalise, source_code, split, validate};
 
 /// Documents are prepared in pieces of about this many bytes, which may run beside one another.
@@ -52,6 +52,13 @@ struct Prepared {
     share: Share,
 }
 
+/// One document that was accepted; `prepared` is none if it has nothing that counts.
+#[derive(Default)]
+struct Accepted {
+    prepared: Option<Prepared>,
+    receipt: Receipt,
+}
+
 impl Distributor {
     /// Makes the documents of one request durable. What is refused does not keep the others from it.
     ///
@@ -61,7 +68,7 @@ impl Distributor {
         self: &Arc<Self>,
         tenant: TenantId,
         documents: Vec<Document>,
-    ) -> Result<(), Errors> {
+    ) -> Result<Receipt, Errors> {
         let started = self.clock.monotonic();
         if documents.is_empty() {
             return Err(Error::NoProfiles.into());
@@ -84,69 +91,79 @@ impl Distributor {
         // Beyond the limit of the request none of it is stored.
         batch.grow(0)?;
         let (mut ready, mut failures) = (Vec::with_capacity(count), Vec::new());
+        let mut receipt = Receipt::default();
         for (index, outcome) in prepared.into_iter().flatten().enumerate() {
             match outcome {
-                Ok(Some(prepared)) => ready.push(prepared),
-                Ok(None) => {}
+                Ok(accepted) => {
+                    receipt.add(&accepted.receipt);
+                    ready.extend(accepted.prepared);
+                }
                 Err(error) => failures.push(Failure { index, error }),
             }
         }
         self.hand_over(ready).await?;
         self.metrics.push_seconds.observe(elapsed());
-        Errors::of(failures, count)
+        Errors::of(failures, count)?;
+        Ok(receipt)
     }
 
-    fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Option<Prepared>, Error>> {
+    fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Accepted, Error>> {
         let outcomes = documents.into_iter().map(|document| {
             let mut bytes = document.wire_bytes();
             let outcome = self.prepare(batch, document, &mut bytes);
             let discarded = match &outcome {
-                Ok(Some(_)) => None,
-                Ok(None) => Some(NOTHING_TO_COUNT),
+                Ok(Accepted { prepared: Some(_), .. }) => None,
+                Ok(Accepted { prepared: None, .. }) => Some(NOTHING_TO_COUNT),
                 Err(error) => Some(error.reason()),
             };
             if let Some(reason) = discarded {
                 self.metrics.discarded(&batch.tenant, reason, bytes);
+            }
+            if let Ok(accepted) = &outcome {
+                self.metrics.discarded_samples(&batch.tenant, &accepted.receipt.discarded);
             }
             outcome
         });
         outcomes.collect()
     }
 
-    /// One document as the ingester takes it; `None` if it has nothing that counts. `bytes` becomes the
-    /// size of its content.
-    fn prepare(
-        &self,
-        batch: &Batch,
-        document: Document,
-        bytes: &mut usize,
-    ) -> Result<Option<Prepared>, Error> {
+    /// One document as the ingester takes it. `bytes` becomes the size of its content.
+    fn prepare(&self, batch: &Batch, document: Document, bytes: &mut usize) -> Result<Accepted, Error> {
         let (tenant, limits) = (&batch.tenant, &batch.limits);
         // Before it is decompressed and decoded, by what it announces.
         let mut share = self.budget.take(document.decoding_bytes(limits)?)?;
         let Some(opened) = self.open(batch, document)? else {
-            return Ok(None);
+            return Ok(Accepted::default());
         };
         *bytes = opened.bytes;
+        let mut receipt = Receipt { stored: 0, discarded: opened.skipped.clone() };
+        if opened.is_of_span {
+            receipt.discarded.count(Reason::SpanProfile, opened.decoded.profile.samples.len());
+            return Ok(Accepted { prepared: None, receipt });
+        }
         share.resize(opened.memory_bytes())?;
         let labels = labels::complete(&opened.labels, limits)?;
         self.admit(batch, &labels, opened.bytes)?;
         let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
         normalise::strip_go_shapes(&mut profile);
         go_stacks::complete(&mut profile);
-        let counted = normalise::normalise(&mut profile);
+        let normalise::Counted { samples: counted, discarded } = normalise::normalise(&mut profile);
+        validate::check_counted(&profile, &counted, &discarded)?;
+        receipt.discarded.add(&discarded);
+        receipt.stored = counted.len();
         if counted.is_empty() {
-            return Ok(None);
+            return Ok(Accepted { prepared: None, receipt });
         }
         let series = split::split(&profile, counted, &labels, limits)?;
         share.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
+        self.admit_series(batch, &series)?;
         let item = PushItem {
             tenant: tenant.clone(),
             key: opened.key,
             profile: Arc::new(profile),
             series: series.into(),
         };
-        Ok(Some(Prepared { item, share }))
+        Ok(Accepted { prepared: Some(Prepared { item, share }), receipt })
     }
 
     /// Opens a document, unless the request has grown past its limit.
@@ -155,9 +172,11 @@ impl Distributor {
         batch.grow(document.shared_bytes())?;
         let wire_bytes = document.wire_bytes();
         let opened = document.open(&batch.tenant, &batch.limits, &self.clock);
-        if let Err(Error::Decompress(gzip::Error::ExpandsTooFar { limit, .. })) = &opened {
+        if let Err(Error::Decompress(error)) = &opened
+            && let Some(limit) = error.reached_limit()
+        {
             // It was decompressed up to there: a request made of bombs ends too.
-            batch.grow(*limit)?;
+            batch.grow(limit)?;
         }
         let opened = opened?;
         if let Some(opened) = &opened {
@@ -184,6 +203,20 @@ impl Distributor {
                 bytes,
                 retry_after: limited.retry_after,
             }
+        })
+    }
+
+    /// Counts the series of one profile towards those of the tenant.
+    fn admit_series(&self, batch: &Batch, series: &[SeriesRows]) -> Result<(), Error> {
+        let limit = batch.limits.max_global_series_per_tenant;
+        if limit == 0 {
+            return Ok(());
+        }
+        let hashes = split::series_hashes(series);
+        let now = self.clock.monotonic();
+        self.series.admit(&batch.tenant, &hashes, limit, now).map_err(|TooManySeries { active, new }| {
+            let labels = series.first().map(|rows| shown(&rows.labels)).unwrap_or_default();
+            Error::ActiveSeries { tenant: shown(&batch.tenant), labels, active, new, limit }
         })
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use limits::Limits;
 use model::{Labels, Profile, SampleLabel, SeriesRows, Span, StringId, ValueSchema, label_names};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::error::{Error, shown};
 use crate::labels;
@@ -45,6 +46,32 @@ pub(crate) fn split(
     Ok(series.rows)
 }
 
+/// One hash for each series that clients will see: each set of labels with each profile type.
+pub(crate) fn series_hashes(series: &[SeriesRows]) -> Vec<u64> {
+    let mut hashes = Vec::new();
+    let mut text = Vec::new();
+    for rows in series {
+        text.clear();
+        for (name, value) in rows.labels.iter() {
+            add_text(&mut text, name);
+            add_text(&mut text, value);
+        }
+        let labels = xxh3_64(&text);
+        for column in 0..rows.schema.columns.len() {
+            text.clear();
+            rows.schema.type_parts(column).iter().for_each(|part| add_text(&mut text, part));
+            hashes.push(xxh3_64_with_seed(&text, labels));
+        }
+    }
+    hashes
+}
+
+/// With its length before it, so that two texts cannot be divided otherwise and look the same.
+fn add_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
 fn is_text(label: &SampleLabel) -> bool {
     label.string != 0
 }
@@ -77,21 +104,23 @@ impl Group {
     }
 }
 
-/// Text labels of a sample, `(key, value)`, sorted; without those that make its span.
+/// Text labels of a sample, `(key, value)`, sorted by key, each key once; without those that make its span.
 type OwnLabels = Box<[(StringId, StringId)]>;
 
 #[derive(Clone, Copy)]
 enum Key {
-    Label,
+    /// The first id that was met with this text.
+    Label(StringId),
     Span,
     Trace,
 }
 
-/// Groups by string ids, in the order of their first samples. Equal strings may have several ids, so groups
-/// may have equal labels.
+/// Groups by string ids, in the order of their first samples. Of a key that a sample has twice, the value that was
+/// sent last counts. Equal values may have several ids, so groups may have equal labels.
 fn group(profile: &Profile, counted: &[u32]) -> Vec<(OwnLabels, Group)> {
     let strings = &profile.symbols.strings;
     let mut keys = HashMap::<StringId, Key>::new();
+    let mut ids = HashMap::<&[u8], StringId>::new();
     let mut positions = HashMap::<OwnLabels, usize>::new();
     let mut groups = Vec::<(OwnLabels, Group)>::new();
     let mut own = Vec::new();
@@ -102,15 +131,23 @@ fn group(profile: &Profile, counted: &[u32]) -> Vec<(OwnLabels, Group)> {
             let key = keys.entry(label.key).or_insert_with(|| match strings.get(label.key) {
                 b"span_id" | b"profile_id" => Key::Span,
                 b"trace_id" => Key::Trace,
-                _ => Key::Label,
+                text => Key::Label(*ids.entry(text).or_insert(label.key)),
             });
             match key {
-                Key::Label => own.push((label.key, label.string)),
+                Key::Label(key) => own.push((*key, label.string)),
                 Key::Span => span.span_id = hex(strings.get(label.string), 16).unwrap_or(0) as u64,
                 Key::Trace => span.trace_id = hex(strings.get(label.string), 32).unwrap_or(0),
             }
         }
-        own.sort_unstable();
+        // The sort is stable: values of one key stay in the order in which they were sent.
+        own.sort_by_key(|(key, _)| *key);
+        own.dedup_by(|later, kept| {
+            let is_same = later.0 == kept.0;
+            if is_same {
+                kept.1 = later.1;
+            }
+            is_same
+        });
         let position = match positions.get(own.as_slice()) {
             Some(position) => *position,
             None => {

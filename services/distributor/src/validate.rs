@@ -5,14 +5,26 @@
 
 use formats::pprof::{Decoded, Flaw};
 use limits::Limits;
-use model::{Labels, Profile, Stacktraces};
+use model::label_names::SERVICE_NAME;
+use model::{Labels, Profile, Stacktraces, StringId};
 
-use crate::error::{Error, shown};
+use crate::error::{Error, shown, shown_bytes};
+use crate::receipt::Discarded;
 
 /// Most sample types of one profile: each is a column of what is stored.
 const SAMPLE_TYPES_MAX: usize = 64;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// Latest time of a profile, in Unix nanoseconds: the end of the year 2261. Whole windows of time up to there fit
+/// 64 bits; what lies at the very end of them is in no range that can be asked for.
+const TIME_NANOS_MAX: i64 = 9_214_646_399_999_999_999;
+
+/// How far the clocks of processes may be apart. What one of them is about to hide counts as hidden.
+const CLOCKS_APART_NANOS: i64 = 60_000_000_000;
+
+/// The sample label by which `go tool pprof -diff_base` marks what it subtracted.
+const DIFFERENCE_BASE: &[u8] = b"pprof::base";
 
 /// Checks a profile and gives it, its time set: `now` if it has none. Times are Unix nanoseconds.
 ///
@@ -37,6 +49,7 @@ pub(crate) fn validate(
         profile.time_nanos = now;
     } else {
         check_window(profile.time_nanos, labels, limits, now)?;
+        check_retention(profile.time_nanos, labels, limits, now)?;
     }
     check_samples(&profile, labels, limits)?;
     cut_stacktraces(&mut profile.symbols.stacktraces, limits.max_profile_stacktrace_depth);
@@ -48,6 +61,9 @@ pub(crate) fn validate(
 }
 
 fn check_window(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result<(), Error> {
+    if time > TIME_NANOS_MAX {
+        return Err(Error::TimeTooLate { labels: shown(labels), time, limit: TIME_NANOS_MAX });
+    }
     let bound = |distance: i64, unlimited: i64| if distance == 0 { unlimited } else { distance };
     let older = bound(limits.reject_older_than.nanos(), i64::MAX);
     let newer = bound(limits.reject_newer_than.nanos(), i64::MAX);
@@ -59,6 +75,57 @@ fn check_window(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result
     if too_old || too_new {
         let labels = shown(labels);
         return Err(Error::OutsideWindow { labels, time_ms, start_ms, end_ms });
+    }
+    Ok(())
+}
+
+/// Refuses what no question would show, because it is older than its service is kept.
+fn check_retention(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result<(), Error> {
+    let service = labels.get(SERVICE_NAME).unwrap_or_default();
+    let (setting, period) = limits.retention_setting(service);
+    if period.is_zero() {
+        return Ok(());
+    }
+    // A retention of minutes, as in a trial, is not eaten up by the margin.
+    let margin = CLOCKS_APART_NANOS.min(period.nanos() / 10);
+    let kept_from = now.saturating_sub(period.nanos() - margin);
+    if time < kept_from {
+        let (labels, time_ms, kept_from_ms) =
+            (shown(labels), time / NANOS_PER_MILLI, kept_from / NANOS_PER_MILLI);
+        return Err(Error::PastRetention { labels, time_ms, kept_from_ms, period, setting });
+    }
+    Ok(())
+}
+
+/// Checks the samples that count, once it is known which do.
+///
+/// # Errors
+/// If all samples had to be left out, if the profile is a difference of two, or if its sums do not fit 63 bits.
+pub(crate) fn check_counted(profile: &Profile, counted: &[u32], discarded: &Discarded) -> Result<(), Error> {
+    if discarded.is_empty() {
+        return check_sums(profile, counted);
+    }
+    let is_base = |label: &model::SampleLabel| profile.symbols.strings.get(label.key) == DIFFERENCE_BASE;
+    if profile.samples.labels.iter().any(is_base) {
+        return Err(Error::Difference { discarded: discarded.clone() });
+    }
+    if counted.is_empty() {
+        return Err(Error::NothingValid { samples: profile.samples.len(), discarded: discarded.clone() });
+    }
+    check_sums(profile, counted)
+}
+
+fn check_sums(profile: &Profile, counted: &[u32]) -> Result<(), Error> {
+    let columns = profile.sample_types.len();
+    let mut sums = vec![0_i64; columns];
+    for sample in counted {
+        let start = *sample as usize * columns;
+        for (column, value) in profile.samples.values[start..start + columns].iter().enumerate() {
+            sums[column] = sums[column].checked_add(*value).ok_or_else(|| {
+                let name = profile.symbols.strings.text(profile.sample_types[column].r#type);
+                Error::SampleSum { sample_type: shown(name) }
+            })?;
+        }
     }
     Ok(())
 }
@@ -96,10 +163,22 @@ fn check_flaw(flaw: Option<Flaw>) -> Result<(), Error> {
 }
 
 fn check_sample_types(profile: &Profile) -> Result<(), Error> {
+    let strings = &profile.symbols.strings;
     for sample_type in &profile.sample_types {
-        let name = profile.symbols.strings.get(sample_type.r#type);
+        let name = strings.get(sample_type.r#type);
         if name.contains(&b'-') {
             return Err(Error::SampleTypeHyphen { name: shown(String::from_utf8_lossy(name)) });
+        }
+    }
+    // A profile type is written with colons between its parts: no question could name this one.
+    let types =
+        profile.sample_types.iter().flat_map(|t| [("sample type", t.r#type), ("sample unit", t.unit)]);
+    let period = profile.period_type.iter();
+    let period = period.flat_map(|t| [("period type", t.r#type), ("period unit", t.unit)]);
+    for (part, id) in types.chain(period) {
+        let text = strings.get(id);
+        if text.contains(&b':') {
+            return Err(Error::Colon { part, text: shown(String::from_utf8_lossy(text)) });
         }
     }
     Ok(())
@@ -116,10 +195,41 @@ fn check_strings(profile: &mut Profile, limit: usize) -> Result<(), Error> {
             }
         }
     }
-    match strings.iter().position(|string| std::str::from_utf8(string).is_err()) {
-        Some(index) => Err(Error::NotUtf8 { index }),
-        None => Ok(()),
+    let profile: &Profile = profile;
+    let strings = &profile.symbols.strings;
+    let wrong = strings.iter().position(|string| std::str::from_utf8(string).is_err());
+    wrong.map_or(Ok(()), |index| {
+        let text = shown_bytes(strings.get(index as u32));
+        Err(Error::NotUtf8 { holder: holder(profile, index as u32), text })
+    })
+}
+
+/// What the string `id` is in the profile, for a message.
+fn holder(profile: &Profile, id: StringId) -> String {
+    let strings = &profile.symbols.strings;
+    for label in &profile.samples.labels {
+        if label.string == id {
+            return format!("value of sample label \"{}\"", shown_bytes(strings.get(label.key)));
+        }
+        if label.key == id {
+            return "name of a sample label".to_owned();
+        }
     }
+    let symbols = &profile.symbols;
+    let types = || profile.sample_types.iter().chain(&profile.period_type);
+    if types().any(|t| t.r#type == id || t.unit == id) {
+        return "type or unit".to_owned();
+    }
+    if let Some(number) = symbols.functions.iter().position(|f| f.name == id || f.system_name == id) {
+        return format!("name of function {number}");
+    }
+    if let Some(number) = symbols.functions.iter().position(|f| f.filename == id) {
+        return format!("file of function {number}");
+    }
+    if let Some(number) = symbols.mappings.iter().position(|m| m.filename == id || m.build_id == id) {
+        return format!("file or build id of mapping {number}");
+    }
+    format!("string {id} of the profile")
 }
 
 #[cfg(test)]

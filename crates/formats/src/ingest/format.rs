@@ -7,6 +7,8 @@ pub enum Format {
     Multipart,
     /// [`crate::folded::decode_groups`]
     Groups,
+    /// Not named, or by an unknown name: a pprof if the content is one, else as [`Format::Groups`].
+    Unnamed,
     /// [`crate::folded::decode_lines`]
     Lines,
     /// [`crate::trees::decode_tree`]
@@ -27,7 +29,7 @@ impl Format {
     /// several clients send a format together with a content type that says otherwise.
     ///
     /// # Errors
-    /// [`Unsupported`]; anything unknown is [`Format::Groups`].
+    /// [`Unsupported`]; anything unknown is [`Format::Unnamed`].
     pub fn of(format: &str, content_type: &str) -> Result<Self, Unsupported> {
         match (format, content_type) {
             ("trie", _) | (_, "binary/octet-stream+trie") => Ok(Self::Trie),
@@ -37,7 +39,8 @@ impl Format {
             ("pprof", _) => Ok(Self::Pprof),
             ("speedscope", _) => Err(Unsupported("speedscope")),
             (_, form) if form.contains("multipart/form-data") => Ok(Self::Multipart),
-            _ => Ok(Self::Groups),
+            ("groups" | "folded" | "collapsed", _) => Ok(Self::Groups),
+            _ => Ok(Self::Unnamed),
         }
     }
 }
@@ -50,11 +53,12 @@ mod tests {
     fn the_first_match_wins() {
         let form = "multipart/form-data; boundary=x";
         let cases = [
-            ("", "", Ok(Format::Groups)),
+            ("", "", Ok(Format::Unnamed)),
             ("", form, Ok(Format::Multipart)),
             ("collapsed", "", Ok(Format::Groups)),
             ("groups", form, Ok(Format::Multipart)),
-            ("PPROF", "", Ok(Format::Groups)),
+            ("PPROF", "", Ok(Format::Unnamed)),
+            ("folded", "application/octet-stream", Ok(Format::Groups)),
             ("pprof", form, Ok(Format::Pprof)),
             ("lines", form, Ok(Format::Lines)),
             ("jfr", form, Err(Unsupported("jfr"))),

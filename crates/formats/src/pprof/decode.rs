@@ -45,8 +45,9 @@ impl Default for Limits {
 /// - string 0 exists and is empty, and every [`StringId`] lies in the table;
 /// - every sample has as many values as there are sample types: samples that had another number are left out;
 /// - a location in a stacktrace is an index, or [`NONE`] if the document has no such location or if that
-///   location names a mapping or a function that does not exist: normalisation drops such samples;
-/// - a location's mapping is an index, or [`NONE`] if it has none (id 0);
+///   location names a function that does not exist: normalisation drops such samples;
+/// - a location's mapping is an index, or [`NONE`] if it has none (id 0) or one that does not exist: its frames are
+///   known all the same;
 /// - strings may be any bytes, not only UTF-8.
 ///
 /// Labels are as sent: a number has `string` 0.
@@ -386,30 +387,15 @@ impl<'l> Pass<'l> {
     /// Turns ids into indices.
     fn resolve_references(&mut self) {
         let symbols = &mut self.out.symbols;
-        let mut broken = Vec::new();
-
         Index::of(&self.function_ids)
             .resolve(symbols.locations.lines.iter_mut().map(|line| &mut line.function));
-        if symbols.locations.lines.iter().any(|line| line.function == NONE) {
-            let lacks_function = |i| symbols.locations.lines_of(i).iter().any(|line| line.function == NONE);
-            broken.extend((0..symbols.locations.len() as u32).filter(|i| lacks_function(*i)));
-        }
 
-        let mappings = Index::of(&self.mapping_ids);
-        for (location, mapping) in symbols.locations.mapping.iter_mut().enumerate() {
-            let id = *mapping;
-            *mapping = mappings.get(id);
-            if *mapping == NONE && id != 0 {
-                broken.push(location as u32);
-            }
-        }
+        Index::of(&self.mapping_ids).resolve(symbols.locations.mapping.iter_mut());
 
         Index::of(&self.location_ids).resolve(symbols.stacktraces.locations.iter_mut());
-        if !broken.is_empty() {
-            let mut is_broken = vec![false; symbols.locations.len()];
-            for location in broken {
-                is_broken[location as usize] = true;
-            }
+        if symbols.locations.lines.iter().any(|line| line.function == NONE) {
+            let lacks_function = |i| symbols.locations.lines_of(i).iter().any(|line| line.function == NONE);
+            let is_broken: Vec<bool> = (0..symbols.locations.len() as u32).map(lacks_function).collect();
             for location in &mut symbols.stacktraces.locations {
                 if is_broken.get(*location as usize) == Some(&true) {
                     *location = NONE;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use clock::Clock;
 use edge::rest::Query;
 use edge::{Effect, Error, Tenants};
+use formats::compression::Encoding;
 use formats::ingest::{self, AppName, Format};
 use http::{HeaderValue, StatusCode, header};
 use model::TenantId;
@@ -17,7 +19,8 @@ use rpc::ErrorKind;
 use crate::Distributor;
 use crate::document::{Document, Ingested};
 use crate::error::{self, Errors};
-use crate::http::retry_after_secs;
+use crate::http::{receipt_headers, retry_after_secs};
+use crate::receipt::Receipt;
 
 pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
     edge::Routes::new().post("/ingest", Effect::Change, &distributor, ingest).post(
@@ -28,32 +31,56 @@ pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
     )
 }
 
-/// 200 with an empty body once the profile is durable, or if there was nothing in it. Some clients accept
-/// no other status of success.
+/// 200 with an empty body once the profile is durable, or if there was nothing in it; headers say how many samples
+/// were stored and which were left out. Some clients accept no other status of success.
 async fn ingest(
     State(distributor): State<Arc<Distributor>>,
     query: Query,
     request: Request,
-) -> Result<StatusCode, Response> {
+) -> Result<Response, Response> {
     let name = query.get("name").unwrap_or_default();
     let app = AppName::parse(name)
         .map_err(|error| Error::rest(StatusCode::BAD_REQUEST, error.to_string()).into_response())?;
     let tenant = tenant(&request).map_err(IntoResponse::into_response)?;
     let content_type = text_of(request.headers().get(header::CONTENT_TYPE));
+    let encodings = encodings(&request).map_err(IntoResponse::into_response)?;
     let limit = distributor.limits.of(&tenant).ingestion_body_bytes();
     let body = edge::body::read(request, limit).await.map_err(IntoResponse::into_response)?;
     if body.bytes.is_empty() {
-        return Ok(StatusCode::OK);
+        return Ok(accepted(&Receipt::default()));
     }
     let format = Format::of(query.get("format").unwrap_or_default(), &content_type);
     let format = format.map_err(|error| {
         Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()).into_response()
     })?;
-    let ingested = ingested(app, format, &query, content_type, body.bytes.clone(), &distributor.clock);
+    let ingested = Ingested {
+        content_type,
+        encodings,
+        body: body.bytes.clone(),
+        ..ingested(app, format, &query, &distributor.clock)
+    };
     let documents = vec![Document::Ingested(Box::new(ingested))];
     let outcome = distributor.push(tenant, documents).await;
-    outcome.map_err(|errors| response(&errors, format))?;
-    Ok(StatusCode::OK)
+    outcome.map(|receipt| accepted(&receipt)).map_err(|errors| response(&errors, format))
+}
+
+fn accepted(receipt: &Receipt) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    for (name, value) in receipt_headers(receipt) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// # Errors
+/// 415 if an encoding is unknown.
+fn encodings(request: &Request) -> Result<Vec<Encoding>, Error> {
+    let headers = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let names: Vec<String> = headers.map(|value| text_of(Some(value))).collect();
+    Encoding::parse_header(&names.join(","))
+        .map_err(|error| Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))
 }
 
 /// # Errors
@@ -72,14 +99,8 @@ fn text_of(header: Option<&HeaderValue>) -> String {
     header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
-fn ingested(
-    app: AppName,
-    format: Format,
-    query: &Query,
-    content_type: String,
-    body: bytes::Bytes,
-    clock: &Clock,
-) -> Ingested {
+/// The parameters of a request, without its body.
+fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> Ingested {
     let now = clock.unix_nanos();
     let spy_name = query.get("spyName").filter(|name| !name.is_empty());
     let text = query.get("from").unwrap_or_default();
@@ -94,16 +115,26 @@ fn ingested(
         sample_rate: ingest::sample_rate(query.get("sampleRate").unwrap_or_default()),
         format,
         parameters: query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        content_type,
-        body,
+        content_type: String::new(),
+        encodings: Vec::new(),
+        body: Bytes::new(),
     }
 }
 
 /// Every fault of a document is a 422, but stacks that were understood and then refused are a 400: clients know
 /// both. What may succeed later is told apart, so that they come again.
 fn response(errors: &Errors, format: Format) -> Response {
-    let is_stacks = matches!(format, Format::Groups | Format::Lines | Format::Tree | Format::Trie);
-    let understood = !matches!(errors.first(), Some(error::Error::Text(_) | error::Error::Tree(_)));
+    let is_stacks = !matches!(format, Format::Pprof | Format::Multipart);
+    let understood = !matches!(
+        errors.first(),
+        Some(
+            error::Error::Text { .. }
+                | error::Error::Pprof { .. }
+                | error::Error::Tree(_)
+                | error::Error::LostLineEnds { .. }
+                | error::Error::Decompress(_)
+        )
+    );
     let status = match errors.kind() {
         ErrorKind::Exhausted { .. } => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::InvalidArgument if is_stacks && understood => StatusCode::BAD_REQUEST,

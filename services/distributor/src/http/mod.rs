@@ -5,6 +5,20 @@ pub(crate) mod push;
 
 use std::time::Duration;
 
+use crate::receipt::Receipt;
+
+/// How many samples of the request are durable, in an answer of success.
+const STORED_SAMPLES_HEADER: &str = "x-pyrograph-stored-samples";
+
+/// Beside it: how many were left out, by reason, as `negative_value=2, unknown_location=1`.
+const DISCARDED_SAMPLES_HEADER: &str = "x-pyrograph-discarded-samples";
+
+fn receipt_headers(receipt: &Receipt) -> impl Iterator<Item = (&'static str, String)> {
+    let discarded = (!receipt.discarded.is_empty()).then(|| receipt.discarded.header());
+    let discarded = discarded.map(|value| (DISCARDED_SAMPLES_HEADER, value));
+    [(STORED_SAMPLES_HEADER, receipt.stored.to_string())].into_iter().chain(discarded)
+}
+
 /// Whole seconds to wait before coming again, at least one, as clients read it from a header.
 fn retry_after_secs(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edge::Tenants;
 use rpc::ErrorKind;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 use wire::push::v1::pusher_service_server::{PusherService, PusherServiceServer};
 use wire::push::v1::{PushRequest, PushResponse};
@@ -11,7 +12,7 @@ use wire::push::v1::{PushRequest, PushResponse};
 use crate::Distributor;
 use crate::document::{Document, Pushed};
 use crate::error::Errors;
-use crate::http::retry_after_secs;
+use crate::http::{receipt_headers, retry_after_secs};
 
 pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
     let service =
@@ -26,8 +27,14 @@ impl PusherService for Pusher {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let tenant = Tenants::of(request.extensions())?.one()?.clone();
         let documents = documents(request.into_inner());
-        self.0.push(tenant, documents).await.map_err(|errors| status(&errors))?;
-        Ok(Response::new(PushResponse {}))
+        let receipt = self.0.push(tenant, documents).await.map_err(|errors| status(&errors))?;
+        let mut response = Response::new(PushResponse {});
+        for (name, value) in receipt_headers(&receipt) {
+            if let Ok(value) = MetadataValue::try_from(value) {
+                response.metadata_mut().insert(name, value);
+            }
+        }
+        Ok(response)
     }
 }
 

@@ -31,9 +31,9 @@ fn profile(samples: &[(&[i64], &[u32])]) -> Profile {
 #[test]
 fn samples_that_cannot_count_are_dropped() {
     let check = |values: &[i64], stacktrace: &[u32], counts: bool| {
-        let kept = normalise(&mut profile(&[(values, stacktrace), (&vec![1; values.len()], &[])]));
+        let counted = normalise(&mut profile(&[(values, stacktrace), (&vec![1; values.len()], &[])]));
         let expected: &[u32] = if counts { &[0, 1] } else { &[1] };
-        assert_eq!(kept, expected, "{values:?} {stacktrace:?}");
+        assert_eq!(counted.samples, expected, "{values:?} {stacktrace:?}");
     };
     check(&[1], &[0], true);
     check(&[0], &[0], false);
@@ -46,6 +46,15 @@ fn samples_that_cannot_count_are_dropped() {
     check(&[1], &[0, NONE], false);
     check(&[1], &[0, 2], false);
     check(&[1], &[4, 1], true);
+}
+
+#[test]
+fn dropped_samples_are_counted_by_reason_but_zeros_are_not() {
+    let samples: [(&[i64], &[u32]); 6] =
+        [(&[1], &[0]), (&[0], &[0]), (&[-1], &[0]), (&[-2], &[NONE]), (&[1], &[NONE]), (&[1], &[2])];
+    let counted = normalise(&mut profile(&samples));
+    assert_eq!(counted.samples, [0]);
+    assert_eq!(counted.discarded.header(), "negative_value=2, unknown_location=2");
 }
 
 #[test]

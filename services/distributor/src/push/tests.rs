@@ -79,7 +79,7 @@ impl Fixture {
         Self { distributor, recorder }
     }
 
-    async fn push(&self, documents: Vec<Document>) -> Result<(), Errors> {
+    async fn push(&self, documents: Vec<Document>) -> Result<Receipt, Errors> {
         self.distributor.push(TenantId::anonymous(), documents).await
     }
 
@@ -174,8 +174,35 @@ async fn good_profiles_are_stored_beside_bad_ones() {
 #[tokio::test]
 async fn nothing_that_counts_is_a_success_without_a_push() {
     let fixture = Fixture::new(Limits::default());
-    fixture.push(vec![pushed(&APP, cpu(NOW, &[0, -1], None))]).await.unwrap();
+    let receipt = fixture.push(vec![pushed(&APP, cpu(NOW, &[0, 0], None))]).await.unwrap();
+    assert_eq!(receipt, Receipt::default());
     assert!(fixture.recorder.pushes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn samples_that_are_left_out_are_told_and_counted_and_none_that_is_left_is_a_refusal() {
+    let fixture = Fixture::new(Limits::default());
+    let documents = vec![pushed(&APP, cpu(NOW, &[5, 0, -1], None)), pushed(&APP, cpu(NOW, &[6, -2], None))];
+    let receipt = fixture.push(documents).await.unwrap();
+    assert_eq!((receipt.stored, receipt.discarded.header().as_str()), (2, "negative_value=2"));
+    let errors = fixture.push(vec![pushed(&APP, cpu(NOW, &[0, -1], None))]).await.unwrap_err();
+    assert!(errors.to_string().contains("none of 2 samples"), "{errors}");
+    assert_eq!(errors.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(fixture.items().len(), 2);
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_series_and_no_more() {
+    let fixture = Fixture::new(Limits { max_global_series_per_tenant: 2, ..Limits::default() });
+    let push = async |thread| fixture.push(vec![pushed(&APP, cpu(NOW, &[1], Some(thread)))]).await;
+    for thread in ["a", "b", "a"] {
+        push(thread).await.unwrap();
+    }
+    let errors = push("c").await.unwrap_err();
+    assert_eq!(errors.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(errors.first().map(Error::reason), Some("series_limit"));
+    assert!(errors.to_string().contains("has 2 active series, 1 more"), "{errors}");
+    assert_eq!(fixture.items().len(), 3);
 }
 
 #[tokio::test]
@@ -321,6 +348,33 @@ mod answers {
             self.answer(request(&format!("/ingest?{query}"), "", body)).await
         }
 
+        /// Status of the answer to an ingest, and the headers about samples.
+        async fn receipt(&self, query: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String) {
+            let app = edge::App::new(
+                self.distributor.clone().routes(),
+                edge::Config { multitenancy: true, ..edge::Config::default() },
+                Clock::new(Stopped),
+                Pool::inline(),
+                &mut Registry::default(),
+            );
+            let mut request = Request::post(format!("/ingest?{query}")).header("x-scope-orgid", "team");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let response = app.answer(request.body(body.into()).unwrap()).await;
+            let status = response.status().as_u16();
+            let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            let stored = header("x-pyrograph-stored-samples");
+            let discarded = header("x-pyrograph-discarded-samples");
+            match (status, stored) {
+                (200, Some(stored)) => (status, [vec![stored], Vec::from_iter(discarded)].concat().join(" ")),
+                _ => {
+                    let body = response.into_body().collect().await.unwrap().to_bytes();
+                    (status, String::from_utf8_lossy(&body).into_owned())
+                }
+            }
+        }
+
         /// Labels and values of each series of each item.
         fn stored(&self) -> Vec<String> {
             let series = |item: &PushItem| {
@@ -366,6 +420,95 @@ mod answers {
         let expected = r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds {env="dev", pyroscope_spy="unknown", service_name="app"} [30000000, 10000000]"#;
         assert_eq!(fixture.stored(), [expected]);
         assert_eq!(fixture.items()[0].profile.time_nanos, NOW - 10_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn answers_tell_what_is_stored_and_what_is_not() {
+        let fixture = Fixture::new(Limits::default());
+        let check = async |query: &str, body: &str, expected: &str| {
+            let answer = fixture.receipt(query, &[], body.into()).await;
+            assert_eq!(answer, (200, expected.to_owned()), "{body}");
+        };
+        check("name=app.cpu", "a 1\nb 2", "2").await;
+        check("name=app.cpu", "a 1\nno-count\nb -2", "1 negative_value=1, line_without_count=1").await;
+        check("name=app.cpu", "a 0", "0").await;
+        check("name=app.cpu", "\n", "0").await;
+        check("name=app.cpu", "", "0").await;
+        check("name=app.cpu%7Bprofile_id%3Dx%7D", "a 1\nb 2", "0 span_profile=2").await;
+    }
+
+    #[tokio::test]
+    async fn bodies_are_what_their_content_is() {
+        let pprof = cpu(NOW, &[5], None);
+        let zipped = formats::gzip::compress(&pprof, 6);
+        let text = formats::gzip::compress(b"a 1", 6);
+        let gzip = ("content-encoding", "gzip");
+        let cases: [(&str, &[(&str, &str)], &[u8]); 8] = [
+            ("name=app", &[], &pprof),
+            ("name=app", &[], &zipped),
+            ("name=app&format=unknown", &[gzip], &zipped),
+            ("name=app&format=pprof", &[gzip], &formats::gzip::compress(&zipped, 6)),
+            ("name=app", &[], &text),
+            ("name=app&format=folded", &[gzip], &text),
+            ("name=app&format=lines", &[gzip], &text),
+            (
+                "name=app",
+                &[gzip, ("content-type", FORM)],
+                &formats::gzip::compress(&form(&[("profile", &zipped)]), 6),
+            ),
+        ];
+        for (query, headers, body) in cases {
+            let fixture = Fixture::new(Limits::default());
+            assert_eq!(
+                fixture.receipt(query, headers, body.to_vec()).await,
+                (200, "1".to_owned()),
+                "{query}"
+            );
+            assert_eq!(fixture.items().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_understood_is_refused_with_its_kind() {
+        let fixture = Fixture::new(Limits::default());
+        let curl = ("content-type", "application/x-www-form-urlencoded");
+        let form_type = ("content-type", FORM);
+        let cases: [(&str, &[(&str, &str)], &[u8], u16, &str); 11] = [
+            ("name=a", &[("content-encoding", "br")], b"a 1", 415, "br"),
+            ("name=a", &[], b"no\ncounts", 422, "none of 2 lines"),
+            ("name=a", &[], b"<html> <b>x", 422, "an HTML page"),
+            ("name=a&format=pprof", &[], b"<html>", 422, "profile is no pprof, it looks like an HTML page"),
+            ("name=a&format=pprof", &[], b"a;b 3\n", 422, "it looks like folded text"),
+            ("name=a&format=folded", &[], &cpu(NOW, &[5], None), 422, "it looks like a pprof"),
+            ("name=a", &[], &[0xff; 100], 422, "line 1"),
+            ("name=a", &[], b"\0\0\0", 422, "pprof has"),
+            ("name=a", &[curl], b"a;b 3c;d 1", 422, "--data-binary"),
+            ("name=a", &[form_type], &form(&[("profil", b"x")]), 422, "it has file \\\"profil\\\""),
+            ("name=a", &[form_type], &form(&[]), 422, "it has no parts"),
+        ];
+        for (query, headers, body, status, expected) in cases {
+            let (answered, text) = fixture.receipt(query, headers, body.to_vec()).await;
+            assert_eq!(answered, status, "{query} {text}");
+            assert!(text.contains(expected), "{query}: {text}");
+        }
+        // One line by itself may be sent so.
+        assert_eq!(fixture.receipt("name=a", &[curl], b"a;b 3".to_vec()).await.0, 200);
+        assert_eq!(fixture.receipt("name=a", &[curl], b"a;b 3\nc;d 1".to_vec()).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn bombs_of_every_encoding_end_at_the_limit() {
+        let fixture = Fixture::new(Limits { max_profile_size_bytes: 1000, ..Limits::default() });
+        let bomb = formats::gzip::compress(&vec![0; 4 << 20], 9);
+        for (query, headers) in [
+            ("name=a", vec![]),
+            ("name=a&format=pprof", vec![("content-encoding", "gzip")]),
+            ("name=a", vec![("content-encoding", "gzip"), ("content-type", FORM)]),
+        ] {
+            let (status, text) = fixture.receipt(query, &headers, bomb.clone()).await;
+            assert_eq!(status, 422, "{text}");
+            assert!(text.contains("expand to more than the limit"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -96,6 +96,38 @@ fn pushed_labels_win_and_groups_that_become_equal_are_one_series() {
 }
 
 #[test]
+fn of_a_label_that_a_sample_has_twice_the_last_value_counts() {
+    // The order of the string table is that of the first mention, so both orders of ids occur.
+    assert_eq!(series(&["task=1,task=2"], APP), [r#"cpu {service_name="app", task="2"} [0]"#]);
+    assert_eq!(series(&["x=2,task=1,task=2"], APP), [r#"cpu {service_name="app", task="2", x="2"} [0]"#]);
+    assert_eq!(series(&["task=2,task=1", "task=1"], APP), [r#"cpu {service_name="app", task="1"} [0, 1]"#]);
+}
+
+#[test]
+fn keys_with_one_text_and_two_ids_are_one_label() {
+    let mut profile = profile(&[written("task=1")]);
+    let key = profile.symbols.strings.push(b"task");
+    let string = profile.symbols.strings.push(b"2");
+    profile.samples.labels.push(SampleLabel { key, string, ..SampleLabel::default() });
+    profile.samples.label_offsets = vec![0, 2];
+    profile.samples.labels.swap(0, 1);
+    let rows = split(&profile, vec![0], &pushed(APP), &Limits::default()).unwrap();
+    assert_eq!(rows[0].labels.get("task"), Some("1"));
+}
+
+#[test]
+fn each_profile_type_of_each_label_set_is_a_series() {
+    let mut profile = profile(&[written("a=1"), written("a=2")]);
+    profile.sample_types.push(ValueType { r#type: 2, unit: 1 });
+    let rows = split(&profile, vec![0, 1], &pushed(APP), &Limits::default()).unwrap();
+    let mut hashes = series_hashes(&rows);
+    assert_eq!(hashes, series_hashes(&rows));
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 4);
+}
+
+#[test]
 fn empty_pushed_labels_are_dropped_before_samples_are_asked() {
     assert_eq!(
         series(&["env=y"], "__name__=cpu,env=,service_name=app"),

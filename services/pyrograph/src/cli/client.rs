@@ -139,6 +139,21 @@ impl Server {
     }
 
     pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Error> {
+        Ok(self.send_for_answer(request).await?.1)
+    }
+
+    /// The headers of the answer.
+    pub(super) async fn send_for_headers(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::header::HeaderMap, Error> {
+        Ok(self.send_for_answer(request).await?.0)
+    }
+
+    async fn send_for_answer(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(reqwest::header::HeaderMap, bytes::Bytes), Error> {
         let spinner = waiting("asking the server");
         let response = request.send().await.map_err(|e| {
             let why = if e.is_connect() {
@@ -148,12 +163,12 @@ impl Server {
             };
             format!("no answer from {}: {why}", self.url)
         })?;
-        let status = response.status();
-        self.shortfall.lock().note(response.headers());
+        let (status, headers) = (response.status(), response.headers().clone());
+        self.shortfall.lock().note(&headers);
         let body = response.bytes().await?;
         spinner.finish_and_clear();
         if status.is_success() {
-            return Ok(body);
+            return Ok((headers, body));
         }
         let words = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()

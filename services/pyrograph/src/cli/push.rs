@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::client::{Server, progress};
 
+/// How many samples of a file are stored, in an answer of the server.
+const STORED_SAMPLES_HEADER: &str = "x-pyrograph-stored-samples";
+
+/// Beside it: how many were left out, by reason.
+const DISCARDED_SAMPLES_HEADER: &str = "x-pyrograph-discarded-samples";
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// pprof files (gzip or not), or text files of folded stacks (`main;work 12`).
+    /// pprof files, or text files of folded stacks (`main;work 12`); gzipped or not.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -24,13 +30,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Error> {
-    let mut name = arguments.service.clone();
-    if !arguments.labels.is_empty() {
-        name.push_str(&format!("{{{}}}", arguments.labels.join(",")));
-    }
+    let name = application_name(&arguments.service, &arguments.labels)?;
     let bar = progress(arguments.files.len() as u64, "files");
     for file in &arguments.files {
-        push(&arguments, &name, file).await?;
+        let left_out = push(&arguments, &name, file).await?;
+        if let Some(left_out) = left_out {
+            bar.suspend(|| eprintln!("{}: samples were left out: {left_out}", file.display()));
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -39,24 +45,58 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-async fn push(arguments: &Arguments, name: &str, file: &Path) -> Result<(), Error> {
+/// Service and labels as the parameter `name` carries them, which knows neither quotes nor escapes.
+///
+/// # Errors
+/// If it would be read as other labels than these.
+fn application_name(service: &str, labels: &[String]) -> Result<String, String> {
+    if service.contains(['{', '}']) {
+        return Err(format!("service {service:?} has a brace; labels are given with --label"));
+    }
+    if labels.is_empty() {
+        return Ok(service.to_owned());
+    }
+    for label in labels {
+        let Some((name, value)) = label.split_once('=') else {
+            return Err(format!("label {label:?} has no value; write NAME=VALUE"));
+        };
+        if name.starts_with("__") {
+            return Err(format!("label name {name:?} is reserved: it begins with two underscores"));
+        }
+        if let Some(c) = value.chars().find(|c| matches!(c, ',' | '}')) {
+            return Err(format!(
+                "label {name:?} has a value with {c:?}, which cannot be sent; give each label its own --label"
+            ));
+        }
+        if name.trim() != name || value.trim() != value {
+            return Err(format!("label {label:?} has white space around its name or value"));
+        }
+    }
+    Ok(format!("{service}{{{}}}", labels.join(",")))
+}
+
+/// Sends one file; gives what of it was left out.
+async fn push(arguments: &Arguments, name: &str, file: &Path) -> Result<Option<String>, Error> {
     let body = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    let format = if looks_folded(&body) { "groups" } else { "pprof" };
+    if body.is_empty() {
+        return Err(format!("{} is empty: nothing was pushed", file.display()).into());
+    }
+    // Without a format: the server tells pprof from text by the content.
     let request = arguments
         .server
         .post("/ingest")
-        .query(&[("name", name), ("format", format), ("spyName", "pyrograph-cli")])
+        .query(&[("name", name), ("spyName", "pyrograph-cli")])
         .query(&[("from", &arguments.at), ("until", &arguments.at)])
         .body(body);
-    let sent = arguments.server.send(request).await;
-    sent.map(drop).map_err(|e| format!("{}: {e}", file.display()).into())
-}
-
-/// Text whose first line ends in a space and a number.
-fn looks_folded(body: &[u8]) -> bool {
-    let line = body.split(|b| *b == b'\n').next().unwrap_or_default();
-    let Ok(line) = std::str::from_utf8(line) else { return false };
-    line.trim_end().rsplit_once(' ').is_some_and(|(_, count)| count.parse::<i64>().is_ok())
+    let sent = arguments.server.send_for_headers(request).await;
+    let headers = sent.map_err(|e| format!("{}: {e}", file.display()))?;
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let left_out = text(DISCARDED_SAMPLES_HEADER);
+    if text(STORED_SAMPLES_HEADER).as_deref() == Some("0") {
+        let why = left_out.unwrap_or_else(|| "it has no sample with a value other than 0".to_owned());
+        return Err(format!("{}: nothing was stored: {why}", file.display()).into());
+    }
+    Ok(left_out)
 }
 
 pub(super) fn plural(count: usize, noun: &str) -> String {
@@ -68,9 +108,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folded_text_is_told_from_pprof() {
-        assert!(looks_folded(b"main;work 12\nmain 3\n"));
-        assert!(!looks_folded(&[0x1f, 0x8b, 8, 0]));
-        assert!(!looks_folded(&[0x0a, 0x04, 0x08, 0x01]));
+    fn labels_are_sent_as_they_are_or_not_at_all() {
+        let name = |labels: &[&str]| {
+            let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+            application_name("app", &labels)
+        };
+        assert_eq!(name(&[]).as_deref(), Ok("app"));
+        assert_eq!(name(&["a=b", "path=C:\\x{y", "c=d=e"]).as_deref(), Ok("app{a=b,path=C:\\x{y,c=d=e}"));
+        for (label, expected) in [
+            ("a=b,c=d", "label \"a\" has a value with ','"),
+            ("path=x{y}", "label \"path\" has a value with '}'"),
+            ("noequals", "label \"noequals\" has no value"),
+            ("__name__=x", "label name \"__name__\" is reserved"),
+            ("a= b", "white space"),
+        ] {
+            let refused = name(&[label]).unwrap_err();
+            assert!(refused.contains(expected), "{label}: {refused}");
+        }
+        assert!(application_name("app{a=b}", &[]).is_err());
     }
 }

@@ -11,6 +11,7 @@ const NAMES: &[(&str, &str)] = &[
     ("distributor.ingestion-rate-limit-mb", "limits.ingestion_rate_mb"),
     ("distributor.ingestion-burst-size-mb", "limits.ingestion_burst_size_mb"),
     ("distributor.ingestion-body-limit-mb", "limits.ingestion_body_limit_mb"),
+    ("ingester.max-global-series-per-tenant", "limits.max_global_series_per_tenant"),
     ("validation.max-length-label-name", "limits.max_label_name_length"),
     ("validation.max-length-label-value", "limits.max_label_value_length"),
     ("validation.max-label-names-per-series", "limits.max_label_names_per_series"),

@@ -69,7 +69,7 @@ fn of_equal_ids_the_last_counts() {
 }
 
 #[test]
-fn references_to_nothing_and_to_broken_locations_are_none() {
+fn references_to_nothing_and_to_broken_locations_are_none_but_a_mapping_may_be_missing() {
     let got = decoded(&[
         (2, &[0x0a, 4, 1, 2, 3, 9, 0x12, 1, 5]),
         (4, &[0x08, 1]),
@@ -77,7 +77,8 @@ fn references_to_nothing_and_to_broken_locations_are_none() {
         (4, &[0x08, 3, 0x22, 2, 0x08, 88]),
     ]);
     assert_eq!(got.flaw, None);
-    assert_eq!(stack(&got, 0), [0, NONE, NONE, NONE]);
+    assert_eq!(stack(&got, 0), [0, 1, NONE, NONE]);
+    assert_eq!(got.profile.symbols.locations.mapping[1], NONE);
 }
 
 #[test]
