@@ -3,7 +3,9 @@
 //! Owns: the grammar, the four operators, anchoring and bounding of regular expressions.
 //! Does not own: which labels a series has ([`crate::scan`]).
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use model::label_names::{NAME, is_service_name};
 use regex::{Regex, RegexBuilder};
@@ -16,6 +18,9 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// Most matchers in one selector.
 pub const MATCHERS_MAX: usize = 256;
+
+/// How much of a selector or of a pattern an error repeats, in bytes.
+const SHOWN_BYTES_MAX: usize = 120;
 
 /// Label matchers, all of which must hold. Empty: every series matches.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +40,25 @@ pub struct Matcher {
 pub enum Op {
     Equal,
     NotEqual,
-    Matches(Regex),
-    MatchesNot(Regex),
+    Matches(Pattern),
+    MatchesNot(Pattern),
+}
+
+/// A regular expression that must match whole values.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// Alternatives of plain text, as a list of values to pick from makes them: any number is looked up at once.
+    Literals(Arc<HashSet<Box<str>>>),
+    Expression(Regex),
+}
+
+impl Pattern {
+    fn is_match(&self, value: &str) -> bool {
+        match self {
+            Self::Literals(literals) => literals.contains(value),
+            Self::Expression(regex) => regex.is_match(value),
+        }
+    }
 }
 
 /// What is wrong with a selector, and where.
@@ -76,11 +98,10 @@ impl Matcher {
 
     /// All values that can match, if they can be listed: those of `=`, and of `=~` with plain alternatives.
     fn values(&self) -> Option<Vec<&str>> {
-        let plain = |part: &&str| !part.contains(|c: char| r"\.+*?()[]{}^$".contains(c));
-        match self.op {
+        match &self.op {
             Op::Equal => Some(vec![&self.value]),
-            Op::Matches(_) if self.value.split('|').all(|part| plain(&part)) => {
-                Some(self.value.split('|').collect())
+            Op::Matches(Pattern::Literals(literals)) => {
+                Some(literals.iter().map(|literal| &**literal).collect())
             }
             _ => None,
         }
@@ -124,7 +145,8 @@ impl Selector {
     /// The only services that can match, if the selector lists them.
     pub fn services(&self) -> Option<Vec<String>> {
         let listed = self.matchers.iter().filter(|m| is_service_name(&m.name));
-        let smallest = listed.filter_map(Matcher::values).min_by_key(Vec::len)?;
+        let mut smallest = listed.filter_map(Matcher::values).min_by_key(Vec::len)?;
+        smallest.sort_unstable();
         // A series always has a service, so only an impossible selector asks for none.
         Some(smallest.into_iter().map(str::to_owned).collect())
     }
@@ -300,7 +322,7 @@ impl Parser<'_> {
         let start = self.at;
         let unterminated = |parser: &Self| SelectorError {
             column: start + 1,
-            what: format!("unterminated quoted string {}", &parser.text[start..]),
+            what: format!("unterminated quoted string {}", shown(&parser.text[start..])),
         };
         let Some(quote) = self.next() else {
             return Err(unterminated(self));
@@ -398,26 +420,64 @@ impl Parser<'_> {
 }
 
 /// Compiles an expression so that it matches whole values only.
-fn compile(pattern: &str) -> Result<Regex, String> {
+fn compile(pattern: &str) -> Result<Pattern, String> {
+    if let Some(literals) = literals(pattern) {
+        return Ok(Pattern::Literals(Arc::new(literals)));
+    }
     if pattern.contains(')') {
         // `a)|(b` is wrong, but would close and open the group that is put around it.
         build(pattern, pattern)?;
     }
-    build(&format!("^(?s:{pattern})$"), pattern)
+    build(&format!("^(?s:{pattern})$"), pattern).map(Pattern::Expression)
+}
+
+/// The values that a pattern matches if it is nothing but alternatives of plain text, maybe in one group:
+/// `a|b`, `(a|b)`, `(?:a\.b|c)`.
+fn literals(pattern: &str) -> Option<HashSet<Box<str>>> {
+    let open = ["(?:", "("].into_iter().find_map(|group| pattern.strip_prefix(group));
+    let inner = open.and_then(|rest| rest.strip_suffix(')')).unwrap_or(pattern);
+    let mut literals = HashSet::new();
+    let mut literal = String::new();
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '|' => {
+                literals.insert(std::mem::take(&mut literal).into());
+            }
+            '\\' => match chars.next()? {
+                // The end and the start of a word.
+                '<' | '>' => return None,
+                escaped if escaped.is_ascii_punctuation() => literal.push(escaped),
+                _ => return None,
+            },
+            '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            plain => literal.push(plain),
+        }
+    }
+    literals.insert(literal.into());
+    Some(literals)
 }
 
 fn build(expression: &str, pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(expression).size_limit(REGEX_BYTES_MAX).build().map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => {
-            format!("{pattern:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled")
+            format!("{:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled", shown(pattern))
         }
         // The last line of the long form says what is wrong; the others draw where.
         other => {
             let text = other.to_string();
             let last = text.lines().last().unwrap_or_default();
-            format!("{} in {pattern:?}", last.strip_prefix("error: ").unwrap_or(last))
+            format!("{} in {:?}", last.strip_prefix("error: ").unwrap_or(last), shown(pattern))
         }
     })
+}
+
+/// A text from outside, short enough for a message.
+pub fn shown(text: &str) -> String {
+    match text.len() {
+        0..=SHOWN_BYTES_MAX => text.to_owned(),
+        bytes => format!("{}… ({bytes} bytes)", &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]),
+    }
 }
 
 #[cfg(test)]
@@ -502,6 +562,51 @@ mod tests {
     }
 
     #[test]
+    fn alternatives_of_plain_text_are_a_set_of_any_size() {
+        let names: Vec<String> = (0..5000).map(|i| format!("pod-{i:04}")).collect();
+        for pattern in
+            [names.join("|"), format!("({})", names.join("|")), names.join("|").replace('-', r"\-")]
+        {
+            let Ok(matcher) = Matcher::regex("pod", &pattern, false) else { panic!("{}", shown(&pattern)) };
+            assert!(matches!(&matcher.op, Op::Matches(Pattern::Literals(set)) if set.len() == 5000));
+            assert!(matcher.matches("pod-4999"));
+            assert!(!matcher.matches("pod-5000"));
+        }
+        let most = format!("{{pod=~{:?}}}", names.join("|"));
+        assert!(most.len() > 40_000 && Selector::parse(&most).is_ok());
+    }
+
+    #[test]
+    fn sets_match_as_their_expressions_do() {
+        let values = ["", "a", "b", "a.b", "axb", "a|b", "(a", "a)", "ab", "a-b", "A"];
+        let sets =
+            ["a|b", "(a|b)", "(?:a|)", r"a\.b|c", r"a\|b", r"\(a|a\)", "a-b", r"a\-b", "", "()", "a||b"];
+        for pattern in sets {
+            let regex = build(&format!("^(?s:{pattern})$"), pattern).unwrap();
+            let set = Pattern::Literals(Arc::new(literals(pattern).expect(pattern)));
+            for value in values {
+                assert_eq!(set.is_match(value), regex.is_match(value), "{pattern:?} {value:?}");
+            }
+        }
+        for pattern in
+            ["a.b", "a+", "(?i)a", "(a)|(b)", "(a|(b))", r"\d", r"\<a", "^a", "a$", "[a]", "a{2}", r"a\"]
+        {
+            assert_eq!(literals(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_repeat_a_long_selector() {
+        let long = "x".repeat(10_000);
+        let texts =
+            [format!("{{a=~\"{long}(\"}}"), format!("{{a=~\"({long}){{1000}}\"}}"), format!("{{a=\"{long}")];
+        for text in texts {
+            let error = Selector::parse(&text).unwrap_err().to_string();
+            assert!(error.len() < 400, "{error}");
+        }
+    }
+
+    #[test]
     fn huge_expressions_are_refused() {
         assert!(Selector::parse(r#"{a=~"((a{100}){100}){100}"}"#).is_err());
         assert!(Selector::parse(&format!("{{a={:?}}}", "x".repeat(SELECTOR_BYTES_MAX))).is_err());
@@ -512,6 +617,7 @@ mod tests {
         let services = |text: &str| Selector::parse(text).expect(text).services();
         assert_eq!(services(r#"{service_name="a"}"#), Some(vec!["a".into()]));
         assert_eq!(services(r#"{service_name=~"a|b-c"}"#), Some(vec!["a".into(), "b-c".into()]));
+        assert_eq!(services(r#"{service_name=~"(b\\.x|a)"}"#), Some(vec!["a".into(), "b.x".into()]));
         assert_eq!(services(r#"{service_name=~"a.*"}"#), None);
         assert_eq!(services(r#"{service_name!="a"}"#), None);
     }

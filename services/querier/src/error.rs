@@ -59,9 +59,9 @@ impl From<ProfileTypeError> for Error {
 }
 
 impl Error {
-    /// A selector that cannot be read, with its text.
+    /// A selector that cannot be read, with the beginning of its text.
     pub(crate) fn selector(text: &str, error: &SelectorError) -> Self {
-        Self::Invalid(format!("parsing label selector {text:?}: {error}"))
+        Self::Invalid(format!("parsing label selector {:?}: {error}", query::selector::shown(text)))
     }
 }
 
