@@ -32,7 +32,7 @@ pub(crate) enum Error {
     SampleTypeConfig(#[from] formats::ingest::ConfigError),
     #[error("{0}")]
     FrameNames(#[from] formats::ingest::FrameNamesTooLong),
-    #[error("{error}{}", aside(.kind.as_ref()))]
+    #[error("{}", not_folded(.error, .kind.as_ref()))]
     Text { error: formats::folded::Error, kind: Option<Kind> },
     #[error(
         "text without line ends that has a count in its middle, sent with the content type {content_type:?}: `curl -d` takes the line ends out of a file, use --data-binary"
@@ -269,8 +269,11 @@ fn not_a_pprof(error: &formats::pprof::Error, kind: Option<&Kind>) -> String {
     }
 }
 
-fn aside(kind: Option<&Kind>) -> String {
-    kind.map(|kind| format!("; {kind}")).unwrap_or_default()
+fn not_folded(error: &formats::folded::Error, kind: Option<&Kind>) -> String {
+    match kind {
+        Some(kind) => format!("text is not folded, {kind} ({error})"),
+        None => error.to_string(),
+    }
 }
 
 #[cfg(test)]
