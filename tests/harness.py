@@ -47,6 +47,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process, self.env = None, {}
         self.open_files = None  # soft and hard limit, or as here
+        # Another file for stderr than the log, another user than this one; None: as usual.
+        self.stderr, self.user = None, None
 
     def start(self):
         """Starts the process; gives the seconds until it was ready."""
@@ -62,7 +64,8 @@ class Server:
                 *self.flags,
             ],
             stdout=log,
-            stderr=log,
+            stderr=log if self.stderr is None else self.stderr,
+            user=self.user,
             env={**os.environ, **self.env},
             preexec_fn=self.open_files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, self.open_files)),
         )

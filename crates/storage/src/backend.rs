@@ -22,24 +22,72 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A store that was opened, and how messages call it.
+pub(crate) struct Opened {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// The bucket or directory, with the prefix, and the host that has it.
+    pub(crate) place: String,
+    pub(crate) directory: Option<LocalDir>,
+}
+
+/// Opens the store that `config` names; its keys do not begin with `prefix` yet.
+///
+/// # Errors
+/// Says what is wrong with the configuration or the directory.
 pub(crate) async fn open(
     config: &Config,
+    prefix: &str,
     clock: &Clock,
     metrics: &Metrics,
-) -> Result<Arc<dyn ObjectStore>, OpenError> {
+) -> Result<Opened, OpenError> {
     let connector = Connector { clock: clock.clone(), metrics: metrics.clone() };
-    Ok(match config.backend {
-        Backend::Filesystem => Arc::new(LocalDir::open(&config.filesystem.dir).await?),
-        Backend::S3 => Arc::new(s3(&config.s3, connector, clock)?),
+    let below = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+    let (objects, place): (Arc<dyn ObjectStore>, _) = match config.backend {
+        Backend::Filesystem => {
+            let directory = LocalDir::open(&config.filesystem.dir, prefix).await?;
+            let place = format!("{directory}{below}");
+            return Ok(Opened { objects: Arc::new(directory.clone()), place, directory: Some(directory) });
+        }
+        Backend::S3 => {
+            let s3 = &config.s3;
+            let host = match (s3.endpoint.is_empty(), s3.region.is_empty()) {
+                (false, _) => host_of(&s3.endpoint),
+                (true, false) => &format!("AWS {}", s3.region),
+                (true, true) => "AWS",
+            };
+            let place = format!("s3://{}{below} at {host}", s3.bucket_name);
+            (Arc::new(self::s3(s3, connector, clock)?), place)
+        }
         #[cfg(feature = "gcs")]
-        Backend::Gcs => Arc::new(gcs(&config.gcs, connector)?),
+        Backend::Gcs => {
+            let gcs = &config.gcs;
+            let host = if gcs.endpoint.is_empty() { "Google" } else { host_of(&gcs.endpoint) };
+            let place = format!("gs://{}{below} at {host}", gcs.bucket_name);
+            (Arc::new(self::gcs(gcs, connector)?), place)
+        }
         #[cfg(feature = "azure")]
-        Backend::Azure => Arc::new(azure(&config.azure, connector)?),
+        Backend::Azure => {
+            let azure = &config.azure;
+            let host = match azure.endpoint.is_empty() {
+                true => &format!("{}.{}", azure.account_name, azure.endpoint_suffix),
+                false => host_of(&azure.endpoint),
+            };
+            let place = format!("azure://{}{below} at {host}", azure.container_name);
+            (Arc::new(self::azure(azure, connector)?), place)
+        }
         #[cfg(not(feature = "gcs"))]
         Backend::Gcs => return Err(OpenError::NotBuilt { backend: "gcs" }),
         #[cfg(not(feature = "azure"))]
         Backend::Azure => return Err(OpenError::NotBuilt { backend: "azure" }),
-    })
+    };
+    Ok(Opened { objects, place, directory: None })
+}
+
+/// Host and port of an endpoint, without what may be secret: user, path and query.
+fn host_of(endpoint: &str) -> &str {
+    let (_, after_scheme) = endpoint.split_once("://").unwrap_or(("", endpoint));
+    let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 fn s3(
@@ -234,6 +282,13 @@ mod tests {
         assert_eq!(endpoint_url("minio:9000", true), "http://minio:9000");
         assert_eq!(endpoint_url("minio:9000", false), "https://minio:9000");
         assert_eq!(endpoint_url("http://minio:9000", false), "http://minio:9000");
+    }
+
+    #[test]
+    fn an_endpoint_is_named_without_its_secrets() {
+        assert_eq!(host_of("minio:9000"), "minio:9000");
+        assert_eq!(host_of("https://user:secret@minio:9000/path?sig=secret"), "minio:9000");
+        assert_eq!(host_of("http://[::1]:9000"), "[::1]:9000");
     }
 
     fn refusal(config: S3Config) -> String {

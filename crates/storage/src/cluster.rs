@@ -29,8 +29,12 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
         Err(crate::Error::NotFound(_)) => found(store, name, clock).await?,
         Err(error) => return Err(error.into()),
     };
-    if store.overwrites(&key, &bytes).await? {
-        return Err(OpenError::Overwrites { store: store.to_string() });
+    match store.overwrites(&key, &bytes).await {
+        Ok(false) => {}
+        Ok(true) => return Err(OpenError::Overwrites { store: store.to_string() }),
+        // A directory of which it is known that it keeps what is there.
+        Err(error) if error.is_full() => {}
+        Err(error) => return Err(error.into()),
     }
     let cluster: Cluster = serde_json::from_slice(&bytes)
         .map_err(|source| OpenError::Cluster { store: store.to_string(), source })?;

@@ -37,6 +37,8 @@ pub enum Fault {
     FalseConflict,
     /// The request does not reach the store, and no answer comes for this long; then an error.
     Silence(Duration),
+    /// As a directory without space: an error that does not pass soon; nothing happened.
+    Full,
     /// An error now; a create lands after this long all the same. Reads: as [`Fault::Fail`].
     LandLate(Duration),
 }
@@ -225,6 +227,10 @@ impl ObjectStore for Faulty {
         match self.strike(Some(location)).await {
             Fault::None => self.put(location, payload, options).await,
             Fault::Fail => Err(broken()),
+            Fault::Full => {
+                let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
+                Err(Error::Generic { store: "faulty store", source })
+            }
             Fault::LoseReply => {
                 self.put(location, payload, options).await?;
                 Err(broken())

@@ -14,6 +14,23 @@ use std::fmt;
 
 use model::{JobId, TenantId, WriterId};
 
+/// The first part of every key but `cluster`.
+pub(crate) const FOLDERS: &[&str] = &["probe", "log", "block", "publish", "delete", "catalog"];
+/// Those of [`FOLDERS`] whose objects are small, and without which nothing can be deleted.
+const SMALL_FOLDERS: &[&str] = &["publish", "delete", "catalog"];
+/// The end of a log is an object in its folder; no segment is so short.
+const SEAL_BYTES_MAX: usize = 256;
+
+/// Whether deleting anything needs an object of so many bytes at `key`, which has no prefix before it: rows of the
+/// catalog, records, orders, ends of logs.
+pub(crate) fn is_bookkeeping(key: &str, bytes: usize) -> bool {
+    match key.split_once('/') {
+        Some(("log", _)) => bytes <= SEAL_BYTES_MAX,
+        Some((folder, _)) => SMALL_FOLDERS.contains(&folder),
+        None => false,
+    }
+}
+
 /// The name of one object, relative to the configured prefix.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
@@ -219,6 +236,14 @@ mod tests {
             assert_eq!(key.parse_delete_order(), Some((tenant.clone(), 7, is_done)));
         }
         assert_eq!(Key::cluster().parse_delete_order(), None);
+    }
+
+    #[test]
+    fn what_deleting_needs_is_told_from_data_by_folder_and_size() {
+        let slot = Key::log_slot(WriterId(7), 42);
+        assert!(is_bookkeeping(slot.as_str(), 48) && !is_bookkeeping(slot.as_str(), 1_000));
+        assert!(is_bookkeeping(Key::catalog(1, "commit/7").as_str(), 1 << 20));
+        assert!(!is_bookkeeping("block/a/1-0-300/x", 10) && !is_bookkeeping("cluster", 10));
     }
 
     #[test]

@@ -15,8 +15,10 @@ mod local;
 mod metrics;
 mod open;
 mod pace;
+mod presence;
 mod problem;
 mod remote;
+mod reserve;
 mod store;
 mod url;
 

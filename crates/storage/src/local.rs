@@ -1,7 +1,9 @@
 //! A directory of this machine as an object store that survives a power cut.
 //!
-//! Owns: the lock on the directory, what a start cleans up, which folders are known to be on disk.
-//! Does not own: writing one file (`object_store` stages it as `…#N`, syncs it, links it, syncs the folder).
+//! Owns: the lock on the directory, what a start cleans up, which folders are known to be on disk, what is refused while
+//! the directory is away or full.
+//! Does not own: writing one file (`object_store` stages it as `…#N`, syncs it, links it, syncs the folder), noticing that
+//! the directory is away (`presence`), the space for the catalog (`reserve`).
 //!
 //! `object_store` leaves open: two creates that race for a new folder, of which one returns before
 //! the other has synced the folder's own entry; and "already exists", which may report a link that
@@ -27,8 +29,11 @@ use object_store::{
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use tracing::warn;
 
-use crate::OpenError;
+use crate::presence::{Gone, Presence};
+use crate::reserve::{RESERVE_FILE, Reserve, is_of_space};
+use crate::{OpenError, key};
 
 /// Holds the pid of the process that uses the directory, and the lock itself.
 const LOCK_FILE: &str = ".lock";
@@ -46,16 +51,19 @@ struct Inner {
     durable: Mutex<HashSet<PathBuf>>,
     /// Held for reading while something is created, for writing while empty folders are removed.
     folders: tokio::sync::RwLock<()>,
-    /// The lock lasts as long as the file is open.
-    _lock: File,
+    /// Keeps the lock, which lasts as long as its file is open.
+    presence: Arc<Presence>,
+    reserve: Arc<Reserve>,
+    /// What every key of the cluster begins with; empty, or ends with a slash.
+    prefix: String,
 }
 
 impl LocalDir {
-    /// Creates the directory if there is none, locks it and removes what a crash left behind.
-    pub(crate) async fn open(dir: &str) -> std::result::Result<Self, OpenError> {
+    /// Creates the directory if there is none, locks it and removes what a crash left below `prefix`.
+    pub(crate) async fn open(dir: &str, prefix: &str) -> std::result::Result<Self, OpenError> {
         let pool = Pool::new(THREADS);
-        let owned = PathBuf::from(dir);
-        let (root, lock) = pool.run(move || lock_and_recover(&owned)).await?;
+        let (owned, below) = (PathBuf::from(dir), prefix.to_owned());
+        let (root, presence, reserve) = pool.run(move || lock_and_recover(&owned, &below)).await?;
         let files = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
         Ok(Self(Arc::new(Inner {
             files,
@@ -63,8 +71,64 @@ impl LocalDir {
             root,
             pool,
             folders: tokio::sync::RwLock::default(),
-            _lock: lock,
+            presence: Arc::new(presence),
+            reserve: Arc::new(reserve),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
         })))
+    }
+
+    /// From now on the directory counts as away without this object too.
+    pub(crate) async fn add_witness(&self, location: &Path) -> Result<()> {
+        let file = self.0.files.path_to_filesystem(location)?;
+        let presence = self.0.presence.clone();
+        self.0.pool.run(move || presence.add_witness(file)).await.map_err(generic)
+    }
+
+    /// # Errors
+    /// The directory was removed, replaced or unmounted since it was opened.
+    pub(crate) async fn check_presence(&self) -> Result<()> {
+        let presence = self.0.presence.clone();
+        self.0.pool.run(move || presence.check()).await.map_err(gone)
+    }
+
+    /// "Not found" of a directory that is away says nothing about the object.
+    async fn or_gone<T>(&self, read: Result<T>) -> Result<T> {
+        if let Err(Error::NotFound { .. }) = &read {
+            self.check_presence().await?;
+        }
+        read
+    }
+
+    /// Whether an object of so many bytes may take the space that is kept for the catalog.
+    fn may_use_reserve(&self, location: &Path, bytes: usize) -> bool {
+        let key = location.as_ref().strip_prefix(&self.0.prefix);
+        key.is_some_and(|key| key::is_bookkeeping(key, bytes))
+    }
+
+    /// Looks whether a file may be created at all.
+    async fn admit(&self, may_use_reserve: bool) -> Result<()> {
+        let (presence, reserve) = (self.0.presence.clone(), self.0.reserve.clone());
+        let admitted = self.0.pool.run(move || match presence.check() {
+            Err(away) => Err(gone(away)),
+            Ok(()) if may_use_reserve => Ok(()),
+            Ok(()) => reserve.hold().map_err(generic),
+        });
+        admitted.await
+    }
+
+    async fn create(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let file = self.0.files.path_to_filesystem(location)?;
+        let folder = self.folder_of(&file).await?;
+        let put = self.0.files.put_opts(location, payload, options).await;
+        if let Err(Error::AlreadyExists { .. }) = &put {
+            self.0.pool.run(move || sync(&folder)).await.map_err(generic)?;
+        }
+        put
+    }
+
+    async fn release_reserve(&self) -> bool {
+        let reserve = self.0.reserve.clone();
+        self.0.pool.run(move || reserve.release()).await
     }
 
     /// Makes the folder of `file`, and syncs every entry on the way to it, once.
@@ -80,6 +144,7 @@ impl LocalDir {
     }
 
     async fn delete_one(self, location: Path) -> Result<Path> {
+        self.check_presence().await?;
         self.0.files.delete(&location).await?;
         let file = self.0.files.path_to_filesystem(&location)?;
         // Under load the folder stays, until its next deletion or the next start.
@@ -99,12 +164,15 @@ impl LocalDir {
 impl ObjectStore for LocalDir {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let _keep_folders = self.0.folders.read().await;
-        let file = self.0.files.path_to_filesystem(location)?;
-        let folder = self.folder_of(&file).await?;
-        let put = self.0.files.put_opts(location, payload, options).await;
-        if let Err(Error::AlreadyExists { .. }) = &put {
-            self.0.pool.run(move || sync(&folder)).await.map_err(generic)?;
+        let may_use_reserve = self.may_use_reserve(location, payload.content_length());
+        self.admit(may_use_reserve).await?;
+        let mut put = self.create(location, payload.clone(), options.clone()).await;
+        let is_full = put.as_ref().is_err_and(is_full);
+        if is_full && may_use_reserve && self.release_reserve().await {
+            put = self.create(location, payload, options).await;
         }
+        // A directory that went away meanwhile may have been made anew by the create itself.
+        self.check_presence().await?;
         put
     }
 
@@ -113,17 +181,18 @@ impl ObjectStore for LocalDir {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        self.admit(false).await?;
         let file = self.0.files.path_to_filesystem(location)?;
         self.folder_of(&file).await?;
         self.0.files.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.files.get_opts(location, options).await
+        self.or_gone(self.0.files.get_opts(location, options).await).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.0.files.get_ranges(location, ranges).await
+        self.or_gone(self.0.files.get_ranges(location, ranges).await).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -132,7 +201,7 @@ impl ObjectStore for LocalDir {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        without_lock(self.0.files.list(prefix))
+        self.list_if_present(self.0.files.list(prefix))
     }
 
     fn list_with_offset(
@@ -140,17 +209,19 @@ impl ObjectStore for LocalDir {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        without_lock(self.0.files.list_with_offset(prefix, offset))
+        self.list_if_present(self.0.files.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.check_presence().await?;
         let mut listed = self.0.files.list_with_delimiter(prefix).await?;
-        listed.objects.retain(|object| object.location.as_ref() != LOCK_FILE);
+        listed.objects.retain(|object| is_object(&object.location));
         Ok(listed)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let _keep_folders = self.0.folders.read().await;
+        self.admit(false).await?;
         let file = self.0.files.path_to_filesystem(to)?;
         self.folder_of(&file).await?;
         self.0.files.copy_opts(from, to, options).await
@@ -169,24 +240,52 @@ impl fmt::Debug for LocalDir {
     }
 }
 
-fn without_lock(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-    listed.try_filter(|object| std::future::ready(object.location.as_ref() != LOCK_FILE)).boxed()
+impl LocalDir {
+    /// What is listed of a directory that is away would be nothing, or somebody else's.
+    fn list_if_present(
+        &self,
+        listed: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let this = self.clone();
+        let objects = listed.try_filter(|object| std::future::ready(is_object(&object.location)));
+        let looked = async move { this.check_presence().await.map(|()| objects) };
+        futures::stream::once(looked).try_flatten().boxed()
+    }
 }
 
-fn lock_and_recover(dir: &FilePath) -> std::result::Result<(PathBuf, File), OpenError> {
+fn is_object(location: &Path) -> bool {
+    ![LOCK_FILE, RESERVE_FILE].contains(&location.as_ref())
+}
+
+fn lock_and_recover(
+    dir: &FilePath,
+    prefix: &str,
+) -> std::result::Result<(PathBuf, Presence, Reserve), OpenError> {
     let at = |source| OpenError::Directory { dir: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(at)?;
     let root = dir.canonicalize().map_err(at)?;
     let lock = lock(&root)?;
-    let leftovers = recover(&root).map_err(at)?;
+    let leftovers = recover(&root, prefix).map_err(|(path, source)| OpenError::Walk {
+        dir: root.clone(),
+        path,
+        source,
+    })?;
     if leftovers > 0 {
         tracing::info!(dir = %root.display(), leftovers, "removed files of uploads that never finished");
     }
     sync(&root).map_err(at)?;
-    if let Some(parent) = root.parent() {
-        sync(parent).map_err(at)?;
+    match root.parent().map(sync) {
+        // A parent that cannot be opened, such as a mount of root, was not changed by this process either.
+        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => return Err(at(error)),
+        Some(_) | None => {}
     }
-    Ok((root, lock))
+    let reserve = Reserve::new(&root).map_err(at)?;
+    if let Err(error) = reserve.hold() {
+        warn!(%error, "no space is kept for the catalog: pushes are refused until there is some");
+    }
+    let lock_path = root.join(LOCK_FILE);
+    let presence = Presence::new(&root, lock_path, lock);
+    Ok((root, presence, reserve))
 }
 
 fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
@@ -209,44 +308,67 @@ fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(at(source)),
     }
-    file.set_len(0).map_err(at)?;
-    file.rewind().map_err(at)?;
-    writeln!(file, "{}", std::process::id()).map_err(at)?;
-    Ok(file)
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    match written.and_then(|()| writeln!(file, "{}", std::process::id())) {
+        // The lock holds without the pid in it, which is for the words of a refusal.
+        Err(error) if !is_of_space(&error) => Err(at(error)),
+        Ok(()) | Err(_) => Ok(file),
+    }
 }
 
-/// Removes staging files and empty folders; returns how many staging files there were.
+/// Removes staging files and empty folders of the cluster at `prefix`; returns how many staging files there were. Other
+/// folders, such as the `lost+found` of a file system, are not looked into.
 ///
 /// A create that was cut short after its link and before its sync still has its staging file. So a
 /// folder that holds one may have an entry that is not on disk yet, and is synced before anyone reads it.
-fn recover(root: &FilePath) -> io::Result<u64> {
-    let mut leftovers = 0;
-    let mut folders = vec![root.to_owned()];
+///
+/// # Errors
+/// The path that could not be read, synced or removed.
+fn recover(root: &FilePath, prefix: &str) -> std::result::Result<u64, (PathBuf, io::Error)> {
+    let base = root.join(prefix);
+    let is_of_cluster = |name: &str| name.strip_prefix("cluster").is_some_and(|rest| rest.starts_with('#'));
+    let mut leftovers = match base.is_dir() {
+        true => remove_staging(&base, &mut Vec::new(), is_of_cluster)?,
+        false => return Ok(0),
+    };
+    let own = key::FOLDERS.iter().map(|folder| base.join(folder));
+    let mut folders: Vec<PathBuf> = own.filter(|folder| folder.is_dir()).collect();
     let mut visited = 0;
     while visited < folders.len() {
         let folder = folders[visited].clone();
         visited += 1;
-        let mut in_doubt = false;
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else if is_staging(&entry.file_name()) {
-                std::fs::remove_file(entry.path())?;
-                leftovers += 1;
-                in_doubt = true;
-            }
-        }
-        if in_doubt {
-            sync(&folder)?;
-        }
+        leftovers += remove_staging(&folder, &mut folders, |_| true)?;
     }
     // Children come after their parents in the list, so backwards empties inside out.
-    for folder in folders.iter().skip(1).rev() {
+    for folder in folders.iter().rev() {
         // Fails, as it should, for every folder that holds something.
         let _ = std::fs::remove_dir(folder);
     }
     Ok(leftovers)
+}
+
+/// Removes the staging files of one folder whose names are chosen; adds the folders in it to `folders`.
+fn remove_staging(
+    folder: &FilePath,
+    folders: &mut Vec<PathBuf>,
+    is_chosen: impl Fn(&str) -> bool,
+) -> std::result::Result<u64, (PathBuf, io::Error)> {
+    let at = |error| (folder.to_owned(), error);
+    let mut removed = 0;
+    for entry in std::fs::read_dir(folder).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if entry.file_type().map_err(|error| (path.clone(), error))?.is_dir() {
+            folders.push(path);
+        } else if is_staging(&name) && name.to_str().is_some_and(&is_chosen) {
+            std::fs::remove_file(&path).map_err(|error| (path, error))?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        sync(folder).map_err(at)?;
+    }
+    Ok(removed)
 }
 
 fn is_staging(name: &std::ffi::OsStr) -> bool {
@@ -254,15 +376,20 @@ fn is_staging(name: &std::ffi::OsStr) -> bool {
     digits.is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Makes every folder between `root`, which must be there, and `folder`, and syncs them all.
 fn make_folder(root: &FilePath, folder: &FilePath) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    for ancestor in folder.ancestors() {
-        sync(ancestor)?;
-        if ancestor == root {
-            break;
+    let mut ancestors: Vec<&FilePath> = folder.ancestors().take_while(|ancestor| *ancestor != root).collect();
+    ancestors.reverse();
+    for ancestor in &ancestors {
+        match std::fs::create_dir(ancestor) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
         }
     }
-    Ok(())
+    for ancestor in ancestors.into_iter().rev() {
+        sync(ancestor)?;
+    }
+    sync(root)
 }
 
 fn remove_empty_folders(root: &FilePath, file: &FilePath) -> Vec<PathBuf> {
@@ -278,6 +405,21 @@ fn remove_empty_folders(root: &FilePath, file: &FilePath) -> Vec<PathBuf> {
 
 fn sync(folder: &FilePath) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+fn is_full(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return is_of_space(error);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn gone(source: Gone) -> Error {
+    Error::Generic { store: "local directory", source: Box::new(source) }
 }
 
 fn generic(source: io::Error) -> Error {
@@ -299,13 +441,13 @@ mod tests {
     async fn a_second_opening_is_refused_with_the_pid_of_the_first() {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = temp.path().to_str().expect("utf-8");
-        let first = LocalDir::open(dir).await.expect("first opens");
-        match LocalDir::open(dir).await {
+        let first = LocalDir::open(dir, "").await.expect("first opens");
+        match LocalDir::open(dir, "").await {
             Err(OpenError::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("not refused: {other:?}"),
         }
         drop(first);
-        LocalDir::open(dir).await.expect("opens once the first has gone");
+        LocalDir::open(dir, "").await.expect("opens once the first has gone");
     }
 
     #[tokio::test]
@@ -317,7 +459,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("block/t/empty")).expect("folder");
         std::fs::write(&staged, "half").expect("file");
         std::fs::write(dir.join("log/a/000000000000"), "whole").expect("file");
-        LocalDir::open(dir.to_str().expect("utf-8")).await.expect("opens");
+        LocalDir::open(dir.to_str().expect("utf-8"), "").await.expect("opens");
         assert!(!staged.exists());
         assert!(!dir.join("block").exists());
         assert!(dir.join("log/a/000000000000").exists());
@@ -326,7 +468,7 @@ mod tests {
     #[tokio::test]
     async fn neither_the_lock_nor_staging_files_are_listed() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"), "").await.expect("opens");
         put(&dir, "log/a/0").await;
         std::fs::write(temp.path().join("log/a/1#1"), "half").expect("file");
         let listed: Vec<_> = dir.list(None).try_collect().await.expect("list");
@@ -337,11 +479,65 @@ mod tests {
     #[tokio::test]
     async fn the_last_deletion_removes_the_folder_and_a_later_create_makes_it_anew() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let dir = LocalDir::open(temp.path().to_str().expect("utf-8")).await.expect("opens");
+        let dir = LocalDir::open(temp.path().to_str().expect("utf-8"), "").await.expect("opens");
         for _ in 0..2 {
             put(&dir, "block/t/w/0").await;
             dir.delete(&Path::from("block/t/w/0")).await.expect("delete");
             assert!(!temp.path().join("block").exists());
         }
+    }
+
+    #[tokio::test]
+    async fn a_start_looks_into_no_folder_of_others() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dir = temp.path();
+        for folder in ["lost+found/empty", "a/log/empty", "other/log/empty"] {
+            std::fs::create_dir_all(dir.join(folder)).expect("folder");
+        }
+        let staged = ["lost+found/x#1", "a/log/0#1", "other/log/0#1", "x#1", "a/cluster#1"];
+        for file in staged {
+            std::fs::write(dir.join(file), "half").expect("file");
+        }
+        LocalDir::open(dir.to_str().expect("utf-8"), "a").await.expect("opens");
+        let left: Vec<_> = staged.into_iter().filter(|file| dir.join(file).exists()).collect();
+        assert_eq!(left, ["lost+found/x#1", "other/log/0#1", "x#1"]);
+        assert!(dir.join("lost+found/empty").exists() && dir.join("other/log/empty").exists());
+        assert!(!dir.join("a/log").exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_replaced_takes_and_gives_nothing() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let (root, away) = (temp.path().join("data"), temp.path().join("away"));
+        let dir = LocalDir::open(root.to_str().expect("utf-8"), "").await.expect("opens");
+        put(&dir, "log/a/0").await;
+        std::fs::rename(&root, &away).expect("rename");
+        let create = |key: &'static str| {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let dir = dir.clone();
+            async move { dir.put_opts(&Path::from(key), "x".into(), options).await.map(|_| ()) }
+        };
+        for is_replaced in [false, true] {
+            if is_replaced {
+                std::fs::create_dir(&root).expect("folder");
+                std::fs::write(root.join(".lock"), "1").expect("file");
+            }
+            let failures = [
+                create("log/a/1").await.err(),
+                dir.get(&Path::from("log/a/0")).await.err(),
+                dir.list(None).try_collect::<Vec<_>>().await.err(),
+                dir.list_with_delimiter(None).await.err(),
+                dir.delete(&Path::from("log/a/0")).await.err(),
+            ];
+            for failure in failures {
+                let text = failure.expect("refused").to_string();
+                assert!(text.contains("removed, replaced or unmounted"), "{text}");
+            }
+            assert_eq!((root.join("log").exists(), root.exists()), (false, is_replaced));
+        }
+        std::fs::remove_dir_all(&root).expect("remove");
+        std::fs::rename(&away, &root).expect("rename");
+        create("log/a/1").await.expect("it is back");
+        assert_eq!(dir.list(None).try_collect::<Vec<_>>().await.expect("lists").len(), 2);
     }
 }

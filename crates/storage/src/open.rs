@@ -4,8 +4,9 @@ use std::sync::Arc;
 use clock::Clock;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use tracing::warn;
 
-use crate::{Backend, Config, Metrics, Store, backend, check, cluster};
+use crate::{Backend, Config, Key, Metrics, Store, backend, check, cluster};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -35,6 +36,16 @@ pub enum OpenError {
     #[error("cannot use directory {dir:?} (choose another with -storage.filesystem.dir)")]
     Directory {
         dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "cannot use directory {dir:?}: what is in {path:?} cannot be read or removed; give it to the user that runs \
+         pyrograph, or choose another with -storage.filesystem.dir"
+    )]
+    Walk {
+        dir: PathBuf,
+        path: PathBuf,
         #[source]
         source: std::io::Error,
     },
@@ -97,19 +108,28 @@ impl From<object_store::Error> for OpenError {
 pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Store, OpenError> {
     let prefix =
         Path::parse(&config.prefix).map_err(|_| OpenError::Prefix { prefix: config.prefix.clone() })?;
-    let backend = backend::open(config, &clock, &metrics).await?;
-    let backend = match prefix.as_ref() {
-        "" => backend,
-        _ => Arc::new(PrefixStore::new(backend, prefix)),
+    let opened = backend::open(config, prefix.as_ref(), &clock, &metrics).await?;
+    let objects = match prefix.as_ref() {
+        "" => opened.objects,
+        _ => Arc::new(PrefixStore::new(opened.objects, prefix.clone())),
     };
-    let store = Store::new(backend, clock.clone(), metrics);
-    let store = match config.backend {
-        Backend::Filesystem => store.exclusive(),
-        Backend::Azure => store.without_suffix_ranges(),
-        Backend::S3 | Backend::Gcs => store,
-    };
+    let mut store = Store::new(objects, clock.clone(), metrics).at(&opened.place);
+    if config.backend == Backend::Azure {
+        store.give_up_suffix_ranges(&"Azure has no ranges that count from the end");
+    }
+    if let Some(directory) = &opened.directory {
+        store = store.exclusive().within(directory.clone());
+    }
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
-    check::check(&store, &clock).await?;
+    match check::check(&store, &clock).await {
+        Err(OpenError::Ask(error)) if error.is_full() => {
+            warn!(%error, "starts without trying the store: pushes are refused until there is space");
+        }
+        checked => checked?,
+    }
+    if let Some(directory) = &opened.directory {
+        directory.add_witness(&prefix.join(Key::cluster().as_str())).await?;
+    }
     tracing::info!(%store, cluster = cluster.name, id = cluster.id, "opened storage");
     Ok(store.of_cluster(cluster))
 }

@@ -11,6 +11,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::hide_url_secrets;
 use crate::metrics::Operation;
+use crate::presence::Gone;
 use crate::remote::{Refusal, Unanswered};
 
 /// A refused signature means a wrong clock, not a wrong key, if the clocks are further apart than this.
@@ -55,7 +56,17 @@ pub enum Problem {
         reason: String,
     },
     /// A local directory whose files belong to somebody else, or which is mounted read-only.
-    NotWritable {
+    NotAllowed {
+        /// `read`, `write`, …
+        action: &'static str,
+        reason: String,
+    },
+    /// The local directory was removed, replaced or unmounted since the start.
+    Gone {
+        reason: String,
+    },
+    /// The store refuses a range because it begins or ends beyond the object.
+    OutOfRange {
         reason: String,
     },
     /// The store cannot do this at all.
@@ -79,7 +90,11 @@ impl Problem {
             if let Some(http) = error.downcast_ref::<HttpError>() {
                 kind = kind.or(Some(http.kind()));
             }
-            if let Some(problem) = error.downcast_ref::<io::Error>().and_then(Self::of_io) {
+            if let Some(gone) = error.downcast_ref::<Gone>() {
+                return Self::Gone { reason: gone.to_string() };
+            }
+            let io = error.downcast_ref::<io::Error>();
+            if let Some(problem) = io.and_then(|error| Self::of_io(operation, error)) {
                 return problem;
             }
             cause = error.source();
@@ -107,6 +122,7 @@ impl Problem {
             (400 | 403, _) if gives_credentials(&refusal.host) => Self::Credentials { reason },
             (403, _) => Self::Denied { needs: needs(operation), reason },
             (501, _) | (405, _) => Self::Unsupported { reason },
+            (416, _) => Self::OutOfRange { reason },
             (300..400, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 Self::Misdirected { reason }
             }
@@ -128,12 +144,18 @@ impl Problem {
         }
     }
 
-    fn of_io(error: &io::Error) -> Option<Self> {
+    fn of_io(operation: Operation, error: &io::Error) -> Option<Self> {
         let reason = error.to_string();
+        let action = match operation {
+            Operation::create => "write",
+            Operation::get | Operation::range => "read",
+            Operation::list => "list",
+            Operation::delete => "delete",
+        };
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::Full { reason }),
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                Some(Self::NotWritable { reason })
+                Some(Self::NotAllowed { action, reason })
             }
             _ => None,
         }
@@ -148,6 +170,8 @@ impl Problem {
 const UNKNOWN_CREDENTIALS: &[&str] = &[
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
+    // versitygw, with 404.
+    "XAdminUserNotFound",
     "InvalidToken",
     "ExpiredToken",
     "ExpiredTokenException",
@@ -226,9 +250,15 @@ impl fmt::Display for Problem {
             Self::Full { reason } => {
                 write!(f, "no space left: {reason}; free some, or shorten the retention")
             }
-            Self::NotWritable { reason } => {
-                write!(f, "cannot write: {reason}; check the owner of the directory and how it is mounted")
+            Self::NotAllowed { action, reason } => {
+                write!(
+                    f,
+                    "cannot {action}: {reason}; check the owner of the directory and of what is in it, and how it \
+                     is mounted"
+                )
             }
+            Self::Gone { reason } => write!(f, "{reason}; put it back, or restart"),
+            Self::OutOfRange { reason } => write!(f, "the store refuses a range beyond the object: {reason}"),
             Self::Unsupported { reason } => write!(f, "the store cannot do that: {reason}"),
         }
     }
@@ -279,6 +309,9 @@ mod tests {
             "allow these credentials to delete objects (S3: s3:DeleteObject)",
         );
         check(301, "PermanentRedirect", None, "correct region or endpoint");
+        check(404, "XAdminUserNotFound", None, "does not accept the credentials");
+        check(404, "NoSuchThing", None, "s3.example answered 404 NoSuchThing: because");
+        check(416, "InvalidRange", None, "refuses a range beyond the object");
         check(503, "SlowDown", None, "asks for fewer requests");
         check(500, "InternalError", None, "s3.example answered 500 InternalError: because");
     }
@@ -294,18 +327,23 @@ mod tests {
         check(429, "", true);
         check(403, "AccessDenied", false);
         check(404, "NoSuchBucket", false);
+        check(404, "XAdminUserNotFound", false);
+        check(416, "InvalidRange", false);
     }
 
     #[test]
     fn a_full_disk_is_told_from_a_read_only_one() {
-        let check = |kind: io::ErrorKind, expected: &str| {
+        let check = |operation, kind: io::ErrorKind, expected: &str| {
             let source = Box::new(io::Error::from(kind));
             let error = object_store::Error::Generic { store: "directory", source };
-            let words = Problem::of(Operation::create, &error).to_string();
+            let words = Problem::of(operation, &error).to_string();
             assert!(words.contains(expected), "{words}");
         };
-        check(io::ErrorKind::StorageFull, "no space left");
-        check(io::ErrorKind::ReadOnlyFilesystem, "cannot write");
-        check(io::ErrorKind::PermissionDenied, "check the owner");
+        check(Operation::create, io::ErrorKind::StorageFull, "no space left");
+        check(Operation::create, io::ErrorKind::ReadOnlyFilesystem, "cannot write");
+        check(Operation::create, io::ErrorKind::PermissionDenied, "check the owner");
+        check(Operation::get, io::ErrorKind::PermissionDenied, "cannot read");
+        check(Operation::list, io::ErrorKind::PermissionDenied, "cannot list");
+        check(Operation::delete, io::ErrorKind::PermissionDenied, "cannot delete");
     }
 }

@@ -91,33 +91,43 @@ impl HttpService for Client {
         let body = body.bytes().await?;
         let text = String::from_utf8_lossy(&body);
         let code = element(&text, "Code").unwrap_or_default();
-        if is_told_apart_by_status(status.as_u16(), code) {
+        if is_told_apart_by_status(status.as_u16(), &code) {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
-        let mut message = element(&text, "Message").unwrap_or(&text).trim().to_owned();
+        let mut message = element(&text, "Message").unwrap_or_else(|| text.trim().to_owned());
         if let (301, Some(region)) = (status.as_u16(), region) {
             message = format!("the bucket is in region {region}");
         }
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        let (status, code) = (status.as_u16(), code.to_owned());
+        let status = status.as_u16();
         let refusal = Refusal { host, status, code, message, retry_after, ahead_millis };
         Err(HttpError::new(HttpErrorKind::Request, refusal))
     }
 }
 
+/// Codes of a 404 that says that an object is absent. None: an answer to HEAD has no body, and Google's is plain text.
+const ABSENT: &[&str] = &["", "NoSuchKey", "BlobNotFound"];
+
 /// Answers that `object_store` makes errors of their own of: absent, exists, condition not met.
 fn is_told_apart_by_status(status: u16, code: &str) -> bool {
     match status {
-        404 => !["NoSuchBucket", "ContainerNotFound"].contains(&code),
+        404 => ABSENT.contains(&code),
         409 | 412 => true,
         _ => false,
     }
 }
 
-/// The text of the first element of that name. The answers are a few lines by S3, GCS, Azure or STS.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+/// The text of the first element of that name, trimmed. The answers are a few lines by S3, GCS, Azure or STS.
+fn element(xml: &str, name: &str) -> Option<String> {
     let (_, after) = xml.split_once(&format!("<{name}>"))?;
-    Some(after.split_once("</")?.0)
+    Some(decode_entities(after.split_once("</")?.0.trim()))
+}
+
+/// Decodes the five entities of XML.
+fn decode_entities(text: &str) -> String {
+    let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
+    // The ampersand comes last, so that an escaped entity stays one.
+    entities.iter().fold(text.to_owned(), |text, (entity, char)| text.replace(entity, char))
 }
 
 /// How far a clock is ahead of `date`, which has whole seconds.
@@ -147,10 +157,19 @@ mod tests {
     fn an_answer_gives_up_its_code_and_message() {
         let xml =
             "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>";
-        assert_eq!(element(xml, "Code"), Some("SlowDown"));
-        assert_eq!(element(xml, "Message"), Some("Reduce your rate"));
+        assert_eq!(element(xml, "Code").as_deref(), Some("SlowDown"));
+        assert_eq!(element(xml, "Message").as_deref(), Some("Reduce your rate"));
+        let escaped = "<Message> unexpected scope: &apos;a&apos; &lt;&gt; &quot;b&quot; &amp;lt; </Message>";
+        assert_eq!(element(escaped, "Message").as_deref(), Some("unexpected scope: 'a' <> \"b\" &lt;"));
         assert_eq!(element("not found", "Code"), None);
         assert_eq!(element("<Code>cut off", "Code"), None);
+    }
+
+    #[test]
+    fn only_known_codes_of_a_404_mean_absent() {
+        assert!(["", "NoSuchKey", "BlobNotFound"].iter().all(|code| is_told_apart_by_status(404, code)));
+        let others = ["NoSuchBucket", "ContainerNotFound", "XAdminUserNotFound", "NoSuchUpload"];
+        assert!(!others.iter().any(|code| is_told_apart_by_status(404, code)));
     }
 
     #[test]

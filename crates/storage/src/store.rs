@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use object_store::{
     GetOptions, GetRange, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutOptions, coalesce_ranges,
 };
+use tracing::info;
 
+use crate::local::LocalDir;
 use crate::metrics::{Hedge, Operation, Outcome, Retry};
 use crate::pace::{Budget, Hedging};
 use crate::{Cluster, Key, Metrics, Problem};
@@ -44,8 +47,11 @@ pub struct Store {
     clock: Clock,
     metrics: Metrics,
     is_exclusive: bool,
-    /// Whether "the last n bytes" can be asked for.
-    has_suffix_ranges: bool,
+    /// Whether "the last n bytes" can be asked for, also of a shorter object.
+    has_suffix_ranges: Arc<AtomicBool>,
+    /// The store in messages: `s3://bucket/prefix at host:port`.
+    place: Arc<str>,
+    directory: Option<LocalDir>,
     retries: Arc<Budget>,
     hedging: Option<Arc<Hedging>>,
     cluster: Option<Arc<Cluster>>,
@@ -80,12 +86,13 @@ pub struct Tail {
 pub enum Error {
     #[error("object {0} does not exist")]
     NotFound(Key),
-    #[error("storage did not answer about object {key} within {limit:?}")]
-    Timeout { key: Key, limit: Duration },
+    #[error("{store} did not answer about object {key} within {limit:?}")]
+    Timeout { store: Arc<str>, key: Key, limit: Duration },
     #[error("object {key} has {bytes} bytes, {wanted} were expected: it is cut off")]
     Short { key: Key, bytes: u64, wanted: u64 },
-    #[error("storage failed at object {key}: {problem}")]
+    #[error("storage failed at object {key} of {store}: {problem}")]
     Backend {
+        store: Arc<str>,
         key: Key,
         problem: Problem,
         /// What the words of `problem` were taken from.
@@ -96,11 +103,16 @@ pub enum Error {
 impl Error {
     /// Whether the credentials are good, but not for this.
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Backend { problem: Problem::Denied { .. } | Problem::NotWritable { .. }, .. })
+        matches!(self, Self::Backend { problem: Problem::Denied { .. } | Problem::NotAllowed { .. }, .. })
     }
 
-    /// Whether the same request may succeed if it is sent again.
-    fn may_pass(&self) -> bool {
+    /// Whether a local directory has no space left.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Backend { problem: Problem::Full { .. }, .. })
+    }
+
+    /// Whether the same request may succeed if it is sent again soon.
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::NotFound(_) | Self::Short { .. } => false,
             Self::Timeout { .. } => true,
@@ -110,7 +122,15 @@ impl Error {
 
     /// Stores say in many ways that a range lies beyond the end.
     fn may_be_short(&self) -> bool {
-        matches!(self, Self::Short { .. } | Self::Backend { problem: Problem::Fault(_), .. })
+        matches!(
+            self,
+            Self::Short { .. }
+                | Self::Backend { problem: Problem::Fault(_) | Problem::OutOfRange { .. }, .. }
+        )
+    }
+
+    fn is_out_of_range(&self) -> bool {
+        matches!(self, Self::Backend { problem: Problem::OutOfRange { .. }, .. })
     }
 
     fn is_conflict(&self) -> bool {
@@ -137,12 +157,15 @@ enum Holds {
 impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, clock: Clock, metrics: Metrics) -> Self {
         let retries = Arc::new(Budget::of_retries());
+        let place = inner.to_string().into();
         Self {
             inner,
             clock,
             metrics,
             is_exclusive: false,
-            has_suffix_ranges: true,
+            has_suffix_ranges: Arc::new(AtomicBool::new(true)),
+            place,
+            directory: None,
             retries,
             hedging: None,
             cluster: None,
@@ -164,9 +187,38 @@ impl Store {
         Self { is_exclusive: true, ..self }
     }
 
-    /// The same store, which must be asked how long an object is before its end can be read.
-    pub(crate) fn without_suffix_ranges(self) -> Self {
-        Self { has_suffix_ranges: false, ..self }
+    /// From now on this store, and each clone of it, asks how long an object is before it reads its end.
+    pub(crate) fn give_up_suffix_ranges(&self, because: &dyn std::fmt::Display) {
+        if self.has_suffix_ranges.swap(false, Ordering::Relaxed) {
+            info!(store = %self, %because, "ends of objects are read in two requests, by their size");
+        }
+    }
+
+    pub(crate) fn has_suffix_ranges(&self) -> bool {
+        self.has_suffix_ranges.load(Ordering::Relaxed)
+    }
+
+    /// The same store, called `place` in messages.
+    pub(crate) fn at(self, place: &str) -> Self {
+        Self { place: place.into(), ..self }
+    }
+
+    /// The same store, which lies in a local directory.
+    pub(crate) fn within(self, directory: LocalDir) -> Self {
+        Self { directory: Some(directory), ..self }
+    }
+
+    /// Looks whether a local directory is still the one that was opened; nothing to look at in a bucket.
+    ///
+    /// # Errors
+    /// Says which directory was removed, replaced or unmounted. All writes fail until it is back.
+    pub async fn check_presence(&self) -> Result<(), Problem> {
+        match &self.directory {
+            Some(directory) => {
+                directory.check_presence().await.map_err(|error| Problem::of(Operation::list, &error))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn of_cluster(self, cluster: Cluster) -> Self {
@@ -272,14 +324,22 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_tail(&self, key: &Key, len: u64) -> Result<Tail, Error> {
-        if !self.has_suffix_ranges {
+        if !self.has_suffix_ranges() {
             return self.get_tail_by_size(key, len).await;
         }
         match self.try_get_tail(key, len).await {
-            // No range of an empty object can be asked for.
-            Err(error) if error.may_be_short() && self.size(key).await == Some(0) => {
-                Ok(Tail { bytes: Bytes::new(), object_bytes: 0 })
-            }
+            // Some stores refuse a suffix that is longer than the object, and all of them one of an empty object.
+            Err(error) if error.may_be_short() => match self.size(key).await {
+                Some(0) => Ok(Tail { bytes: Bytes::new(), object_bytes: 0 }),
+                Some(bytes) if bytes < len => {
+                    let tail = self.get_tail_by_size(key, len).await?;
+                    if error.is_out_of_range() {
+                        self.give_up_suffix_ranges(&error);
+                    }
+                    Ok(tail)
+                }
+                _ => Err(error),
+            },
             got => got,
         }
     }
@@ -386,6 +446,15 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Asks once to create `key`; false if the store says that another was first.
+    pub(crate) async fn try_create(&self, key: &Key, bytes: &Bytes) -> Result<bool, Error> {
+        match self.create_once(key, bytes).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -554,13 +623,13 @@ impl Store {
                 Ok(value)
             }
             Some(Err(source)) => {
-                let (outcome, error) = failed(key, operation, source);
+                let (outcome, error) = failed(&self.place, key, operation, source);
                 sent.ended(outcome, 0);
                 Err(error)
             }
             None => {
                 sent.ended(Outcome::timeout, 0);
-                Err(Error::Timeout { key: key.clone(), limit })
+                Err(Error::Timeout { store: self.place.clone(), key: key.clone(), limit })
             }
         }
     }
@@ -629,7 +698,7 @@ impl Drop for Sent<'_> {
 
 impl std::fmt::Display for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.inner.fmt(f)
+        f.write_str(&self.place)
     }
 }
 
@@ -659,14 +728,20 @@ fn object(meta: ObjectMeta) -> Object {
 
 /// Takes the key as it is: `Path::from` would percent-encode a second time.
 fn path(key: &Key) -> Result<Path, Error> {
-    Path::parse(key.as_str()).map_err(|source| failed(key, Operation::get, source.into()).1)
+    Path::parse(key.as_str())
+        .map_err(|source| failed(&"storage".into(), key, Operation::get, source.into()).1)
 }
 
 fn time_for(base: Duration, bytes: u64) -> Duration {
     base + Duration::from_millis(bytes.saturating_mul(1000) / BYTES_PER_SECOND_MIN)
 }
 
-fn failed(key: &Key, operation: Operation, source: object_store::Error) -> (Outcome, Error) {
+fn failed(
+    store: &Arc<str>,
+    key: &Key,
+    operation: Operation,
+    source: object_store::Error,
+) -> (Outcome, Error) {
     if let object_store::Error::NotFound { .. } = source {
         return (Outcome::not_found, Error::NotFound(key.clone()));
     }
@@ -679,8 +754,9 @@ fn failed(key: &Key, operation: Operation, source: object_store::Error) -> (Outc
     let outcome = match (&source, &problem) {
         (object_store::Error::AlreadyExists { .. }, _) => Outcome::exists,
         (_, Problem::Throttled { .. }) => Outcome::throttled,
-        (_, Problem::Denied { .. } | Problem::NotWritable { .. }) => Outcome::denied,
+        (_, Problem::Denied { .. } | Problem::NotAllowed { .. }) => Outcome::denied,
         _ => Outcome::error,
     };
-    (outcome, Error::Backend { key: key.clone(), problem, cause: Box::new(source) })
+    let (store, key) = (store.clone(), key.clone());
+    (outcome, Error::Backend { store, key, problem, cause: Box::new(source) })
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fake_s3::{FakeS3, Reply, Request};
 use model::WriterId;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use storage::{Created, Key, Metrics, OpenError};
 
@@ -51,7 +52,7 @@ async fn a_store_that_keeps_its_promises_opens_and_nothing_stays_behind() {
     let listed = store.list("").await.unwrap();
     assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["cluster"]);
     let requests = server.requests().len();
-    assert!(requests <= 15, "{requests}: {:?}", server.requests());
+    assert!(requests <= 160, "{requests}: {:?}", server.requests());
 }
 
 #[tokio::test]
@@ -73,6 +74,92 @@ async fn a_store_that_ignores_the_condition_is_refused_whenever_it_does() {
     )
     .await;
     assert!(text.contains("overwrites an object"), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_that_lets_two_creates_win_one_race_in_eight_is_refused() {
+    let races: Mutex<Vec<(String, u32)>> = Mutex::default();
+    let text = refusal(move |request, _| {
+        if request.method != "PUT" || !request.key.starts_with("probe/") {
+            return None;
+        }
+        let mut races = races.lock();
+        let number = races.iter().position(|(key, _)| *key == request.key).unwrap_or(races.len());
+        if number == races.len() {
+            races.push((request.key.clone(), 0));
+        }
+        races[number].1 += 1;
+        let is_second_of_one_race = number == 6 && races[number].1 == 2;
+        is_second_of_one_race.then(|| Reply::new(200, "").header("etag: \"1\""))
+    })
+    .await;
+    assert!(text.contains("overwrites an object"), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_a_suffix_longer_than_the_object_is_read_by_size() {
+    for status in [416, 500] {
+        let server = FakeS3::start(move |request, _| {
+            let suffix = request.headers.get("range")?.strip_prefix("bytes=-")?.parse::<u64>().ok()?;
+            (suffix > 1_000).then(|| Reply::error(status, "InvalidRange"))
+        })
+        .await;
+        let store = server.open().await.unwrap();
+        store.settle_create(&slot(0), Bytes::from_static(b"0123456789")).await.unwrap();
+        let tail = store.get_tail(&slot(0), 65_536).await.unwrap();
+        assert_eq!((tail.bytes.as_ref(), tail.object_bytes), (&b"0123456789"[..], 10), "{status}");
+        if status == 416 {
+            let heads =
+                |server: &FakeS3| server.requests().iter().filter(|r| r.starts_with("HEAD log/")).count();
+            assert_eq!(heads(&server), 1, "what the start found out is not tried again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_known_code_of_a_404_means_absent() {
+    let server = FakeS3::start(|request, _| match request.key.as_str() {
+        key if key.ends_with("/000000000001") => Some(Reply::error(404, "XAdminUserNotFound")),
+        key if key.ends_with("/000000000002") => Some(Reply::new(404, "Not Found")),
+        key if key.ends_with("/000000000003") => Some(Reply::error(404, "NoSuchThing")),
+        _ => None,
+    })
+    .await;
+    let store = server.open().await.unwrap();
+    assert!(matches!(store.get(&slot(0)).await, Err(storage::Error::NotFound(_))));
+    assert!(matches!(store.get(&slot(2)).await, Err(storage::Error::NotFound(_))));
+    let unknown = store.get(&slot(1)).await.unwrap_err().to_string();
+    assert!(
+        unknown.contains("does not accept the credentials") && unknown.contains("UserNotFound"),
+        "{unknown}"
+    );
+    let created = store.settle_create(&slot(1), Bytes::from_static(b"x")).await.unwrap_err().to_string();
+    assert!(created.contains("does not accept the credentials"), "{created}");
+    let other = store.get(&slot(3)).await.unwrap_err().to_string();
+    assert!(other.contains("404 NoSuchThing"), "{other}");
+}
+
+#[tokio::test]
+async fn each_message_names_bucket_and_endpoint_and_holds_no_entities() {
+    let server = FakeS3::start(|request, _| {
+        let body = "<Error><Code>AccessDenied</Code><Message>scope: &apos;a&apos; &amp; &quot;b&quot;</Message></Error>";
+        request.key.starts_with("log/").then(|| Reply::new(403, body))
+    })
+    .await;
+    let mut config = server.config();
+    config.prefix = "some/where".into();
+    let place = format!("s3://test/some/where at {}", server.authority());
+    let opened = FakeS3::start(|request, _| {
+        (request.method == "PUT").then(|| Reply::new(200, "").header("etag: \"1\""))
+    })
+    .await;
+    let text = words(&opened.open().await.err().expect("refused"));
+    assert!(text.contains(&format!("s3://test at {} ", opened.authority())), "{text}");
+    let store = storage::open(&config, clock::Clock::system(), Metrics::default()).await.unwrap();
+    assert_eq!(store.to_string(), place);
+    let error = server.open().await.unwrap().get(&slot(0)).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("s3://test at {}", server.authority())), "{error}");
+    assert!(error.contains("scope: 'a' & \"b\""), "{error}");
 }
 
 #[tokio::test]

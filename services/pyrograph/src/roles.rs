@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use clock::{Clock, Pool};
 use rpc::grpc::Services;
+use storage::Store;
 use tracing::info;
 
 /// A metastore that does not tell its standing within this time does not answer.
 const STANDING_MAX: Duration = Duration::from_secs(1);
+/// A directory that cannot be looked at within this time does not answer.
+const PRESENCE_MAX: Duration = Duration::from_secs(1);
 
 /// What this process runs; a leaf comes with every querier.
 #[derive(Default)]
 pub(crate) struct Roles {
+    /// Where the roles keep objects, if one does.
+    pub(crate) store: Option<Store>,
     pub(crate) metastore: Option<Arc<metastore::Candidate>>,
     pub(crate) ingester: Option<Arc<ingester::Ingester>>,
     pub(crate) distributor: Option<Arc<distributor::Distributor>>,
@@ -71,6 +76,13 @@ impl Roles {
     /// What keeps this process from serving, in words; empty if nothing does.
     pub(crate) async fn lacks(&self, clock: &Clock) -> Vec<String> {
         let mut lacks = Vec::new();
+        if let Some(store) = &self.store {
+            match clock.timeout(PRESENCE_MAX, store.check_presence()).await {
+                Some(Ok(())) => {}
+                Some(Err(problem)) => lacks.push(format!("storage: {problem}")),
+                None => lacks.push(format!("storage: {store} does not answer")),
+            }
+        }
         if self.remark().is_some() && self.ingester.is_some() {
             // Pushes are taken; questions say why they fail.
             return lacks;

@@ -18,7 +18,7 @@ pub(crate) struct Request {
     /// Empty for a listing.
     pub(crate) key: String,
     pub(crate) query: String,
-    headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
 
@@ -82,10 +82,14 @@ impl FakeS3 {
         server
     }
 
+    pub(crate) fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn config(&self) -> Config {
         let s3 = S3Config {
             bucket_name: BUCKET.into(),
-            endpoint: format!("http://127.0.0.1:{}", self.port),
+            endpoint: format!("http://{}", self.authority()),
             access_key_id: "key".into(),
             secret_access_key: "secret".into(),
             ..S3Config::default()
