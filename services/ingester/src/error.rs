@@ -11,8 +11,10 @@ pub(crate) enum Error {
     OverBudget { bytes: usize, used: usize, limit: usize, retry_after: Duration },
     #[error("ingester is shutting down")]
     Draining,
-    #[error("slot {slot} of log {log} was not settled by the store within {limit:?}")]
-    Unsettled { log: model::WriterId, slot: u64, limit: Duration },
+    #[error("slot {slot} of log {log} was not settled by the store within {limit:?}: {cause}")]
+    Unsettled { log: model::WriterId, slot: u64, limit: Duration, cause: String },
+    #[error("segment cannot be stored: {cause}")]
+    Refused { cause: String },
     #[error("slot {slot} of log {log} took {took:?} of this machine's time, limit is {limit:?}")]
     Suspended { log: model::WriterId, slot: u64, took: Duration, limit: Duration },
     #[error("segment lost its slot in {logs} logs, one after the other")]
@@ -31,6 +33,7 @@ impl Error {
             Self::OverBudget { .. } => "over_budget",
             Self::Draining => "draining",
             Self::Unsettled { .. } => "unsettled",
+            Self::Refused { .. } => "refused_by_store",
             Self::Suspended { .. } => "suspended",
             Self::Displaced { .. } => "displaced",
             Self::Encode(_) => "unencodable",
@@ -45,6 +48,7 @@ impl Error {
             Self::Encode(_) => ErrorKind::Internal,
             Self::Draining
             | Self::Unsettled { .. }
+            | Self::Refused { .. }
             | Self::Suspended { .. }
             | Self::Displaced { .. }
             | Self::Stopped => ErrorKind::Unavailable,

@@ -16,6 +16,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use model::WriterId;
+use parking_lot::Mutex;
 use rpc::SegmentHint;
 use storage::{Created, Key, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -32,6 +33,8 @@ const SLOTS_IN_FLIGHT_MAX: usize = 4;
 const SETTLE_LIMIT: Duration = Duration::from_secs(8);
 /// Pause before a store that did not answer is asked again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// A store that goes on failing is reported once in this time.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// If this much of the machine's time has passed since an upload began, this process was suspended,
 /// and others may have closed the log and forgotten it.
 const SUSPENSION_LIMIT: Duration = Duration::from_secs(30);
@@ -64,6 +67,8 @@ enum Uploaded {
     Lost,
     Unencodable(String),
     Doubtful(Error),
+    /// The store refuses creates, and soon will again.
+    Refused(Error),
 }
 
 pub(crate) struct Flusher {
@@ -88,6 +93,17 @@ struct Shared {
     clock: Clock,
     pool: Pool,
     metrics: Metrics,
+    failures: Mutex<Failures>,
+}
+
+/// Creates that failed since the last one that did not.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    /// Of the last one.
+    cause: Option<String>,
+    /// When they were last reported, by own clock.
+    reported: Option<Duration>,
 }
 
 impl Flusher {
@@ -104,7 +120,8 @@ impl Flusher {
         let (stopped, on_stop) = watch::channel(false);
         let log = new_log(&clock);
         let (writers, on_writers) = watch::channel(vec![log.writer()]);
-        let shared = Arc::new(Shared { store, clock, pool, metrics });
+        let failures = Mutex::default();
+        let shared = Arc::new(Shared { store, clock, pool, metrics, failures });
         let acknowledger = Acknowledger {
             shared: shared.clone(),
             metastore,
@@ -203,6 +220,11 @@ impl Flusher {
                     segment.fail(error.clone());
                 }
             }
+            Uploaded::Refused(error) => {
+                for (_, segment) in self.abandon("refused") {
+                    segment.fail(error.clone());
+                }
+            }
         }
     }
 
@@ -211,7 +233,12 @@ impl Flusher {
         self.uploads.clear();
         let left = self.open_log();
         self.shared.metrics.abandoned(reason);
-        tracing::warn!(log = %left.writer(), reason, next = %self.log.writer(), "abandoned log");
+        let (log, next, slots) = (left.writer(), self.log.writer(), left.next_slot());
+        match reason {
+            // The store is reported, not each push that it refuses.
+            "refused" => tracing::debug!(%log, reason, slots, %next, "abandoned log"),
+            _ => tracing::warn!(%log, reason, slots, %next, "abandoned log"),
+        }
         left.abandon()
     }
 
@@ -258,27 +285,55 @@ impl Shared {
         let took = self.clock.monotonic().saturating_sub(began);
         self.metrics.stage(Stage::put, took);
         match settled {
-            None => Uploaded::Doubtful(Error::Unsettled { log, slot, limit: SETTLE_LIMIT }),
+            None => {
+                let cause = self.failures.lock().cause.clone().unwrap_or_else(|| "no answer".to_owned());
+                Uploaded::Doubtful(Error::Unsettled { log, slot, limit: SETTLE_LIMIT, cause })
+            }
             // Even "ours" proves nothing by now: the log may have been closed, read and forgotten.
             Some(_) if took > SUSPENSION_LIMIT => {
                 Uploaded::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
             }
-            Some(Created::Mine) => Uploaded::Durable(hint),
-            Some(Created::Other) => Uploaded::Lost,
+            Some(Ok(Created::Mine)) => Uploaded::Durable(hint),
+            Some(Ok(Created::Other)) => Uploaded::Lost,
+            Some(Err(error)) => Uploaded::Refused(Error::Refused { cause: error.to_string() }),
         }
     }
 
-    /// Asks until the store has answered.
-    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Created {
+    /// Asks until the store has answered, or refuses in a way that does not pass soon.
+    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<Created, storage::Error> {
         let key = Key::log_slot(log, slot);
         loop {
             match self.store.settle_create(&key, bytes.clone()).await {
-                Ok(created) => return created,
+                Ok(created) => {
+                    self.succeeded();
+                    return Ok(created);
+                }
                 Err(error) => {
-                    tracing::warn!(%key, %error, "store did not settle a create, asking again")
+                    self.failed(&error);
+                    if !error.may_pass() {
+                        return Err(error);
+                    }
                 }
             }
             self.clock.sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    fn failed(&self, error: &storage::Error) {
+        let now = self.clock.monotonic();
+        let mut failures = self.failures.lock();
+        failures.count += 1;
+        failures.cause = Some(error.to_string());
+        if failures.reported.is_none_or(|at| now.saturating_sub(at) >= REPORT_INTERVAL) {
+            failures.reported = Some(now);
+            tracing::warn!(%error, failures = failures.count, "the store takes no segments: pushes fail");
+        }
+    }
+
+    fn succeeded(&self) {
+        let failures = std::mem::take(&mut *self.failures.lock());
+        if failures.count > 0 {
+            tracing::info!(failures = failures.count, "the store takes segments again");
         }
     }
 
@@ -290,9 +345,12 @@ impl Shared {
         }
         let seal = Seal { writer: log, seq: slot, created_millis: self.clock.unix_millis() };
         let settled = self.clock.timeout(SETTLE_LIMIT, self.settle(log, slot, seal.encode())).await;
-        if settled.is_none() {
-            tracing::warn!(%log, slot, "left a log without a seal: the store did not settle it");
-        }
+        let reason = match settled {
+            Some(Ok(_)) => return,
+            Some(Err(error)) => error.to_string(),
+            None => format!("the store did not settle it within {SETTLE_LIMIT:?}"),
+        };
+        tracing::warn!(%log, slot, reason, "left a log without a seal");
     }
 }
 

@@ -61,6 +61,35 @@ async fn nothing_above_a_gap_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_has_no_space_fails_a_push_at_once_and_takes_the_next_one_that_it_can() {
+    let rig = Rig::new();
+    assert_eq!(rig.push(1).await, Ok(()));
+    rig.faulty.set_create_rule(|_| Some(Fault::Full));
+    for key in 2..5 {
+        let (began, requests) = (rig.clock.monotonic(), rig.faulty.requests());
+        let refused = rig.ingester.push(vec![item(key)]).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unavailable);
+        assert!(
+            refused.message.contains("no space left") && refused.message.contains("free some"),
+            "{refused}"
+        );
+        assert!(rig.clock.monotonic() - began < Duration::from_secs(1), "it is not tried for eight seconds");
+        assert!(rig.faulty.requests() - requests <= 2, "one create, and a look at its key");
+    }
+    rig.faulty.set_create_rule(|_| None);
+    assert_eq!(rig.push(9).await, Ok(()));
+    assert_eq!(rig.readable().await, HashSet::from([1, 9]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_a_store_does_not_settle_says_what_the_store_said_last() {
+    let rig = Rig::new();
+    rig.faulty.set_create_rule(|_| Some(Fault::Fail));
+    let refused = rig.ingester.push(vec![item(1)]).await.unwrap_err();
+    assert!(refused.message.contains("not settled") && refused.message.contains("a fault that"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_doubtful_segment_that_lands_late_does_no_harm() {
     let rig = Rig::new();
     let late = Fault::LandLate(Duration::from_secs(20));
