@@ -2,6 +2,7 @@
 
 import http.client
 import pathlib
+import signal
 import socket
 import threading
 import time
@@ -113,3 +114,22 @@ def test_no_stranger_holds_up_the_end(new_server):
     print(f"stopped in {took:.2f} s")
     for stranger in strangers:
         stranger.close()
+
+
+def test_signals_other_than_those_that_stop_it_do_not_stop_it(new_server, tmp_path):
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("overrides: {}\n")
+    server = new_server(
+        "-self-profiling.disable-push", f"-runtime-config.file={limits}", "-runtime-config.reload-period=1h"
+    )
+    limits.write_text("overrides: {a: {retention_period: 1d}}\n")
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        server.process.send_signal(number)
+    until = time.monotonic() + 20
+    while "limits of tenants have changed" not in server.log():
+        assert time.monotonic() < until, server.log()[-2000:]
+        time.sleep(0.1)
+    assert server.get("/ready")[0] == 200
+    server.process.send_signal(signal.SIGQUIT)
+    assert server.process.wait(timeout=40) == 0
+    assert "drained" in server.log()

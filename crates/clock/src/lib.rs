@@ -37,19 +37,41 @@ pub trait Source: Send + Sync {
         tokio::spawn(task);
     }
 
-    /// Ends the process, which cannot do without a task that has panicked.
-    fn exit(&self) {
-        std::process::exit(EXIT_PANICKED);
+    /// Ends the process, which cannot do without a task that has panicked. `report` logs why; it may hang or panic.
+    fn exit(&self, report: Box<dyn FnOnce() + Send>) {
+        end_process(report);
     }
 }
 
-/// What a process exits with when a task has panicked that it cannot do without.
+/// Exit code of a process whose vital task has panicked.
 const EXIT_PANICKED: i32 = 70;
+/// Longest time that a report of the end holds up the end.
+const REPORT_TIME: Duration = Duration::from_secs(2);
+
+/// Ends the process within [`REPORT_TIME`], whatever becomes of `report`: it has a thread of its own, in which it may
+/// panic, or hang on a log that nobody reads.
+fn end_process(report: impl FnOnce() + Send + 'static) -> ! {
+    let (reporting, reported) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::Builder::new().name("last report".into()).spawn(move || {
+        let _ends_with_the_report = reporting;
+        report();
+    });
+    if thread.is_ok() {
+        let _ = reported.recv_timeout(REPORT_TIME);
+    }
+    std::process::exit(EXIT_PANICKED);
+}
 
 impl Clock {
     /// The machine's clock and random numbers.
     pub fn system() -> Self {
-        Self(Arc::new(System))
+        Self::system_with(|| {})
+    }
+
+    /// As [`Self::system`]. `flush` is called after the last report of a process that a vital task ends, to write out
+    /// its log; the process ends within seconds even if it hangs or panics.
+    pub fn system_with(flush: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(System { flush: Arc::new(flush) }))
     }
 
     pub fn new(source: impl Source + 'static) -> Self {
@@ -99,8 +121,12 @@ impl Clock {
             match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(output) => output,
                 Err(_) => {
-                    error!(task = name, "a task that this process cannot do without has panicked: exiting");
-                    clock.0.exit();
+                    clock.0.exit(Box::new(move || {
+                        error!(
+                            task = name,
+                            "a task that this process cannot do without has panicked: exiting"
+                        );
+                    }));
                     std::future::pending().await
                 }
             }
@@ -117,10 +143,20 @@ impl Clock {
     }
 }
 
-struct System;
+struct System {
+    flush: Arc<dyn Fn() + Send + Sync>,
+}
 
 #[async_trait]
 impl Source for System {
+    fn exit(&self, report: Box<dyn FnOnce() + Send>) {
+        let flush = self.flush.clone();
+        end_process(move || {
+            report();
+            flush();
+        });
+    }
+
     #[allow(clippy::disallowed_methods)]
     fn unix(&self) -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

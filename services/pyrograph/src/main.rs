@@ -4,6 +4,7 @@ mod allocator;
 mod cli;
 mod config;
 mod http;
+mod log;
 mod peers;
 mod process;
 mod roles;

@@ -4,7 +4,7 @@
 //! another (`roles`).
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{self, Config};
+use crate::log::Log;
 use crate::peers::Peers;
 use crate::roles::Roles;
 use crate::shares::Shares;
 use crate::targets::{Role, Targets};
-use crate::{allocator, http, process, self_profile};
+use crate::{allocator, http, log, process, self_profile};
 
 /// Between looks at whether this process can serve, while it can and while it cannot.
 const READY_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,42 +33,63 @@ const NOT_READY_INTERVAL: Duration = Duration::from_millis(100);
 const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    if matches!(arguments.first().map(String::as_str), Some("-version" | "--version")) {
-        println!("pyrograph, version {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    let first = arguments.first().map(String::as_str).unwrap_or_default();
+    if matches!(first, "-version" | "--version") {
+        return print(&format!("pyrograph, version {}\n", env!("CARGO_PKG_VERSION")));
     }
-    if matches!(arguments.first().map(String::as_str), Some("-h" | "-help" | "--help" | "-help-all")) {
+    if matches!(first, "-h" | "-help" | "--help" | "-help-all") {
         return match config::reference() {
-            Ok(text) => {
-                println!("Flags of `pyrograph server`, with what they mean and their defaults:\n\n{text}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error),
+            Ok(text) => print(&format!(
+                "Flags of `pyrograph server`, with what they mean and their defaults:\n\n{text}\n"
+            )),
+            Err(error) => refuse("cannot list the flags", &error, 1),
         };
     }
     let loaded = match config::load(arguments) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("failed parsing config: {}", storage::hide_url_secrets(&error.to_string()));
-            return ExitCode::from(error.exit_code());
-        }
+        Err(error) => return refuse("failed parsing config", &error, error.exit_code()),
     };
-    start_log(&loaded.config.server);
+    let log = match log::start(&loaded.config.server) {
+        Ok(log) => log,
+        Err(error) => return refuse("cannot start the log", &error, 1),
+    };
     let open_files = process::raise_open_files();
     for warning in &loaded.warnings {
         warn!("{}", storage::hide_url_secrets(warning));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
-    let done = runtime.block_on(serve(loaded.config, &loaded.given, open_files));
-    // Work that is still running is of clients that left, or past the deadline of the drain.
-    runtime.shutdown_background();
-    match done {
+    let code = match run(loaded.config, &loaded.given, open_files, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
+    };
+    log.flush();
+    code
+}
+
+fn run(
+    config: Config,
+    given: &BTreeSet<String>,
+    open_files: Option<u64>,
+    log: &Log,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(serve(config, given, open_files, log));
+    // Work that is still running is of clients that left, or past the deadline of the drain.
+    runtime.shutdown_background();
+    done
+}
+
+/// Prints to stdout, whose reader may be gone.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Says on stderr, whose reader may be gone, why there is no start.
+fn refuse(what: &str, error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{what}: {error}");
+    ExitCode::from(code)
 }
 
 fn fail(cause: &dyn std::error::Error) -> ExitCode {
@@ -85,11 +107,15 @@ async fn serve(
     mut config: Config,
     given: &BTreeSet<String>,
     open_files: Option<u64>,
+    log: &Log,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    let last_words = log.clone();
+    let clock = Clock::system_with(move || last_words.flush());
+    // Before the start, which may take minutes: none of them ends the process.
+    clock.spawn_vital("signals", pass_over_signals()?);
     let targets = Targets::parse(&config.target)?;
     let origins = config.server.origins()?;
     let shares = Shares::divide(&mut config, given, &targets);
-    let clock = Clock::system();
     // Before everything else: what starting costs is in the first profile.
     let profiling = &config.self_profiling;
     let profiles = targets.has(Role::Distributor) && !profiling.disable_push;
@@ -104,6 +130,7 @@ async fn serve(
     let mut registry = Registry::default();
     process::register(&config.target, &mut registry);
     registry.register_collector(Box::new(shares.metrics()));
+    log.register(&mut registry);
     let called_at = between.as_ref().map(|between| called_at(&config.server, between)).transpose()?;
     let called_at = called_at.unwrap_or_default();
     let peers = Arc::new(Peers::join(&config, &targets, called_at, &clock, &pool, &mut registry).await?);
@@ -159,6 +186,7 @@ async fn serve(
     });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
     status.set(roles.lacks(&clock).await, roles.remark());
     clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
     let target = &config.target;
@@ -176,6 +204,7 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: draining"),
             _ = interrupt.recv() => info!("interrupted: draining"),
+            _ = quit.recv() => info!("SIGQUIT: draining"),
             () = failed.cancelled() => info!("the listener between roles has ended: draining"),
         }
         status.stop();
@@ -208,6 +237,22 @@ fn connections_max(server: &config::Server, open_files: Option<u64>) -> usize {
         );
     }
     wanted.min(possible)
+}
+
+/// Signals that would end the process and do not. SIGHUP is heard by `config::overrides` too.
+fn pass_over_signals() -> io::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => info!("SIGHUP: only runtime-config.file is read again, if there is one"),
+                _ = user1.recv() => info!("SIGUSR1: ignored"),
+                _ = user2.recv() => info!("SIGUSR2: ignored"),
+            }
+        }
+    })
 }
 
 /// Keeps `status` what the roles can do.
@@ -283,16 +328,4 @@ fn listen_address(host: &str, port: u16, of: &str) -> Result<SocketAddr, String>
 /// Where this process reaches itself.
 fn own_address(local: SocketAddr) -> String {
     if local.ip().is_unspecified() { format!("localhost:{}", local.port()) } else { local.to_string() }
-}
-
-fn start_log(server: &config::Server) {
-    use tracing_subscriber::EnvFilter;
-    // The sampler tells of every start and stop, which is every few seconds; gossip of every datagram that is lost.
-    let filter = EnvFilter::try_new(format!("{},pprof=warn,chitchat=error", server.log_level))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    if server.log_format == "json" { log.json().init() } else { log.init() }
 }

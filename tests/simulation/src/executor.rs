@@ -480,7 +480,8 @@ impl Source for Time {
         self.executor.spawn(self.process, task);
     }
 
-    fn exit(&self) {
+    fn exit(&self, report: Box<dyn FnOnce() + Send>) {
+        report();
         self.executor.0.state.lock().panics.push(format!("process {} ended by a panic", self.process.0));
         self.executor.kill(self.process);
     }

@@ -8,6 +8,7 @@ use clock::Clock;
 use limits::{Limits, Overrides};
 use model::TenantId;
 use serde_json::Value;
+use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
 use super::RuntimeConfig;
@@ -50,17 +51,18 @@ fn parse(text: &str, path: &str, default: &Limits) -> Result<HashMap<TenantId, L
     Ok(all)
 }
 
-/// Reads the file again and again. What cannot be read changes nothing.
+/// Reads the file once per period, and at each `hangup`. A file that cannot be read changes nothing.
 pub(crate) async fn keep_reading(
     config: RuntimeConfig,
     default: Limits,
     mut last: HashMap<TenantId, Limits>,
     overrides: Arc<Overrides>,
+    mut hangup: Signal,
     clock: Clock,
 ) {
     let mut failed = String::new();
     loop {
-        clock.sleep(Duration::from(config.period)).await;
+        clock.timeout(Duration::from(config.period), hangup.recv()).await;
         match read(&config, &default) {
             Ok(tenants) => {
                 failed.clear();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clock::{Clock, Pool};
 use prometheus_client::registry::Registry;
 use storage::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
 
 use super::Roles;
 use crate::config::{Config, overrides};
@@ -35,6 +37,7 @@ impl Roles {
         let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
         if reads_bucket.iter().any(|role| targets.has(*role)) {
             let store = builder.store().await?;
+            roles.store = Some(store.clone());
             let parts = metastore::Parts::with(&config.metastore, &store, clock);
             if targets.has(Role::Metastore) {
                 roles.metastore = Some(builder.metastore(&store, &parts).await?);
@@ -61,13 +64,25 @@ impl Roles {
     }
 }
 
-/// Reads what single tenants may do, now and whenever their file changes.
+fn is_full(error: &metastore::OpenError) -> bool {
+    use metastore::OpenError;
+    match error {
+        OpenError::Store(error)
+        | OpenError::Header(metastore::header::Error::Store(error))
+        | OpenError::Catalog(catalog::Error::Store(error)) => error.is_full(),
+        _ => false,
+    }
+}
+
+/// Reads the limits of single tenants, now, whenever their file changes, and at SIGHUP.
 fn limits_of_tenants(config: &Config, clock: &Clock) -> Result<Arc<limits::Overrides>, Error> {
     let tenants = overrides::read(&config.runtime_config, &config.limits)?;
     let limits = Arc::new(limits::Overrides::new(config.limits.clone(), tenants.clone()));
     if !config.runtime_config.file.is_empty() {
         let (own, default) = (config.runtime_config.clone(), config.limits.clone());
-        clock.spawn(overrides::keep_reading(own, default, tenants, limits.clone(), clock.clone()));
+        let hangup = signal(SignalKind::hangup())?;
+        let reading = overrides::keep_reading(own, default, tenants, limits.clone(), hangup, clock.clone());
+        clock.spawn_vital("limits of tenants", reading);
     }
     Ok(limits)
 }
@@ -110,8 +125,14 @@ impl Builder<'_> {
             self.registry,
         );
         if !self.peers.discovers() {
-            // Nobody else can own the catalog: what is wrong with it is better said now.
-            candidate.take_over_at_start().await?;
+            // Nobody else can own the catalog: what is wrong with it is better said now. Only a full disk may get well
+            // while this process runs, which tries again.
+            match candidate.take_over_at_start().await {
+                Err(error) if is_full(&error) => {
+                    warn!(error = &error as &dyn std::error::Error, "starts without the catalog");
+                }
+                taken => taken?,
+            }
         }
         let _ = self.peers.own().metastore.set(candidate.clone());
         Ok(candidate)
