@@ -88,7 +88,7 @@ fn print(text: &str) -> ExitCode {
 
 /// Says on stderr, whose reader may be gone, why there is no start.
 fn refuse(what: &str, error: &dyn std::error::Error, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{what}: {error}");
+    let _ = writeln!(io::stderr(), "{what}: {}", storage::hide_url_secrets(&error.to_string()));
     ExitCode::from(code)
 }
 
