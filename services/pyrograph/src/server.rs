@@ -146,6 +146,7 @@ async fn serve(
         connections_max: connections_max(&config.server, open_files),
         body_bytes_max: Shares::body_bytes_max(&config),
         bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
+        answers_bytes_max: Shares::answers_bytes_max(&config),
         drain_timeout,
         ..edge::Config::default()
     };

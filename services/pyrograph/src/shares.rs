@@ -23,6 +23,9 @@ const LIMIT_BYTES_MIN: u64 = 192 << 20;
 /// A single request may hold this part of all bodies: compressed, decompressed, and as the service's decoder copies it.
 const BODY_PART: u64 = 3;
 
+/// Answers that wait for their clients take this part of the memory of questions.
+const ANSWERS_PART: u64 = 2;
+
 /// A merge takes inputs of this part of its memory: decoded they are several times as large.
 const JOB_PART: u64 = 4;
 
@@ -101,6 +104,12 @@ impl Shares {
     pub(crate) fn body_bytes_max(config: &Config) -> usize {
         let share = (config.server.request_bodies_bytes_max / BODY_PART) as usize;
         config.limits.ingestion_body_bytes().min(share)
+    }
+
+    /// Most bytes of answers that clients have not read yet. Those of questions hold their memory until they are sent.
+    pub(crate) fn answers_bytes_max(config: &Config) -> usize {
+        let part = usize::try_from(config.querier.max_memory_bytes / ANSWERS_PART).unwrap_or(usize::MAX);
+        part.min(edge::Config::default().answers_bytes_max)
     }
 
     /// Shows the limit, the shares, and what is leased of them.

@@ -104,6 +104,8 @@ impl<'a> Dispatch<'a> {
             let lacking: HashSet<&Key> = missing.iter().map(|lack| &lack.key).collect();
             keys.retain(|key| !lacking.contains(key));
             if keys.is_empty() {
+                // The next question is not to fail of a damaged object again.
+                self.querier.damage.tell(&self.querier.metastore, &missing);
                 let what = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
                 return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
             }
