@@ -165,7 +165,7 @@ mod tests {
     async fn a_thread_tells_once_that_it_has_become_idle() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static IDLE: AtomicUsize = AtomicUsize::new(0);
-        let pool = Pool::with_idle_hook(1, || drop(IDLE.fetch_add(1, Ordering::SeqCst)));
+        let pool = Pool::with_idle_hook(1, || _ = IDLE.fetch_add(1, Ordering::SeqCst));
         for times in 1..3 {
             assert_eq!(pool.run(|| 7).await, 7);
             while IDLE.load(Ordering::SeqCst) < times {

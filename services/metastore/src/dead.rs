@@ -45,6 +45,11 @@ impl DeadObjects {
         self.by_key.get(key).map(|dead| &dead.row)
     }
 
+    /// Sorted by key.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &rows::Dead> {
+        self.by_key.values().map(|dead| &dead.row)
+    }
+
     /// Sorted.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.by_key.keys()

@@ -22,6 +22,8 @@ pub(crate) struct Lineage {
     records: Vec<Record>,
     /// Whether each record is undone.
     undone: Vec<bool>,
+    /// Inputs of records in force.
+    replaced: HashSet<Key>,
     live_blocks: Vec<Output>,
     restored: Vec<Key>,
 }
@@ -46,12 +48,18 @@ impl Lineage {
         records: Vec<Record>,
         is_present: impl Fn(&Key) -> bool,
     ) -> Result<Self, Box<Conflict>> {
-        let (undone, live_blocks, restored) = {
+        let (undone, replaced, live_blocks, restored) = {
             let trace = Trace::new(&records, &is_present)?;
             let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
-            (trace.undone, live_blocks, restored)
+            let replaced = trace.replaced.into_iter().cloned().collect();
+            (trace.undone, replaced, live_blocks, restored)
         };
-        Ok(Self { records, undone, live_blocks, restored })
+        Ok(Self { records, undone, replaced, live_blocks, restored })
+    }
+
+    /// Whether a record in force has the object as an input.
+    pub(crate) fn is_replaced(&self, key: &Key) -> bool {
+        self.replaced.contains(key)
     }
 
     /// All records, in force or not.

@@ -38,8 +38,11 @@ pub(crate) async fn reason_to_rebuild(store: &Store, state: &State) -> Result<Op
     }
     let records = all_records(store, state, &listing).await?;
     let lineage = Lineage::trace(records, |key| listing.contains(key))?;
+    // Merged, says the catalog, but the record of the merge is not here.
+    let merged = state.dead.rows().filter(|dead| dead.job.is_some()).map(|dead| &dead.key);
+    let unreplaced = merged.filter(|key| listing.contains(key) && !lineage.is_replaced(key));
     let holding = lineage.live_blocks().iter().map(|output| &output.key).chain(lineage.restored());
-    let unknown: BTreeSet<&Key> = holding.filter(|key| !is_accounted(state, key)).collect();
+    let unknown: BTreeSet<&Key> = holding.filter(|key| !is_accounted(state, key)).chain(unreplaced).collect();
     let Some(first) = unknown.first() else {
         return Ok(None);
     };
