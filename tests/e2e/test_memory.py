@@ -202,8 +202,7 @@ def group_of_its_own():
 def test_the_limit_is_that_of_the_control_group(new_server):
     made = group_of_its_own()
     if made is None:
-        # The parser has tests of its own; only the kernel's part is missing here.
-        return
+        pytest.skip("no control group can be made here; the parser has tests of its own")
     group, name = made
     server = new_server("-self-profiling.disable-push", start=False)
     try:
