@@ -323,6 +323,7 @@ pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
         let text = "request did not come through the edge, or its body was read before";
         return Err(Error::rest(StatusCode::INTERNAL_SERVER_ERROR, text));
     };
+    let limit = limit.min(intake.body_bytes_max());
     intake.read(body, limit).await.map_err(|error| error.on_plain_route())
 }
 

@@ -105,18 +105,20 @@ impl Document {
     /// # Errors
     /// If it says that it is too large.
     pub(crate) fn decoding_bytes(&self, limits: &Limits) -> Result<usize, Error> {
-        let (bytes, may_expand) = match self {
-            Self::Pushed(pushed) => (&pushed.pprof, false),
-            Self::Ingested(ingested) => {
-                (&ingested.body, ingested.format == Format::Multipart || !ingested.encodings.is_empty())
-            }
-        };
         let limit = document_bytes_max(limits);
-        let content = match Encoding::detect(bytes) {
-            Some(Encoding::Gzip) => gzip::announced_bytes(bytes, limit).map_err(compression::Error::from)?,
-            Some(Encoding::Deflate | Encoding::Zstd) => expanded_bytes(bytes.len(), limit),
-            None if may_expand => expanded_bytes(bytes.len(), limit),
-            None => bytes.len(),
+        let content = match self {
+            Self::Pushed(pushed) => announced_bytes(&pushed.pprof, limit)?,
+            Self::Ingested(ingested) if !ingested.encodings.is_empty() => {
+                expanded_bytes(ingested.body.len(), limit)
+            }
+            Self::Ingested(ingested) if ingested.format == Format::Multipart => {
+                let form = multipart::Form::parse(&ingested.content_type, &ingested.body);
+                match form.ok().and_then(|form| form.file("profile")) {
+                    Some(profile) => announced_bytes(&profile, limit)?,
+                    None => announced_bytes(&ingested.body, limit)?,
+                }
+            }
+            Self::Ingested(ingested) => announced_bytes(&ingested.body, limit)?,
         };
         Ok(content.saturating_mul(DECODED_PER_CONTENT))
     }
@@ -326,6 +328,15 @@ impl Ingested {
             labels.push((name.to_owned(), value.to_owned()));
         }
         labels
+    }
+}
+
+/// Length of a document once it is decompressed, as it says itself, or about.
+fn announced_bytes(bytes: &Bytes, limit: usize) -> Result<usize, Error> {
+    match Encoding::detect(bytes) {
+        Some(Encoding::Gzip) => Ok(gzip::announced_bytes(bytes, limit).map_err(compression::Error::from)?),
+        Some(Encoding::Deflate | Encoding::Zstd) => Ok(expanded_bytes(bytes.len(), limit)),
+        None => Ok(bytes.len()),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Config {
     /// An object that holds no data that counts is deleted at this age. Must be longer than any merge, and than clocks differ.
     pub orphan_grace: Duration,
     /// A comparison that finds more bytes of blocks without a publish record than this percentage of the live bytes, and
-    /// than 16 MiB, deletes none of them and logs an error. 100 deletes them always.
+    /// than 4 MiB, deletes none of them and logs an error. 100 deletes them always.
     pub orphan_percent_max: u8,
 }
 

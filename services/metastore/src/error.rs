@@ -11,8 +11,8 @@ pub enum OpenError {
     #[error(transparent)]
     Catalog(catalog::Error),
     #[error(
-        "the catalog is damaged; no profile is: `pyrograph catalog rebuild -- FLAGS`, with the storage flags of the \
-         server, makes it anew from the other objects"
+        "the catalog is damaged. Profiles are stored elsewhere: `pyrograph catalog rebuild -- FLAGS`, with the storage \
+         flags of the server, makes a new catalog from them"
     )]
     Damaged(#[source] catalog::Error),
     #[error("catalog row {key} cannot be read")]

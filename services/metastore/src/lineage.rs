@@ -15,7 +15,9 @@ use hashbrown::{HashMap, HashSet};
 use model::JobId;
 use storage::Key;
 
+use crate::listing::Listing;
 use crate::record::{Output, Record};
+use crate::retention::SEAL_KEPT_MILLIS;
 
 /// The records of a bucket, and what follows from them.
 pub(crate) struct Lineage {
@@ -40,16 +42,15 @@ pub(crate) struct Conflict {
 }
 
 impl Lineage {
-    /// `is_present` says whether the bucket holds an object.
-    ///
     /// # Errors
     /// `Conflict` if data would be lost or counted twice, whichever record is believed.
     pub(crate) fn trace(
         records: Vec<Record>,
-        is_present: impl Fn(&Key) -> bool,
+        listing: &Listing,
+        unix_millis: i64,
     ) -> Result<Self, Box<Conflict>> {
         let (undone, replaced, live_blocks, restored) = {
-            let trace = Trace::new(&records, &is_present)?;
+            let trace = Trace::new(&records, listing, unix_millis)?;
             let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
             let replaced = trace.replaced.into_iter().cloned().collect();
             (trace.undone, replaced, live_blocks, restored)
@@ -92,35 +93,52 @@ struct Trace<'a> {
     records: &'a [Record],
     undone: Vec<bool>,
     replaced: HashSet<&'a Key>,
-    is_present: &'a dyn Fn(&Key) -> bool,
+    listing: &'a Listing,
 }
 
 impl<'a> Trace<'a> {
-    fn new(records: &'a [Record], is_present: &'a dyn Fn(&Key) -> bool) -> Result<Self, Box<Conflict>> {
+    fn new(records: &'a [Record], listing: &'a Listing, unix_millis: i64) -> Result<Self, Box<Conflict>> {
         let by_job: HashMap<JobId, usize> =
             records.iter().enumerate().map(|(at, record)| (record.job, at)).collect();
         let producer = |input: &Key| input.parse_block().and_then(|(job, ..)| by_job.get(&job).copied());
         let order = producers_first(records, &producer);
-        // Whether all inputs of a record, and whether any of them, are there or can be restored.
-        let (mut all, mut any) = (vec![false; records.len()], vec![false; records.len()]);
+        // Whether all inputs of a record are there or can be restored; and whether those that cannot were made after the
+        // copy that this bucket is had listed them.
+        let (mut restorable, mut copied) = (vec![false; records.len()], vec![false; records.len()]);
         for at in &order {
-            let inputs = || records[*at].inputs.iter().map(|(input, _)| input);
-            all[*at] = inputs().all(|input| is_present(input) || producer(input).is_some_and(|at| all[at]));
-            any[*at] = inputs().any(|input| is_present(input) || producer(input).is_some_and(|at| any[at]));
+            let record = &records[*at];
+            let age_millis = unix_millis - record.published_millis;
+            let is_restorable =
+                |input: &Key| listing.contains(input) || producer(input).is_some_and(|made| restorable[made]);
+            let is_copied = |input: &Key| {
+                listing.contains(input)
+                    || is_above_copy(listing, input, age_millis)
+                    || producer(input).is_some_and(|made| copied[made])
+            };
+            let inputs = || record.inputs.iter().map(|(input, _)| input);
+            (restorable[*at], copied[*at]) = (inputs().all(is_restorable), inputs().all(is_copied));
         }
         let mut trace =
-            Self { records, undone: vec![false; records.len()], replaced: HashSet::new(), is_present };
-        let undoable = |at: usize| all[at] || (any[at] && records[at].records_deaths);
-        trace.undo_incomplete(&order, &undoable);
-        trace
-            .undo_repeated(&order, |input| is_present(input) || producer(input).is_some_and(|at| all[at]))?;
-        Ok(trace)
+            Self { records, undone: vec![false; records.len()], replaced: HashSet::new(), listing };
+        let undoable = |at: usize| restorable[at] || (copied[at] && records[at].records_deaths);
+        let is_restorable =
+            |input: &Key| listing.contains(input) || producer(input).is_some_and(|at| restorable[at]);
+        loop {
+            trace.undo_incomplete(&order, &undoable);
+            let undone = trace.undone.clone();
+            trace.undo_repeated(&order, is_restorable)?;
+            // The inputs of a repeated record may be missing outputs of another one.
+            if trace.undone == undone {
+                return Ok(trace);
+            }
+        }
     }
 
     /// Undoes records whose outputs are neither there nor merged further, and all that merged other outputs of them.
     ///
-    /// That restores all of their inputs, or, if the record says that deaths of its outputs are recorded, those that a copy
-    /// has: the others were made while it was copied. Of an older record the outputs may be past their time instead.
+    /// That restores all of their inputs, or all that a copy has: the others were made while it was copied. A record before
+    /// version 2 does not tell outputs that were not copied from outputs past their time. Where nothing is left of the outputs, undoing
+    /// loses nothing.
     fn undo_incomplete(&mut self, order: &[usize], undoable: &dyn Fn(usize) -> bool) {
         let mut consumers: HashMap<&Key, Vec<usize>> = HashMap::new();
         for (at, record) in self.records.iter().enumerate() {
@@ -139,7 +157,7 @@ impl<'a> Trace<'a> {
             };
             let is_incomplete = |at: usize| {
                 let mut outputs = self.records[at].outputs.iter();
-                !undone[at] && !outputs.all(|output| (self.is_present)(&output.key) || is_merged(output))
+                !undone[at] && !outputs.all(|output| self.listing.contains(&output.key) || is_merged(output))
             };
             let mut chains = order.iter().rev().filter(|at| is_incomplete(**at)).filter_map(|at| {
                 let mut chain = BTreeSet::from([*at]);
@@ -148,7 +166,13 @@ impl<'a> Trace<'a> {
                     let more = consumers_of(at).filter(|at| !undone[*at]).collect::<Vec<_>>();
                     ahead.extend(more.into_iter().filter(|at| chain.insert(*at)));
                 }
-                chain.iter().all(|at| undoable(*at)).then_some(chain)
+                let is_void = |at: &usize| {
+                    let record = &self.records[*at];
+                    let mut outputs = record.outputs.iter();
+                    record.records_deaths && !outputs.any(|output| self.listing.contains(&output.key))
+                };
+                let loses_nothing = chain.iter().all(|at| undoable(*at)) || chain.iter().all(is_void);
+                loses_nothing.then_some(chain)
             });
             let Some(chain) = chains.next() else {
                 return;
@@ -193,7 +217,7 @@ impl<'a> Trace<'a> {
 
 impl Trace<'_> {
     fn is_live(&self, key: &Key) -> bool {
-        !self.replaced.contains(key) && (self.is_present)(key)
+        !self.replaced.contains(key) && self.listing.contains(key)
     }
 
     fn live_blocks(&self) -> Vec<Output> {
@@ -209,6 +233,15 @@ impl Trace<'_> {
         let inputs = undone().flat_map(|(record, _)| record.inputs.iter().map(|(key, _)| key));
         inputs.filter(|key| self.is_live(key) && !void.contains(*key)).cloned().collect()
     }
+}
+
+/// Whether a segment that is not there was made after the log was listed for a copy. Segments are swept from the start of a
+/// log, and a log that is done keeps its seal for longer than its segments.
+fn is_above_copy(listing: &Listing, input: &Key, age_millis: i64) -> bool {
+    input.parse_log_slot().is_some_and(|(writer, seq)| match listing.last_slot(writer) {
+        Some(last) => seq > last,
+        None => age_millis < SEAL_KEPT_MILLIS,
+    })
 }
 
 /// Positions of all records, each after those that made its inputs, otherwise in order of time. Records that name each
@@ -258,6 +291,9 @@ mod tests {
         Key::block(&TenantId::anonymous(), "1-0-300", JobId(job), 1, part)
     }
 
+    /// A month later: logs that are done have lost their seals.
+    const NOW_MILLIS: i64 = 30 * 86_400_000;
+
     /// A record of `job`, published at second `job`, that made blocks `0..parts`.
     fn record(job: u128, inputs: &[Key], parts: u32) -> Record {
         let output = |part| Output { key: block(job, part), bytes: 1, window: (0, 300), floor: 0 };
@@ -273,8 +309,8 @@ mod tests {
 
     /// Live blocks, then restored inputs.
     fn traced(records: &[Record], present: &[Key]) -> Result<(Vec<Key>, Vec<Key>), Conflict> {
-        let lineage =
-            Lineage::trace(records.to_vec(), |key| present.contains(key)).map_err(|error| *error)?;
+        let listing = Listing::of_keys(present);
+        let lineage = Lineage::trace(records.to_vec(), &listing, NOW_MILLIS).map_err(|error| *error)?;
         let mut live: Vec<Key> = lineage.live_blocks().iter().map(|output| output.key.clone()).collect();
         let mut restored: Vec<Key> = lineage.restored().to_vec();
         live.sort();
@@ -330,6 +366,34 @@ mod tests {
             record(3, &[block(1, 0), block(2, 0)], 1),
         ];
         assert_eq!(traced(&records, &[block(1, 0)]), Ok((vec![block(1, 0)], vec![block(1, 0)])));
+    }
+
+    #[test]
+    fn the_loss_of_one_output_takes_no_merge_back_whose_inputs_were_swept() {
+        // Both outputs of the first were merged on; one of these is lost. Its segment is there still, and the older blocks
+        // of the other are not.
+        let records = [
+            record(1, &[segment(5)], 2),
+            record(2, &[block(1, 0), block(8, 0)], 1),
+            record(3, &[block(1, 1), block(9, 0)], 1),
+        ];
+        let present = [segment(5), segment(6), block(3, 0)];
+        assert_eq!(traced(&records, &present), Ok((vec![block(3, 0)], vec![])));
+        let older = [record(1, &[segment(0), segment(1)], 2)];
+        let swept = [segment(1), segment(2), block(1, 0)];
+        assert_eq!(traced(&older, &swept), Ok((vec![block(1, 0)], vec![])));
+    }
+
+    #[test]
+    fn a_repeated_merge_gives_back_what_another_one_made_for_it() {
+        let records = [
+            record(1, &[segment(0)], 1),
+            record(3, &[segment(0)], 1),
+            record(4, &[segment(9)], 1),
+            record(5, &[block(3, 0), block(4, 0)], 1),
+        ];
+        let present = [block(1, 0), block(3, 0), block(5, 0), segment(9)];
+        assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![segment(9)])));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The bucket, as it is listed. No file of the catalog is in it.
 
+use hashbrown::{HashMap, HashSet};
+use model::WriterId;
 use storage::{Key, Object, Store};
-
-use hashbrown::HashSet;
 
 pub(crate) struct Listing {
     pub(crate) blocks: Vec<Object>,
@@ -10,14 +10,38 @@ pub(crate) struct Listing {
     pub(crate) records: Vec<Object>,
     /// Keys of blocks and slots.
     keys: HashSet<Key>,
+    /// The last slot that is there of each log, be it a segment or a seal.
+    last_slots: HashMap<WriterId, u64>,
 }
 
 impl Listing {
     pub(crate) async fn read(store: &Store) -> Result<Self, storage::Error> {
         let (blocks, slots, records) =
             futures::try_join!(store.list("block"), store.list("log"), store.list("publish"))?;
+        Ok(Self::of(blocks, slots, records))
+    }
+
+    fn of(blocks: Vec<Object>, slots: Vec<Object>, records: Vec<Object>) -> Self {
         let keys = blocks.iter().chain(&slots).map(|object| object.key.clone()).collect();
-        Ok(Self { blocks, slots, records, keys })
+        let mut last_slots = HashMap::new();
+        for (writer, seq) in slots.iter().filter_map(|object| object.key.parse_log_slot()) {
+            let last = last_slots.entry(writer).or_insert(seq);
+            *last = (*last).max(seq);
+        }
+        Self { blocks, slots, records, keys, last_slots }
+    }
+
+    /// Blocks and slots of these keys.
+    #[cfg(test)]
+    pub(crate) fn of_keys(keys: &[Key]) -> Self {
+        let object = |key: &Key| Object { key: key.clone(), bytes: 1, modified_millis: 0 };
+        let (slots, blocks) = keys.iter().partition::<Vec<&Key>, _>(|key| key.parse_log_slot().is_some());
+        let objects = |keys: Vec<&Key>| keys.into_iter().map(object).collect();
+        Self::of(objects(blocks), objects(slots), Vec::new())
+    }
+
+    pub(crate) fn last_slot(&self, writer: WriterId) -> Option<u64> {
+        self.last_slots.get(&writer).copied()
     }
 
     /// Whether there is a block or slot of this key.

@@ -12,10 +12,11 @@ use tracing::{info, warn};
 use crate::Parts;
 use crate::config::Config;
 use crate::error::OpenError;
+use crate::listing::Listing;
 use crate::load::{self, Source};
 use crate::rebuild::{Progress, rebuild_with};
 use crate::state::State;
-use crate::verify::reason_to_rebuild;
+use crate::verify::{missing_records, reason_to_rebuild};
 
 /// The catalog as this owner found it.
 pub(crate) struct Opened {
@@ -43,9 +44,19 @@ impl Opening<'_> {
             self.rebuild("the bucket holds data and no catalog").await?;
             return self.open_once().await;
         }
-        let opened = self.open_once().await?;
-        match reason_to_rebuild(self.store, &opened.state).await? {
-            None => Ok(opened),
+        let mut opened = self.open_once().await?;
+        let listing = Listing::read(self.store).await?;
+        match reason_to_rebuild(self.store, &opened.state, &listing, self.clock.unix_millis()).await? {
+            None => {
+                let missing = missing_records(&opened.state, &listing);
+                if !missing.is_empty() {
+                    // Perhaps another owner's blocks have replaced them since.
+                    opened.catalog.check().await?;
+                    warn!(records = missing.len(), "publish records are missing, they are created again");
+                    opened.state.publish_again(missing);
+                }
+                Ok(opened)
+            }
             Some(reason) => {
                 // Otherwise another owner may have published since this one opened the catalog.
                 opened.catalog.check().await?;

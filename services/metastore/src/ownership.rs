@@ -47,6 +47,7 @@ const FENCED_PAUSE_MAX: Duration = Duration::from_secs(300);
 const FENCED_SOON: Duration = Duration::from_secs(60);
 /// Before a catalog that could not be opened is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
+const LASTING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The place of a process among the metastores of its cluster.
 pub struct Seat {
@@ -132,6 +133,7 @@ impl Candidate {
     pub async fn take_over_at_start(&self) -> Result<(), OpenError> {
         match self.take_over(None).await {
             Err(OpenError::RebuildNeeded(reason)) => {
+                self.progress.begin();
                 warn!(reason, "questions are not answered until the catalog is rebuilt; pushes are taken");
                 Ok(())
             }
@@ -240,14 +242,18 @@ impl Candidate {
                 (not_before, is_new) = (now, false);
             }
             if now >= not_before && self.is_its_turn(rivals) {
-                let taken = self.take_over(Some(&self.progress)).await;
-                self.progress.end();
-                match taken {
-                    Ok(()) => return,
+                match self.take_over(Some(&self.progress)).await {
+                    Ok(()) => {
+                        self.progress.end();
+                        return;
+                    }
                     Err(error) => {
+                        // A record that cannot be read stays so until somebody looks.
+                        let is_lasting = matches!(error, OpenError::Conflict(_) | OpenError::Object { .. });
+                        let pause = if is_lasting { LASTING_PAUSE } else { FAILED_PAUSE };
                         let error: &dyn std::error::Error = &error;
                         warn!(error, "cannot take the catalog over, trying again");
-                        not_before = self.clock.monotonic() + FAILED_PAUSE;
+                        not_before = self.clock.monotonic() + pause;
                     }
                 }
             }

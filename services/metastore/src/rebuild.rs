@@ -94,7 +94,7 @@ impl Progress {
         self.read.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.end();
         self.is_running.store(true, Ordering::Relaxed);
     }
@@ -155,9 +155,14 @@ async fn replace_catalog(
     progress: &Progress,
 ) -> Result<Rebuilt, OpenError> {
     let engine = Numbered::new(store.clone(), clock.clone(), numbered::Options::default());
-    let newest_millis = newest_millis(&Listing::read(store).await?);
-    let rebuilding = engine.rebuild(newest_millis).await?;
-    let found = Found::read(store, headers, progress).await?;
+    let listing = Listing::read(store).await?;
+    progress.add(listing.records.len());
+    // A rebuild that cannot succeed fails before it leaves anything in the bucket.
+    let records = read_records(store, &listing, progress).await?;
+    Lineage::trace(records, &listing, clock.unix_millis())?;
+    let rebuilding = engine.rebuild(newest_millis(&listing)).await?;
+    // Read once more: only now no earlier owner publishes any more.
+    let found = Found::read(store, headers, clock.unix_millis(), progress).await?;
     let (mut state, mut batch) = assemble(&found, config, clock)?;
     let rebuilt = found.summary(&state);
     Founding { millis: clock.unix_millis() }.put_into(&mut batch);
@@ -232,17 +237,16 @@ struct Found {
 }
 
 impl Found {
-    async fn read(store: &Store, headers: &dyn Headers, progress: &Progress) -> Result<Self, OpenError> {
+    async fn read(
+        store: &Store,
+        headers: &dyn Headers,
+        unix_millis: i64,
+        progress: &Progress,
+    ) -> Result<Self, OpenError> {
         let listing = Listing::read(store).await?;
         progress.add(listing.records.len() + listing.slots.len());
-        let keys: Vec<Key> = listing.records.iter().map(|object| object.key.clone()).collect();
-        let read = stream::iter(keys).map(|key| async move {
-            let record = read_record(store, &key).await;
-            progress.advance();
-            record
-        });
-        let records: Vec<Record> = read.buffered(READS_AT_ONCE).try_collect().await?;
-        let lineage = Lineage::trace(records, |key| listing.contains(key))?;
+        let records = read_records(store, &listing, progress).await?;
+        let lineage = Lineage::trace(records, &listing, unix_millis)?;
         progress.add(lineage.live_blocks().len());
         let mut slots: BTreeMap<WriterId, BTreeMap<u64, Header>> = BTreeMap::new();
         let listed = listing.slots.iter();
@@ -282,6 +286,20 @@ impl Found {
             unrecorded_bytes: unrecorded.map(|object| object.bytes).sum(),
         }
     }
+}
+
+async fn read_records(
+    store: &Store,
+    listing: &Listing,
+    progress: &Progress,
+) -> Result<Vec<Record>, OpenError> {
+    let keys: Vec<Key> = listing.records.iter().map(|object| object.key.clone()).collect();
+    let read = stream::iter(keys).map(|key| async move {
+        let record = read_record(store, &key).await;
+        progress.advance();
+        record
+    });
+    read.buffered(READS_AT_ONCE).try_collect().await
 }
 
 pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, OpenError> {

@@ -37,7 +37,7 @@ use crate::state::State;
 const READS_AT_ONCE: usize = 8;
 /// Blocks without a record are few and small: a comparison that finds more of them than this, and than the part of the
 /// live bytes that the configuration names, deletes none of them.
-const UNRECORDED_BYTES_MAX: u64 = 16 << 20;
+const UNRECORDED_BYTES_MAX: u64 = 4 << 20;
 /// A publish record outlives what it tells of by so much that no paused process can bring that back.
 const RECORD_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 
@@ -171,7 +171,7 @@ impl Metastore {
                 Some(_) => unnamed.superfluous.push(object.key.clone()),
                 None if record_keys.contains_key(&job) => unnamed.unknown += 1,
                 None if is_known => unnamed.superfluous.push(object.key.clone()),
-                None if founded.is_none_or(|founded| object.modified_millis > founded + slack) => {
+                None if self.is_made_after(object, founded.map(|founded| founded + slack)).await => {
                     unnamed.unrecorded.push((object.key.clone(), object.bytes));
                 }
                 None if self.is_past_its_time(&object.key) => unnamed.superfluous.push(object.key.clone()),
@@ -190,6 +190,17 @@ impl Metastore {
             unnamed.published = published;
         }
         Ok(unnamed)
+    }
+
+    /// Whether a block says itself that it was made after `millis`: a store may have been moved since.
+    async fn is_made_after(&self, object: &Object, millis: Option<i64>) -> bool {
+        let Some(millis) = millis else {
+            return true;
+        };
+        match self.headers.read(&object.key, Some(object.bytes)).await {
+            Ok(Header::Object { directory, .. }) => directory.created_millis > millis,
+            _ => false,
+        }
     }
 
     /// Whether nothing that the block can hold is kept any more.

@@ -20,6 +20,7 @@ use crate::dedup::{Dedup, Minute};
 use crate::find::{Index, Object};
 use crate::live::{Live, Objects, What};
 use crate::orders::Orders;
+use crate::record::Record;
 
 pub(crate) struct State {
     pub(crate) index: Index,
@@ -374,6 +375,17 @@ impl State {
         put_object(key, live, &object, quarantine, batch);
         let datasets = object.datasets.clone();
         self.quarantined.insert(key.clone(), Quarantined { why, datasets });
+    }
+
+    /// Has records created that are not in the bucket, beside those of new publishes.
+    pub(crate) fn publish_again(&mut self, records: Vec<Record>) {
+        for record in records {
+            let state = rows::JobState::Published { record: Some(record.encode()) };
+            let Record { job: id, attempt, published_millis: created_millis, .. } = record;
+            let row = rows::Job { id, created_millis, attempt, tries: 0, floor: 0, state };
+            row.put_into(&mut self.pending.batch);
+            self.jobs.insert(id, JobState { row, due: Duration::ZERO });
+        }
     }
 
     /// Keys older than this time, in Unix milliseconds, cannot meet their duplicate any more.

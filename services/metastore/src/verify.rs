@@ -7,7 +7,7 @@
 //! record is live or dead. Only otherwise publish records are read: they tell whether a rebuild would find data that the
 //! catalog does not name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::rows::JobState;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -19,8 +19,9 @@ use tracing::warn;
 use crate::error::OpenError;
 use crate::lineage::Lineage;
 use crate::listing::Listing;
+use crate::live::What;
 use crate::rebuild::read_record;
-use crate::record::Record;
+use crate::record::{Output, Record};
 use crate::state::State;
 
 /// Records read at once.
@@ -28,16 +29,20 @@ const READS_AT_ONCE: usize = 16;
 
 /// Why the catalog must be rebuilt, in words; `None` if it need not be. `state` is the catalog before it consumed
 /// anything.
-pub(crate) async fn reason_to_rebuild(store: &Store, state: &State) -> Result<Option<String>, OpenError> {
-    let listing = Listing::read(store).await?;
+pub(crate) async fn reason_to_rebuild(
+    store: &Store,
+    state: &State,
+    listing: &Listing,
+    unix_millis: i64,
+) -> Result<Option<String>, OpenError> {
     let is_missing = |key: &&Key| !listing.contains(key);
     let readable = state.live.iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
     let missing = readable.filter(is_missing).count();
-    if missing == 0 && !names_unknown_block(store, state, &listing).await? {
+    if missing == 0 && !names_unknown_block(store, state, listing).await? {
         return Ok(None);
     }
-    let records = all_records(store, state, &listing).await?;
-    let lineage = Lineage::trace(records, |key| listing.contains(key))?;
+    let records = all_records(store, state, listing).await?;
+    let lineage = Lineage::trace(records, listing, unix_millis)?;
     // Merged, says the catalog, but the record of the merge is not here.
     let merged = state.dead.rows().filter(|dead| dead.job.is_some()).map(|dead| &dead.key);
     let unreplaced = merged.filter(|key| listing.contains(key) && !lineage.is_replaced(key));
@@ -50,6 +55,46 @@ pub(crate) async fn reason_to_rebuild(store: &Store, state: &State) -> Result<Op
         "{} objects hold data that the catalog does not name, {first} first, and {missing} that it names are missing",
         unknown.len(),
     )))
+}
+
+/// Publish records of live blocks that the bucket lacks, as a copy may, from what the catalog still knows: a rebuild would
+/// leave their blocks out. Masks of their inputs are not known any more.
+pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
+    let listed: HashSet<JobId> =
+        listing.records.iter().filter_map(|object| object.key.parse_publish()).collect();
+    let is_pending = |job: &JobId| {
+        state
+            .jobs
+            .get(job)
+            .is_some_and(|job| matches!(job.row.state, JobState::Published { record: Some(_) }))
+    };
+    let mut records: BTreeMap<JobId, Record> = BTreeMap::new();
+    for (key, live) in state.live.iter() {
+        let (Some((job, attempt, _)), What::Block { window, .. }) = (key.parse_block(), &live.what) else {
+            continue;
+        };
+        if listed.contains(&job) || is_pending(&job) {
+            continue;
+        }
+        let (bytes, window, floor) = (live.bytes, *window, live.floor);
+        let record = records.entry(job).or_insert_with(|| Record {
+            job,
+            attempt,
+            published_millis: live.created_millis,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            records_deaths: true,
+        });
+        record.outputs.push(Output { key: key.clone(), bytes, window, floor });
+    }
+    if !records.is_empty() {
+        for dead in state.dead.rows() {
+            if let Some(record) = dead.job.and_then(|job| records.get_mut(&job)) {
+                record.inputs.push((dead.key.clone(), Vec::new()));
+            }
+        }
+    }
+    records.into_values().collect()
 }
 
 /// Whether the catalog knows that the object is live, or dead for another reason than a merge.

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cluster::Membership;
 use edge::Effect;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -96,7 +96,12 @@ async fn ready(State(Status(readiness)): State<Status>) -> Response {
     let not_running = match readiness {
         Readiness::Ready(None) => return edge::rest::text_response(StatusCode::OK, "ready"),
         Readiness::Ready(Some(remark)) => {
-            return edge::rest::text_response(StatusCode::OK, format!("ready\n{remark}\n"));
+            // Probes compare the body.
+            let mut response = edge::rest::text_response(StatusCode::OK, "ready");
+            if let Ok(remark) = HeaderValue::from_str(&remark) {
+                response.headers_mut().insert("x-pyrograph-remark", remark);
+            }
+            return response;
         }
         Readiness::Starting(lacks) => format!("Starting: [{}]", lacks.join(", ")),
         Readiness::Stopping => "Stopping: [server]".to_owned(),

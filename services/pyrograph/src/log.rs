@@ -134,9 +134,11 @@ impl Log {
                 std::mem::swap(&mut taken, &mut queue.lines);
                 queue.is_writing = true;
             }
-            self.0.lost.inc_by(output.write_lines(&taken));
+            let lost_now = output.write_lines(&taken);
+            self.0.lost.inc_by(lost_now);
             let lost = self.0.lost.get();
-            if lost > reported && !output.is_mid_line {
+            // Once stderr takes lines again: a report that is lost must not lead to another one.
+            if lost_now == 0 && lost > reported {
                 warn!(lines = lost - reported, "log lines were lost, stderr did not take them");
                 reported = lost;
             }

@@ -59,7 +59,7 @@ const fn budget(path: &'static str, role: Role, weight: u64, least_mib: u64, mos
 }
 
 const BODIES: Budget = budget("server.request_bodies_bytes_max", Role::Distributor, 8, 16, 1024);
-const PROFILES: Budget = budget("distributor.inflight_bytes_max", Role::Distributor, 9, 16, 512);
+const PROFILES: Budget = budget("distributor.inflight_bytes_max", Role::Distributor, 9, 24, 512);
 const PUSHES: Budget = budget("ingester.inflight_bytes_max", Role::Ingester, 10, 24, 256);
 const SYMBOLS: Budget = budget("ingester.dictionary_bytes_max", Role::Ingester, 3, 4, 64);
 const CACHE: Budget = budget("querier.cache_bytes", Role::Querier, 8, 4, 128);
@@ -144,8 +144,10 @@ struct Division(Vec<(&'static Budget, u64)>);
 
 impl Division {
     fn new(divided: u64, given: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
-        // 0 stands for a share where it is allowed at all.
-        let is_given = |budget: &Budget| given.contains(budget.path) && budget.value(config) > 0;
+        // 0 switches a cache off, and stands for a share elsewhere.
+        let is_off = |budget: &Budget| [CACHE.path, SYMBOLS.path].contains(&budget.path);
+        let is_given =
+            |budget: &Budget| given.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
         let fixed = |budget: &&Budget| targets.has(budget.role) && is_given(budget);
         let set: u64 = BUDGETS.into_iter().filter(fixed).map(|budget| budget.value(config)).sum();
         let weighed = |budget: &&Budget| targets.has(budget.role) && !is_given(budget);

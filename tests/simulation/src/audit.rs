@@ -102,10 +102,6 @@ async fn look(
     }
     let (config, retention) = (fleet.settings.metastore.clone(), fleet.retention());
     let parts = Parts { is_alone: true, ..Parts::with(&config, &store, clock) };
-    let parts = match fleet.planted {
-        Some(planted) => planted.parts_of_copy(parts),
-        None => parts,
-    };
     let mut registry = Registry::default();
     let opening =
         Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);

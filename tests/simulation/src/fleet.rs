@@ -53,7 +53,7 @@ pub(crate) struct Fleet {
     pub(crate) bucket: Bucket,
     pub(crate) network: Network,
     pub(crate) settings: Settings,
-    pub(crate) planted: Option<Planted>,
+    planted: Option<Planted>,
     /// Files of the catalog as they were some time ago.
     pub(crate) older_catalog: Mutex<Option<Objects>>,
     hosts: BTreeMap<Machine, Host>,

@@ -92,8 +92,8 @@ planted! {
     OutputForgotten,
     /// an input of a job is not merged
     InputForgotten,
-    /// an owner does not notice that the catalog is lost
-    LossUnnoticed,
+    /// a rebuild, and a look whether one is needed, see no publish records
+    RecordsUnseen,
     /// what is dead is deleted at once
     NoGrace,
     /// what is swept is not deleted
@@ -159,14 +159,6 @@ impl Planted {
         let headers = Arc::new(BadHeaders { planted: self, headers: parts.headers });
         let engine = Arc::new(BadEngine { planted: self, engine: parts.engine });
         Parts { headers, engine, ..parts }
-    }
-
-    /// Parts of an owner of a copy of the bucket, which is spoilt only in how it opens the catalog.
-    pub(crate) fn parts_of_copy(self, parts: Parts) -> Parts {
-        match self {
-            Self::LossUnnoticed => self.parts(parts),
-            _ => parts,
-        }
     }
 
     pub(crate) fn config(self, config: metastore::Config) -> metastore::Config {
@@ -250,7 +242,11 @@ impl ObjectStore for BadStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.way.list(prefix)
+        let is_of_records = prefix.is_some_and(|prefix| prefix.as_ref() == "publish");
+        match (self.planted, self.machine.kind) {
+            (Planted::RecordsUnseen, Kind::Metastore) if is_of_records => futures::stream::empty().boxed(),
+            _ => self.way.list(prefix),
+        }
     }
 
     fn list_with_offset(
@@ -439,7 +435,7 @@ struct BadEngine {
 #[async_trait]
 impl Engine for BadEngine {
     async fn exists(&self) -> std::result::Result<bool, catalog::Error> {
-        Ok(self.planted == Planted::LossUnnoticed || self.engine.exists().await?)
+        self.engine.exists().await
     }
 
     async fn open(&self) -> std::result::Result<Arc<dyn Catalog>, catalog::Error> {

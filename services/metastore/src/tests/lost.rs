@@ -194,6 +194,38 @@ async fn a_copy_whose_catalog_is_newer_than_its_blocks_is_rebuilt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_that_a_copy_lacks_are_created_again() {
+    let mut world = World::new(42);
+    let metastore = with_blocks(&mut world, 4).await;
+    let records = world.files("publish").await;
+    for seq in 4..6 {
+        world.push(&metastore, seq).await;
+    }
+    world.compact(&metastore).await;
+    metastore.drain().await;
+    // publish/ was copied before the last merge, everything else after it.
+    world.replace_folder("publish", &records).await;
+    let metastore = world.open().await;
+    assert_eq!(metastore.state.lock().founded_millis, None);
+    check_stays(&world, &metastore, &each_once(6)).await;
+    metastore.drain().await;
+    world.delete_folder("catalog").await;
+    assert_eq!(world.counts(&*world.open().await).await, each_once(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_that_cannot_succeed_leaves_nothing_behind() {
+    let mut world = World::new(43);
+    with_blocks(&mut world, 4).await.drain().await;
+    world.delete_folder("catalog").await;
+    let (record, _) = world.files("publish").await.remove(0);
+    world.store.delete(&record).await.expect("deletes");
+    world.put_files(&vec![(record, Bytes::from_static(b"damaged"))]).await;
+    assert!(matches!(world.try_open(true).await.err(), Some(OpenError::Object { .. })));
+    assert!(world.store.list("catalog").await.expect("lists").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_block_that_nothing_can_bring_back_is_no_reason_to_rebuild() {
     let mut world = World::new(36);
     let metastore = with_blocks(&mut world, 4).await;
@@ -244,22 +276,31 @@ async fn blocks_without_a_record_are_deleted_only_if_the_catalog_saw_them_being_
         let key = Key::block(&tenant("a"), "1-1700049600-3600", JobId(job), 1, 0);
         (key, Bytes::from(vec![0; bytes]))
     };
+    // Each says itself when it was made.
+    let put = async |world: &World, job: u128, bytes: usize| {
+        let (key, bytes) = unrecorded(job, bytes);
+        let origin = Origin::Block { job: JobId(job), attempt: 1, part: 0, level: 1 };
+        let millis = world.clock.unix_millis();
+        let directory = directory(origin, millis, Vec::new(), &["a"], millis);
+        world.written.headers.lock().insert(key.clone(), Header::Object { bytes: 1, directory });
+        world.put_files(&vec![(key, bytes)]).await;
+    };
     let has = async |world: &World, job: u128| {
         let key = unrecorded(job, 0).0;
         world.store.list("block").await.expect("lists").iter().any(|object| object.key == key)
     };
-    world.put_files(&vec![unrecorded(1, 10)]).await;
+    put(&world, 1, 10).await;
     metastore.drain().await;
     world.delete_folder("catalog").await;
     let metastore = world.open().await;
     world.time.pass(Duration::from_secs(3_600));
-    world.put_files(&vec![unrecorded(2, 10)]).await;
+    put(&world, 2, 10).await;
     world.time.pass(Duration::from_secs(25 * 3_600));
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 1);
     sweep_for(&world, &metastore, 1).await;
     assert!(has(&world, 1).await, "older than the catalog");
     assert!(!has(&world, 2).await);
-    world.put_files(&vec![unrecorded(3, 17 << 20)]).await;
+    put(&world, 3, 5 << 20).await;
     world.time.pass(Duration::from_secs(25 * 3_600));
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0);
     assert_eq!(metastore.metrics.comparison_stopped.get(), 1);
