@@ -133,6 +133,7 @@ pub(crate) struct Sender {
     fetch_site: Option<String>,
     /// `<name>[:<port>]`; absent if the request names none, or several.
     host: Option<String>,
+    names_host: bool,
 }
 
 impl Sender {
@@ -142,6 +143,7 @@ impl Sender {
             origin: only(headers, &header::ORIGIN),
             fetch_site: only(headers, &FETCH_SITE),
             host: addressed_host(request.uri(), headers),
+            names_host: request.uri().authority().is_some() || headers.contains_key(header::HOST),
         }
     }
 
@@ -158,10 +160,11 @@ impl Sender {
 /// # Errors
 /// 403 if the name in `Host` is not one of ours.
 pub(crate) fn check_host(hosts: &Hosts, sender: &Sender) -> Result<(), Error> {
+    let host = sender.host.as_deref().unwrap_or_default();
     // Every browser names a host; health checks of HTTP/1.0 do not.
-    let Some(host) = sender.host.as_deref().filter(|host| !hosts.allow(host)) else {
+    if !sender.names_host || hosts.allow(host) {
         return Ok(());
-    };
+    }
     let text = format!(
         "host {host:?} is not a name of this server: names beside localhost and IP addresses are set by \
          -server.allowed-hosts"
