@@ -24,6 +24,8 @@ pub(crate) struct Lineage {
     records: Vec<Record>,
     /// Whether each record is undone.
     undone: Vec<bool>,
+    /// Whether another record of the same job stands for it.
+    doubled: Vec<bool>,
     /// Inputs of records in force.
     replaced: HashSet<Key>,
     live_blocks: Vec<Output>,
@@ -49,13 +51,13 @@ impl Lineage {
         listing: &Listing,
         unix_millis: i64,
     ) -> Result<Self, Box<Conflict>> {
-        let (undone, replaced, live_blocks, restored) = {
+        let (undone, doubled, replaced, live_blocks, restored) = {
             let trace = Trace::new(&records, listing, unix_millis)?;
             let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
             let replaced = trace.replaced.into_iter().cloned().collect();
-            (trace.undone, replaced, live_blocks, restored)
+            (trace.undone, trace.doubled, replaced, live_blocks, restored)
         };
-        Ok(Self { records, undone, replaced, live_blocks, restored })
+        Ok(Self { records, undone, doubled, replaced, live_blocks, restored })
     }
 
     /// Whether a record in force has the object as an input.
@@ -74,7 +76,7 @@ impl Lineage {
 
     /// Records that are not in force, with their positions.
     pub(crate) fn undone(&self) -> impl Iterator<Item = (usize, &Record)> {
-        self.records.iter().enumerate().filter(|(at, _)| self.undone[*at])
+        self.records.iter().enumerate().filter(|(at, _)| self.undone[*at] && !self.doubled[*at])
     }
 
     /// Blocks that are there and hold data of their own.
@@ -92,14 +94,23 @@ impl Lineage {
 struct Trace<'a> {
     records: &'a [Record],
     undone: Vec<bool>,
+    doubled: Vec<bool>,
     replaced: HashSet<&'a Key>,
     listing: &'a Listing,
 }
 
 impl<'a> Trace<'a> {
     fn new(records: &'a [Record], listing: &'a Listing, unix_millis: i64) -> Result<Self, Box<Conflict>> {
-        let by_job: HashMap<JobId, usize> =
-            records.iter().enumerate().map(|(at, record)| (record.job, at)).collect();
+        // A record that was lost, created again and restored is there twice: the one with more inputs counts.
+        let mut by_job: HashMap<JobId, usize> = HashMap::new();
+        let mut doubled = vec![false; records.len()];
+        for (at, record) in records.iter().enumerate() {
+            let held = *by_job.entry(record.job).or_insert(at);
+            let (kept, other) =
+                if record.inputs.len() > records[held].inputs.len() { (at, held) } else { (held, at) };
+            by_job.insert(record.job, kept);
+            doubled[other] = kept != other;
+        }
         let producer = |input: &Key| input.parse_block().and_then(|(job, ..)| by_job.get(&job).copied());
         let order = producers_first(records, &producer);
         // Whether all inputs of a record are there or can be restored; and whether those that cannot were made after the
@@ -118,8 +129,7 @@ impl<'a> Trace<'a> {
             let inputs = || record.inputs.iter().map(|(input, _)| input);
             (restorable[*at], copied[*at]) = (inputs().all(is_restorable), inputs().all(is_copied));
         }
-        let mut trace =
-            Self { records, undone: vec![false; records.len()], replaced: HashSet::new(), listing };
+        let mut trace = Self { records, undone: doubled.clone(), doubled, replaced: HashSet::new(), listing };
         let undoable = |at: usize| restorable[at] || (copied[at] && records[at].records_deaths);
         let is_restorable =
             |input: &Key| listing.contains(input) || producer(input).is_some_and(|at| restorable[at]);
@@ -227,10 +237,11 @@ impl Trace<'_> {
     }
 
     fn restored(&self) -> Vec<Key> {
-        let undone = || self.records.iter().zip(&self.undone).filter(|(_, undone)| **undone);
-        let outputs = undone().flat_map(|(record, _)| &record.outputs);
+        let all = || self.records.iter().enumerate();
+        let undone = || all().filter(|(at, _)| self.undone[*at] && !self.doubled[*at]);
+        let outputs = undone().flat_map(|(_, record)| &record.outputs);
         let void: HashSet<&Key> = outputs.map(|output| &output.key).collect();
-        let inputs = undone().flat_map(|(record, _)| record.inputs.iter().map(|(key, _)| key));
+        let inputs = undone().flat_map(|(_, record)| record.inputs.iter().map(|(key, _)| key));
         inputs.filter(|key| self.is_live(key) && !void.contains(*key)).cloned().collect()
     }
 }
@@ -394,6 +405,20 @@ mod tests {
         ];
         let present = [block(1, 0), block(3, 0), block(5, 0), segment(9)];
         assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![segment(9)])));
+    }
+
+    #[test]
+    fn two_records_of_one_job_are_one() {
+        let again = record(1, &[segment(1)], 1);
+        let records = [again, record(1, &[segment(0), segment(1)], 1)];
+        let present = [segment(0), segment(1), block(1, 0)];
+        for records in [records.to_vec(), records.iter().rev().cloned().collect()] {
+            assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![])));
+            let lineage =
+                Lineage::trace(records, &Listing::of_keys(&present), NOW_MILLIS).expect("no conflict");
+            assert_eq!(lineage.undone().count(), 0);
+            assert!(lineage.is_replaced(&segment(0)));
+        }
     }
 
     #[test]

@@ -435,8 +435,9 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     for (at, record) in lineage.undone() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
-        let present = outputs.filter(|key| found.listing.contains(key));
-        for key in present.chain([&found.listing.records[at].key]) {
+        let present = outputs.filter(|key| found.listing.contains(key) && !state.live.contains_key(key));
+        let superfluous: Vec<&Key> = present.chain([&found.listing.records[at].key]).collect();
+        for key in superfluous {
             state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
         }
     }
