@@ -62,7 +62,8 @@ def test_a_log_whose_reader_hangs_stops_nothing(new_server, pipe):
     serves(server, 100)
     assert server.stop() == 0, "the last lines are given up, the drain is not"
     written = os.read(reading, 2 * PIPE_BYTES)
-    assert 0 < written.count(b"answered") < 100, "the pipe was full nearly all the time"
+    assert b"memory is divided" in written, "the first lines are there"
+    assert written.count(b"answered") < 100, "the pipe was full nearly all the time"
 
 
 def test_a_log_without_space_stops_nothing(new_server):
