@@ -1,4 +1,5 @@
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -37,3 +38,15 @@ def new_server(tmp_path):
 def server(new_server):
     """A fresh server of one process with default settings, without its own profile."""
     return new_server("-self-profiling.disable-push")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 24 MiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", at], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield at
+    subprocess.run(["umount", "-l", at], check=True)

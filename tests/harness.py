@@ -39,6 +39,15 @@ def is_free(port):
             return False
 
 
+def wait_for(what, patience=30):
+    """The first value of `what` that is true."""
+    until = time.monotonic() + patience
+    while not (found := what()):
+        assert time.monotonic() < until, f"not within {patience} s"
+        time.sleep(0.1)
+    return found
+
+
 class Server:
     """One `pyrograph server` on a directory. Restartable: the port and the directory stay."""
 

@@ -206,18 +206,6 @@ def test_what_a_newer_version_wrote_is_refused(new_server):
     assert "version 99" in said and newest.name in said, said
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of 24 MiB."""
-    at = tmp_path / "disk"
-    at.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", at], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield at
-    subprocess.run(["umount", "-l", at], check=True)
-
-
 def test_a_full_disk_costs_pushes_until_there_is_space(new_server, disk):
     server = new_server(f"-storage.filesystem.dir={disk}/data", "-self-profiling.disable-push")
     assert push(server, LABELS, pprof({("before",): 1}))[0] == 200

@@ -3,22 +3,13 @@
 import os
 import pathlib
 import shutil
-import subprocess
 import time
 
 import pytest
-from harness import pprof, push
+from harness import pprof, push, wait_for
 
 LABELS = {"service_name": "app"}
 NOBODY = 65534
-
-
-def wait_for(what, patience=30):
-    until = time.monotonic() + patience
-    while not (found := what()):
-        assert time.monotonic() < until, f"not within {patience} s"
-        time.sleep(0.1)
-    return found
 
 
 def is_away(server):
@@ -95,18 +86,6 @@ def test_a_folder_of_somebody_else_in_the_directory_is_left_alone(new_server, tm
         server.start()
     told = server.log().splitlines()[-1]
     assert "cannot use directory" in told and str(directory / "log" / "mine") in told, told
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of 24 MiB."""
-    at = tmp_path / "disk"
-    at.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", at], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield at
-    subprocess.run(["umount", "-l", at], check=True)
 
 
 def fill(disk):

@@ -4,21 +4,12 @@ import fcntl
 import os
 import shutil
 import subprocess
-import time
 
 import pytest
-from harness import pprof, push
+from harness import pprof, push, wait_for
 
 LABELS = {"service_name": "app"}
 PIPE_BYTES = 4096
-
-
-def wait_for(what, patience=30):
-    until = time.monotonic() + patience
-    while not (found := what()):
-        assert time.monotonic() < until, f"not within {patience} s"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture
