@@ -78,6 +78,11 @@ impl<'a> Reader<'a> {
         Self { left: bytes, what, version: 0 }
     }
 
+    /// Whether all was taken.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, left) = self.left.split_at_checked(len).ok_or(DecodeError::Short { what: self.what })?;
         self.left = left;

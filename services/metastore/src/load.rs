@@ -48,6 +48,7 @@ pub(crate) async fn load(
     }
     let mut datasets: HashMap<BlockId, Vec<DatasetSummary>> = HashMap::new();
     for row in rows::<Dataset>(&catalog).await? {
+        state.lacks_datasets |= !row.has_own_key;
         datasets.entry(row.block).or_default().push(row.summary);
     }
     for row in rows::<Block>(&catalog).await? {

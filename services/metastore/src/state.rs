@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) version: u64,
     /// When the catalog was made from an older bucket, in Unix milliseconds; `None` if it began with the bucket.
     pub(crate) founded_millis: Option<i64>,
+    /// Whether rows of an earlier version lack datasets.
+    pub(crate) lacks_datasets: bool,
 }
 
 /// An object that no answer can include.
@@ -105,6 +107,7 @@ impl State {
             pending: Pending::default(),
             version: 0,
             founded_millis: None,
+            lacks_datasets: false,
         }
     }
 
@@ -519,7 +522,7 @@ pub(crate) fn put_block(block: &Block, datasets: &[DatasetSummary], batch: &mut 
     block.put_into(batch);
     for summary in datasets {
         let day = rows::day_of(block.window);
-        Dataset { block: block.id, day, summary: summary.clone() }.put_into(batch);
+        Dataset { block: block.id, day, summary: summary.clone(), has_own_key: true }.put_into(batch);
     }
 }
 

@@ -35,6 +35,11 @@ pub(crate) async fn reason_to_rebuild(
     listing: &Listing,
     unix_millis: i64,
 ) -> Result<Option<String>, OpenError> {
+    if state.lacks_datasets {
+        let reason =
+            "an earlier version wrote it, which kept one dataset of those that a service has in a block";
+        return Ok(Some(reason.to_owned()));
+    }
     let is_missing = |key: &&Key| !listing.contains(key);
     let readable = state.live.iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
     let missing = readable.filter(is_missing).count();

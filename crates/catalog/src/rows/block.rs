@@ -93,6 +93,9 @@ pub struct Dataset {
     pub block: BlockId,
     pub day: i64,
     pub summary: DatasetSummary,
+    /// Whether its key has the position. Rows of earlier versions do not: of several datasets of one service in one
+    /// block, which a merge in parts makes, only the last has a row.
+    pub has_own_key: bool,
 }
 
 impl Row for Dataset {
@@ -113,7 +116,11 @@ impl Row for Dataset {
             .map_err(|_| DecodeError::Text { what: "service of a dataset row" })?;
         let day = take_signed(key)?;
         let block = take_block_id(key)?;
-        Ok(Self { block, day, summary: take_summary(value, tenant, service.into())? })
+        let has_own_key = !key.is_empty();
+        if has_own_key {
+            fixed_u32(key)?;
+        }
+        Ok(Self { block, day, summary: take_summary(value, tenant, service.into())?, has_own_key })
     }
 }
 
@@ -126,6 +133,7 @@ pub fn dataset_key(summary: &DatasetSummary, day: i64, block: BlockId) -> Bytes 
     key.0.extend_from_slice(service);
     put_signed(&mut key, day);
     put_block_id(&mut key, block);
+    key.0.extend_from_slice(&summary.position.to_be_bytes());
     key.0.into()
 }
 

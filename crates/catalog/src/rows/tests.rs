@@ -62,7 +62,7 @@ fn rows_read_back_and_damage_is_refused() {
         floor: 1,
         rows: 300,
     });
-    check(Dataset { block: id, day: -1, summary: summary() });
+    check(Dataset { block: id, day: -1, summary: summary(), has_own_key: true });
     let work =
         Work { level: 1, windows: vec![(0, 300), (300, 300)], inputs: vec![Key::from_text("log/x/1")] };
     for state in [

@@ -21,6 +21,52 @@ async fn a_publish_replaces_inputs_by_outputs_once() {
     assert_eq!(metastore.publish(publication).await.expect("asks again"), Published::Done);
 }
 
+/// How many datasets finds name.
+async fn datasets(metastore: &Metastore) -> usize {
+    let snapshot = metastore.find(everything()).await.expect("finds");
+    snapshot.objects.iter().map(|object| object.datasets.len()).sum()
+}
+
+/// A block in which one service has three datasets, as a merge in parts makes it.
+async fn with_parts(world: &mut World) -> Arc<Metastore> {
+    let (metastore, job) = with_one_job(world).await;
+    let mut publication = world.merge(&job).await;
+    let output = &mut publication.outputs[0];
+    for part in 1..3 {
+        let entry = DatasetEntry { rows: part..part + 1, ..output.directory.datasets[0].clone() };
+        output.directory.datasets.push(entry);
+    }
+    let header = Header::Object { bytes: output.bytes, directory: output.directory.clone() };
+    world.written.headers.lock().insert(output.key.clone(), header);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    metastore.create_records().await.expect("creates");
+    assert_eq!(datasets(&metastore).await, 4, "three, and one of the other tenant");
+    metastore
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_datasets_of_a_service_in_one_block_survive_a_restart() {
+    let mut world = World::new(17);
+    with_parts(&mut world).await.drain().await;
+    assert_eq!(datasets(&*world.open().await).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_whose_rows_of_datasets_have_no_position_is_rebuilt() {
+    let mut world = World::new(18);
+    with_parts(&mut world).await.drain().await;
+    let catalog = world.parts().engine.open().await.expect("opens");
+    let mut batch = catalog::Batch::default();
+    for (key, value) in catalog.range(catalog::rows::Kind::Dataset.keys()).await.expect("reads") {
+        batch.put(key.slice(..key.len() - size_of::<u32>()), value.to_vec());
+        batch.delete(key);
+    }
+    catalog.commit(batch).await.expect("commits");
+    let metastore = world.open().await;
+    assert_eq!(datasets(&metastore).await, 4);
+    assert!(metastore.state.lock().founded_millis.is_some(), "it was made anew");
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_open_attempt_publishes() {
     let mut world = World::new(8);
