@@ -194,9 +194,9 @@ def test_what_a_newer_version_wrote_is_refused(new_server):
     server.stop()
     directory = pathlib.Path(server.directory)
     cluster = json.loads((directory / "cluster").read_text())
-    (directory / "cluster").write_text(json.dumps({**cluster, "layout_version": 2}))
+    (directory / "cluster").write_text(json.dumps({**cluster, "layout_version": 3}))
     said = refusal(server)
-    assert "has layout version 2" in said and "start a newer pyrograph" in said, said
+    assert "has layout version 3" in said and "start a newer pyrograph" in said, said
     (directory / "cluster").write_text(json.dumps(cluster))
     newest = max((directory / "catalog").rglob("commit/*"))
     bytes_ = bytearray(newest.read_bytes())

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Created, Key, OpenError, Store};
 
-/// Version of the key layout that this code writes and the only one it reads.
-pub const LAYOUT_VERSION: u32 = 1;
+/// Version of the key layout that this code writes. It reads 1 as well, in which ids have no [`IdTag`].
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// What the object `cluster` holds, as JSON. Written by the first process, never changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -16,6 +16,30 @@ pub struct Cluster {
     pub id: String,
     pub name: String,
     pub layout_version: u32,
+}
+
+impl Cluster {
+    pub(crate) fn id_tag(&self) -> Option<IdTag> {
+        let id = u128::from_str_radix(&self.id, 16).ok().filter(|_| self.layout_version >= 2);
+        id.map(|id| IdTag(id as u32))
+    }
+}
+
+/// The last 32 bits of a cluster's id, and of every id that it gives to a log or a job: so keys say which cluster they
+/// are of, and objects of another one in the same bucket are left alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdTag(pub u32);
+
+impl IdTag {
+    /// The random `id` with this tag.
+    pub fn mark(self, id: u128) -> u128 {
+        id & !u128::from(u32::MAX) | u128::from(self.0)
+    }
+
+    /// Whether the id has this tag.
+    pub fn is_of(self, id: u128) -> bool {
+        id as u32 == self.0
+    }
 }
 
 /// Joins the cluster of this bucket, or founds it.
@@ -39,7 +63,7 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
     let cluster: Cluster = serde_json::from_slice(&bytes)
         .map_err(|source| OpenError::Cluster { store: store.to_string(), source })?;
     let store = store.to_string();
-    if cluster.layout_version != LAYOUT_VERSION {
+    if !(1..=LAYOUT_VERSION).contains(&cluster.layout_version) {
         return Err(OpenError::Layout { store, found: cluster.layout_version });
     }
     if cluster.name != name {
@@ -49,10 +73,13 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
 }
 
 async fn found(store: &Store, name: &str, clock: &Clock) -> Result<Bytes, OpenError> {
+    // Data without this object are of a copy that lacks it: their ids have the tag of another id.
+    let folders = ["log", "block", "publish"].map(|folder| store.list_folders(folder));
+    let is_empty = futures::future::try_join_all(folders).await?.iter().all(Vec::is_empty);
     let cluster = Cluster {
         id: format!("{:032x}", clock.random()),
         name: name.to_owned(),
-        layout_version: LAYOUT_VERSION,
+        layout_version: if is_empty { LAYOUT_VERSION } else { 1 },
     };
     let mut bytes = serde_json::to_vec_pretty(&cluster)
         .map_err(|source| OpenError::Cluster { store: store.to_string(), source })?;

@@ -143,6 +143,13 @@ impl Key {
         Some((incarnation.parse().ok()?, name))
     }
 
+    /// The id of the log or job that the object, or the folder of `log/`, is of; `None` for any other key.
+    pub fn id(&self) -> Option<u128> {
+        let writer = || self.parse_log_folder().or(self.parse_log_slot().map(|(writer, _)| writer));
+        let job = || self.parse_publish().or(self.parse_block().map(|(job, ..)| job));
+        writer().map(|writer| writer.0).or_else(|| job().map(|job| job.0))
+    }
+
     /// The writer of a folder of `log/`; `None` for any other key.
     pub fn parse_log_folder(&self) -> Option<WriterId> {
         self.0.strip_prefix("log/")?.parse().ok()

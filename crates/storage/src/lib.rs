@@ -22,7 +22,7 @@ mod reserve;
 mod store;
 mod url;
 
-pub use cluster::{Cluster, LAYOUT_VERSION};
+pub use cluster::{Cluster, IdTag, LAYOUT_VERSION};
 pub use config::{
     AzureConfig, Backend, Config, FilesystemConfig, GcsConfig, HttpConfig, S3Config, SseConfig,
 };

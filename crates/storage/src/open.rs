@@ -182,11 +182,34 @@ mod tests {
     #[tokio::test]
     async fn a_newer_layout_is_refused() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let other = r#"{"id": "00", "name": "pyrograph", "layout_version": 2, "more": true}"#;
+        let other = r#"{"id": "00", "name": "pyrograph", "layout_version": 3, "more": true}"#;
         std::fs::write(temp.path().join("cluster"), other).expect("file");
         let refused = try_open(&config(temp.path(), "pyrograph", "")).await.err().expect("refused");
-        assert!(matches!(refused, OpenError::Layout { found: 2, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Layout { found: 3, .. }), "{refused}");
         assert!(refused.to_string().contains("start a newer pyrograph"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn objects_of_another_cluster_are_not_listed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");
+        let tag = store.id_tag().expect("is tagged");
+        let job = |id| Key::publish(0, model::JobId(id));
+        let (own, other) = (job(store.new_id(&Clock::system())), job(IdTag(!tag.0).mark(7)));
+        let other_slot = Key::log_slot(model::WriterId(IdTag(!tag.0).mark(7)), 0);
+        for key in [&own, &other, &other_slot] {
+            store.settle_create(key, "bytes".into()).await.expect("puts");
+        }
+        let listed = store.list("").await.expect("lists").into_iter().map(|object| object.key);
+        assert_eq!(listed.collect::<Vec<_>>(), [Key::cluster(), own.clone()]);
+        assert_eq!(store.list_folders("log").await.expect("lists"), []);
+        assert_eq!(store.get(&other).await.expect("is there"), "bytes");
+
+        // A copy without the object `cluster`: whose ids these are is not known any more.
+        drop(store);
+        std::fs::remove_file(temp.path().join("cluster")).expect("removes");
+        let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");
+        assert_eq!((store.id_tag(), store.list("publish").await.expect("lists").len()), (None, 2));
     }
 
     #[tokio::test]

@@ -14,12 +14,12 @@ use object_store::{
     GetOptions, GetRange, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutOptions, coalesce_ranges,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::local::LocalDir;
 use crate::metrics::{Hedge, Operation, Outcome, Retry};
 use crate::pace::{Budget, Hedging};
-use crate::{Cluster, Key, Metrics, Problem};
+use crate::{Cluster, IdTag, Key, Metrics, Problem};
 
 /// How often a create whose object proved absent is repeated before its outcome is left unknown.
 const CREATE_ATTEMPTS: u32 = 4;
@@ -55,6 +55,10 @@ pub struct Store {
     retries: Arc<Budget>,
     hedging: Option<Arc<Hedging>>,
     cluster: Option<Arc<Cluster>>,
+    /// Ids of others are of another cluster.
+    id_tag: Option<IdTag>,
+    /// Whether the log says that there are some.
+    has_told_of_others: Arc<AtomicBool>,
 }
 
 /// How a create ended, once that is certain.
@@ -169,6 +173,8 @@ impl Store {
             retries,
             hedging: None,
             cluster: None,
+            id_tag: None,
+            has_told_of_others: Arc::default(),
         }
     }
 
@@ -222,7 +228,47 @@ impl Store {
     }
 
     pub(crate) fn of_cluster(self, cluster: Cluster) -> Self {
-        Self { cluster: Some(Arc::new(cluster)), ..self }
+        let id_tag = cluster.id_tag();
+        Self { cluster: Some(Arc::new(cluster)), id_tag, ..self }
+    }
+
+    /// The same store, of a cluster whose ids have this tag. For simulations; [`crate::open`] knows it.
+    pub fn tagged(self, tag: IdTag) -> Self {
+        Self { id_tag: Some(tag), ..self }
+    }
+
+    /// What all ids of the cluster have in common; `None` if they may be any.
+    pub fn id_tag(&self) -> Option<IdTag> {
+        self.id_tag
+    }
+
+    /// A random id for a log or a job of this cluster.
+    pub fn new_id(&self, clock: &Clock) -> u128 {
+        let id = clock.random();
+        self.id_tag.map_or(id, |tag| tag.mark(id))
+    }
+
+    /// Whether the key has the id of a log or a job of another cluster.
+    fn is_of_another_cluster(&self, key: &Key) -> bool {
+        self.id_tag.zip(key.id()).is_some_and(|(tag, id)| !tag.is_of(id))
+    }
+
+    /// Takes out what is of another cluster, whose objects somebody has mixed with ours.
+    fn retain_own<T>(&self, listed: &mut Vec<T>, key: impl Fn(&T) -> &Key) {
+        let before = listed.len();
+        let mut first = None;
+        listed.retain(|entry| {
+            let is_own = !self.is_of_another_cluster(key(entry));
+            if !is_own && first.is_none() {
+                first = Some(key(entry).clone());
+            }
+            is_own
+        });
+        let Some(first) = first else { return };
+        if !self.has_told_of_others.swap(true, Ordering::Relaxed) {
+            let objects = before - listed.len();
+            warn!(store = %self, objects, %first, "objects of another cluster are in the bucket: they are neither read nor deleted");
+        }
     }
 
     /// The random id of the cluster that the store belongs to; `None` if it was not opened from a config.
@@ -400,6 +446,7 @@ impl Store {
                 Ok((folders.map(|f| Key::from_text(f.to_string())).collect::<Vec<_>>(), 0))
             })
             .await?;
+        self.retain_own(&mut folders, |folder| folder);
         folders.sort();
         Ok(folders)
     }
@@ -516,6 +563,7 @@ impl Store {
             Err(Error::NotFound(_)) => Vec::new(),
             other => other?,
         };
+        self.retain_own(&mut objects, |object| &object.key);
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }

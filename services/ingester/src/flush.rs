@@ -118,7 +118,7 @@ impl Flusher {
     ) -> Watched {
         let (acks, to_acknowledge) = mpsc::unbounded_channel();
         let (stopped, on_stop) = watch::channel(false);
-        let log = new_log(&clock);
+        let log = new_log(&store, &clock);
         let (writers, on_writers) = watch::channel(vec![log.writer()]);
         let failures = Mutex::default();
         let shared = Arc::new(Shared { store, clock, pool, metrics, failures });
@@ -171,7 +171,7 @@ impl Flusher {
 
     /// Opens another log; gives the one that is left.
     fn open_log(&mut self) -> Log<Segment, SegmentHint> {
-        let left = std::mem::replace(&mut self.log, new_log(&self.shared.clock));
+        let left = std::mem::replace(&mut self.log, new_log(&self.shared.store, &self.shared.clock));
         self.writers.send_replace(vec![self.log.writer()]);
         left
     }
@@ -258,8 +258,8 @@ impl Segment {
     }
 }
 
-fn new_log<S, D>(clock: &Clock) -> Log<S, D> {
-    Log::open(WriterId(clock.random()), clock.monotonic())
+fn new_log<S, D>(store: &Store, clock: &Clock) -> Log<S, D> {
+    Log::open(WriterId(store.new_id(clock)), clock.monotonic())
 }
 
 impl Shared {

@@ -125,7 +125,7 @@ impl Metastore {
         };
         let added = state.orders.add(row.clone(), false);
         added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
-        Ok(OrderObject { epoch: self.catalog.epoch(), row })
+        Ok(OrderObject { epoch: self.catalog.epoch(), id_tag: self.store.id_tag(), row })
     }
 
     /// All that is acknowledged when this begins is consumed when it ends.
@@ -246,7 +246,8 @@ impl Metastore {
     /// Puts a hash in the place of the words of an order.
     async fn finish_order(&self, row: rows::Order) -> Result<(), Error> {
         let done = orders::done_of(&row, self.clock.unix_millis());
-        let object = OrderObject { epoch: self.catalog.epoch(), row: done.clone() };
+        let id_tag = self.store.id_tag();
+        let object = OrderObject { epoch: self.catalog.epoch(), id_tag, row: done.clone() };
         // One that is there already says the same, but perhaps of another time.
         self.store.settle_create(&object.key(), object.encode()).await.map_err(of_store)?;
         let turn = self.take_turn().await?;
@@ -312,6 +313,10 @@ pub(crate) async fn read_orders(store: &storage::Store) -> Result<Vec<OrderObjec
         if object.key() != key {
             let reason = format!("it says that it is order {}", object.row.number);
             return Err(OpenError::Object { object: key.to_string(), reason });
+        }
+        if object.is_of_another_cluster(store) {
+            warn!(%key, "an order to delete of another cluster is in the bucket: it is left alone");
+            return Ok(None);
         }
         Ok(Some(object))
     });

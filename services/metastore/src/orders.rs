@@ -13,13 +13,14 @@ use catalog::rows::{self, DatasetSummary, OrderMatcher, OrderState, Row};
 use model::{TenantId, WriterId};
 use query::selector::Op;
 use query::{DeleteOrder, Matcher, Selector};
-use storage::Key;
+use storage::{IdTag, Key, Store};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::live::{Live, What};
 use crate::state::State;
 
-const VERSION: u8 = 1;
+/// 2 added the tag of the cluster.
+const VERSION: u8 = 2;
 
 /// All orders, by number.
 #[derive(Default)]
@@ -263,10 +264,17 @@ pub(crate) fn done_of(row: &rows::Order, unix_millis: i64) -> rows::Order {
 pub(crate) struct OrderObject {
     /// Of the owner that wrote it.
     pub(crate) epoch: u64,
+    /// Of its cluster; `None` if that has none, or an earlier version wrote it.
+    pub(crate) id_tag: Option<IdTag>,
     pub(crate) row: rows::Order,
 }
 
 impl OrderObject {
+    /// Whether somebody has put the order of another cluster into this bucket.
+    pub(crate) fn is_of_another_cluster(&self, store: &Store) -> bool {
+        store.id_tag().zip(self.id_tag).is_some_and(|(own, tag)| own != tag)
+    }
+
     pub(crate) fn key(&self) -> Key {
         key_of(&self.row)
     }
@@ -275,6 +283,7 @@ impl OrderObject {
         let mut out = Writer::default();
         out.u8(VERSION);
         out.u64(self.epoch);
+        out.u64(self.id_tag.map_or(0, |tag| u64::from(tag.0) + 1));
         let mut batch = Batch::default();
         self.row.put_into(&mut batch);
         for (key, value) in &batch.changes {
@@ -288,9 +297,13 @@ impl OrderObject {
         let mut reader = Reader::new(bytes, "delete order");
         reader.read_version(VERSION)?;
         let epoch = reader.u64()?;
+        let id_tag = match reader.version() {
+            1 => None,
+            _ => reader.u64()?.checked_sub(1).map(|tag| IdTag(tag as u32)),
+        };
         let row = rows::Order::read(reader.bytes()?, reader.bytes()?)?;
         reader.end()?;
-        Ok(Self { epoch, row })
+        Ok(Self { epoch, id_tag, row })
     }
 }
 
@@ -354,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_order_reads_back_and_a_cut_one_is_refused() {
-        let object = OrderObject { epoch: 3, row: row(7, &[(1, 2)]) };
+        let object = OrderObject { epoch: 3, id_tag: Some(IdTag(0)), row: row(7, &[(1, 2)]) };
         let bytes = object.encode();
         assert_eq!(OrderObject::decode(&bytes), Ok(object.clone()));
         for len in 0..bytes.len() {
@@ -396,7 +409,7 @@ mod tests {
     fn a_finished_order_says_nothing_of_what_it_was_about() {
         let done = done_of(&row(7, &[(1, 2)]), 11);
         assert_eq!(done, done_of(&row(7, &[(8, 9)]), 11), "whatever its positions");
-        let bytes = OrderObject { epoch: 1, row: done }.encode();
+        let bytes = OrderObject { epoch: 1, id_tag: None, row: done }.encode();
         assert!(!bytes.windows(3).any(|bytes| bytes == b"env"));
     }
 
@@ -405,9 +418,10 @@ mod tests {
         let tenant = |name: &str| TenantId::parse(name).expect("valid");
         let of = |name: &str, epoch| OrderObject {
             epoch,
+            id_tag: None,
             row: rows::Order { tenant: tenant(name), ..row(7, &[]) },
         };
-        let done = OrderObject { epoch: 1, row: done_of(&of("c", 1).row, 3) };
+        let done = OrderObject { epoch: 1, id_tag: None, row: done_of(&of("c", 1).row, 3) };
         let settled = settle(vec![of("a", 4), of("b", 5), of("a", 3)]);
         assert_eq!(settled[&7].row.tenant, tenant("b"));
         let settled = settle(vec![of("a", 4), done, of("b", 5)]);

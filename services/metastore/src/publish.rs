@@ -39,7 +39,7 @@ impl Metastore {
         let (job, batch) = {
             let mut state = self.state.lock();
             let mut batch = Batch::default();
-            let lapsed = close_lapsed(&mut state, now, unix_millis, &self.clock, &mut batch);
+            let lapsed = close_lapsed(&mut state, now, unix_millis, &|| self.new_job(), &mut batch);
             self.metrics.attempts_lapsed.inc_by(lapsed as u64);
             let job = self.open_attempt(&mut state, now, unix_millis, &mut batch);
             (job, batch)
@@ -51,6 +51,11 @@ impl Metastore {
             self.metrics.jobs_claimed.inc();
         }
         Ok(job)
+    }
+
+    /// A random id for a job of this cluster.
+    pub(crate) fn new_job(&self) -> JobId {
+        JobId(self.store.new_id(&self.clock))
     }
 
     /// Opens the next attempt of a job that waits for one, or of a new job.
@@ -69,7 +74,7 @@ impl Metastore {
             Some((_, id)) => id,
             None => {
                 let work = plan::next(state, &self.config, unix_millis)?;
-                add_job(state, JobId(self.clock.random()), work, 0, unix_millis)
+                add_job(state, self.new_job(), work, 0, unix_millis)
             }
         };
         let floor = state.orders.floor();
@@ -219,7 +224,7 @@ impl Metastore {
                 Failure::OfInputs(&reason),
                 now,
                 unix_millis,
-                &self.clock,
+                &|| self.new_job(),
                 &mut batch,
             );
         }
@@ -364,7 +369,7 @@ fn close_lapsed(
     state: &mut State,
     now: Duration,
     unix_millis: i64,
-    clock: &clock::Clock,
+    new_job: &dyn Fn() -> JobId,
     batch: &mut Batch,
 ) -> usize {
     let open = state
@@ -373,7 +378,7 @@ fn close_lapsed(
         .filter(|job| matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now);
     let lapsed: Vec<JobId> = open.map(|job| job.row.id).collect();
     for id in &lapsed {
-        close_attempt(state, *id, Failure::Lapsed, now, unix_millis, clock, batch);
+        close_attempt(state, *id, Failure::Lapsed, now, unix_millis, new_job, batch);
     }
     lapsed.len()
 }
@@ -392,7 +397,7 @@ fn close_attempt(
     failure: Failure<'_>,
     now: Duration,
     unix_millis: i64,
-    clock: &clock::Clock,
+    new_job: &dyn Fn() -> JobId,
     batch: &mut Batch,
 ) {
     let Some(job) = state.jobs.get_mut(&id) else {
@@ -431,7 +436,7 @@ fn close_attempt(
     let (left, right) = work.inputs.split_at(work.inputs.len() / 2);
     for inputs in [left, right] {
         let work = Work { inputs: inputs.to_vec(), ..work.clone() };
-        let part = add_job(state, JobId(clock.random()), work, TRIES_MAX - 1, unix_millis);
+        let part = add_job(state, new_job(), work, TRIES_MAX - 1, unix_millis);
         if let Some(part) = state.jobs.get(&part) {
             part.row.put_into(batch);
         }

@@ -29,7 +29,7 @@ use crate::error::{of_catalog, of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
 use crate::live::Live;
-use crate::orders;
+use crate::orders::{self, OrderObject};
 use crate::record::Record;
 use crate::state::State;
 
@@ -75,7 +75,7 @@ impl Metastore {
             settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
         };
         let listing = Listing::read(&self.store).await.map_err(of_store)?;
-        let orders = self.store.list("delete").await.map_err(of_store)?;
+        let orders = self.superfluous_orders().await.map_err(of_store)?;
         let missing = self.missing(named, &listing).await?;
         let records = self.old_records(&listing).await.map_err(of_store)?;
         let unnamed = self.unnamed_blocks(&listing).await.map_err(of_store)?;
@@ -102,7 +102,7 @@ impl Metastore {
             let old_slots =
                 listing.slots.iter().filter(|object| self.is_old(object)).map(|object| &object.key);
             orphans.extend(old_slots.filter(|key| is_no_data(&state, key)));
-            orphans.extend(orders.iter().map(|o| &o.key).filter(|key| orders::is_superfluous(&state, key)));
+            orphans.extend(orders.iter().filter(|key| orders::is_superfluous(&state, key)));
             let records = superfluous(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
@@ -130,6 +130,28 @@ impl Metastore {
         self.metrics.reconciliations.inc();
         info!(?found, "compared the bucket with the catalog");
         Ok(found)
+    }
+
+    /// Orders to delete that are not, or no longer, in force.
+    async fn superfluous_orders(&self) -> Result<Vec<Key>, storage::Error> {
+        let listed = self.store.list("delete").await?.into_iter().map(|object| object.key);
+        let listed: Vec<Key> = {
+            let state = self.state.lock();
+            listed.filter(|key| orders::is_superfluous(&state, key)).collect()
+        };
+        let mut superfluous = Vec::new();
+        for key in listed {
+            let bytes = match self.store.get(&key).await {
+                Ok(bytes) => bytes,
+                Err(storage::Error::NotFound(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let order = OrderObject::decode(&bytes);
+            if !order.is_ok_and(|order| order.is_of_another_cluster(&self.store)) {
+                superfluous.push(key);
+            }
+        }
+        Ok(superfluous)
     }
 
     fn is_old(&self, object: &Object) -> bool {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use catalog::rows::{self, JobState as Progress, Row};
 use clock::Clock;
-use model::{JobId, TenantId};
+use model::TenantId;
 use storage::Key;
 
 use crate::Metastore;
@@ -94,7 +94,7 @@ impl Metastore {
         }
         expired.sort();
         for inputs in expired.chunks(INPUTS_MAX) {
-            let job = JobId(self.clock.random());
+            let job = self.new_job();
             for (key, _) in inputs {
                 state.bury(key, Some(job), unix_millis, &mut batch);
             }

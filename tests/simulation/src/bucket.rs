@@ -21,7 +21,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
-use storage::Key;
+use storage::{IdTag, Key};
 use tokio::sync::oneshot;
 
 use crate::executor::{Executor, ProcessId, START};
@@ -29,6 +29,10 @@ use crate::journal::Journal;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::random::Random;
+
+/// Of the ids of the simulated cluster, and of another one whose objects somebody mixes in.
+pub(crate) const ID_TAG: IdTag = IdTag(0x0001_c5e5);
+const OTHER_ID_TAG: IdTag = IdTag(0x0002_c5e5);
 
 /// No answer ever comes; the client of a real bucket gives up after so much silence.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -262,6 +266,10 @@ impl Bucket {
     }
 }
 
+fn is_other(key: &Key) -> bool {
+    key.id().is_some_and(|id| OTHER_ID_TAG.is_of(id))
+}
+
 fn broken() -> Error {
     Error::Generic { store: "bucket", source: "a fault of the simulation".into() }
 }
@@ -337,12 +345,42 @@ impl Objects {
         self.0.lock().retain(|key, _| !key.starts_with(prefix));
     }
 
-    pub(crate) fn keys(&self) -> Vec<Key> {
-        self.0.lock().keys().map(Key::from_text).collect()
+    /// Puts beside each segment, block and record the same bytes under an id of another cluster, as somebody does who
+    /// mixes folders of two buckets.
+    pub(crate) fn mix_in_others(&self) {
+        let mut objects = self.0.lock();
+        let others = objects.iter().filter_map(|(key, stored)| {
+            let id = Key::from_text(key).id().filter(|id| ID_TAG.is_of(*id))?;
+            let other = key.replace(&format!("{id:032x}"), &format!("{:032x}", OTHER_ID_TAG.mark(id)));
+            Some((other, stored.clone()))
+        });
+        let others: Vec<(String, Stored)> = others.collect();
+        objects.extend(others);
     }
 
+    /// Objects of another cluster that were mixed in.
+    pub(crate) fn others(&self) -> Vec<(Key, Bytes)> {
+        self.0
+            .lock()
+            .iter()
+            .map(|(key, stored)| (Key::from_text(key), stored.bytes.clone()))
+            .filter(|(key, _)| is_other(key))
+            .collect()
+    }
+
+    /// Of the simulated cluster.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.0.lock().keys().map(Key::from_text).filter(|key| !is_other(key)).collect()
+    }
+
+    /// Of the simulated cluster.
     pub(crate) fn all(&self) -> Vec<(Key, Bytes)> {
-        self.0.lock().iter().map(|(key, stored)| (Key::from_text(key), stored.bytes.clone())).collect()
+        self.0
+            .lock()
+            .iter()
+            .map(|(key, stored)| (Key::from_text(key), stored.bytes.clone()))
+            .filter(|(key, _)| !is_other(key))
+            .collect()
     }
 
     /// When the object was created.
@@ -362,7 +400,7 @@ impl Objects {
 
     /// A store of these objects that never fails.
     pub(crate) fn store(&self, clock: clock::Clock) -> storage::Store {
-        storage::Store::new(Arc::new(Direct(self.clone())), clock, storage::Metrics::default())
+        storage::Store::new(Arc::new(Direct(self.clone())), clock, storage::Metrics::default()).tagged(ID_TAG)
     }
 
     fn meta(key: &str, stored: &Stored) -> Result<ObjectMeta> {

@@ -1,5 +1,7 @@
 //! Copies of the bucket that somebody makes with a plain tool while it is written to.
 //!
+//! Also mixes objects of another cluster in.
+//!
 //! Owns: when and in which order objects are copied. Does not own: what a copy has to hold ([`crate::audit`]).
 
 use std::sync::Arc;
@@ -17,7 +19,11 @@ pub(crate) async fn keep_copying(fleet: Arc<Fleet>, until: Duration, mut random:
         if fleet.executor.now() >= until || fleet.oracle.has_failed() {
             return;
         }
-        if random.chance(600) {
+        if random.chance(150) {
+            fleet.note(format_args!("somebody mixes in objects of another cluster"));
+            fleet.bucket.objects().mix_in_others();
+            *fleet.others.lock() = fleet.bucket.objects().others();
+        } else if random.chance(600) {
             *fleet.older_catalog.lock() = Some(fleet.bucket.objects().below("catalog/"));
         } else {
             copy(&fleet, &mut random).await;

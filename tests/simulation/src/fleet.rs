@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use catalog::Numbered;
 use clock::{Clock, Pool};
 use cluster::{Callers, Fixed, Ingesters, LastKnown, Member, Membership, Owner};
@@ -18,10 +19,10 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
 use rpc::Metastore as _;
-use storage::Store;
+use storage::{Key, Store};
 use tokio::sync::oneshot;
 
-use crate::bucket::{Bucket, Objects};
+use crate::bucket::{Bucket, ID_TAG, Objects};
 use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
 use crate::load::everything;
@@ -56,6 +57,8 @@ pub(crate) struct Fleet {
     planted: Option<Planted>,
     /// Files of the catalog as they were some time ago.
     pub(crate) older_catalog: Mutex<Option<Objects>>,
+    /// Objects of another cluster that somebody has mixed with the bucket's.
+    pub(crate) others: Mutex<Vec<(Key, Bytes)>>,
     hosts: BTreeMap<Machine, Host>,
     distributors: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
     ingesters: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
@@ -139,6 +142,7 @@ impl Fleet {
             settings,
             planted,
             older_catalog: Mutex::new(None),
+            others: Mutex::default(),
         })
     }
 
@@ -204,7 +208,11 @@ impl Fleet {
             Some(planted) => planted.store(machine, way, &self.executor),
             None => way,
         };
-        Store::new(way, clock.clone(), storage::Metrics::default())
+        let store = Store::new(way, clock.clone(), storage::Metrics::default());
+        match self.planted {
+            Some(Planted::OthersTakenForOwn) => store,
+            _ => store.tagged(ID_TAG),
+        }
     }
 
     /// Ways to all ingesters that the process of `from` knows.

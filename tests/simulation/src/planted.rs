@@ -94,6 +94,8 @@ planted! {
     InputForgotten,
     /// a rebuild, and a look whether one is needed, see no publish records
     RecordsUnseen,
+    /// objects of another cluster are taken for own ones
+    OthersTakenForOwn,
     /// what is dead is deleted at once
     NoGrace,
     /// what is swept is not deleted

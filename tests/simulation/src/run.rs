@@ -154,6 +154,9 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     fleet.oracle.past_is_over();
     judge_all(&fleet).await;
     audit(&fleet).await;
+    if fleet.bucket.objects().others() != *fleet.others.lock() {
+        fleet.oracle.violate("I21", "objects of another cluster were deleted or replaced");
+    }
     // A rebuilt catalog leaves alone what failed merges left before it.
     if !loses_catalog {
         judge_orphans(&fleet).await;

@@ -338,7 +338,7 @@ async fn an_order_of_an_owner_that_had_been_replaced_is_dropped() {
             positions: Vec::new(),
         },
     };
-    let object = orders::OrderObject { epoch: 1, row };
+    let object = orders::OrderObject { epoch: 1, id_tag: None, row };
     world.store.settle_create(&object.key(), object.encode()).await.expect("puts");
     assert_eq!(second.reconcile().await.expect("compares").orphans, 1, "of two orders");
     assert_eq!(second.reconcile().await.expect("compares").orphans, 0, "it is known to be dead");

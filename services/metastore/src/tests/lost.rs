@@ -344,3 +344,56 @@ async fn a_rebuild_waits_for_a_minute_of_quiet_and_gives_up_if_the_owner_commits
     metastore.drain().await;
     rebuild::wait_until_quiet(&store, &clock).await.expect("is quiet");
 }
+
+/// All objects, whichever cluster they are of.
+async fn all_of(world: &World, folders: &[&str]) -> Files {
+    let store = Store::new(Arc::new(world.faulty.clone()), world.clock.clone(), storage::Metrics::default());
+    let everything = World { store, ..world.clone() };
+    let mut files = Vec::new();
+    for folder in folders {
+        files.extend(everything.files(folder).await);
+    }
+    files
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_another_cluster_are_neither_counted_nor_deleted() {
+    let folders = ["block", "delete", "log", "publish"];
+    let mut other = World::new(51);
+    other.store = other.store.clone().tagged(storage::IdTag(2));
+    other.config.merge_after = limits::Duration::from_secs(0);
+    let metastore = other.open().await;
+    for seq in 0..3 {
+        let hint = other.put(2, seq, &[100 + u128::from(seq)]).await.expect("free");
+        metastore.segment_written(hint).await.expect("takes the hint");
+        if seq == 1 {
+            other.compact(&metastore).await;
+        }
+    }
+    let request = deletes::request(r#"{key="1"}"#);
+    metastore.delete(request).await.expect("takes the order");
+    metastore.drain().await;
+    let others = all_of(&other, &folders).await;
+    assert!(folders.iter().all(|folder| others.iter().any(|(key, _)| key.as_str().starts_with(folder))));
+
+    let mut world = World::new(52);
+    world.store = world.store.clone().tagged(storage::IdTag(1));
+    let metastore = with_blocks(&mut world, 5).await;
+    world.put_files(&others).await;
+    world.written.headers.lock().extend(other.written.headers.lock().clone());
+    let mut listed = Duration::ZERO;
+    world.time.pass(Duration::from_secs(3_600));
+    metastore.look(&mut listed).await.expect("looks");
+    check_stays(&world, &metastore, &each_once(5)).await;
+    for lose in [false, true] {
+        metastore.drain().await;
+        if lose {
+            world.delete_folder("catalog").await;
+        }
+        let metastore = world.open().await;
+        check_stays(&world, &metastore, &each_once(5)).await;
+        metastore.drain().await;
+    }
+    let left = all_of(&world, &folders).await;
+    assert!(others.iter().all(|file| left.contains(file)), "nothing of the other is deleted");
+}
