@@ -14,6 +14,7 @@ use crate::config::HttpConfig;
 use crate::credentials::CredentialsFile;
 use crate::local::LocalDir;
 use crate::remote::Connector;
+use crate::url::hide_url_secrets;
 use crate::{Backend, Config, Metrics, OpenError, S3Config};
 
 /// A server that does not even accept a connection is given up quickly, because others may.
@@ -99,6 +100,9 @@ fn s3(
         return Err(OpenError::Empty { option: "storage.s3.bucket-name" });
     }
     let endpoint = (!config.endpoint.is_empty()).then(|| endpoint_url(&config.endpoint, config.insecure));
+    if let Some(endpoint) = &endpoint {
+        check_endpoint("storage.s3.endpoint", endpoint)?;
+    }
     let is_path_style = match config.bucket_lookup_type.as_str() {
         "" | "auto" => endpoint.is_some() || config.force_path_style,
         "path-style" | "path" => true,
@@ -193,6 +197,7 @@ fn gcs(
         (false, false) => GoogleCloudStorageBuilder::new().with_service_account_key(&config.service_account),
     };
     if let Some(endpoint) = endpoint {
+        check_endpoint("storage.gcs.endpoint", endpoint)?;
         builder = builder.with_base_url(endpoint);
     }
     let client = client(&config.http, endpoint)?;
@@ -217,6 +222,7 @@ fn azure(
         true => format!("https://{}.{}", config.account_name, config.endpoint_suffix),
         false => config.endpoint.clone(),
     };
+    check_endpoint("storage.azure.endpoint", &endpoint)?;
     let mut builder = match config.account_key.is_empty() {
         true => MicrosoftAzureBuilder::from_env(),
         false => MicrosoftAzureBuilder::new().with_access_key(&config.account_key),
@@ -272,10 +278,38 @@ fn endpoint_url(endpoint: &str, insecure: bool) -> String {
     }
 }
 
+/// Whether requests can be sent to `endpoint`: `object_store` panics where it is no URL of a server.
+///
+/// # Errors
+/// Names the option and its value, without what may be secret.
+fn check_endpoint(option: &'static str, endpoint: &str) -> Result<(), OpenError> {
+    let url = endpoint.parse::<http::Uri>().ok();
+    let has_server = |url: &http::Uri| url.host().is_some_and(|host| !host.is_empty());
+    match url.filter(has_server).is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https"))) {
+        true => Ok(()),
+        false => Err(OpenError::Option { option, value: hide_url_secrets(endpoint) }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::SseConfig;
+
+    #[test]
+    fn an_endpoint_is_the_url_of_a_server() {
+        let is_usable = |endpoint: &str| check_endpoint("storage.s3.endpoint", endpoint).is_ok();
+        assert!(is_usable("https://minio:9000") && is_usable("http://[::1]:9000/path"));
+        for endpoint in
+            ["https://", "https://a b", "https://minio:port", "ftp://minio", "https://[::1", "https:///x"]
+        {
+            assert!(!is_usable(endpoint), "{endpoint}");
+        }
+        let Err(error) = check_endpoint("storage.s3.endpoint", "https://u:hush@a b/") else {
+            panic!("is usable")
+        };
+        assert_eq!(error.to_string(), "storage.s3.endpoint cannot be \"https://********@a b/\"");
+    }
 
     #[test]
     fn endpoints_get_a_scheme() {
