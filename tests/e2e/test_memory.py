@@ -165,6 +165,7 @@ def test_small_requests_that_say_they_are_large_cost_nothing(small_server):
             refusal = json.loads(body)
             assert (status, refusal["code"]) == (429, "resource_exhausted"), body
             assert "more than the limit of" in refusal["message"] and "bytes" in refusal["message"]
+            assert "server.request_bodies_bytes_max" in refusal["message"], refusal
     assert peak_bytes(server) < (before + 64) * MIB
     assert push(server, {"service_name": "good"}, pprof({("work", "main"): 7}))[0] == 200
 

@@ -5,7 +5,7 @@
 mod pool;
 mod task;
 
-pub use pool::Pool;
+pub use pool::{Hooks, Pool, Pools};
 pub use task::{Cut, Task};
 
 use std::panic::AssertUnwindSafe;

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -10,6 +10,23 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// A thread without work for this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Work that takes so long may have left much memory behind.
+const LONG_WORK: Duration = Duration::from_millis(2);
+
+/// What threads of a pool call between pieces of work, for example to give memory back.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// After a piece of work that took 2 ms or more.
+    pub after_long_work: fn(),
+    /// Once when the thread has had no work for a second.
+    pub on_idle: fn(),
+}
+
+impl Hooks {
+    /// Nothing is called.
+    pub const NONE: Self = Self { after_long_work: || (), on_idle: || () };
+}
 
 /// A bounded number of threads for work that computes instead of waiting: decoding, encoding,
 /// scanning. Such work never runs on the threads that serve connections. Cheap to clone.
@@ -20,6 +37,29 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 pub struct Pool {
     /// Absent: run inline, for simulations.
     queue: Option<Arc<Sender>>,
+}
+
+/// The pools of one process. A piece of a question may compute for a second; pushes do not queue behind it, but have
+/// threads of their own, among which the system divides the cores.
+#[derive(Clone)]
+pub struct Pools {
+    /// For pushes, and for messages between roles: work that is short, and that a client waits for.
+    pub pushes: Pool,
+    /// For questions, merges and the rest.
+    pub questions: Pool,
+}
+
+impl Pools {
+    /// Two pools of `threads` each.
+    pub fn new(threads: usize, hooks: Hooks) -> Self {
+        let pool = |name| Pool::with_hooks(name, threads, hooks);
+        Self { pushes: pool("push"), questions: pool("pool") }
+    }
+
+    /// Runs work where it is called.
+    pub fn inline() -> Self {
+        Self { pushes: Pool::inline(), questions: Pool::inline() }
+    }
 }
 
 /// Closes the queue when the last pool of it is gone.
@@ -40,16 +80,16 @@ struct State {
 impl Pool {
     /// At most `threads` pieces of work at once; more wait in the order they came.
     pub fn new(threads: usize) -> Self {
-        Self::with_idle_hook(threads, || ())
+        Self::with_hooks("pool", threads, Hooks::NONE)
     }
 
-    /// As [`Self::new`]; each thread calls `on_idle` once when it has had no work for a second.
-    pub fn with_idle_hook(threads: usize, on_idle: fn()) -> Self {
+    /// As [`Self::new`], with threads whose names begin with `name`, and hooks.
+    pub fn with_hooks(name: &str, threads: usize, hooks: Hooks) -> Self {
         let queue = Arc::new(Queue::default());
         let started = (0..threads.max(1)).filter(|number| {
             let queue = queue.clone();
-            let thread = std::thread::Builder::new().name(format!("pool-{number}"));
-            thread.spawn(move || work_off(&queue, on_idle)).is_ok()
+            let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
+            thread.spawn(move || work_off(&queue, hooks)).is_ok()
         });
         // A system that gives no thread at all is left with those that serve.
         let any = started.count() > 0;
@@ -133,9 +173,15 @@ impl Drop for Sender {
 }
 
 /// Until the last pool of this queue is gone and nothing waits.
-fn work_off(queue: &Queue, on_idle: fn()) {
-    while let Some(work) = queue.next(on_idle) {
+// Not of the clock: a simulation has no threads.
+#[allow(clippy::disallowed_methods)]
+fn work_off(queue: &Queue, hooks: Hooks) {
+    while let Some(work) = queue.next(hooks.on_idle) {
+        let began = Instant::now();
         work();
+        if began.elapsed() >= LONG_WORK {
+            (hooks.after_long_work)();
+        }
     }
 }
 
@@ -165,7 +211,8 @@ mod tests {
     async fn a_thread_tells_once_that_it_has_become_idle() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static IDLE: AtomicUsize = AtomicUsize::new(0);
-        let pool = Pool::with_idle_hook(1, || _ = IDLE.fetch_add(1, Ordering::SeqCst));
+        let on_idle = || _ = IDLE.fetch_add(1, Ordering::SeqCst);
+        let pool = Pool::with_hooks("pool", 1, Hooks { on_idle, ..Hooks::NONE });
         for times in 1..3 {
             assert_eq!(pool.run(|| 7).await, 7);
             while IDLE.load(Ordering::SeqCst) < times {
@@ -173,6 +220,17 @@ mod tests {
             }
         }
         assert_eq!(pool.run(|| IDLE.load(Ordering::SeqCst)).await, 2);
+    }
+
+    #[tokio::test]
+    async fn long_work_is_followed_by_its_hook_and_short_work_is_not() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let after_long_work = || _ = CALLS.fetch_add(1, Ordering::SeqCst);
+        let pool = Pool::with_hooks("pool", 1, Hooks { after_long_work, ..Hooks::NONE });
+        pool.run(|| std::thread::sleep(LONG_WORK)).await;
+        assert_eq!(pool.run(|| CALLS.load(Ordering::SeqCst)).await, 1);
+        assert_eq!(pool.run(|| CALLS.load(Ordering::SeqCst)).await, 1);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use edge::{App, Config, Routes};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -32,7 +32,7 @@ impl PusherService for Accept {
 fn main() {
     let service = PusherServiceServer::new(Accept);
     let service = service.max_decoding_message_size(edge::MESSAGE_BYTES_MAX);
-    let (clock, pool) = (Clock::system(), Pool::inline());
+    let (clock, pool) = (Clock::system(), Pools::inline());
     let routes = Routes::new().service(edge::Effect::Change, service);
     let app = App::new(routes, Config::default(), clock, pool, &mut Registry::default());
     let message = push(300_000).encode_to_vec();

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::MatchedPath;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use futures::FutureExt;
 use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -38,7 +38,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
-    pool: Pool,
+    pools: Pools,
     intake: Intake,
     bridge: Bridge,
     rest: Router,
@@ -68,10 +68,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 impl App {
-    /// `pool` decompresses, compresses and turns large messages into JSON.
-    pub fn new(routes: Routes, config: Config, clock: Clock, pool: Pool, registry: &mut Registry) -> Self {
+    /// `pools` decompress and decode requests, and compress answers and turn them into JSON.
+    pub fn new(routes: Routes, config: Config, clock: Clock, pools: Pools, registry: &mut Registry) -> Self {
         let intake = Intake::new(clock.clone(), &config);
-        let bridge = Bridge::new(routes.services, clock.clone(), pool.clone(), intake.clone());
+        let bridge = Bridge::new(routes.services, clock.clone(), pools.clone(), intake.clone());
         let mut effects: HashMap<Arc<str>, Vec<(Method, Effect)>> = HashMap::new();
         for route in routes.table {
             effects.entry(Arc::from(route.path)).or_default().push((route.method, route.effect));
@@ -80,7 +80,7 @@ impl App {
             routes.rest.fallback(unknown_path).layer(axum::middleware::from_fn(observe_route)).with_state(());
         let metrics = Metrics::new(registry);
         let probes = routes.probes;
-        Self(Arc::new(Inner { clock, config, metrics, pool, intake, bridge, rest, effects, probes }))
+        Self(Arc::new(Inner { clock, config, metrics, pools, intake, bridge, rest, effects, probes }))
     }
 
     /// Answers one request; never fails, a panic of a handler included.
@@ -213,7 +213,7 @@ impl Inner {
             response = api_error(StatusCode::NOT_IMPLEMENTED, 12, "Method Not Allowed");
         }
         match gzip {
-            true => crate::gzip::response(&self.pool, response).await,
+            true => crate::gzip::response(&self.pools.questions, response).await,
             false => response,
         }
     }

@@ -35,8 +35,8 @@ pub struct Body {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("request body too large: more than the limit of {limit} bytes")]
-    TooLarge { limit: usize },
+    #[error("request body too large: more than the limit of {limit} bytes{}", setting.map(|name| format!(" ({name})")).unwrap_or_default())]
+    TooLarge { limit: usize, setting: Option<&'static str> },
     #[error("request body ends early: {0}")]
     Broken(String),
     #[error("request body is malformed: {0}")]
@@ -90,6 +90,7 @@ pub(crate) struct Intake(Arc<Shared>);
 struct Shared {
     clock: Clock,
     body_bytes_max: usize,
+    body_bytes_setting: &'static str,
     total_bytes_max: usize,
     timeout: Duration,
     bytes: AtomicUsize,
@@ -107,6 +108,7 @@ impl Intake {
         Self(Arc::new(Shared {
             clock,
             body_bytes_max: config.body_bytes_max,
+            body_bytes_setting: config.body_bytes_setting,
             total_bytes_max: config.bodies_bytes_max,
             timeout: config.body_timeout,
             bytes: AtomicUsize::new(0),
@@ -115,6 +117,11 @@ impl Intake {
 
     pub(crate) fn body_bytes_max(&self) -> usize {
         self.0.body_bytes_max
+    }
+
+    /// The setting that makes bodies larger.
+    pub(crate) fn body_bytes_setting(&self) -> &'static str {
+        self.0.body_bytes_setting
     }
 
     /// Bytes that requests in flight hold.
@@ -143,8 +150,11 @@ impl Intake {
         B::Error: std::error::Error + 'static,
     {
         let announced = body.size_hint();
+        // A route may have a smaller limit, which no setting makes larger.
+        let setting = (limit == self.body_bytes_max()).then(|| self.body_bytes_setting());
+        let too_large = || ReadError::TooLarge { limit, setting };
         if announced.lower() > limit as u64 {
-            return Err(ReadError::TooLarge { limit });
+            return Err(too_large());
         }
         let mut charge = self.charge();
         let mut first = Bytes::new();
@@ -155,7 +165,7 @@ impl Intake {
                 continue;
             };
             if charge.bytes + data.len() > limit {
-                return Err(ReadError::TooLarge { limit });
+                return Err(too_large());
             }
             charge.grow(data.len())?;
             if first.is_empty() && joined.is_empty() {
@@ -190,9 +200,7 @@ impl Charge {
             false => Ok(()),
         }
     }
-}
 
-impl Charge {
     /// Counts `bytes` less.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use formats::gzip;
 use futures::FutureExt;
 use hashbrown::HashMap;
@@ -41,7 +41,7 @@ use shape::Shapes;
 
 pub(crate) struct Bridge {
     clock: Clock,
-    pool: Pool,
+    pools: Pools,
     intake: Intake,
     services: HashMap<&'static str, (Service, Effect)>,
     /// By path, of the services that are served.
@@ -108,7 +108,7 @@ impl Bridge {
     pub(crate) fn new(
         services: HashMap<&'static str, (Service, Effect)>,
         clock: Clock,
-        pool: Pool,
+        pools: Pools,
         intake: Intake,
     ) -> Self {
         let mut methods = HashMap::new();
@@ -131,7 +131,7 @@ impl Bridge {
                 methods.insert(path, Arc::new(method));
             }
         }
-        Self { clock, pool, intake, services, methods, shapes, schema: Arc::new(schema) }
+        Self { clock, pools, intake, services, methods, shapes, schema: Arc::new(schema) }
     }
 
     /// Absent if the path is none of a service.
@@ -172,9 +172,9 @@ impl Bridge {
         let outcome = self.call(service, method.as_deref(), &content, request).await;
         let memory = outcome.as_ref().map(|reply| reply.memory.clone()).unwrap_or_default();
         let response = match content.protocol {
-            Protocol::Connect => connect::response(&self.pool, &content, outcome, gzip).await,
+            Protocol::Connect => connect::response(&self.pools.questions, &content, outcome, gzip).await,
             Protocol::Grpc | Protocol::GrpcWeb => {
-                grpc::response(&self.pool, &content, version, outcome, gzip).await
+                grpc::response(&self.pools.questions, &content, version, outcome, gzip).await
             }
         };
         held::until_sent(response, memory)
@@ -222,13 +222,16 @@ impl Bridge {
         charge.grow(message.len()).map_err(|error| error.on_service())?;
         if let Some(method) = method {
             if content.format == Format::Json {
-                message = json::decode(&self.pool, &self.schema, method.input, message).await?;
+                message = json::decode(&self.pools.pushes, &self.schema, method.input, message).await?;
             }
             self.shapes.check(method.shape, &message)?;
         }
         let mut reply = invoke(service, parts, message).await?;
         if let (Format::Json, Some(method)) = (content.format, method) {
-            reply.envelope = json::encode(&self.pool, &self.schema, method.output, reply.envelope).await?;
+            let memory = reply.memory.clone();
+            reply.envelope =
+                json::encode(&self.pools.questions, &self.schema, method.output, reply.envelope, memory)
+                    .await?;
         }
         Ok(reply)
     }
@@ -237,6 +240,8 @@ impl Bridge {
     /// it lied.
     async fn inflate(&self, bytes: Bytes, limit: usize, charge: &mut Charge) -> Result<Bytes, Error> {
         let inline = bytes.len() <= crate::gzip::INFLATE_INLINE_BYTES_MAX;
+        let setting = self.intake.body_bytes_setting();
+        let not_inflated = |error| not_inflated(&error, setting);
         let announced = gzip::announced_bytes(&bytes, limit).map_err(not_inflated)?;
         let mut room = announced.max(INFLATE_FIRST_BYTES).min(limit);
         let mut charged = 0;
@@ -247,7 +252,7 @@ impl Bridge {
             let work = move || gzip::decompress(&packed, room);
             let plain = match inline {
                 true => work(),
-                false => self.pool.run(work).await,
+                false => self.pools.pushes.run(work).await,
             };
             match plain {
                 Ok(plain) => {
@@ -266,12 +271,12 @@ impl Bridge {
 /// Least memory that decompressing is given.
 const INFLATE_FIRST_BYTES: usize = 64 << 10;
 
-fn not_inflated(error: gzip::Error) -> Error {
-    let code = match error {
-        gzip::Error::Corrupt { .. } => Code::InvalidArgument,
-        _ => Code::ResourceExhausted,
-    };
-    Error::new(code, error.to_string())
+/// `setting` makes bodies larger.
+fn not_inflated(error: &gzip::Error, setting: &str) -> Error {
+    match error {
+        gzip::Error::Corrupt { .. } => Error::new(Code::InvalidArgument, error.to_string()),
+        _ => Error::new(Code::ResourceExhausted, format!("{error} ({setting})")),
+    }
 }
 
 /// Runs the service on one message.
@@ -304,8 +309,8 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
             let explained = parts.extensions.remove::<Explained>();
             let memory = parts.extensions.remove::<Lease>().unwrap_or_default();
-            // The message is gone; its bytes stay, and maybe a compressed copy.
-            memory.shrink_to(envelope.len() as u64 * 2);
+            // The message is gone, its bytes stay.
+            memory.shrink_to(envelope.len() as u64);
             Ok(Reply { headers: parts.headers, trailers, envelope, explained, memory })
         }
         _ => Err(Error::new(Code::Internal, "the service gave no answer")),

@@ -25,6 +25,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Largest request body, on the wire and decompressed.
     pub body_bytes_max: usize,
+    /// The setting that makes it larger, for refusals.
+    pub body_bytes_setting: &'static str,
     /// What all request bodies in flight may hold; more are refused with 503.
     pub bodies_bytes_max: usize,
     /// What all answers may hold until their clients have read them; more are refused with 503.
@@ -46,6 +48,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             body_bytes_max: 256 << 20,
+            body_bytes_setting: "limits.ingestion_body_limit_mb",
             bodies_bytes_max: 1 << 30,
             answers_bytes_max: 512 << 20,
             streams_max: 100,

@@ -5,7 +5,7 @@
 use std::fs;
 
 use axum::body::Body;
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use edge::{App, Config, Effect, Routes};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -71,7 +71,13 @@ async fn json_takes_little_more_than_its_message_and_its_text() {
         Effect::Change,
         PusherServiceServer::new(Many).max_decoding_message_size(edge::MESSAGE_BYTES_MAX),
     );
-    let app = App::new(routes, Config::default(), Clock::system(), Pool::new(1), &mut Registry::default());
+    let app = App::new(
+        routes,
+        Config::default(),
+        Clock::system(),
+        Pools::new(1, clock::Hooks::NONE),
+        &mut Registry::default(),
+    );
     let labels = vec![r#"{"name":"a","value":"b"}"#; LABELS].join(",");
     let json = format!(r#"{{"series":[{{"labels":[{labels}]}}]}}"#);
     drop(labels);

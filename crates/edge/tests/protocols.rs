@@ -312,7 +312,9 @@ async fn plain_routes_get_capped_bodies_as_they_came() {
     let answer = ask(&app, "POST", "/length", &[GZIPPED], zipped.clone()).await;
     check(&answer, 200, &zipped.len().to_string());
     let answer = ask(&app, "POST", "/length", &[], vec![0; (1 << 20) + 1]).await;
-    check_refused(&answer, 413, "invalid_argument", "request body too large");
+    let refusal =
+        "request body too large: more than the limit of 1048576 bytes (limits.ingestion_body_limit_mb)";
+    check_refused(&answer, 413, "invalid_argument", refusal);
     check(&ask(&app, "POST", "/small", &[], "1234567890").await, 200, "1234567890");
     check_refused(
         &ask(&app, "POST", "/small", &[], "12345678901").await,

@@ -7,6 +7,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::room::Room;
+
 /// Bytes that one kind of work may hold in memory; cheap to clone.
 #[derive(Clone)]
 pub struct Share(Arc<Inner>);
@@ -18,7 +20,14 @@ struct Inner {
     limit: u64,
     held: AtomicU64,
     refusals: AtomicU64,
+    room: Option<Room>,
 }
+
+/// An account that holds less is not refused because the process is full: it makes no difference.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// The setting that gives the process more memory, for refusals.
+const PROCESS_SETTING: &str = "server.memory_limit_bytes";
 
 /// What one request, or one job, holds of a share; cheap to clone. The default is of no share: it counts nothing and
 /// refuses nothing.
@@ -76,8 +85,18 @@ impl std::error::Error for Refused {}
 impl Share {
     /// `setting` is the name, in the configuration, of what makes it larger.
     pub fn new(name: &'static str, setting: &'static str, limit: u64) -> Self {
-        let inner = Inner { name, setting, limit, held: AtomicU64::new(0), refusals: AtomicU64::new(0) };
-        Self(Arc::new(inner))
+        Self::of(name, setting, limit, None)
+    }
+
+    /// As [`Self::new`], of a process that has `room`: while that is full, nothing more is leased, whatever the share has
+    /// left.
+    pub fn within(name: &'static str, setting: &'static str, limit: u64, room: Room) -> Self {
+        Self::of(name, setting, limit, Some(room))
+    }
+
+    fn of(name: &'static str, setting: &'static str, limit: u64, room: Option<Room>) -> Self {
+        let (held, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { name, setting, limit, held, refusals, room }))
     }
 
     /// A share that refuses nothing.
@@ -152,6 +171,18 @@ impl fmt::Debug for Account {
 impl Open {
     fn grow(&self, bytes: u64) -> Result<(), Refused> {
         let inner = &self.share.0;
+        let own = self.held.load(Ordering::Relaxed);
+        let needed = own.saturating_add(bytes);
+        if let Some(room) = inner.room.as_ref().filter(|room| needed > SMALL_BYTES && room.is_full()) {
+            inner.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(Refused {
+                share: "the process",
+                setting: PROCESS_SETTING,
+                needed,
+                others: room.used().saturating_sub(own),
+                limit: room.limit(),
+            });
+        }
         let add = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= inner.limit);
         match inner.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
             Ok(_) => {
@@ -160,11 +191,10 @@ impl Open {
             }
             Err(held) => {
                 inner.refusals.fetch_add(1, Ordering::Relaxed);
-                let own = self.held.load(Ordering::Relaxed);
                 Err(Refused {
                     share: inner.name,
                     setting: inner.setting,
-                    needed: own.saturating_add(bytes),
+                    needed,
                     others: held.saturating_sub(own),
                     limit: inner.limit,
                 })
@@ -350,6 +380,28 @@ mod tests {
         );
         assert_eq!((lease.bytes(), share.held()), (2, 5));
         assert!(!lease.grow(9).unwrap_err().fits_alone());
+    }
+
+    #[test]
+    fn a_full_process_leases_nothing_but_little() {
+        const MIB: u64 = 1 << 20;
+        let room = Room::new(100 * MIB);
+        let share = Share::within("questions", "querier.max_memory_bytes", 50 * MIB, room.clone());
+        let lease = share.take(2 * MIB).unwrap();
+        room.measured(84 * MIB);
+        lease.grow(MIB).unwrap();
+        room.measured(86 * MIB);
+        let refused = lease.grow(1).unwrap_err();
+        assert!(refused.fits_alone(), "{refused}");
+        assert_eq!(
+            refused.to_string(),
+            "needs 3145729 bytes of memory or more; the process may hold 104857600 bytes (server.memory_limit_bytes), \
+             others hold 87031808 of them"
+        );
+        let little = share.take(MIB).unwrap();
+        assert_eq!((lease.bytes(), little.bytes()), (3 * MIB, MIB));
+        room.measured(50 * MIB);
+        lease.grow(MIB).unwrap();
     }
 
     #[test]

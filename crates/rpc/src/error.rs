@@ -1,5 +1,10 @@
 use std::time::Duration;
 
+use memory::Refused;
+
+/// When to retry what was refused because others hold the memory.
+const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// A refusal or failure, with what the caller should do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -18,6 +23,8 @@ pub enum ErrorKind {
     NotFound,
     /// Over a limit; retry after the given time.
     Exhausted { retry_after: Duration },
+    /// Over a limit, whatever else runs; retrying cannot help.
+    TooLarge,
     /// Nothing was decided; retry, here or elsewhere.
     Unavailable,
     /// The caller's time is up.
@@ -26,6 +33,16 @@ pub enum ErrorKind {
     Corrupt,
     /// A fault of ours.
     Internal,
+}
+
+impl ErrorKind {
+    /// Of what found no memory.
+    pub fn of_memory(refused: &Refused) -> Self {
+        match refused.fits_alone() {
+            true => Self::Exhausted { retry_after: MEMORY_RETRY_AFTER },
+            false => Self::TooLarge,
+        }
+    }
 }
 
 impl Error {

@@ -283,9 +283,12 @@ fn endpoint_url(endpoint: &str, insecure: bool) -> String {
 /// # Errors
 /// Names the option and its value, without what may be secret.
 fn check_endpoint(option: &'static str, endpoint: &str) -> Result<(), OpenError> {
-    let url = endpoint.parse::<http::Uri>().ok();
-    let has_server = |url: &http::Uri| url.host().is_some_and(|host| !host.is_empty());
-    match url.filter(has_server).is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https"))) {
+    let names_server = |url: http::Uri| {
+        let (Some(authority), Some(host)) = (url.authority(), url.host()) else { return false };
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        is_http && !host.is_empty() && (url.port().is_some() || authority.as_str().ends_with(host))
+    };
+    match endpoint.parse().is_ok_and(names_server) {
         true => Ok(()),
         false => Err(OpenError::Option { option, value: hide_url_secrets(endpoint) }),
     }

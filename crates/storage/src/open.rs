@@ -195,8 +195,8 @@ mod tests {
         let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");
         let tag = store.id_tag().expect("is tagged");
         let job = |id| Key::publish(0, model::JobId(id));
-        let (own, other) = (job(store.new_id(&Clock::system())), job(IdTag(!tag.0).mark(7)));
-        let other_slot = Key::log_slot(model::WriterId(IdTag(!tag.0).mark(7)), 0);
+        let (own, other) = (job(store.new_id(&Clock::system())), job(crate::IdTag(!tag.0).mark(7)));
+        let other_slot = Key::log_slot(model::WriterId(crate::IdTag(!tag.0).mark(7)), 0);
         for key in [&own, &other, &other_slot] {
             store.settle_create(key, "bytes".into()).await.expect("puts");
         }

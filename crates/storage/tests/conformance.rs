@@ -72,7 +72,8 @@ async fn reads_give_what_was_asked_for(store: &Store) {
 
 async fn listings_are_sorted_and_complete(store: &Store) {
     let tenant = TenantId::parse("a*b'(c)!").unwrap();
-    let blocks: Vec<Key> = (0..3).map(|part| Key::block(&tenant, "1-0-300", JobId(1), 1, part)).collect();
+    let job = JobId(store.new_id(&Clock::system()));
+    let blocks: Vec<Key> = (0..3).map(|part| Key::block(&tenant, "1-0-300", job, 1, part)).collect();
     for key in blocks.iter().rev() {
         store.settle_create(key, bytes("block")).await.unwrap();
     }

@@ -119,7 +119,7 @@ pub(crate) enum Error {
     )]
     RateLimited { tenant: String, rate_mb: f64, burst_mb: f64, bytes: usize, retry_after: Duration },
     #[error(
-        "requests in flight hold {held} bytes, {wanted} more would pass the limit of {limit} (inflight_bytes_max)"
+        "requests in flight hold {held} bytes, {wanted} more would pass the limit of {limit} (distributor.inflight_bytes_max)"
     )]
     Busy { held: usize, wanted: usize, limit: usize },
     #[error("profiles were not made durable within {limit:?}; pushing them again is safe")]

@@ -564,7 +564,8 @@ impl World {
                 let mut batch = Batch::default();
                 row.put_into(&mut batch);
                 for summary in datasets {
-                    Dataset { block: id, day: block.window.0 / DAY, summary }.put_into(&mut batch);
+                    Dataset { block: id, day: block.window.0 / DAY, summary, has_own_key: true }
+                        .put_into(&mut batch);
                 }
                 catalog.commit(batch).await.unwrap();
                 let profiles = block.pieces.iter().map(|piece| u64::from(piece.profiles)).sum::<u64>();

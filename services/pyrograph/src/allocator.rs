@@ -5,13 +5,18 @@
 //! pages given back at once; 20 ms lies between. `.cargo/config.toml` has the other half of its set-up.
 //!
 //! A thread gives back only what it frees itself, and only when it allocates again: one that has become idle keeps
-//! what its last work needed. So each thread is made to give back what it kept once it has nothing to do.
+//! what its last work needed. So each thread is made to give back what it kept once it has nothing to do; and while more
+//! than half of the process's memory is in use, after each piece of long work and whenever it waits. With a limit of
+//! 512 MiB eight questions at once left 300 MiB of free pages on threads otherwise.
 
 use std::cell::Cell;
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::Clock;
 use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+use memory::Room;
 use tokio::runtime::Handle;
 
 #[global_allocator]
@@ -22,6 +27,16 @@ const PURGE_DELAY_MILLIS: mi_option_t = 15;
 
 /// Between rounds in which the threads that serve give memory back.
 const ROUND_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Memory is scarce while this part of it, in percent, is in use.
+const SCARCE_PERCENT: u64 = 50;
+
+/// Between two measurements of the memory in use; while it is scarce, between two times that a thread gives back.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(20);
+const MEASURE_INTERVAL_SCARCE: Duration = Duration::from_millis(5);
+
+/// Number of the measurement that found memory scarce; 0 if the last one did not.
+static SCARCE: AtomicU64 = AtomicU64::new(0);
 
 /// A task stays this long on its thread, so that the other tasks of the round go to other threads.
 const ROUND_STAY: Duration = Duration::from_millis(1);
@@ -39,6 +54,42 @@ pub(crate) fn give_memory_back_soon() {
 pub(crate) fn give_back() {
     // SAFETY: the call touches the heap of the calling thread and the allocator's own locked structures.
     unsafe { mi_collect(true) }
+}
+
+/// As [`give_back`], if memory is scarce, once per measurement.
+pub(crate) fn give_back_if_scarce() {
+    thread_local! {
+        static LAST: Cell<u64> = const { Cell::new(0) };
+    }
+    let measurement = SCARCE.load(Ordering::Relaxed);
+    if measurement > 0 && LAST.replace(measurement) != measurement {
+        give_back();
+    }
+}
+
+/// Measures the memory in use again and again, on a thread of its own: the others may be busy for long.
+///
+/// # Errors
+/// There is no thread.
+pub(crate) fn watch(room: Room) -> std::io::Result<()> {
+    let watching = move || {
+        for measurement in 1.. {
+            let used = anonymous_bytes().unwrap_or(0);
+            room.measured(used);
+            let is_scarce = used / SCARCE_PERCENT >= room.limit() / 100;
+            SCARCE.store(if is_scarce { measurement } else { 0 }, Ordering::Relaxed);
+            std::thread::sleep(if is_scarce { MEASURE_INTERVAL_SCARCE } else { MEASURE_INTERVAL });
+        }
+    };
+    std::thread::Builder::new().name("memory".into()).spawn(watching).map(|_| ())
+}
+
+/// Resident memory without pages of files, which the system takes back when it needs them.
+fn anonymous_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, of_files) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(of_files) * rustix::param::page_size() as u64)
 }
 
 /// Makes the threads that serve give back what they keep, again and again. Threads of the pool do so on their own when

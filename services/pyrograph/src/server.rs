@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, Pool};
+use clock::{Clock, Hooks, Pools};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,13 +65,23 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     code
 }
 
+/// Threads that read and write files. What they read is freed by other threads, and stays with them as free memory until
+/// they end: so they are few, and end soon. More would be more requests to a disk at once than it gains from.
+const FILE_THREADS_MAX: usize = 16;
+const FILE_THREADS_IDLE: Duration = Duration::from_secs(2);
+
 fn run(
     config: Config,
     given: &BTreeSet<String>,
     open_files: Option<u64>,
     log: &Log,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(FILE_THREADS_MAX)
+        .thread_keep_alive(FILE_THREADS_IDLE)
+        .on_thread_park(allocator::give_back_if_scarce)
+        .build()?;
     let done = runtime.block_on(serve(config, given, open_files, log));
     // Work that is still running is of clients that left, or past the deadline of the drain.
     runtime.shutdown_background();
@@ -126,25 +136,30 @@ async fn serve(
     let hosts = config.server.hosts(local.ip().to_canonical().is_loopback())?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let pool = Pool::with_idle_hook(cores, allocator::give_back);
+    allocator::watch(shares.room.clone())?;
+    let hooks = Hooks { after_long_work: allocator::give_back_if_scarce, on_idle: allocator::give_back };
+    let pools = Pools::new(cores, hooks);
     let mut registry = Registry::default();
     process::register(&config.target, &mut registry);
     registry.register_collector(Box::new(shares.metrics()));
     log.register(&mut registry);
     let called_at = between.as_ref().map(|between| called_at(&config.server, between)).transpose()?;
     let called_at = called_at.unwrap_or_default();
-    let peers = Arc::new(Peers::join(&config, &targets, called_at, &clock, &pool, &mut registry).await?);
+    let peers =
+        Arc::new(Peers::join(&config, &targets, called_at, &clock, &pools.pushes, &mut registry).await?);
     let roles =
-        Arc::new(Roles::build(&targets, &config, &shares, &peers, &clock, &pool, &mut registry).await?);
+        Arc::new(Roles::build(&targets, &config, &shares, &peers, &clock, &pools, &mut registry).await?);
 
     let status = http::Status::default();
     let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
+    let (body_bytes_max, body_bytes_setting) = Shares::body_bytes_max(&config);
     let edge_config = edge::Config {
         multitenancy: config.multitenancy_enabled,
         origins,
         hosts,
         connections_max: connections_max(&config.server, open_files),
-        body_bytes_max: Shares::body_bytes_max(&config),
+        body_bytes_max,
+        body_bytes_setting,
         bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
         answers_bytes_max: Shares::answers_bytes_max(&config),
         drain_timeout,
@@ -157,7 +172,7 @@ async fn serve(
     for route in routes.table() {
         debug!(method = %route.method, path = route.path, effect = route.effect.name(), "route");
     }
-    let app = edge::App::new(routes, edge_config, clock.clone(), pool.clone(), &mut registry);
+    let app = edge::App::new(routes, edge_config, clock.clone(), pools.clone(), &mut registry);
     exported.set(registry);
 
     roles.run(&clock);
@@ -170,7 +185,7 @@ async fn serve(
             config.multitenancy_enabled,
             own_url.clone(),
             clock.clone(),
-            pool.clone(),
+            pools.questions.clone(),
         ));
     }
 
@@ -178,7 +193,7 @@ async fn serve(
     let between = between.map(|listener| {
         let shutdown = stopping.clone().cancelled_owned();
         let serving =
-            rpc::grpc::serve(listener, roles.services(&pool), clock.clone(), drain_timeout, shutdown);
+            rpc::grpc::serve(listener, roles.services(&pools.pushes), clock.clone(), drain_timeout, shutdown);
         let failed = failed.clone().drop_guard();
         clock.spawn_vital("listener between roles", async move {
             let _failed = failed;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use memory::{Limit, Share, SharesMetrics};
+use memory::{Limit, Room, Share, SharesMetrics};
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -37,6 +37,7 @@ const MIB: u64 = 1 << 20;
 /// How the memory is divided.
 pub(crate) struct Shares {
     pub(crate) limit: Limit,
+    pub(crate) room: Room,
     pub(crate) questions: Share,
     pub(crate) merges: Share,
 }
@@ -91,19 +92,26 @@ impl Shares {
             lower("metastore.merge_bytes", &mut plan.merge_bytes);
             lower("metastore.job_bytes_max", &mut plan.job_bytes_max);
         }
+        let room = Room::new(limit.bytes);
+        let share = |name, path, bytes| Share::within(name, path, bytes, room.clone());
         let shares = Self {
             limit,
-            questions: Share::new("questions", QUESTIONS.path, config.querier.max_memory_bytes),
-            merges: Share::new("merges", MERGES.path, config.compactor.max_memory_bytes),
+            questions: share("questions", QUESTIONS.path, config.querier.max_memory_bytes),
+            merges: share("merges", MERGES.path, config.compactor.max_memory_bytes),
+            room,
         };
         shares.log(config, targets, divided);
         shares
     }
 
-    /// Largest body of one request, in bytes.
-    pub(crate) fn body_bytes_max(config: &Config) -> usize {
+    /// Largest body of one request, in bytes, and the setting that makes it larger.
+    pub(crate) fn body_bytes_max(config: &Config) -> (usize, &'static str) {
         let share = (config.server.request_bodies_bytes_max / BODY_PART) as usize;
-        config.limits.ingestion_body_bytes().min(share)
+        let limit = config.limits.ingestion_body_bytes();
+        match share < limit {
+            true => (share, "a third of server.request_bodies_bytes_max"),
+            false => (limit, "limits.ingestion_body_limit_mb"),
+        }
     }
 
     /// Most bytes of answers that clients have not read yet. Those of questions hold their memory until they are sent.
@@ -277,6 +285,6 @@ mod tests {
     #[test]
     fn a_profile_of_the_largest_size_is_let_in_even_where_memory_is_small() {
         let config = divided(256, "all", &[], |_| {});
-        assert!(Shares::body_bytes_max(&config) > config.limits.max_profile_size_bytes);
+        assert!(Shares::body_bytes_max(&config).0 > config.limits.max_profile_size_bytes);
     }
 }

@@ -263,7 +263,7 @@ impl<'a> Dispatch<'a> {
 /// Whether nobody else would say anything better.
 fn is_final(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::NotFound | ErrorKind::InvalidArgument => true,
+        ErrorKind::NotFound | ErrorKind::InvalidArgument | ErrorKind::TooLarge => true,
         ErrorKind::Exhausted { .. }
         | ErrorKind::Unavailable
         | ErrorKind::DeadlineExceeded

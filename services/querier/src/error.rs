@@ -43,7 +43,7 @@ impl Error {
             Self::Role(error) => match error.kind {
                 rpc::ErrorKind::InvalidArgument => Code::InvalidArgument,
                 rpc::ErrorKind::NotFound | rpc::ErrorKind::Unavailable => Code::Unavailable,
-                rpc::ErrorKind::Exhausted { .. } => Code::ResourceExhausted,
+                rpc::ErrorKind::Exhausted { .. } | rpc::ErrorKind::TooLarge => Code::ResourceExhausted,
                 rpc::ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
                 rpc::ErrorKind::Corrupt => Code::DataLoss,
                 rpc::ErrorKind::Internal => Code::Internal,

@@ -240,11 +240,8 @@ impl Querier {
 
 /// Whether a question that was refused for want of memory has a chance without others.
 fn may_fit_alone(error: &rpc::Error) -> bool {
-    match refusal_of(error) {
-        Some(refused) => refused.others > 0 && refused.fits_alone(),
-        // Another process refused it.
-        None => matches!(error.kind, ErrorKind::Exhausted { .. }),
-    }
+    let is_without_others = refusal_of(error).is_some_and(|refused| refused.others == 0);
+    matches!(error.kind, ErrorKind::Exhausted { .. }) && !is_without_others
 }
 
 fn kind_name(kind: &Kind) -> &'static str {

@@ -48,9 +48,6 @@ const DECODED_PER_ENCODED: u64 = 6;
 const ROW_BYTES: u64 = 24;
 const SPAN_ROW_BYTES: u64 = 72;
 
-/// When a client may come back that was refused because others hold the memory.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
 /// Answers for the objects that a root names.
 pub struct Leaf {
     store: Store,
@@ -527,7 +524,7 @@ fn failed(error: block::Error) -> Error {
         block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
         // A leaf of that release may be there.
         block::Error::Storage(_) | block::Error::Version { .. } => ErrorKind::Unavailable,
-        block::Error::Memory { .. } => ErrorKind::Exhausted { retry_after: RETRY_AFTER },
+        block::Error::Memory { refused, .. } => ErrorKind::of_memory(refused),
         _ => ErrorKind::Corrupt,
     };
     Error::with_source(kind, error.to_string(), error)
@@ -573,9 +570,8 @@ pub(crate) fn unmergeable(error: MergeError) -> Error {
 
 /// What a question is refused with that has no room; [`refusal_of`] finds why.
 pub(crate) fn no_room(refused: &Refused) -> Error {
-    let kind = ErrorKind::Exhausted { retry_after: RETRY_AFTER };
     let text = format!("the question {refused}; ask for a shorter time range or fewer series");
-    Error::with_source(kind, text, refused.clone())
+    Error::with_source(ErrorKind::of_memory(refused), text, refused.clone())
 }
 
 /// Why this process had no room, if that is what the error says.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::body::Body;
 use block::{Cache, Head, Origin};
-use clock::{Clock, Pool};
+use clock::{Clock, Pool, Pools};
 use http_body_util::BodyExt;
 use limits::{Limits, Overrides};
 use model::{
@@ -102,7 +102,7 @@ impl Server {
             &mut registry,
         );
         let app =
-            edge::App::new(querier.routes(), edge::Config::default(), clock, Pool::inline(), &mut registry);
+            edge::App::new(querier.routes(), edge::Config::default(), clock, Pools::inline(), &mut registry);
         Self { app, store, catalog }
     }
 

@@ -605,3 +605,13 @@ async fn a_question_that_finds_no_room_is_refused_and_not_answered_in_part() {
     assert!(matches!(error.kind, ErrorKind::Exhausted { .. }), "{error}");
     assert_eq!(rig.running(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_never_fits_is_scanned_once() {
+    let clock = virtual_time();
+    let small_leaf = || Fake::new(&clock, |_| Does::Fail(ErrorKind::TooLarge));
+    let rig = Rig::new(clock.clone(), vec![small_leaf(), small_leaf()], vec![small(&KEYS[..1])]);
+    let Err(querier::Error::Role(error)) = rig.ask().await else { panic!("is refused") };
+    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
+    assert_eq!(rig.asked(0) + rig.asked(1), 1);
+}

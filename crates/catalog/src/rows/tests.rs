@@ -15,7 +15,8 @@ fn check<R: Row + PartialEq + std::fmt::Debug>(row: R) {
         assert!(R::read(key, &value[..len]).is_err(), "{row:?} cut to {len} bytes");
     }
     for len in 0..key.len() {
-        assert!(R::read(&key[..len], value).is_err(), "{row:?} with a key of {len} bytes");
+        // A key of an earlier version may be the beginning of one.
+        assert_ne!(R::read(&key[..len], value).as_ref(), Ok(&row), "{row:?} with a key of {len} bytes");
     }
     let mut newer = value.to_vec();
     newer[0] = VERSION + 1;

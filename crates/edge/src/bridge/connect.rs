@@ -38,7 +38,8 @@ pub(crate) async fn response(
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
-    if gzip && message.len() >= GZIP_BYTES_MIN {
+    // Without memory for a compressed copy the message is sent as it is.
+    if gzip && message.len() >= GZIP_BYTES_MIN && reply.memory.grow(message.len() as u64).is_ok() {
         message = crate::gzip::compress(pool, message).await;
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -67,7 +67,8 @@ pub(crate) async fn response(
         headers.append(name, value.clone());
     }
     let mut sealed = reply.envelope;
-    if gzip && sealed.len() >= GZIP_BYTES_MIN {
+    // Without memory for a compressed copy the message is sent as it is.
+    if gzip && sealed.len() >= GZIP_BYTES_MIN && reply.memory.grow(sealed.len() as u64).is_ok() {
         let plain = sealed.slice(envelope::HEADER_BYTES..);
         sealed = envelope::seal(envelope::COMPRESSED, &crate::gzip::compress(pool, plain).await);
         let encoding = HeaderName::from_static("grpc-encoding");

@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use memory::Lease;
 
-/// The response, whose body keeps `memory` until it is dropped.
+/// The response, whose body keeps its bytes of `memory` until it is dropped.
 pub(crate) fn until_sent(response: Response, memory: Lease) -> Response {
+    memory.shrink_to(response.body().size_hint().lower());
     match memory.is_counted() {
         true => response.map(|body| Body::new(Held { body, _memory: memory })),
         false => response,

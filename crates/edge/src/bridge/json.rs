@@ -4,10 +4,12 @@ mod reader;
 mod schema;
 mod writer;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use clock::Pool;
+use memory::Lease;
 use serde::de::DeserializeSeed;
 use tonic::Code;
 
@@ -52,24 +54,32 @@ pub(crate) async fn decode(
     }
 }
 
-/// The message in `envelope`, which is number `message` of `schema`, as JSON in an envelope.
+/// The message in `envelope`, which is number `message` of `schema`, as JSON in an envelope. `memory` grows by the bytes
+/// of the JSON.
 ///
 /// # Errors
-/// `Internal` if it is malformed or of another kind.
+/// `Internal` if it is malformed or of another kind, `ResourceExhausted` if there is no memory for the JSON.
 pub(crate) async fn encode(
     pool: &Pool,
     schema: &Arc<Schema>,
     message: usize,
     envelope: Bytes,
+    memory: Lease,
 ) -> Result<Bytes, Error> {
     let inline = envelope.len() <= INLINE_BYTES_MAX;
     let schema = schema.clone();
     let work = move || {
         let encoded = envelope.get(envelope::HEADER_BYTES..).unwrap_or_default();
-        let mut output = Vec::with_capacity(envelope::HEADER_BYTES + encoded.len() * JSON_BYTES_PER_BYTE);
-        output.extend_from_slice(&[0; envelope::HEADER_BYTES]);
-        serde_json::to_writer(&mut output, &EncodedMessage::new(&schema, message, encoded))
-            .map_err(|error| Error::new(Code::Internal, format!("marshal message: {error}")))?;
+        let mut text = ChargedText { bytes: Vec::new(), memory };
+        text.reserve(envelope::HEADER_BYTES + encoded.len() * JSON_BYTES_PER_BYTE).map_err(no_room)?;
+        text.bytes.extend_from_slice(&[0; envelope::HEADER_BYTES]);
+        serde_json::to_writer(&mut text, &EncodedMessage::new(&schema, message, encoded)).map_err(
+            |error| match error.is_io() {
+                true => no_room(error.into()),
+                false => Error::new(Code::Internal, format!("marshal message: {error}")),
+            },
+        )?;
+        let mut output = text.bytes;
         let header = envelope::header(0, output.len() - envelope::HEADER_BYTES);
         for (to, from) in output.iter_mut().zip(header) {
             *to = from;
@@ -80,4 +90,37 @@ pub(crate) async fn encode(
         true => work(),
         false => pool.run(work).await,
     }
+}
+
+/// Text that is charged for before there is room for it.
+struct ChargedText {
+    bytes: Vec<u8>,
+    memory: Lease,
+}
+
+impl ChargedText {
+    fn reserve(&mut self, more: usize) -> io::Result<()> {
+        self.memory.grow(more as u64).map_err(io::Error::other)?;
+        self.bytes.reserve_exact(more);
+        Ok(())
+    }
+}
+
+impl io::Write for ChargedText {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let capacity = self.bytes.capacity();
+        if self.bytes.len() + text.len() > capacity {
+            self.reserve(capacity.max(text.len()))?;
+        }
+        self.bytes.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn no_room(error: io::Error) -> Error {
+    Error::new(Code::ResourceExhausted, format!("the answer as JSON {error}"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use edge::{App, Body, Capabilities, Config, Deadline, Effect, Error, Explain, Explained, Routes, Tenants};
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -118,7 +118,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
         .merge(
             Routes::new().service(Effect::Change, pusher.max_decoding_message_size(edge::MESSAGE_BYTES_MAX)),
         );
-    App::new(routes, config, Clock::system(), Pool::new(1), &mut Registry::default())
+    App::new(routes, config, Clock::system(), Pools::new(1, clock::Hooks::NONE), &mut Registry::default())
 }
 
 /// An answer, read to its end.

@@ -11,8 +11,9 @@ use crate::scan::add_weights;
 /// holds what is distinct instead of what was read.
 const NODES_MAX: usize = 16 << 20;
 
-/// Where there is little memory they are joined earlier: joining may take this part of it.
-const JOIN_PART: u64 = 4;
+/// Parts that hold this part of the memory are joined, while that still fits: it takes four times as much as they hold.
+/// Not earlier: joining looks at every node, while an answer shows but the largest.
+const JOIN_PART: u64 = 6;
 
 pub(crate) fn fold(
     parts: &mut Vec<Part>,
@@ -38,9 +39,10 @@ pub(crate) fn merge(parts: &mut Vec<Part>, others: Vec<Part>, lease: &Lease) {
 fn compact(parts: &mut Vec<Part>, lease: &Lease) {
     let nodes: usize = parts.iter().map(Part::nodes).sum();
     let largest = parts.iter().map(Part::nodes).max().unwrap_or_default();
-    let affordable = lease.limit() / JOIN_PART / JOINED_NODE_BYTES;
+    let bytes: u64 = parts.iter().map(|part| part.byte_len() as u64).sum();
+    let is_much = nodes > NODES_MAX || bytes > lease.limit() / JOIN_PART;
     // Each node is joined a few times at most: what was joined before waits for as many new nodes.
-    if (nodes as u64) > affordable.min(NODES_MAX as u64) && nodes >= largest * 2 {
+    if is_much && nodes >= largest * 2 {
         let held = lease.bytes();
         if lease.grow(nodes as u64 * JOINED_NODE_BYTES).is_ok() {
             *parts = vec![Part::join(parts)];

@@ -16,7 +16,10 @@ use super::peer::{Peer, convert};
 use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, partial, query};
-use crate::{Effort, Error, Leaf, Missing, ScanRequest, Scanned};
+use crate::{Effort, Error, ErrorKind, Leaf, Missing, ScanRequest, Scanned};
+
+/// Memory of a decoded answer: so many times its encoded bytes.
+const DECODED_SIZES: u64 = 2;
 
 /// The leaf of another process.
 #[derive(Clone)]
@@ -38,6 +41,7 @@ impl Leaf for LeafClient {
     async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
         let asked = request.query.clone();
         let limit = self.peer.limit(request.time_left);
+        let memory = request.memory.lease();
         let request = proto::ScanRequest {
             query: Some(query::put(&request.query)),
             objects: Some(common::put_objects(&request.objects)),
@@ -49,7 +53,13 @@ impl Leaf for LeafClient {
         let request = self.peer.request_within(request, limit)?;
         let mut client = self.client.clone();
         let answer = self.peer.answer_within(limit, client.scan(request)).await?;
-        let read = self.peer.convert(answer.encoded_len(), move || scanned(answer, &asked)).await;
+        let bytes = answer.encoded_len();
+        // Until it is converted; what becomes of it is charged for by the caller.
+        memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refused| {
+            let text = format!("the answer of {} {refused}", self.peer.name());
+            Error::with_source(ErrorKind::of_memory(&refused), text, refused)
+        })?;
+        let read = self.peer.convert(bytes, move || scanned(answer, &asked)).await;
         read.map_err(|error| unreadable_answer(error, self.peer.name()))
     }
 }

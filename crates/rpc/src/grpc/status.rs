@@ -23,6 +23,7 @@ pub(super) fn status_of(error: &Error) -> Status {
         ErrorKind::InvalidArgument => (Code::InvalidArgument, Kind::InvalidArgument),
         ErrorKind::NotFound => (Code::NotFound, Kind::NotFound),
         ErrorKind::Exhausted { .. } => (Code::ResourceExhausted, Kind::Exhausted),
+        ErrorKind::TooLarge => (Code::ResourceExhausted, Kind::TooLarge),
         ErrorKind::Unavailable => (Code::Unavailable, Kind::Unavailable),
         ErrorKind::DeadlineExceeded => (Code::DeadlineExceeded, Kind::DeadlineExceeded),
         ErrorKind::Corrupt => (Code::DataLoss, Kind::Corrupt),
@@ -126,6 +127,7 @@ fn kind_of(told: &proto::Error) -> Option<ErrorKind> {
         Kind::Exhausted => {
             Some(ErrorKind::Exhausted { retry_after: Duration::from_nanos(told.retry_after_nanos) })
         }
+        Kind::TooLarge => Some(ErrorKind::TooLarge),
         Kind::Unavailable => Some(ErrorKind::Unavailable),
         Kind::DeadlineExceeded => Some(ErrorKind::DeadlineExceeded),
         Kind::Corrupt => Some(ErrorKind::Corrupt),

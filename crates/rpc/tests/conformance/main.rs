@@ -208,7 +208,7 @@ struct Outer(#[source] std::io::Error);
 
 #[tokio::test]
 async fn every_error_of_every_method_arrives_with_its_kind_text_hint_and_causes() {
-    let failures: [(ErrorKind, fn() -> Error); 8] = [
+    let failures: [(ErrorKind, fn() -> Error); 9] = [
         (ErrorKind::InvalidArgument, || Error::new(ErrorKind::InvalidArgument, "é is wrong\nhere")),
         (ErrorKind::NotFound, || Error::new(ErrorKind::NotFound, "object x is gone")),
         (ErrorKind::Exhausted { retry_after: Duration::from_nanos(1_500_000_001) }, || {
@@ -218,6 +218,7 @@ async fn every_error_of_every_method_arrives_with_its_kind_text_hint_and_causes(
         (ErrorKind::Exhausted { retry_after: Duration::ZERO }, || {
             Error::new(ErrorKind::Exhausted { retry_after: Duration::ZERO }, "")
         }),
+        (ErrorKind::TooLarge, || Error::new(ErrorKind::TooLarge, "never")),
         (ErrorKind::Unavailable, || {
             let cause = Outer(std::io::Error::other("inner cause"));
             Error::with_source(ErrorKind::Unavailable, "not now", cause)

@@ -137,6 +137,7 @@ fn response(errors: &Errors, format: Format) -> Response {
     );
     let status = match errors.kind() {
         ErrorKind::Exhausted { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::InvalidArgument if is_stacks && understood => StatusCode::BAD_REQUEST,
         ErrorKind::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

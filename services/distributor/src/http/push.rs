@@ -52,7 +52,7 @@ fn status(errors: &Errors) -> Status {
     let code = match errors.kind() {
         ErrorKind::InvalidArgument => Code::InvalidArgument,
         ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::Exhausted { .. } => Code::ResourceExhausted,
+        ErrorKind::Exhausted { .. } | ErrorKind::TooLarge => Code::ResourceExhausted,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorKind::Corrupt => Code::DataLoss,

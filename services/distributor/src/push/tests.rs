@@ -335,7 +335,7 @@ mod answers {
                 self.distributor.clone().routes(),
                 edge::Config { multitenancy: true, ..edge::Config::default() },
                 Clock::new(Stopped),
-                Pool::inline(),
+                clock::Pools::inline(),
                 &mut Registry::default(),
             );
             let response = app.answer(request).await;
@@ -354,7 +354,7 @@ mod answers {
                 self.distributor.clone().routes(),
                 edge::Config { multitenancy: true, ..edge::Config::default() },
                 Clock::new(Stopped),
-                Pool::inline(),
+                clock::Pools::inline(),
                 &mut Registry::default(),
             );
             let mut request = Request::post(format!("/ingest?{query}")).header("x-scope-orgid", "team");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, Pool};
+use clock::{Clock, Pools};
 use prometheus_client::registry::Registry;
 use storage::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,12 +28,12 @@ impl Roles {
         shares: &Shares,
         peers: &Peers,
         clock: &Clock,
-        pool: &Pool,
+        pools: &Pools,
         registry: &mut Registry,
     ) -> Result<Self, Error> {
         let mut roles = Self::default();
         let limits = limits_of_tenants(config, clock)?;
-        let mut builder = Builder { config, shares, peers, limits, clock, pool, registry };
+        let mut builder = Builder { config, shares, peers, limits, clock, pools, registry };
         let reads_bucket = [Role::Metastore, Role::Ingester, Role::Querier, Role::Compactor];
         if reads_bucket.iter().any(|role| targets.has(*role)) {
             let store = builder.store().await?;
@@ -94,7 +94,7 @@ struct Builder<'a> {
     peers: &'a Peers,
     limits: Arc<limits::Overrides>,
     clock: &'a Clock,
-    pool: &'a Pool,
+    pools: &'a Pools,
     registry: &'a mut Registry,
 }
 
@@ -161,7 +161,7 @@ impl Builder<'_> {
             store.clone(),
             owner.clone(),
             self.clock.clone(),
-            self.pool.clone(),
+            self.pools.pushes.clone(),
             self.registry,
         );
         self.peers.tell_writers(ingester.writers());
@@ -181,7 +181,14 @@ impl Builder<'_> {
         }
         let reads = store.clone().hedged();
         let memory = self.shares.questions.clone();
-        let leaf = querier::Leaf::new(config, memory, reads, cache, self.pool.clone(), self.clock.clone());
+        let leaf = querier::Leaf::new(
+            config,
+            memory,
+            reads,
+            cache,
+            self.pools.questions.clone(),
+            self.clock.clone(),
+        );
         let leaf = Arc::new(leaf);
         let _ = self.peers.own().leaf.set(leaf.clone());
         Ok(leaf)
@@ -194,7 +201,7 @@ impl Builder<'_> {
             owner.clone(),
             self.peers.leaves(Duration::from(self.config.querier.query_timeout)),
             self.limits.clone(),
-            self.pool.clone(),
+            self.pools.questions.clone(),
             self.clock.clone(),
             self.registry,
         )
@@ -207,7 +214,7 @@ impl Builder<'_> {
             store.clone(),
             owner.clone(),
             self.clock.clone(),
-            self.pool.clone(),
+            self.pools.questions.clone(),
             self.registry,
         )
     }
@@ -225,7 +232,7 @@ impl Builder<'_> {
             self.limits.clone(),
             ingesters.clone(),
             self.clock.clone(),
-            self.pool.clone(),
+            self.pools.pushes.clone(),
             self.registry,
         )
     }
