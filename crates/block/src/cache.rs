@@ -5,8 +5,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use clock::Clock;
 use foldhash::fast::RandomState;
 use model::Symbols;
 use prometheus_client::registry::Registry;
@@ -131,6 +133,19 @@ impl Cache {
         registry.register_collector(Box::new(CacheMetrics(self.clone())));
     }
 
+    /// Forgets everything whenever nothing was asked for in `idle`, for ever.
+    pub async fn empty_when_idle(self, idle: Duration, clock: Clock) {
+        let mut before = self.hits_and_misses();
+        loop {
+            clock.sleep(idle).await;
+            let now = self.hits_and_misses();
+            if now == before {
+                self.decoded.clear();
+            }
+            before = now;
+        }
+    }
+
     /// How often something was found, and how often not.
     pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
         (self.decoded.hits(), self.decoded.misses())
@@ -186,4 +201,23 @@ impl Cache {
 
 fn total(parts: &[Bytes]) -> u64 {
     parts.iter().map(|bytes| bytes.len() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_that_nobody_asks_is_emptied() {
+        let (cache, clock) = (Cache::new(1 << 20), Clock::system());
+        let name = Name { object: 1, dataset: 0, kind: Kind::Symbols };
+        cache.insert(name, Entry::Symbols(Arc::default()));
+        clock.spawn(cache.clone().empty_when_idle(Duration::from_secs(10), clock.clone()));
+        for _ in 0..5 {
+            clock.sleep(Duration::from_secs(8)).await;
+            assert!(cache.get(&name).is_some());
+        }
+        clock.sleep(Duration::from_secs(21)).await;
+        assert_eq!(cache.byte_len(), 0);
+    }
 }

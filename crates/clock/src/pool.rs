@@ -11,6 +11,9 @@ type Work = Box<dyn FnOnce() + Send>;
 /// A thread without work for this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
+/// An idle thread says so again: meanwhile others may have freed memory that it allocated.
+const IDLE_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
 /// Work that takes so long may have left much memory behind.
 const LONG_WORK: Duration = Duration::from_millis(2);
 
@@ -19,7 +22,7 @@ const LONG_WORK: Duration = Duration::from_millis(2);
 pub struct Hooks {
     /// After a piece of work that took 2 ms or more.
     pub after_long_work: fn(),
-    /// Once when the thread has had no work for a second.
+    /// When the thread has had no work for a second, and every 15 s from then on.
     pub on_idle: fn(),
 }
 
@@ -148,11 +151,8 @@ impl Queue {
             if state.is_closed {
                 return None;
             }
-            if is_idle {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let waited = self.changed.wait_timeout(state, IDLE_AFTER);
+            let time = if is_idle { IDLE_AGAIN_AFTER } else { IDLE_AFTER };
+            let waited = self.changed.wait_timeout(state, time);
             let (again, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = again;
             if waited.timed_out() && state.waiting.is_empty() {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_tells_once_that_it_has_become_idle() {
+    async fn a_thread_tells_that_it_has_become_idle() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static IDLE: AtomicUsize = AtomicUsize::new(0);
         let on_idle = || _ = IDLE.fetch_add(1, Ordering::SeqCst);

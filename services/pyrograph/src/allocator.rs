@@ -31,8 +31,10 @@ const ROUND_INTERVAL: Duration = Duration::from_secs(5);
 /// Memory is scarce while this part of it, in percent, is in use.
 const SCARCE_PERCENT: u64 = 50;
 
-/// Between two measurements of the memory in use; while it is scarce, between two times that a thread gives back.
-const MEASURE_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two measurements of the memory in use, which cost 0.1 ms each: by the part of it in use, in percent, below
+/// which they hold. While memory is scarce, a thread gives back once per measurement.
+const MEASURE_INTERVALS: [(u64, Duration); 2] =
+    [(25, Duration::from_millis(100)), (SCARCE_PERCENT, Duration::from_millis(20))];
 const MEASURE_INTERVAL_SCARCE: Duration = Duration::from_millis(5);
 
 /// Number of the measurement that found memory scarce; 0 if the last one did not.
@@ -76,9 +78,10 @@ pub(crate) fn watch(room: Room) -> std::io::Result<()> {
         for measurement in 1.. {
             let used = anonymous_bytes().unwrap_or(0);
             room.measured(used);
-            let is_scarce = used / SCARCE_PERCENT >= room.limit() / 100;
-            SCARCE.store(if is_scarce { measurement } else { 0 }, Ordering::Relaxed);
-            std::thread::sleep(if is_scarce { MEASURE_INTERVAL_SCARCE } else { MEASURE_INTERVAL });
+            let is_below = |percent: u64| used / percent < room.limit() / 100;
+            SCARCE.store(if is_below(SCARCE_PERCENT) { 0 } else { measurement }, Ordering::Relaxed);
+            let interval = MEASURE_INTERVALS.into_iter().find(|(percent, _)| is_below(*percent));
+            std::thread::sleep(interval.map_or(MEASURE_INTERVAL_SCARCE, |(_, interval)| interval));
         }
     };
     std::thread::Builder::new().name("memory".into()).spawn(watching).map(|_| ())

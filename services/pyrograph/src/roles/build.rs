@@ -17,6 +17,10 @@ use crate::targets::{Role, Targets};
 
 type Error = Box<dyn std::error::Error>;
 
+/// What questions have read of a local directory is forgotten when none came for so long: to read and decode it again
+/// takes a little longer, and a computer has other uses for its memory.
+const DIRECTORY_CACHE_IDLE: Duration = Duration::from_secs(25);
+
 impl Roles {
     /// Builds those of `targets`, each after those that it calls.
     ///
@@ -178,6 +182,9 @@ impl Builder<'_> {
             let disk = block::Disk::open(dir.as_ref(), bytes, self.clock.clone(), self.registry);
             let failed = |error| format!("-querier.disk-cache-dir: cannot make {dir}: {error}");
             cache = cache.with_disk(disk.map_err(failed)?);
+        }
+        if store.is_exclusive() {
+            self.clock.spawn(cache.clone().empty_when_idle(DIRECTORY_CACHE_IDLE, self.clock.clone()));
         }
         let reads = store.clone().hedged();
         let memory = self.shares.questions.clone();
