@@ -319,7 +319,9 @@ def plant_orphans(store):
     """What an attempt that was given up and a writer that was cut off would leave: a block of a job that nobody knows, and
     slots above seals."""
     folder, block = next((key.rpartition("/")[0], body) for key in store.keys("block") if (body := store.read(key)))
-    planted, segment = {f"{folder}/{uuid.uuid4().hex}-1-0": block}, None
+    # Ids of a cluster end as its own does.
+    tag = json.loads(store.read("cluster"))["id"][-8:]
+    planted, segment = {f"{folder}/{uuid.uuid4().hex[:24]}{tag}-1-0": block}, None
     for key in store.keys("log"):
         body = store.read(key)
         if is_seal(body):
