@@ -1,8 +1,6 @@
 //! Copies of the bucket that somebody makes with a plain tool while it is written to.
 //!
-//! Also mixes objects of another cluster in.
-//!
-//! Owns: when and in which order objects are copied. Does not own: what a copy has to hold ([`crate::audit`]).
+//! Owns: when and in which order objects are copied, when objects of another cluster are mixed in. Does not own: what a copy has to hold ([`crate::audit`]).
 
 use std::sync::Arc;
 use std::time::Duration;
