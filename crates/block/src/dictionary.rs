@@ -8,7 +8,9 @@
 //! instead of their strings, functions and locations.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use clock::Clock;
 use hashbrown::HashMap;
 use model::{Function, Line, Mapping, NONE, Symbols, TenantId};
 use parking_lot::Mutex;
@@ -53,6 +55,17 @@ impl Dictionaries {
         Self { kept: Arc::new(Mutex::new(kept)), keys: Keys::random() }
     }
 
+    /// Gives up, for ever, each dictionary between one and two times `unused` after a segment took it last.
+    pub async fn give_up_unused(self, unused: Duration, clock: Clock) {
+        let mut before = self.kept.lock().taken;
+        loop {
+            clock.sleep(unused).await;
+            let mut kept = self.kept.lock();
+            kept.give_up_oldest(0, before);
+            before = kept.taken;
+        }
+    }
+
     /// Memory that is held for later segments, in bytes, roughly.
     pub fn byte_len(&self) -> usize {
         self.kept.lock().bytes
@@ -76,7 +89,7 @@ impl Dictionaries {
         *bytes += EMPTY_BYTES;
         let before = by_name.entry(tenant.clone()).or_default().insert(service.into(), entry);
         *bytes -= before.map_or(0, |entry| entry.bytes);
-        kept.give_up_oldest();
+        kept.hold_to_limit();
         dictionary
     }
 
@@ -95,18 +108,28 @@ impl Dictionaries {
         };
         entry.bytes += by;
         kept.bytes += by;
-        kept.give_up_oldest();
+        kept.hold_to_limit();
     }
 }
 
 impl Kept {
-    fn give_up_oldest(&mut self) {
-        if self.bytes <= self.limit {
+    fn hold_to_limit(&mut self) {
+        if self.bytes > self.limit {
+            self.give_up_oldest(self.limit - self.limit / FREED_PART, u64::MAX);
+        }
+    }
+
+    /// Gives up the least recently used until all together hold at most `goal` bytes; none that was taken after the
+    /// first `taken_max` times.
+    fn give_up_oldest(&mut self, goal: usize, taken_max: u64) {
+        if self.bytes <= goal {
             return;
         }
-        let goal = self.limit - self.limit / FREED_PART;
-        let mut ages: Vec<(u64, usize)> =
-            self.by_name.values().flat_map(|s| s.values()).map(|entry| (entry.taken, entry.bytes)).collect();
+        let entries = self.by_name.values().flat_map(|services| services.values());
+        let mut ages: Vec<(u64, usize)> = entries
+            .filter(|entry| entry.taken <= taken_max)
+            .map(|entry| (entry.taken, entry.bytes))
+            .collect();
         ages.sort_unstable();
         let mut last_given_up = 0;
         for (taken, bytes) in ages {
@@ -391,6 +414,22 @@ mod tests {
         let kept = all.kept.lock();
         assert_eq!(kept.by_name.values().map(|services| services.len()).sum::<usize>(), 14);
         assert!(!kept.by_name[&tenant("acme")].contains_key("service-2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dictionaries_that_no_segment_takes_are_given_up() {
+        let all = Dictionaries::new(64 * EMPTY_BYTES);
+        let clock = Clock::system();
+        clock.spawn(all.clone().give_up_unused(Duration::from_secs(25), clock.clone()));
+        let take = |count: usize| (0..count).for_each(|i| drop(all.take(&tenant("acme"), &format!("s-{i}"))));
+        take(40);
+        for _ in 0..10 {
+            clock.sleep(Duration::from_secs(10)).await;
+            take(20);
+        }
+        assert_eq!(all.byte_len(), 20 * EMPTY_BYTES, "those in use stay");
+        clock.sleep(Duration::from_secs(51)).await;
+        assert_eq!(all.byte_len(), 0);
     }
 
     #[test]

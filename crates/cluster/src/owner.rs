@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Clock;
-use model::{JobId, TenantId};
+use model::TenantId;
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, Metastore, OrderStatus, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore, OrderStatus,
+    Publication, Published, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tracing::warn;
@@ -194,10 +194,10 @@ impl Metastore for Owner {
         .await
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
         self.ask(|metastore| {
-            let reason = reason.clone();
-            async move { metastore.fail_job(job, attempt, reason).await }
+            let failure = failure.clone();
+            async move { metastore.fail_job(failure).await }
         })
         .await
     }

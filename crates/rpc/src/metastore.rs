@@ -27,7 +27,7 @@ pub trait Metastore: Send + Sync {
     async fn publish(&self, publication: Publication) -> Result<Published, Error>;
 
     /// Closes an attempt that could not be finished, with the reason.
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error>;
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error>;
 
     /// Dead objects whose grace is over, at most `limit`.
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error>;
@@ -203,6 +203,17 @@ pub struct Publication {
     pub job: JobId,
     pub attempt: u32,
     pub outputs: Vec<JobOutput>,
+}
+
+/// An attempt that could not be finished.
+#[derive(Clone, Debug)]
+pub struct JobFailure {
+    pub job: JobId,
+    pub attempt: u32,
+    pub reason: String,
+    /// Whether the inputs are not to blame, for example because memory was short: they may be divided between jobs,
+    /// but none is quarantined.
+    pub inputs_sound: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

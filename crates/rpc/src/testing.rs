@@ -1,12 +1,12 @@
 //! A metastore for tests of those who ask one: they say what it does with finds, hints and damage, the rest it refuses.
 
 use async_trait::async_trait;
-use model::{JobId, TenantId};
+use model::TenantId;
 use storage::Key;
 
 use crate::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, Metastore, OrderStatus, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore, OrderStatus,
+    Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
 /// What of a metastore a test needs; it makes a [`Metastore`] that does nothing else.
@@ -47,7 +47,7 @@ impl<C: Catalog> Metastore for C {
         refused()
     }
 
-    async fn fail_job(&self, _: JobId, _: u32, _: String) -> Result<(), Error> {
+    async fn fail_job(&self, _: JobFailure) -> Result<(), Error> {
         refused()
     }
 

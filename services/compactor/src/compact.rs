@@ -7,10 +7,11 @@ use std::time::Duration;
 use block::{Block, Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use query::DeleteOrder;
-use rpc::{Job, JobOutput, Publication, Published};
+use rpc::{Job, JobFailure, JobOutput, Publication, Published};
 use storage::{Created, Key};
 use tracing::{debug, error, info, warn};
 
+use crate::error::Fault;
 use crate::{Compactor, Error};
 
 /// Inputs opened, and outputs written, at once.
@@ -46,11 +47,11 @@ impl Compactor {
         let began = self.clock.monotonic();
         let (id, attempt, inputs) = (job.id, job.attempt, job.inputs.len());
         // A merge that panics is a fault of its inputs as far as anyone can tell: they are tried apart.
-        let reason = match AssertUnwindSafe(self.compact(job)).catch_unwind().await {
+        let (reason, fault) = match AssertUnwindSafe(self.compact(job)).catch_unwind().await {
             Err(_) => {
                 self.metrics.jobs_failed.inc();
                 error!(job = %id, attempt, inputs, "the merge panicked");
-                "the merge panicked".to_owned()
+                ("the merge panicked".to_owned(), Fault::Inputs)
             }
             Ok(Ok((Published::Done, outputs))) => {
                 let took = self.clock.monotonic() - began;
@@ -68,13 +69,14 @@ impl Compactor {
                 self.metrics.jobs_failed.inc();
                 let reason = error.text();
                 warn!(job = %id, attempt, inputs, reason, "attempt failed");
-                if !error.is_of_inputs() {
-                    return;
-                }
-                reason
+                (reason, error.fault())
             }
         };
-        if let Err(error) = self.metastore.fail_job(id, attempt, reason).await {
+        if fault == Fault::Outside {
+            return;
+        }
+        let failure = JobFailure { job: id, attempt, reason, inputs_sound: fault == Fault::Memory };
+        if let Err(error) = self.metastore.fail_job(failure).await {
             warn!(job = %id, attempt, %error, "cannot tell that an attempt failed, it will lapse");
         }
     }

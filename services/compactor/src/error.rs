@@ -1,5 +1,15 @@
 use storage::Key;
 
+/// The part that made an attempt fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    Inputs,
+    /// Less of it was free than the inputs need together.
+    Memory,
+    /// The store or the metastore: the same attempt is worth trying again as it is.
+    Outside,
+}
+
 /// Why an attempt of a job was not finished.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,15 +24,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the inputs are to blame. Anything else is worth trying again as it is.
-    pub(crate) fn is_of_inputs(&self) -> bool {
+    pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Merge(block::Error::Storage(storage::Error::NotFound(_))) => true,
-            // Another compactor may have more memory.
-            Self::Merge(block::Error::Storage(_) | block::Error::Memory { .. })
-            | Self::Store(_)
-            | Self::Publish(_) => false,
-            Self::Merge(_) | Self::Taken(_) => true,
+            Self::Merge(block::Error::Storage(storage::Error::NotFound(_))) => Fault::Inputs,
+            Self::Merge(block::Error::Storage(_)) | Self::Store(_) | Self::Publish(_) => Fault::Outside,
+            Self::Merge(block::Error::Memory { .. }) => Fault::Memory,
+            Self::Merge(_) | Self::Taken(_) => Fault::Inputs,
         }
     }
 

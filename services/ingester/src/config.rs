@@ -20,8 +20,9 @@ pub struct Config {
     /// share of `server.memory_limit_bytes` is less.
     pub inflight_bytes_max: usize,
     /// Symbols remembered from one segment to the next hold so many bytes; the services that pushed
-    /// longest ago are forgotten first. Larger: less CPU per push with many services. Smaller: less memory. Less than the
-    /// default where the share of `server.memory_limit_bytes` is less.
+    /// longest ago are forgotten first, and those that did not push for half a minute. Larger: less CPU per push with
+    /// many services. Smaller: less memory. Less than the default where the share of `server.memory_limit_bytes` is
+    /// less.
     pub dictionary_bytes_max: usize,
 }
 

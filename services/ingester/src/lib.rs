@@ -15,8 +15,10 @@ mod metrics;
 mod push;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use block::Dictionaries;
 use clock::{Clock, Pool};
 use model::{PushItem, WriterId};
 use prometheus_client::registry::Registry;
@@ -29,6 +31,9 @@ use error::Error;
 use flush::{Flusher, Watched};
 use metrics::Metrics;
 use push::Open;
+
+/// Most clients push at least every fifteen seconds.
+const DICTIONARY_UNUSED_MAX: Duration = Duration::from_secs(25);
 
 /// The open segment and the log it goes to.
 pub struct Ingester {
@@ -48,7 +53,9 @@ impl Ingester {
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry, config.inflight_bytes_max);
-        let open = Arc::new(Open::new(config, clock.clone(), pool.clone(), metrics.clone()));
+        let dictionaries = Dictionaries::new(config.dictionary_bytes_max);
+        clock.spawn(dictionaries.clone().give_up_unused(DICTIONARY_UNUSED_MAX, clock.clone()));
+        let open = Arc::new(Open::new(config, dictionaries, clock.clone(), pool.clone(), metrics.clone()));
         let watched = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
         Arc::new(Self { open, watched, metrics })
     }

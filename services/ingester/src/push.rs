@@ -80,14 +80,20 @@ pub(crate) enum Ripe {
 }
 
 impl Open {
-    pub(crate) fn new(config: Config, clock: Clock, pool: Pool, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        dictionaries: Dictionaries,
+        clock: Clock,
+        pool: Pool,
+        metrics: Metrics,
+    ) -> Self {
         let budget =
             Budget { limit: config.inflight_bytes_max, used: AtomicUsize::new(0), metrics: metrics.clone() };
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
             budget: Arc::new(budget),
-            dictionaries: Dictionaries::new(config.dictionary_bytes_max),
+            dictionaries,
             config,
             clock,
             pool,

@@ -46,12 +46,12 @@ use catalog::rows::{Resignation, Row as _};
 use catalog::{Batch, Catalog, Engine, Numbered, numbered};
 use clock::Clock;
 use cluster::Membership;
-use model::{JobId, TenantId};
+use model::TenantId;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, OrderStatus, Publication, Published,
-    SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    Published, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::{MutexGuard, Notify, watch};
@@ -490,9 +490,9 @@ impl rpc::Metastore for Metastore {
         self.to_its_end(me.publish_job(publication)).await
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
         let me = self.me()?;
-        self.to_its_end(me.fail(job, attempt, reason)).await
+        self.to_its_end(me.fail(failure)).await
     }
 
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {

@@ -17,12 +17,12 @@ use async_trait::async_trait;
 use clock::Clock;
 use cluster::{Callers, Member, Membership, Role};
 use futures::future::join_all;
-use model::{JobId, TenantId};
+use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, OrderStatus, Publication, Published,
-    SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    Published, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::watch;
@@ -370,8 +370,8 @@ impl rpc::Metastore for Candidate {
         self.owner()?.publish(publication).await
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
-        self.owner()?.fail_job(job, attempt, reason).await
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
+        self.owner()?.fail_job(failure).await
     }
 
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use catalog::Batch;
 use catalog::rows::{self, Block, BlockId, JobState as Progress, Row, Work};
 use model::JobId;
-use rpc::{Error, ErrorKind, Job, JobInput, JobOutput, Publication, Published};
+use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, Published};
 use storage::Key;
 use tracing::{error, info, warn};
 
@@ -204,29 +204,22 @@ impl Metastore {
         Ok(())
     }
 
-    pub(crate) async fn fail(self: Arc<Self>, id: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+    pub(crate) async fn fail(self: Arc<Self>, failure: JobFailure) -> Result<(), Error> {
         let turn = self.take_turn().await?;
         let now = self.clock.monotonic();
         let unix_millis = self.clock.unix_millis();
         let mut batch = Batch::default();
         {
             let mut state = self.state.lock();
-            let is_open = state.jobs.get(&id).is_some_and(|job| {
-                job.row.attempt == attempt && matches!(job.row.state, Progress::Working { open: true, .. })
+            let is_open = state.jobs.get(&failure.job).is_some_and(|job| {
+                job.row.attempt == failure.attempt
+                    && matches!(job.row.state, Progress::Working { open: true, .. })
             });
             if !is_open {
                 return Ok(());
             }
             self.metrics.jobs_failed.inc();
-            close_attempt(
-                &mut state,
-                id,
-                Failure::OfInputs(&reason),
-                now,
-                unix_millis,
-                &|| self.new_job(),
-                &mut batch,
-            );
+            close_attempt(&mut state, &failure, now, unix_millis, &|| self.new_job(), &mut batch);
         }
         self.commit_in_turn(&turn, batch).await
     }
@@ -376,30 +369,31 @@ fn close_lapsed(
         .jobs
         .values()
         .filter(|job| matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now);
-    let lapsed: Vec<JobId> = open.map(|job| job.row.id).collect();
-    for id in &lapsed {
-        close_attempt(state, *id, Failure::Lapsed, now, unix_millis, new_job, batch);
+    // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
+    let failure = |job: &JobState| JobFailure {
+        job: job.row.id,
+        attempt: job.row.attempt,
+        reason: "its time is over".to_owned(),
+        inputs_sound: true,
+    };
+    let lapsed: Vec<JobFailure> = open.map(failure).collect();
+    for failure in &lapsed {
+        close_attempt(state, failure, now, unix_millis, new_job, batch);
     }
     lapsed.len()
-}
-
-/// Why an attempt is closed.
-enum Failure<'a> {
-    OfInputs(&'a str),
-    Lapsed,
 }
 
 /// Closes the open attempt of a job. After the last try, its inputs are divided between two jobs
 /// that are tried once, until a poisonous one is alone; that is quarantined.
 fn close_attempt(
     state: &mut State,
-    id: JobId,
-    failure: Failure<'_>,
+    failure: &JobFailure,
     now: Duration,
     unix_millis: i64,
     new_job: &dyn Fn() -> JobId,
     batch: &mut Batch,
 ) {
+    let JobFailure { job: id, attempt, ref reason, inputs_sound } = *failure;
     let Some(job) = state.jobs.get_mut(&id) else {
         return;
     };
@@ -407,14 +401,10 @@ fn close_attempt(
         return;
     };
     *open = false;
-    let (reason, may_divide) = match failure {
-        Failure::OfInputs(reason) => (reason, true),
-        // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
-        Failure::Lapsed => ("its time is over", work.inputs.len() > 1),
-    };
-    let (attempt, tries) = (job.row.attempt, (job.row.tries + 1).min(TRIES_MAX));
-    if tries < TRIES_MAX || !may_divide {
-        job.row.tries = if may_divide { tries } else { tries.min(TRIES_MAX - 1) };
+    let may_end = !inputs_sound || work.inputs.len() > 1;
+    let tries = (job.row.tries + 1).min(TRIES_MAX);
+    if tries < TRIES_MAX || !may_end {
+        job.row.tries = if may_end { tries } else { tries.min(TRIES_MAX - 1) };
         warn!(job = %id, attempt, reason, "attempt failed, another follows");
         job.due = now + RETRY_PAUSE * tries;
         job.row.put_into(batch);
@@ -429,7 +419,7 @@ fn close_attempt(
         if let Some(live) = state.live.get_mut(input) {
             live.claimed = None;
         }
-        state.quarantine(input, reason.to_owned(), batch);
+        state.quarantine(input, reason.clone(), batch);
         return;
     }
     info!(job = %id, attempt, reason, inputs = work.inputs.len(), "job failed and is divided");

@@ -7,9 +7,9 @@ use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
 use clock::Source;
 use header::Header;
-use model::{ItemKey, TimeRange, WriterId};
+use model::{ItemKey, JobId, TimeRange, WriterId};
 use object_store::memory::InMemory;
-use rpc::{JobOutput, Metastore as _};
+use rpc::{JobFailure, JobOutput, Metastore as _};
 use storage::fault::{Fault, Faulty, Rates};
 
 use super::*;
@@ -322,6 +322,11 @@ fn everything() -> FindRequest {
 
 async fn found(metastore: &Metastore) -> usize {
     metastore.find(everything()).await.expect("finds").objects.len()
+}
+
+/// The failure of an attempt whose inputs are to blame.
+fn failure(job: &Job, reason: &str) -> JobFailure {
+    JobFailure { job: job.id, attempt: job.attempt, reason: reason.to_owned(), inputs_sound: false }
 }
 
 async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {

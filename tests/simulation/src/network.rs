@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use model::{ItemKey, JobId, PushItem, TenantId};
+use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, OrderStatus, Publication, Published,
-    ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::oneshot;
@@ -361,10 +361,10 @@ impl rpc::Metastore for RemoteMetastore {
         self.ask("publish", call).await
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
         let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let reason = reason.clone();
-            Box::pin(async move { role.fail_job(job, attempt, reason).await })
+            let failure = failure.clone();
+            Box::pin(async move { role.fail_job(failure).await })
         };
         self.ask("fail_job", call).await
     }

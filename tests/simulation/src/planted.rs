@@ -15,7 +15,7 @@ use catalog::{Batch, Catalog, Engine, Row, View};
 use futures::stream::{BoxStream, StreamExt};
 use metastore::Parts;
 use metastore::header::{self, Header, Headers};
-use model::{ItemKey, JobId, PushItem, TenantId};
+use model::{ItemKey, PushItem, TenantId};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -23,8 +23,8 @@ use object_store::{
 };
 use query::{Matcher, Selector};
 use rpc::{
-    DeadObject, DeleteRequest, FindRequest, Job, OrderStatus, Publication, Published, ScanRequest, Scanned,
-    SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, FindRequest, Job, JobFailure, OrderStatus, Publication, Published,
+    ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 
@@ -357,13 +357,8 @@ impl rpc::Metastore for BadMetastore {
         self.metastore.publish(publication).await
     }
 
-    async fn fail_job(
-        &self,
-        job: JobId,
-        attempt: u32,
-        reason: String,
-    ) -> std::result::Result<(), rpc::Error> {
-        self.metastore.fail_job(job, attempt, reason).await
+    async fn fail_job(&self, failure: JobFailure) -> std::result::Result<(), rpc::Error> {
+        self.metastore.fail_job(failure).await
     }
 
     async fn sweepable(&self, limit: usize) -> std::result::Result<Vec<DeadObject>, rpc::Error> {

@@ -17,8 +17,8 @@ use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, query};
 use crate::{
-    DeadObject, DeleteRequest, Error, FindRequest, Found, Job, JobInput, JobOutput, Metastore, OrderProgress,
-    OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, FindRequest, Found, Job, JobFailure, JobInput, JobOutput, Metastore,
+    OrderProgress, OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
 /// The metastore of another process.
@@ -83,9 +83,10 @@ impl Metastore for MetastoreClient {
         Ok(if answer.done { Published::Done } else { Published::Rejected })
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
-        let request = proto::FailJobRequest { job: common::put_id(job.0), attempt, reason };
-        let request = self.peer.request(request)?;
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
+        let JobFailure { job, attempt, reason, inputs_sound } = failure;
+        let job = common::put_id(job.0);
+        let request = self.peer.request(proto::FailJobRequest { job, attempt, reason, inputs_sound })?;
         self.peer.answer(self.client.clone().fail_job(request)).await?;
         Ok(())
     }
@@ -221,9 +222,9 @@ impl MetastoreService for MetastoreServer {
         &self,
         request: Request<proto::FailJobRequest>,
     ) -> Result<Response<proto::FailJobResponse>, Status> {
-        let proto::FailJobRequest { job, attempt, reason } = request.into_inner();
+        let proto::FailJobRequest { job, attempt, reason, inputs_sound } = request.into_inner();
         let job = JobId(common::id(&job, "job").map_err(refused)?);
-        self.role.fail_job(job, attempt, reason).await.map_err(failed)?;
+        self.role.fail_job(JobFailure { job, attempt, reason, inputs_sound }).await.map_err(failed)?;
         Ok(Response::new(proto::FailJobResponse {}))
     }
 

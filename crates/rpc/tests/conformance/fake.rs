@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use model::{JobId, PushItem, TenantId};
+use model::{PushItem, TenantId};
 use query::Partial;
 use rpc::{
-    DeadObject, DeleteRequest, Error, FindRequest, Ingester, Job, Leaf, Metastore, OrderStatus, Publication,
-    Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, Error, FindRequest, Ingester, Job, JobFailure, Leaf, Metastore, OrderStatus,
+    Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
@@ -115,8 +115,8 @@ impl Metastore for Fake {
         Ok(*self.published.lock().unwrap())
     }
 
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
-        self.ask(format!("{job} {attempt} {reason}")).await
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
+        self.ask(format!("{failure:?}")).await
     }
 
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {

@@ -12,7 +12,7 @@ use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
 use query::{Answer, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
-    DeleteRequest, Effort, FindRequest, Found, FoundDataset, Job, JobInput, JobOutput, Missing,
+    DeleteRequest, Effort, FindRequest, Found, FoundDataset, Job, JobFailure, JobInput, JobOutput, Missing,
     OrderProgress, OrderStatus, Pruned, Publication, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
@@ -266,6 +266,10 @@ pub(crate) fn job() -> Job {
         windows: vec![(-300, 300), (0, 86_400)],
         shard_bits: 4,
     }
+}
+
+pub(crate) fn failure() -> JobFailure {
+    JobFailure { job: JobId(BIG), attempt: 7, reason: "é, why".to_owned(), inputs_sound: true }
 }
 
 pub(crate) fn publication() -> Publication {

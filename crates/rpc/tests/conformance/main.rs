@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use clock::{Clock, Pool};
 use futures::future::BoxFuture;
-use model::JobId;
 use query::{Answer, Kind, Partial};
 use rpc::grpc::{Config, IngesterClient, LeafClient, MetastoreClient, Peer, Services, serve};
 use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published, Scanned};
@@ -91,7 +90,7 @@ impl Form {
             ("find", Box::pin(async { metastore.find(made::finds().remove(0)).await.map(drop) })),
             ("claim_job", Box::pin(async { metastore.claim_job().await.map(drop) })),
             ("publish", Box::pin(async { metastore.publish(made::publication()).await.map(drop) })),
-            ("fail_job", metastore.fail_job(JobId(1), 2, "why".into())),
+            ("fail_job", metastore.fail_job(made::failure())),
             ("sweepable", Box::pin(async { metastore.sweepable(5).await.map(drop) })),
             ("swept", metastore.swept(vec![Key::cluster()])),
             ("quarantine", metastore.quarantine(vec![(Key::cluster(), String::new())])),
@@ -175,8 +174,8 @@ async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
             assert_eq!(form.asked(), format!("{:?}", made::publication()), "{}", form.name);
         }
 
-        form.metastore.fail_job(JobId(made::BIG), 7, "é, why".into()).await.unwrap();
-        assert_eq!(form.asked(), format!("{} 7 é, why", JobId(made::BIG)), "{}", form.name);
+        form.metastore.fail_job(made::failure()).await.unwrap();
+        assert_eq!(form.asked(), format!("{:?}", made::failure()), "{}", form.name);
 
         let dead = form.metastore.sweepable(usize::MAX).await.unwrap();
         assert_eq!(form.asked(), usize::MAX.to_string(), "{}", form.name);

@@ -398,7 +398,7 @@ async fn an_order_waits_for_outputs_of_attempts_that_died() {
     world.time.pass(Duration::from_secs(31));
     let job = metastore.claim_job().await.expect("claims").expect("a job");
     let unused = world.merge(&job).await;
-    metastore.fail_job(job.id, job.attempt, "killed".into()).await.expect("fails");
+    metastore.fail_job(failure(&job, "killed")).await.expect("fails");
     delete(&metastore, r#"{key="1"}"#).await;
     world.time.pass(Duration::from_secs(60));
     compact(&mut world, &metastore).await;

@@ -39,8 +39,8 @@ impl rpc::Metastore for Line {
     async fn publish(&self, publication: Publication) -> Result<Published, Error> {
         self.through()?.publish(publication).await
     }
-    async fn fail_job(&self, job: JobId, attempt: u32, reason: String) -> Result<(), Error> {
-        self.through()?.fail_job(job, attempt, reason).await
+    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
+        self.through()?.fail_job(failure).await
     }
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
         self.through()?.sweepable(limit).await
@@ -394,7 +394,8 @@ async fn an_owner_that_resigns_answers_and_commits_nothing_from_the_moment_it_be
     let answers = [metastore.find(everything()).await.map(drop), metastore.segment_written(hint).await];
     drop(turn);
     draining.await.expect("drains");
-    let steps = [metastore.claim_job().await.map(drop), metastore.fail_job(JobId(1), 1, String::new()).await];
+    let failure = JobFailure { job: JobId(1), attempt: 1, reason: String::new(), inputs_sound: false };
+    let steps = [metastore.claim_job().await.map(drop), metastore.fail_job(failure).await];
     for refused in answers.into_iter().chain(steps) {
         assert_eq!(refused.expect_err("resigns").kind, ErrorKind::Unavailable);
     }

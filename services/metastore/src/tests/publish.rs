@@ -85,6 +85,39 @@ async fn only_the_open_attempt_publishes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inputs_of_attempts_without_memory_are_divided_and_never_quarantined() {
+    let mut world = World::new(23);
+    let (metastore, job) = with_one_job(&mut world).await;
+    let expected = world.counts(&metastore).await;
+    let count = job.inputs.len();
+    let mut inputs_claimed = vec![];
+    let mut next = Some(job);
+    for _ in 0..12 {
+        if let Some(job) = next {
+            inputs_claimed.push(job.inputs.len());
+            let failure = JobFailure { inputs_sound: true, ..failure(&job, "no memory is free") };
+            metastore.fail_job(failure).await.expect("fails");
+        }
+        world.time.pass(Duration::from_secs(35));
+        next = metastore.claim_job().await.expect("claims");
+    }
+    assert_eq!(inputs_claimed[..3], [count; 3], "the memory may be free a moment later");
+    assert!(inputs_claimed[3..].iter().all(|claimed| *claimed < count));
+    for _ in 0..20 {
+        if let Some(job) = next {
+            let publication = world.merge(&job).await;
+            assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+        }
+        world.time.pass(Duration::from_secs(35));
+        next = metastore.claim_job().await.expect("claims");
+    }
+    let snapshot = metastore.find(everything()).await.expect("finds");
+    assert!(snapshot.quarantined.is_empty());
+    assert!(snapshot.objects.iter().all(|o| o.key.as_str().starts_with("block/")));
+    assert_eq!(world.counts(&metastore).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poisonous_input_ends_alone_in_quarantine() {
     let mut world = World::new(9);
     let (metastore, job) = with_one_job(&mut world).await;
@@ -93,7 +126,7 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
     for _ in 0..40 {
         if let Some(job) = next {
             if job.inputs.iter().any(|input| input.key == poison) {
-                metastore.fail_job(job.id, job.attempt, "bad page".into()).await.expect("fails");
+                metastore.fail_job(failure(&job, "bad page")).await.expect("fails");
             } else {
                 let publication = world.merge(&job).await;
                 assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);

@@ -10,7 +10,7 @@ async fn outputs_of_a_dead_attempt_are_deleted_when_they_are_old() {
     let late = world.merge(&job).await;
     world.time.pass(Duration::from_secs(25 * 3_600));
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0, "the attempt may still publish");
-    metastore.fail_job(job.id, job.attempt, "slow".into()).await.expect("fails");
+    metastore.fail_job(failure(&job, "slow")).await.expect("fails");
     world.time.pass(Duration::from_secs(11));
     let again = metastore.claim_job().await.expect("claims").expect("the job again");
     let publication = world.merge(&again).await;
