@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use model::{ItemKey, JobId, ProfileType, TenantId, WriterId};
+use model::{ItemKey, JobId, ProfileType, TenantId, Times, WriterId};
 
 /// What an object says about itself: enough to rebuild every index that was ever made of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +29,7 @@ pub struct DatasetEntry {
     pub tenant: TenantId,
     pub service: String,
     /// First and last profile timestamp, in Unix nanoseconds, both included.
-    pub time_min: i64,
-    pub time_max: i64,
+    pub times: Times,
     /// Rows of the Parquet file that belong to this dataset.
     pub rows: Range<u64>,
     pub profiles: u32,

@@ -1,6 +1,6 @@
 //! Bytes of a [`Directory`]: in the object itself, in hints, and in catalog rows.
 
-use model::{ItemKey, JobId, ProfileType, TenantId, WriterId};
+use model::{ItemKey, JobId, ProfileType, TenantId, Times, WriterId};
 
 use crate::codec::{Cursor, put, put_signed, put_text};
 use crate::error::Malformed;
@@ -94,8 +94,8 @@ impl DatasetEntry {
     fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, self.tenant.as_str());
         put_text(out, &self.service);
-        put_signed(out, self.time_min);
-        put_signed(out, self.time_max.wrapping_sub(self.time_min));
+        put_signed(out, self.times.first);
+        put_signed(out, self.times.last.wrapping_sub(self.times.first));
         put(out, self.rows.start);
         put(out, self.rows.end.wrapping_sub(self.rows.start));
         put(out, u64::from(self.profiles));
@@ -137,8 +137,8 @@ impl DatasetEntry {
         let tenant =
             TenantId::parse(cursor.text()?).map_err(|_| cursor.malformed("a tenant id is not allowed"))?;
         let service = cursor.text()?.to_owned();
-        let time_min = cursor.signed()?;
-        let time_max = time_min.wrapping_add(cursor.signed()?);
+        let first = cursor.signed()?;
+        let times = Times { first, last: first.wrapping_add(cursor.signed()?) };
         let first_row = cursor.varint()?;
         let row_count = cursor.varint()?;
         let Some(end_row) = first_row.checked_add(row_count).filter(|_| row_count <= u32::MAX.into()) else {
@@ -173,8 +173,7 @@ impl DatasetEntry {
         Ok(Self {
             tenant,
             service,
-            time_min,
-            time_max,
+            times,
             rows: first_row..end_row,
             profiles,
             profile_types,

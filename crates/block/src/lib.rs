@@ -38,7 +38,7 @@ pub use disk::Disk;
 pub use error::Error;
 pub use head::{Appended, Cut, Encoded, Head, Sorted};
 pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
-pub use merge::{Erase, Erased, MergeInput, MergeOptions, MergeOutput, Window, merge, shard_of, window_of};
+pub use merge::{Erase, Erased, MergeInput, MergeOptions, MergeOutput, merge, shard_of, window_of};
 pub use reader::{Block, Fetched, Want};
 pub use scan::{Batch, FetchedSamples};
 pub use seal::Seal;

@@ -14,7 +14,7 @@ use clock::Pool;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 use memory::{Account, Lease, Refused};
-use model::{JobId, NONE, Span, Symbols, TenantId, ValueSchema};
+use model::{DAY, JobId, NONE, Shard, Span, Symbols, TenantId, ValueSchema, Window};
 
 use crate::head::SeriesTable;
 use crate::intern::{Hashes, Import, Interner, Keys, Scratch};
@@ -76,7 +76,7 @@ pub struct MergeOptions {
     /// Of the outputs; at least 1.
     pub level: u8,
     pub created_millis: i64,
-    /// `(start, length)` in Unix seconds, sorted, without overlap. Rows outside all of them go to the day of their time.
+    /// Sorted, without overlap. Rows outside all of them go to the day of their time.
     pub windows: Vec<Window>,
     /// Rows are divided by this many bits of the hash of their service as well ([`shard_of`]).
     pub shard_bits: u8,
@@ -84,34 +84,26 @@ pub struct MergeOptions {
     pub memory: Account,
 }
 
-/// The shard of a tenant's services that `service` belongs to, of two to the power of `bits`.
-pub fn shard_of(service: &str, bits: u8) -> u32 {
+/// The shard that `service` belongs to, of two to the power of `bits`.
+pub fn shard_of(service: &str, bits: u8) -> Shard {
     let hash = xxhash_rust::xxh3::xxh3_64(service.as_bytes());
-    (hash >> 32 >> (32 - bits.min(32))) as u32
+    Shard { bits, number: (hash >> 32 >> (32 - bits.min(32))) as u32 }
 }
-
-/// `(start, length)` in Unix seconds.
-pub type Window = (i64, i64);
 
 pub struct MergeOutput {
     pub tenant: TenantId,
     pub window: Window,
-    pub shard: u32,
+    pub shard: Shard,
     /// Its origin has the number of this output among all as `part`.
     pub encoded: Encoded,
 }
 
 /// The window that a profile of this time belongs to.
 pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
-    const DAY_SECONDS: i64 = 86_400;
     let second = time_nanos.div_euclid(1_000_000_000);
-    let after = windows.partition_point(|(start, _)| *start <= second);
-    if let Some((start, length)) = after.checked_sub(1).and_then(|i| windows.get(i))
-        && second - start < *length
-    {
-        return (*start, *length);
-    }
-    (second.div_euclid(DAY_SECONDS) * DAY_SECONDS, DAY_SECONDS)
+    let after = windows.partition_point(|window| window.start <= second);
+    let window = after.checked_sub(1).map(|i| windows[i]).filter(|window| window.contains(second));
+    window.unwrap_or_else(|| Window::around(second, DAY))
 }
 
 /// Merges whole objects; outputs are sorted by (tenant, window, shard).
@@ -155,7 +147,7 @@ struct Place {
 
 /// Outputs that are being written.
 struct Writers {
-    by_place: BTreeMap<(Window, u32), ObjectWriter>,
+    by_place: BTreeMap<(Window, Shard), ObjectWriter>,
     windows: Vec<Window>,
     shard_bits: u8,
     template: WriterOptions,
@@ -497,7 +489,7 @@ impl Gathered {
             let tree = NameTree::build(&symbols);
             let symbols = EncodedSymbols::new(&symbols);
             let dataset = rows.into_dataset(&tenant, &service, &series, symbols).prepare();
-            let lengths = lengths(window.1, &dataset);
+            let lengths = lengths(window.length, &dataset);
             writers.of(window, shard)?.add(&dataset, Some(&tree), &lengths)?;
         }
         Ok(())
@@ -634,7 +626,7 @@ impl WindowRows {
 }
 
 impl Writers {
-    fn of(&mut self, window: Window, shard: u32) -> Result<&mut ObjectWriter, Error> {
+    fn of(&mut self, window: Window, shard: Shard) -> Result<&mut ObjectWriter, Error> {
         match self.by_place.entry((window, shard)) {
             std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::btree_map::Entry::Vacant(new) => {
@@ -650,12 +642,13 @@ mod tests {
 
     #[test]
     fn a_time_outside_all_windows_belongs_to_its_day() {
-        let windows = [(86_400, 300), (86_700, 300)];
+        let window = |start: i64, length: i64| Window { start, length };
+        let windows = [window(86_400, 300), window(86_700, 300)];
         let second = 1_000_000_000;
-        assert_eq!(window_of(86_400 * second, &windows), (86_400, 300));
-        assert_eq!(window_of(86_699_999_999_999, &windows), (86_400, 300));
-        assert_eq!(window_of(86_700 * second, &windows), (86_700, 300));
-        assert_eq!(window_of(87_000 * second, &windows), (86_400, 86_400));
-        assert_eq!(window_of(-1, &windows), (-86_400, 86_400));
+        assert_eq!(window_of(86_400 * second, &windows), windows[0]);
+        assert_eq!(window_of(86_699_999_999_999, &windows), windows[0]);
+        assert_eq!(window_of(86_700 * second, &windows), windows[1]);
+        assert_eq!(window_of(87_000 * second, &windows), window(DAY, DAY));
+        assert_eq!(window_of(-1, &windows), window(-DAY, DAY));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use model::Labels;
+use model::{DAY, HOUR, Labels};
 
 use crate::cells::{CHUNK_ROWS, CellTotal, Cells, Chunk, Packed, Total, encode_stacks};
 use crate::codec::{pack, put_signed};
@@ -27,12 +27,12 @@ const NANOS: i64 = 1_000_000_000;
 /// Lengths of cells, in seconds and the longest first, that are of use in a block whose window has so many
 /// seconds. A longer one says no more than a shorter one if all profiles lie within one window of that.
 pub(crate) fn lengths(window_seconds: i64, dataset: &Prepared) -> Vec<u32> {
-    let [long, short] = if window_seconds > 3_600 { [86_400, 3_600] } else { [3_600, 300] };
-    let window = |time: &i64| time.div_euclid(i64::from(short) * NANOS);
+    let [long, short] = if window_seconds > HOUR { [DAY, HOUR] } else { [HOUR, 300] };
+    let window = |time: &i64| time.div_euclid(short * NANOS);
     let times = &dataset.index.profiles.time_nanos;
     match times.iter().map(window).min() == times.iter().map(window).max() {
-        true => vec![short],
-        false => vec![long, short],
+        true => vec![short as u32],
+        false => vec![long as u32, short as u32],
     }
 }
 

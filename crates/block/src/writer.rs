@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{ItemKey, Span};
+use model::{ItemKey, Span, Times};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::data_type::{DataType, Int32Type, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -441,8 +441,10 @@ fn entry(dataset: &Prepared) -> DatasetEntry {
     DatasetEntry {
         tenant: dataset.tenant.clone(),
         service: dataset.service.clone(),
-        time_min: times.iter().copied().min().unwrap_or(0),
-        time_max: times.iter().copied().max().unwrap_or(0),
+        times: Times {
+            first: times.iter().copied().min().unwrap_or(0),
+            last: times.iter().copied().max().unwrap_or(0),
+        },
         rows: 0..0,
         profiles: index.profiles.len() as u32,
         profile_types,

@@ -11,7 +11,7 @@ use block::{
 };
 use clock::Pool;
 use memory::Share;
-use model::{JobId, WriterId};
+use model::{JobId, Window, WriterId};
 use proptest::prelude::*;
 use storage::{Key, Store};
 use support::{Program, Random, Shape, Sums, item, sums_of_items, sums_of_object};
@@ -24,7 +24,7 @@ fn options(level: u8) -> MergeOptions {
         attempt: 1,
         level,
         created_millis: 7,
-        windows: vec![(START_SECONDS, 2), (START_SECONDS + 2, 2)],
+        windows: [0, 2].map(|after| Window { start: START_SECONDS + after, length: 2 }).to_vec(),
         shard_bits: level - 1,
         memory: Default::default(),
     }

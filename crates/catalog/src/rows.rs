@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use self::block::{Block, BlockId, Dataset, block_key, dataset_key, day_of};
+pub use self::block::{Block, Dataset, block_key, dataset_key};
 pub use self::dead::Dead;
 pub use self::founding::Founding;
 pub use self::job::{Job, JobState, Work};

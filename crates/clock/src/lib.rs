@@ -21,6 +21,15 @@ use tracing::error;
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Source>);
 
+/// One moment, by both times of a [`Clock`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// For durations and deadlines within this process.
+    pub monotonic: Duration,
+    /// For what is stored or shown; may jump.
+    pub unix_millis: i64,
+}
+
 /// What a clock is made of.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -91,6 +100,11 @@ impl Clock {
     /// For measuring how long something took; never goes back, and counts suspended time.
     pub fn monotonic(&self) -> Duration {
         self.0.monotonic()
+    }
+
+    /// Both times of this moment.
+    pub fn now(&self) -> Now {
+        Now { monotonic: self.monotonic(), unix_millis: self.unix_millis() }
     }
 
     pub async fn sleep(&self, duration: Duration) {

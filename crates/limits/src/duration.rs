@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Units are those of Go and Prometheus: `ns us µs ms s m h d w y`, a day being 24 h and a year 365
 /// days. Longest: about 584 years.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Duration(pub std::time::Duration);
+pub struct Duration(std::time::Duration);
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("duration {text:?} {problem}, write for example \"500ms\", \"1h30m\" or \"7d\"")]
@@ -35,6 +35,10 @@ const UNITS: [(&str, u64); 11] = [
 
 impl Duration {
     pub const ZERO: Self = Self(std::time::Duration::ZERO);
+
+    pub const fn get(self) -> std::time::Duration {
+        self.0
+    }
 
     pub const fn from_millis(millis: u64) -> Self {
         Self(std::time::Duration::from_millis(millis))

@@ -2,6 +2,7 @@
 //!
 //! Everything else in the workspace speaks in these words (ARCHITECTURE.md, "Words").
 
+mod block;
 mod id;
 pub mod label_names;
 mod labels;
@@ -12,6 +13,7 @@ mod symbols;
 mod tenant;
 mod time;
 
+pub use block::{BlockId, Shard};
 pub use id::{ItemKey, JobId, ProfileId, WriterId};
 pub use labels::{Labels, LabelsBuilder};
 pub use profile::{Profile, SampleLabel, Samples, ValueType};
@@ -19,4 +21,4 @@ pub use profile_type::{ProfileType, ProfileTypeError, ValueSchema};
 pub use push::{PushItem, SeriesRows, Span};
 pub use symbols::{Function, Line, Locations, Mapping, NONE, Stacktraces, StringId, Strings, Symbols};
 pub use tenant::{TenantError, TenantId};
-pub use time::TimeRange;
+pub use time::{DAY, HOUR, TimeRange, Times, Window};

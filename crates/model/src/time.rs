@@ -15,8 +15,76 @@ impl TimeRange {
         self.start <= nanos && nanos < self.end
     }
 
-    /// Whether any instant of `first..=last` lies within.
-    pub fn overlaps(&self, first: i64, last: i64) -> bool {
-        first < self.end && last >= self.start
+    /// Whether any instant of `times` lies within.
+    pub fn overlaps(&self, times: Times) -> bool {
+        times.first < self.end && times.last >= self.start
+    }
+}
+
+/// The first and the last of some instants, in Unix nanoseconds; both are among them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Times {
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Times {
+    /// The shortest that hold both.
+    pub fn join(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+}
+
+/// An hour in seconds.
+pub const HOUR: i64 = 3_600;
+/// A day in seconds.
+pub const DAY: i64 = 24 * HOUR;
+
+/// The time that the profiles of a block lie in: half-open, in Unix seconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Window {
+    pub start: i64,
+    pub length: i64,
+}
+
+impl Window {
+    /// The window of `length` seconds around `second`; windows of one length follow each other from 1970 on.
+    pub fn around(second: i64, length: i64) -> Self {
+        Self { start: second.div_euclid(length) * length, length }
+    }
+
+    /// The first second after it.
+    pub fn end(&self) -> i64 {
+        self.start.saturating_add(self.length)
+    }
+
+    pub fn contains(&self, second: i64) -> bool {
+        self.start <= second && second < self.end()
+    }
+
+    /// Its first and last nanosecond.
+    pub fn times(&self) -> Times {
+        const SECOND_NANOS: i64 = 1_000_000_000;
+        let first = self.start.saturating_mul(SECOND_NANOS);
+        Times { first, last: self.end().saturating_mul(SECOND_NANOS).saturating_sub(1) }
+    }
+
+    /// Days from 1970 to the day that it starts in.
+    pub fn day(&self) -> i64 {
+        self.start.div_euclid(DAY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_before_1970_has_its_day_and_times() {
+        let window = Window::around(-1, HOUR);
+        assert_eq!(window, Window { start: -HOUR, length: HOUR });
+        assert_eq!((window.end(), window.day()), (0, -1));
+        assert!(window.contains(-HOUR) && window.contains(-1) && !window.contains(0));
+        assert_eq!(window.times(), Times { first: -HOUR * 1_000_000_000, last: -1 });
     }
 }

@@ -64,7 +64,7 @@ impl Plan {
             Kind::Series(question) => Some(question),
             _ => None,
         };
-        let (first, last) = (dataset.time_min, dataset.time_max);
+        let (first, last) = (dataset.times.first, dataset.times.last);
         let data = TimeRange { start: first, end: last.saturating_add(1) };
         let mut rest = vec![intersection(data, query.range)];
         rest.retain(|range| range.start < range.end);
@@ -208,7 +208,7 @@ impl CellPart {
             }
             start = end;
         }
-        Self { cells, time_min: dataset.time_min, columns }
+        Self { cells, time_min: dataset.times.first, columns }
     }
 
     /// Stacktraces of all matching cells.

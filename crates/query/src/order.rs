@@ -5,7 +5,7 @@
 
 use block::{DatasetIndex, Erased};
 use model::label_names::{PROFILE_TYPE, TYPE_PARTS, is_of_type, is_service_name};
-use model::{ProfileType, TenantId, TimeRange};
+use model::{ProfileType, TenantId, TimeRange, Times};
 
 use crate::scan::{Derived, in_range, select_runs};
 use crate::selector::Selector;
@@ -22,16 +22,10 @@ pub struct DeleteOrder {
 }
 
 impl DeleteOrder {
-    /// Whether a dataset may hold something to erase, as far as can be told without reading it. `time_min` and
-    /// `time_max` are both included; without any type, it may have all.
-    pub fn touches(
-        &self,
-        tenant: &TenantId,
-        service: &str,
-        types: &[ProfileType],
-        (time_min, time_max): (i64, i64),
-    ) -> bool {
-        if self.tenant != *tenant || !self.range.overlaps(time_min, time_max) {
+    /// Whether a dataset may hold something to erase, as far as can be told without reading it. Without any type, it may
+    /// have all.
+    pub fn touches(&self, tenant: &TenantId, service: &str, types: &[ProfileType], times: Times) -> bool {
+        if self.tenant != *tenant || !self.range.overlaps(times) {
             return false;
         }
         let mut of_service = self.selector.matchers.iter().filter(|m| is_service_name(&m.name));
@@ -39,25 +33,30 @@ impl DeleteOrder {
             && (types.is_empty() || types.iter().any(|of| self.is_about(of)))
     }
 
-    /// The first and last time of what is left of a dataset at most, as far as can be told without reading it, if anything
+    /// The times of what is left of a dataset at most, as far as can be told without reading it, if anything
     /// is. Parameters are those of [`Self::touches`].
     pub fn left_of(
         &self,
         tenant: &TenantId,
         service: &str,
         types: &[ProfileType],
-        (time_min, time_max): (i64, i64),
-    ) -> Option<(i64, i64)> {
+        times: Times,
+    ) -> Option<Times> {
         let is_known = |name: &str| is_service_name(name) || is_of_type(name);
         let takes_all = self.selector.matchers.iter().all(|matcher| is_known(&matcher.name))
             && !types.is_empty()
             && types.iter().all(|of| self.is_about(of));
-        if !takes_all || !self.touches(tenant, service, types, (time_min, time_max)) {
-            return Some((time_min, time_max));
+        if !takes_all || !self.touches(tenant, service, types, times) {
+            return Some(times);
         }
-        let first = if self.range.start <= time_min { self.range.end } else { time_min };
-        let last = if self.range.end > time_max { self.range.start.saturating_sub(1) } else { time_max };
-        (first <= last).then_some((first, last))
+        let Times { mut first, mut last } = times;
+        if self.range.start <= first {
+            first = self.range.end;
+        }
+        if self.range.end > last {
+            last = self.range.start.saturating_sub(1);
+        }
+        (first <= last).then_some(Times { first, last })
     }
 
     /// Whether it may erase profiles of this type.

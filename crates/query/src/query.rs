@@ -1,6 +1,6 @@
 //! A question, and what answering it takes.
 
-use model::{ProfileType, TimeRange};
+use model::{ProfileType, TimeRange, Times};
 
 use crate::kind::{heatmap, profile, series};
 use crate::selector::Selector;
@@ -67,12 +67,12 @@ impl Kind {
 
 impl Query {
     /// Whether every profile between these times, in nanoseconds, both included, counts.
-    pub fn counts_all(&self, time_min: i64, time_max: i64) -> bool {
+    pub fn counts_all(&self, times: Times) -> bool {
         self.selector.matchers.is_empty()
             && self.profile_type.is_none()
             && self.profiles().is_none()
-            && self.range.start <= time_min
-            && time_max < self.range.end
+            && self.range.start <= times.first
+            && times.last < self.range.end
     }
 
     pub fn needs(&self) -> Needs {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree, Series};
 use memory::Lease;
-use model::{Function, Labels, Line, NONE, ProfileType, Span, Symbols, TenantId, TimeRange, ValueSchema};
+use model::{
+    Function, Labels, Line, NONE, ProfileType, Span, Symbols, TenantId, TimeRange, Times, ValueSchema,
+};
 use proptest::prelude::*;
 
 use crate::flamegraph::{Real, encode_levels, finish};
@@ -478,7 +480,8 @@ fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
         [Kind::LabelNames, Kind::ProfileTypes, values("service_name"), values("__service_name__"), sets]
     {
         let query = Query { profile_type: None, ..query("{}", (0, 1000), kind) };
-        assert!(query.counts_all(0, 999_999_999) && !query.counts_all(-1, 999_999_999));
+        let counts_from = |first: i64| query.counts_all(Times { first, last: 999_999_999 });
+        assert!(counts_from(0) && !counts_from(-1));
         let mut partial = Partial::empty(&query);
         fold(&mut partial, &query, &stored, &[], &[]);
         let Answer::Labels(folded) = partial.answer else { panic!("{partial:?}") };
@@ -494,11 +497,12 @@ fn an_order_touches_what_it_may_erase_and_erases_single_types() {
     let types = [schema().profile_type(0), cpu()];
     let touches = |selector: &str| {
         let order = order(selector, (100, 200));
-        let of = |tenant: &str, times| {
-            order.touches(&TenantId::parse(tenant).expect(tenant), "app", &types, times)
+        let of = |tenant: &str, first: i64, last: i64| {
+            let tenant = TenantId::parse(tenant).expect(tenant);
+            order.touches(&tenant, "app", &types, Times { first, last })
         };
-        assert!(!of("other", (100, 200)) && !of("anonymous", (201_000_000, 300_000_000)), "{selector}");
-        of("anonymous", (150_000_000, 300_000_000))
+        assert!(!of("other", 100, 200) && !of("anonymous", 201_000_000, 300_000_000), "{selector}");
+        of("anonymous", 150_000_000, 300_000_000)
     };
     for selector in [r#"{pod="p1"}"#, r#"{service_name=~"a.*"}"#, r#"{__type__="cpu"}"#] {
         assert!(touches(selector), "{selector}");
@@ -519,7 +523,8 @@ fn what_an_order_leaves_of_a_dataset_is_known_without_reading_it() {
     let left = |selector: &str, millis: (i64, i64)| {
         let order =
             DeleteOrder { range: TimeRange { start: millis.0, end: millis.1 }, ..order(selector, (0, 0)) };
-        order.left_of(&TenantId::anonymous(), "app", &types, (100, 200))
+        let left = order.left_of(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
+        left.map(|times| (times.first, times.last))
     };
     for selector in [r#"{service_name="app"}"#, r#"{__name__="process_cpu"}"#] {
         for (erased, expected) in [

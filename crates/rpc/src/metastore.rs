@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use block::Directory;
-use model::{JobId, ProfileType, TenantId, TimeRange, WriterId};
+use model::{JobId, ProfileType, TenantId, TimeRange, Times, Window, WriterId};
 use query::{DeleteOrder, Selector};
 use storage::Key;
 
@@ -126,17 +126,15 @@ pub struct Found {
 impl Found {
     /// Orders that may erase something of `dataset`.
     pub fn orders_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<DeleteOrder>> {
-        let FoundDataset { tenant, service, profile_types, time_min, time_max, .. } = dataset;
-        let touches = move |order: &&Arc<DeleteOrder>| {
-            order.touches(tenant, service, profile_types, (*time_min, *time_max))
-        };
+        let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
+        let touches = move |order: &&Arc<DeleteOrder>| order.touches(tenant, service, profile_types, *times);
         self.orders.iter().filter(touches)
     }
 
-    /// The first and last time of what the orders leave of `dataset` at most, as far as can be told without reading it.
-    pub fn left_of(&self, dataset: &FoundDataset) -> Option<(i64, i64)> {
-        let FoundDataset { tenant, service, profile_types, time_min, time_max, .. } = dataset;
-        let mut left = (*time_min, *time_max);
+    /// The times of what the orders leave of `dataset` at most, as far as can be told without reading it.
+    pub fn left_of(&self, dataset: &FoundDataset) -> Option<Times> {
+        let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
+        let mut left = *times;
         // What one order leaves in the middle another may leave at an end.
         for _ in &self.orders {
             for order in &self.orders {
@@ -155,8 +153,7 @@ pub struct FoundDataset {
     pub service: Arc<str>,
     /// About so many bytes of the object are of this dataset.
     pub bytes: u64,
-    pub time_min: i64,
-    pub time_max: i64,
+    pub times: Times,
     /// Sorted and distinct; shared by all datasets with the same types.
     pub profile_types: Arc<[ProfileType]>,
 }
@@ -169,9 +166,8 @@ pub struct Job {
     pub inputs: Vec<JobInput>,
     /// Level of the outputs.
     pub level: u8,
-    /// Rows are divided by tenant and by these windows; each is `(start, length)` in Unix seconds,
-    /// sorted, without overlap. Rows outside all of them go to the day of their time.
-    pub windows: Vec<(i64, i64)>,
+    /// Rows are divided by tenant and by these windows, which are sorted and do not overlap. Rows outside all of them go to the day of their time.
+    pub windows: Vec<Window>,
     /// Outputs are divided by this many bits of the hash of their service as well.
     pub shard_bits: u8,
 }
@@ -193,8 +189,7 @@ pub struct JobOutput {
     pub key: Key,
     pub bytes: u64,
     pub tenant: TenantId,
-    /// `(start, length)` in Unix seconds.
-    pub window: (i64, i64),
+    pub window: Window,
     pub directory: Directory,
 }
 

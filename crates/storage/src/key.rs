@@ -5,14 +5,14 @@
 //! | `cluster` | cluster id, name and layout version |
 //! | `probe/<random>` | what a start tries the store with; deleted at once |
 //! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
-//! | `block/<tenant>/<window>/<job>-<attempt>-<part>` | a block |
+//! | `block/<tenant>/<place>/<job>-<attempt>-<part>` | a block; [`Place`] is its level, window and shard |
 //! | `publish/<day>/<job>` | record of one publish |
 //! | `delete/<tenant>/<n, 12 digits>` | an order to delete; `….done` once it is finished |
 //! | `catalog/<incarnation>/…` | files of the catalog engine |
 
 use std::fmt;
 
-use model::{JobId, TenantId, WriterId};
+use model::{BlockId, JobId, Shard, TenantId, Window, WriterId};
 
 /// The first part of every key but `cluster`.
 pub(crate) const FOLDERS: &[&str] = &["probe", "log", "block", "publish", "delete", "catalog"];
@@ -29,6 +29,15 @@ pub(crate) fn is_bookkeeping(key: &str, bytes: usize) -> bool {
         Some((folder, _)) => SMALL_FOLDERS.contains(&folder),
         None => false,
     }
+}
+
+/// The folder of a block within those of its tenant: `<level>-<start in Unix seconds>-<length in seconds>`, and
+/// `-s<bits>.<number>` after it unless the shard is of all services.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub level: u8,
+    pub window: Window,
+    pub shard: Shard,
 }
 
 /// The name of one object, relative to the configured prefix.
@@ -57,11 +66,10 @@ impl Key {
         Self(format!("log/{writer}/{seq:012}"))
     }
 
-    /// `window` is `<level>-<start in Unix seconds>-<length in seconds>`, and `-s<bits>.<number>` after it if the block holds
-    /// only the services of one shard.
-    pub fn block(tenant: &TenantId, window: &str, job: JobId, attempt: u32, part: u32) -> Self {
+    pub fn block(tenant: &TenantId, place: Place, id: BlockId) -> Self {
         let tenant = percent_encode(tenant.as_str());
-        Self(format!("block/{tenant}/{window}/{job}-{attempt}-{part}"))
+        let BlockId { job, attempt, part } = id;
+        Self(format!("block/{tenant}/{place}/{job}-{attempt}-{part}"))
     }
 
     /// The folder of a tenant's blocks, to be listed.
@@ -69,41 +77,39 @@ impl Key {
         format!("block/{}", percent_encode(tenant.as_str()))
     }
 
-    /// The job, attempt and part of a `block/` key; `None` for any other key.
-    pub fn parse_block(&self) -> Option<(JobId, u32, u32)> {
+    /// The identity of the block of a `block/` key; `None` for any other key.
+    pub fn parse_block(&self) -> Option<BlockId> {
         let (_, name) = self.0.strip_prefix("block/")?.rsplit_once('/')?;
         let mut fields = name.split('-');
-        let block =
-            (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        fields.next().is_none().then_some(block)
+        let id = BlockId {
+            job: fields.next()?.parse().ok()?,
+            attempt: fields.next()?.parse().ok()?,
+            part: fields.next()?.parse().ok()?,
+        };
+        fields.next().is_none().then_some(id)
     }
 
-    /// The tenant and level of a `block/` key; `None` for any other key.
-    pub fn parse_block_place(&self) -> Option<(TenantId, u8)> {
-        let (tenant, place) = self.0.strip_prefix("block/")?.split_once('/')?;
-        let level = place.split('-').next()?.parse().ok()?;
-        Some((TenantId::parse(&percent_decode(tenant)?).ok()?, level))
+    /// The tenant of a `block/` key; `None` for any other key.
+    pub fn parse_block_tenant(&self) -> Option<TenantId> {
+        let (tenant, _) = self.0.strip_prefix("block/")?.split_once('/')?;
+        TenantId::parse(&percent_decode(tenant)?).ok()
     }
 
-    /// The window of a `block/` key, as its start and length in seconds; `None` for any other key.
-    pub fn parse_block_window(&self) -> Option<(i64, i64)> {
+    /// The place of the block of a `block/` key; `None` for any other key.
+    pub fn parse_block_place(&self) -> Option<Place> {
         let (place, _) = self.0.strip_prefix("block/")?.split_once('/')?.1.split_once('/')?;
-        let (_, window) = place.split_once('-')?;
-        let window = window.rsplit_once("-s").map_or(window, |(window, _)| window);
+        let (place, shard) = match place.rsplit_once("-s") {
+            Some((place, shard)) => {
+                let (bits, number) = shard.split_once('.')?;
+                (place, Shard { bits: bits.parse().ok()?, number: number.parse().ok()? })
+            }
+            None => (place, Shard::ALL),
+        };
+        let (level, window) = place.split_once('-')?;
         // A start before 1970 has a sign.
         let (start, length) = window.rsplit_once('-')?;
-        Some((start.parse().ok()?, length.parse().ok()?))
-    }
-
-    /// Which services of its tenant the block of a `block/` key holds, as `(bits, number)`: those whose hash begins with so
-    /// many bits that are this number; `(0, 0)`: any.
-    pub fn parse_block_shard(&self) -> (u8, u32) {
-        let shard = || {
-            let (_, shard) = self.0.rsplit_once('/')?.0.rsplit_once("-s")?;
-            let (bits, number) = shard.split_once('.')?;
-            Some((bits.parse().ok()?, number.parse().ok()?))
-        };
-        shard().unwrap_or_default()
+        let window = Window { start: start.parse().ok()?, length: length.parse().ok()? };
+        Some(Place { level: level.parse().ok()?, window, shard })
     }
 
     /// The job of a `publish/` key; `None` for any other key.
@@ -146,7 +152,7 @@ impl Key {
     /// The id of the log or job that the object, or the folder of `log/`, is of; `None` for any other key.
     pub fn id(&self) -> Option<u128> {
         let writer = || self.parse_log_folder().or(self.parse_log_slot().map(|(writer, _)| writer));
-        let job = || self.parse_publish().or(self.parse_block().map(|(job, ..)| job));
+        let job = || self.parse_publish().or(self.parse_block().map(|block| block.job));
         writer().map(|writer| writer.0).or_else(|| job().map(|job| job.0))
     }
 
@@ -159,6 +165,17 @@ impl Key {
     pub fn parse_log_slot(&self) -> Option<(WriterId, u64)> {
         let (writer, seq) = self.0.strip_prefix("log/")?.split_once('/')?;
         Some((writer.parse().ok()?, seq.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { level, window, shard } = self;
+        write!(f, "{level}-{}-{}", window.start, window.length)?;
+        if *shard != Shard::ALL {
+            write!(f, "-s{}.{}", shard.bits, shard.number)?;
+        }
+        Ok(())
     }
 }
 
@@ -198,6 +215,8 @@ fn percent_decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use model::DAY;
+
     use super::*;
 
     #[test]
@@ -211,27 +230,35 @@ mod tests {
     #[test]
     fn tenants_are_percent_encoded() {
         let tenant = TenantId::parse("a*b").expect("valid");
-        let key = Key::block(&tenant, "1-0-300", JobId(1), 1, 0);
+        let window = Window { start: 0, length: 300 };
+        let place = Place { level: 1, window, shard: Shard::ALL };
+        let key = Key::block(&tenant, place, BlockId { job: JobId(1), attempt: 1, part: 0 });
         assert!(key.as_str().starts_with("block/a%2Ab/1-0-300/"));
-        assert_eq!(key.parse_block(), Some((JobId(1), 1, 0)));
-        assert_eq!(key.parse_block_place(), Some((tenant.clone(), 1)));
-        assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_place(), None);
-        assert_eq!(key.parse_block_shard(), (0, 0));
-        let shard = Key::block(&tenant, "1-0-300-s4.11", JobId(1), 1, 0);
-        assert_eq!(
-            (shard.parse_block_shard(), shard.parse_block_place()),
-            ((4, 11), Some((tenant.clone(), 1)))
-        );
-        for window in ["1-0-300", "1-0-300-s4.11"] {
-            let key = Key::block(&tenant, window, JobId(1), 1, 0);
-            assert_eq!(key.parse_block_window(), Some((0, 300)));
-        }
-        let early = Key::block(&tenant, "3--86400-86400", JobId(1), 1, 0);
-        assert_eq!(
-            (early.parse_block_window(), Key::cluster().parse_block_window()),
-            (Some((-86_400, 86_400)), None)
-        );
+        assert_eq!(key.parse_block_tenant(), Some(tenant));
+        assert_eq!(Key::from_text("block/a%2/1-0-300/x").parse_block_tenant(), None);
+    }
+
+    #[test]
+    fn a_block_reads_back() {
+        let tenant = TenantId::parse("a").expect("valid");
+        let id = BlockId { job: JobId(9), attempt: 3, part: 2 };
+        let check = |level: u8, window: Window, shard: Shard, expected: &str| {
+            let place = Place { level, window, shard };
+            let key = Key::block(&tenant, place, id);
+            let folder = key.as_str().strip_prefix("block/a/").and_then(|rest| rest.split('/').next());
+            assert_eq!(folder, Some(expected));
+            assert_eq!(key.parse_block(), Some(id));
+            assert_eq!(key.parse_block_tenant().as_ref(), Some(&tenant));
+            assert_eq!(key.parse_block_place(), Some(place));
+        };
+        let sharded = Shard { bits: 4, number: 11 };
+        check(1, Window { start: 0, length: 300 }, Shard::ALL, "1-0-300");
+        check(1, Window { start: 0, length: 300 }, sharded, "1-0-300-s4.11");
+        check(3, Window { start: -DAY, length: DAY }, Shard::ALL, "3--86400-86400");
+        check(3, Window { start: -DAY, length: DAY }, sharded, "3--86400-86400-s4.11");
         assert_eq!(Key::cluster().parse_block(), None);
+        assert_eq!(Key::cluster().parse_block_tenant(), None);
+        assert_eq!(Key::cluster().parse_block_place(), None);
     }
 
     #[test]

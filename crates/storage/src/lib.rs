@@ -26,7 +26,7 @@ pub use cluster::{Cluster, IdTag, LAYOUT_VERSION};
 pub use config::{
     AzureConfig, Backend, Config, FilesystemConfig, GcsConfig, HttpConfig, S3Config, SseConfig,
 };
-pub use key::Key;
+pub use key::{Key, Place};
 pub use metrics::Metrics;
 pub use open::{OpenError, open};
 pub use problem::Problem;

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clock::Clock;
-use model::{JobId, TenantId, WriterId};
+use model::{BlockId, JobId, Shard, TenantId, Window, WriterId};
 use object_store::memory::InMemory;
 use storage::fault::{Fault, Faulty, Rates};
-use storage::{Backend, Config, Created, Error, FilesystemConfig, Key, Metrics, OpenError, Store, open};
+use storage::{
+    Backend, Config, Created, Error, FilesystemConfig, Key, Metrics, OpenError, Place, Store, open,
+};
 
 fn slot(writer: u128, seq: u64) -> Key {
     Key::log_slot(WriterId(writer), seq)
@@ -73,7 +75,9 @@ async fn reads_give_what_was_asked_for(store: &Store) {
 async fn listings_are_sorted_and_complete(store: &Store) {
     let tenant = TenantId::parse("a*b'(c)!").unwrap();
     let job = JobId(store.new_id(&Clock::system()));
-    let blocks: Vec<Key> = (0..3).map(|part| Key::block(&tenant, "1-0-300", job, 1, part)).collect();
+    let place = Place { level: 1, window: Window { start: 0, length: 300 }, shard: Shard::ALL };
+    let blocks = (0..3).map(|part| Key::block(&tenant, place, BlockId { job, attempt: 1, part }));
+    let blocks: Vec<Key> = blocks.collect();
     for key in blocks.iter().rev() {
         store.settle_create(key, bytes("block")).await.unwrap();
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use block::{Block, Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use model::BlockId;
 use query::DeleteOrder;
 use rpc::{Job, JobFailure, JobOutput, Publication, Published};
-use storage::{Created, Key};
+use storage::{Created, Key, Place};
 use tracing::{debug, error, info, warn};
 
 use crate::error::Fault;
@@ -32,7 +33,7 @@ impl Compactor {
                 }
                 Ok(None) => {
                     pause = RETRY_PAUSE_MIN;
-                    self.pause(self.config.poll_interval.0).await;
+                    self.pause(self.config.poll_interval.get()).await;
                 }
                 Err(error) => {
                     warn!(%error, "cannot ask for work");
@@ -130,11 +131,8 @@ impl Compactor {
             block::Origin::Block { part, .. } => part,
             block::Origin::Segment { .. } => 0,
         };
-        let mut place = format!("{}-{}-{}", job.level, window.0, window.1);
-        if job.shard_bits > 0 {
-            place.push_str(&format!("-s{}.{shard}", job.shard_bits));
-        }
-        let key = Key::block(&tenant, &place, job.id, job.attempt, part);
+        let place = Place { level: job.level, window, shard };
+        let key = Key::block(&tenant, place, BlockId { job: job.id, attempt: job.attempt, part });
         let bytes = encoded.bytes.len() as u64;
         match self.store.settle_create(&key, encoded.bytes).await? {
             Created::Mine => Ok(JobOutput { key, bytes, tenant, window, directory: encoded.directory }),
@@ -167,8 +165,7 @@ fn erase(orders: Vec<Arc<DeleteOrder>>) -> Option<Erase> {
     }
     Some(Arc::new(move |entry: &DatasetEntry, index: &DatasetIndex| {
         let touches = |order: &&Arc<DeleteOrder>| {
-            let times = (entry.time_min, entry.time_max);
-            order.touches(&entry.tenant, &entry.service, &entry.profile_types, times)
+            order.touches(&entry.tenant, &entry.service, &entry.profile_types, entry.times)
         };
         query::order::erased(index, orders.iter().filter(touches).map(|order| &**order))
     }))

@@ -19,10 +19,10 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 impl Compactor {
     pub(crate) async fn keep_sweeping(&self) {
-        let mut pause = self.config.sweep_interval.0;
+        let mut pause = self.config.sweep_interval.get();
         while self.pause(pause).await {
             let is_full = self.sweep().await;
-            pause = if is_full { ROUND_PAUSE } else { self.config.sweep_interval.0 };
+            pause = if is_full { ROUND_PAUSE } else { self.config.sweep_interval.get() };
         }
     }
 

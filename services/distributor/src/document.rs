@@ -12,7 +12,7 @@ use formats::ingest::{AppName, Format, SampleTypeConfig};
 use formats::pprof::Decoded;
 use formats::{folded, gzip, ingest, kind, multipart, pprof, trees};
 use limits::Limits;
-use model::{ItemKey, Profile, TenantId, label_names};
+use model::{DAY, ItemKey, Profile, TenantId, label_names};
 
 use crate::error::{Error, shown};
 use crate::key;
@@ -32,7 +32,7 @@ const FORM_REST_BYTES_MAX: usize = 1 << 20;
 
 /// Profiles whose time lies before this, the end of 1970, come from clients that write other units than
 /// nanoseconds.
-const PLAUSIBLE_TIME_MIN: i64 = 365 * 86_400 * 1_000_000_000;
+const PLAUSIBLE_TIME_MIN: i64 = 365 * DAY * 1_000_000_000;
 
 /// One document of a request, not yet looked into.
 pub(crate) enum Document {

@@ -227,7 +227,7 @@ impl Distributor {
         // The shares are held until the items are durable or refused.
         let (items, _shares): (Vec<PushItem>, Vec<Share>) =
             ready.into_iter().map(|prepared| (prepared.item, prepared.share)).unzip();
-        let limit = self.config.push_timeout.0;
+        let limit = self.config.push_timeout.get();
         match self.clock.timeout(limit, self.ingester.push(items)).await {
             Some(outcome) => outcome.map_err(Error::Ingester),
             None => Err(Error::TimedOut { limit }),

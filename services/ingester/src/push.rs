@@ -108,7 +108,7 @@ impl Open {
         }
         let arrived = self.clock.monotonic();
         let bytes = items.iter().map(charged).sum();
-        let charge = self.budget.charge(bytes, self.config.segment_duration.0)?;
+        let charge = self.budget.charge(bytes, self.config.segment_duration.get())?;
         let mut ended = self.add(items, charge, arrived)?;
         let outcome = match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or(Err(Error::Stopped)),
@@ -206,7 +206,7 @@ impl Open {
 
 impl Gathering {
     fn least_age(&self, config: &Config) -> Duration {
-        self.opened + config.segment_duration_min.0
+        self.opened + config.segment_duration_min.get()
     }
 
     /// As [`Self::ripe_at`], but not past its least age: who comes until then changes the answer.
@@ -219,7 +219,7 @@ impl Gathering {
         if self.content.byte_len.load(Ordering::Relaxed) >= config.segment_bytes_max {
             return Duration::ZERO;
         }
-        let latest = self.opened + config.segment_duration.0;
+        let latest = self.opened + config.segment_duration.get();
         if !quiet {
             return latest;
         }

@@ -20,21 +20,20 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
-use catalog::rows::{BlockId, Dataset, DatasetSummary, Row};
+use catalog::rows::{Dataset, DatasetSummary, Row};
 use catalog::{Batch, Engine, Numbered, numbered};
 use clock::{Clock, Pool, Source, Task};
 use metastore::header::{Error, Header, Headers};
 use metastore::{Config, Metastore, Parts};
-use model::{ItemKey, JobId, ProfileType, TenantId, TimeRange, WriterId};
+use model::{BlockId, DAY, ItemKey, JobId, ProfileType, Shard, TenantId, TimeRange, Times, Window, WriterId};
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::grpc::{MetastoreClient, Peer, Services};
 use rpc::{FindRequest, JobOutput, Metastore as _, Publication, SegmentHint, Snapshot};
-use storage::{Key, Store};
+use storage::{Key, Place, Store};
 use tokio::net::{TcpListener, TcpStream};
 
-const DAY: i64 = 86_400;
 /// 2023-11-15 00:00:00 UTC.
 const START: i64 = 1_700_006_400;
 /// One profile's rows, stored.
@@ -90,8 +89,7 @@ impl Load {
 #[derive(Clone)]
 struct Piece {
     service: u32,
-    time_min: i64,
-    time_max: i64,
+    times: Times,
     profiles: u32,
 }
 
@@ -99,20 +97,15 @@ struct Piece {
 #[derive(Clone)]
 struct Block {
     level: u8,
-    window: (i64, i64),
-    /// Bits and number.
-    shard: (u8, u32),
+    window: Window,
+    shard: Shard,
     pieces: Vec<Piece>,
 }
 
 impl Block {
     fn key(&self, id: BlockId) -> Key {
-        let (level, (start, length)) = (self.level, self.window);
-        let place = match self.shard {
-            (0, _) => format!("{level}-{start}-{length}"),
-            (bits, number) => format!("{level}-{start}-{length}-s{bits}.{number}"),
-        };
-        Key::block(&TenantId::anonymous(), &place, id.job, id.attempt, id.part)
+        let Self { level, window, shard, .. } = *self;
+        Key::block(&TenantId::anonymous(), Place { level, window, shard }, id)
     }
 }
 
@@ -241,8 +234,7 @@ impl World {
             DatasetEntry {
                 tenant: TenantId::anonymous(),
                 service: service(piece.service),
-                time_min: piece.time_min,
-                time_max: piece.time_max,
+                times: piece.times,
                 rows: row - u64::from(piece.profiles) * ROWS..row,
                 profiles: piece.profiles,
                 profile_types: self.types.clone(),
@@ -282,9 +274,9 @@ impl World {
                 let service = own[next % own.len()];
                 keys.push(ItemKey(self.clock.random()));
                 let time = began + (now - began) * profile as i64 / count as i64;
-                let new = Piece { service, time_min: time, time_max: time, profiles: 0 };
+                let new = Piece { service, times: Times { first: time, last: time }, profiles: 0 };
                 let piece = pieces.entry(service).or_insert(new);
-                piece.time_max = time;
+                piece.times.last = time;
                 piece.profiles += 1;
             }
             let pieces: Vec<Piece> = pieces.into_values().collect();
@@ -317,7 +309,7 @@ impl World {
             let bytes: u64 = job.inputs.iter().map(|input| input.bytes).sum();
             self.counts.lock().merged_bytes += bytes;
             self.clock.sleep(Duration::from_secs_f64(bytes as f64 / MERGE_BYTES_PER_SECOND)).await;
-            let mut places: BTreeMap<((i64, i64), u32), BTreeMap<u32, Piece>> = BTreeMap::new();
+            let mut places: BTreeMap<(Window, Shard), BTreeMap<u32, Piece>> = BTreeMap::new();
             {
                 let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
                 let pieces_of = |key: &Key| match segments.get(key) {
@@ -325,16 +317,12 @@ impl World {
                     None => blocks[key].pieces.clone(),
                 };
                 for piece in job.inputs.iter().flat_map(|input| pieces_of(&input.key)) {
-                    let at = piece.time_min / 1_000_000_000;
-                    let within =
-                        job.windows.iter().find(|(start, length)| (*start..start + length).contains(&at));
-                    let window = within.copied().unwrap_or((at.div_euclid(DAY) * DAY, DAY));
+                    let window = block::window_of(piece.times.first, &job.windows);
                     let shard = block::shard_of(&service(piece.service), job.shard_bits);
                     let all = places.entry((window, shard)).or_default();
                     let merged = all.entry(piece.service).or_insert(Piece { profiles: 0, ..piece.clone() });
                     merged.profiles += piece.profiles;
-                    merged.time_min = merged.time_min.min(piece.time_min);
-                    merged.time_max = merged.time_max.max(piece.time_max);
+                    merged.times = merged.times.join(piece.times);
                 }
             }
             let outputs = (0..).zip(places).map(|(part, ((window, shard), pieces))| {
@@ -342,7 +330,7 @@ impl World {
                 let id = BlockId { job: job.id, attempt: job.attempt, part };
                 let origin = Origin::Block { job: job.id, attempt: job.attempt, part, level: job.level };
                 let (bytes, directory) = (bytes_of(&pieces), self.directory(origin, Vec::new(), &pieces));
-                let block = Block { level: job.level, window, shard: (job.shard_bits, shard), pieces };
+                let block = Block { level: job.level, window, shard, pieces };
                 let key = block.key(id);
                 self.blocks.lock().insert(key.clone(), block);
                 JobOutput { key, bytes, tenant: TenantId::anonymous(), window, directory }
@@ -520,7 +508,7 @@ impl World {
     fn first_day(&self) -> Vec<Block> {
         let blocks = self.blocks.lock();
         let mut of_day: Vec<(&Key, &Block)> =
-            blocks.iter().filter(|(_, block)| block.window == (START, DAY)).collect();
+            blocks.iter().filter(|(_, block)| block.window == Window { start: START, length: DAY }).collect();
         of_day.sort_by_key(|(key, _)| *key);
         of_day.into_iter().map(|(_, block)| block.clone()).collect()
     }
@@ -532,10 +520,10 @@ impl World {
         for day in 1..self.load.days - 1 {
             for of_first in blocks {
                 let mut block = of_first.clone();
-                block.window.0 -= day * DAY;
+                block.window.start -= day * DAY;
                 for piece in &mut block.pieces {
-                    piece.time_min -= day * DAY * 1_000_000_000;
-                    piece.time_max -= day * DAY * 1_000_000_000;
+                    piece.times.first -= day * DAY * 1_000_000_000;
+                    piece.times.last -= day * DAY * 1_000_000_000;
                 }
                 let id = BlockId { job: JobId(self.clock.random()), attempt: 1, part: 0 };
                 let key = block.key(id);
@@ -543,8 +531,7 @@ impl World {
                     position,
                     tenant: TenantId::anonymous(),
                     service: service(piece.service).as_str().into(),
-                    time_min: piece.time_min,
-                    time_max: piece.time_max,
+                    times: piece.times,
                     rows: u64::from(piece.profiles) * ROWS,
                     profile_types: types.clone(),
                 });
@@ -556,7 +543,7 @@ impl World {
                     level: block.level,
                     window: block.window,
                     bytes: bytes_of(&block.pieces),
-                    created_millis: (block.window.0 + DAY) * 1_000,
+                    created_millis: block.window.end() * 1_000,
                     quarantine: None,
                     floor: 0,
                     rows: datasets.iter().map(|dataset| dataset.rows).sum(),
@@ -564,7 +551,7 @@ impl World {
                 let mut batch = Batch::default();
                 row.put_into(&mut batch);
                 for summary in datasets {
-                    Dataset { block: id, day: block.window.0 / DAY, summary, has_own_key: true }
+                    Dataset { block: id, day: block.window.day(), summary, has_own_key: true }
                         .put_into(&mut batch);
                 }
                 catalog.commit(batch).await.unwrap();

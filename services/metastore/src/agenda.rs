@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
-use model::TenantId;
+use model::{Shard, TenantId, Window};
 use storage::Key;
 
 use crate::config::Config;
@@ -21,10 +21,9 @@ use crate::state::State;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Group {
     pub(crate) tenant: TenantId,
-    /// `(start, length)` in Unix seconds: an hour that is open, or a day.
-    pub(crate) window: (i64, i64),
-    /// Bits and number.
-    pub(crate) shard: (u8, u32),
+    /// An hour that is open, or a day.
+    pub(crate) window: Window,
+    pub(crate) shard: Shard,
 }
 
 #[derive(Default)]
@@ -106,7 +105,7 @@ impl Agenda {
     }
 
     /// Since when the longest waiting group of each window's length is ripe, in Unix milliseconds.
-    pub(crate) fn ripe_since(&self) -> impl Iterator<Item = ((i64, i64), i64)> {
+    pub(crate) fn ripe_since(&self) -> impl Iterator<Item = (Window, i64)> {
         self.ripe.iter().map(|(since, group)| (group.window, *since))
     }
 
@@ -133,7 +132,7 @@ impl Agenda {
                 let group = plan::is_small(live, config).then(|| Group {
                     tenant: tenant.clone(),
                     window: plan::target(*window, config, unix_millis),
-                    shard: key.parse_block_shard(),
+                    shard: shard_of(key),
                 });
                 if let Some(group) = &group {
                     self.groups.entry(group.clone()).or_default().keys.insert(key.clone());
@@ -218,6 +217,11 @@ impl Agenda {
     }
 }
 
+/// The shard of a block's services.
+pub(crate) fn shard_of(block: &Key) -> Shard {
+    block.parse_block_place().map(|place| place.shard).unwrap_or_default()
+}
+
 fn blocks<'a>(live: &'a Objects, keys: &'a BTreeSet<Key>) -> Blocks<'a> {
     keys.iter().filter_map(|key| Some((key, live.get(key)?))).collect()
 }
@@ -225,13 +229,12 @@ fn blocks<'a>(live: &'a Objects, keys: &'a BTreeSet<Key>) -> Blocks<'a> {
 #[cfg(test)]
 mod tests {
     use catalog::Batch;
-    use catalog::rows::{Block, BlockId, DatasetSummary, Order, OrderState, Segment};
-    use model::{JobId, TimeRange, WriterId};
+    use catalog::rows::{Block, DatasetSummary, Order, OrderState, Segment};
+    use model::{BlockId, DAY, HOUR, JobId, TimeRange, Times, WriterId};
+    use storage::Place;
 
     use super::*;
 
-    const HOUR: i64 = 3_600;
-    const DAY: i64 = 86_400;
     /// 2023-11-15 21:40:00 UTC, so that a day closes on the way.
     const START: i64 = 1_700_084_400;
 
@@ -268,8 +271,7 @@ mod tests {
                 position: 0,
                 tenant,
                 service,
-                time_min: time,
-                time_max: time,
+                times: Times { first: time, last: time },
                 rows,
                 profile_types,
             }
@@ -302,23 +304,24 @@ mod tests {
             let tenant = self.tenant();
             let length = [300, HOUR, DAY][self.below(3) as usize];
             let seconds = self.unix_millis / 1_000 - self.below(DAY as u64 + 3_000) as i64;
-            self.add_block_of(tenant, seconds.div_euclid(length) * length, length);
+            self.add_block_of(tenant, Window::around(seconds, length));
         }
 
-        fn add_block_of(&mut self, tenant: TenantId, start: i64, length: i64) {
+        fn add_block_of(&mut self, tenant: TenantId, window: Window) {
             self.number += 1;
-            let level = if length == DAY { 3 } else { 2 };
-            let shard = ["", "-s4.3", "-s4.4"][self.below(3) as usize];
+            let level = if window.length == DAY { 3 } else { 2 };
+            let shards = [Shard::ALL, Shard { bits: 4, number: 3 }, Shard { bits: 4, number: 4 }];
+            let shard = shards[self.below(3) as usize];
             let id = BlockId { job: JobId(self.number.into()), attempt: 1, part: 0 };
-            let dataset = self.dataset(&tenant, start);
+            let dataset = self.dataset(&tenant, window.start);
             let magnitude = self.below(12);
             let bytes = 1 + self.below(2 << magnitude);
             let block = Block {
                 id,
-                key: Key::block(&tenant, &format!("{level}-{start}-{length}{shard}"), id.job, 1, 0),
+                key: Key::block(&tenant, Place { level, window, shard }, id),
                 tenant,
                 level,
-                window: (start, length),
+                window,
                 bytes,
                 created_millis: self.unix_millis - self.below(60_000) as i64,
                 quarantine: None,
@@ -390,8 +393,8 @@ mod tests {
                 self.state.bury(key, None, self.unix_millis, &mut Batch::default());
             }
             let tenant = self.tenant();
-            let (start, length) = work.windows.first().copied().unwrap_or((START.div_euclid(DAY) * DAY, DAY));
-            self.add_block_of(tenant, start, length);
+            let window = work.windows.first().copied().unwrap_or(Window::around(START, DAY));
+            self.add_block_of(tenant, window);
         }
 
         /// By a look at everything.
@@ -409,7 +412,7 @@ mod tests {
                 }
                 if plan::is_small(live, &self.config) {
                     let window = plan::target(*window, &self.config, self.unix_millis);
-                    let group = Group { tenant: tenant.clone(), window, shard: key.parse_block_shard() };
+                    let group = Group { tenant: tenant.clone(), window, shard: shard_of(key) };
                     groups.entry(group).or_default().push((key, live));
                 }
             }

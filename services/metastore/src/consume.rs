@@ -80,8 +80,7 @@ impl Metastore {
             tracing::error!(%key, reason, "segment cannot be read: answers over its time are partial");
             self.metrics.segments_unreadable.inc();
         }
-        let (now, unix_millis) = (self.clock.monotonic(), self.clock.unix_millis());
-        let consumed = self.state.lock().consume(writer, seq, slot, now, unix_millis);
+        let consumed = self.state.lock().consume(writer, seq, slot, self.clock.now());
         if let Some(masked) = consumed {
             self.metrics.segments.inc();
             self.metrics.items_masked.inc_by(masked as u64);
@@ -92,10 +91,10 @@ impl Metastore {
     /// Consumes a log to its end, as it is now.
     pub(crate) async fn probe(&self, writer: WriterId) -> Result<(), header::Error> {
         loop {
-            let (now, unix_millis) = (self.clock.monotonic(), self.clock.unix_millis());
+            let now = self.clock.now();
             let next = {
                 let mut state = self.state.lock();
-                let log = state.log(writer, now);
+                let log = state.log(writer, now.monotonic);
                 if log.row.sealed {
                     return Ok(());
                 }
@@ -104,15 +103,15 @@ impl Metastore {
             let header = self.headers.read(&Key::log_slot(writer, next), None).await?;
             let Some(slot) = slot_of(writer, next, header) else {
                 let mut state = self.state.lock();
-                let log = state.log(writer, now);
-                log.probed = now;
+                let log = state.log(writer, now.monotonic);
+                log.probed = now.monotonic;
                 if log.row.next == next {
-                    log.absent_millis = Some(unix_millis);
+                    log.absent_millis = Some(now.unix_millis);
                     return Ok(());
                 }
                 continue;
             };
-            self.state.lock().log(writer, now).is_hinted = false;
+            self.state.lock().log(writer, now.monotonic).is_hinted = false;
             self.consume(writer, next, slot);
         }
     }
@@ -207,8 +206,9 @@ impl Metastore {
             let silent = open().filter(|log| {
                 let is_unclaimed = claimed.as_ref().is_some_and(|claimed| !claimed.contains(&log.row.writer));
                 let config = &self.config;
-                let limit = if is_unclaimed { config.seal_unclaimed_after.0 } else { config.seal_after.0 };
-                now.saturating_sub(log.moved) >= limit.min(config.seal_after.0)
+                let limit =
+                    if is_unclaimed { config.seal_unclaimed_after.get() } else { config.seal_after.get() };
+                now.saturating_sub(log.moved) >= limit.min(config.seal_after.get())
             });
             let claimed = claimed.iter().flatten().copied();
             let unheard = claimed.filter(|writer| !state.logs.contains_key(writer));
@@ -227,7 +227,7 @@ impl Metastore {
         for writer in silent {
             self.seal(writer).await?;
         }
-        if now.saturating_sub(*listed) >= self.config.list_interval.0 {
+        if now.saturating_sub(*listed) >= self.config.list_interval.get() {
             for folder in self.store.list_folders("log").await? {
                 let Some(writer) = folder.parse_log_folder() else {
                     continue;
@@ -257,7 +257,7 @@ impl Metastore {
     async fn look_into_unheard(&self, unheard: Vec<WriterId>, now: Duration) -> Result<(), header::Error> {
         {
             let mut looked = self.looked_into_unheard.lock();
-            if unheard.is_empty() || now.saturating_sub(*looked) < self.config.probe_interval_silent.0 {
+            if unheard.is_empty() || now.saturating_sub(*looked) < self.config.probe_interval_silent.get() {
                 return Ok(());
             }
             *looked = now;
@@ -272,7 +272,7 @@ impl Metastore {
     }
 
     fn is_due(&self, log: &LogState, now: Duration) -> bool {
-        let (shortest, longest) = (self.config.probe_interval.0, self.config.probe_interval_silent.0);
+        let (shortest, longest) = (self.config.probe_interval.get(), self.config.probe_interval_silent.get());
         let silence = now.saturating_sub(log.moved);
         // What a log without hints holds is seen after an eighth more than it has been silent for.
         let interval = if log.is_hinted { longest } else { (silence / 8).min(longest).max(shortest) };

@@ -117,14 +117,16 @@ impl DeadObjects {
 
 #[cfg(test)]
 mod tests {
-    use model::{JobId, TenantId, WriterId};
+    use model::{BlockId, DAY, JobId, Shard, TenantId, Window, WriterId};
+    use storage::Place;
 
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(900);
 
     fn block(job: u128, died_millis: i64) -> rows::Dead {
-        let key = Key::block(&TenantId::anonymous(), "day", JobId(job), 0, 0);
+        let place = Place { level: 3, window: Window { start: 0, length: DAY }, shard: Shard::ALL };
+        let key = Key::block(&TenantId::anonymous(), place, BlockId { job: JobId(job), attempt: 0, part: 0 });
         rows::Dead { key, died_millis, job: None, segment_millis: None }
     }
 

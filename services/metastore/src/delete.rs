@@ -225,7 +225,7 @@ impl Metastore {
         let count = {
             let mut state = self.state.lock();
             let is_closed = |key: &Key| {
-                key.parse_block().is_some_and(|(job, ..)| state.jobs.contains_key(&job))
+                key.parse_block().is_some_and(|block| state.jobs.contains_key(&block.job))
                     && is_orphan(&state, key)
             };
             let orphans: Vec<Key> = listed.into_iter().map(|o| o.key).filter(is_closed).collect();
@@ -343,8 +343,7 @@ fn note_unneeded(state: &mut State) -> bool {
         // Blocks of other tenants, orders and records hold nothing of it.
         let tenant = &in_force.order.tenant;
         let may_hold = |key: &&Key| {
-            key.parse_log_slot().is_some()
-                || key.parse_block_place().is_some_and(|(owner, _)| owner == *tenant)
+            key.parse_log_slot().is_some() || key.parse_block_tenant().is_some_and(|owner| owner == *tenant)
         };
         let unswept = in_force.unswept.get_or_insert_with(|| dead.keys().filter(may_hold).cloned().collect());
         unswept.retain(|key| dead.contains_key(key));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
-use model::{ProfileType, TenantId, TimeRange};
+use model::{DAY, ProfileType, TenantId, TimeRange, Times};
 use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
 use storage::Key;
 
@@ -16,7 +16,7 @@ use crate::orders::{Orders, needed};
 use crate::state::State;
 
 /// Length of a day of Unix time, in nanoseconds.
-const DAY_NANOS: i64 = 86_400_000_000_000;
+const DAY_NANOS: i64 = DAY * 1_000_000_000;
 
 impl State {
     /// What is known now. What ends before `kept_from(tenant, service)` is past its time.
@@ -35,12 +35,12 @@ impl State {
                     .as_ref()
                     .is_none_or(|names| names.iter().any(|name| **name == *dataset.service))
                 && request.profile_type.as_ref().is_none_or(|wanted| dataset.profile_types.contains(wanted))
-                && request.range.overlaps(dataset.time_min, dataset.time_max)
+                && request.range.overlaps(dataset.times)
         };
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
             // Of one that nobody could read, nothing is known.
-            request.range.overlaps(quarantined.why.time_min, quarantined.why.time_max)
+            request.range.overlaps(quarantined.why.times)
                 && (datasets.is_empty() || datasets.iter().any(is_asked_for))
         });
         let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
@@ -62,8 +62,7 @@ struct Live {
     object: Arc<Object>,
     /// Of all its datasets.
     rows: u64,
-    time_min: i64,
-    time_max: i64,
+    times: Times,
 }
 
 #[derive(Default)]
@@ -130,9 +129,9 @@ impl Index {
         }
         let datasets = || object.datasets.iter();
         let rows = datasets().map(|entry| entry.rows).sum();
-        let time_min = datasets().map(|entry| entry.time_min).min().unwrap_or(i64::MAX);
-        let time_max = datasets().map(|entry| entry.time_max).max().unwrap_or(i64::MIN);
-        self.objects.insert(id, Live { object: Arc::new(object), rows, time_min, time_max });
+        let never = Times { first: i64::MAX, last: i64::MIN };
+        let times = datasets().map(|entry| entry.times).reduce(Times::join).unwrap_or(never);
+        self.objects.insert(id, Live { object: Arc::new(object), rows, times });
         id
     }
 
@@ -191,7 +190,7 @@ impl Index {
                     kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
                     let is_in_range = |id: &u64| {
                         let live = self.objects.get(id);
-                        live.is_some_and(|live| request.range.overlaps(live.time_min, live.time_max))
+                        live.is_some_and(|live| request.range.overlaps(live.times))
                     };
                     let objects = tenant.objects.iter().filter(|(id, _)| is_in_range(id));
                     spans.extend(objects.flat_map(|(_, spans)| spans));
@@ -204,27 +203,23 @@ impl Index {
         let mut types = Wanted::new(request.profile_type.as_ref());
         let mut found: Vec<Found> = Vec::new();
         for spans in spans.chunk_by(|a, b| a.object == b.object) {
-            let Some(Live { object, rows, time_min, time_max }) = self.objects.get(&spans[0].object) else {
+            let Some(Live { object, rows, times }) = self.objects.get(&spans[0].object) else {
                 continue;
             };
-            if !request.range.overlaps(*time_min, *time_max) {
+            if !request.range.overlaps(*times) {
                 continue;
             }
             let mut datasets = Vec::with_capacity(spans.iter().map(|span| span.of(object).len()).sum());
             for dataset in spans.iter().flat_map(|span| span.of(object)) {
                 let is_kept =
-                    kept.get(&dataset.service.as_ptr()).is_none_or(|from| dataset.time_max >= *from);
-                if is_kept
-                    && request.range.overlaps(dataset.time_min, dataset.time_max)
-                    && types.are_in(&dataset.profile_types)
-                {
+                    kept.get(&dataset.service.as_ptr()).is_none_or(|from| dataset.times.last >= *from);
+                if is_kept && request.range.overlaps(dataset.times) && types.are_in(&dataset.profile_types) {
                     datasets.push(FoundDataset {
                         position: dataset.position,
                         tenant: dataset.tenant.clone(),
                         service: dataset.service.clone(),
                         bytes: share(object.bytes, dataset.rows, *rows),
-                        time_min: dataset.time_min,
-                        time_max: dataset.time_max,
+                        times: dataset.times,
                         profile_types: dataset.profile_types.clone(),
                     });
                 }
@@ -260,9 +255,9 @@ impl Index {
                     };
                     let dataset = &object.datasets[span.first as usize];
                     let wanted = request.profile_type.as_ref();
-                    if !request.range.overlaps(dataset.time_min, dataset.time_max) {
+                    if !request.range.overlaps(dataset.times) {
                         pruned.by_time += 1;
-                    } else if dataset.time_max < from {
+                    } else if dataset.times.last < from {
                         pruned.by_retention += 1;
                     } else if wanted.is_some_and(|wanted| !dataset.profile_types.contains(wanted)) {
                         pruned.by_profile_type += 1;
@@ -311,8 +306,8 @@ fn share(bytes: u64, rows: u64, of: u64) -> u64 {
 
 impl Service {
     fn spans(&mut self, dataset: &DatasetSummary) -> &mut Vec<Span> {
-        let first = dataset.time_min.div_euclid(DAY_NANOS);
-        let last = dataset.time_max.div_euclid(DAY_NANOS);
+        let first = dataset.times.first.div_euclid(DAY_NANOS);
+        let last = dataset.times.last.div_euclid(DAY_NANOS);
         if first == last { self.days.entry(first).or_default() } else { &mut self.wide }
     }
 

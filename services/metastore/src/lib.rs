@@ -15,6 +15,7 @@ mod delete;
 mod error;
 mod find;
 pub mod header;
+mod jobs;
 mod lineage;
 mod listing;
 mod live;
@@ -24,7 +25,6 @@ mod opening;
 mod orders;
 mod ownership;
 mod plan;
-mod publish;
 mod quarantine;
 mod rebuild;
 mod reconcile;
@@ -130,7 +130,7 @@ pub struct Parts {
 impl Parts {
     /// As a process has them. Old files of the catalog are kept for as long as dead objects are.
     pub fn with(config: &Config, store: &Store, clock: &Clock) -> Self {
-        let collect_after = config.sweep_grace.0;
+        let collect_after = config.sweep_grace.get();
         let look_within = collect_after * 7 / 15;
         let options = numbered::Options { collect_after, look_within, ..numbered::Options::default() };
         Self {
@@ -278,7 +278,7 @@ impl Metastore {
             if let Err(error) = self.catalog.maintain().await {
                 warn!(%error, "cannot tidy up the catalog's files, trying again later");
             }
-            if !self.pause(self.config.commit_interval.0).await {
+            if !self.pause(self.config.commit_interval.get()).await {
                 return;
             }
         }
@@ -286,7 +286,7 @@ impl Metastore {
 
     async fn keep_looking(&self) {
         let mut listed = self.clock.monotonic();
-        while self.pause(self.config.probe_interval.0).await {
+        while self.pause(self.config.probe_interval.get()).await {
             if let Err(error) = self.look(&mut listed).await {
                 warn!(%error, "cannot look for new segments, trying again");
             }
@@ -295,7 +295,7 @@ impl Metastore {
 
     async fn keep_tending(&self) {
         let mut reconciled = None;
-        while self.pause(self.config.retention_interval.0).await {
+        while self.pause(self.config.retention_interval.get()).await {
             self.tend();
             // Only what is committed is recorded.
             if let Err(error) = self.commit_pending().await {
@@ -306,7 +306,7 @@ impl Metastore {
                 warn!(%error, "cannot create publish records, trying again");
             }
             let now = self.clock.monotonic();
-            if reconciled.is_none_or(|at| now - at >= self.config.reconcile_interval.0) {
+            if reconciled.is_none_or(|at| now - at >= self.config.reconcile_interval.get()) {
                 match self.reconcile().await {
                     Ok(_) => reconciled = Some(now),
                     Err(error) => warn!(%error, "cannot compare the bucket with the catalog, trying again"),
@@ -363,7 +363,7 @@ impl Metastore {
     }
 
     fn window_millis(&self) -> i64 {
-        (self.config.dedup_window.0 + self.config.dedup_slack.0).as_millis() as i64
+        (self.config.dedup_window.get() + self.config.dedup_slack.get()).as_millis() as i64
     }
 
     /// Commits every pending step at once; nothing if there is none, or after the stop.

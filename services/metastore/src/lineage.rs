@@ -111,7 +111,7 @@ impl<'a> Trace<'a> {
             by_job.insert(record.job, kept);
             doubled[other] = kept != other;
         }
-        let producer = |input: &Key| input.parse_block().and_then(|(job, ..)| by_job.get(&job).copied());
+        let producer = |input: &Key| input.parse_block().and_then(|block| by_job.get(&block.job).copied());
         let order = producers_first(records, &producer);
         // Whether all inputs of a record are there or can be restored; and whether those that cannot were made after the
         // copy that this bucket is had listed them.
@@ -290,7 +290,8 @@ fn producers_first(records: &[Record], producer: &dyn Fn(&Key) -> Option<usize>)
 
 #[cfg(test)]
 mod tests {
-    use model::{TenantId, WriterId};
+    use model::{BlockId, DAY, Shard, TenantId, Window, WriterId};
+    use storage::Place;
 
     use super::*;
 
@@ -299,15 +300,21 @@ mod tests {
     }
 
     fn block(job: u128, part: u32) -> Key {
-        Key::block(&TenantId::anonymous(), "1-0-300", JobId(job), 1, part)
+        let place = Place { level: 1, window: Window { start: 0, length: 300 }, shard: Shard::ALL };
+        Key::block(&TenantId::anonymous(), place, BlockId { job: JobId(job), attempt: 1, part })
     }
 
     /// A month later: logs that are done have lost their seals.
-    const NOW_MILLIS: i64 = 30 * 86_400_000;
+    const NOW_MILLIS: i64 = 30 * DAY * 1_000;
 
     /// A record of `job`, published at second `job`, that made blocks `0..parts`.
     fn record(job: u128, inputs: &[Key], parts: u32) -> Record {
-        let output = |part| Output { key: block(job, part), bytes: 1, window: (0, 300), floor: 0 };
+        let output = |part| Output {
+            key: block(job, part),
+            bytes: 1,
+            window: Window { start: 0, length: 300 },
+            floor: 0,
+        };
         Record {
             job: JobId(job),
             attempt: 1,

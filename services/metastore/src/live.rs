@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::rows::BlockId;
-use model::{JobId, TenantId, WriterId};
+use model::{BlockId, JobId, TenantId, Window, WriterId};
 use storage::Key;
 
 /// A live object.
@@ -31,7 +30,7 @@ pub(crate) struct Live {
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Segment { writer: WriterId, seq: u64 },
-    Block { id: BlockId, tenant: TenantId, level: u8, window: (i64, i64) },
+    Block { id: BlockId, tenant: TenantId, level: u8, window: Window },
 }
 
 impl Live {

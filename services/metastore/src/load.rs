@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, BlockId, Dataset, DatasetSummary, Dead, Dedup, Founding, Job, JobState as Progress, Log, Order,
+    Block, Dataset, DatasetSummary, Dead, Dedup, Founding, Job, JobState as Progress, Log, Order,
     Resignation, Row, Segment,
 };
 use catalog::{Catalog, View};
 use hashbrown::HashMap;
+use model::BlockId;
 
 use crate::config::Config;
 use crate::delete::unreadable_order;
@@ -57,7 +58,7 @@ pub(crate) async fn load(
     }
     for row in rows::<Job>(&catalog).await? {
         // Alone, an open attempt has lapsed with the process that worked on it.
-        let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.0 };
+        let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.get() };
         if let Progress::Working { work, .. } = &row.state {
             for key in &work.inputs {
                 if let Some(live) = state.live.get_mut(key) {

@@ -185,7 +185,7 @@ pub(crate) fn needed<'a>(
 }
 
 fn touches(order: &DeleteOrder, d: &DatasetSummary) -> bool {
-    order.touches(&d.tenant, &d.service, &d.profile_types, (d.time_min, d.time_max))
+    order.touches(&d.tenant, &d.service, &d.profile_types, d.times)
 }
 
 /// Live objects that may hold something that the order erases.
@@ -200,12 +200,9 @@ pub(crate) fn is_touched(state: &State, key: &Key, live: &Live, order: &DeleteOr
     if live.floor >= order.number {
         return false;
     }
-    let window = match &live.what {
+    let window_times = match &live.what {
         What::Block { tenant, .. } if *tenant != order.tenant => return false,
-        What::Block { window: (start, length), .. } => {
-            let nanos = |seconds: i64| seconds.saturating_mul(1_000_000_000);
-            Some((nanos(*start), nanos(start.saturating_add(*length)) - 1))
-        }
+        What::Block { window, .. } => Some(window.times()),
         What::Segment { .. } => None,
     };
     let object = live.id.and_then(|id| state.index.get(id));
@@ -220,7 +217,7 @@ pub(crate) fn is_touched(state: &State, key: &Key, live: &Live, order: &DeleteOr
     }
     // What else is in the object was forgotten when its time was over, or never known.
     let holds_more = live.live_rows < live.rows || (quarantined.is_some() && datasets.is_empty());
-    holds_more && window.is_none_or(|(first, last)| order.range.overlaps(first, last))
+    holds_more && window_times.is_none_or(|times| order.range.overlaps(times))
 }
 
 fn matcher(row: &OrderMatcher) -> Result<Matcher, String> {

@@ -166,7 +166,7 @@ impl Candidate {
         let mut not_before = self.clock.monotonic();
         let mut is_new = self.seat.discovers;
         if is_new {
-            not_before += self.config.takeover_after.0;
+            not_before += self.config.takeover_after.get();
         }
         loop {
             let owner = self.owner.read().clone();
@@ -302,7 +302,7 @@ impl Candidate {
         let owner = standings.into_iter().flatten().filter(|s| s.is_owner).max_by_key(|s| s.epoch);
         self.believe(owner);
         let now = self.clock.monotonic();
-        let is_over = |since: Duration| now - since >= self.config.takeover_after.0;
+        let is_over = |since: Duration| now - since >= self.config.takeover_after.get();
         rivals.retain(|_, rival| rival.is_present || !(rival.is_gone || rival.failing.is_some_and(is_over)));
     }
 

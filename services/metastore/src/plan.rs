@@ -1,7 +1,7 @@
 //! Chooses what to merge next.
 //!
 //! Owns: when segments and blocks are ripe, which blocks must be rewritten, and into which windows they go.
-//! Does not own: jobs (`publish`), merging (`compactor`).
+//! Does not own: jobs (`jobs`), merging (`compactor`).
 //!
 //! A tenant has one block per window and job while it is small. Each block has symbols of its own for each service, so with
 //! many services blocks would be full before they cover much time: blocks that grow are divided by service, into shards of
@@ -11,16 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::rows::{JobState, Work};
 use hashbrown::HashSet;
+use model::{DAY, HOUR, Times, Window};
 use storage::Key;
 
-use crate::agenda::Agenda;
+use crate::agenda::{Agenda, shard_of};
 use crate::config::Config;
 use crate::live::{Live, What};
 use crate::orders::is_touched;
 use crate::state::State;
 
-const HOUR: i64 = 3_600;
-const DAY: i64 = 86_400;
 /// So many blocks of about one size, in one window, are merged even while new ones come.
 const GATHER: usize = 4;
 /// Most inputs of one job, so that its row and its publish record stay small.
@@ -67,7 +66,7 @@ fn rewrite(state: &State, key: &Key) -> Work {
 /// Segments, once the oldest is old enough or enough have come.
 fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     let free = &state.agenda.segments;
-    let is_old = unix_millis - free.first()?.0 >= config.merge_after.0.as_millis() as i64;
+    let is_old = unix_millis - free.first()?.0 >= config.merge_after.get().as_millis() as i64;
     if !is_old && state.agenda.segment_bytes < config.merge_bytes && free.len() < INPUTS_MAX {
         return None;
     }
@@ -77,7 +76,7 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
     for key in &inputs {
         let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
         for dataset in object.iter().flat_map(|object| &object.datasets) {
-            add_windows(dataset.time_min, dataset.time_max, config, unix_millis, &mut windows);
+            add_windows(dataset.times, config, unix_millis, &mut windows);
         }
     }
     Some(Work { level: LEVEL_FIRST, windows: windows.into_iter().collect(), inputs })
@@ -89,23 +88,17 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
 /// own symbols and name trees: blocks of short times cost several times the bytes, and a question over
 /// many of them decodes and joins the same trees again and again. Times need no blocks of their own to
 /// be told apart: datasets name their range, and profiles have theirs in the index.
-fn add_windows(
-    time_min: i64,
-    time_max: i64,
-    config: &Config,
-    unix_millis: i64,
-    windows: &mut BTreeSet<(i64, i64)>,
-) {
+fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BTreeSet<Window>) {
     let now = unix_millis.div_euclid(1_000);
-    let slack = config.close_after.0.as_secs() as i64;
-    let first_open = (now - slack).div_euclid(HOUR) * HOUR;
+    let slack = config.close_after.get().as_secs() as i64;
+    let first_open = Window::around(now - slack, HOUR).start;
     // Rows from further ahead are a client's mistake; they get no windows of their own.
-    let from = time_min.div_euclid(1_000_000_000).max(first_open);
-    let to = time_max.div_euclid(1_000_000_000).min(now + HOUR);
-    let mut at = from.div_euclid(HOUR) * HOUR;
-    while at <= to {
-        windows.insert((at, HOUR));
-        at += HOUR;
+    let from = times.first.div_euclid(1_000_000_000).max(first_open);
+    let to = times.last.div_euclid(1_000_000_000).min(now + HOUR);
+    let mut hour = Window::around(from, HOUR);
+    while hour.start <= to {
+        windows.insert(hour);
+        hour.start += HOUR;
     }
 }
 
@@ -113,7 +106,7 @@ fn add_windows(
 ///
 /// Inputs of one job are of one shard, so its outputs are of the same or of shards of it.
 pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
-    let bits = work.inputs.iter().map(|key| key.parse_block_shard().0).max().unwrap_or(0);
+    let bits = work.inputs.iter().map(|key| shard_of(key).bits).max().unwrap_or(0);
     let live = || work.inputs.iter().filter_map(|key| state.live.get(key));
     let bytes: u64 = live().map(|live| live.bytes).sum();
     if work.level <= LEVEL_FIRST || work.inputs.len() < 2 || bytes <= config.job_bytes_max / SHARD_FROM {
@@ -159,8 +152,8 @@ pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64
 }
 
 /// Of blocks merged into `window`.
-fn level_of(window: (i64, i64)) -> u8 {
-    if window.1 == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
+fn level_of(window: Window) -> u8 {
+    if window.length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
 }
 
 /// Blocks that should become one, and since or from when on.
@@ -183,7 +176,7 @@ pub(crate) enum Judgement<'a> {
 /// Whether the blocks of a group, sorted by key, should become one now. `window` is where they belong.
 pub(crate) fn judge<'a>(
     blocks: &[(&'a Key, &'a Live)],
-    window: (i64, i64),
+    window: Window,
     config: &Config,
     unix_millis: i64,
 ) -> Judgement<'a> {
@@ -191,8 +184,8 @@ pub(crate) fn judge<'a>(
         return Judgement::Ripe(ripe);
     }
     // A day gets a block every hour until it closes: rewriting it for each is never worth it.
-    let may_settle = if window.1 < DAY { i64::MIN } else { close_millis(window.0 + window.1, config) };
-    let late = [closed_hour(blocks, window.1, config), patched(blocks, config, may_settle)];
+    let may_settle = if window.length < DAY { i64::MIN } else { close_millis(window, config) };
+    let late = [closed_hour(blocks, window.length, config), patched(blocks, config, may_settle)];
     let mut again_millis = moves_at(window, config);
     for ripe in late.into_iter().flatten() {
         if ripe.since_millis <= unix_millis {
@@ -204,22 +197,22 @@ pub(crate) fn judge<'a>(
 }
 
 /// When blocks of `window` belong into another one.
-pub(crate) fn moves_at(window: (i64, i64), config: &Config) -> Option<i64> {
-    (window.1 < DAY).then(|| close_millis(window.0 + window.1, config))
+pub(crate) fn moves_at(window: Window, config: &Config) -> Option<i64> {
+    (window.length < DAY).then(|| close_millis(window, config))
 }
 
-/// When a window that ends at `end`, in Unix seconds, gets no more than stragglers.
-fn close_millis(end: i64, config: &Config) -> i64 {
-    end.saturating_add(config.close_after.0.as_secs() as i64).saturating_mul(1_000)
+/// When `window` gets no more than stragglers.
+fn close_millis(window: Window, config: &Config) -> i64 {
+    window.end().saturating_add(config.close_after.get().as_secs() as i64).saturating_mul(1_000)
 }
 
 /// The hour around `window` while that is open, its day afterwards.
-pub(crate) fn target(window: (i64, i64), config: &Config, unix_millis: i64) -> (i64, i64) {
-    let hour = window.0.div_euclid(HOUR) * HOUR;
-    if window.1 <= HOUR && unix_millis < close_millis(hour + HOUR, config) {
-        return (hour, HOUR);
+pub(crate) fn target(window: Window, config: &Config, unix_millis: i64) -> Window {
+    let hour = Window::around(window.start, HOUR);
+    if window.length <= HOUR && unix_millis < close_millis(hour, config) {
+        return hour;
     }
-    (window.0.div_euclid(DAY) * DAY, DAY)
+    Window::around(window.start, DAY)
 }
 
 /// What is larger than half of a merge is as large as blocks get: two of them would not fit into one.
@@ -243,10 +236,10 @@ fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Ripe<'a>> {
 fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config) -> Option<Ripe<'a>> {
     let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
-        if let What::Block { window: (start, of), .. } = block.1.what
-            && of < length
+        if let What::Block { window, .. } = block.1.what
+            && window.length < length
         {
-            hours.entry(start.div_euclid(HOUR)).or_default().push(*block);
+            hours.entry(window.start.div_euclid(HOUR)).or_default().push(*block);
         }
     }
     let several = hours.into_values().filter(|blocks| blocks.len() > 1);
@@ -271,7 +264,7 @@ fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, may_settle: i64)
 
 /// Ripe once no block came for long enough.
 fn settled<'a>(blocks: Blocks<'a>, config: &Config) -> Ripe<'a> {
-    let since_millis = newest_millis(&blocks).saturating_add(config.settle_after.0.as_millis() as i64);
+    let since_millis = newest_millis(&blocks).saturating_add(config.settle_after.get().as_millis() as i64);
     Ripe { blocks, since_millis }
 }
 
@@ -303,37 +296,37 @@ mod tests {
     /// 2023-11-15 12:30:00 UTC.
     const NOW: i64 = 1_700_051_400;
 
-    fn windows(from: i64, to: i64) -> Vec<(i64, i64)> {
+    /// The starts of the windows of rows between two times, in Unix seconds.
+    fn hours(from: i64, to: i64) -> Vec<i64> {
         let mut windows = BTreeSet::new();
-        let nanos = 1_000_000_000;
-        let config = Config::default();
-        add_windows(from * nanos, to * nanos, &config, NOW * 1_000, &mut windows);
-        windows.into_iter().collect()
+        let times = Times { first: from * 1_000_000_000, last: to * 1_000_000_000 };
+        add_windows(times, &Config::default(), NOW * 1_000, &mut windows);
+        assert!(windows.iter().all(|window| window.length == HOUR));
+        windows.into_iter().map(|window| window.start).collect()
     }
 
     #[test]
     fn fresh_rows_go_to_their_hour() {
         let noon = NOW - 1_800;
-        assert_eq!(windows(NOW - 20, NOW - 10), [(noon, HOUR)]);
-        assert_eq!(windows(noon - 20, NOW), [(noon, HOUR)]);
-        assert_eq!(windows(NOW, NOW + 5 * DAY), [(noon, HOUR), (noon + HOUR, HOUR)]);
+        assert_eq!(hours(NOW - 20, NOW - 10), [noon]);
+        assert_eq!(hours(noon - 20, NOW), [noon]);
+        assert_eq!(hours(NOW, NOW + 5 * DAY), [noon, noon + HOUR]);
     }
 
     #[test]
     fn rows_of_a_closed_hour_and_of_the_far_future_get_no_window() {
-        assert_eq!(windows(NOW - 5_400, NOW - 5_300), []);
-        assert_eq!(windows(NOW - 3 * DAY, NOW - 2 * DAY), []);
-        assert_eq!(windows(NOW + 5 * DAY, NOW + 6 * DAY), []);
+        assert!(hours(NOW - 5_400, NOW - 5_300).is_empty());
+        assert!(hours(NOW - 3 * DAY, NOW - 2 * DAY).is_empty());
+        assert!(hours(NOW + 5 * DAY, NOW + 6 * DAY).is_empty());
     }
 
     #[test]
     fn an_hour_takes_late_data_for_a_while() {
         let config = Config::default();
-        let eleven = NOW - 5_400;
-        let day = (eleven.div_euclid(DAY) * DAY, DAY);
-        let target_at =
-            |minutes: i64| target((eleven, HOUR), &config, (eleven + HOUR + minutes * 60) * 1_000);
-        assert_eq!(target_at(5), (eleven, HOUR));
+        let eleven = Window::around(NOW - 5_400, HOUR);
+        let day = Window::around(eleven.start, DAY);
+        let target_at = |minutes: i64| target(eleven, &config, (eleven.end() + minutes * 60) * 1_000);
+        assert_eq!(target_at(5), eleven);
         assert_eq!(target_at(11), day);
         assert_eq!(target(day, &config, NOW * 1_000), day);
     }
@@ -349,17 +342,16 @@ mod tests {
                 position: service as u32,
                 tenant: tenant.clone(),
                 service: service.to_string().as_str().into(),
-                time_min: day * 1_000_000_000,
-                time_max: day * 1_000_000_000,
+                times: Times { first: day * 1_000_000_000, last: day * 1_000_000_000 },
                 rows: 1,
                 profile_types: Vec::new().into(),
             };
             let block = catalog::rows::Block {
-                id: catalog::rows::BlockId { job: model::JobId(number), attempt: 1, part: 0 },
+                id: model::BlockId { job: model::JobId(number), attempt: 1, part: 0 },
                 key,
                 tenant: tenant.clone(),
                 level: 3,
-                window: (day, DAY),
+                window: Window { start: day, length: DAY },
                 bytes: *bytes,
                 created_millis: 0,
                 floor: 0,

@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::Metastore;
 use crate::error::of_catalog;
-use crate::publish::leave_job;
+use crate::jobs::leave_job;
 
 impl Metastore {
     pub(crate) async fn set_aside(self: Arc<Self>, damaged: Vec<(Key, String)>) -> Result<(), Error> {

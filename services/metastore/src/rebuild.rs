@@ -11,12 +11,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use catalog::rows::{self, Block, BlockId, Founding, JobState, Quarantine, Row, Segment};
+use catalog::rows::{self, Block, Founding, JobState, Quarantine, Row, Segment};
 use catalog::{Batch, Catalog, Numbered, numbered};
 use clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
-use model::{ItemKey, WriterId};
+use model::{BlockId, ItemKey, WriterId};
 use storage::{Key, Object, Store};
 use tracing::{error, info, warn};
 
@@ -166,7 +166,7 @@ async fn replace_catalog(
     let (mut state, mut batch) = assemble(&found, config, clock)?;
     let rebuilt = found.summary(&state);
     Founding { millis: clock.unix_millis() }.put_into(&mut batch);
-    let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
+    let window_millis = (config.dedup_window.get() + config.dedup_slack.get()).as_millis() as i64;
     let (rows, _) = state.take_pending(window_millis, clock.unix_millis());
     batch.changes.extend(rows.changes);
     commit(rebuilding.catalog(), batch).await?;
@@ -310,10 +310,10 @@ pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, Open
 
 fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
     let lineage = &found.lineage;
-    let window_millis = (config.dedup_window.0 + config.dedup_slack.0).as_millis() as i64;
+    let window_millis = (config.dedup_window.get() + config.dedup_slack.get()).as_millis() as i64;
     let mut state = State::new(config);
     let mut batch = Batch::default();
-    let (now, unix_millis) = (clock.monotonic(), clock.unix_millis());
+    let now = clock.now();
     for (number, OrderObject { row, .. }) in orders::settle(found.orders.clone()) {
         row.put_into(&mut batch);
         state.orders.load(row, 0).map_err(|reason| unreadable_order(number, reason))?;
@@ -386,15 +386,15 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
             }
             next = next.max(seq + 1);
         }
-        let log = state.log(writer, now);
-        let moved_millis = if is_sealed { unix_millis } else { last_created };
+        let log = state.log(writer, now.monotonic);
+        let moved_millis = if is_sealed { now.unix_millis } else { last_created };
         log.row = rows::Log { writer, next, sealed: is_sealed, moved_millis };
         state.pending.logs.insert(writer);
     }
     // A log whose slots are all merged and swept may go on. Its seal, if it had one, would outlive the merge.
     for (writer, (next, merged_millis)) in &merged_to {
-        if !found.slots.contains_key(writer) && unix_millis - merged_millis < SEAL_KEPT_MILLIS {
-            let log = state.log(*writer, now);
+        if !found.slots.contains_key(writer) && now.unix_millis - merged_millis < SEAL_KEPT_MILLIS {
+            let log = state.log(*writer, now.monotonic);
             log.row = rows::Log { writer: *writer, next: *next, sealed: false, moved_millis: *merged_millis };
             state.pending.logs.insert(*writer);
         }
@@ -410,7 +410,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     for (created_millis, writer, seq, data) in open {
         // Keys are counted again after the window, as they were the first time.
         state.forget_keys_before(created_millis - window_millis);
-        let segment = state.segment_of(writer, seq, data, created_millis, unix_millis);
+        let segment = state.segment_of(writer, seq, data, created_millis, now.unix_millis);
         add(&mut state, segment);
     }
     for record in lineage.in_force() {
@@ -438,7 +438,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
         let present = outputs.filter(|key| found.listing.contains(key) && !state.live.contains_key(key));
         let superfluous: Vec<&Key> = present.chain([&found.listing.records[at].key]).collect();
         for key in superfluous {
-            state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
+            state.bury_unnamed(key.clone(), now.unix_millis).put_into(&mut batch);
         }
     }
     Ok((state, batch))
@@ -467,22 +467,15 @@ fn unreadable_block(output: &Output, header: &Header) -> Option<Block> {
     let Header::Unreadable(reason) = header else {
         return None;
     };
-    let (job, attempt, part) = output.key.parse_block()?;
-    let (tenant, level) = output.key.parse_block_place()?;
-    let (start, length) = output.window;
     Some(Block {
-        id: BlockId { job, attempt, part },
+        id: output.key.parse_block()?,
         key: output.key.clone(),
-        tenant,
-        level,
+        tenant: output.key.parse_block_tenant()?,
+        level: output.key.parse_block_place()?.level,
         window: output.window,
         bytes: output.bytes,
-        created_millis: start.saturating_mul(1_000),
-        quarantine: Some(Quarantine {
-            reason: reason.clone(),
-            time_min: start.saturating_mul(1_000_000_000),
-            time_max: start.saturating_add(length).saturating_mul(1_000_000_000),
-        }),
+        created_millis: output.window.start.saturating_mul(1_000),
+        quarantine: Some(Quarantine { reason: reason.clone(), times: output.window.times() }),
         floor: output.floor,
         rows: 0,
     })

@@ -19,7 +19,7 @@ use catalog::Batch;
 use catalog::rows::{JobState as Progress, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
-use model::{JobId, WriterId};
+use model::{BlockId, DAY, JobId, WriterId};
 use rpc::{Error, ErrorKind};
 use storage::{Key, Object};
 use tracing::{error, info, warn};
@@ -39,7 +39,7 @@ const READS_AT_ONCE: usize = 8;
 /// live bytes that the configuration names, deletes none of them.
 const UNRECORDED_BYTES_MAX: u64 = 4 << 20;
 /// A publish record outlives what it tells of by so much that no paused process can bring that back.
-const RECORD_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
+const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// What one comparison found.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -156,7 +156,7 @@ impl Metastore {
 
     fn is_old(&self, object: &Object) -> bool {
         let age = self.clock.unix_millis() - object.modified_millis;
-        age > self.config.orphan_grace.0.as_millis() as i64
+        age > self.config.orphan_grace.get().as_millis() as i64
     }
 
     /// Sorts the old blocks that no row names by the proof there is against them.
@@ -171,11 +171,11 @@ impl Metastore {
             .iter()
             .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
             .collect();
-        let slack = self.config.dedup_slack.0.as_millis() as i64;
+        let slack = self.config.dedup_slack.get().as_millis() as i64;
         let mut unnamed = Unnamed::default();
         let mut outputs = Vec::new();
         for object in candidates {
-            let Some((job, ..)) = object.key.parse_block() else {
+            let Some(BlockId { job, .. }) = object.key.parse_block() else {
                 continue;
             };
             let record = match record_keys.get(&job) {
@@ -227,12 +227,10 @@ impl Metastore {
 
     /// Whether nothing that the block can hold is kept any more.
     fn is_past_its_time(&self, block: &Key) -> bool {
-        let Some(((tenant, _), (start, length))) = block.parse_block_place().zip(block.parse_block_window())
-        else {
+        let Some((tenant, place)) = block.parse_block_tenant().zip(block.parse_block_place()) else {
             return false;
         };
-        let end_nanos = start.saturating_add(length).saturating_mul(1_000_000_000);
-        end_nanos < self.kept_from(&tenant, None)
+        place.window.times().last < self.kept_from(&tenant, None)
     }
 
     /// Blocks without a record that may be deleted: all, unless they are too many.
@@ -297,7 +295,7 @@ impl Metastore {
 /// Whether no row names a block, and its attempt can no longer publish. The block may still hold data that count, if the
 /// catalog lacks a merge.
 pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
-    let Some((job, attempt, _)) = key.parse_block() else {
+    let Some(BlockId { job, attempt, .. }) = key.parse_block() else {
         return false;
     };
     if state.live.contains_key(key) || state.dead.contains_key(key) {
@@ -341,7 +339,7 @@ fn superfluous<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)
             let lives = logs.contains(&writer) || state.logs.contains_key(&writer);
             lives && last_slots.get(&writer).is_some_and(|(_, job)| *job == record.job)
         }
-        (None, Some((job, ..))) => recorded.contains(&job),
+        (None, Some(BlockId { job, .. })) => recorded.contains(&job),
         (None, None) => true,
     };
     let superfluous = records.iter().filter(|(key, record)| {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use catalog::codec::{DecodeError, Reader, Writer};
-use model::JobId;
+use model::{JobId, Window};
 use storage::Key;
 
 /// Since 2, the death of an output is always recorded: if it is gone and no record has it as an input, the bucket is a copy
@@ -25,7 +25,7 @@ pub(crate) struct Record {
 pub(crate) struct Output {
     pub(crate) key: Key,
     pub(crate) bytes: u64,
-    pub(crate) window: (i64, i64),
+    pub(crate) window: Window,
     /// The newest order to delete that is applied to all of it.
     pub(crate) floor: u64,
 }
@@ -46,8 +46,8 @@ impl Record {
         for output in &self.outputs {
             out.text(output.key.as_str());
             out.u64(output.bytes);
-            out.i64(output.window.0);
-            out.i64(output.window.1);
+            out.i64(output.window.start);
+            out.i64(output.window.length);
             out.u64(output.floor);
         }
         out.0.into()
@@ -74,7 +74,7 @@ impl Record {
             outputs.push(Output {
                 key: Key::from_text(reader.text()?),
                 bytes: reader.u64()?,
-                window: (reader.i64()?, reader.i64()?),
+                window: Window { start: reader.i64()?, length: reader.i64()? },
                 floor: reader.u64()?,
             });
         }
@@ -94,7 +94,12 @@ mod tests {
             attempt: 2,
             published_millis: -7,
             inputs: vec![(Key::from_text("log/a/1"), vec![0, 9])],
-            outputs: vec![Output { key: Key::from_text("block/b"), bytes: 5, window: (-300, 300), floor: 0 }],
+            outputs: vec![Output {
+                key: Key::from_text("block/b"),
+                bytes: 5,
+                window: Window { start: -300, length: 300 },
+                floor: 0,
+            }],
             records_deaths: true,
         };
         let bytes = record.encode();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use catalog::rows::{self, JobState as Progress, Row};
 use clock::Clock;
-use model::TenantId;
+use model::{DAY, TenantId};
 use storage::Key;
 
 use crate::Metastore;
@@ -26,7 +26,7 @@ use crate::state::{JobState, State};
 pub type Retention = Arc<dyn Fn(&TenantId, Option<&str>) -> Option<Duration> + Send + Sync>;
 
 /// Seals outlive their log, so that a process that was stopped for days still meets its own.
-pub(crate) const SEAL_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
+pub(crate) const SEAL_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// The first instant that is still kept, in Unix nanoseconds.
 pub(crate) fn kept_from(
@@ -67,12 +67,12 @@ impl Metastore {
                 (None, Some(quarantined)) => &quarantined.datasets[..],
                 (None, None) => &[],
             };
-            let past = datasets.iter().filter(|d| d.time_max < self.kept_from(&d.tenant, Some(&d.service)));
+            let past = datasets.iter().filter(|d| d.times.last < self.kept_from(&d.tenant, Some(&d.service)));
             let past: BTreeSet<u32> = past.map(|dataset| dataset.position).collect();
             let is_past = match (&live.what, state.quarantined.get(key)) {
                 _ if object.is_some() || !datasets.is_empty() => past.len() == datasets.len(),
                 (What::Block { tenant, .. }, Some(quarantined)) => {
-                    quarantined.why.time_max < self.kept_from(tenant, None)
+                    quarantined.why.times.last < self.kept_from(tenant, None)
                 }
                 // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
                 _ => false,

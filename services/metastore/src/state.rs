@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use catalog::Batch;
 use catalog::rows::{self, Block, Dataset, DatasetSummary, Quarantine, Row, Segment};
-use model::{ItemKey, JobId, WriterId};
+use clock::Now;
+use model::{HOUR, ItemKey, JobId, Times, WriterId};
 use storage::Key;
 
 use crate::agenda::Agenda;
@@ -123,33 +124,26 @@ impl State {
     }
 
     /// Consumes slot `seq` if it is the next of its log; otherwise nothing happens. Gives the number of items masked.
-    pub(crate) fn consume(
-        &mut self,
-        writer: WriterId,
-        seq: u64,
-        slot: Slot,
-        now: Duration,
-        unix_millis: i64,
-    ) -> Option<usize> {
-        let log = self.log(writer, now);
+    pub(crate) fn consume(&mut self, writer: WriterId, seq: u64, slot: Slot, now: Now) -> Option<usize> {
+        let log = self.log(writer, now.monotonic);
         if log.row.sealed || log.row.next != seq {
             return None;
         }
-        log.moved = now;
+        log.moved = now.monotonic;
         log.absent_millis = None;
         let Slot::Data(data) = slot else {
             log.row.sealed = true;
-            log.row.moved_millis = unix_millis;
+            log.row.moved_millis = now.unix_millis;
             self.pending.logs.insert(writer);
             return Some(0);
         };
         log.row.next = seq + 1;
-        let before_millis = if seq == 0 { unix_millis } else { log.row.moved_millis };
+        let before_millis = if seq == 0 { now.unix_millis } else { log.row.moved_millis };
         if let Data::Segment { directory, .. } = &data {
             log.row.moved_millis = directory.created_millis;
         }
         self.pending.logs.insert(writer);
-        let segment = self.segment_of(writer, seq, data, before_millis, unix_millis);
+        let segment = self.segment_of(writer, seq, data, before_millis, now.unix_millis);
         let masked = segment.masked.len();
         self.add_segment(&segment, false);
         self.pending.segments.push(segment);
@@ -188,8 +182,10 @@ impl State {
                 masked: Vec::new(),
                 quarantine: Some(Quarantine {
                     reason,
-                    time_min: (before_millis - 3_600_000).saturating_mul(1_000_000),
-                    time_max: unix_millis.saturating_mul(1_000_000),
+                    times: Times {
+                        first: (before_millis - HOUR * 1_000).saturating_mul(1_000_000),
+                        last: unix_millis.saturating_mul(1_000_000),
+                    },
                 }),
                 datasets: Vec::new(),
                 floor,
@@ -354,7 +350,7 @@ impl State {
             What::Block { id, window, .. } => {
                 let gone: Vec<DatasetSummary> = gone;
                 for summary in &gone {
-                    batch.delete(rows::dataset_key(summary, rows::day_of(*window), *id));
+                    batch.delete(rows::dataset_key(summary, window.day(), *id));
                 }
             }
         }
@@ -369,10 +365,10 @@ impl State {
         let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
             return;
         };
+        let always = Times { first: i64::MIN, last: i64::MAX };
         let why = Quarantine {
             reason,
-            time_min: object.datasets.iter().map(|d| d.time_min).min().unwrap_or(i64::MIN),
-            time_max: object.datasets.iter().map(|d| d.time_max).max().unwrap_or(i64::MAX),
+            times: object.datasets.iter().map(|d| d.times).reduce(Times::join).unwrap_or(always),
         };
         let quarantine = Some(why.clone());
         put_object(key, live, &object, quarantine, batch);
@@ -511,7 +507,7 @@ fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
         What::Block { id, tenant, level, window } => {
             batch.delete(rows::block_key(tenant, *window, *level, *id));
             for summary in datasets {
-                batch.delete(rows::dataset_key(summary, rows::day_of(*window), *id));
+                batch.delete(rows::dataset_key(summary, window.day(), *id));
             }
         }
     }
@@ -521,7 +517,7 @@ fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
 pub(crate) fn put_block(block: &Block, datasets: &[DatasetSummary], batch: &mut Batch) {
     block.put_into(batch);
     for summary in datasets {
-        let day = rows::day_of(block.window);
+        let day = block.window.day();
         Dataset { block: block.id, day, summary: summary.clone(), has_own_key: true }.put_into(batch);
     }
 }
@@ -539,8 +535,7 @@ pub(crate) fn summaries(directory: &block::Directory) -> Vec<DatasetSummary> {
             position: position as u32,
             tenant: entry.tenant.clone(),
             service: entry.service.as_str().into(),
-            time_min: entry.time_min,
-            time_max: entry.time_max,
+            times: entry.times,
             rows: entry.rows.end - entry.rows.start,
             profile_types: entry.profile_types.as_slice().into(),
         })

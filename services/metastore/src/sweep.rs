@@ -24,7 +24,7 @@ impl Metastore {
         let keys_needed_from =
             state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis)) - self.window_millis();
         state.dead.begin_graces(now);
-        state.dead.end_graces(now, self.config.sweep_grace.0);
+        state.dead.end_graces(now, self.config.sweep_grace.get());
         let sweepable = state.dead.past_grace(keys_needed_from).filter(|dead| is_recorded(&state, dead));
         sweepable.take(limit).map(|dead| DeadObject { key: dead.key.clone() }).collect()
     }

@@ -7,9 +7,10 @@ use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
 use clock::Source;
 use header::Header;
-use model::{ItemKey, JobId, TimeRange, WriterId};
+use model::{BlockId, DAY, HOUR, ItemKey, JobId, Shard, TimeRange, Times, Window, WriterId};
 use object_store::memory::InMemory;
 use rpc::{JobFailure, JobOutput, Metastore as _};
+use storage::Place;
 use storage::fault::{Fault, Faulty, Rates};
 
 use super::*;
@@ -18,9 +19,9 @@ mod consume;
 mod deletes;
 mod exactly_once;
 mod finds;
+mod jobs;
 mod lost;
 mod ownership;
-mod publish;
 mod reconcile;
 mod sweep;
 
@@ -210,7 +211,7 @@ impl World {
 
     async fn try_merge(&mut self, job: &Job) -> Result<Publication, storage::Error> {
         let mut keys = Vec::new();
-        let (mut time_min, mut time_max) = (i64::MAX, i64::MIN);
+        let mut times: Option<Times> = None;
         let mut tenants: BTreeSet<&str> = BTreeSet::new();
         for input in &job.inputs {
             let masked = &input.masked;
@@ -218,8 +219,8 @@ impl World {
             let Some(Header::Object { directory, .. }) = headers.get(&input.key) else {
                 continue;
             };
-            time_min = time_min.min(directory.datasets[0].time_min);
-            time_max = time_max.max(directory.datasets[0].time_max);
+            let input_times = directory.datasets[0].times;
+            times = Some(times.map_or(input_times, |times| times.join(input_times)));
             let live = input.datasets.iter().map(|at| &directory.datasets[*at as usize].tenant);
             let holds = |name| live.clone().any(|of| *of == tenant(name));
             if holds("b") {
@@ -238,15 +239,15 @@ impl World {
         }
         let mut outputs = Vec::new();
         for (part, name) in tenants.into_iter().enumerate() {
-            let window = job.windows.first().copied().unwrap_or((0, 86_400));
+            let window = job.windows.first().copied().unwrap_or(Window { start: 0, length: DAY });
             let (attempt, level, part) = (job.attempt, job.level, part as u32);
             let origin = Origin::Block { job: job.id, attempt, part, level };
             let millis = self.clock.unix_millis();
-            let mut directory = directory(origin, millis, Vec::new(), &[name], time_min / 1_000_000);
-            directory.datasets[0].time_max = time_max;
+            let mut directory = directory(origin, millis, Vec::new(), &[name], 0);
+            directory.datasets[0].times = times.expect("a tenant has an input");
             let tenant = tenant(name);
-            let key =
-                Key::block(&tenant, &format!("{level}-{}-{}", window.0, window.1), job.id, attempt, part);
+            let place = Place { level, window, shard: Shard::ALL };
+            let key = Key::block(&tenant, place, BlockId { job: job.id, attempt, part });
             let bytes = Bytes::from(format!("block {key}"));
             self.store.settle_create(&key, bytes).await?;
             let header = Header::Object { bytes: 1 << 20, directory: directory.clone() };
@@ -295,8 +296,7 @@ fn directory(
     let datasets = tenants.iter().map(|name| DatasetEntry {
         tenant: tenant(name),
         service: "app".into(),
-        time_min: time_millis * 1_000_000,
-        time_max: time_millis * 1_000_000,
+        times: Times { first: time_millis * 1_000_000, last: time_millis * 1_000_000 },
         rows: 0..1,
         profiles: 1,
         profile_types: vec!["process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().expect("a type")],

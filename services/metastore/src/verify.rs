@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catalog::rows::JobState;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
-use model::JobId;
+use model::{BlockId, JobId};
 use storage::{Key, Store};
 use tracing::warn;
 
@@ -75,7 +75,9 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
     };
     let mut records: BTreeMap<JobId, Record> = BTreeMap::new();
     for (key, live) in state.live.iter() {
-        let (Some((job, attempt, _)), What::Block { window, .. }) = (key.parse_block(), &live.what) else {
+        let (Some(BlockId { job, attempt, .. }), What::Block { window, .. }) =
+            (key.parse_block(), &live.what)
+        else {
             continue;
         };
         if listed.contains(&job) || is_pending(&job) {
@@ -117,7 +119,7 @@ async fn names_unknown_block(store: &Store, state: &State, listing: &Listing) ->
     let unnamed = listing.blocks.iter().map(|object| &object.key);
     let unnamed = unnamed.filter(|key| !state.live.contains_key(key) && !state.dead.contains_key(key));
     let unnamed: Vec<(JobId, &Key)> =
-        unnamed.filter_map(|key| key.parse_block().map(|(job, ..)| (job, key))).collect();
+        unnamed.filter_map(|key| key.parse_block().map(|block| (block.job, key))).collect();
     let made_by: BTreeSet<Key> =
         unnamed.iter().filter_map(|(job, _)| records.get(job)).map(|key| (*key).clone()).collect();
     let records = read_all(store, made_by.into_iter().collect()).await?;

@@ -82,7 +82,7 @@ impl LastKnown for Viewer {
                 Error::with_source(ErrorKind::Unavailable, text, error)
             })?),
         };
-        let (age, limit) = (self.clock.monotonic() - seen.confirmed, self.config.sweep_grace.0 / 2);
+        let (age, limit) = (self.clock.monotonic() - seen.confirmed, self.config.sweep_grace.get() / 2);
         if age > limit {
             let text = format!(
                 "nobody owns the catalog, and what is known of it is {} s old, limit is {} s",

@@ -242,7 +242,7 @@ impl Scan<'_> {
         let Answer::Labels(labels) = &mut partial.answer else { return false };
         let Some(entry) = block.directory().datasets.get(dataset.position as usize) else { return false };
         entry.tenant == dataset.tenant
-            && self.query.counts_all(dataset.time_min, dataset.time_max)
+            && self.query.counts_all(dataset.times)
             && labels.add_known(
                 &self.query.kind,
                 &entry.service,
@@ -505,7 +505,7 @@ fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) ->
         let mut datasets = std::mem::take(&mut found.datasets);
         datasets.retain(|dataset| {
             let whole = found.masked.is_empty() && found.orders_of(dataset).next().is_none();
-            if !whole || !query.counts_all(dataset.time_min, dataset.time_max) {
+            if !whole || !query.counts_all(dataset.times) {
                 return true;
             }
             let is_new = known.insert((dataset.profile_types.as_ptr(), dataset.service.as_ptr()));

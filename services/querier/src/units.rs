@@ -31,9 +31,9 @@ pub(crate) struct Unit {
 /// Encoded bytes that answering from a dataset reads, roughly.
 pub(crate) fn cost(query: &Query, dataset: &FoundDataset) -> u64 {
     let parts = if query.needs().samples { 1 } else { INDEX_PART };
-    let length = i128::from(dataset.time_max) - i128::from(dataset.time_min) + 1;
-    let start = i128::from(query.range.start.max(dataset.time_min));
-    let end = i128::from(query.range.end).min(i128::from(dataset.time_max) + 1);
+    let length = i128::from(dataset.times.last) - i128::from(dataset.times.first) + 1;
+    let start = i128::from(query.range.start.max(dataset.times.first));
+    let end = i128::from(query.range.end).min(i128::from(dataset.times.last) + 1);
     let asked = (end - start).clamp(1, length.max(1));
     let bytes = i128::from(dataset.bytes) * asked / length.max(1) / i128::from(parts);
     u64::try_from(bytes).unwrap_or(u64::MAX).max(1)

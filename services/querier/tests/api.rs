@@ -51,7 +51,7 @@ impl rpc::testing::Catalog for Catalog {
         for object in &mut objects {
             object.datasets.retain(|d| {
                 request.tenants.contains(&d.tenant)
-                    && request.range.overlaps(d.time_min, d.time_max)
+                    && request.range.overlaps(d.times)
                     && request.services.as_ref().is_none_or(|s| s.iter().any(|s| **s == *d.service))
             });
         }
@@ -127,8 +127,7 @@ impl Server {
             tenant: entry.tenant.clone(),
             bytes: encoded.bytes.len() as u64,
             service: entry.service.as_str().into(),
-            time_min: entry.time_min,
-            time_max: entry.time_max,
+            times: entry.times,
             profile_types: entry.profile_types.clone().into(),
         });
         let datasets = datasets.collect();

@@ -8,7 +8,7 @@ use block::{Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, merge
 use clock::Pool;
 use model::{
     Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
-    TenantId, TimeRange, ValueSchema, WriterId,
+    TenantId, TimeRange, ValueSchema, Window, WriterId,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
@@ -126,8 +126,7 @@ impl Bucket {
             position,
             tenant: entry.tenant.clone(),
             service: entry.service.as_str().into(),
-            time_min: entry.time_min,
-            time_max: entry.time_max,
+            times: entry.times,
             profile_types: entry.profile_types.clone().into(),
             bytes: 0,
         });
@@ -141,7 +140,7 @@ impl Bucket {
     }
 
     /// Merges pushes to blocks of these windows and of days.
-    async fn merge(&mut self, number: u32, items: &[PushItem], windows: Vec<(i64, i64)>) {
+    async fn merge(&mut self, number: u32, items: &[PushItem], windows: Vec<Window>) {
         let cache = Cache::new(1 << 20);
         let mut inputs = Vec::new();
         for (seq, items) in items.chunks(200).enumerate() {
@@ -288,7 +287,9 @@ async fn check(rng: TestRng) -> Stats {
     let items: Vec<PushItem> = (0..count).map(|_| item(&mut random, from, to)).collect();
     // Hour blocks hold 5 min and hour cells, day blocks hour and day cells.
     let windows = match random.below(2) {
-        0 if hours < 24 => (0..hours).map(|hour| (START / SECOND + hour * 3_600, 3_600)).collect(),
+        0 if hours < 24 => (0..hours)
+            .map(|hour| Window { start: (START + hour * HOUR) / SECOND, length: HOUR / SECOND })
+            .collect(),
         _ => Vec::new(),
     };
     bucket.merge(1, &items, windows).await;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clock::{Clock, Pool, Source};
 use limits::{Limits, Overrides};
-use model::{Labels, TenantId, TimeRange};
+use model::{Labels, TenantId, TimeRange, Times};
 use prometheus_client::registry::Registry;
 use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
@@ -180,8 +180,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
         tenant: TenantId::anonymous(),
         service: "app".into(),
         bytes: bytes / u64::from(datasets),
-        time_min: 0,
-        time_max: 9,
+        times: Times { first: 0, last: 9 },
         profile_types: Vec::new().into(),
     };
     Found {

@@ -212,8 +212,7 @@ async fn unnamed_blocks(fleet: &Arc<Fleet>) -> BTreeSet<Key> {
     let objects = fleet.bucket.objects();
     let grace = Duration::from(fleet.settings.metastore.orphan_grace);
     // What is past its time left the answers at once, and goes when all around it is.
-    let is_judged =
-        |key: &Key| key.parse_block_place().is_some_and(|(tenant, _)| tenant.as_str() != SHORT_LIVED);
+    let is_judged = |key: &Key| key.parse_block_tenant().is_some_and(|tenant| tenant.as_str() != SHORT_LIVED);
     let age = |key: &Key| objects.created(key).map(|created| fleet.executor.now().saturating_sub(created));
     let is_old = |key: &Key| age(key).is_some_and(|age| age > 2 * grace);
     let blocks = objects.keys().into_iter().filter(is_judged);

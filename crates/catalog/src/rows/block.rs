@@ -1,7 +1,7 @@
 //! Live blocks and their datasets.
 
 use bytes::Bytes;
-use model::{JobId, TenantId};
+use model::{BlockId, JobId, TenantId, Window};
 use storage::Key;
 
 use super::fields::{fixed_u32, put_signed, short_text, start, take_short_text, take_signed, tenant};
@@ -12,14 +12,6 @@ use super::object::{
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// A block's identity: the attempt that made it, and which of its outputs it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct BlockId {
-    pub job: JobId,
-    pub attempt: u32,
-    pub part: u32,
-}
-
 /// A live block.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
@@ -27,8 +19,7 @@ pub struct Block {
     pub key: Key,
     pub tenant: TenantId,
     pub level: u8,
-    /// `(start, length)` in Unix seconds.
-    pub window: (i64, i64),
+    pub window: Window,
     pub bytes: u64,
     pub created_millis: i64,
     pub quarantine: Option<Quarantine>,
@@ -47,8 +38,8 @@ impl Row for Block {
 
     fn encode(&self, out: &mut Writer) {
         out.text(self.key.as_str());
-        out.i64(self.window.0);
-        out.i64(self.window.1);
+        out.i64(self.window.start);
+        out.i64(self.window.length);
         out.u64(self.bytes);
         out.i64(self.created_millis);
         put_quarantine(out, self.quarantine.as_ref());
@@ -65,7 +56,7 @@ impl Row for Block {
             tenant,
             level,
             key: Key::from_text(value.text()?),
-            window: (value.i64()?, value.i64()?),
+            window: Window { start: value.i64()?, length: value.i64()? },
             bytes: value.u64()?,
             created_millis: value.i64()?,
             quarantine: take_quarantine(value)?,
@@ -78,10 +69,10 @@ impl Row for Block {
 }
 
 /// The row of a block.
-pub fn block_key(tenant: &TenantId, window: (i64, i64), level: u8, id: BlockId) -> Bytes {
+pub fn block_key(tenant: &TenantId, window: Window, level: u8, id: BlockId) -> Bytes {
     let mut key = start(Kind::Block);
     short_text(&mut key, tenant.as_str());
-    put_signed(&mut key, day_of(window));
+    put_signed(&mut key, window.day());
     key.u8(level);
     put_block_id(&mut key, id);
     key.0.into()
@@ -135,11 +126,6 @@ pub fn dataset_key(summary: &DatasetSummary, day: i64, block: BlockId) -> Bytes 
     put_block_id(&mut key, block);
     key.0.extend_from_slice(&summary.position.to_be_bytes());
     key.0.into()
-}
-
-/// Days since the Unix epoch of a window in Unix seconds.
-pub fn day_of(window: (i64, i64)) -> i64 {
-    window.0.div_euclid(86_400)
 }
 
 fn put_block_id(key: &mut Writer, id: BlockId) {

@@ -1,7 +1,7 @@
 //! Jobs of compaction.
 
 use bytes::Bytes;
-use model::JobId;
+use model::{JobId, Window};
 use storage::Key;
 
 use super::fields::start;
@@ -33,7 +33,7 @@ pub enum JobState {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Work {
     pub level: u8,
-    pub windows: Vec<(i64, i64)>,
+    pub windows: Vec<Window>,
     pub inputs: Vec<Key>,
 }
 
@@ -55,7 +55,7 @@ impl Row for Job {
                 out.u8(u8::from(*open));
                 out.u8(work.level);
                 out.u64(work.windows.len() as u64);
-                for (start, length) in &work.windows {
+                for Window { start, length } in &work.windows {
                     out.i64(*start);
                     out.i64(*length);
                 }
@@ -84,7 +84,7 @@ impl Row for Job {
                 let count = value.count(2)?;
                 let mut windows = Vec::with_capacity(count);
                 for _ in 0..count {
-                    windows.push((value.i64()?, value.i64()?));
+                    windows.push(Window { start: value.i64()?, length: value.i64()? });
                 }
                 let count = value.count(1)?;
                 let mut inputs = Vec::with_capacity(count);

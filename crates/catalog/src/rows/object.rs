@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{ProfileType, TenantId};
+use model::{ProfileType, TenantId, Times};
 
 use crate::codec::{DecodeError, Reader, Writer};
 
@@ -14,8 +14,7 @@ pub struct DatasetSummary {
     pub tenant: TenantId,
     pub service: Arc<str>,
     /// Unix nanoseconds, both included.
-    pub time_min: i64,
-    pub time_max: i64,
+    pub times: Times,
     pub rows: u64,
     pub profile_types: Arc<[ProfileType]>,
 }
@@ -25,15 +24,14 @@ pub struct DatasetSummary {
 pub struct Quarantine {
     pub reason: String,
     /// Unix nanoseconds, both included.
-    pub time_min: i64,
-    pub time_max: i64,
+    pub times: Times,
 }
 
 pub(super) fn put_summary(out: &mut Writer, dataset: &DatasetSummary) {
     out.u64(u64::from(dataset.position));
-    out.i64(dataset.time_min);
+    out.i64(dataset.times.first);
     // Wrapping, so that no pair of times is refused; the reader wraps back.
-    out.u64(dataset.time_max.wrapping_sub(dataset.time_min) as u64);
+    out.u64(dataset.times.last.wrapping_sub(dataset.times.first) as u64);
     out.u64(dataset.rows);
     out.u64(dataset.profile_types.len() as u64);
     for one in dataset.profile_types.iter() {
@@ -49,8 +47,8 @@ pub(super) fn take_summary(
     service: Arc<str>,
 ) -> Result<DatasetSummary, DecodeError> {
     let position = value.u32()?;
-    let time_min = value.i64()?;
-    let time_max = time_min.wrapping_add(value.u64()? as i64);
+    let first = value.i64()?;
+    let times = Times { first, last: first.wrapping_add(value.u64()? as i64) };
     let rows = value.u64()?;
     let count = value.count(5)?;
     let mut types = Vec::with_capacity(count);
@@ -64,17 +62,17 @@ pub(super) fn take_summary(
         });
     }
     let profile_types = types.into();
-    Ok(DatasetSummary { position, tenant, service, time_min, time_max, rows, profile_types })
+    Ok(DatasetSummary { position, tenant, service, times, rows, profile_types })
 }
 
 pub(super) fn put_quarantine(out: &mut Writer, quarantine: Option<&Quarantine>) {
     match quarantine {
         None => out.u8(0),
-        Some(Quarantine { reason, time_min, time_max }) => {
+        Some(Quarantine { reason, times }) => {
             out.u8(1);
             out.text(reason);
-            out.i64(*time_min);
-            out.i64(*time_max);
+            out.i64(times.first);
+            out.i64(times.last);
         }
     }
 }
@@ -84,7 +82,7 @@ pub(super) fn take_quarantine(value: &mut Reader<'_>) -> Result<Option<Quarantin
         return Ok(None);
     }
     let reason = value.text()?.to_owned();
-    Ok(Some(Quarantine { reason, time_min: value.i64()?, time_max: value.i64()? }))
+    Ok(Some(Quarantine { reason, times: Times { first: value.i64()?, last: value.i64()? } }))
 }
 
 /// Rows of version 1 have neither.

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use model::{ItemKey, JobId, TenantId, TimeRange, WriterId};
+use model::{BlockId, ItemKey, JobId, TenantId, TimeRange, Times, Window, WriterId};
 use storage::Key;
 
 use super::*;
@@ -28,8 +28,7 @@ fn summary() -> DatasetSummary {
         position: 3,
         tenant: TenantId::anonymous(),
         service: "a/b\0c".into(),
-        time_min: i64::MIN,
-        time_max: i64::MAX,
+        times: Times { first: i64::MIN, last: i64::MAX },
         rows: 9,
         profile_types: vec!["a:b:c:d:e".parse().expect("a type")].into(),
     }
@@ -38,7 +37,7 @@ fn summary() -> DatasetSummary {
 #[test]
 fn rows_read_back_and_damage_is_refused() {
     let id = BlockId { job: JobId(u128::MAX), attempt: 2, part: 1 };
-    let quarantine = Some(Quarantine { reason: "bad".into(), time_min: -1, time_max: 1 });
+    let quarantine = Some(Quarantine { reason: "bad".into(), times: Times { first: -1, last: 1 } });
     check(Log { writer: WriterId(7), next: 300, sealed: true, moved_millis: -5 });
     check(Segment {
         writer: WriterId(7),
@@ -56,7 +55,7 @@ fn rows_read_back_and_damage_is_refused() {
         key: Key::from_text("block/x"),
         tenant: TenantId::anonymous(),
         level: 1,
-        window: (-300, 300),
+        window: Window { start: -300, length: 300 },
         bytes: 1,
         created_millis: 0,
         quarantine: None,
@@ -64,8 +63,11 @@ fn rows_read_back_and_damage_is_refused() {
         rows: 300,
     });
     check(Dataset { block: id, day: -1, summary: summary(), has_own_key: true });
-    let work =
-        Work { level: 1, windows: vec![(0, 300), (300, 300)], inputs: vec![Key::from_text("log/x/1")] };
+    let work = Work {
+        level: 1,
+        windows: vec![Window { start: 0, length: 300 }, Window { start: 300, length: 300 }],
+        inputs: vec![Key::from_text("log/x/1")],
+    };
     for state in [
         JobState::Working { open: true, work },
         JobState::Published { record: None },
@@ -103,7 +105,7 @@ fn rows_of_version_1_have_no_floor() {
         key: Key::from_text("block/x"),
         tenant: TenantId::anonymous(),
         level: 1,
-        window: (0, 300),
+        window: Window { start: 0, length: 300 },
         bytes: 1,
         created_millis: 0,
         quarantine: None,

@@ -1,5 +1,6 @@
+use model::DAY;
+
 const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400;
 
 /// A time as `from` and `until` say it, in Unix nanoseconds.
 ///

@@ -7,7 +7,7 @@ use block::codec::{Cursor, Delta, Malformed, put, put_signed};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange};
+use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange, Times};
 use storage::Key;
 use wire::pyrograph::rpc::v1 as proto;
 
@@ -192,8 +192,8 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
             for place in [tenant, service, profile_types] {
                 put(&mut datasets, u64::from(place));
             }
-            times.put(&mut datasets, dataset.time_min);
-            put_signed(&mut datasets, dataset.time_max.wrapping_sub(dataset.time_min));
+            times.put(&mut datasets, dataset.times.first);
+            put_signed(&mut datasets, dataset.times.last.wrapping_sub(dataset.times.first));
             put(&mut datasets, dataset.bytes);
         }
         out.objects.push(proto::Object {
@@ -254,13 +254,12 @@ fn datasets(
         let tenant = cursor.index(tenants.len(), "a tenant does not exist")?;
         let service = cursor.index(services.len(), "a service does not exist")?;
         let profile_types = cursor.index(types.len(), "profile types do not exist")?;
-        let time_min = times.read(&mut cursor)?;
+        let first = times.read(&mut cursor)?;
         datasets.push(FoundDataset {
             position,
             tenant: tenants[tenant as usize].clone(),
             service: services[service as usize].clone(),
-            time_min,
-            time_max: time_min.wrapping_add(cursor.signed()?),
+            times: Times { first, last: first.wrapping_add(cursor.signed()?) },
             bytes: cursor.varint()?,
             profile_types: types[profile_types as usize].clone(),
         });

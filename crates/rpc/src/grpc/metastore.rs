@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Pool;
-use model::{JobId, TenantId, WriterId};
+use model::{JobId, TenantId, Window, WriterId};
 use storage::Key;
 use tonic::{Request, Response, Status};
 use wire::pyrograph::metastore::v1 as proto;
@@ -369,7 +369,7 @@ fn put_job(job: Job) -> proto::Job {
         attempt: job.attempt,
         inputs,
         level: job.level.into(),
-        windows: job.windows.into_iter().map(|(start, length)| proto::Window { start, length }).collect(),
+        windows: job.windows.into_iter().map(put_window).collect(),
         orders: orders.table,
         shard_bits: job.shard_bits.into(),
     }
@@ -394,30 +394,37 @@ fn job(job: proto::Job) -> Result<Job, Unreadable> {
         attempt: job.attempt,
         inputs: inputs.collect::<Result<_, Unreadable>>()?,
         level: common::narrow(job.level.into(), "level")?,
-        windows: job.windows.into_iter().map(|window| (window.start, window.length)).collect(),
+        windows: job.windows.into_iter().map(window).collect(),
         shard_bits: common::narrow(job.shard_bits.into(), "shard_bits")?,
     })
 }
 
 fn put_output(output: &JobOutput) -> proto::publish_request::Output {
-    let (start, length) = output.window;
     proto::publish_request::Output {
         key: output.key.as_str().to_owned(),
         bytes: output.bytes,
         tenant: output.tenant.to_string(),
-        window: Some(proto::Window { start, length }),
+        window: Some(put_window(output.window)),
         directory: common::put_directory(&output.directory),
     }
 }
 
+fn put_window(window: Window) -> proto::Window {
+    proto::Window { start: window.start, length: window.length }
+}
+
+fn window(window: proto::Window) -> Window {
+    Window { start: window.start, length: window.length }
+}
+
 fn publication(request: proto::PublishRequest) -> Result<Publication, Unreadable> {
     let outputs = request.outputs.into_iter().map(|output| {
-        let window = output.window.ok_or_else(|| Unreadable::missing("window"))?;
+        let output_window = output.window.ok_or_else(|| Unreadable::missing("window"))?;
         Ok(JobOutput {
             key: common::key(output.key, "key")?,
             bytes: output.bytes,
             tenant: common::tenant(&output.tenant, "tenant")?,
-            window: (window.start, window.length),
+            window: window(output_window),
             directory: common::directory(&output.directory)?,
         })
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use block::{CellSection, DatasetEntry, Directory, NameTree, Origin, Section};
 use model::{
     Function, ItemKey, JobId, Labels, Line, Mapping, NONE, Profile, ProfileType, PushItem, SampleLabel,
-    Samples, SeriesRows, Span, Symbols, TenantId, TimeRange, ValueSchema, ValueType, WriterId,
+    Samples, SeriesRows, Span, Symbols, TenantId, TimeRange, Times, ValueSchema, ValueType, Window, WriterId,
 };
 use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
@@ -129,8 +129,7 @@ pub(crate) fn directory() -> Directory {
         datasets: vec![DatasetEntry {
             tenant: tenant("team-a"),
             service: "app".into(),
-            time_min: -5,
-            time_max: 1_700_000_000_000_000_000,
+            times: Times { first: -5, last: 1_700_000_000_000_000_000 },
             rows: 3..9,
             profiles: 2,
             profile_types: vec![profile_type()],
@@ -165,8 +164,7 @@ pub(crate) fn objects() -> Vec<Found> {
         tenant: tenant(if position == 0 { "team-a" } else { "team-b" }),
         service: service.into(),
         bytes: u64::from(position) + 5,
-        time_min: -1,
-        time_max: i64::MAX,
+        times: Times { first: -1, last: i64::MAX },
         profile_types: profile_types.clone(),
     };
     vec![
@@ -263,7 +261,7 @@ pub(crate) fn job() -> Job {
             },
         ],
         level: u8::MAX,
-        windows: vec![(-300, 300), (0, 86_400)],
+        windows: vec![Window { start: -300, length: 300 }, Window { start: 0, length: 86_400 }],
         shard_bits: 4,
     }
 }
@@ -277,7 +275,7 @@ pub(crate) fn publication() -> Publication {
         key: Key::from_text("block/a/1-0-300/x"),
         bytes: 9,
         tenant: tenant("team-a"),
-        window: (-300, 300),
+        window: Window { start: -300, length: 300 },
         directory: Directory {
             origin: Origin::Block { job: JobId(BIG), attempt: 3, part: 1, level: 2 },
             ..directory()

@@ -450,11 +450,11 @@ async fn a_service_past_its_time_leaves_its_object_and_the_rest_stays() {
 async fn a_block_is_rewritten_when_less_than_half_of_it_is_left() {
     let mut state = State::new(&Config::default());
     let mut block = catalog::rows::Block {
-        id: catalog::rows::BlockId { job: JobId(1), attempt: 1, part: 0 },
+        id: BlockId { job: JobId(1), attempt: 1, part: 0 },
         key: Key::from_text("block/a/3-0-86400/x"),
         tenant: tenant("a"),
         level: 3,
-        window: (0, 86_400),
+        window: Window { start: 0, length: DAY },
         bytes: 1,
         created_millis: 0,
         quarantine: None,
@@ -467,7 +467,10 @@ async fn a_block_is_rewritten_when_less_than_half_of_it_is_left() {
         datasets[0].rows = left;
         state.add_block(&block, datasets);
         let work = plan::next(&mut state, &Config::default(), 86_400_000);
-        assert_eq!(work.map(|work| (work.level, work.windows)), is_rewritten.then(|| (3, vec![(0, 86_400)])));
+        assert_eq!(
+            work.map(|work| (work.level, work.windows)),
+            is_rewritten.then(|| (3, vec![Window { start: 0, length: DAY }]))
+        );
         state.live.remove(&block.key);
     }
     block.rows = 0;

@@ -14,11 +14,11 @@ fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
         vec!["process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().expect("a type")].into();
     for i in 0..OBJECTS {
         let block = catalog::rows::Block {
-            id: catalog::rows::BlockId { job: JobId(u128::from(i)), attempt: 1, part: 0 },
+            id: BlockId { job: JobId(u128::from(i)), attempt: 1, part: 0 },
             key: Key::from_text(format!("block/a/1-0-300/{i:032x}-1-0")),
             tenant: tenant("a"),
             level: 1,
-            window: (0, 300),
+            window: Window { start: 0, length: 300 },
             bytes: 1,
             created_millis: 0,
             quarantine: None,
@@ -30,8 +30,7 @@ fn a_day_of_one_service_is_found_among_a_month_of_all_at_once() {
             position: service as u32,
             tenant: tenant("a"),
             service: format!("service-{service}").into(),
-            time_min: time,
-            time_max: time,
+            times: Times { first: time, last: time },
             rows: 1,
             profile_types: types.clone(),
         });

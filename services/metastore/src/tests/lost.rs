@@ -273,7 +273,9 @@ async fn blocks_without_a_record_are_deleted_only_if_the_catalog_saw_them_being_
     let mut world = World::new(38);
     let metastore = with_blocks(&mut world, 4).await;
     let unrecorded = |job: u128, bytes: usize| {
-        let key = Key::block(&tenant("a"), "1-1700049600-3600", JobId(job), 1, 0);
+        let window = Window { start: 1_700_049_600, length: HOUR };
+        let place = Place { level: 1, window, shard: Shard::ALL };
+        let key = Key::block(&tenant("a"), place, BlockId { job: JobId(job), attempt: 1, part: 0 });
         (key, Bytes::from(vec![0; bytes]))
     };
     // Each says itself when it was made.

@@ -514,7 +514,7 @@ async fn what_was_known_too_long_ago_is_not_answered() {
     let viewer = Viewer::new(world.config.clone(), engine, Arc::new(|_, _| None), world.clock.clone());
     viewer.find(everything()).await.expect("reads the catalog");
     world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
-    world.time.pass(world.config.sweep_grace.0 / 2 - Duration::from_secs(1));
+    world.time.pass(world.config.sweep_grace.get() / 2 - Duration::from_secs(1));
     let snapshot = viewer.find(everything()).await.expect("knows it still");
     assert!(snapshot.stale.is_some());
     world.time.pass(Duration::from_secs(2));

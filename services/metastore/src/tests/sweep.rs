@@ -69,7 +69,7 @@ async fn an_owner_whose_clock_is_ahead_gives_what_has_just_died_its_grace() {
     assert!(first.sweepable(10).await.expect("lists").is_empty(), "its own clock was set");
     let second = world.open().await;
     assert!(second.sweepable(10).await.expect("lists").is_empty());
-    world.time.pass(second.config.sweep_grace.0);
+    world.time.pass(second.config.sweep_grace.get());
     assert_eq!(second.sweepable(10).await.expect("lists").len(), 3);
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
             dataset.index.bytes.to_string(),
             dataset.symbols.bytes.to_string(),
             dataset.tree.map(|t| t.bytes.to_string()).unwrap_or_default(),
-            format!("{:.1}", (dataset.time_max - dataset.time_min) as f64 / 6e10),
+            format!("{:.1}", (dataset.times.last - dataset.times.first) as f64 / 6e10),
             types.join("\n"),
         ]);
     }

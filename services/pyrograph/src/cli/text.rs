@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use model::DAY;
+
 /// `text` in one line, with each character that a terminal may obey written as `\n`, `\t` or `\u{1b}`.
 pub(super) fn inert(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
@@ -33,8 +35,7 @@ fn is_obeyed(character: char) -> bool {
 
 /// A time in Unix milliseconds as `2026-11-30 14:02:05`, in UTC; the number itself outside of the years 1970 to 9999.
 pub(super) fn utc(millis: i64) -> String {
-    const DAY_SECONDS: i64 = 86_400;
-    let (mut days, seconds) = (millis.div_euclid(1000) / DAY_SECONDS, millis.div_euclid(1000) % DAY_SECONDS);
+    let (mut days, seconds) = (millis.div_euclid(1000) / DAY, millis.div_euclid(1000) % DAY);
     if millis < 0 || days >= 2_932_897 {
         return millis.to_string();
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use edge::Capabilities;
-use model::{Labels, ProfileType, TimeRange};
+use model::{HOUR, Labels, ProfileType, TimeRange};
 use query::kind::labels::Found;
 use query::selector::is_label_name;
 use query::{Kind, Query, Selector};
@@ -18,7 +18,7 @@ use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
 /// What a question without a range is about.
-const RECENT_MILLIS: i64 = 3_600_000;
+const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 pub(crate) async fn profile_types(
     querier: &Querier,

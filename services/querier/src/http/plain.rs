@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use edge::rest;
 use http::HeaderName;
-use model::TimeRange;
 use model::label_names::NAME;
+use model::{HOUR, TimeRange};
 use query::{Kind, Query, Selector};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::http::service::report_headers;
 use crate::{Asker, Error, Querier};
 
 /// What a question without a range is about.
-const RECENT_MILLIS: i64 = 3_600_000;
+const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 /// The values of `label`; for `__name__` the ids of the profile types. Of the last hour, or of
 /// `from` to `until`, and of the series that `query` selects.
@@ -93,7 +93,7 @@ pub(crate) async fn apps(State(querier): State<Arc<Querier>>, asker: Asker) -> R
             profile_types: Vec::new(),
             last_seen: i64::MIN,
         });
-        app.last_seen = app.last_seen.max(dataset.time_max.div_euclid(1_000_000));
+        app.last_seen = app.last_seen.max(dataset.times.last.div_euclid(1_000_000));
         app.profile_types.extend(dataset.profile_types.iter().map(ToString::to_string));
         app.profile_types.sort_unstable();
         app.profile_types.dedup();

@@ -186,12 +186,14 @@ fn uuid(text: &str) -> Result<u128, Error> {
 
 #[cfg(test)]
 mod tests {
+    use model::HOUR;
+
     use super::*;
 
     fn allowed(length_hours: i64, lookback_hours: i64) -> Allowed {
         Allowed {
-            query_length: length_hours * 3_600_000_000_000,
-            query_lookback: lookback_hours * 3_600_000_000_000,
+            query_length: length_hours * HOUR * 1_000_000_000,
+            query_lookback: lookback_hours * HOUR * 1_000_000_000,
             nodes_default: 8192,
             nodes_max: 1_048_576,
             nodes_on_profiles: false,
@@ -200,8 +202,8 @@ mod tests {
 
     #[test]
     fn ranges_are_refused_clamped_or_found_empty() {
-        const HOUR: i64 = 3_600_000;
-        let now = 1000 * HOUR;
+        const HOUR_MILLIS: i64 = HOUR * 1_000;
+        let now = 1000 * HOUR_MILLIS;
         let text = |allowed: &Allowed, start, end| match allowed.range(start, end, now) {
             Ok(range) => format!("{range:?}"),
             Err(error) => error.to_string(),
@@ -214,8 +216,11 @@ mod tests {
         assert_eq!(text(&free, -5, i64::MAX), format!("Some((-5, {}))", i64::MAX));
         let tight = allowed(24, 48);
         assert_eq!(text(&tight, 1000, 4000), "None");
-        assert_eq!(text(&tight, 900 * HOUR, 975 * HOUR), format!("Some(({}, {}))", 952 * HOUR, 975 * HOUR));
-        assert!(text(&tight, 960 * HOUR, now).starts_with("the query time range exceeds the limit"));
+        assert_eq!(
+            text(&tight, 900 * HOUR_MILLIS, 975 * HOUR_MILLIS),
+            format!("Some(({}, {}))", 952 * HOUR_MILLIS, 975 * HOUR_MILLIS)
+        );
+        assert!(text(&tight, 960 * HOUR_MILLIS, now).starts_with("the query time range exceeds the limit"));
     }
 
     #[test]

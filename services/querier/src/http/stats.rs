@@ -1,7 +1,7 @@
 //! GetProfileStats and AnalyzeQuery: answered by the catalog alone.
 
-use model::TimeRange;
 use model::label_names::NAME;
+use model::{TimeRange, Times};
 use query::{Kind, Query, Selector};
 use rpc::Found;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
@@ -21,12 +21,12 @@ pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answe
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
     let snapshot = querier.find(asker, &everything(always, Selector::default())).await?;
-    let of_object = |object: &'_ Found| -> Vec<(i64, i64)> {
+    let of_object = |object: &'_ Found| -> Vec<Times> {
         object.datasets.iter().filter_map(|dataset| object.left_of(dataset)).collect()
     };
-    let left: Vec<(i64, i64)> = snapshot.objects.iter().flat_map(of_object).collect();
-    let oldest = left.iter().map(|(first, _)| *first).min();
-    let newest = left.iter().map(|(_, last)| *last).max();
+    let left: Vec<Times> = snapshot.objects.iter().flat_map(of_object).collect();
+    let oldest = left.iter().map(|times| times.first).min();
+    let newest = left.iter().map(|times| times.last).max();
     let millis = |nanos: Option<i64>| nanos.unwrap_or_default().div_euclid(1_000_000);
     let response = GetProfileStatsResponse {
         data_ingested: oldest.is_some(),

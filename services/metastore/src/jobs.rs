@@ -14,8 +14,9 @@ use std::time::Duration;
 use block::Origin;
 use bytes::Bytes;
 use catalog::Batch;
-use catalog::rows::{self, Block, BlockId, JobState as Progress, Row, Work};
-use model::JobId;
+use catalog::rows::{self, Block, JobState as Progress, Row, Work};
+use clock::Now;
+use model::{BlockId, DAY, JobId};
 use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, Published};
 use storage::Key;
 use tracing::{error, info, warn};
@@ -29,19 +30,18 @@ use crate::{Metastore, plan};
 const TRIES_MAX: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// A published job is remembered for as long as a compactor may ask about it.
-const REMEMBERED_MILLIS: i64 = 24 * 3_600_000;
+const REMEMBERED_MILLIS: i64 = DAY * 1_000;
 
 impl Metastore {
     pub(crate) async fn claim(self: Arc<Self>) -> Result<Option<Job>, Error> {
         let turn = self.take_turn().await?;
-        let now = self.clock.monotonic();
-        let unix_millis = self.clock.unix_millis();
+        let now = self.clock.now();
         let (job, batch) = {
             let mut state = self.state.lock();
             let mut batch = Batch::default();
-            let lapsed = close_lapsed(&mut state, now, unix_millis, &|| self.new_job(), &mut batch);
+            let lapsed = close_lapsed(&mut state, now, &|| self.new_job(), &mut batch);
             self.metrics.attempts_lapsed.inc_by(lapsed as u64);
-            let job = self.open_attempt(&mut state, now, unix_millis, &mut batch);
+            let job = self.open_attempt(&mut state, now, &mut batch);
             (job, batch)
         };
         if !batch.is_empty() {
@@ -59,22 +59,15 @@ impl Metastore {
     }
 
     /// Opens the next attempt of a job that waits for one, or of a new job.
-    fn open_attempt(
-        &self,
-        state: &mut State,
-        now: Duration,
-        unix_millis: i64,
-        batch: &mut Batch,
-    ) -> Option<Job> {
-        let waiting = state
-            .jobs
-            .values()
-            .filter(|job| matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now);
+    fn open_attempt(&self, state: &mut State, now: Now, batch: &mut Batch) -> Option<Job> {
+        let waiting = state.jobs.values().filter(|job| {
+            matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now.monotonic
+        });
         let id = match waiting.map(|job| (job.due, job.row.id)).min() {
             Some((_, id)) => id,
             None => {
-                let work = plan::next(state, &self.config, unix_millis)?;
-                add_job(state, self.new_job(), work, 0, unix_millis)
+                let work = plan::next(state, &self.config, now.unix_millis)?;
+                add_job(state, self.new_job(), work, 0, now.unix_millis)
             }
         };
         let floor = state.orders.floor();
@@ -89,7 +82,7 @@ impl Metastore {
         *open = true;
         job.row.attempt += 1;
         job.row.floor = floor;
-        job.due = now + self.config.attempt_time.0;
+        job.due = now.monotonic + self.config.attempt_time.get();
         let inputs = work.inputs.iter().filter_map(|key| {
             let live = state.live.get(key)?;
             let object = state.index.get(live.id?)?;
@@ -192,7 +185,7 @@ impl Metastore {
             jobs.collect()
         };
         for (id, created_millis, record) in producers_first(missing)? {
-            let key = Key::publish(created_millis.div_euclid(86_400_000), id);
+            let key = Key::publish(created_millis.div_euclid(DAY * 1_000), id);
             self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;
             let mut state = self.state.lock();
             if let Some(job) = state.jobs.get_mut(&id) {
@@ -206,8 +199,7 @@ impl Metastore {
 
     pub(crate) async fn fail(self: Arc<Self>, failure: JobFailure) -> Result<(), Error> {
         let turn = self.take_turn().await?;
-        let now = self.clock.monotonic();
-        let unix_millis = self.clock.unix_millis();
+        let now = self.clock.now();
         let mut batch = Batch::default();
         {
             let mut state = self.state.lock();
@@ -219,7 +211,7 @@ impl Metastore {
                 return Ok(());
             }
             self.metrics.jobs_failed.inc();
-            close_attempt(&mut state, &failure, now, unix_millis, &|| self.new_job(), &mut batch);
+            close_attempt(&mut state, &failure, now, &|| self.new_job(), &mut batch);
         }
         self.commit_in_turn(&turn, batch).await
     }
@@ -248,7 +240,7 @@ fn producers_first(mut left: BTreeMap<JobId, (i64, Bytes)>) -> Result<Vec<(JobId
     for (id, (_, record)) in &left {
         let record = Record::decode(record)
             .map_err(|e| Error::with_source(ErrorKind::Corrupt, "a publish record cannot be read", e))?;
-        let jobs = record.inputs.iter().filter_map(|(key, _)| key.parse_block().map(|(job, ..)| job));
+        let jobs = record.inputs.iter().filter_map(|(key, _)| key.parse_block().map(|block| block.job));
         made_by.insert(*id, jobs.filter(|job| left.contains_key(job)).collect());
     }
     let mut ordered = Vec::with_capacity(left.len());
@@ -358,17 +350,10 @@ pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &m
 }
 
 /// Closes attempts whose time is over; gives their number.
-fn close_lapsed(
-    state: &mut State,
-    now: Duration,
-    unix_millis: i64,
-    new_job: &dyn Fn() -> JobId,
-    batch: &mut Batch,
-) -> usize {
-    let open = state
-        .jobs
-        .values()
-        .filter(|job| matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now);
+fn close_lapsed(state: &mut State, now: Now, new_job: &dyn Fn() -> JobId, batch: &mut Batch) -> usize {
+    let open = state.jobs.values().filter(|job| {
+        matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now.monotonic
+    });
     // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
     let failure = |job: &JobState| JobFailure {
         job: job.row.id,
@@ -378,7 +363,7 @@ fn close_lapsed(
     };
     let lapsed: Vec<JobFailure> = open.map(failure).collect();
     for failure in &lapsed {
-        close_attempt(state, failure, now, unix_millis, new_job, batch);
+        close_attempt(state, failure, now, new_job, batch);
     }
     lapsed.len()
 }
@@ -388,8 +373,7 @@ fn close_lapsed(
 fn close_attempt(
     state: &mut State,
     failure: &JobFailure,
-    now: Duration,
-    unix_millis: i64,
+    now: Now,
     new_job: &dyn Fn() -> JobId,
     batch: &mut Batch,
 ) {
@@ -406,7 +390,7 @@ fn close_attempt(
     if tries < TRIES_MAX || !may_end {
         job.row.tries = if may_end { tries } else { tries.min(TRIES_MAX - 1) };
         warn!(job = %id, attempt, reason, "attempt failed, another follows");
-        job.due = now + RETRY_PAUSE * tries;
+        job.due = now.monotonic + RETRY_PAUSE * tries;
         job.row.put_into(batch);
         return;
     }
@@ -426,7 +410,7 @@ fn close_attempt(
     let (left, right) = work.inputs.split_at(work.inputs.len() / 2);
     for inputs in [left, right] {
         let work = Work { inputs: inputs.to_vec(), ..work.clone() };
-        let part = add_job(state, new_job(), work, TRIES_MAX - 1, unix_millis);
+        let part = add_job(state, new_job(), work, TRIES_MAX - 1, now.unix_millis);
         if let Some(part) = state.jobs.get(&part) {
             part.row.put_into(batch);
         }

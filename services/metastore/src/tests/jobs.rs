@@ -219,7 +219,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     assert!(metastore.sweepable(10).await.expect("lists").is_empty());
     let metastore = world.open().await;
     assert_eq!(world.store.get(&key).await.expect("gets"), record);
-    world.time.pass(metastore.config.sweep_grace.0);
+    world.time.pass(metastore.config.sweep_grace.get());
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 3);
 }
 
