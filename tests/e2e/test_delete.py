@@ -60,7 +60,7 @@ def admin(server, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def orders(server):
+def deletions(server):
     status, body = server.get("/api/v1/delete")
     assert status == 200, body
     return json.loads(body)["orders"]
@@ -96,7 +96,7 @@ def test_deleted_profiles_are_gone_from_answers_at_once_and_from_the_bucket_soon
 
     trial = admin(server, "delete", "--selector", gone, "--from", "now-1h", "--dry-run")
     assert trial.returncode == 0 and "7 profiles of 1 services" in trial.stdout, trial
-    assert orders(server) == [] and server.total(gone) == 145
+    assert deletions(server) == [] and server.total(gone) == 145
     unsure = admin(server, "delete", "--selector", gone, "--from", "now-1h")
     assert unsure.returncode != 0 and "--yes" in unsure.stderr and server.total(gone) == 145
 
@@ -112,7 +112,7 @@ def test_deleted_profiles_are_gone_from_answers_at_once_and_from_the_bucket_soon
     assert server.flamegraph(kept) == before
 
     began = time.monotonic()
-    wait_for(lambda: orders(server)[0]["state"] == "finished")
+    wait_for(lambda: deletions(server)[0]["state"] == "finished")
     print(f"finished after {time.monotonic() - began:.1f} s")
     left = files_with(server.directory, secret, name, "gone", "okapi-1")
     assert left[secret] == left[name] == left["gone"] == set(), left
@@ -127,16 +127,16 @@ def test_deleted_profiles_are_gone_from_answers_at_once_and_from_the_bucket_soon
     assert server.total(gone) == 3 and server.flamegraph(kept) == before
 
 
-def test_orders_about_nothing_keep_no_other_from_being_taken(server):
+def test_deletions_about_nothing_keep_no_other_from_being_taken(server):
     assert push(server, {"service_name": "app"}, pprof({("main",): 3}))[0] == 200
 
-    def order(service):
+    def delete(service):
         body = {"selector": f'{{service_name="{service}"}}', "start": 0, "end": 4_000_000_000_000}
         return server.post("/api/v1/delete", json.dumps(body).encode(), {"Content-Type": "application/json"})[0]
 
-    answers = [order(f"nobody-{i}") for i in range(220)]
+    answers = [delete(f"nobody-{i}") for i in range(220)]
     assert answers.count(200) >= 200 and set(answers) <= {200, 429}
-    assert order("app") == 200
+    assert delete("app") == 200
     assert server.total('{service_name="app"}') == 0
 
 
@@ -152,4 +152,4 @@ def test_a_delete_that_cannot_be_meant_is_refused(server):
     assert "selector" in refused({"selector": '{a="b"', "start": 0, "end": 1})
     assert "unknown field" in refused({"selector": '{a="b"}', "start": 0, "end": 1, "dryrun": True})
     assert admin(server, "delete", "--selector", '{a="b"}', "--from", "yesterday", "--yes").returncode != 0
-    assert orders(server) == []
+    assert deletions(server) == []

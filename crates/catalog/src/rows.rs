@@ -7,12 +7,12 @@
 
 mod block;
 mod dead;
+mod deletion;
 mod fields;
 mod founding;
 mod job;
 mod log;
 mod object;
-mod order;
 mod resignation;
 mod segment;
 #[cfg(test)]
@@ -24,18 +24,18 @@ use bytes::Bytes;
 
 pub use self::block::{Block, Dataset, block_key, dataset_key};
 pub use self::dead::Dead;
+pub use self::deletion::{Deletion, DeletionMatcher, DeletionState};
 pub use self::founding::Founding;
 pub use self::job::{Job, JobState, Work};
 pub use self::log::{Dedup, Log};
 pub use self::object::{DatasetSummary, Quarantine};
-pub use self::order::{Order, OrderMatcher, OrderState};
 pub use self::resignation::Resignation;
 pub use self::segment::{Segment, segment_key};
 
 use crate::Batch;
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// 2 added orders, floors and the rows that objects once had.
+/// 2 added deletions, floors and the rows that objects once had.
 const VERSION: u8 = 2;
 
 /// Kinds of rows; the first byte of a key.
@@ -49,7 +49,7 @@ pub enum Kind {
     Job = b'J',
     Dead = b'X',
     Dedup = b'K',
-    Order = b'O',
+    Deletion = b'O',
     Resignation = b'R',
     Founding = b'F',
 }

@@ -14,7 +14,7 @@ use clock::Clock;
 use model::TenantId;
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore, OrderStatus,
+    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore,
     Publication, Published, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
@@ -214,7 +214,7 @@ impl Metastore for Owner {
         .await
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         self.ask(|metastore| {
             let request = request.clone();
             async move { metastore.delete(request).await }
@@ -222,10 +222,10 @@ impl Metastore for Owner {
         .await
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
         self.ask(|metastore| {
             let tenant = tenant.clone();
-            async move { metastore.orders(tenant).await }
+            async move { metastore.deletions(tenant).await }
         })
         .await
     }

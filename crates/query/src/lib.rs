@@ -5,9 +5,9 @@
 //! wire (the querier's `http`).
 
 pub mod cells;
+pub mod deletion;
 pub mod flamegraph;
 pub mod kind;
-pub mod order;
 mod partial;
 mod query;
 pub mod scan;
@@ -15,7 +15,7 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
-pub use order::DeleteOrder;
+pub use deletion::Deletion;
 pub use partial::{Answer, Charge, Dataset, FoldError, MergeError, Partial, Stats, TooLarge};
 pub use query::{Kind, Needs, Query, SampleFilter};
 pub use selector::{Matcher, Selector, SelectorError};

@@ -97,8 +97,8 @@ impl ColumnSelection {
 }
 
 /// Finds what `query` asks of a dataset within the times `within`, which are sorted. `masked` are the
-/// ordinals, sorted, of push items that are counted elsewhere; `erased` is what delete orders erase of it
-/// ([`crate::order::erased`]).
+/// ordinals, sorted, of push items that are counted elsewhere; `erased` is what deletions erase of it
+/// ([`crate::deletion::erased`]).
 pub fn select(
     index: &DatasetIndex,
     masked: &[u32],

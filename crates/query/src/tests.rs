@@ -10,11 +10,11 @@ use model::{
 };
 use proptest::prelude::*;
 
+use crate::deletion::erased;
 use crate::flamegraph::{Real, encode_levels, finish};
 use crate::kind::{heatmap, profile, series};
-use crate::order::erased;
 use crate::scan::{ColumnSelection, Samples, Selection, select};
-use crate::{Answer, Dataset, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector};
+use crate::{Answer, Dataset, Deletion, Kind, Partial, Query, SampleFilter, Selector};
 
 /// One profile of a test dataset.
 #[derive(Clone, Debug)]
@@ -144,8 +144,8 @@ impl Samples for StoredSamples<'_> {
 }
 
 /// What a leaf does with one dataset.
-fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], orders: &[DeleteOrder]) {
-    let erased = erased(&stored.index, orders);
+fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], deletions: &[Deletion]) {
+    let erased = erased(&stored.index, deletions);
     let selection = select(&stored.index, masked, &erased, query, &[query.range]);
     if selection.is_empty() {
         return;
@@ -167,17 +167,17 @@ fn ask(query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     ask_after(&[], query, datasets)
 }
 
-/// The same after orders that are not applied to the datasets yet.
-fn ask_after(orders: &[DeleteOrder], query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
+/// The same after deletions that are not applied to the datasets yet.
+fn ask_after(deletions: &[Deletion], query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     let mut partial = Partial::empty(query);
     for (pushed, masked) in datasets {
-        fold(&mut partial, query, &store(pushed), masked, orders);
+        fold(&mut partial, query, &store(pushed), masked, deletions);
     }
     partial
 }
 
-fn order(selector: &str, (start, end): (i64, i64)) -> DeleteOrder {
-    DeleteOrder {
+fn deletion(selector: &str, (start, end): (i64, i64)) -> Deletion {
+    Deletion {
         number: 1,
         tenant: TenantId::anonymous(),
         selector: Selector::parse(selector).expect(selector),
@@ -321,17 +321,17 @@ proptest! {
     }
 
     #[test]
-    fn what_orders_erase_is_in_no_answer_of_any_kind(
+    fn what_deletions_erase_is_in_no_answer_of_any_kind(
         datasets in datasets(), start in 95..130i64, length in 0..20i64, second in 100..130i64,
     ) {
-        let orders = [
-            order(r#"{pod="p1",__service_name__="app"}"#, (start, start + length)),
-            order(r#"{pod=~"p1|p2",__type__!="other"}"#, (second, second + 5)),
+        let deletions = [
+            deletion(r#"{pod="p1",__service_name__="app"}"#, (start, start + length)),
+            deletion(r#"{pod=~"p1|p2",__type__!="other"}"#, (second, second + 5)),
         ];
         let is_left = |p: &Pushed| {
             let nanos = p.millis * 1_000_000 + 7;
-            let first = p.pod == 1 && orders[0].range.contains(nanos);
-            !first && !((p.pod == 1 || p.pod == 2) && orders[1].range.contains(nanos))
+            let first = p.pod == 1 && deletions[0].range.contains(nanos);
+            !first && !((p.pod == 1 || p.pod == 2) && deletions[1].range.contains(nanos))
         };
         let left: Vec<_> = datasets
             .iter()
@@ -348,18 +348,18 @@ proptest! {
         };
         let trees = Kind::MergeStacktraces(SampleFilter::default());
         prop_assert_eq!(
-            levels(ask_after(&orders, &query("{}", range, trees.clone()), &datasets)),
+            levels(ask_after(&deletions, &query("{}", range, trees.clone()), &datasets)),
             levels(ask(&query("{}", range, trees), &left))
         );
         let whole = Kind::MergeProfile(profile::Question::default());
         prop_assert_eq!(
-            stacks(ask_after(&orders, &query("{}", range, whole.clone()), &datasets)),
+            stacks(ask_after(&deletions, &query("{}", range, whole.clone()), &datasets)),
             stacks(ask(&query("{}", range, whole), &left))
         );
         let grid = series::Question { group_by: vec!["pod".into()], ..grid((105, 125), 5) };
         let asked = query("{}", (100, 126), Kind::Series(grid.clone()));
         prop_assert_eq!(
-            lines(ask_after(&orders, &asked, &datasets), &grid),
+            lines(ask_after(&deletions, &asked, &datasets), &grid),
             lines(ask(&asked, &left), &grid)
         );
         let count = |partial: Partial| {
@@ -367,17 +367,17 @@ proptest! {
             points.as_slice().len()
         };
         let asked = query("{}", range, Kind::Heatmap(heat));
-        prop_assert_eq!(count(ask_after(&orders, &asked, &datasets)), count(ask(&asked, &left)));
+        prop_assert_eq!(count(ask_after(&deletions, &asked, &datasets)), count(ask(&asked, &left)));
         for kind in [Kind::LabelNames, Kind::LabelValues("pod".into()), Kind::ProfileTypes] {
             let asked = query("{}", range, kind);
-            prop_assert_eq!(texts(ask_after(&orders, &asked, &datasets)), texts(ask(&asked, &left)));
+            prop_assert_eq!(texts(ask_after(&deletions, &asked, &datasets)), texts(ask(&asked, &left)));
         }
         let asked = query("{}", range, Kind::SeriesLabels(Vec::new()));
         let sets = |partial: Partial| match partial.answer {
             Answer::Labels(found) => found.sets,
             other => panic!("{other:?}"),
         };
-        prop_assert_eq!(sets(ask_after(&orders, &asked, &datasets)), sets(ask(&asked, &left)));
+        prop_assert_eq!(sets(ask_after(&deletions, &asked, &datasets)), sets(ask(&asked, &left)));
     }
 
     #[test]
@@ -493,13 +493,13 @@ fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
 }
 
 #[test]
-fn an_order_touches_what_it_may_erase_and_erases_single_types() {
+fn a_deletion_touches_what_it_may_erase_and_erases_single_types() {
     let types = [schema().profile_type(0), cpu()];
     let touches = |selector: &str| {
-        let order = order(selector, (100, 200));
+        let deletion = deletion(selector, (100, 200));
         let of = |tenant: &str, first: i64, last: i64| {
             let tenant = TenantId::parse(tenant).expect(tenant);
-            order.touches(&tenant, "app", &types, Times { first, last })
+            deletion.touches(&tenant, "app", &types, Times { first, last })
         };
         assert!(!of("other", 100, 200) && !of("anonymous", 201_000_000, 300_000_000), "{selector}");
         of("anonymous", 150_000_000, 300_000_000)
@@ -513,17 +513,17 @@ fn an_order_touches_what_it_may_erase_and_erases_single_types() {
     let datasets = [(vec![one(0, 100, &[(0, 5, 0)])], vec![])];
     let mut asked = query("{}", (0, 1000), Kind::ProfileTypes);
     asked.profile_type = None;
-    let left = texts(ask_after(&[order(r#"{__type__="cpu"}"#, (100, 101))], &asked, &datasets));
+    let left = texts(ask_after(&[deletion(r#"{__type__="cpu"}"#, (100, 101))], &asked, &datasets));
     assert_eq!(left.into_iter().collect::<Vec<_>>(), ["process_cpu:samples:count:cpu:nanoseconds"]);
 }
 
 #[test]
-fn what_an_order_leaves_of_a_dataset_is_known_without_reading_it() {
+fn what_a_deletion_leaves_of_a_dataset_is_known_without_reading_it() {
     let types = [schema().profile_type(0), cpu()];
     let left = |selector: &str, millis: (i64, i64)| {
-        let order =
-            DeleteOrder { range: TimeRange { start: millis.0, end: millis.1 }, ..order(selector, (0, 0)) };
-        let left = order.left_of(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
+        let deletion =
+            Deletion { range: TimeRange { start: millis.0, end: millis.1 }, ..deletion(selector, (0, 0)) };
+        let left = deletion.left_of(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
         left.map(|times| (times.first, times.last))
     };
     for selector in [r#"{service_name="app"}"#, r#"{__name__="process_cpu"}"#] {

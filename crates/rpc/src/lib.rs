@@ -12,6 +12,7 @@ pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;
 pub use leaf::{Effort, Leaf, Missing, ScanRequest, Scanned};
 pub use metastore::{
-    DeadObject, DeleteRequest, FindRequest, Found, FoundDataset, Job, JobFailure, JobInput, JobOutput,
-    Metastore, OrderProgress, OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, FindRequest, Found, FoundDataset, Job,
+    JobFailure, JobInput, JobOutput, Metastore, Pruned, Publication, Published, SegmentHint, Snapshot,
+    Standing,
 };

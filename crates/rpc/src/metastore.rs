@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use block::Directory;
 use model::{JobId, ProfileType, TenantId, TimeRange, Times, Window, WriterId};
-use query::{DeleteOrder, Selector};
+use query::{Deletion, Selector};
 use storage::Key;
 
 use crate::Error;
@@ -35,14 +35,14 @@ pub trait Metastore: Send + Sync {
     /// Tells that these objects are gone from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
 
-    /// Makes an order to delete what is stored now. When this returns, no answer that starts later contains it, and in
+    /// Deletes what is stored now. When this returns, no answer that starts later contains it, and in
     /// time it is gone from the bucket.
     ///
-    /// After an error that does not say that the request is wrong, the order may be in force all the same.
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error>;
+    /// After an error that does not say that the request is wrong, the deletion may be in force all the same.
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error>;
 
-    /// The orders to delete of a tenant, newest first; of finished ones not all.
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error>;
+    /// The deletions of a tenant, newest first; of finished ones not all.
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error>;
 
     /// Sets objects aside whose bytes the store itself gave wrong, each with the reason. When this returns, every find
     /// names them among the quarantined. Those that are not live, or were set aside before, are left as they are.
@@ -118,27 +118,28 @@ pub struct Found {
     pub bytes: u64,
     /// Ordinals of push items that were counted elsewhere; sorted. Empty for blocks.
     pub masked: Vec<u32>,
-    /// Orders to delete that are not applied to the object yet and may erase something of it; most objects have none.
-    pub orders: Vec<Arc<DeleteOrder>>,
+    /// Deletions that are not applied to the object yet and may erase something of it; most objects have none.
+    pub deletions: Vec<Arc<Deletion>>,
     pub datasets: Vec<FoundDataset>,
 }
 
 impl Found {
-    /// Orders that may erase something of `dataset`.
-    pub fn orders_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<DeleteOrder>> {
+    /// Deletions that may erase something of `dataset`.
+    pub fn deletions_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<Deletion>> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
-        let touches = move |order: &&Arc<DeleteOrder>| order.touches(tenant, service, profile_types, *times);
-        self.orders.iter().filter(touches)
+        let touches =
+            move |deletion: &&Arc<Deletion>| deletion.touches(tenant, service, profile_types, *times);
+        self.deletions.iter().filter(touches)
     }
 
-    /// The times of what the orders leave of `dataset` at most, as far as can be told without reading it.
+    /// The times of what the deletions leave of `dataset` at most, as far as can be told without reading it.
     pub fn left_of(&self, dataset: &FoundDataset) -> Option<Times> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
         let mut left = *times;
-        // What one order leaves in the middle another may leave at an end.
-        for _ in &self.orders {
-            for order in &self.orders {
-                left = order.left_of(tenant, service, profile_types, left)?;
+        // What one deletion leaves in the middle another may leave at an end.
+        for _ in &self.deletions {
+            for deletion in &self.deletions {
+                left = deletion.left_of(tenant, service, profile_types, left)?;
             }
         }
         Some(left)
@@ -179,8 +180,8 @@ pub struct JobInput {
     pub masked: Vec<u32>,
     /// Positions of the datasets that are still live, sorted. Others do not go on.
     pub datasets: Vec<u32>,
-    /// Orders to delete that the merge must apply.
-    pub orders: Vec<Arc<DeleteOrder>>,
+    /// Deletions that the merge must apply.
+    pub deletions: Vec<Arc<Deletion>>,
 }
 
 /// A block that an attempt made.
@@ -227,18 +228,18 @@ pub struct DeleteRequest {
     pub range: TimeRange,
 }
 
-/// An order to delete, and how far it has come.
+/// A deletion, and how far it has come.
 #[derive(Clone, Debug)]
-pub struct OrderStatus {
+pub struct DeletionStatus {
     pub number: u64,
     pub created_millis: i64,
     /// What it is about; gone once nothing of that is left.
-    pub order: Option<Arc<DeleteOrder>>,
-    pub progress: OrderProgress,
+    pub deletion: Option<Arc<Deletion>>,
+    pub progress: DeletionProgress,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OrderProgress {
+pub enum DeletionProgress {
     /// So many objects may still hold what it erases; those that are unreadable cannot be rewritten.
     Rewriting { objects: usize, unreadable: usize },
     /// So many objects that may hold it wait to be deleted, and perhaps old files of the catalog.

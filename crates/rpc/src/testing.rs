@@ -5,7 +5,7 @@ use model::TenantId;
 use storage::Key;
 
 use crate::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore, OrderStatus,
+    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore,
     Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
@@ -59,11 +59,11 @@ impl<C: Catalog> Metastore for C {
         refused()
     }
 
-    async fn delete(&self, _: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, _: DeleteRequest) -> Result<DeletionStatus, Error> {
         refused()
     }
 
-    async fn orders(&self, _: TenantId) -> Result<Vec<OrderStatus>, Error> {
+    async fn deletions(&self, _: TenantId) -> Result<Vec<DeletionStatus>, Error> {
         refused()
     }
 

@@ -7,7 +7,7 @@
 //! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
 //! | `block/<tenant>/<place>/<job>-<attempt>-<part>` | a block; [`Place`] is its level, window and shard |
 //! | `publish/<day>/<job>` | record of one publish |
-//! | `delete/<tenant>/<n, 12 digits>` | an order to delete; `….done` once it is finished |
+//! | `delete/<tenant>/<n, 12 digits>` | a deletion; `….done` once it is finished |
 //! | `catalog/<incarnation>/…` | files of the catalog engine |
 
 use std::fmt;
@@ -22,7 +22,7 @@ const SMALL_FOLDERS: &[&str] = &["publish", "delete", "catalog"];
 const SEAL_BYTES_MAX: usize = 256;
 
 /// Whether deleting anything needs an object of so many bytes at `key`, which has no prefix before it: rows of the
-/// catalog, records, orders, ends of logs.
+/// catalog, records, deletions, ends of logs.
 pub(crate) fn is_bookkeeping(key: &str, bytes: usize) -> bool {
     match key.split_once('/') {
         Some(("log", _)) => bytes <= SEAL_BYTES_MAX,
@@ -122,14 +122,14 @@ impl Key {
         Self(format!("publish/{day}/{job}"))
     }
 
-    /// An order to delete, or what is left of it once it is finished.
-    pub fn delete_order(tenant: &TenantId, number: u64, is_done: bool) -> Self {
+    /// A deletion, or what is left of it once it is finished.
+    pub fn deletion(tenant: &TenantId, number: u64, is_done: bool) -> Self {
         let tenant = percent_encode(tenant.as_str());
         Self(format!("delete/{tenant}/{number:012}{}", if is_done { ".done" } else { "" }))
     }
 
-    /// The tenant and number of a `delete/` key, and whether the order is finished; `None` for any other key.
-    pub fn parse_delete_order(&self) -> Option<(TenantId, u64, bool)> {
+    /// The tenant and number of a `delete/` key, and whether the deletion is finished; `None` for any other key.
+    pub fn parse_deletion(&self) -> Option<(TenantId, u64, bool)> {
         let (tenant, name) = self.0.strip_prefix("delete/")?.split_once('/')?;
         let (number, is_done) = match name.strip_suffix(".done") {
             Some(number) => (number, true),
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_order_reads_back() {
+    fn a_deletion_reads_back() {
         let tenant = TenantId::parse("a*b").expect("valid");
         for is_done in [false, true] {
-            let key = Key::delete_order(&tenant, 7, is_done);
+            let key = Key::deletion(&tenant, 7, is_done);
             assert!(key.as_str().starts_with("delete/a%2Ab/000000000007"));
-            assert_eq!(key.parse_delete_order(), Some((tenant.clone(), 7, is_done)));
+            assert_eq!(key.parse_deletion(), Some((tenant.clone(), 7, is_done)));
         }
-        assert_eq!(Key::cluster().parse_delete_order(), None);
+        assert_eq!(Key::cluster().parse_deletion(), None);
     }
 
     #[test]

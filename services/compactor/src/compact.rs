@@ -7,7 +7,7 @@ use std::time::Duration;
 use block::{Block, Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use model::BlockId;
-use query::DeleteOrder;
+use query::Deletion;
 use rpc::{Job, JobFailure, JobOutput, Publication, Published};
 use storage::{Created, Key, Place};
 use tracing::{debug, error, info, warn};
@@ -115,7 +115,7 @@ impl Compactor {
             let (input, cache) = (input.clone(), cache.clone());
             async move {
                 let block = Block::open(&self.store, &input.key, input.bytes, &cache).await?;
-                let erase = erase(input.orders);
+                let erase = erase(input.deletions);
                 let datasets = Some(input.datasets);
                 Ok::<_, block::Error>(MergeInput { block, masked: input.masked, datasets, erase })
             }
@@ -158,15 +158,15 @@ impl Compactor {
     }
 }
 
-/// Applies `orders` to the datasets of one input; absent if there is nothing to apply.
-fn erase(orders: Vec<Arc<DeleteOrder>>) -> Option<Erase> {
-    if orders.is_empty() {
+/// Applies `deletions` to the datasets of one input; absent if there is nothing to apply.
+fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erase> {
+    if deletions.is_empty() {
         return None;
     }
     Some(Arc::new(move |entry: &DatasetEntry, index: &DatasetIndex| {
-        let touches = |order: &&Arc<DeleteOrder>| {
-            order.touches(&entry.tenant, &entry.service, &entry.profile_types, entry.times)
+        let touches = |deletion: &&Arc<Deletion>| {
+            deletion.touches(&entry.tenant, &entry.service, &entry.profile_types, entry.times)
         };
-        query::order::erased(index, orders.iter().filter(touches).map(|order| &**order))
+        query::deletion::erased(index, deletions.iter().filter(touches).map(|deletion| &**deletion))
     }))
 }

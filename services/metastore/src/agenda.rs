@@ -3,7 +3,7 @@
 //! Owns: free segments by age, blocks to rewrite, blocks by the group they are merged in, when a group is looked at again.
 //! Does not own: when a group is ripe (`plan`).
 //!
-//! Following costs as much as changed, whatever the number of live objects. Only a new order to delete is compared
+//! Following costs as much as changed, whatever the number of live objects. Only a new deletion is compared
 //! with all of them, once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +40,8 @@ pub(crate) struct Agenda {
     due: BTreeSet<(i64, Group)>,
     /// Groups that are ripe, by since when they are, in Unix milliseconds.
     ripe: BTreeSet<(i64, Group)>,
-    /// How often the orders in force had changed when all blocks were last compared with them.
-    orders_seen: u64,
+    /// How often the deletions in force had changed when all blocks were last compared with them.
+    deletions_seen: u64,
 }
 
 enum Note {
@@ -69,8 +69,8 @@ impl Agenda {
                 agenda.note(state, &key, live, config, unix_millis, &mut touched);
             }
         }
-        if agenda.orders_seen != state.orders.changes() {
-            agenda.orders_seen = state.orders.changes();
+        if agenda.deletions_seen != state.deletions.changes() {
+            agenda.deletions_seen = state.deletions.changes();
             let must = |(key, live): &(&Key, &Live)| live.is_free() && plan::must_rewrite(state, key, live);
             agenda.rewrites = state.live.iter().filter(must).map(|(key, _)| key.clone()).collect();
         }
@@ -229,7 +229,7 @@ fn blocks<'a>(live: &'a Objects, keys: &'a BTreeSet<Key>) -> Blocks<'a> {
 #[cfg(test)]
 mod tests {
     use catalog::Batch;
-    use catalog::rows::{Block, DatasetSummary, Order, OrderState, Segment};
+    use catalog::rows::{Block, DatasetSummary, Deletion, DeletionState, Segment};
     use model::{BlockId, DAY, HOUR, JobId, TimeRange, Times, WriterId};
     use storage::Place;
 
@@ -293,7 +293,7 @@ mod tests {
                 masked: Vec::new(),
                 quarantine: None,
                 datasets: vec![self.dataset(&tenant, seconds)],
-                floor: self.state.orders.last(),
+                floor: self.state.deletions.last(),
                 rows: 9,
             };
             let is_committed = self.below(2) == 0;
@@ -325,7 +325,7 @@ mod tests {
                 bytes,
                 created_millis: self.unix_millis - self.below(60_000) as i64,
                 quarantine: None,
-                floor: self.state.orders.last() - self.below(2).min(self.state.orders.last()),
+                floor: self.state.deletions.last() - self.below(2).min(self.state.deletions.last()),
                 rows: dataset.rows + [0, 0, 20][self.below(3) as usize],
             };
             self.state.add_block(&block, vec![dataset]);
@@ -356,27 +356,27 @@ mod tests {
                         _ => self.state.drop_datasets(&key, &BTreeSet::from([7]), batch),
                     }
                 }
-                10 if self.below(4) == 0 => self.order(),
+                10 if self.below(4) == 0 => self.deletion(),
                 _ => self.work(),
             }
         }
 
-        fn order(&mut self) {
+        fn deletion(&mut self) {
             let selector = query::Selector::parse(r#"{service_name="a"}"#).expect("a selector");
-            let row = Order {
-                number: self.state.orders.last() + 1,
+            let row = Deletion {
+                number: self.state.deletions.last() + 1,
                 tenant: self.tenant(),
                 created_millis: 0,
-                state: OrderState::InForce {
-                    matchers: crate::orders::matchers_of(&selector),
+                state: DeletionState::InForce {
+                    matchers: crate::deletions::matchers_of(&selector),
                     range: TimeRange { start: i64::MIN, end: i64::MAX },
                     positions: Vec::new(),
                 },
             };
             let number = row.number;
-            self.state.orders.add(row, false).expect("is understood");
+            self.state.deletions.add(row, false).expect("is understood");
             self.check();
-            self.state.orders.made(number);
+            self.state.deletions.made(number);
         }
 
         /// Takes a job, and perhaps publishes it at once.

@@ -12,7 +12,7 @@ use model::{DAY, ProfileType, TenantId, TimeRange, Times};
 use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
 use storage::Key;
 
-use crate::orders::{Orders, needed};
+use crate::deletions::{Deletions, needed};
 use crate::state::State;
 
 /// Length of a day of Unix time, in nanoseconds.
@@ -26,7 +26,7 @@ impl State {
         epoch: u64,
         kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Snapshot {
-        let objects = self.index.find(request, &self.orders, &kept_from);
+        let objects = self.index.find(request, &self.deletions, &kept_from);
         let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
         let is_asked_for = |dataset: &DatasetSummary| {
             request.tenants.contains(&dataset.tenant)
@@ -80,7 +80,7 @@ pub(crate) struct Object {
     pub(crate) bytes: u64,
     /// Sorted; empty for blocks.
     pub(crate) masked: Vec<u32>,
-    /// The newest order to delete that it needs no more.
+    /// The newest deletion that it needs no more.
     pub(crate) floor: u64,
     pub(crate) datasets: Vec<DatasetSummary>,
 }
@@ -167,7 +167,7 @@ impl Index {
     pub(crate) fn find(
         &self,
         request: &FindRequest,
-        orders: &Orders,
+        deletions: &Deletions,
         kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Vec<Found> {
         let mut spans: Vec<Span> = Vec::new();
@@ -229,7 +229,7 @@ impl Index {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
-                    orders: needed(orders, object.floor, object.datasets.iter()),
+                    deletions: needed(deletions, object.floor, object.datasets.iter()),
                     datasets,
                 });
             }

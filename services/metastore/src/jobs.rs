@@ -21,7 +21,7 @@ use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, P
 use storage::Key;
 use tracing::{error, info, warn};
 
-use crate::orders::needed;
+use crate::deletions::needed;
 use crate::record::{Output, Record};
 use crate::state::{JobState, State, put_block, rows_of, summaries};
 use crate::{Metastore, plan};
@@ -70,7 +70,7 @@ impl Metastore {
                 add_job(state, self.new_job(), work, 0, now.unix_millis)
             }
         };
-        let floor = state.orders.floor();
+        let floor = state.deletions.floor();
         let shard_bits = match &state.jobs.get(&id)?.row.state {
             Progress::Working { work, .. } => plan::shard_bits(state, &self.config, work),
             Progress::Published { .. } => 0,
@@ -93,7 +93,7 @@ impl Metastore {
                 bytes: live.bytes,
                 masked: object.masked.clone(),
                 datasets,
-                orders: needed(&state.orders, object.floor, object.datasets.iter()),
+                deletions: needed(&state.deletions, object.floor, object.datasets.iter()),
             })
         });
         let claimed = Job {

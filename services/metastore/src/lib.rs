@@ -11,7 +11,8 @@ mod config;
 mod consume;
 mod dead;
 mod dedup;
-mod delete;
+mod deletion;
+mod deletions;
 mod error;
 mod find;
 pub mod header;
@@ -22,7 +23,6 @@ mod live;
 mod load;
 mod metrics;
 mod opening;
-mod orders;
 mod ownership;
 mod plan;
 mod quarantine;
@@ -50,7 +50,7 @@ use model::TenantId;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
     Published, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
@@ -85,7 +85,7 @@ const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Between looks whether orders to delete are finished.
+/// Between looks whether deletions are finished.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
 const PENDING_SEGMENTS_MAX: usize = 10_000;
@@ -213,7 +213,7 @@ impl Metastore {
             is_outdated: AtomicBool::new(false),
             me: me.clone(),
         });
-        metastore.adopt_orders().await?;
+        metastore.adopt_deletions().await?;
         metastore.catch_up(metastore.is_alone).await?;
         metastore.state.lock().dead.begin_graces(metastore.clock.monotonic());
         metastore.tend();
@@ -317,8 +317,8 @@ impl Metastore {
 
     async fn keep_deleting(&self) {
         while self.pause(ORDERS_INTERVAL).await {
-            if let Err(error) = self.advance_orders().await {
-                warn!(%error, "cannot finish an order to delete, trying again");
+            if let Err(error) = self.advance_deletions().await {
+                warn!(%error, "cannot finish a deletion, trying again");
             }
         }
     }
@@ -505,14 +505,14 @@ impl rpc::Metastore for Metastore {
         Ok(())
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         let me = self.me()?;
-        self.to_its_end(me.make_order(request)).await
+        self.to_its_end(me.make_deletion(request)).await
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
         self.ensure_owner().await?;
-        Ok(self.list_orders(&tenant))
+        Ok(self.list_deletions(&tenant))
     }
 
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {

@@ -19,7 +19,7 @@ pub(crate) struct Live {
     pub(crate) claimed: Option<JobId>,
     /// Whether its rows are in the catalog.
     pub(crate) is_committed: bool,
-    /// The newest order to delete that it needs no more.
+    /// The newest deletion that it needs no more.
     pub(crate) floor: u64,
     /// Of all datasets it was made with; 0 if unknown.
     pub(crate) rows: u64,

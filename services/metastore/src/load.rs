@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, Dataset, DatasetSummary, Dead, Dedup, Founding, Job, JobState as Progress, Log, Order,
+    Block, Dataset, DatasetSummary, Dead, Dedup, Deletion, Founding, Job, JobState as Progress, Log,
     Resignation, Row, Segment,
 };
 use catalog::{Catalog, View};
@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use model::BlockId;
 
 use crate::config::Config;
-use crate::delete::unreadable_order;
+use crate::deletion::unreadable_deletion;
 use crate::error::OpenError;
 use crate::state::{JobState, LogState, State};
 
@@ -33,9 +33,9 @@ pub(crate) async fn load(
         Source::Owned(catalog) => catalog.version(),
         Source::Viewed(view) => view.version(),
     };
-    for row in rows::<Order>(&catalog).await? {
+    for row in rows::<Deletion>(&catalog).await? {
         let (number, version) = (row.number, state.version);
-        state.orders.load(row, version).map_err(|reason| unreadable_order(number, reason))?;
+        state.deletions.load(row, version).map_err(|reason| unreadable_deletion(number, reason))?;
     }
     for row in rows::<Log>(&catalog).await? {
         let log = LogState { row, moved: now, probed: Duration::ZERO, is_hinted: false, absent_millis: None };

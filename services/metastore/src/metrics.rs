@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) objects_orphaned: Counter,
     pub(crate) objects_missing: Counter,
     pub(crate) reconciliations: Counter,
-    pub(crate) orders: Counter,
+    pub(crate) deletions: Counter,
     pub(crate) comparison_stopped: Gauge,
     segments_live: Gauge,
     blocks_live: Gauge,
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     merge_lag: Family<LevelLabels, Seconds>,
     consume_lag: Seconds,
     oldest_dead: Seconds,
-    oldest_order: Seconds,
+    oldest_deletion: Seconds,
     pub(crate) commit_seconds: Duration,
     pub(crate) find_seconds: Duration,
 }
@@ -112,7 +112,7 @@ impl Metrics {
                 "Comparisons of the bucket with the catalog that were finished",
                 &of.reconciliations,
             ),
-            ("delete_orders", "Orders to delete that were made", &of.orders),
+            ("delete_orders", "Deletions that were made", &of.deletions),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("pyrograph_metastore_{name}"), help, counter.clone());
@@ -134,7 +134,7 @@ impl Metrics {
             ),
             (
                 "delete_orders_in_force",
-                "Orders to delete of which something may be left in the bucket",
+                "Deletions of which something may be left in the bucket",
                 &of.orders_in_force,
             ),
             ("dedup_keys", "Keys of push items within the window", &of.dedup_keys),
@@ -149,8 +149,8 @@ impl Metrics {
             ("oldest_dead_object", "How long the oldest dead object waits", &of.oldest_dead),
             (
                 "oldest_delete_order",
-                "Age of the oldest order to delete of which something may be left in the bucket",
-                &of.oldest_order,
+                "Age of the oldest deletion of which something may be left in the bucket",
+                &of.oldest_deletion,
             ),
         ];
         for (name, help, gauge) in seconds {
@@ -195,7 +195,7 @@ impl Metrics {
         for count in counts {
             count.set(0);
         }
-        for lag in [&self.dedup_window, &self.consume_lag, &self.oldest_dead, &self.oldest_order] {
+        for lag in [&self.dedup_window, &self.consume_lag, &self.oldest_dead, &self.oldest_deletion] {
             lag.set(0.0);
         }
         self.merge_lag.clear();
@@ -214,7 +214,7 @@ impl Metrics {
         }
         self.objects_dead.set(state.dead.len() as i64);
         self.objects_quarantined.set(state.quarantined.len() as i64);
-        self.orders_in_force.set(state.orders.len() as i64);
+        self.orders_in_force.set(state.deletions.len() as i64);
         self.dedup_keys.set(state.dedup.len() as i64);
         self.dedup_bytes.set(state.dedup.byte_len() as i64);
     }
@@ -228,7 +228,7 @@ impl Metrics {
         self.consume_lag.set(seconds(unix_millis - state.watermark(unix_millis)));
         let oldest = state.dead.oldest_millis().unwrap_or(unix_millis);
         self.oldest_dead.set(seconds(unix_millis - oldest));
-        let oldest = state.orders.unfinished_since_millis().unwrap_or(unix_millis);
-        self.oldest_order.set(seconds(unix_millis - oldest));
+        let oldest = state.deletions.unfinished_since_millis().unwrap_or(unix_millis);
+        self.oldest_deletion.set(seconds(unix_millis - oldest));
     }
 }

@@ -21,7 +21,7 @@ use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
     Published, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
@@ -382,12 +382,12 @@ impl rpc::Metastore for Candidate {
         self.owner()?.swept(keys).await
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         self.owner()?.delete(request).await
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
-        self.owner()?.orders(tenant).await
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        self.owner()?.deletions(tenant).await
     }
 
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {

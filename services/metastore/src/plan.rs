@@ -16,8 +16,8 @@ use storage::Key;
 
 use crate::agenda::{Agenda, shard_of};
 use crate::config::Config;
+use crate::deletions::is_touched;
 use crate::live::{Live, What};
-use crate::orders::is_touched;
 use crate::state::State;
 
 /// So many blocks of about one size, in one window, are merged even while new ones come.
@@ -50,9 +50,9 @@ pub(crate) fn next(state: &mut State, config: &Config, unix_millis: i64) -> Opti
 /// Segments are merged soon in any case.
 pub(crate) fn must_rewrite(state: &State, key: &Key, live: &Live) -> bool {
     let is_half_dead = live.live_rows < live.rows.saturating_sub(live.live_rows);
-    let mut orders = state.orders.above(live.floor);
+    let mut deletions = state.deletions.above(live.floor);
     !live.is_segment()
-        && (is_half_dead || orders.any(|in_force| is_touched(state, key, live, &in_force.order)))
+        && (is_half_dead || deletions.any(|in_force| is_touched(state, key, live, &in_force.deletion)))
 }
 
 fn rewrite(state: &State, key: &Key) -> Work {

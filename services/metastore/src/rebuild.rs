@@ -22,12 +22,12 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
-use crate::delete::{read_orders, unreadable_order};
+use crate::deletion::{read_deletions, unreadable_deletion};
+use crate::deletions::{self, DeletionObject};
 use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
 use crate::lineage::Lineage;
 use crate::listing::Listing;
-use crate::orders::{self, OrderObject};
 use crate::record::{Output, Record};
 use crate::retention::SEAL_KEPT_MILLIS;
 use crate::state::{Data, Slot, State, put_block, rows_of, summaries};
@@ -233,7 +233,7 @@ struct Found {
     slots: BTreeMap<WriterId, BTreeMap<u64, Header>>,
     /// Live blocks.
     blocks: Vec<(Output, Header)>,
-    orders: Vec<OrderObject>,
+    deletions: Vec<DeletionObject>,
 }
 
 impl Found {
@@ -268,8 +268,8 @@ impl Found {
             Ok::<_, OpenError>((output, header))
         });
         let blocks = read.buffered(READS_AT_ONCE).try_collect().await?;
-        let orders = read_orders(store).await?;
-        Ok(Self { listing, lineage, slots, blocks, orders })
+        let deletions = read_deletions(store).await?;
+        Ok(Self { listing, lineage, slots, blocks, deletions })
     }
 
     fn summary(&self, state: &State) -> Rebuilt {
@@ -314,9 +314,9 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let now = clock.now();
-    for (number, OrderObject { row, .. }) in orders::settle(found.orders.clone()) {
+    for (number, DeletionObject { row, .. }) in deletions::settle(found.deletions.clone()) {
         row.put_into(&mut batch);
-        state.orders.load(row, 0).map_err(|reason| unreadable_order(number, reason))?;
+        state.deletions.load(row, 0).map_err(|reason| unreadable_deletion(number, reason))?;
     }
     let inputs = lineage.in_force().flat_map(|record| &record.inputs);
     let masks: HashMap<&Key, &[u32]> = inputs.map(|(key, masked)| (key, &masked[..])).collect();
@@ -403,9 +403,9 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     for (created_millis, keys) in counted {
         state.count(&keys, created_millis);
     }
-    // What an order erased was consumed before what came after it, and a resend of it must not count instead.
+    // What a deletion erased was consumed before what came after it, and a resend of it must not count instead.
     open.sort_by_key(|(created_millis, writer, seq, _)| {
-        (state.orders.floor_of(*writer, *seq), *created_millis, *writer, *seq)
+        (state.deletions.floor_of(*writer, *seq), *created_millis, *writer, *seq)
     });
     for (created_millis, writer, seq, data) in open {
         // Keys are counted again after the window, as they were the first time.

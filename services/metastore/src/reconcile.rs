@@ -10,7 +10,7 @@
 //!
 //! All of them must be old by the store's own time: a merge or a put that is under way is younger. A block without
 //! proof that a record names as its output shows that the catalog lacks a merge: then nothing is deleted, and the
-//! catalog is opened anew, which rebuilds it. An order to delete needs no age: what is under way is this owner's, which
+//! catalog is opened anew, which rebuilds it. A deletion needs no age: what is under way is this owner's, which
 //! knows it.
 
 use std::sync::atomic::Ordering;
@@ -25,11 +25,11 @@ use storage::{Key, Object};
 use tracing::{error, info, warn};
 
 use crate::Metastore;
+use crate::deletions::{self, DeletionObject};
 use crate::error::{of_catalog, of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
 use crate::live::Live;
-use crate::orders::{self, OrderObject};
 use crate::record::Record;
 use crate::state::State;
 
@@ -44,7 +44,7 @@ const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 /// What one comparison found.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Reconciled {
-    /// Outputs of attempts that never published, slots that are no data, orders that never were in force.
+    /// Outputs of attempts that never published, slots that are no data, deletions that never were in force.
     pub(crate) orphans: usize,
     /// Publish records that tell of nothing any more.
     pub(crate) records: usize,
@@ -75,7 +75,7 @@ impl Metastore {
             settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
         };
         let listing = Listing::read(&self.store).await.map_err(of_store)?;
-        let orders = self.superfluous_orders().await.map_err(of_store)?;
+        let deletions = self.superfluous_deletions().await.map_err(of_store)?;
         let missing = self.missing(named, &listing).await?;
         let records = self.old_records(&listing).await.map_err(of_store)?;
         let unnamed = self.unnamed_blocks(&listing).await.map_err(of_store)?;
@@ -102,7 +102,7 @@ impl Metastore {
             let old_slots =
                 listing.slots.iter().filter(|object| self.is_old(object)).map(|object| &object.key);
             orphans.extend(old_slots.filter(|key| is_no_data(&state, key)));
-            orphans.extend(orders.iter().filter(|key| orders::is_superfluous(&state, key)));
+            orphans.extend(deletions.iter().filter(|key| deletions::is_superfluous(&state, key)));
             let records = superfluous(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
@@ -132,12 +132,12 @@ impl Metastore {
         Ok(found)
     }
 
-    /// Orders to delete that are not, or no longer, in force.
-    async fn superfluous_orders(&self) -> Result<Vec<Key>, storage::Error> {
+    /// Deletions that are not, or no longer, in force.
+    async fn superfluous_deletions(&self) -> Result<Vec<Key>, storage::Error> {
         let listed = self.store.list("delete").await?.into_iter().map(|object| object.key);
         let listed: Vec<Key> = {
             let state = self.state.lock();
-            listed.filter(|key| orders::is_superfluous(&state, key)).collect()
+            listed.filter(|key| deletions::is_superfluous(&state, key)).collect()
         };
         let mut superfluous = Vec::new();
         for key in listed {
@@ -146,8 +146,8 @@ impl Metastore {
                 Err(storage::Error::NotFound(_)) => continue,
                 Err(error) => return Err(error),
             };
-            let order = OrderObject::decode(&bytes);
-            if !order.is_ok_and(|order| order.is_of_another_cluster(&self.store)) {
+            let deletion = DeletionObject::decode(&bytes);
+            if !deletion.is_ok_and(|deletion| deletion.is_of_another_cluster(&self.store)) {
                 superfluous.push(key);
             }
         }

@@ -26,7 +26,7 @@ pub(crate) struct Output {
     pub(crate) key: Key,
     pub(crate) bytes: u64,
     pub(crate) window: Window,
-    /// The newest order to delete that is applied to all of it.
+    /// The newest deletion that is applied to all of it.
     pub(crate) floor: u64,
 }
 

@@ -18,9 +18,9 @@ use crate::agenda::Agenda;
 use crate::config::Config;
 use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
+use crate::deletions::Deletions;
 use crate::find::{Index, Object};
 use crate::live::{Live, Objects, What};
-use crate::orders::Orders;
 use crate::record::Record;
 
 pub(crate) struct State {
@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) logs: BTreeMap<WriterId, LogState>,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
     pub(crate) dead: DeadObjects,
-    pub(crate) orders: Orders,
+    pub(crate) deletions: Deletions,
     pub(crate) dedup: Dedup,
     /// Dedup rows in the catalog, by minute: their ordinals.
     dedup_rows: BTreeMap<Minute, Vec<u64>>,
@@ -102,7 +102,7 @@ impl State {
             logs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             dead: DeadObjects::default(),
-            orders: Orders::default(),
+            deletions: Deletions::default(),
             dedup: Dedup::new(config.dedup_keys_max),
             dedup_rows: BTreeMap::new(),
             pending: Pending::default(),
@@ -160,7 +160,7 @@ impl State {
         before_millis: i64,
         unix_millis: i64,
     ) -> Segment {
-        let floor = self.orders.floor_of(writer, seq);
+        let floor = self.deletions.floor_of(writer, seq);
         match data {
             Data::Segment { bytes, directory } => Segment {
                 writer,
@@ -268,7 +268,7 @@ impl State {
     }
 
     fn add(&mut self, key: Key, mut live: Live, object: Object, quarantine: Option<Quarantine>) {
-        self.orders.saw_floor(live.floor);
+        self.deletions.saw_floor(live.floor);
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
         live.id = match quarantine {
             None => Some(self.index.insert(object)),
@@ -326,9 +326,9 @@ impl State {
     }
 
     pub(crate) fn add_dead(&mut self, dead: rows::Dead) {
-        // Whoever sweeps a dead order late must not meet another one of its number.
-        if let Some((_, number, _)) = dead.key.parse_delete_order() {
-            self.orders.saw_floor(number);
+        // Whoever sweeps a dead deletion late must not meet another one of its number.
+        if let Some((_, number, _)) = dead.key.parse_deletion() {
+            self.deletions.saw_floor(number);
         }
         self.dead.insert(dead);
     }

@@ -16,7 +16,7 @@ use storage::fault::{Fault, Faulty, Rates};
 use super::*;
 
 mod consume;
-mod deletes;
+mod deletions;
 mod exactly_once;
 mod finds;
 mod jobs;
@@ -230,9 +230,9 @@ impl World {
                 let ordinals = self.keys[&input.key].iter().enumerate();
                 let counted = ordinals.filter(|(i, _)| !masked.contains(&(*i as u32))).map(|(_, k)| *k);
                 let before = keys.len();
-                keys.extend(counted.filter(|key| !deletes::is_erased(&input.orders, *key)));
+                keys.extend(counted.filter(|key| !deletions::is_erased(&input.deletions, *key)));
                 // What is wholly erased gives no output.
-                if keys.len() > before || input.orders.is_empty() {
+                if keys.len() > before || input.deletions.is_empty() {
                     tenants.insert("a");
                 }
             }
@@ -271,7 +271,7 @@ impl World {
         for object in snapshot.objects {
             let holds = object.datasets.iter().any(|dataset| dataset.tenant == tenant("a"));
             for (ordinal, key) in self.keys[&object.key].iter().enumerate().filter(|_| holds) {
-                let is_erased = deletes::is_erased(&object.orders, *key);
+                let is_erased = deletions::is_erased(&object.deletions, *key);
                 if !is_erased && object.masked.binary_search(&(ordinal as u32)).is_err() {
                     *counts.entry(key.0 >> SPREAD).or_default() += 1;
                 }

@@ -22,9 +22,9 @@ use memory::{Account, Lease, Refused, Share};
 use model::ProfileType;
 use parking_lot::Mutex;
 use query::cells::{CellPart, Plan};
-use query::order::erased;
+use query::deletion::erased;
 use query::scan::{Samples, Selection, select};
-use query::{Answer, Dataset, DeleteOrder, FoldError, MergeError, Needs, Partial, Query};
+use query::{Answer, Dataset, Deletion, FoldError, MergeError, Needs, Partial, Query};
 use rpc::{Effort, Error, ErrorKind, Found, FoundDataset, Missing, ScanRequest, Scanned};
 use storage::{Key, Store};
 use tokio::sync::Semaphore;
@@ -205,18 +205,18 @@ impl Scan<'_> {
         };
         let masked: Arc<[u32]> = found.masked.as_slice().into();
         for dataset in &found.datasets {
-            let orders: Arc<[_]> = found.orders_of(dataset).cloned().collect();
-            let uncounted = Uncounted { masked: &masked, orders: &orders };
+            let deletions: Arc<[_]> = found.deletions_of(dataset).cloned().collect();
+            let uncounted = Uncounted { masked: &masked, deletions: &deletions };
             if uncounted.is_nothing() && self.add_known(&block, dataset, &mut partial) {
                 partial.stats.objects = 1;
                 continue;
             }
-            let mut answer = self.dataset(&block, &masked, &orders, dataset).await;
+            let mut answer = self.dataset(&block, &masked, &deletions, dataset).await;
             if is_damaged(&answer) && !is_afresh {
                 answer = match self.open(&found, &self.cache.afresh()).await {
                     Ok(afresh) => {
                         (block, is_afresh) = (afresh, true);
-                        self.dataset(&block, &masked, &orders, dataset).await
+                        self.dataset(&block, &masked, &deletions, dataset).await
                     }
                     Err(error) => Err(error),
                 };
@@ -261,7 +261,7 @@ impl Scan<'_> {
         &self,
         block: &Block,
         masked: &Arc<[u32]>,
-        orders: &Arc<[Arc<DeleteOrder>]>,
+        deletions: &Arc<[Arc<Deletion>]>,
         dataset: &FoundDataset,
     ) -> Result<Option<Partial>, Error> {
         let at = dataset.position as usize;
@@ -272,7 +272,7 @@ impl Scan<'_> {
         };
         let query = &self.query;
         let needs = query.needs();
-        let plan = match self.leaf.uses_rollups && (Uncounted { masked, orders }).is_nothing() {
+        let plan = match self.leaf.uses_rollups && (Uncounted { masked, deletions }).is_nothing() {
             true => Plan::new(query, entry),
             false => Plan::rows_only(query),
         };
@@ -293,10 +293,17 @@ impl Scan<'_> {
         let fetched = fetched.charged_to(working.clone());
         let profiles = if index.index { entry.profiles as usize } else { 0 };
         let small = profiles <= INLINE_PROFILES_MAX;
-        let (of, masks, orders, named) = (query.clone(), masked.clone(), orders.clone(), block.clone());
+        let (of, masks, deletions, named) = (query.clone(), masked.clone(), deletions.clone(), block.clone());
         let match_series = move || {
             let entry = &named.directory().datasets[at];
-            Matched::new(&of, Uncounted { masked: &masks, orders: &orders }, entry, plan, fetched, heads)
+            Matched::new(
+                &of,
+                Uncounted { masked: &masks, deletions: &deletions },
+                entry,
+                plan,
+                fetched,
+                heads,
+            )
         };
         let matched = self
             .timed(|effort| &mut effort.scan, self.leaf.run(small, match_series))
@@ -340,13 +347,13 @@ struct Uncounted<'a> {
     /// Ordinals of push items that are counted elsewhere; sorted.
     masked: &'a [u32],
     /// Deletions that may touch it and are newer than the object.
-    orders: &'a [Arc<DeleteOrder>],
+    deletions: &'a [Arc<Deletion>],
 }
 
 impl Uncounted<'_> {
     /// Whether all profiles count as they are stored: only then are the sums over them right.
     fn is_nothing(&self) -> bool {
-        self.masked.is_empty() && self.orders.is_empty()
+        self.masked.is_empty() && self.deletions.is_empty()
     }
 }
 
@@ -388,7 +395,7 @@ impl Matched {
         heads: Vec<FetchedCells>,
     ) -> Result<Self, block::Error> {
         let index = if plan.rows.is_empty() { Arc::default() } else { fetched.index()? };
-        let erased = erased(&index, uncounted.orders.iter().map(|order| &**order));
+        let erased = erased(&index, uncounted.deletions.iter().map(|deletion| &**deletion));
         let selection = select(&index, uncounted.masked, &erased, query, &plan.rows);
         let mut cells = Vec::with_capacity(heads.len());
         for (head, (_, windows)) in heads.iter().zip(&plan.cells) {
@@ -504,7 +511,7 @@ fn answer_known(query: &Query, mut objects: Vec<Found>, answer: &mut Partial) ->
     objects.retain_mut(|found| {
         let mut datasets = std::mem::take(&mut found.datasets);
         datasets.retain(|dataset| {
-            let whole = found.masked.is_empty() && found.orders_of(dataset).next().is_none();
+            let whole = found.masked.is_empty() && found.deletions_of(dataset).next().is_none();
             if !whole || !query.counts_all(dataset.times) {
                 return true;
             }

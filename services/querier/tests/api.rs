@@ -17,7 +17,7 @@ use model::{
 };
 use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
-use query::{DeleteOrder, Selector};
+use query::{Deletion, Selector};
 use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
 use serde_json::{Value, json};
 use storage::fault::{Fault, Faulty};
@@ -131,7 +131,7 @@ impl Server {
             profile_types: entry.profile_types.clone().into(),
         });
         let datasets = datasets.collect();
-        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), orders: Vec::new(), datasets }
+        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), deletions: Vec::new(), datasets }
     }
 
     async fn send(&self, request: http::Request<Body>) -> (u16, http::HeaderMap, Value) {
@@ -298,20 +298,20 @@ async fn what_is_deleted_is_not_among_the_times_of_a_tenant() {
         let millis = |at: i64| ((SECOND + at) * 1_000).to_string();
         json!({"dataIngested": true, "oldestProfileTime": millis(oldest), "newestProfileTime": millis(newest)})
     };
-    let mut order = |selector: &str, range: TimeRange| {
+    let mut deletion = |selector: &str, range: TimeRange| {
         let selector = Selector::parse(selector).expect(selector);
-        let order = DeleteOrder { number: 1, tenant: TenantId::anonymous(), selector, range };
-        found.orders.push(Arc::new(order));
+        let deletion = Deletion { number: 1, tenant: TenantId::anonymous(), selector, range };
+        found.deletions.push(Arc::new(deletion));
         found.clone()
     };
     let end = i64::MAX;
-    let by_label = order(r#"{env="dev"}"#, TimeRange { start: 0, end });
+    let by_label = deletion(r#"{env="dev"}"#, TimeRange { start: 0, end });
     assert_eq!(times(&by_label).await, expected(10, 30), "nobody knows before it is rewritten");
-    let middle = order(r#"{service_name="app"}"#, TimeRange { start: second(15), end: second(25) });
+    let middle = deletion(r#"{service_name="app"}"#, TimeRange { start: second(15), end: second(25) });
     assert_eq!(times(&middle).await, expected(10, 30));
-    let also_the_start = order(r#"{service_name=~"a.*"}"#, TimeRange { start: 0, end: second(15) });
+    let also_the_start = deletion(r#"{service_name=~"a.*"}"#, TimeRange { start: 0, end: second(15) });
     assert_eq!(times(&also_the_start).await, expected(25, 30));
-    let all = order(r#"{service_name="app"}"#, TimeRange { start: 0, end });
+    let all = deletion(r#"{service_name="app"}"#, TimeRange { start: 0, end });
     assert_eq!(times(&all).await, json!({}));
 }
 

@@ -134,7 +134,7 @@ impl Bucket {
             key,
             bytes: encoded.bytes.len() as u64,
             masked: Vec::new(),
-            orders: Vec::new(),
+            deletions: Vec::new(),
             datasets: datasets.collect(),
         }
     }

@@ -187,7 +187,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
         key: Key::from_text(key),
         bytes,
         masked: Vec::new(),
-        orders: Vec::new(),
+        deletions: Vec::new(),
         datasets: (0..datasets).map(dataset).collect(),
     }
 }

@@ -38,7 +38,7 @@ use crate::watched::Watched;
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// A distributor gives up a push after so long.
 const PUSH_MAX: Duration = Duration::from_secs(10);
-/// Somebody waits so long for an order to delete.
+/// Somebody waits so long for a deletion.
 const DELETE_MAX: Duration = Duration::from_secs(60);
 
 /// How long the metastores are asked for one by one when one has opened the catalog.
@@ -271,12 +271,12 @@ impl Fleet {
         self.ask(&self.distributors[&through], PUSH_MAX, push).await
     }
 
-    /// Gives an order to delete to the querier of a machine.
+    /// Gives a deletion to the querier of a machine.
     pub(crate) async fn delete(
         &self,
         through: Machine,
         request: rpc::DeleteRequest,
-    ) -> Result<rpc::OrderStatus, rpc::Error> {
+    ) -> Result<rpc::DeletionStatus, rpc::Error> {
         let delete = move |owner: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
             Box::pin(async move { owner.delete(request).await })
         };

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, DeleteRequest, Error, ErrorKind, FindRequest, Job, JobFailure, OrderStatus, Publication,
+    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
     Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
 use crate::machine::Machine;
-use crate::oracle::{Oracle, OrderStep};
+use crate::oracle::{DeletionStep, Oracle};
 use crate::random::Random;
 
 /// A call that takes longer fails.
@@ -316,27 +316,27 @@ impl rpc::Metastore for RemoteMetastore {
         self.ask("find", call).await
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         let (oracle, executor) = (self.oracle.clone(), self.network.0.executor.clone());
-        oracle.order_moves(&request, executor.now(), OrderStep::Sent);
+        oracle.deletion_moves(&request, executor.now(), DeletionStep::Sent);
         let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
             let (request, oracle, executor) = (request.clone(), oracle.clone(), executor.clone());
             Box::pin(async move {
-                oracle.order_moves(&request, executor.now(), OrderStep::Arrived);
+                oracle.deletion_moves(&request, executor.now(), DeletionStep::Arrived);
                 let made = role.delete(request.clone()).await;
-                oracle.order_moves(&request, executor.now(), OrderStep::Ended);
+                oracle.deletion_moves(&request, executor.now(), DeletionStep::Ended);
                 made
             })
         };
         self.ask("delete", call).await
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
         let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
             let tenant = tenant.clone();
-            Box::pin(async move { role.orders(tenant).await })
+            Box::pin(async move { role.deletions(tenant).await })
         };
-        self.ask("orders", call).await
+        self.ask("deletions", call).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

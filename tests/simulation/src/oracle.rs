@@ -17,9 +17,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::Objects;
 use crate::contents::Contents;
+use crate::deletions::About;
 use crate::journal::Journal;
 use crate::load::{ALIKE, PAST};
-use crate::orders::About;
 
 /// Items that have one stacktrace: as many digits as a sum has.
 const ALIKE_MAX: u32 = 31;
@@ -37,7 +37,7 @@ pub(crate) struct Oracle(Arc<Mutex<State>>, Journal);
 #[derive(Default)]
 struct State {
     items: Vec<Item>,
-    orders: Vec<Order>,
+    deletions: Vec<Deletion>,
     by_key: BTreeMap<ItemKey, u64>,
     /// What each key was created with.
     contents: BTreeMap<Key, u64>,
@@ -73,7 +73,7 @@ pub(crate) struct Item {
     /// From now on it is in every answer: it was acknowledged after the owner said that it knows it, or it
     /// was in one already.
     pub(crate) is_visible: bool,
-    /// It may have left by its age, or by an order that was in the making when it was pushed.
+    /// It may have left by its age, or by a deletion that was in the making when it was pushed.
     pub(crate) may_be_gone: bool,
     /// Since when no answer may have it.
     pub(crate) erased: Option<Duration>,
@@ -90,11 +90,11 @@ impl Item {
     }
 }
 
-/// The place of an order among all of a run.
+/// The place of a deletion among all of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OrderId(usize);
 
-struct Order {
+struct Deletion {
     about: About,
     /// Items that it is about and that were acknowledged, or in an answer, before it was asked for.
     covered: Vec<u64>,
@@ -104,7 +104,7 @@ struct Order {
     moved: Duration,
 }
 
-impl Order {
+impl Deletion {
     /// Whether it may erase what is pushed now.
     fn may_erase(&self, now: Duration) -> bool {
         self.running > 0 || now < self.moved + DELIVERED_WITHIN
@@ -151,9 +151,9 @@ pub(crate) struct Counts {
     pub(crate) shared: i64,
 }
 
-/// How far a request for an order has come.
+/// How far a request for a deletion has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OrderStep {
+pub(crate) enum DeletionStep {
     Sent,
     Arrived,
     Ended,
@@ -221,7 +221,7 @@ impl Oracle {
             item.digit = before % ALIKE_MAX;
         }
         item.may_be_gone =
-            state.orders.iter().any(|order| order.may_erase(now) && order.about.is_about(&item));
+            state.deletions.iter().any(|deletion| deletion.may_erase(now) && deletion.about.is_about(&item));
         state.by_key.insert(item.key, item.number);
         state.items.push(item.clone());
         item
@@ -253,10 +253,10 @@ impl Oracle {
         self.0.lock().is_past_over = true;
     }
 
-    /// Registers an order that is going to be asked for.
-    pub(crate) fn order(&self, make: impl FnOnce(usize) -> About, now: Duration) -> OrderId {
+    /// Registers a deletion that is going to be asked for.
+    pub(crate) fn deletion(&self, make: impl FnOnce(usize) -> About, now: Duration) -> OrderId {
         let mut state = self.0.lock();
-        let id = OrderId(state.orders.len());
+        let id = OrderId(state.deletions.len());
         let about = make(id.0);
         let mut covered = Vec::new();
         for item in state.items.iter_mut().filter(|item| about.is_about(item)) {
@@ -265,46 +265,46 @@ impl Oracle {
                 covered.push(item.number);
             }
         }
-        state.orders.push(Order { about, covered, running: 1, moved: now });
+        state.deletions.push(Deletion { about, covered, running: 1, moved: now });
         id
     }
 
-    pub(crate) fn request_of(&self, order: OrderId) -> rpc::DeleteRequest {
-        self.0.lock().orders[order.0].about.request.clone()
+    pub(crate) fn request_of(&self, deletion: OrderId) -> rpc::DeleteRequest {
+        self.0.lock().deletions[deletion.0].about.request.clone()
     }
 
-    /// A request for an order is sent, has arrived at a metastore, or has come to its end there.
-    pub(crate) fn order_moves(&self, request: &rpc::DeleteRequest, now: Duration, step: OrderStep) {
+    /// A request for a deletion is sent, has arrived at a metastore, or has come to its end there.
+    pub(crate) fn deletion_moves(&self, request: &rpc::DeleteRequest, now: Duration, step: DeletionStep) {
         let mut state = self.0.lock();
         let selector = request.selector.to_string();
-        let is_it = |order: &&mut Order| order.about.request.selector.to_string() == selector;
-        if let Some(order) = state.orders.iter_mut().find(is_it) {
-            order.moved = now;
+        let is_it = |deletion: &&mut Deletion| deletion.about.request.selector.to_string() == selector;
+        if let Some(deletion) = state.deletions.iter_mut().find(is_it) {
+            deletion.moved = now;
             match step {
-                OrderStep::Sent => {}
-                OrderStep::Arrived => order.running += 1,
-                OrderStep::Ended => order.running -= 1,
+                DeletionStep::Sent => {}
+                DeletionStep::Arrived => deletion.running += 1,
+                DeletionStep::Ended => deletion.running -= 1,
             }
         }
     }
 
-    /// Whoever asked for the order asks no more.
-    pub(crate) fn asks_no_more(&self, order: OrderId, now: Duration) {
-        let order = &mut self.0.lock().orders[order.0];
-        order.running -= 1;
-        order.moved = now;
+    /// Whoever asked for the deletion asks no more.
+    pub(crate) fn asks_no_more(&self, deletion: OrderId, now: Duration) {
+        let deletion = &mut self.0.lock().deletions[deletion.0];
+        deletion.running -= 1;
+        deletion.moved = now;
     }
 
-    /// Whoever asked for the order was told that it is in force.
-    pub(crate) fn answered(&self, order: OrderId, now: Duration) {
+    /// Whoever asked for the deletion was told that it is in force.
+    pub(crate) fn answered(&self, deletion: OrderId, now: Duration) {
         let mut state = self.0.lock();
         let state = &mut *state;
-        for number in &state.orders[order.0].covered {
+        for number in &state.deletions[deletion.0].covered {
             state.items[*number as usize].erased.get_or_insert(now);
         }
     }
 
-    /// No object holds what was erased, or the words of an order.
+    /// No object holds what was erased, or the words of a deletion.
     pub(crate) fn judge_erased(&self, contents: &[Contents]) {
         let mut state = self.0.lock();
         let mut left = Vec::new();
@@ -314,12 +314,12 @@ impl Oracle {
             left.extend(
                 items.iter().find(is_erased).map(|item| format!("{key} holds item {item}, which is erased")),
             );
-            let says = |order: &&Order| {
-                let mark = order.about.mark.as_bytes();
+            let says = |deletion: &&Deletion| {
+                let mark = deletion.about.mark.as_bytes();
                 bytes.windows(mark.len()).any(|text| text == mark)
             };
-            let said = state.orders.iter().find(says);
-            left.extend(said.map(|order| format!("{key} still says {:?}", order.about.mark)));
+            let said = state.deletions.iter().find(says);
+            left.extend(said.map(|deletion| format!("{key} still says {:?}", deletion.about.mark)));
         }
         left.into_iter().for_each(|what| self.add(&mut state, "I16", what));
     }

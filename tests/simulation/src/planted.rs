@@ -23,7 +23,7 @@ use object_store::{
 };
 use query::{Matcher, Selector};
 use rpc::{
-    DeadObject, DeleteRequest, FindRequest, Job, JobFailure, OrderStatus, Publication, Published,
+    DeadObject, DeleteRequest, DeletionStatus, FindRequest, Job, JobFailure, Publication, Published,
     ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
@@ -100,13 +100,13 @@ planted! {
     NoGrace,
     /// what is swept is not deleted
     DeleteLost,
-    /// orders to delete are not given to questions
+    /// deletions are not given to questions
     OrdersNotAsked,
-    /// orders to delete are not given to merges
+    /// deletions are not given to merges
     OrdersNotMerged,
-    /// an order to delete erases all of a service
+    /// a deletion erases all of a service
     OrderTooWide,
-    /// an order to delete is not written
+    /// a deletion is not written
     OrderLost,
     /// data have no age
     KeptForever,
@@ -333,7 +333,9 @@ impl rpc::Metastore for BadMetastore {
         let mut snapshot = self.metastore.find(request).await?;
         match self.planted {
             Planted::MasksNotAsked => snapshot.objects.iter_mut().for_each(|object| object.masked.clear()),
-            Planted::OrdersNotAsked => snapshot.objects.iter_mut().for_each(|object| object.orders.clear()),
+            Planted::OrdersNotAsked => {
+                snapshot.objects.iter_mut().for_each(|object| object.deletions.clear())
+            }
             _ => {}
         }
         Ok(snapshot)
@@ -343,7 +345,7 @@ impl rpc::Metastore for BadMetastore {
         let mut job = self.metastore.claim_job().await?;
         match (self.planted, &mut job) {
             (Planted::MasksNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.masked.clear()),
-            (Planted::OrdersNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.orders.clear()),
+            (Planted::OrdersNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.deletions.clear()),
             (Planted::InputForgotten, Some(job)) if job.inputs.len() > 1 => _ = job.inputs.pop(),
             _ => {}
         }
@@ -369,15 +371,15 @@ impl rpc::Metastore for BadMetastore {
         self.metastore.swept(keys).await
     }
 
-    async fn delete(&self, mut request: DeleteRequest) -> std::result::Result<OrderStatus, rpc::Error> {
+    async fn delete(&self, mut request: DeleteRequest) -> std::result::Result<DeletionStatus, rpc::Error> {
         if self.planted == Planted::OrderTooWide {
             request.selector = Selector { matchers: vec![Matcher::equal("service_name", SERVICES[0])] };
         }
         self.metastore.delete(request).await
     }
 
-    async fn orders(&self, tenant: TenantId) -> std::result::Result<Vec<OrderStatus>, rpc::Error> {
-        self.metastore.orders(tenant).await
+    async fn deletions(&self, tenant: TenantId) -> std::result::Result<Vec<DeletionStatus>, rpc::Error> {
+        self.metastore.deletions(tenant).await
     }
 
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> std::result::Result<(), rpc::Error> {

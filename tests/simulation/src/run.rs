@@ -9,13 +9,13 @@ use storage::Key;
 
 use crate::audit::audit;
 use crate::copies::keep_copying;
+use crate::deletions::{judge_finished, keep_deleting};
 use crate::executor::{Executor, START};
 use crate::fleet::{Fleet, SHORT_LIVED};
 use crate::journal::Journal;
 use crate::load::{Load, ask, everything};
 use crate::machine::Kind;
 use crate::oracle::{DELIVERED_WITHIN, Strictness, Violation};
-use crate::orders::{judge_finished, keep_ordering};
 use crate::planted::Planted;
 use crate::random::Random;
 use crate::settings::Settings;
@@ -100,8 +100,8 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     fleet.executor.spawn(gossip, gossiping);
     let finding = fleet.clone().keep_finding(until, random.fork());
     fleet.executor.spawn(fleet.executor.start("finder"), finding);
-    let ordering = keep_ordering(fleet.clone(), until, random.fork());
-    fleet.executor.spawn(fleet.executor.start("orders"), ordering);
+    let deleting = keep_deleting(fleet.clone(), until, random.fork());
+    fleet.executor.spawn(fleet.executor.start("deletions"), deleting);
     let copying = keep_copying(fleet.clone(), until, random.fork());
     fleet.executor.spawn(fleet.executor.start("copies"), copying);
     Storm { fleet: fleet.clone(), load: load.clone(), until, random: random.fork() }.rage().await;

@@ -32,8 +32,8 @@ pub(crate) struct Settings {
     /// Mean time between two pushes, and between two questions.
     pub(crate) push_every: Duration,
     pub(crate) ask_every: Duration,
-    /// Mean time between two orders to delete.
-    pub(crate) order_every: Duration,
+    /// Mean time between two deletions.
+    pub(crate) deletion_every: Duration,
     /// How far a wall clock may be off, either way.
     pub(crate) skew: Duration,
     pub(crate) pause_max: Duration,
@@ -131,7 +131,7 @@ impl Settings {
             strike_every: Duration::from_secs(random.between(8, 60)),
             push_every: Duration::from_millis(random.between(1_500, 8_000)),
             ask_every: Duration::from_millis(random.between(3_000, 12_000)),
-            order_every: Duration::from_secs(random.between(30, 300)),
+            deletion_every: Duration::from_secs(random.between(30, 300)),
             skew,
             pause_max: Duration::from_secs(random.between(5, 150)),
             bucket,

@@ -23,7 +23,7 @@ pub struct Block {
     pub bytes: u64,
     pub created_millis: i64,
     pub quarantine: Option<Quarantine>,
-    /// The newest order to delete that is applied to all of it.
+    /// The newest deletion that is applied to all of it.
     pub floor: u64,
     /// Of all datasets, whether live or past their time; 0 if unknown.
     pub rows: u64,

@@ -17,7 +17,7 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts that failed or lapsed.
     pub tries: u32,
-    /// The newest order to delete that the newest attempt applies.
+    /// The newest deletion that the newest attempt applies.
     pub floor: u64,
     pub state: JobState,
 }

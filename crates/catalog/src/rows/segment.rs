@@ -23,7 +23,7 @@ pub struct Segment {
     pub quarantine: Option<Quarantine>,
     /// Those that are live.
     pub datasets: Vec<DatasetSummary>,
-    /// The newest order to delete that it was consumed after; older ones erase nothing of it.
+    /// The newest deletion that it was consumed after; older ones erase nothing of it.
     pub floor: u64,
     /// Of all datasets, whether live or past their time; 0 if unknown.
     pub rows: u64,

@@ -78,21 +78,21 @@ fn rows_read_back_and_damage_is_refused() {
     for (job, segment_millis) in [(None, None), (Some(JobId(4)), None), (None, Some(-4))] {
         check(Dead { key: Key::from_text("log/x/2"), died_millis: 4, job, segment_millis });
     }
-    let matcher = |is_regex, is_negated| OrderMatcher {
+    let matcher = |is_regex, is_negated| DeletionMatcher {
         name: "pod".into(),
         value: "p|\"é".into(),
         is_regex,
         is_negated,
     };
     for state in [
-        OrderState::InForce {
+        DeletionState::InForce {
             matchers: vec![matcher(true, false), matcher(false, true)],
             range: TimeRange { start: i64::MIN, end: i64::MAX },
             positions: vec![(WriterId(7), 0), (WriterId(u128::MAX), 300)],
         },
-        OrderState::Done { hash: u128::MAX, finished_millis: -4 },
+        DeletionState::Done { hash: u128::MAX, finished_millis: -4 },
     ] {
-        check(Order { number: 1 << 40, tenant: TenantId::anonymous(), created_millis: -3, state });
+        check(Deletion { number: 1 << 40, tenant: TenantId::anonymous(), created_millis: -3, state });
     }
     check(Resignation { epoch: 300 });
     check(Dedup { minute: -3, ordinal: 9, keys: vec![ItemKey(1), ItemKey(u128::MAX)] });

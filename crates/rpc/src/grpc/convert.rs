@@ -11,7 +11,7 @@ use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange, Times};
 use storage::Key;
 use wire::pyrograph::rpc::v1 as proto;
 
-use ::query::DeleteOrder;
+use ::query::Deletion;
 
 use super::{Unreadable, query};
 use crate::{Found, FoundDataset};
@@ -108,58 +108,58 @@ pub(super) fn narrow<T: TryFrom<u64>>(value: u64, field: &'static str) -> Result
     T::try_from(value).map_err(|_| Unreadable::new(field, format!("is {value}, which is too large")))
 }
 
-/// Orders that are told once, and then by their number in this table.
+/// Deletions that are told once, and then by their number in this table.
 #[derive(Default)]
-pub(super) struct Orders {
+pub(super) struct Deletions {
     places: HashMap<u64, u32, RandomState>,
-    pub(super) table: Vec<proto::DeleteOrder>,
+    pub(super) table: Vec<proto::Deletion>,
 }
 
-impl Orders {
-    pub(super) fn put(&mut self, orders: &[Arc<DeleteOrder>]) -> Vec<u32> {
-        let place = |order: &Arc<DeleteOrder>| {
-            *self.places.entry(order.number).or_insert_with(|| {
-                self.table.push(put_order(order));
+impl Deletions {
+    pub(super) fn put(&mut self, deletions: &[Arc<Deletion>]) -> Vec<u32> {
+        let place = |deletion: &Arc<Deletion>| {
+            *self.places.entry(deletion.number).or_insert_with(|| {
+                self.table.push(put_deletion(deletion));
                 self.table.len() as u32 - 1
             })
         };
-        orders.iter().map(place).collect()
+        deletions.iter().map(place).collect()
     }
 }
 
-/// What [`Orders`] put into its table.
-pub(super) fn orders(table: Vec<proto::DeleteOrder>) -> Result<Vec<Arc<DeleteOrder>>, Unreadable> {
-    table.into_iter().map(|read| order(read).map(Arc::new)).collect()
+/// What [`Deletions`] put into its table.
+pub(super) fn deletions(table: Vec<proto::Deletion>) -> Result<Vec<Arc<Deletion>>, Unreadable> {
+    table.into_iter().map(|read| deletion(read).map(Arc::new)).collect()
 }
 
-pub(super) fn put_order(order: &DeleteOrder) -> proto::DeleteOrder {
-    proto::DeleteOrder {
-        number: order.number,
-        tenant: order.tenant.to_string(),
-        matchers: query::put_selector(&order.selector),
-        range: Some(put_range(order.range)),
+pub(super) fn put_deletion(deletion: &Deletion) -> proto::Deletion {
+    proto::Deletion {
+        number: deletion.number,
+        tenant: deletion.tenant.to_string(),
+        matchers: query::put_selector(&deletion.selector),
+        range: Some(put_range(deletion.range)),
     }
 }
 
-pub(super) fn order(order: proto::DeleteOrder) -> Result<DeleteOrder, Unreadable> {
-    let selector = query::selector(order.matchers)?;
+pub(super) fn deletion(deletion: proto::Deletion) -> Result<Deletion, Unreadable> {
+    let selector = query::selector(deletion.matchers)?;
     if selector.is_empty() {
-        return Err(Unreadable::missing("matcher of an order"));
+        return Err(Unreadable::missing("matcher of a deletion"));
     }
-    Ok(DeleteOrder {
-        number: order.number,
-        tenant: tenant(&order.tenant, "tenant")?,
+    Ok(Deletion {
+        number: deletion.number,
+        tenant: tenant(&deletion.tenant, "tenant")?,
         selector,
-        range: range(order.range)?,
+        range: range(deletion.range)?,
     })
 }
 
 /// Those that are named by their places.
-pub(super) fn orders_at(
-    table: &[Arc<DeleteOrder>],
+pub(super) fn deletions_at(
+    table: &[Arc<Deletion>],
     places: &[u32],
-) -> Result<Vec<Arc<DeleteOrder>>, Unreadable> {
-    places.iter().map(|place| at(table, *place, "order")).collect()
+) -> Result<Vec<Arc<Deletion>>, Unreadable> {
+    places.iter().map(|place| at(table, *place, "deletion")).collect()
 }
 
 /// What many datasets have in common is told once.
@@ -168,7 +168,7 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
     let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
     // Datasets with the same types share one list.
     let mut types: HashMap<*const ProfileType, u32, RandomState> = HashMap::default();
-    let mut orders = Orders::default();
+    let mut deletions = Deletions::default();
     let mut out = proto::Objects::default();
     for found in objects {
         let mut datasets = Vec::with_capacity(1 + found.datasets.len() * DATASET_BYTES);
@@ -201,17 +201,17 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
             bytes: found.bytes,
             masked: found.masked.clone(),
             datasets: datasets.into(),
-            orders: orders.put(&found.orders),
+            deletions: deletions.put(&found.deletions),
         });
     }
-    out.orders = orders.table;
+    out.deletions = deletions.table;
     out
 }
 
 pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unreadable> {
-    let proto::Objects { tenants, services, profile_types, objects, orders: table } =
+    let proto::Objects { tenants, services, profile_types, objects, deletions: table } =
         objects.ok_or_else(|| Unreadable::missing("objects"))?;
-    let table = orders(table)?;
+    let table = deletions(table)?;
     let tenants: Vec<TenantId> =
         tenants.iter().map(|text| tenant(text, "tenant")).collect::<Result<_, Unreadable>>()?;
     let services: Vec<Arc<str>> = services.into_iter().map(Arc::from).collect();
@@ -230,7 +230,7 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
             key: key(object.key, "key")?,
             bytes: object.bytes,
             masked: masked(object.masked)?,
-            orders: orders_at(&table, &object.orders)?,
+            deletions: deletions_at(&table, &object.deletions)?,
             datasets: datasets.map_err(Unreadable::columns("datasets"))?,
         });
     }

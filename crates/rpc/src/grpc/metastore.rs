@@ -17,8 +17,8 @@ use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, query};
 use crate::{
-    DeadObject, DeleteRequest, Error, FindRequest, Found, Job, JobFailure, JobInput, JobOutput, Metastore,
-    OrderProgress, OrderStatus, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, Error, FindRequest, Found, Job, JobFailure,
+    JobInput, JobOutput, Metastore, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
 /// The metastore of another process.
@@ -104,22 +104,22 @@ impl Metastore for MetastoreClient {
         Ok(())
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         let request = self.peer.request(proto::DeleteRequest {
             tenant: request.tenant.to_string(),
             matchers: query::put_selector(&request.selector),
             range: Some(common::put_range(request.range)),
         })?;
         let answer = self.peer.answer(self.client.clone().delete(request)).await?;
-        let order = answer.order.ok_or_else(|| Unreadable::missing("order")).and_then(status);
-        order.map_err(self.unreadable())
+        let deletion = answer.deletion.ok_or_else(|| Unreadable::missing("deletion")).and_then(status);
+        deletion.map_err(self.unreadable())
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
-        let request = self.peer.request(proto::OrdersRequest { tenant: tenant.to_string() })?;
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        let request = self.peer.request(proto::DeletionsRequest { tenant: tenant.to_string() })?;
         let answer = self.peer.answer(self.client.clone().orders(request)).await?;
-        let orders = answer.orders.into_iter().map(status);
-        orders.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
+        let deletions = answer.deletions.into_iter().map(status);
+        deletions.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
     }
 
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
@@ -139,37 +139,37 @@ impl Metastore for MetastoreClient {
     }
 }
 
-fn put_status(status: OrderStatus) -> proto::OrderStatus {
-    use proto::order_status::{Finished, Progress, Rewriting, Sweeping};
+fn put_status(status: DeletionStatus) -> proto::DeletionStatus {
+    use proto::deletion_status::{Finished, Progress, Rewriting, Sweeping};
     let progress = match status.progress {
-        OrderProgress::Rewriting { objects, unreadable } => {
+        DeletionProgress::Rewriting { objects, unreadable } => {
             Progress::Rewriting(Rewriting { objects: objects as u64, unreadable: unreadable as u64 })
         }
-        OrderProgress::Sweeping { objects } => Progress::Sweeping(Sweeping { objects: objects as u64 }),
-        OrderProgress::Finished { millis } => Progress::Finished(Finished { millis }),
+        DeletionProgress::Sweeping { objects } => Progress::Sweeping(Sweeping { objects: objects as u64 }),
+        DeletionProgress::Finished { millis } => Progress::Finished(Finished { millis }),
     };
-    proto::OrderStatus {
+    proto::DeletionStatus {
         number: status.number,
         created_millis: status.created_millis,
-        order: status.order.map(|order| common::put_order(&order)),
+        deletion: status.deletion.map(|deletion| common::put_deletion(&deletion)),
         progress: Some(progress),
     }
 }
 
-fn status(status: proto::OrderStatus) -> Result<OrderStatus, Unreadable> {
-    use proto::order_status::Progress;
+fn status(status: proto::DeletionStatus) -> Result<DeletionStatus, Unreadable> {
+    use proto::deletion_status::Progress;
     let count = |count| common::narrow(count, "number of objects");
     let progress = match status.progress.ok_or_else(|| Unreadable::missing("progress"))? {
         Progress::Rewriting(of) => {
-            OrderProgress::Rewriting { objects: count(of.objects)?, unreadable: count(of.unreadable)? }
+            DeletionProgress::Rewriting { objects: count(of.objects)?, unreadable: count(of.unreadable)? }
         }
-        Progress::Sweeping(of) => OrderProgress::Sweeping { objects: count(of.objects)? },
-        Progress::Finished(of) => OrderProgress::Finished { millis: of.millis },
+        Progress::Sweeping(of) => DeletionProgress::Sweeping { objects: count(of.objects)? },
+        Progress::Finished(of) => DeletionProgress::Finished { millis: of.millis },
     };
-    Ok(OrderStatus {
+    Ok(DeletionStatus {
         number: status.number,
         created_millis: status.created_millis,
-        order: status.order.map(|order| common::order(order).map(Arc::new)).transpose()?,
+        deletion: status.deletion.map(|deletion| common::deletion(deletion).map(Arc::new)).transpose()?,
         progress,
     })
 }
@@ -253,17 +253,19 @@ impl MetastoreService for MetastoreServer {
         request: Request<proto::DeleteRequest>,
     ) -> Result<Response<proto::DeleteResponse>, Status> {
         let request = delete_request(request.into_inner()).map_err(refused)?;
-        let order = self.role.delete(request).await.map_err(failed)?;
-        Ok(Response::new(proto::DeleteResponse { order: Some(put_status(order)) }))
+        let deletion = self.role.delete(request).await.map_err(failed)?;
+        Ok(Response::new(proto::DeleteResponse { deletion: Some(put_status(deletion)) }))
     }
 
     async fn orders(
         &self,
-        request: Request<proto::OrdersRequest>,
-    ) -> Result<Response<proto::OrdersResponse>, Status> {
+        request: Request<proto::DeletionsRequest>,
+    ) -> Result<Response<proto::DeletionsResponse>, Status> {
         let tenant = common::tenant(&request.into_inner().tenant, "tenant").map_err(refused)?;
-        let orders = self.role.orders(tenant).await.map_err(failed)?;
-        Ok(Response::new(proto::OrdersResponse { orders: orders.into_iter().map(put_status).collect() }))
+        let deletions = self.role.deletions(tenant).await.map_err(failed)?;
+        Ok(Response::new(proto::DeletionsResponse {
+            deletions: deletions.into_iter().map(put_status).collect(),
+        }))
     }
 
     async fn quarantine(
@@ -355,13 +357,13 @@ fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
 
 fn put_job(job: Job) -> proto::Job {
     let inputs = job.inputs.into_iter();
-    let mut orders = common::Orders::default();
+    let mut deletions = common::Deletions::default();
     let inputs = inputs.map(|input| proto::job::Input {
         key: input.key.as_str().to_owned(),
         bytes: input.bytes,
         masked: input.masked,
         datasets: input.datasets,
-        orders: orders.put(&input.orders),
+        deletions: deletions.put(&input.deletions),
     });
     let inputs = inputs.collect();
     proto::Job {
@@ -370,13 +372,13 @@ fn put_job(job: Job) -> proto::Job {
         inputs,
         level: job.level.into(),
         windows: job.windows.into_iter().map(put_window).collect(),
-        orders: orders.table,
+        deletions: deletions.table,
         shard_bits: job.shard_bits.into(),
     }
 }
 
 fn job(job: proto::Job) -> Result<Job, Unreadable> {
-    let orders = common::orders(job.orders)?;
+    let deletions = common::deletions(job.deletions)?;
     let inputs = job.inputs.into_iter().map(|input| {
         if !input.datasets.is_sorted() {
             return Err(Unreadable::new("datasets", "are not sorted"));
@@ -386,7 +388,7 @@ fn job(job: proto::Job) -> Result<Job, Unreadable> {
             bytes: input.bytes,
             masked: common::masked(input.masked)?,
             datasets: input.datasets,
-            orders: common::orders_at(&orders, &input.orders)?,
+            deletions: common::deletions_at(&deletions, &input.deletions)?,
         })
     });
     Ok(Job {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use model::{PushItem, TenantId};
 use query::Partial;
 use rpc::{
-    DeadObject, DeleteRequest, Error, FindRequest, Ingester, Job, JobFailure, Leaf, Metastore, OrderStatus,
-    Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionStatus, Error, FindRequest, Ingester, Job, JobFailure, Leaf,
+    Metastore, Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
@@ -125,12 +125,12 @@ impl Metastore for Fake {
         Ok(keys.map(|key| DeadObject { key: Key::from_text(key) }).into())
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         self.ask(format!("{request:?}")).await?;
         Ok(made::statuses().remove(0))
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
         self.ask(tenant.to_string()).await?;
         Ok(made::statuses())
     }

@@ -10,10 +10,11 @@ use model::{
 };
 use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
-use query::{Answer, DeleteOrder, Kind, Partial, Query, SampleFilter, Selector, Stats};
+use query::{Answer, Deletion, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
-    DeleteRequest, Effort, FindRequest, Found, FoundDataset, Job, JobFailure, JobInput, JobOutput, Missing,
-    OrderProgress, OrderStatus, Pruned, Publication, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeleteRequest, DeletionProgress, DeletionStatus, Effort, FindRequest, Found, FoundDataset, Job,
+    JobFailure, JobInput, JobOutput, Missing, Pruned, Publication, ScanRequest, Scanned, SegmentHint,
+    Snapshot, Standing,
 };
 use storage::Key;
 
@@ -152,9 +153,9 @@ pub(crate) fn hint() -> SegmentHint {
     SegmentHint { writer: WriterId(BIG), seq: 42, bytes: 1 << 40, directory: directory() }
 }
 
-fn order(number: u64) -> Arc<DeleteOrder> {
+fn deletion(number: u64) -> Arc<Deletion> {
     let range = TimeRange { start: i64::MIN, end: -1 };
-    Arc::new(DeleteOrder { number, tenant: tenant("team-a"), selector: selector(), range })
+    Arc::new(Deletion { number, tenant: tenant("team-a"), selector: selector(), range })
 }
 
 pub(crate) fn objects() -> Vec<Found> {
@@ -172,14 +173,14 @@ pub(crate) fn objects() -> Vec<Found> {
             key: Key::from_text("log/a/000000000001"),
             bytes: u64::MAX,
             masked: vec![0, 7, u32::MAX],
-            orders: vec![order(1), order(u64::MAX)],
+            deletions: vec![deletion(1), deletion(u64::MAX)],
             datasets: vec![dataset(0, "app", &types), dataset(3, "", &types)],
         },
         Found {
             key: Key::from_text("block/a/1-0-300/x"),
             bytes: 0,
             masked: Vec::new(),
-            orders: vec![order(u64::MAX)],
+            deletions: vec![deletion(u64::MAX)],
             datasets: vec![dataset(u32::MAX, "app", &Vec::new().into()), dataset(1, "b", &types)],
         },
     ]
@@ -193,12 +194,13 @@ pub(crate) fn delete_request() -> DeleteRequest {
     }
 }
 
-pub(crate) fn statuses() -> Vec<OrderStatus> {
-    let status = |number, order, progress| OrderStatus { number, created_millis: -7, order, progress };
+pub(crate) fn statuses() -> Vec<DeletionStatus> {
+    let status =
+        |number, deletion, progress| DeletionStatus { number, created_millis: -7, deletion, progress };
     vec![
-        status(u64::MAX, Some(order(u64::MAX)), OrderProgress::Rewriting { objects: 7, unreadable: 1 }),
-        status(2, Some(order(2)), OrderProgress::Sweeping { objects: usize::MAX }),
-        status(1, None, OrderProgress::Finished { millis: i64::MIN }),
+        status(u64::MAX, Some(deletion(u64::MAX)), DeletionProgress::Rewriting { objects: 7, unreadable: 1 }),
+        status(2, Some(deletion(2)), DeletionProgress::Sweeping { objects: usize::MAX }),
+        status(1, None, DeletionProgress::Finished { millis: i64::MIN }),
     ]
 }
 
@@ -250,14 +252,14 @@ pub(crate) fn job() -> Job {
                 bytes: 7,
                 masked: vec![1, 2],
                 datasets: vec![0, u32::MAX],
-                orders: vec![order(2), order(3)],
+                deletions: vec![deletion(2), deletion(3)],
             },
             JobInput {
                 key: Key::from_text("log/a/000000000002"),
                 bytes: 8,
                 masked: Vec::new(),
                 datasets: Vec::new(),
-                orders: vec![order(3)],
+                deletions: vec![deletion(3)],
             },
         ],
         level: u8::MAX,

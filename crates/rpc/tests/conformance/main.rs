@@ -95,7 +95,7 @@ impl Form {
             ("swept", metastore.swept(vec![Key::cluster()])),
             ("quarantine", metastore.quarantine(vec![(Key::cluster(), String::new())])),
             ("delete", Box::pin(async { metastore.delete(made::delete_request()).await.map(drop) })),
-            ("orders", Box::pin(async { metastore.orders(made::tenant("a")).await.map(drop) })),
+            ("deletions", Box::pin(async { metastore.deletions(made::tenant("a")).await.map(drop) })),
             ("standing", Box::pin(async { metastore.standing().await.map(drop) })),
         ]
     }
@@ -190,12 +190,12 @@ async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
         form.metastore.quarantine(damaged.clone()).await.unwrap();
         assert_eq!(form.asked(), format!("{damaged:?}"), "{}", form.name);
 
-        let order = form.metastore.delete(made::delete_request()).await.unwrap();
+        let deletion = form.metastore.delete(made::delete_request()).await.unwrap();
         assert_eq!(form.asked(), format!("{:?}", made::delete_request()), "{}", form.name);
-        assert_eq!(format!("{order:?}"), format!("{:?}", made::statuses()[0]), "{}", form.name);
-        let orders = form.metastore.orders(made::tenant("team-a")).await.unwrap();
+        assert_eq!(format!("{deletion:?}"), format!("{:?}", made::statuses()[0]), "{}", form.name);
+        let deletions = form.metastore.deletions(made::tenant("team-a")).await.unwrap();
         assert_eq!(form.asked(), "team-a", "{}", form.name);
-        assert_eq!(format!("{orders:?}"), format!("{:?}", made::statuses()), "{}", form.name);
+        assert_eq!(format!("{deletions:?}"), format!("{:?}", made::statuses()), "{}", form.name);
 
         assert_eq!(form.metastore.standing().await.unwrap(), made::standing(), "{}", form.name);
     }

@@ -26,8 +26,8 @@ async fn unless_it_dies<T>(
 }
 
 /// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any
-/// moment and go on as zombies, catalogs that are lost, racing compactors, sweeps, orders to delete: every key counts exactly once, or never
-/// again once an order erased it, before and after a rebuild.
+/// moment and go on as zombies, catalogs that are lost, racing compactors, sweeps, deletions: every key counts exactly once, or never
+/// again once a deletion erased it, before and after a rebuild.
 async fn check_exactly_once(seed: u64) {
     let _named = Named(seed);
     let mut world = World::new(seed);
@@ -57,7 +57,7 @@ async fn check_exactly_once(seed: u64) {
     let mut pushed: BTreeMap<u128, i64> = BTreeMap::new();
     let mut given_up: Vec<u128> = Vec::new();
     let mut open_jobs: Vec<Publication> = Vec::new();
-    // Of orders that were answered, and of those that may be in force.
+    // Of deletions that were answered, and of those that may be in force.
     let (mut erased, mut doubtful): (BTreeSet<u128>, BTreeSet<u128>) = Default::default();
     for step in 0..100 {
         if random(30) == 0 {
@@ -151,7 +151,7 @@ async fn check_exactly_once(seed: u64) {
                     metastore.tend();
                     let _ = metastore.commit_pending().await;
                     let _ = metastore.create_records().await;
-                    let _ = metastore.advance_orders().await;
+                    let _ = metastore.advance_deletions().await;
                     if let Ok(found) = metastore.reconcile().await {
                         assert_eq!(found.missing, 0, "seed {seed}, step {step}: an object is gone");
                     }
@@ -161,10 +161,10 @@ async fn check_exactly_once(seed: u64) {
             12 => {
                 let keys: Vec<u128> = pushed.keys().filter(|_| random(8) == 0).copied().collect();
                 let numbers: Vec<String> = keys.iter().map(ToString::to_string).collect();
-                let order = deletes::request(&format!("{{key=~\"none|{}\"}}", numbers.join("|")));
+                let deletion = deletions::request(&format!("{{key=~\"none|{}\"}}", numbers.join("|")));
                 // It waits for the store for as long as that takes.
                 let limit = dies.unwrap_or(Duration::from_secs(120));
-                let ordered = unless_it_dies(&world, Some(limit), metastore.delete(order)).await;
+                let ordered = unless_it_dies(&world, Some(limit), metastore.delete(deletion)).await;
                 match &ordered {
                     Some(Ok(_)) => erased.extend(keys),
                     _ => doubtful.extend(keys),
@@ -227,14 +227,14 @@ async fn check_exactly_once(seed: u64) {
     assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are lost");
     world.rebuild().await.expect("rebuilds");
     let after = world.open().await.find(everything()).await.expect("finds");
-    // An order that nobody was told of may have landed since; whoever comes next applies it.
+    // A deletion that nobody was told of may have landed since; whoever comes next applies it.
     let mut rebuilt = world.counts_of(after.clone());
     rebuilt.extend(counts.iter().filter(|(key, _)| doubtful.contains(*key)));
     assert_eq!(rebuilt, counts, "seed {seed}, rebuilt");
     let names = |snapshot: Snapshot| {
         let objects = snapshot.objects.into_iter().map(|o| {
-            let orders: Vec<u64> = o.orders.iter().map(|order| order.number).collect();
-            (o.key, (o.datasets, if doubtful.is_empty() { orders } else { Vec::new() }))
+            let deletions: Vec<u64> = o.deletions.iter().map(|deletion| deletion.number).collect();
+            (o.key, (o.datasets, if doubtful.is_empty() { deletions } else { Vec::new() }))
         });
         objects.collect::<BTreeMap<_, _>>()
     };

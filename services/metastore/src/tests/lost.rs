@@ -372,8 +372,8 @@ async fn objects_of_another_cluster_are_neither_counted_nor_deleted() {
             other.compact(&metastore).await;
         }
     }
-    let request = deletes::request(r#"{key="1"}"#);
-    metastore.delete(request).await.expect("takes the order");
+    let request = deletions::request(r#"{key="1"}"#);
+    metastore.delete(request).await.expect("takes the deletion");
     metastore.drain().await;
     let others = all_of(&other, &folders).await;
     assert!(folders.iter().all(|folder| others.iter().any(|(key, _)| key.as_str().starts_with(folder))));

@@ -48,12 +48,12 @@ impl rpc::Metastore for Line {
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.through()?.swept(keys).await
     }
-    async fn delete(&self, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         self.through()?.delete(request).await
     }
 
-    async fn orders(&self, tenant: TenantId) -> Result<Vec<OrderStatus>, Error> {
-        self.through()?.orders(tenant).await
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        self.through()?.deletions(tenant).await
     }
 
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {

@@ -16,7 +16,7 @@ const PATH: &str = "/api/v1/delete";
 pub(super) enum Command {
     /// Delete profiles by selector and time: gone from answers at once, from the bucket within minutes.
     Delete(Delete),
-    /// Orders to delete, and how far they have come.
+    /// Deletions, and how far they have come.
     Deletes(Deletes),
 }
 
@@ -62,12 +62,13 @@ struct Service {
 }
 
 #[derive(Deserialize)]
-struct Orders {
-    orders: Vec<Order>,
+struct Deletions {
+    #[serde(rename = "orders")]
+    deletions: Vec<Deletion>,
 }
 
 #[derive(Deserialize)]
-struct Order {
+struct Deletion {
     number: u64,
     created: i64,
     state: String,
@@ -109,21 +110,21 @@ async fn delete(arguments: Delete) -> Result<(), Error> {
     if arguments.dry_run || (!arguments.yes && !confirmed()?) {
         return Ok(());
     }
-    let order: Order = serde_json::from_slice(&ask(false).await?)?;
+    let deletion: Deletion = serde_json::from_slice(&ask(false).await?)?;
     println!(
-        "order {}: gone from answers; {} objects are left to rewrite, see `pyrograph admin deletes`",
-        order.number, order.objects_left
+        "deletion {}: gone from answers; {} objects are left to rewrite, see `pyrograph admin deletes`",
+        deletion.number, deletion.objects_left
     );
     Ok(())
 }
 
 async fn list(arguments: Deletes) -> Result<(), Error> {
     let server = &arguments.server;
-    let Orders { orders } = serde_json::from_slice(&server.send(server.get(PATH)).await?)?;
+    let Deletions { deletions } = serde_json::from_slice(&server.send(server.get(PATH)).await?)?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "ORDER",
+        "DELETION",
         "MADE (UTC)",
         "STATE",
         "OBJECTS LEFT",
@@ -132,19 +133,19 @@ async fn list(arguments: Deletes) -> Result<(), Error> {
         "UNTIL (UTC)",
     ]);
     let time = |millis: Option<i64>| millis.map(utc).unwrap_or_default();
-    for order in &orders {
-        let left = match order.objects_unreadable {
-            0 => order.objects_left.to_string(),
-            unreadable => format!("{} ({unreadable} unreadable)", order.objects_left),
+    for deletion in &deletions {
+        let left = match deletion.objects_unreadable {
+            0 => deletion.objects_left.to_string(),
+            unreadable => format!("{} ({unreadable} unreadable)", deletion.objects_left),
         };
         table.add_row([
-            order.number.to_string(),
-            time(Some(order.created)),
-            inert(&order.state).into_owned(),
+            deletion.number.to_string(),
+            time(Some(deletion.created)),
+            inert(&deletion.state).into_owned(),
             left,
-            inert(&order.selector).into_owned(),
-            time(order.start),
-            time(order.end),
+            inert(&deletion.selector).into_owned(),
+            time(deletion.start),
+            time(deletion.end),
         ]);
     }
     println!("{table}");

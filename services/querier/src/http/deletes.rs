@@ -1,6 +1,6 @@
-//! `/api/v1/delete`: orders to delete, for people and scripts.
+//! `/api/v1/delete`: deletions, for people and scripts.
 //!
-//! Owns: what an order looks like in JSON, the trial run. Does not own: what becomes of an order (the metastore).
+//! Owns: what a deletion looks like in JSON, the trial run. Does not own: what becomes of a deletion (the metastore).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use model::label_names::SERVICE_NAME;
 use model::{TenantId, TimeRange};
 use query::kind::heatmap;
 use query::{Answer, Kind, Query, Selector};
-use rpc::{DeleteRequest, OrderProgress, OrderStatus};
+use rpc::{DeleteRequest, DeletionProgress, DeletionStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::http::render::refusal;
@@ -52,7 +52,7 @@ struct Service {
 }
 
 #[derive(Serialize)]
-struct Order {
+struct Deletion {
     number: u64,
     created: i64,
     state: &'static str,
@@ -71,8 +71,9 @@ struct Order {
 }
 
 #[derive(Serialize)]
-struct Orders {
-    orders: Vec<Order>,
+struct Deletions {
+    #[serde(rename = "orders")]
+    deletions: Vec<Deletion>,
 }
 
 pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, body: Body) -> Response {
@@ -84,8 +85,8 @@ pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, bo
 
 pub(crate) async fn list(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
     let listed = async {
-        let orders = querier.metastore.orders(tenant(&asker)?).await?;
-        Ok::<_, Error>(json_response(&Orders { orders: orders.into_iter().map(order).collect() }))
+        let deletions = querier.metastore.deletions(tenant(&asker)?).await?;
+        Ok::<_, Error>(json_response(&Deletions { deletions: deletions.into_iter().map(deletion).collect() }))
     };
     listed.await.unwrap_or_else(refusal)
 }
@@ -112,17 +113,17 @@ async fn answer(querier: &Querier, asker: &Asker, body: &[u8]) -> Result<Respons
         return Ok(json_response(&trial(querier, asker, selector, range).await?));
     }
     let made = querier.metastore.delete(DeleteRequest { tenant, selector, range }).await?;
-    Ok(json_response(&order(made)))
+    Ok(json_response(&deletion(made)))
 }
 
 fn tenant(asker: &Asker) -> Result<TenantId, Error> {
     match asker.tenants() {
         [tenant] => Ok(tenant.clone()),
-        tenants => Err(Error::invalid(format!("orders are of 1 tenant, got {}", tenants.len()))),
+        tenants => Err(Error::invalid(format!("deletions are of 1 tenant, got {}", tenants.len()))),
     }
 }
 
-/// Counts what an order would erase.
+/// Counts what a deletion would erase.
 async fn trial(
     querier: &Querier,
     asker: &Asker,
@@ -159,23 +160,23 @@ async fn trial(
     Ok(Trial { dry_run: true, profiles, services, objects, unreadable })
 }
 
-fn order(status: OrderStatus) -> Order {
+fn deletion(status: DeletionStatus) -> Deletion {
     let millis = |nanos: i64| nanos.div_euclid(1_000_000);
-    let about = status.order.as_ref();
+    let about = status.deletion.as_ref();
     let (state, objects_left, objects_unreadable, finished) = match status.progress {
-        OrderProgress::Rewriting { objects, unreadable } => {
+        DeletionProgress::Rewriting { objects, unreadable } => {
             ("rewriting", objects + unreadable, unreadable, None)
         }
-        OrderProgress::Sweeping { objects } => ("sweeping", objects, 0, None),
-        OrderProgress::Finished { millis } => ("finished", 0, 0, Some(millis)),
+        DeletionProgress::Sweeping { objects } => ("sweeping", objects, 0, None),
+        DeletionProgress::Finished { millis } => ("finished", 0, 0, Some(millis)),
     };
-    Order {
+    Deletion {
         number: status.number,
         created: status.created_millis,
         state,
-        selector: about.map(|order| order.selector.to_string()),
-        start: about.map(|order| millis(order.range.start)),
-        end: about.map(|order| millis(order.range.end)),
+        selector: about.map(|deletion| deletion.selector.to_string()),
+        start: about.map(|deletion| millis(deletion.range.start)),
+        end: about.map(|deletion| millis(deletion.range.end)),
         objects_left,
         objects_unreadable,
         finished,

@@ -13,7 +13,7 @@ use crate::{Asker, Error, Querier};
 
 /// Whether profiles of this tenant can be found, and of which time; all zero if not.
 ///
-/// What an order to delete takes out of a whole service counts no more; what it takes out by other labels counts until
+/// What a deletion takes out of a whole service counts no more; what it takes out by other labels counts until
 /// objects are rewritten, since the catalog does not know where it was.
 pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
     if asker.tenants().len() != 1 {

@@ -1,4 +1,4 @@
-//! Orders to delete.
+//! Deletions.
 
 use bytes::Bytes;
 use model::{TenantId, TimeRange, WriterId};
@@ -7,21 +7,21 @@ use super::fields::{fixed_u64, start, tenant};
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// An order to delete.
+/// A deletion.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Order {
-    /// Rises with every order, whosever it is; at least 1.
+pub struct Deletion {
+    /// Rises with every deletion, whosever it is; at least 1.
     pub number: u64,
     pub tenant: TenantId,
     pub created_millis: i64,
-    pub state: OrderState,
+    pub state: DeletionState,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OrderState {
+pub enum DeletionState {
     /// Some object may still hold what it erases.
     InForce {
-        matchers: Vec<OrderMatcher>,
+        matchers: Vec<DeletionMatcher>,
         range: TimeRange,
         /// The first slot of each log, sorted by writer, that was consumed after it. Every slot of another log was.
         positions: Vec<(WriterId, u64)>,
@@ -36,15 +36,15 @@ pub enum OrderState {
 
 /// One `name op value`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OrderMatcher {
+pub struct DeletionMatcher {
     pub name: String,
     pub value: String,
     pub is_regex: bool,
     pub is_negated: bool,
 }
 
-impl Row for Order {
-    const KIND: Kind = Kind::Order;
+impl Row for Deletion {
+    const KIND: Kind = Kind::Deletion;
 
     fn key(&self) -> Bytes {
         let mut key = start(Self::KIND);
@@ -56,7 +56,7 @@ impl Row for Order {
         out.text(self.tenant.as_str());
         out.i64(self.created_millis);
         match &self.state {
-            OrderState::InForce { matchers, range, positions } => {
+            DeletionState::InForce { matchers, range, positions } => {
                 out.u8(0);
                 out.u64(matchers.len() as u64);
                 for matcher in matchers {
@@ -72,7 +72,7 @@ impl Row for Order {
                     out.u64(*next);
                 }
             }
-            OrderState::Done { hash, finished_millis } => {
+            DeletionState::Done { hash, finished_millis } => {
                 out.u8(1);
                 out.u128(*hash);
                 out.i64(*finished_millis);
@@ -92,7 +92,7 @@ impl Row for Order {
                     let (name, text) = (value.text()?.to_owned(), value.text()?.to_owned());
                     let op = value.u8()?;
                     let (is_regex, is_negated) = (op & 1 != 0, op & 2 != 0);
-                    matchers.push(OrderMatcher { name, value: text, is_regex, is_negated });
+                    matchers.push(DeletionMatcher { name, value: text, is_regex, is_negated });
                 }
                 let range = TimeRange { start: value.i64()?, end: value.i64()? };
                 let count = value.count(17)?;
@@ -100,10 +100,10 @@ impl Row for Order {
                 for _ in 0..count {
                     positions.push((WriterId(value.u128()?), value.u64()?));
                 }
-                OrderState::InForce { matchers, range, positions }
+                DeletionState::InForce { matchers, range, positions }
             }
-            1 => OrderState::Done { hash: value.u128()?, finished_millis: value.i64()? },
-            other => return Err(DecodeError::Value { what: "order state", value: u64::from(other) }),
+            1 => DeletionState::Done { hash: value.u128()?, finished_millis: value.i64()? },
+            other => return Err(DecodeError::Value { what: "deletion state", value: u64::from(other) }),
         };
         Ok(Self { number, tenant, created_millis, state })
     }

@@ -1,13 +1,13 @@
-//! Orders to delete: what is asked to be erased, by whom and when.
+//! Deletions: what is asked to be erased, by whom and when.
 //!
-//! Owns: drawing orders, asking until one is answered. Does not own: what an order must do ([`crate::oracle`]).
+//! Owns: drawing deletions, asking until one is answered. Does not own: what a deletion must do ([`crate::oracle`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::TimeRange;
 use query::{Matcher, Selector};
-use rpc::{DeleteRequest, OrderProgress};
+use rpc::{DeleteRequest, DeletionProgress};
 
 use crate::audit::audit;
 use crate::executor::START;
@@ -17,10 +17,10 @@ use crate::machine::Kind;
 use crate::oracle::{Item, OrderId};
 use crate::random::Random;
 
-/// How often somebody asks for one order.
+/// How often somebody asks for one deletion.
 const TRIES_MAX: u64 = 5;
 
-/// What an order erases of what was stored before it.
+/// What a deletion erases of what was stored before it.
 #[derive(Clone, Debug)]
 pub(crate) struct About {
     pub(crate) request: DeleteRequest,
@@ -40,23 +40,23 @@ impl About {
     }
 }
 
-/// Gives orders until `until`.
-pub(crate) async fn keep_ordering(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
-    let every = fleet.settings.order_every.as_millis() as u64;
+/// Gives deletions until `until`.
+pub(crate) async fn keep_deleting(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
+    let every = fleet.settings.deletion_every.as_millis() as u64;
     loop {
         fleet.executor.sleep(random.millis(every / 4, 2 * every)).await;
         if fleet.executor.now() >= until {
             return;
         }
         let now = (START + fleet.executor.now()).as_nanos() as i64;
-        let order = fleet.oracle.order(|number| draw(number, now, &mut random), fleet.executor.now());
-        let asking = ask(fleet.clone(), order, random.fork());
+        let deletion = fleet.oracle.deletion(|number| draw(number, now, &mut random), fleet.executor.now());
+        let asking = ask(fleet.clone(), deletion, random.fork());
         fleet.executor.spawn(fleet.executor.start("somebody"), asking);
     }
 }
 
 fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
-    let mark = format!("order-{number}.");
+    let mark = format!("deletion-{number}.");
     let pod = Matcher::regex("pod", &format!("pod-{}|{mark}", random.below(3)), false);
     let service = SERVICES[random.below(3) as usize];
     let service = random.chance(600).then(|| Matcher::equal("service_name", service));
@@ -71,23 +71,23 @@ fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
     About { request, mark }
 }
 
-async fn ask(fleet: Arc<Fleet>, order: OrderId, random: Random) {
-    ask_until_answered(&fleet, order, random).await;
-    fleet.oracle.asks_no_more(order, fleet.executor.now());
+async fn ask(fleet: Arc<Fleet>, deletion: OrderId, random: Random) {
+    ask_until_answered(&fleet, deletion, random).await;
+    fleet.oracle.asks_no_more(deletion, fleet.executor.now());
 }
 
-async fn ask_until_answered(fleet: &Fleet, order: OrderId, mut random: Random) {
+async fn ask_until_answered(fleet: &Fleet, deletion: OrderId, mut random: Random) {
     let queriers = fleet.machines_of(Kind::Querier);
-    let request = fleet.oracle.request_of(order);
-    fleet.note(format_args!("somebody orders to delete {} of {}", request.selector, request.tenant));
+    let request = fleet.oracle.request_of(deletion);
+    fleet.note(format_args!("somebody deletions {} of {}", request.selector, request.tenant));
     for _ in 0..TRIES_MAX {
         let Some(querier) = random.pick(&queriers).copied() else {
             return;
         };
         match fleet.delete(querier, request.clone()).await {
             Ok(status) => {
-                fleet.note(format_args!("order {} is in force: {}", status.number, request.selector));
-                fleet.oracle.answered(order, fleet.executor.now());
+                fleet.note(format_args!("deletion {} is in force: {}", status.number, request.selector));
+                fleet.oracle.answered(deletion, fleet.executor.now());
                 // Soon nothing is left that it erases, and a catalog that knows nothing of it answers as well.
                 if random.chance(200) {
                     audit(fleet).await;
@@ -100,24 +100,24 @@ async fn ask_until_answered(fleet: &Fleet, order: OrderId, mut random: Random) {
     }
 }
 
-/// Long after the last order: nothing of what they erased is in the bucket, nor what they said.
+/// Long after the last deletion: nothing of what they erased is in the bucket, nor what they said.
 pub(crate) async fn judge_finished(fleet: &Fleet) {
     let Some(owner) = fleet.current_owner().await else {
         fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
         return;
     };
     for tenant in LASTING {
-        match owner.orders(tenant_of(tenant)).await {
-            Ok(orders) => {
-                for status in orders {
-                    if !matches!(status.progress, OrderProgress::Finished { .. }) {
+        match owner.deletions(tenant_of(tenant)).await {
+            Ok(deletions) => {
+                for status in deletions {
+                    if !matches!(status.progress, DeletionProgress::Finished { .. }) {
                         let what =
-                            format!("order {} of {tenant} is still {:?}", status.number, status.progress);
+                            format!("deletion {} of {tenant} is still {:?}", status.number, status.progress);
                         fleet.oracle.violate("I16", what);
                     }
                 }
             }
-            Err(error) => fleet.oracle.violate("stuck", format!("cannot list the orders: {error}")),
+            Err(error) => fleet.oracle.violate("stuck", format!("cannot list the deletions: {error}")),
         }
     }
     fleet.oracle.judge_erased(&fleet.bucket.objects().contents().await);

@@ -1,10 +1,10 @@
-//! The life of an order to delete: made, applied by merges, finished.
+//! The life of a deletion: made, applied by merges, finished.
 //!
-//! Owns: when an order is durable and in force, when nothing of what it erases is left, forgetting its words.
-//! Does not own: what an object still needs of it (`orders`), rewriting (`plan`, `compactor`), deleting (`compactor`).
+//! Owns: when a deletion is durable and in force, when nothing of what it erases is left, forgetting its words.
+//! Does not own: what an object still needs of it (`deletions`), rewriting (`plan`, `compactor`), deleting (`compactor`).
 //!
-//! An order erases what was stored before it: the logs are consumed to their ends first, and where they ended is part
-//! of the order. From its commit on every find hands it out with the objects it touches; merges apply it; and once no
+//! A deletion erases what was stored before it: the logs are consumed to their ends first, and where they ended is part
+//! of the deletion. From its commit on every find hands it out with the objects it touches; merges apply it; and once no
 //! live object needs it and the dead ones are swept, a hash takes the place of its words.
 
 use std::collections::BTreeSet;
@@ -13,56 +13,59 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::Batch;
-use catalog::rows::{self, Dead, OrderState, Row};
+use catalog::rows::{self, Dead, DeletionState, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{TenantId, WriterId};
-use query::DeleteOrder;
-use rpc::{DeleteRequest, Error, ErrorKind, OrderProgress, OrderStatus};
+use query::Deletion;
+use rpc::{DeleteRequest, DeletionProgress, DeletionStatus, Error, ErrorKind};
 use storage::{Created, Key};
 use tracing::{info, warn};
 
+use crate::deletions::{self, DeletionObject, InForce};
 use crate::error::{OpenError, of_header, of_store};
-use crate::orders::{self, InForce, OrderObject};
 use crate::reconcile::is_orphan;
 use crate::state::State;
 use crate::{Metastore, header};
 
-/// Most orders of one tenant that live objects need: each is looked at for every object of the tenant that is found.
-pub(crate) const ORDERS_MAX: usize = 100;
-/// Most orders of one tenant that only dead objects may need, or none. They are counted apart, so that orders about
+/// Most deletions of one tenant that live objects need: each is looked at for every object of the tenant that is found.
+pub(crate) const DELETIONS_MAX: usize = 100;
+/// Most deletions of one tenant that only dead objects may need, or none. They are counted apart, so that deletions about
 /// nothing keep no other from being taken.
 pub(crate) const UNNEEDED_MAX: usize = 200;
-/// Most finished orders that a list names.
+/// Most finished deletions that a list names.
 const FINISHED_LISTED_MAX: usize = 100;
-/// Logs read, and orders loaded, at once.
+/// Logs read, and deletions loaded, at once.
 const READS_AT_ONCE: usize = 8;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Metastore {
-    /// Makes an order. When this returns, no answer that starts later contains what it erases.
-    pub(crate) async fn make_order(self: Arc<Self>, request: DeleteRequest) -> Result<OrderStatus, Error> {
+    /// Makes a deletion. When this returns, no answer that starts later contains what it erases.
+    pub(crate) async fn make_deletion(
+        self: Arc<Self>,
+        request: DeleteRequest,
+    ) -> Result<DeletionStatus, Error> {
         if request.selector.is_empty() {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "an order to delete needs at least one matcher",
-            ));
+            return Err(Error::new(ErrorKind::InvalidArgument, "a deletion needs at least one matcher"));
         }
         if request.range.start >= request.range.end {
-            return Err(Error::new(ErrorKind::InvalidArgument, "the time range of the order is empty"));
+            return Err(Error::new(ErrorKind::InvalidArgument, "the time range of the deletion is empty"));
         }
         self.ensure_owner().await?;
         self.consume_all().await.map_err(of_header)?;
-        // Nothing is committed from here on but the order, and what was consumed before it together with it.
+        // Nothing is committed from here on but the deletion, and what was consumed before it together with it.
         let turn = self.take_turn().await?;
         self.check_turn().await?;
         let object = loop {
-            let object = self.next_order(&request)?;
-            if self.create_order(&object.key(), object.encode()).await? == Created::Mine {
+            let object = self.reserve_deletion(&request)?;
+            if self.create_deletion(&object.key(), object.encode()).await? == Created::Mine {
                 break object;
             }
             // Somebody else's: of an owner that was replaced before it could commit, or this one's replacement.
-            warn!(order = object.row.number, "an order of an earlier owner has this number, taking the next");
-            self.state.lock().orders.give_up(object.row.number);
+            warn!(
+                deletion = object.row.number,
+                "a deletion of an earlier owner has this number, taking the next"
+            );
+            self.state.lock().deletions.give_up(object.row.number);
             self.check_turn().await?;
         };
         let (mut batch, segments) =
@@ -72,14 +75,14 @@ impl Metastore {
         let number = object.row.number;
         let mut state = self.state.lock();
         state.are_committed(&segments);
-        state.orders.made(number);
-        self.metrics.orders.inc();
+        state.deletions.made(number);
+        self.metrics.deletions.inc();
         self.metrics.count(&state);
         note_unneeded(&mut state);
-        info!(order = number, tenant = %object.row.tenant, "order to delete is in force");
-        let made = state.orders.above(number - 1).next();
+        info!(deletion = number, tenant = %object.row.tenant, "deletion is in force");
+        let made = state.deletions.above(number - 1).next();
         let made = made.map(|in_force| status(&state, in_force));
-        made.ok_or_else(|| Error::new(ErrorKind::Internal, "the order is gone"))
+        made.ok_or_else(|| Error::new(ErrorKind::Internal, "the deletion is gone"))
     }
 
     /// Checks right now that nobody opened the catalog since.
@@ -88,44 +91,44 @@ impl Metastore {
         checked.map_err(crate::error::of_catalog)
     }
 
-    /// An order with the next number, as of what is consumed now.
-    fn next_order(&self, request: &DeleteRequest) -> Result<OrderObject, Error> {
+    /// A deletion with the next number, as of what is consumed now.
+    fn reserve_deletion(&self, request: &DeleteRequest) -> Result<DeletionObject, Error> {
         let mut state = self.state.lock();
-        let about = DeleteOrder {
-            number: state.orders.last() + 1,
+        let about = Deletion {
+            number: state.deletions.last() + 1,
             tenant: request.tenant.clone(),
             selector: request.selector.clone(),
             range: request.range,
         };
-        let is_needed = orders::touched(&state, &about).next().is_some();
-        let (limit, kind_of_order) = match is_needed {
-            true => (ORDERS_MAX, "that live objects need"),
+        let is_needed = deletions::touched(&state, &about).next().is_some();
+        let (limit, kind_of_deletion) = match is_needed {
+            true => (DELETIONS_MAX, "that live objects need"),
             false => {
                 (UNNEEDED_MAX, "about nothing that is stored, or only about objects that wait to be swept,")
             }
         };
-        if orders::in_force_of(&state.orders, &request.tenant, is_needed) >= limit {
+        if deletions::in_force_of(&state.deletions, &request.tenant, is_needed) >= limit {
             let message = format!(
-                "{limit} orders of tenant {} {kind_of_order} are not finished, which is the limit",
+                "{limit} deletions of tenant {} {kind_of_deletion} are not finished, which is the limit",
                 request.tenant
             );
             let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
             return Err(Error::new(kind, message));
         }
         let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
-        let row = rows::Order {
+        let row = rows::Deletion {
             number: about.number,
             tenant: about.tenant,
             created_millis: self.clock.unix_millis(),
-            state: OrderState::InForce {
-                matchers: orders::matchers_of(&request.selector),
+            state: DeletionState::InForce {
+                matchers: deletions::matchers_of(&request.selector),
                 range: request.range,
                 positions,
             },
         };
-        let added = state.orders.add(row.clone(), false);
+        let added = state.deletions.add(row.clone(), false);
         added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
-        Ok(OrderObject { epoch: self.catalog.epoch(), id_tag: self.store.id_tag(), row })
+        Ok(DeletionObject { epoch: self.catalog.epoch(), id_tag: self.store.id_tag(), row })
     }
 
     /// All that is acknowledged when this begins is consumed when it ends.
@@ -143,47 +146,47 @@ impl Metastore {
         probes.try_collect::<()>().await
     }
 
-    /// Creates the object of an order, however long that takes: an order that is in doubt must not be followed by
+    /// Creates the object of a deletion, however long that takes: a deletion that is in doubt must not be followed by
     /// another one.
-    async fn create_order(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
+    async fn create_deletion(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
         loop {
             match self.store.settle_create(key, bytes.clone()).await {
                 Ok(created) => return Ok(created),
-                Err(error) => warn!(%key, %error, "an order to delete is in doubt, asking again"),
+                Err(error) => warn!(%key, %error, "a deletion is in doubt, asking again"),
             }
             if !self.pause(RETRY_PAUSE).await {
-                let message = "this metastore stops; the order may be in force all the same";
+                let message = "this metastore stops; the deletion may be in force all the same";
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
         }
     }
 
-    /// Takes over orders that an earlier owner made durable and did not commit; drops those that never were in force.
-    pub(crate) async fn adopt_orders(&self) -> Result<(), OpenError> {
-        let objects = read_orders(&self.store).await?;
+    /// Takes over deletions that an earlier owner made durable and did not commit; drops those that never were in force.
+    pub(crate) async fn adopt_deletions(&self) -> Result<(), OpenError> {
+        let objects = read_deletions(&self.store).await?;
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         let state = &mut *state;
-        let last = state.orders.last();
-        let keys: Vec<Key> = objects.iter().map(OrderObject::key).collect();
-        for (number, object) in orders::settle(objects) {
+        let last = state.deletions.last();
+        let keys: Vec<Key> = objects.iter().map(DeletionObject::key).collect();
+        for (number, object) in deletions::settle(objects) {
             if number > last {
-                info!(order = number, "order to delete of an earlier owner is in force");
+                info!(deletion = number, "deletion of an earlier owner is in force");
                 object.row.put_into(&mut state.pending.batch);
                 let version = state.version;
-                let taken = state.orders.load(object.row, version);
-                taken.map_err(|reason| unreadable_order(number, reason))?;
+                let taken = state.deletions.load(object.row, version);
+                taken.map_err(|reason| unreadable_deletion(number, reason))?;
             }
         }
-        for key in keys.into_iter().filter(|key| orders::is_superfluous(state, key)).collect::<Vec<_>>() {
+        for key in keys.into_iter().filter(|key| deletions::is_superfluous(state, key)).collect::<Vec<_>>() {
             let dead = state.bury_unnamed(key, unix_millis);
             dead.put_into(&mut state.pending.batch);
         }
         Ok(())
     }
 
-    /// Finishes what can be finished; gives the number of orders that are left.
-    pub(crate) async fn advance_orders(&self) -> Result<usize, Error> {
+    /// Finishes what can be finished; gives the number of deletions that are left.
+    pub(crate) async fn advance_deletions(&self) -> Result<usize, Error> {
         if !note_unneeded(&mut self.state.lock()) {
             return Ok(0);
         }
@@ -191,31 +194,31 @@ impl Metastore {
         self.commit_pending().await.map_err(crate::error::of_catalog)?;
         for row in self.finishable() {
             if self.bury_outputs_of(&row.tenant).await? == 0 {
-                self.finish_order(row).await?;
+                self.finish_deletion(row).await?;
             }
         }
         let replaced: Vec<u64> = {
             let mut state = self.state.lock();
             let forgotten = |version: u64| self.catalog.has_forgotten(version);
-            for done in state.orders.done_mut() {
+            for done in state.deletions.done_mut() {
                 done.replaced = done.replaced.filter(|version| !forgotten(*version));
             }
-            state.orders.done().filter_map(|done| done.replaced).collect()
+            state.deletions.done().filter_map(|done| done.replaced).collect()
         };
         if let Some(version) = replaced.iter().max() {
             self.catalog.compact(*version).await.map_err(crate::error::of_catalog)?;
             self.catalog.maintain().await.map_err(crate::error::of_catalog)?;
         }
-        Ok(self.state.lock().orders.len() + replaced.len())
+        Ok(self.state.lock().deletions.len() + replaced.len())
     }
 
-    fn finishable(&self) -> Vec<rows::Order> {
+    fn finishable(&self) -> Vec<rows::Deletion> {
         let state = self.state.lock();
         let is_over = |in_force: &&InForce| in_force.unswept.as_ref().is_some_and(BTreeSet::is_empty);
-        state.orders.above(0).filter(is_over).map(|in_force| in_force.row.clone()).collect()
+        state.deletions.above(0).filter(is_over).map(|in_force| in_force.row.clone()).collect()
     }
 
-    /// Buries outputs of attempts that can no longer publish: they may hold what an order erased, and
+    /// Buries outputs of attempts that can no longer publish: they may hold what a deletion erased, and
     /// reconciliation would leave them for a day. Gives their number.
     async fn bury_outputs_of(&self, tenant: &TenantId) -> Result<usize, Error> {
         let listed = self.store.list(&Key::blocks_of(tenant)).await.map_err(of_store)?;
@@ -232,7 +235,9 @@ impl Metastore {
             for key in &orphans {
                 state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
             }
-            for in_force in state.orders.in_force_mut().filter(|in_force| in_force.order.tenant == *tenant) {
+            for in_force in
+                state.deletions.in_force_mut().filter(|in_force| in_force.deletion.tenant == *tenant)
+            {
                 in_force.unswept.iter_mut().for_each(|unswept| unswept.extend(orphans.iter().cloned()));
             }
             orphans.len()
@@ -243,17 +248,17 @@ impl Metastore {
         Ok(count)
     }
 
-    /// Puts a hash in the place of the words of an order.
-    async fn finish_order(&self, row: rows::Order) -> Result<(), Error> {
-        let done = orders::done_of(&row, self.clock.unix_millis());
+    /// Puts a hash in the place of the words of a deletion.
+    async fn finish_deletion(&self, row: rows::Deletion) -> Result<(), Error> {
+        let done = deletions::done_of(&row, self.clock.unix_millis());
         let id_tag = self.store.id_tag();
-        let object = OrderObject { epoch: self.catalog.epoch(), id_tag, row: done.clone() };
+        let object = DeletionObject { epoch: self.catalog.epoch(), id_tag, row: done.clone() };
         // One that is there already says the same, but perhaps of another time.
         self.store.settle_create(&object.key(), object.encode()).await.map_err(of_store)?;
         let turn = self.take_turn().await?;
         let mut batch = Batch::default();
         done.put_into(&mut batch);
-        let key = orders::key_of(&row);
+        let key = deletions::key_of(&row);
         let unix_millis = self.clock.unix_millis();
         let dead = Dead { key: key.clone(), died_millis: unix_millis, job: None, segment_millis: None };
         dead.put_into(&mut batch);
@@ -262,35 +267,35 @@ impl Metastore {
             let mut state = self.state.lock();
             let version = state.version;
             state.add_dead(dead);
-            state.orders.finish(done, version);
+            state.deletions.finish(done, version);
             self.metrics.count(&state);
         }
         drop(turn);
-        info!(order = row.number, tenant = %row.tenant, "what the order erased is gone from the bucket");
+        info!(deletion = row.number, tenant = %row.tenant, "what the deletion erased is gone from the bucket");
         // No snapshot names it, so it has no grace; the sweep deletes it if this does not.
         if let Err(error) = self.store.delete(&key).await {
-            warn!(%key, %error, "a finished order is deleted later");
+            warn!(%key, %error, "a finished deletion is deleted later");
         }
         Ok(())
     }
 
-    /// Orders of `tenant`, newest first; of finished ones not all.
-    pub(crate) fn list_orders(&self, tenant: &TenantId) -> Vec<OrderStatus> {
+    /// Deletions of `tenant`, newest first; of finished ones not all.
+    pub(crate) fn list_deletions(&self, tenant: &TenantId) -> Vec<DeletionStatus> {
         let state = self.state.lock();
-        let in_force = state.orders.above(0).rev().filter(|in_force| in_force.order.tenant == *tenant);
-        let mut all: Vec<OrderStatus> = in_force.map(|in_force| status(&state, in_force)).collect();
-        let done = state.orders.done().rev().filter(|done| done.row.tenant == *tenant);
+        let in_force = state.deletions.above(0).rev().filter(|in_force| in_force.deletion.tenant == *tenant);
+        let mut all: Vec<DeletionStatus> = in_force.map(|in_force| status(&state, in_force)).collect();
+        let done = state.deletions.done().rev().filter(|done| done.row.tenant == *tenant);
         all.extend(done.take(FINISHED_LISTED_MAX).map(|done| {
             let progress = match (&done.row.state, done.replaced) {
-                (OrderState::Done { finished_millis, .. }, None) => {
-                    OrderProgress::Finished { millis: *finished_millis }
+                (DeletionState::Done { finished_millis, .. }, None) => {
+                    DeletionProgress::Finished { millis: *finished_millis }
                 }
-                _ => OrderProgress::Sweeping { objects: 0 },
+                _ => DeletionProgress::Sweeping { objects: 0 },
             };
-            OrderStatus {
+            DeletionStatus {
                 number: done.row.number,
                 created_millis: done.row.created_millis,
-                order: None,
+                deletion: None,
                 progress,
             }
         }));
@@ -299,73 +304,73 @@ impl Metastore {
     }
 }
 
-/// Reads every order of the bucket.
-pub(crate) async fn read_orders(store: &storage::Store) -> Result<Vec<OrderObject>, OpenError> {
+/// Reads every deletion of the bucket.
+pub(crate) async fn read_deletions(store: &storage::Store) -> Result<Vec<DeletionObject>, OpenError> {
     let keys = store.list("delete").await?.into_iter().map(|object| object.key);
-    let read = stream::iter(keys.filter(|key| key.parse_delete_order().is_some())).map(|key| async move {
+    let read = stream::iter(keys.filter(|key| key.parse_deletion().is_some())).map(|key| async move {
         let bytes = match store.get(&key).await {
             Ok(bytes) => bytes,
             Err(storage::Error::NotFound(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let object = OrderObject::decode(&bytes)
+        let object = DeletionObject::decode(&bytes)
             .map_err(|error| OpenError::Object { object: key.to_string(), reason: error.to_string() })?;
         if object.key() != key {
-            let reason = format!("it says that it is order {}", object.row.number);
+            let reason = format!("it says that it is deletion {}", object.row.number);
             return Err(OpenError::Object { object: key.to_string(), reason });
         }
         if object.is_of_another_cluster(store) {
-            warn!(%key, "an order to delete of another cluster is in the bucket: it is left alone");
+            warn!(%key, "a deletion of another cluster is in the bucket: it is left alone");
             return Ok(None);
         }
         Ok(Some(object))
     });
-    let objects: Vec<Option<OrderObject>> = read.buffered(READS_AT_ONCE).try_collect().await?;
+    let objects: Vec<Option<DeletionObject>> = read.buffered(READS_AT_ONCE).try_collect().await?;
     Ok(objects.into_iter().flatten().collect())
 }
 
-pub(crate) fn unreadable_order(number: u64, reason: String) -> OpenError {
-    OpenError::Object { object: format!("delete order {number}"), reason }
+pub(crate) fn unreadable_deletion(number: u64, reason: String) -> OpenError {
+    OpenError::Object { object: format!("deletion {number}"), reason }
 }
 
-/// Notes for each order that no live object needs which dead ones are still there. False if there is no order.
+/// Notes for each deletion that no live object needs which dead ones are still there. False if there is no deletion.
 fn note_unneeded(state: &mut State) -> bool {
-    let left: Vec<u64> = (state.orders.above(0))
-        .filter(|in_force| orders::touched(state, &in_force.order).next().is_some())
-        .map(|in_force| in_force.order.number)
+    let left: Vec<u64> = (state.deletions.above(0))
+        .filter(|in_force| deletions::touched(state, &in_force.deletion).next().is_some())
+        .map(|in_force| in_force.deletion.number)
         .collect();
-    let State { orders, dead, .. } = state;
-    for in_force in orders.in_force_mut() {
-        if left.contains(&in_force.order.number) {
+    let State { deletions, dead, .. } = state;
+    for in_force in deletions.in_force_mut() {
+        if left.contains(&in_force.deletion.number) {
             in_force.unswept = None;
             continue;
         }
-        // Blocks of other tenants, orders and records hold nothing of it.
-        let tenant = &in_force.order.tenant;
+        // Blocks of other tenants, deletions and records hold nothing of it.
+        let tenant = &in_force.deletion.tenant;
         let may_hold = |key: &&Key| {
             key.parse_log_slot().is_some() || key.parse_block_tenant().is_some_and(|owner| owner == *tenant)
         };
         let unswept = in_force.unswept.get_or_insert_with(|| dead.keys().filter(may_hold).cloned().collect());
         unswept.retain(|key| dead.contains_key(key));
     }
-    orders.len() > 0 || orders.done().any(|done| done.replaced.is_some())
+    deletions.len() > 0 || deletions.done().any(|done| done.replaced.is_some())
 }
 
-fn status(state: &State, in_force: &InForce) -> OrderStatus {
+fn status(state: &State, in_force: &InForce) -> DeletionStatus {
     let (mut objects, mut unreadable) = (0, 0);
-    for (_, live) in orders::touched(state, &in_force.order) {
+    for (_, live) in deletions::touched(state, &in_force.deletion) {
         if live.id.is_some() { objects += 1 } else { unreadable += 1 }
     }
     let progress = match (&in_force.unswept, objects + unreadable) {
-        (Some(unswept), 0) => OrderProgress::Sweeping { objects: unswept.len() },
-        (None, 0) => OrderProgress::Sweeping { objects: 0 },
-        _ => OrderProgress::Rewriting { objects, unreadable },
+        (Some(unswept), 0) => DeletionProgress::Sweeping { objects: unswept.len() },
+        (None, 0) => DeletionProgress::Sweeping { objects: 0 },
+        _ => DeletionProgress::Rewriting { objects, unreadable },
     };
-    let order = Some(in_force.order.clone());
-    OrderStatus {
-        number: in_force.order.number,
+    let deletion = Some(in_force.deletion.clone());
+    DeletionStatus {
+        number: in_force.deletion.number,
         created_millis: in_force.row.created_millis,
-        order,
+        deletion,
         progress,
     }
 }

@@ -1,6 +1,6 @@
-//! Orders to delete: which data they are about, and what of a dataset they erase.
+//! Deletions: which data they are about, and what of a dataset they erase.
 //!
-//! Owns: how matchers and time choose profiles to erase. Does not own: which orders are in force, and for which
+//! Owns: how matchers and time choose profiles to erase. Does not own: which deletions are in force, and for which
 //! objects (the metastore); taking rows out of objects (`block`).
 
 use block::{DatasetIndex, Erased};
@@ -10,10 +10,10 @@ use model::{ProfileType, TenantId, TimeRange, Times};
 use crate::scan::{Derived, in_range, select_runs};
 use crate::selector::Selector;
 
-/// An order to delete every matching profile that was stored before it.
+/// Erases every matching profile that was stored before it.
 #[derive(Clone, Debug)]
-pub struct DeleteOrder {
-    /// Rises with every order, whosever it is; at least 1.
+pub struct Deletion {
+    /// Rises with every deletion, whosever it is; at least 1.
     pub number: u64,
     pub tenant: TenantId,
     /// At least one matcher.
@@ -21,7 +21,7 @@ pub struct DeleteOrder {
     pub range: TimeRange,
 }
 
-impl DeleteOrder {
+impl Deletion {
     /// Whether a dataset may hold something to erase, as far as can be told without reading it. Without any type, it may
     /// have all.
     pub fn touches(&self, tenant: &TenantId, service: &str, types: &[ProfileType], times: Times) -> bool {
@@ -71,19 +71,19 @@ impl DeleteOrder {
     }
 }
 
-/// What `orders` erase of a dataset: sorted by schema, column and profile, without overlap. Orders must be of the
+/// What `deletions` erase of a dataset: sorted by schema, column and profile, without overlap. Deletions must be of the
 /// dataset's tenant.
-pub fn erased<'a>(index: &DatasetIndex, orders: impl IntoIterator<Item = &'a DeleteOrder>) -> Vec<Erased> {
+pub fn erased<'a>(index: &DatasetIndex, deletions: impl IntoIterator<Item = &'a Deletion>) -> Vec<Erased> {
     let mut all: Vec<Erased> = Vec::new();
-    for order in orders {
+    for deletion in deletions {
         for (schema, value_schema) in index.schemas.iter().enumerate() {
             for column in 0..value_schema.columns.len() {
                 let derived = Derived::new(value_schema, column);
-                let Some(matchers) = derived.narrow(&order.selector.matchers) else {
+                let Some(matchers) = derived.narrow(&deletion.selector.matchers) else {
                     continue;
                 };
                 select_runs(index, schema as u32, &matchers, |_, profiles| {
-                    let profiles = in_range(index, profiles, order.range);
+                    let profiles = in_range(index, profiles, deletion.range);
                     if !profiles.is_empty() {
                         all.push(Erased { schema: schema as u32, column: column as u32, profiles });
                     }

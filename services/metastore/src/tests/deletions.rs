@@ -1,17 +1,17 @@
-//! Orders to delete and retention: what no answer has from then on, whoever dies at which step.
+//! Deletions and retention: what no answer has from then on, whoever dies at which step.
 
 use model::TimeRange;
-use query::{DeleteOrder, Selector};
-use rpc::{DeleteRequest, OrderProgress, OrderStatus};
+use query::{Deletion, Selector};
+use rpc::{DeleteRequest, DeletionProgress, DeletionStatus};
 
 use super::*;
 
 /// Keys lie with tenant `a`; the label `key` is their number.
-pub(super) fn is_erased(orders: &[Arc<DeleteOrder>], key: ItemKey) -> bool {
+pub(super) fn is_erased(deletions: &[Arc<Deletion>], key: ItemKey) -> bool {
     let number = (key.0 >> SPREAD).to_string();
-    orders.iter().any(|order| {
-        order.tenant == tenant("a")
-            && order.selector.matchers.iter().all(|m| match &*m.name {
+    deletions.iter().any(|deletion| {
+        deletion.tenant == tenant("a")
+            && deletion.selector.matchers.iter().all(|m| match &*m.name {
                 "key" => m.matches(&number),
                 _ => m.matches("app"),
             })
@@ -23,8 +23,8 @@ pub(super) fn request(selector: &str) -> DeleteRequest {
     DeleteRequest { tenant: tenant("a"), selector, range: TimeRange { start: i64::MIN, end: i64::MAX } }
 }
 
-async fn delete(metastore: &Metastore, selector: &str) -> OrderStatus {
-    metastore.delete(request(selector)).await.expect("takes the order")
+async fn delete(metastore: &Metastore, selector: &str) -> DeletionStatus {
+    metastore.delete(request(selector)).await.expect("takes the deletion")
 }
 
 async fn push(world: &mut World, metastore: &Metastore, writer: u128, seq: u64, keys: &[u128]) {
@@ -68,7 +68,7 @@ async fn sweep(world: &World, metastore: &Metastore) {
             world.store.delete(&object.key).await.expect("deletes");
         }
         metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
-        metastore.advance_orders().await.expect("goes on");
+        metastore.advance_deletions().await.expect("goes on");
     }
 }
 
@@ -84,7 +84,7 @@ async fn holds_text(world: &World, text: &str) -> Vec<Key> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_erases_what_was_stored_before_it_and_nothing_else() {
+async fn a_deletion_erases_what_was_stored_before_it_and_nothing_else() {
     let mut world = World::new(50);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -92,7 +92,7 @@ async fn an_order_erases_what_was_stored_before_it_and_nothing_else() {
     world.put(1, 1, &[3, 10]).await.expect("free");
     world.put(2, 0, &[4, 20]).await.expect("free");
     let status = delete(&metastore, r#"{key=~"1|3|4|99"}"#).await;
-    assert_eq!(status.progress, OrderProgress::Rewriting { objects: 3, unreadable: 0 });
+    assert_eq!(status.progress, DeletionProgress::Rewriting { objects: 3, unreadable: 0 });
     push(&mut world, &metastore, 1, 2, &[5, 99]).await;
     push(&mut world, &metastore, 3, 0, &[6]).await;
     let expected = once(&[2, 10, 20, 5, 99, 6]);
@@ -100,9 +100,12 @@ async fn an_order_erases_what_was_stored_before_it_and_nothing_else() {
     metastore.drain().await;
     let metastore = world.open().await;
     assert_eq!(world.counts(&metastore).await, expected, "after a restart");
-    let orders = metastore.orders(tenant("a")).await.expect("lists");
-    assert_eq!(orders[0].order.as_ref().expect("is in force").selector.to_string(), r#"{key=~"1|3|4|99"}"#);
-    assert!(metastore.orders(tenant("b")).await.expect("lists").is_empty());
+    let deletions = metastore.deletions(tenant("a")).await.expect("lists");
+    assert_eq!(
+        deletions[0].deletion.as_ref().expect("is in force").selector.to_string(),
+        r#"{key=~"1|3|4|99"}"#
+    );
+    assert!(metastore.deletions(tenant("b")).await.expect("lists").is_empty());
     assert_eq!(world.counts(&*rebuild(&world).await).await, expected, "after a rebuild");
 }
 
@@ -116,7 +119,7 @@ async fn orders_without_matcher_or_time_and_too_many_are_refused() {
     let range = TimeRange { start: 5, end: 5 };
     let empty = DeleteRequest { range, ..request(r#"{key="1"}"#) };
     assert_eq!(kind(empty).await, Err(ErrorKind::InvalidArgument));
-    for _ in 0..delete::ORDERS_MAX {
+    for _ in 0..crate::deletion::DELETIONS_MAX {
         assert_eq!(kind(request(r#"{key="1"}"#)).await, Ok(()));
     }
     assert!(matches!(kind(request(r#"{key="1"}"#)).await, Err(ErrorKind::Exhausted { .. })));
@@ -131,21 +134,21 @@ async fn orders_about_nothing_keep_no_other_from_being_taken_and_end_at_the_next
         let selector = format!(r#"{{service_name="{service}"}}"#);
         metastore.delete(request(&selector)).await.map_err(|error| error.kind)
     };
-    for i in 0..delete::UNNEEDED_MAX {
-        let made = about(&format!("nobody-{i}")).await.expect("takes the order");
-        assert_eq!(made.progress, OrderProgress::Sweeping { objects: 0 });
+    for i in 0..crate::deletion::UNNEEDED_MAX {
+        let made = about(&format!("nobody-{i}")).await.expect("takes the deletion");
+        assert_eq!(made.progress, DeletionProgress::Sweeping { objects: 0 });
     }
     assert!(matches!(about("nobody").await, Err(ErrorKind::Exhausted { .. })));
     let made = delete(&metastore, r#"{key="1"}"#).await;
-    assert_eq!(made.progress, OrderProgress::Rewriting { objects: 1, unreadable: 0 });
-    metastore.advance_orders().await.expect("goes on");
-    assert_eq!(metastore.state.lock().orders.len(), 1, "those about nothing are finished");
-    about("nobody").await.expect("takes the order");
+    assert_eq!(made.progress, DeletionProgress::Rewriting { objects: 1, unreadable: 0 });
+    metastore.advance_deletions().await.expect("goes on");
+    assert_eq!(metastore.state.lock().deletions.len(), 1, "those about nothing are finished");
+    about("nobody").await.expect("takes the deletion");
     assert_eq!(world.counts(&metastore).await, once(&[2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_finished_when_no_object_and_no_file_of_the_catalog_holds_it() {
+async fn a_deletion_is_finished_when_no_object_and_no_file_of_the_catalog_holds_it() {
     let mut world = World::new(52);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -159,15 +162,15 @@ async fn an_order_is_finished_when_no_object_and_no_file_of_the_catalog_holds_it
     assert!(compact(&mut world, &metastore).await >= 2, "a merge, and a rewrite of a block alone");
     assert_eq!(world.counts(&metastore).await, expected);
     let snapshot = metastore.find(everything()).await.expect("finds");
-    assert!(snapshot.objects.iter().all(|object| object.orders.is_empty()), "nothing is left to filter");
-    assert_eq!(metastore.advance_orders().await.expect("goes on"), 1, "dead objects hold it");
-    let orders = metastore.orders(tenant("a")).await.expect("lists");
-    assert!(matches!(orders[0].progress, OrderProgress::Sweeping { objects: 1.. }), "{orders:?}");
+    assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()), "nothing is left to filter");
+    assert_eq!(metastore.advance_deletions().await.expect("goes on"), 1, "dead objects hold it");
+    let deletions = metastore.deletions(tenant("a")).await.expect("lists");
+    assert!(matches!(deletions[0].progress, DeletionProgress::Sweeping { objects: 1.. }), "{deletions:?}");
     metastore.seal(WriterId(1)).await.expect("seals");
     sweep(&world, &metastore).await;
-    let orders = metastore.orders(tenant("a")).await.expect("lists");
-    assert!(matches!(orders[0].progress, OrderProgress::Finished { .. }), "{orders:?}");
-    assert!(orders[0].order.is_none());
+    let deletions = metastore.deletions(tenant("a")).await.expect("lists");
+    assert!(matches!(deletions[0].progress, DeletionProgress::Finished { .. }), "{deletions:?}");
+    assert!(deletions[0].deletion.is_none());
     assert_eq!(holds_text(&world, "needle").await, []);
     let left = world.store.list("delete").await.expect("lists");
     let left: Vec<&str> = left.iter().map(|object| object.key.as_str()).collect();
@@ -178,7 +181,7 @@ async fn an_order_is_finished_when_no_object_and_no_file_of_the_catalog_holds_it
     for (n, is_rebuilt) in [false, true].into_iter().enumerate() {
         let metastore = if is_rebuilt { rebuild(&world).await } else { world.open().await };
         assert_eq!(world.counts(&metastore).await, expected);
-        // What comes later is kept, and the next order has the next number.
+        // What comes later is kept, and the next deletion has the next number.
         let late = 40 + n as u128;
         push(&mut world, &metastore, late, 0, &[late]).await;
         expected.insert(late, 1);
@@ -219,7 +222,7 @@ async fn a_rebuild_does_not_count_a_resend_instead_although_its_clock_is_behind(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_between_claim_and_publish_filters_the_outputs_until_they_are_rewritten() {
+async fn a_deletion_between_claim_and_publish_filters_the_outputs_until_they_are_rewritten() {
     let mut world = World::new(55);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -234,13 +237,13 @@ async fn an_order_between_claim_and_publish_filters_the_outputs_until_they_are_r
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     assert_eq!(world.counts(&metastore).await, once(&[2]));
     let snapshot = metastore.find(everything()).await.expect("finds");
-    assert_eq!(snapshot.objects.iter().filter(|object| !object.orders.is_empty()).count(), 1);
+    assert_eq!(snapshot.objects.iter().filter(|object| !object.deletions.is_empty()).count(), 1);
     let rewrite = metastore.claim_job().await.expect("claims").expect("a rewrite");
     assert_eq!((rewrite.inputs.len(), rewrite.level, rewrite.windows.len()), (1, 1, 1));
     let publication = world.merge(&rewrite).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     let snapshot = metastore.find(everything()).await.expect("finds");
-    assert!(snapshot.objects.iter().all(|object| object.orders.is_empty()));
+    assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()));
     assert_eq!(world.counts(&metastore).await, once(&[2]));
     assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is left to rewrite");
     metastore.drain().await;
@@ -262,9 +265,9 @@ async fn an_object_that_is_wholly_erased_gives_no_output() {
     assert_eq!(world.counts(&metastore).await, BTreeMap::new());
 }
 
-/// Every way to die within the step that makes an order, and what the next owner does with it.
+/// Every way to die within the step that makes a deletion, and what the next owner does with it.
 #[tokio::test(start_paused = true)]
-async fn a_successor_applies_an_order_that_is_durable_and_not_committed() {
+async fn a_successor_applies_a_deletion_that_is_durable_and_not_committed() {
     for is_alone in [true, false] {
         let mut world = World::new(57);
         let metastore = world.open_as(is_alone).await;
@@ -277,7 +280,7 @@ async fn a_successor_applies_an_order_that_is_durable_and_not_committed() {
             world.clock.timeout(Duration::from_secs(5), metastore.delete(request(r#"{key=~"1+|21"}"#)));
         assert!(died.await.is_none(), "it cannot commit");
         assert_eq!(world.store.list("delete").await.expect("lists").len(), 1);
-        // Arrives after the order.
+        // Arrives after the deletion.
         world.put(1, 2, &[21]).await.expect("free");
         world.faulty.set_create_rule(|_| None);
         let next = world.open_as(is_alone).await;
@@ -289,7 +292,7 @@ async fn a_successor_applies_an_order_that_is_durable_and_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_that_is_not_durable_never_was() {
+async fn a_deletion_that_is_not_durable_never_was() {
     let mut world = World::new(58);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -308,7 +311,7 @@ async fn an_order_that_is_not_durable_never_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_that_was_committed_is_in_force_although_nobody_heard_of_it() {
+async fn a_deletion_that_was_committed_is_in_force_although_nobody_heard_of_it() {
     let mut world = World::new(59);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -320,33 +323,33 @@ async fn an_order_that_was_committed_is_in_force_although_nobody_heard_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_of_an_owner_that_had_been_replaced_is_dropped() {
+async fn a_deletion_of_an_owner_that_had_been_replaced_is_dropped() {
     let mut world = World::new(60);
     let first = world.open_as(false).await;
     push(&mut world, &first, 1, 0, &[1, 2]).await;
     let second = world.open_as(false).await;
-    second.delete(request(r#"{key="2"}"#)).await.expect("takes the order");
+    second.delete(request(r#"{key="2"}"#)).await.expect("takes the deletion");
     // Paused behind its last check.
     let late = DeleteRequest { tenant: tenant("b"), ..request(r#"{key="1"}"#) };
-    let row = catalog::rows::Order {
+    let row = catalog::rows::Deletion {
         number: 1,
         tenant: late.tenant,
         created_millis: 0,
-        state: catalog::rows::OrderState::InForce {
-            matchers: orders::matchers_of(&late.selector),
+        state: catalog::rows::DeletionState::InForce {
+            matchers: crate::deletions::matchers_of(&late.selector),
             range: late.range,
             positions: Vec::new(),
         },
     };
-    let object = orders::OrderObject { epoch: 1, id_tag: None, row };
+    let object = crate::deletions::DeletionObject { epoch: 1, id_tag: None, row };
     world.store.settle_create(&object.key(), object.encode()).await.expect("puts");
-    assert_eq!(second.reconcile().await.expect("compares").orphans, 1, "of two orders");
+    assert_eq!(second.reconcile().await.expect("compares").orphans, 1, "of two deletions");
     assert_eq!(second.reconcile().await.expect("compares").orphans, 0, "it is known to be dead");
     assert!(first.delete(request(r#"{key="1"}"#)).await.is_err(), "it is fenced");
     for is_rebuilt in [false, true] {
         let metastore = if is_rebuilt { rebuild(&world).await } else { world.open_as(false).await };
         assert_eq!(world.counts(&metastore).await, once(&[1]));
-        assert!(metastore.orders(tenant("b")).await.expect("lists").is_empty());
+        assert!(metastore.deletions(tenant("b")).await.expect("lists").is_empty());
     }
     let metastore = world.open().await;
     world.time.pass(Duration::from_secs(16 * 60));
@@ -355,7 +358,7 @@ async fn an_order_of_an_owner_that_had_been_replaced_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dying_while_an_order_is_finished_changes_no_answer() {
+async fn dying_while_a_deletion_is_finished_changes_no_answer() {
     // Refused creates: of the hash, then of the commit that replaces the row.
     for refused in ["delete/", "catalog/"] {
         let mut world = World::new(61);
@@ -367,7 +370,7 @@ async fn dying_while_an_order_is_finished_changes_no_answer() {
         metastore.commit_pending().await.expect("commits");
         metastore.observe();
         world.time.pass(Duration::from_secs(2 * 3600));
-        metastore.advance_orders().await.expect("goes on");
+        metastore.advance_deletions().await.expect("goes on");
         let dead = metastore.sweepable(1_000).await.expect("lists");
         for object in &dead {
             world.store.delete(&object.key).await.expect("deletes");
@@ -375,14 +378,17 @@ async fn dying_while_an_order_is_finished_changes_no_answer() {
         metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
         metastore.commit_pending().await.expect("commits");
         world.faulty.set_create_rule(move |key| key.starts_with(refused).then_some(Fault::Fail));
-        let died = world.clock.timeout(Duration::from_secs(60), metastore.advance_orders()).await;
+        let died = world.clock.timeout(Duration::from_secs(60), metastore.advance_deletions()).await;
         assert!(!matches!(died, Some(Ok(_))), "{refused}");
         world.faulty.set_create_rule(|_| None);
         let metastore = world.open().await;
         assert_eq!(world.counts(&metastore).await, once(&[2]));
         sweep(&world, &metastore).await;
-        let orders = metastore.orders(tenant("a")).await.expect("lists");
-        assert!(matches!(orders[0].progress, OrderProgress::Finished { .. }), "{refused}: {orders:?}");
+        let deletions = metastore.deletions(tenant("a")).await.expect("lists");
+        assert!(
+            matches!(deletions[0].progress, DeletionProgress::Finished { .. }),
+            "{refused}: {deletions:?}"
+        );
         let left = world.store.list("delete").await.expect("lists").len();
         assert_eq!(left, 1, "only the hash is left");
         assert_eq!(world.counts(&*rebuild(&world).await).await, once(&[2]));
@@ -390,7 +396,7 @@ async fn dying_while_an_order_is_finished_changes_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_waits_for_outputs_of_attempts_that_died() {
+async fn a_deletion_waits_for_outputs_of_attempts_that_died() {
     let mut world = World::new(62);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -410,8 +416,8 @@ async fn an_order_waits_for_outputs_of_attempts_that_died() {
     let of_a = |key: &Key| key.as_str().starts_with("block/a/");
     let unused: Vec<&Key> = unused.outputs.iter().map(|o| &o.key).filter(|key| of_a(key)).collect();
     assert!(unused.iter().all(|key| !blocks.contains(key)), "{blocks:?}");
-    let orders = metastore.orders(tenant("a")).await.expect("lists");
-    assert!(matches!(orders[0].progress, OrderProgress::Finished { .. }), "{orders:?}");
+    let deletions = metastore.deletions(tenant("a")).await.expect("lists");
+    assert!(matches!(deletions[0].progress, DeletionProgress::Finished { .. }), "{deletions:?}");
 }
 
 /// Tenant `b` keeps a day, tenant `a` everything.
@@ -479,14 +485,14 @@ async fn a_block_is_rewritten_when_less_than_half_of_it_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_and_retention_meet_on_one_block() {
+async fn a_deletion_and_retention_meet_on_one_block() {
     let mut world = World::new(64);
     world.retention = retention();
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
     compact(&mut world, &metastore).await;
     let of_b = DeleteRequest { tenant: tenant("b"), ..request(r#"{service_name="app"}"#) };
-    metastore.delete(of_b.clone()).await.expect("takes the order");
+    metastore.delete(of_b.clone()).await.expect("takes the deletion");
     let job = metastore.claim_job().await.expect("claims").expect("a rewrite");
     assert!(job.inputs[0].key.as_str().starts_with("block/b/"));
     world.time.pass(Duration::from_secs(86_401));
@@ -497,8 +503,8 @@ async fn an_order_and_retention_meet_on_one_block() {
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    metastore.advance_orders().await.expect("goes on");
-    let orders = metastore.orders(tenant("b")).await.expect("lists");
-    assert!(!matches!(orders[0].progress, OrderProgress::Finished { .. }), "{orders:?}");
+    metastore.advance_deletions().await.expect("goes on");
+    let deletions = metastore.deletions(tenant("b")).await.expect("lists");
+    assert!(!matches!(deletions[0].progress, DeletionProgress::Finished { .. }), "{deletions:?}");
     assert_eq!(world.counts(&metastore).await, once(&[1, 2]));
 }
