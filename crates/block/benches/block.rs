@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use block::{Batch, Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Want, merge};
+use block::{Batch, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Reader, Want, merge};
 use clock::Pool;
 use model::{JobId, PushItem, WriterId};
 use storage::{Key, Store};
@@ -61,12 +61,12 @@ impl Bench {
         (result, now() - start)
     }
 
-    fn put(&self, name: &str, encoded: Encoded, cache: &Cache) -> Block {
+    fn put(&self, name: &str, encoded: Encoded, cache: &Cache) -> Reader {
         let key = Key::from_text(name);
         let bytes_len = encoded.bytes.len() as u64;
         self.runtime.block_on(async {
             self.store.settle_create(&key, encoded.bytes).await.expect("in memory");
-            Block::open(&self.store, &key, bytes_len, cache).await.expect("opens")
+            Reader::open(&self.store, &key, bytes_len, cache).await.expect("opens")
         })
     }
 
@@ -101,7 +101,7 @@ impl Bench {
         segments
     }
 
-    fn merge(&self, name: &str, inputs: Vec<Block>, level: u8, samples: f64) -> Vec<Block> {
+    fn merge(&self, name: &str, inputs: Vec<Reader>, level: u8, samples: f64) -> Vec<Reader> {
         let inputs: Vec<MergeInput> = inputs.into_iter().map(MergeInput::whole).collect();
         let options = MergeOptions {
             job: JobId(u128::from(level)),
@@ -135,7 +135,7 @@ impl Bench {
     }
 
     /// Weighs every stacktrace of one dataset and adds it up to the root, as a flame graph does.
-    fn flame(&self, block: &Block) -> (u64, i64) {
+    fn flame(&self, block: &Reader) -> (u64, i64) {
         let fetched = self
             .runtime
             .block_on(block.fetch(0, Want { index: true, tree: true, symbols: false }))
@@ -165,11 +165,11 @@ impl Bench {
         (rows.end.into(), sums[sums.len() - 1])
     }
 
-    fn scan(&self, name: &str, block: &Block) {
+    fn scan(&self, name: &str, block: &Reader) {
         for (state, cache) in [("cold", Cache::new(0)), ("warm", Cache::new(1 << 30))] {
             let block = self
                 .runtime
-                .block_on(Block::open(&self.store, block.key(), self.len(block), &cache))
+                .block_on(Reader::open(&self.store, block.key(), self.len(block), &cache))
                 .expect("opens");
             if state == "warm" {
                 self.flame(&block);
@@ -181,7 +181,7 @@ impl Bench {
     }
 
     /// Weighs every stacktrace of one type of one dataset by its cells of each length.
-    fn sums(&self, block: &Block) {
+    fn sums(&self, block: &Reader) {
         let entry = &block.directory().datasets[0];
         for (place, section) in entry.cells.iter().enumerate() {
             let ((rows, weights), spent) = self.time(|| {
@@ -209,7 +209,7 @@ impl Bench {
         }
     }
 
-    fn len(&self, block: &Block) -> u64 {
+    fn len(&self, block: &Reader) -> u64 {
         self.runtime.block_on(self.store.get(block.key())).expect("in memory").len() as u64
     }
 }
@@ -229,7 +229,7 @@ fn main() {
     bench.segments(&items, 300);
     let segments = bench.segments(&items, 25);
     let cache = Cache::new(0);
-    let inputs: Vec<Block> = segments
+    let inputs: Vec<Reader> = segments
         .into_iter()
         .enumerate()
         .map(|(number, encoded)| bench.put(&format!("log/x/{number:012}"), encoded, &cache))

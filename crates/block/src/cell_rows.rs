@@ -13,11 +13,11 @@ use crate::cells::{Packed, decode_stacks, decode_values};
 use crate::codec::unpack;
 use crate::error::Malformed;
 use crate::scan::Column;
-use crate::{Batch, Block, CellSection, Cells, Error, Section};
+use crate::{Batch, CellSection, Cells, Error, Reader, Section};
 
 /// The head of the cells of one length, decoded before or ready to be.
 pub struct FetchedCells {
-    block: Block,
+    block: Reader,
     dataset: usize,
     /// Place among the dataset's cells.
     at: usize,
@@ -31,7 +31,7 @@ enum Source {
 
 /// Stacktraces and values of some cells, ready to be decoded.
 pub struct FetchedCellRows {
-    block: Block,
+    block: Reader,
     dataset: usize,
     at: usize,
     cells: Arc<Cells>,
@@ -54,7 +54,7 @@ enum ColumnSource {
     Packed(u32, Bytes),
 }
 
-impl Block {
+impl Reader {
     /// Gets the heads of cells of one dataset, by their places in the directory, in one round trip at most.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub use error::Error;
 pub use head::{Appended, Cut, Encoded, Head, Sorted};
 pub use index::{DatasetIndex, Profiles, Series, StoredColumn, VALUE_COLUMNS_MAX};
 pub use merge::{Erase, Erased, MergeInput, MergeOptions, MergeOutput, merge, shard_of, window_of};
-pub use reader::{Block, Fetched, Want};
+pub use reader::{Fetched, Reader, Want};
 pub use scan::{Batch, FetchedSamples};
 pub use seal::Seal;
 pub use tree::NameTree;

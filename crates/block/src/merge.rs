@@ -25,7 +25,7 @@ use crate::sort::{sort, subset};
 use crate::symbols::EncodedSymbols;
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{
-    Block, DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, VALUE_COLUMNS_MAX, Want,
+    DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Reader, VALUE_COLUMNS_MAX, Want,
 };
 
 /// What a value of a stored column takes at most, about, compressed.
@@ -43,7 +43,7 @@ const PARALLEL_FETCHES: usize = 16;
 /// An object to merge.
 pub struct MergeInput {
     /// Opened with a cache of the merge's own: its contents will not be asked for again.
-    pub block: Block,
+    pub block: Reader,
     /// Ordinals of push items that do not count.
     pub masked: Vec<u32>,
     /// Positions of the datasets that go on, sorted; all, if absent.
@@ -65,7 +65,7 @@ pub struct Erased {
 
 impl MergeInput {
     /// An object of which everything counts.
-    pub fn whole(block: Block) -> Self {
+    pub fn whole(block: Reader) -> Self {
         Self { block, masked: Vec::new(), datasets: None, erase: None }
     }
 }
@@ -233,7 +233,7 @@ async fn merge_tenant(
 }
 
 /// Bytes of a dataset as it is stored; what a merge makes of it is hardly larger.
-fn encoded_bytes(block: &Block, place: Place) -> u64 {
+fn encoded_bytes(block: &Reader, place: Place) -> u64 {
     let Some(entry) = block.directory().datasets.get(place.dataset) else { return 0 };
     let sections = [Some(entry.index), Some(entry.strings), Some(entry.symbols), entry.tree];
     let sections: u64 = sections.iter().flatten().map(|section| u64::from(section.bytes)).sum();
@@ -303,11 +303,11 @@ fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
 }
 
 /// Memory of a row while it is decoded and added: decompressed, and as columns.
-fn decoded_row_bytes(block: &Block) -> u64 {
+fn decoded_row_bytes(block: &Reader) -> u64 {
     16 * block.parts.layout.stored_columns() as u64
 }
 
-async fn fetch(block: Block, place: Place) -> Result<(Fetched, DatasetRows), Error> {
+async fn fetch(block: Reader, place: Place) -> Result<(Fetched, DatasetRows), Error> {
     let sections = block.fetch(place.dataset, Want { index: true, symbols: true, tree: false }).await?;
     Ok((sections, block.fetch_rows(place.dataset).await?))
 }

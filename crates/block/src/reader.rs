@@ -37,7 +37,7 @@ const TAIL_BYTES_MAX: u64 = 256 << 20;
 
 /// A readable object. Cheap to clone.
 #[derive(Clone)]
-pub struct Block {
+pub struct Reader {
     pub(crate) parts: Arc<Parts>,
     pub(crate) store: Store,
     pub(crate) cache: Cache,
@@ -63,7 +63,7 @@ pub struct Want {
 
 /// Sections of one dataset, decoded before or ready to be.
 pub struct Fetched {
-    block: Block,
+    block: Reader,
     dataset: usize,
     index: Option<Source<DatasetIndex>>,
     /// Fetched for symbols or a tree.
@@ -78,7 +78,7 @@ enum Source<T> {
     Packed(Bytes),
 }
 
-impl Block {
+impl Reader {
     /// Opens an object of `bytes_len` bytes; reads its end, or all of a small one, unless the cache
     /// knows it.
     ///
@@ -237,7 +237,7 @@ impl Parts {
 }
 
 impl Fetched {
-    pub fn block(&self) -> &Block {
+    pub fn block(&self) -> &Reader {
         &self.block
     }
 

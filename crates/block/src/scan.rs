@@ -14,7 +14,7 @@ use crate::cache::{Entry, Kind};
 use crate::codec::decompress;
 use crate::error::Malformed;
 use crate::layout::Page;
-use crate::{Block, Error, StoredColumn};
+use crate::{Error, Reader, StoredColumn};
 
 /// Columns of a dataset with at most so many rows are decoded and cached whole, whatever is asked for.
 const CACHED_ROWS_ALWAYS: u64 = 128 << 10;
@@ -44,7 +44,7 @@ pub struct Batch<'a> {
 
 /// Rows of one dataset, ready to be decoded.
 pub struct FetchedSamples {
-    block: Block,
+    block: Reader,
     dataset: usize,
     factor: i64,
     pieces: Vec<Piece>,
@@ -105,7 +105,7 @@ impl Column {
     }
 }
 
-impl Block {
+impl Reader {
     /// Gets the stacks and one value column of some rows of a dataset, in one round trip at most.
     ///
     /// `rows` are sorted, do not overlap, and count from the dataset's first row. Spans are fetched
@@ -238,7 +238,7 @@ pub(crate) struct DecodedRows {
     pub(crate) spans: Vec<Span>,
 }
 
-impl Block {
+impl Reader {
     pub(crate) async fn fetch_rows(&self, dataset: usize) -> Result<DatasetRows, Error> {
         let entry = self.entry(dataset)?;
         let layout = &self.parts.layout;

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use block::{
-    Block, Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, merge, shard_of, window_of,
+    Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, Reader, merge, shard_of, window_of,
 };
 use clock::Pool;
 use memory::Share;
@@ -35,11 +35,11 @@ async fn put(
     cache: &Cache,
     number: usize,
     bytes: bytes::Bytes,
-) -> Result<Block, block::Error> {
+) -> Result<Reader, block::Error> {
     let key = Key::from_text(format!("log/test/{number:012}"));
     let bytes_len = bytes.len() as u64;
     store.settle_create(&key, bytes).await?;
-    Block::open(store, &key, bytes_len, cache).await
+    Reader::open(store, &key, bytes_len, cache).await
 }
 
 /// Merges `segments` segments, then the outputs once more, and compares sums each time.
@@ -188,7 +188,7 @@ fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
             (block, merged, left)
         });
         assert!(left.is_empty(), "an object without live datasets gives no output");
-        let sums = |block: &Block| runtime.block_on(sums_of_object(block, &[])).expect("reads");
+        let sums = |block: &Reader| runtime.block_on(sums_of_object(block, &[])).expect("reads");
         let mut expected = sums(&block);
         expected.retain(|row, _| row.labels.get("pod") != Some("s-0"));
         let mut expected: Vec<_> = expected

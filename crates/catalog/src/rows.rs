@@ -26,7 +26,7 @@ pub use self::block::{Block, Dataset, block_key, dataset_key};
 pub use self::dead::Dead;
 pub use self::deletion::{Deletion, DeletionMatcher, DeletionState};
 pub use self::founding::Founding;
-pub use self::job::{Job, JobState, Work};
+pub use self::job::{Job, JobProgress, Work};
 pub use self::log::{Dedup, Log};
 pub use self::object::{DatasetSummary, Quarantine};
 pub use self::resignation::Resignation;

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Block, Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput};
+use block::{Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput, Reader};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use model::BlockId;
 use query::Deletion;
@@ -114,7 +114,7 @@ impl Compactor {
         let open = |input: &rpc::JobInput| {
             let (input, cache) = (input.clone(), cache.clone());
             async move {
-                let block = Block::open(&self.store, &input.key, input.bytes, &cache).await?;
+                let block = Reader::open(&self.store, &input.key, input.bytes, &cache).await?;
                 let erase = erase(input.deletions);
                 let datasets = Some(input.datasets);
                 Ok::<_, block::Error>(MergeInput { block, masked: input.masked, datasets, erase })

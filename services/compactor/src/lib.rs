@@ -41,7 +41,7 @@ pub struct Compactor {
 
 impl Compactor {
     /// `memory` is what merges may hold.
-    pub fn build(
+    pub fn new(
         config: Config,
         memory: Share,
         store: Store,

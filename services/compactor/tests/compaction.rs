@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use block::{Block, Cache, Head, Origin};
+use block::{Cache, Head, Origin, Reader};
 use clock::{Clock, Pool, Source};
 use compactor::Compactor;
 use metastore::Metastore;
@@ -142,7 +142,7 @@ impl World {
     fn compactor(&mut self, clock: Clock) -> Arc<Compactor> {
         let (store, metastore) = (self.store.clone(), self.metastore.clone());
         let mut registry = Registry::default();
-        let compactor = Compactor::build(
+        let compactor = Compactor::new(
             compactor::Config::default(),
             memory::Share::unlimited(),
             store,
@@ -173,7 +173,7 @@ impl World {
         let cache = Cache::new(1 << 20);
         let mut sums = Sums::new();
         for object in self.find().await.objects {
-            let block = Block::open(&self.store, &object.key, object.bytes, &cache).await.unwrap();
+            let block = Reader::open(&self.store, &object.key, object.bytes, &cache).await.unwrap();
             for (row, values) in sums_of_object(&block, &object.masked).await.unwrap() {
                 assert!(sums.insert(row, values).is_none(), "a profile lies in two objects");
             }

@@ -65,7 +65,7 @@ impl Headers for Bucket {
                 Err(error) => return Err(error.into()),
             },
         };
-        match block::Block::open(&self.store, key, bytes, &self.cache).await {
+        match block::Reader::open(&self.store, key, bytes, &self.cache).await {
             Ok(opened) => Ok(Header::Object { bytes, directory: opened.directory().clone() }),
             Err(block::Error::Storage(storage::Error::NotFound(_))) => Ok(Header::Absent),
             Err(block::Error::Storage(error)) => Err(error.into()),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use block::Origin;
 use bytes::Bytes;
 use catalog::Batch;
-use catalog::rows::{self, Block, JobState as Progress, Row, Work};
+use catalog::rows::{self, Block, JobProgress, Row, Work};
 use clock::Now;
 use model::{BlockId, DAY, JobId};
 use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, Published};
@@ -61,7 +61,7 @@ impl Metastore {
     /// Opens the next attempt of a job that waits for one, or of a new job.
     fn open_attempt(&self, state: &mut State, now: Now, batch: &mut Batch) -> Option<Job> {
         let waiting = state.jobs.values().filter(|job| {
-            matches!(job.row.state, Progress::Working { open: false, .. }) && job.due <= now.monotonic
+            matches!(job.row.state, JobProgress::Working { open: false, .. }) && job.due <= now.monotonic
         });
         let id = match waiting.map(|job| (job.due, job.row.id)).min() {
             Some((_, id)) => id,
@@ -72,11 +72,11 @@ impl Metastore {
         };
         let floor = state.deletions.floor();
         let shard_bits = match &state.jobs.get(&id)?.row.state {
-            Progress::Working { work, .. } => plan::shard_bits(state, &self.config, work),
-            Progress::Published { .. } => 0,
+            JobProgress::Working { work, .. } => plan::shard_bits(state, &self.config, work),
+            JobProgress::Published { .. } => 0,
         };
         let job = state.jobs.get_mut(&id)?;
-        let Progress::Working { open, work } = &mut job.row.state else {
+        let JobProgress::Working { open, work } = &mut job.row.state else {
             return None;
         };
         *open = true;
@@ -121,9 +121,9 @@ impl Metastore {
                 return Ok(Published::Rejected);
             }
             let work = match &job.row.state {
-                Progress::Published { .. } => return Ok(Published::Done),
-                Progress::Working { open: false, .. } => return Ok(Published::Rejected),
-                Progress::Working { open: true, work } => work,
+                JobProgress::Published { .. } => return Ok(Published::Done),
+                JobProgress::Working { open: false, .. } => return Ok(Published::Rejected),
+                JobProgress::Working { open: true, work } => work,
             };
             let is_claimed = |key: &Key| state.live.get(key).is_some_and(|live| live.claimed == Some(id));
             if !work.inputs.iter().all(is_claimed) {
@@ -137,8 +137,10 @@ impl Metastore {
             for (block, output) in blocks.iter().zip(&publication.outputs) {
                 put_block(block, &summaries(&output.directory), &mut batch);
             }
-            let row =
-                rows::Job { state: Progress::Published { record: Some(record.encode()) }, ..job.row.clone() };
+            let row = rows::Job {
+                state: JobProgress::Published { record: Some(record.encode()) },
+                ..job.row.clone()
+            };
             row.put_into(&mut batch);
             // What dies is taken out of memory after the commit only: until then it is what is found.
             let mut rest = Batch::default();
@@ -158,7 +160,7 @@ impl Metastore {
                 state.add_block(block, summaries(&output.directory));
             }
             if let Some(job) = state.jobs.get_mut(&id) {
-                job.row.state = Progress::Published { record: Some(record.encode()) };
+                job.row.state = JobProgress::Published { record: Some(record.encode()) };
             }
             self.metrics.jobs_published.inc();
             self.metrics.count(&state);
@@ -177,7 +179,7 @@ impl Metastore {
         let missing: BTreeMap<JobId, (i64, Bytes)> = {
             let state = self.state.lock();
             let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
-                Progress::Published { record: Some(record) } => {
+                JobProgress::Published { record: Some(record) } => {
                     Some((job.row.id, (job.row.created_millis, record.clone())))
                 }
                 _ => None,
@@ -189,7 +191,7 @@ impl Metastore {
             self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;
             let mut state = self.state.lock();
             if let Some(job) = state.jobs.get_mut(&id) {
-                job.row.state = Progress::Published { record: None };
+                job.row.state = JobProgress::Published { record: None };
                 let row = job.row.clone();
                 row.put_into(&mut state.pending.batch);
             }
@@ -205,7 +207,7 @@ impl Metastore {
             let mut state = self.state.lock();
             let is_open = state.jobs.get(&failure.job).is_some_and(|job| {
                 job.row.attempt == failure.attempt
-                    && matches!(job.row.state, Progress::Working { open: true, .. })
+                    && matches!(job.row.state, JobProgress::Working { open: true, .. })
             });
             if !is_open {
                 return Ok(());
@@ -221,7 +223,7 @@ impl Metastore {
         let old: Vec<JobId> = state
             .jobs
             .values()
-            .filter(|job| matches!(job.row.state, Progress::Published { record: None }))
+            .filter(|job| matches!(job.row.state, JobProgress::Published { record: None }))
             .filter(|job| unix_millis - job.row.created_millis > REMEMBERED_MILLIS)
             .map(|job| job.row.id)
             .collect();
@@ -321,7 +323,7 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
         attempt: 0,
         tries,
         floor: 0,
-        state: Progress::Working { open: false, work },
+        state: JobProgress::Working { open: false, work },
     };
     state.jobs.insert(id, JobState { row, due: Duration::ZERO });
     id
@@ -336,7 +338,7 @@ pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &m
     let Some(job) = state.jobs.get_mut(&id) else {
         return;
     };
-    let Progress::Working { open, work } = &mut job.row.state else {
+    let JobProgress::Working { open, work } = &mut job.row.state else {
         return;
     };
     *open = false;
@@ -352,7 +354,7 @@ pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &m
 /// Closes attempts whose time is over; gives their number.
 fn close_lapsed(state: &mut State, now: Now, new_job: &dyn Fn() -> JobId, batch: &mut Batch) -> usize {
     let open = state.jobs.values().filter(|job| {
-        matches!(job.row.state, Progress::Working { open: true, .. }) && job.due <= now.monotonic
+        matches!(job.row.state, JobProgress::Working { open: true, .. }) && job.due <= now.monotonic
     });
     // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
     let failure = |job: &JobState| JobFailure {
@@ -381,7 +383,7 @@ fn close_attempt(
     let Some(job) = state.jobs.get_mut(&id) else {
         return;
     };
-    let Progress::Working { open, work } = &mut job.row.state else {
+    let JobProgress::Working { open, work } = &mut job.row.state else {
         return;
     };
     *open = false;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use catalog::rows::{
-    Block, Dataset, DatasetSummary, Dead, Dedup, Deletion, Founding, Job, JobState as Progress, Log,
-    Resignation, Row, Segment,
+    Block, Dataset, DatasetSummary, Dead, Dedup, Deletion, Founding, Job, JobProgress, Log, Resignation, Row,
+    Segment,
 };
 use catalog::{Catalog, View};
 use hashbrown::HashMap;
@@ -59,7 +59,7 @@ pub(crate) async fn load(
     for row in rows::<Job>(&catalog).await? {
         // Alone, an open attempt has lapsed with the process that worked on it.
         let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.get() };
-        if let Progress::Working { work, .. } = &row.state {
+        if let JobProgress::Working { work, .. } = &row.state {
             for key in &work.inputs {
                 if let Some(live) = state.live.get_mut(key) {
                     live.claimed = Some(row.id);

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::rows::{JobState, Work};
+use catalog::rows::{JobProgress, Work};
 use hashbrown::HashSet;
 use model::{DAY, HOUR, Times, Window};
 use storage::Key;
@@ -142,7 +142,7 @@ pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64
         wait_since(level_of(window), since_millis);
     }
     for job in state.jobs.values() {
-        if let JobState::Working { work, .. } = &job.row.state
+        if let JobProgress::Working { work, .. } = &job.row.state
             && work.level > LEVEL_FIRST
         {
             wait_since(work.level, job.row.created_millis);

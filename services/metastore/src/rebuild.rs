@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use catalog::rows::{self, Block, Founding, JobState, Quarantine, Row, Segment};
+use catalog::rows::{self, Block, Founding, JobProgress, Quarantine, Row, Segment};
 use catalog::{Batch, Catalog, Numbered, numbered};
 use clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -427,7 +427,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
             attempt: record.attempt,
             tries: 0,
             floor: 0,
-            state: JobState::Published { record: None },
+            state: JobProgress::Published { record: None },
         }
         .put_into(&mut batch);
     }

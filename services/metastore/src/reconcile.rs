@@ -16,7 +16,7 @@
 use std::sync::atomic::Ordering;
 
 use catalog::Batch;
-use catalog::rows::{JobState as Progress, Row};
+use catalog::rows::{JobProgress, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{BlockId, DAY, JobId, WriterId};
@@ -302,7 +302,7 @@ pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
         return false;
     }
     state.jobs.get(&job).is_none_or(|job| {
-        let is_open = matches!(job.row.state, Progress::Working { open: true, .. });
+        let is_open = matches!(job.row.state, JobProgress::Working { open: true, .. });
         !is_open || job.row.attempt != attempt
     })
 }

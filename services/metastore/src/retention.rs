@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::rows::{self, JobState as Progress, Row};
+use catalog::rows::{self, JobProgress, Row};
 use clock::Clock;
 use model::{DAY, TenantId};
 use storage::Key;
@@ -107,7 +107,7 @@ impl Metastore {
                 attempt,
                 tries: 0,
                 floor: 0,
-                state: Progress::Published { record: Some(record.encode()) },
+                state: JobProgress::Published { record: Some(record.encode()) },
             };
             row.put_into(&mut batch);
             state.jobs.insert(job, JobState { row, due: Duration::ZERO });

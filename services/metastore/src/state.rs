@@ -379,7 +379,7 @@ impl State {
     /// Has records created that are not in the bucket, beside those of new publishes.
     pub(crate) fn publish_again(&mut self, records: Vec<Record>) {
         for record in records {
-            let state = rows::JobState::Published { record: Some(record.encode()) };
+            let state = rows::JobProgress::Published { record: Some(record.encode()) };
             let Record { job: id, attempt, published_millis: created_millis, .. } = record;
             let row = rows::Job { id, created_millis, attempt, tries: 0, floor: 0, state };
             row.put_into(&mut self.pending.batch);

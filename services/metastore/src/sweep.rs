@@ -8,7 +8,7 @@
 //! A segment stays longer than a block: a rebuild decides anew which equal items count among the
 //! segments that no publish record names, and for that it needs the keys of all that could meet them.
 
-use catalog::rows::{Dead, JobState, Row};
+use catalog::rows::{Dead, JobProgress, Row};
 use model::WriterId;
 use rpc::DeadObject;
 use storage::Key;
@@ -66,5 +66,5 @@ fn forget_slot(state: &mut State, writer: WriterId, seq: u64, unix_millis: i64) 
 /// Whether the publish record that replaced the object is in the bucket.
 fn is_recorded(state: &State, dead: &Dead) -> bool {
     let job = dead.job.and_then(|job| state.jobs.get(&job));
-    job.is_none_or(|job| !matches!(job.row.state, JobState::Published { record: Some(_) }))
+    job.is_none_or(|job| !matches!(job.row.state, JobProgress::Published { record: Some(_) }))
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::rows::JobState;
+use catalog::rows::JobProgress;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{BlockId, JobId};
@@ -71,7 +71,7 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
         state
             .jobs
             .get(job)
-            .is_some_and(|job| matches!(job.row.state, JobState::Published { record: Some(_) }))
+            .is_some_and(|job| matches!(job.row.state, JobProgress::Published { record: Some(_) }))
     };
     let mut records: BTreeMap<JobId, Record> = BTreeMap::new();
     for (key, live) in state.live.iter() {
@@ -134,7 +134,7 @@ async fn all_records(store: &Store, state: &State, listing: &Listing) -> Result<
     let mut records = read_all(store, keys).await?;
     let known: HashSet<JobId> = records.iter().map(|record| record.job).collect();
     let pending = state.jobs.values().filter_map(|job| match &job.row.state {
-        JobState::Published { record: Some(bytes) } if !known.contains(&job.row.id) => {
+        JobProgress::Published { record: Some(bytes) } if !known.contains(&job.row.id) => {
             Record::decode(bytes).ok()
         }
         _ => None,

@@ -50,7 +50,7 @@ struct Waiting {
 }
 
 /// A place among those that run, or the hope for one; dropping it makes room.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Permit<'a> {
     admission: &'a Admission,
     tenant: String,
     bytes: u64,
@@ -69,15 +69,15 @@ impl Admission {
         }
     }
 
-    /// Waits for a turn; the question may run while it is held. One that reads more than a tenant may at once runs
+    /// Waits for a permit; the question may run while it is held. One that reads more than a tenant may at once runs
     /// alone.
     ///
     /// # Errors
     /// `Exhausted` if too many of the same tenants wait already.
-    pub(crate) async fn enter(&self, tenants: &[TenantId], bytes: u64) -> Result<Turn<'_>, Error> {
+    pub(crate) async fn enter(&self, tenants: &[TenantId], bytes: u64) -> Result<Permit<'_>, Error> {
         let tenant = tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("|");
         let (granted, granting) = oneshot::channel();
-        let turn = {
+        let permit = {
             let mut state = self.state.lock();
             let id = state.next_id;
             state.next_id += 1;
@@ -100,10 +100,10 @@ impl Admission {
                 state.turns.push_back(tenant.clone());
             }
             self.advance(&mut state);
-            Turn { admission: self, tenant, bytes, id }
+            Permit { admission: self, tenant, bytes, id }
         };
-        granting.await.map_err(|_| Error::Internal("a query lost its turn".into()))?;
-        Ok(turn)
+        granting.await.map_err(|_| Error::Internal("a query lost its permit".into()))?;
+        Ok(permit)
     }
 
     /// Lets run what may run.
@@ -136,7 +136,7 @@ impl Admission {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         let state = &mut *state;

@@ -133,16 +133,16 @@ impl Querier {
     ) -> Result<(T, Report), Error> {
         let mut explained = asker.explain.then(Explained::default);
         let mut dispatch = Dispatch::new(self, query, deadline);
-        let mut turn = None;
+        let mut permit = None;
         let mut alone = 0;
         loop {
             let began = self.clock.monotonic();
             let snapshot = self.find(asker, query).await?;
             let found = self.clock.monotonic();
             let cost = cost_of_all(query, &snapshot.objects);
-            if turn.is_none() {
+            if permit.is_none() {
                 let admitted = self.admission.enter(asker.tenants(), cost).await?;
-                turn = Some((admitted, self.metrics.started()));
+                permit = Some((admitted, self.metrics.started()));
             }
             let place = self.take_places(query, alone > 0).await?;
             let admitted = self.clock.monotonic();

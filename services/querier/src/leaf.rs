@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use block::{
-    Batch, Block, Cache, DatasetEntry, DatasetIndex, Fetched, FetchedCellRows, FetchedCells, FetchedSamples,
+    Batch, Cache, DatasetEntry, DatasetIndex, Fetched, FetchedCellRows, FetchedCells, FetchedSamples, Reader,
     Reads, Want,
 };
 use clock::{Clock, Pool};
@@ -238,7 +238,7 @@ impl Scan<'_> {
     }
 
     /// Whether the directory alone answers for a dataset, all of which counts.
-    fn add_known(&self, block: &Block, dataset: &FoundDataset, partial: &mut Partial) -> bool {
+    fn add_known(&self, block: &Reader, dataset: &FoundDataset, partial: &mut Partial) -> bool {
         let Answer::Labels(labels) = &mut partial.answer else { return false };
         let Some(entry) = block.directory().datasets.get(dataset.position as usize) else { return false };
         entry.tenant == dataset.tenant
@@ -251,15 +251,15 @@ impl Scan<'_> {
             )
     }
 
-    async fn open(&self, found: &Found, cache: &Cache) -> Result<Block, Error> {
-        let open = Block::open(&self.leaf.store, &found.key, found.bytes, cache);
+    async fn open(&self, found: &Found, cache: &Cache) -> Result<Reader, Error> {
+        let open = Reader::open(&self.leaf.store, &found.key, found.bytes, cache);
         self.timed(|effort| &mut effort.fetch, open).await.map_err(failed)
     }
 
     /// Gives nothing if nothing of the dataset matches.
     async fn dataset(
         &self,
-        block: &Block,
+        block: &Reader,
         masked: &Arc<[u32]>,
         deletions: &Arc<[Arc<Deletion>]>,
         dataset: &FoundDataset,
@@ -279,8 +279,8 @@ impl Scan<'_> {
         let bytes = bytes_of(entry, &plan, needs);
         let decoded = bytes.saturating_mul(DECODED_PER_ENCODED);
         let permits = u32::try_from(decoded / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
-        let turn = self.leaf.budget.acquire_many(permits.min(self.leaf.permits_max));
-        let budget = self.timed(|effort| &mut effort.fetch, turn).await;
+        let permit = self.leaf.budget.acquire_many(permits.min(self.leaf.permits_max));
+        let budget = self.timed(|effort| &mut effort.fetch, permit).await;
         let _budget = budget.map_err(|_| Error::new(ErrorKind::Unavailable, "the leaf stops"))?;
         // Held until the dataset is folded.
         let working = self.memory.lease();
@@ -411,7 +411,7 @@ impl Matched {
 
 /// Gets the rows of every column of the selection, if the question looks at samples.
 async fn fetch_samples(
-    block: &Block,
+    block: &Reader,
     dataset: usize,
     matched: &Matched,
     needs: Needs,

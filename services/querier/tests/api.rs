@@ -521,7 +521,7 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
             cache = cache.with_disk(disk.clone());
         }
         let hurt = with_flipped(&sound, &[at]).await;
-        let opened = block::Block::open(&hurt, &found.key, found.bytes, &cache).await;
+        let opened = block::Reader::open(&hurt, &found.key, found.bytes, &cache).await;
         if at == last {
             assert!(opened.is_err());
             let kept = async {
@@ -558,7 +558,7 @@ async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
         [(1, "a"), (2, "b"), (3, "c")].map(|(key, service)| item(key, service, "dev", SECOND, &stacks));
     sound.push(&services).await;
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
-    let opened = block::Block::open(&sound.store, &found.key, found.bytes, &Cache::new(1 << 20)).await;
+    let opened = block::Reader::open(&sound.store, &found.key, found.bytes, &Cache::new(1 << 20)).await;
     let directory = opened.expect("opens").directory().datasets.clone();
     let indexes: Vec<usize> = directory.iter().map(|entry| entry.index.offset as usize).collect();
     assert_eq!(indexes.len(), 3);
@@ -600,7 +600,7 @@ async fn what_cannot_be_read_again_is_not_called_damaged() {
     let mut refused = 0;
     for at in (0..found.bytes as usize).step_by(7) {
         let hurt = with_flipped(&sound, &[at]).await;
-        if block::Block::open(&hurt, &found.key, found.bytes, &Cache::new(64 << 20)).await.is_err() {
+        if block::Reader::open(&hurt, &found.key, found.bytes, &Cache::new(64 << 20)).await.is_err() {
             continue;
         }
         let bytes = hurt.get(&found.key).await.expect("in memory");

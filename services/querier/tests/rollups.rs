@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use block::{Block, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, merge};
+use block::{Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Reader, merge};
 use clock::Pool;
 use model::{
     Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
@@ -151,7 +151,7 @@ impl Bucket {
             let origin = Origin::Segment { writer: WriterId(number.into()), seq: seq as u64 };
             let encoded = head.cut().encode(origin, 0).expect("encodes");
             let found = self.put(format!("log/{number}/{seq:012}"), encoded).await;
-            let block = Block::open(&self.store, &found.key, found.bytes, &cache).await.expect("opens");
+            let block = Reader::open(&self.store, &found.key, found.bytes, &cache).await.expect("opens");
             inputs.push(MergeInput::whole(block));
         }
         let options = MergeOptions {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use block::{Block, Cache, Want};
+use block::{Cache, Reader, Want};
 use bytes::Bytes;
 use clock::Clock;
 use storage::Key;
@@ -26,7 +26,7 @@ impl Objects {
         for (key, bytes) in self.all() {
             let mut contents = Contents { key, bytes, items: BTreeSet::new() };
             let bytes_len = contents.bytes.len() as u64;
-            if let Ok(block) = Block::open(&store, &contents.key, bytes_len, &cache).await {
+            if let Ok(block) = Reader::open(&store, &contents.key, bytes_len, &cache).await {
                 for at in 0..block.directory().datasets.len() {
                     let want = Want { symbols: true, ..Want::default() };
                     let Ok(fetched) = block.fetch(at, want).await else { continue };

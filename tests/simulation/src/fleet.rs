@@ -406,7 +406,7 @@ impl Fleet {
                 let (config, metastore) =
                     (self.settings.compactor.clone(), self.owner(machine, &clock, None));
                 let pool = Pool::inline();
-                let compactor = compactor::Compactor::build(
+                let compactor = compactor::Compactor::new(
                     config,
                     memory::Share::unlimited(),
                     store,

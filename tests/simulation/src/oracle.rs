@@ -555,7 +555,7 @@ fn keys_of(key: &Key, bytes: &Bytes) -> Vec<ItemKey> {
     let store = objects.store(clock::Clock::system());
     let opening = async {
         let cache = block::Cache::new(0);
-        block::Block::open(&store, key, bytes.len() as u64, &cache).await
+        block::Reader::open(&store, key, bytes.len() as u64, &cache).await
     };
     match futures::executor::block_on(opening) {
         Ok(block) => block.directory().keys.clone(),

@@ -46,14 +46,14 @@ pub(crate) struct Settings {
 /// As [`numbered::Options`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Catalog {
-    snapshot_commits: u64,
+    checkpoint_commits: u64,
     collect_after: Duration,
 }
 
 impl Catalog {
     pub(crate) fn options(self) -> numbered::Options {
         numbered::Options {
-            snapshot_commits: self.snapshot_commits,
+            checkpoint_commits: self.checkpoint_commits,
             collect_after: self.collect_after,
             look_within: self.collect_after / 2,
             ..numbered::Options::default()
@@ -124,7 +124,7 @@ impl Settings {
             compactor,
             querier: querier::Config::default(),
             catalog: Catalog {
-                snapshot_commits: random.between(5, 100),
+                checkpoint_commits: random.between(5, 100),
                 collect_after: Duration::from_secs(random.between(30, 200)),
             },
             storm: Duration::from_secs(random.between(120, 480)),

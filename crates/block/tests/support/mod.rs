@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use block::{Block, Cache, DatasetIndex, Want};
+use block::{Cache, DatasetIndex, Reader, Want};
 use model::{
     Function, ItemKey, Labels, Line, Mapping, Profile, PushItem, Samples, SeriesRows, Span, StringId,
     Symbols, TenantId, ValueSchema, ValueType,
@@ -256,7 +256,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
 }
 
 /// Everything in an object, read through the public interface.
-pub async fn sums_of_object(block: &Block, masked: &[u32]) -> Result<Sums, block::Error> {
+pub async fn sums_of_object(block: &Reader, masked: &[u32]) -> Result<Sums, block::Error> {
     let mut sums = Sums::new();
     for (position, entry) in block.directory().datasets.iter().enumerate() {
         let fetched = block.fetch(position, Want { index: true, symbols: true, tree: true }).await?;
@@ -290,7 +290,7 @@ pub async fn sums_of_object(block: &Block, masked: &[u32]) -> Result<Sums, block
 type Rows = Vec<(u32, Span, Vec<i64>)>;
 
 async fn profile_rows(
-    block: &Block,
+    block: &Reader,
     dataset: usize,
     index: &DatasetIndex,
     profile: usize,
@@ -318,10 +318,10 @@ async fn profile_rows(
 }
 
 /// Puts an object into a store of its own and opens it.
-pub async fn open(bytes: bytes::Bytes) -> Result<Block, block::Error> {
+pub async fn open(bytes: bytes::Bytes) -> Result<Reader, block::Error> {
     let store = storage::Store::in_memory();
     let key = storage::Key::from_text("log/test/000000000000");
     let bytes_len = bytes.len() as u64;
     store.settle_create(&key, bytes).await.expect("the store is in memory");
-    Block::open(&store, &key, bytes_len, &Cache::new(64 << 20)).await
+    Reader::open(&store, &key, bytes_len, &Cache::new(64 << 20)).await
 }

@@ -1,4 +1,4 @@
-//! The two kinds of file of the engine: commits and snapshots.
+//! The two kinds of file of the engine: commits and checkpoints.
 //!
 //! Both are an envelope (magic, version, kind, method, length, checksum) around their content.
 
@@ -11,7 +11,7 @@ use crate::{Batch, Error};
 const MAGIC: &[u8; 4] = b"PYCT";
 const VERSION: u8 = 1;
 const KIND_COMMIT: u8 = 1;
-const KIND_SNAPSHOT: u8 = 2;
+const KIND_CHECKPOINT: u8 = 2;
 const METHOD_PLAIN: u8 = 0;
 const METHOD_ZSTD: u8 = 1;
 /// Shorter content is not worth a zstd frame.
@@ -43,7 +43,7 @@ pub(super) enum Content {
 
 /// Everything as of commit `slot`.
 #[derive(Debug, PartialEq)]
-pub(super) struct Snapshot {
+pub(super) struct Checkpoint {
     pub(super) slot: u64,
     pub(super) epoch: u64,
     /// Slots of recent openings, with their time.
@@ -115,7 +115,7 @@ impl Commit {
     }
 }
 
-impl Snapshot {
+impl Checkpoint {
     pub(super) fn encode(&self) -> Bytes {
         let mut out = Writer::default();
         out.u64(self.slot);
@@ -130,16 +130,16 @@ impl Snapshot {
             out.bytes(key);
             out.bytes(value);
         }
-        seal(KIND_SNAPSHOT, &out.0)
+        seal(KIND_CHECKPOINT, &out.0)
     }
 
     pub(super) fn decode(object: &str, bytes: &[u8]) -> Result<Self, Error> {
-        let raw = unseal(object, KIND_SNAPSHOT, bytes)?;
+        let raw = unseal(object, KIND_CHECKPOINT, bytes)?;
         Self::decode_raw(&raw).map_err(|e| corrupt(object, &e))
     }
 
     fn decode_raw(raw: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(raw, "snapshot");
+        let mut reader = Reader::new(raw, "checkpoint");
         let slot = reader.u64()?;
         let epoch = reader.u64()?;
         let count = reader.count(2)?;
@@ -150,7 +150,7 @@ impl Snapshot {
         let count = reader.count(2)?;
         let mut rows = Vec::with_capacity(count);
         for _ in 0..count {
-            // Copied, because a slice would keep the whole snapshot in memory for as long as one
+            // Copied, because a slice would keep the whole checkpoint in memory for as long as one
             // of its rows lives.
             let key = Bytes::copy_from_slice(reader.bytes()?);
             let value = Bytes::copy_from_slice(reader.bytes()?);
@@ -235,13 +235,13 @@ mod tests {
     fn files_read_back() {
         let commit = commit();
         assert_eq!(Commit::decode("c", &commit.encode()).expect("decodes"), commit);
-        let snapshot = Snapshot {
+        let checkpoint = Checkpoint {
             slot: 7,
             epoch: 2,
             openings: vec![(1, 5)],
             rows: vec![(Bytes::from_static(b"a"), Bytes::from_static(b"1"))],
         };
-        assert_eq!(Snapshot::decode("s", &snapshot.encode()).expect("decodes"), snapshot);
+        assert_eq!(Checkpoint::decode("s", &checkpoint.encode()).expect("decodes"), checkpoint);
     }
 
     #[test]

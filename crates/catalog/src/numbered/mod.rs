@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::{Batch, Catalog, Engine, Error, Row, View};
-use file::{Commit, Content, Snapshot};
+use file::{Checkpoint, Commit, Content};
 
 /// Commits read at once while opening.
 const READS_AT_ONCE: usize = 16;
@@ -39,11 +39,11 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// When the engine tidies up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// A snapshot is written after this many commits. More: fewer writes. Fewer: openings read less.
-    pub snapshot_commits: u64,
-    /// … or after this many bytes of commits, or half the bytes of the last snapshot, if that is more.
-    pub snapshot_bytes: u64,
-    /// Commits and snapshots that a newer snapshot covers are deleted so long after the owner came to know both, by its
+    /// A checkpoint is written after this many commits. More: fewer writes. Fewer: openings read less.
+    pub checkpoint_commits: u64,
+    /// … or after this many bytes of commits, or half the bytes of the last checkpoint, if that is more.
+    pub checkpoint_bytes: u64,
+    /// Commits and checkpoints that a newer checkpoint covers are deleted so long after the owner came to know both, by its
     /// monotonic clock: an owner that was paused for less finds what fences it, whatever any clock shows.
     pub collect_after: Duration,
     /// An opening or a view that took longer than this between two looks at the store starts anew. Must
@@ -56,8 +56,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            snapshot_commits: 256,
-            snapshot_bytes: 4 << 20,
+            checkpoint_commits: 256,
+            checkpoint_bytes: 4 << 20,
             collect_after: Duration::from_secs(15 * 60),
             look_within: Duration::from_secs(7 * 60),
             openings_kept: Duration::from_secs(24 * 3600),
@@ -113,7 +113,7 @@ impl Numbered {
     async fn last_epoch(&self, files: &[Object]) -> Result<u64, Error> {
         let mut newest: BTreeMap<u64, (u64, File)> = BTreeMap::new();
         for (incarnation, file) in files.iter().filter_map(|f| parse(&f.key)) {
-            if let File::Commit(slot) | File::Snapshot(slot) = file {
+            if let File::Commit(slot) | File::Checkpoint(slot) = file {
                 let held = newest.entry(incarnation).or_insert((slot, file));
                 *held = if held.0 > slot { *held } else { (slot, file) };
             }
@@ -127,7 +127,9 @@ impl Numbered {
                 Err(error) => return Err(error.into()),
             };
             let epoch = match file {
-                File::Snapshot(_) => Snapshot::decode(key.as_str(), &bytes).map(|snapshot| snapshot.epoch),
+                File::Checkpoint(_) => {
+                    Checkpoint::decode(key.as_str(), &bytes).map(|checkpoint| checkpoint.epoch)
+                }
                 File::Ready | File::Commit(_) => {
                     Commit::decode(key.as_str(), &bytes).map(|commit| commit.epoch)
                 }
@@ -152,7 +154,7 @@ impl Numbered {
         let slots = files.iter().filter_map(|f| parse(&f.key)).filter(|(i, _)| *i == incarnation);
         let last = slots.filter_map(|(_, file)| match file {
             File::Ready => None,
-            File::Commit(slot) | File::Snapshot(slot) => Some(slot),
+            File::Commit(slot) | File::Checkpoint(slot) => Some(slot),
         });
         let mut slot = last.max().map_or(0, |last| last + 1);
         loop {
@@ -223,33 +225,33 @@ impl Numbered {
         }
     }
 
-    /// The newest snapshot and every commit after it that `files` lists.
+    /// The newest checkpoint and every commit after it that `files` lists.
     async fn load(&self, incarnation: u64, files: &[Object]) -> Result<Loaded, Error> {
         let mine = || {
             let parsed = files.iter().filter_map(|f| parse(&f.key).map(|p| (p, f)));
             parsed.filter(|((i, _), _)| *i == incarnation)
         };
         let newest = mine().filter_map(|((_, file), _)| match file {
-            File::Snapshot(slot) => Some(slot),
+            File::Checkpoint(slot) => Some(slot),
             _ => None,
         });
         let newest = newest.max();
         let mut state = match newest {
             None => Loaded::default(),
             Some(slot) => {
-                let key = snapshot_key(incarnation, slot);
+                let key = checkpoint_key(incarnation, slot);
                 let bytes = self.store.get(&key).await?;
-                Loaded::from_snapshot(Snapshot::decode(key.as_str(), &bytes)?, bytes.len() as u64)
+                Loaded::from_checkpoint(Checkpoint::decode(key.as_str(), &bytes)?, bytes.len() as u64)
             }
         };
-        // A snapshot does not say when its newest commit was made, but was itself made soon after it.
-        let snapshots = mine().filter(|((_, file), _)| matches!(file, File::Snapshot(_)));
-        state.committed_millis = snapshots.map(|(_, object)| object.modified_millis).max().unwrap_or(0);
+        // A checkpoint does not say when its newest commit was made, but was itself made soon after it.
+        let checkpoints = mine().filter(|((_, file), _)| matches!(file, File::Checkpoint(_)));
+        state.committed_millis = checkpoints.map(|(_, object)| object.modified_millis).max().unwrap_or(0);
         let now = self.clock.monotonic();
         let covered = mine().map(|((_, file), _)| file).filter(|file| match file {
             File::Ready => false,
             File::Commit(slot) => *slot < state.next,
-            File::Snapshot(_) => true,
+            File::Checkpoint(_) => true,
         });
         state.files.extend(covered.map(|file| (file, now)));
         let slots: Vec<u64> = mine()
@@ -344,7 +346,7 @@ impl Rebuilt {
     /// `Fenced` if another process opened a catalog, or began to rebuild one, meanwhile: this one is given up.
     pub async fn replace(self) -> Result<(), Error> {
         let Self { fences, new } = self;
-        new.snapshot().await?;
+        new.checkpoint().await?;
         // Fails if another rebuild found this one unfinished and took the slot.
         new.append(Content::Changes(Batch::default())).await?;
         for Fence { incarnation, next, epoch, owner } in fences.into_iter().rev() {
@@ -373,8 +375,8 @@ struct Loaded {
     openings: Vec<(u64, i64)>,
     /// Files that may become superfluous, and since when they are known, by own clock.
     files: VecDeque<(File, Duration)>,
-    /// Of the newest snapshot: the first slot that it does not cover, its bytes.
-    snapshot: (u64, u64),
+    /// Of the newest checkpoint: the first slot that it does not cover, its bytes.
+    checkpoint: (u64, u64),
     /// Bytes of the commits after it.
     commit_bytes: u64,
 }
@@ -390,13 +392,13 @@ impl Loaded {
         }
     }
 
-    fn from_snapshot(snapshot: Snapshot, bytes: u64) -> Self {
+    fn from_checkpoint(checkpoint: Checkpoint, bytes: u64) -> Self {
         Self {
-            rows: snapshot.rows.into_iter().collect(),
-            next: snapshot.slot + 1,
-            epoch: snapshot.epoch,
-            openings: snapshot.openings,
-            snapshot: (snapshot.slot + 1, bytes),
+            rows: checkpoint.rows.into_iter().collect(),
+            next: checkpoint.slot + 1,
+            epoch: checkpoint.epoch,
+            openings: checkpoint.openings,
+            checkpoint: (checkpoint.slot + 1, bytes),
             ..Self::default()
         }
     }
@@ -546,7 +548,7 @@ impl Owned {
                 Ok(files) => {
                     let is_later = |(i, file)| match file {
                         File::Ready => i > self.incarnation,
-                        File::Commit(n) | File::Snapshot(n) => i == self.incarnation && n > slot,
+                        File::Commit(n) | File::Checkpoint(n) => i == self.incarnation && n > slot,
                     };
                     let was_paused = files.iter().filter_map(|f| parse(&f.key)).any(is_later);
                     if !was_paused {
@@ -559,24 +561,24 @@ impl Owned {
         }
     }
 
-    async fn snapshot(&self) -> Result<(), Error> {
-        let snapshot = {
+    async fn checkpoint(&self) -> Result<(), Error> {
+        let checkpoint = {
             let state = self.state.read();
-            Snapshot {
+            Checkpoint {
                 slot: state.next - 1,
                 epoch: state.epoch,
                 openings: state.openings.clone(),
                 rows: state.rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             }
         };
-        let slot = snapshot.slot;
-        let bytes = snapshot.encode();
+        let slot = checkpoint.slot;
+        let bytes = checkpoint.encode();
         let len = bytes.len() as u64;
         // Other bytes of the same slot are the same rows, written by an earlier attempt.
-        self.engine.store.settle_create(&snapshot_key(self.incarnation, slot), bytes).await?;
+        self.engine.store.settle_create(&checkpoint_key(self.incarnation, slot), bytes).await?;
         let mut state = self.state.write();
-        state.files.push_back((File::Snapshot(slot), self.engine.clock.monotonic()));
-        state.snapshot = (slot + 1, len);
+        state.files.push_back((File::Checkpoint(slot), self.engine.clock.monotonic()));
+        state.checkpoint = (slot + 1, len);
         state.commit_bytes = 0;
         Ok(())
     }
@@ -601,7 +603,7 @@ impl Owned {
         let is_unknown = |file: &File| match file {
             File::Ready => false,
             // What comes later is of an owner that has replaced this one.
-            File::Commit(slot) | File::Snapshot(slot) => *slot < next && !known.contains(file),
+            File::Commit(slot) | File::Checkpoint(slot) => *slot < next && !known.contains(file),
         };
         let mine = parsed().filter(|(incarnation, ..)| *incarnation == self.incarnation);
         let unknown = mine.filter(|(_, file, _)| is_unknown(file));
@@ -631,8 +633,8 @@ impl Owned {
         Ok(())
     }
 
-    /// Deletes the files that a snapshot covers which is itself older than `collect_after`: whoever reads or copies the
-    /// catalog file by file, and listed it before that snapshot, finds the files that it listed.
+    /// Deletes the files that a checkpoint covers which is itself older than `collect_after`: whoever reads or copies the
+    /// catalog file by file, and listed it before that checkpoint, finds the files that it listed.
     async fn collect(&self) -> Result<(), Error> {
         let (now, unix_millis) = (self.engine.clock.monotonic(), self.engine.clock.unix_millis());
         let options = &self.engine.options;
@@ -641,11 +643,11 @@ impl Owned {
             let mut state = self.state.write();
             let kept = options.openings_kept.as_millis() as i64;
             let old = |at: Duration| now - at > options.collect_after;
-            let snapshots = state.files.iter().filter_map(|(file, at)| match file {
-                File::Snapshot(slot) if old(*at) => Some(slot + 1),
+            let checkpoints = state.files.iter().filter_map(|(file, at)| match file {
+                File::Checkpoint(slot) if old(*at) => Some(slot + 1),
                 _ => None,
             });
-            let covered = snapshots.max().unwrap_or(0);
+            let covered = checkpoints.max().unwrap_or(0);
             let openings = std::mem::take(&mut state.openings);
             let (expired, openings): (Vec<_>, Vec<_>) =
                 openings.into_iter().partition(|(slot, at)| *slot < covered && unix_millis - at > kept);
@@ -654,7 +656,7 @@ impl Owned {
             for (file, at) in std::mem::take(&mut state.files) {
                 let needed = match file {
                     File::Ready => true,
-                    File::Snapshot(slot) => slot + 1 >= covered,
+                    File::Checkpoint(slot) => slot + 1 >= covered,
                     File::Commit(slot) => slot >= covered || state.openings.iter().any(|(s, _)| *s == slot),
                 };
                 if needed || !old(at) || superfluous.len() >= DELETES_AT_ONCE_MAX {
@@ -715,9 +717,9 @@ impl Catalog for Owned {
     }
 
     async fn compact(&self, version: u64) -> Result<(), Error> {
-        let covered = version_of(self.incarnation, self.state.read().snapshot.0);
+        let covered = version_of(self.incarnation, self.state.read().checkpoint.0);
         if covered <= version && !self.fenced.load(Ordering::SeqCst) {
-            self.snapshot().await?;
+            self.checkpoint().await?;
         }
         Ok(())
     }
@@ -731,19 +733,19 @@ impl Catalog for Owned {
         state.files.iter().all(|(file, _)| match *file {
             File::Ready => true,
             File::Commit(slot) => version_of(self.incarnation, slot) > version || is_opening(slot),
-            File::Snapshot(slot) => version_of(self.incarnation, slot) >= version,
+            File::Checkpoint(slot) => version_of(self.incarnation, slot) >= version,
         })
     }
 
     async fn maintain(&self) -> Result<(), Error> {
         let due = {
             let state = self.state.read();
-            let commits = state.next - state.snapshot.0;
-            let bytes_max = self.engine.options.snapshot_bytes.max(state.snapshot.1 / 2);
-            commits >= self.engine.options.snapshot_commits || state.commit_bytes >= bytes_max
+            let commits = state.next - state.checkpoint.0;
+            let bytes_max = self.engine.options.checkpoint_bytes.max(state.checkpoint.1 / 2);
+            commits >= self.engine.options.checkpoint_commits || state.commit_bytes >= bytes_max
         };
         if due && !self.fenced.load(Ordering::SeqCst) {
-            self.snapshot().await?;
+            self.checkpoint().await?;
         }
         self.look_for_files().await?;
         self.collect().await?;
@@ -816,7 +818,7 @@ impl View for NumberedView {
 enum File {
     Ready,
     Commit(u64),
-    Snapshot(u64),
+    Checkpoint(u64),
 }
 
 impl File {
@@ -824,7 +826,7 @@ impl File {
         match self {
             Self::Ready => ready_key(incarnation),
             Self::Commit(slot) => commit_key(incarnation, slot),
-            Self::Snapshot(slot) => snapshot_key(incarnation, slot),
+            Self::Checkpoint(slot) => checkpoint_key(incarnation, slot),
         }
     }
 }
@@ -843,7 +845,7 @@ fn commit_key(incarnation: u64, slot: u64) -> Key {
     Key::catalog(incarnation, &format!("commit/{slot:012}"))
 }
 
-fn snapshot_key(incarnation: u64, slot: u64) -> Key {
+fn checkpoint_key(incarnation: u64, slot: u64) -> Key {
     Key::catalog(incarnation, &format!("snapshot/{slot:012}"))
 }
 
@@ -852,7 +854,7 @@ fn parse(key: &Key) -> Option<(u64, File)> {
     let file = match name.split_once('/') {
         None if name == "ready" => File::Ready,
         Some(("commit", slot)) => File::Commit(slot.parse().ok()?),
-        Some(("snapshot", slot)) => File::Snapshot(slot.parse().ok()?),
+        Some(("snapshot", slot)) => File::Checkpoint(slot.parse().ok()?),
         _ => return None,
     };
     Some((incarnation, file))

@@ -6,8 +6,8 @@ use crate::conformance;
 
 fn eager() -> Options {
     Options {
-        snapshot_commits: 7,
-        snapshot_bytes: 1 << 20,
+        checkpoint_commits: 7,
+        checkpoint_bytes: 1 << 20,
         collect_after: Duration::from_millis(0),
         look_within: Duration::from_secs(3600),
         openings_kept: Duration::from_secs(3600),
@@ -43,7 +43,7 @@ async fn the_suite_passes_with_eager_maintenance() {
 }
 
 #[tokio::test]
-async fn an_opening_reads_a_snapshot_and_few_commits() {
+async fn an_opening_reads_a_checkpoint_and_few_commits() {
     let store = Store::in_memory();
     let owner = engine(&store, eager()).open().await.expect("opens");
     for i in 0..100 {
@@ -242,9 +242,9 @@ async fn what_a_replaced_owner_still_writes_is_found_and_deleted() {
     replaced.commit(put("a", "erased")).await.expect("commits");
     let owner = engine(&store, eager()).open().await.expect("opens");
     let version = owner.commit(put("a", "hash")).await.expect("commits");
-    replaced.compact(replaced.version()).await.expect("writes a snapshot");
+    replaced.compact(replaced.version()).await.expect("writes a checkpoint");
     assert!(!owner.has_forgotten(version), "it has not looked yet");
-    owner.compact(version).await.expect("writes a snapshot");
+    owner.compact(version).await.expect("writes a checkpoint");
     for millis in [0, 2] {
         Clock::system().sleep(Duration::from_millis(millis)).await;
         owner.maintain().await.expect("maintains");
@@ -282,7 +282,7 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
 }
 
 #[tokio::test]
-async fn files_of_a_listing_stay_after_a_snapshot_covers_them() {
+async fn files_of_a_listing_stay_after_a_checkpoint_covers_them() {
     let store = Store::in_memory();
     let options = Options { collect_after: Duration::from_millis(200), ..eager() };
     let owner = engine(&store, options).open().await.expect("opens");
@@ -292,7 +292,7 @@ async fn files_of_a_listing_stay_after_a_snapshot_covers_them() {
     Clock::system().sleep(Duration::from_millis(250)).await;
     let listed = store.list("catalog").await.expect("lists");
     owner.maintain().await.expect("maintains");
-    owner.compact(owner.version()).await.expect("writes a snapshot");
+    owner.compact(owner.version()).await.expect("writes a checkpoint");
     owner.maintain().await.expect("maintains");
     for file in &listed {
         store.get(&file.key).await.expect("stays");
@@ -384,7 +384,7 @@ async fn a_rebuild_that_died_before_ready_is_finished_by_the_next_opening() {
     engine.open().await.expect("opens").commit(put("a", "old")).await.expect("commits");
     let rebuilt = engine.rebuild(0).await.expect("begins");
     rebuilt.catalog().commit(put("a", "new")).await.expect("commits");
-    rebuilt.new.snapshot().await.expect("is complete");
+    rebuilt.new.checkpoint().await.expect("is complete");
     let Fence { incarnation, next, epoch, owner } = rebuilt.fences[0];
     let content = Content::Superseded(rebuilt.new.incarnation);
     let commit = Commit { slot: next, epoch, owner, millis: 0, content };

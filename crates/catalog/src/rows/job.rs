@@ -19,11 +19,11 @@ pub struct Job {
     pub tries: u32,
     /// The newest deletion that the newest attempt applies.
     pub floor: u64,
-    pub state: JobState,
+    pub state: JobProgress,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum JobState {
+pub enum JobProgress {
     /// Whether the newest attempt may still publish, and what it works on.
     Working { open: bool, work: Work },
     /// Published by the newest attempt; the publish record, until it is known to be in the bucket.
@@ -51,7 +51,7 @@ impl Row for Job {
         out.u64(u64::from(self.attempt));
         out.u64(u64::from(self.tries));
         match &self.state {
-            JobState::Working { open, work } => {
+            JobProgress::Working { open, work } => {
                 out.u8(u8::from(*open));
                 out.u8(work.level);
                 out.u64(work.windows.len() as u64);
@@ -64,8 +64,8 @@ impl Row for Job {
                     out.text(input.as_str());
                 }
             }
-            JobState::Published { record: None } => out.u8(2),
-            JobState::Published { record: Some(record) } => {
+            JobProgress::Published { record: None } => out.u8(2),
+            JobProgress::Published { record: Some(record) } => {
                 out.u8(3);
                 out.bytes(record);
             }
@@ -91,10 +91,10 @@ impl Row for Job {
                 for _ in 0..count {
                     inputs.push(Key::from_text(value.text()?));
                 }
-                JobState::Working { open: open == 1, work: Work { level, windows, inputs } }
+                JobProgress::Working { open: open == 1, work: Work { level, windows, inputs } }
             }
-            2 => JobState::Published { record: None },
-            3 => JobState::Published { record: Some(Bytes::copy_from_slice(value.bytes()?)) },
+            2 => JobProgress::Published { record: None },
+            3 => JobProgress::Published { record: Some(Bytes::copy_from_slice(value.bytes()?)) },
             other => {
                 return Err(DecodeError::Value { what: "job state", value: u64::from(other) });
             }

@@ -69,9 +69,9 @@ fn rows_read_back_and_damage_is_refused() {
         inputs: vec![Key::from_text("log/x/1")],
     };
     for state in [
-        JobState::Working { open: true, work },
-        JobState::Published { record: None },
-        JobState::Published { record: Some(Bytes::from_static(b"r")) },
+        JobProgress::Working { open: true, work },
+        JobProgress::Published { record: None },
+        JobProgress::Published { record: Some(Bytes::from_static(b"r")) },
     ] {
         check(Job { id: JobId(1), created_millis: 1, attempt: 2, tries: 1, floor: 3, state });
     }

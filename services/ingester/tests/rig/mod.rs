@@ -118,7 +118,7 @@ impl Rig {
                 let cache = block::Cache::new(0);
                 let len = bytes.len() as u64;
                 let key = Key::log_slot(writer, seq);
-                let segment = block::Block::open(&store, &key, len, &cache).await;
+                let segment = block::Reader::open(&store, &key, len, &cache).await;
                 Slot::Segment(segment.unwrap().directory().keys.clone())
             }
         }

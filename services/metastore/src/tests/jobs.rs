@@ -211,7 +211,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
         let mut state = metastore.state.lock();
         let state = &mut *state;
         let row = &mut state.jobs.get_mut(&job.id).expect("known").row;
-        row.state = catalog::rows::JobState::Published { record: Some(record.clone()) };
+        row.state = catalog::rows::JobProgress::Published { record: Some(record.clone()) };
         catalog::rows::Row::put_into(row, &mut state.pending.batch);
     }
     metastore.commit_pending().await.expect("commits");

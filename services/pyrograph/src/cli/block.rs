@@ -29,7 +29,7 @@ pub(super) async fn run(command: Command) -> Result<(), Error> {
     let store = Store::in_memory();
     let key = Key::from_text("inspected");
     store.settle_create(&key, bytes.into()).await?;
-    let block = block::Block::open(&store, &key, length, &block::Cache::new(64 << 20)).await?;
+    let block = block::Reader::open(&store, &key, length, &block::Cache::new(64 << 20)).await?;
     let directory = block.directory();
     let mut out = format!(
         "{}: {length} bytes, {:?}, created {} ms after 1970, {} push keys\n",

@@ -46,8 +46,8 @@ struct Range {
     #[arg(long, default_value = "now-1h")]
     from: String,
     /// End.
-    #[arg(long, default_value = "now")]
-    to: String,
+    #[arg(long, alias = "to", default_value = "now")]
+    until: String,
 }
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -215,7 +215,10 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
     let answer: querier::SelectMergeStacktracesResponse = question.server.call(method, &request).await?;
     let message = answer.pprof.and_then(|p| p.profile).unwrap_or_default();
     if message.sample.is_empty() {
-        eprintln!("nothing matches {} from {} to {}", question.query, question.range.from, question.range.to);
+        eprintln!(
+            "nothing matches {} from {} to {}",
+            question.query, question.range.from, question.range.until
+        );
         return Ok(None);
     }
     let bytes = prost::Message::encode_to_vec(&message);
@@ -344,7 +347,7 @@ impl Range {
     fn millis(&self) -> (i64, i64) {
         let now = clock::Clock::system().unix_nanos();
         let at = |text: &str| formats::ingest::attime(text, now) / 1_000_000;
-        (at(&self.from), at(&self.to))
+        (at(&self.from), at(&self.until))
     }
 }
 

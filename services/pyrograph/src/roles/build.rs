@@ -215,7 +215,7 @@ impl Builder<'_> {
     }
 
     fn compactor(&mut self, store: &Store, owner: &Arc<cluster::Owner>) -> Arc<compactor::Compactor> {
-        compactor::Compactor::build(
+        compactor::Compactor::new(
             self.config.compactor.clone(),
             self.shares.merges.clone(),
             store.clone(),
