@@ -1,4 +1,4 @@
-# Everything a person does with this repository. Each target is thin; the work is in cargo, npm and pytest.
+# All commands for people. Each target is thin; the work is in cargo, npm and pytest.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 SEEDS ?= 1000
 FROM ?= 0
 JOBS ?= $(shell nproc)
-# The roles are compiled with optimisation for it, what they depend on is as it is for every test.
+# The simulation compiles these crates with optimisation; their dependencies stay as in every test.
 SIMULATED := block catalog clock cluster compactor ingester limits metastore model querier query rpc simulation storage
 SIMULATION := cargo run -q --locked -p simulation $(foreach crate,$(SIMULATED),--config profile.dev.package.$(crate).opt-level=2) --
 
@@ -26,7 +26,7 @@ ui: ui/dist/index.html ## Build the UI into ui/dist
 ui/dist/index.html: ui/package-lock.json ui/index.html $(shell find ui/src ui/public -type f 2>/dev/null)
 	cd ui && npm ci --no-audit --no-fund && npm run build && touch dist/index.html
 
-demo: build $(VENV) ## Start the server and two small programs with the real SDKs (Python, Go) that send to it
+demo: build $(VENV) ## Start the server and two small programs that push to it with the real SDKs (Python, Go)
 	$(VENV)/bin/python deploy/demo/demo.py ./target/release/pyrograph $(FLAGS)
 
 test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDKs, a headless browser
@@ -35,36 +35,36 @@ test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDK
 lint: tools ## Formatting, clippy, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p storage --locked -- -D warnings # Without the stores that are optional.
-	cargo fetch -q --locked # cargo-deny looks at other platforms' crates as well.
+	cargo clippy -p storage --locked -- -D warnings # Without the optional stores.
+	cargo fetch -q --locked # cargo-deny also checks crates of other platforms.
 	cargo deny --offline check bans licenses sources
 
-bench: build $(VENV) ## Measure, in a directory and in SeaweedFS, for some ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
+bench: build $(VENV) ## Measure on a directory and on SeaweedFS, about ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
 	cargo build --release --locked -p bench && ./target/release/bench $(if $(ONLY),--only $(ONLY))
 
-simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS cores; a seed that fails says how to see it
+simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS cores; a failing seed prints how to replay it
 	$(SIMULATION) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
-simulate-seed: ## Show all that happens in the simulated cluster of one SEED
+simulate-seed: ## Show every event in the simulated cluster of one SEED
 	$(SIMULATION) --seed $(SEED) --trace
 
-chaos: ui $(VENV) ## Hurt a cluster of real processes in every way, for some ten minutes
+chaos: ui $(VENV) ## Inject every fault into a cluster of real processes, about ten minutes
 	cargo build -q --locked -p pyrograph
 	PYROGRAPH_CHAOS=long PYROGRAPH_WEED=$(CURDIR)/.venv/bin/weed .venv/bin/python -m pytest tests/e2e/test_chaos.py -q -s
 
-simulate-planted: ## Show which seed finds each bug that is planted on purpose
+simulate-planted: ## Show which seed finds each planted bug
 	$(SIMULATION) --planted all --seeds $(SEEDS) --jobs $(JOBS)
 
 fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly toolchain
 	for target in pprof_decode multipart folded trees gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
-config-reference: ## Make config/reference.yaml anew from the doc comments
+config-reference: ## Regenerate config/reference.yaml from the doc comments
 	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml
 
-install: ## Start the core stack that profiling joins: network, Grafana on :3000, Prometheus, Tempo (docker)
+install: ## Start the core stack: network, Grafana on :3000, Prometheus, Tempo (docker)
 	$(COMPOSE) -f deploy/core.compose.yaml up -d
 
-install-profiling: ## Start Pyrograph as oib-pyroscope on that network (docker)
+install-profiling: ## Start Pyrograph as oib-pyroscope on the core network (docker)
 	$(COMPOSE) -f deploy/profiling.compose.yaml up -d --build
 
 status: ## Show the containers of both stacks (docker)
@@ -73,7 +73,7 @@ status: ## Show the containers of both stacks (docker)
 logs-profiling: ## Follow Pyrograph's log (docker)
 	$(COMPOSE) -f deploy/profiling.compose.yaml logs -f
 
-tools: ## Install the test tools that no lock file brings: cargo-deny, Chromium, helm, promtool
+tools: ## Install the test tools outside of lock files: cargo-deny, Chromium, helm, promtool
 	bash tests/tools.sh
 
 $(VENV): tests/requirements.txt

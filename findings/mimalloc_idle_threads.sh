@@ -1,15 +1,15 @@
 #!/bin/bash
-# mimalloc 3.3.2 (crates.io mimalloc 0.1.52): sixteen threads read into buffers of 1 KiB to 2 MiB and hand them to one thread
-# that frees them, as a server with a thread pool for files does. At most 64 buffers, 33 MiB, are in use at any time.
+# mimalloc 3.3.2 (crates.io mimalloc 0.1.52): sixteen threads read into buffers of 1 KiB to 2 MiB and pass them to one thread
+# that frees them, like a server with a thread pool for files. At most 64 buffers, 33 MiB, are in use at any time.
 #
-# A good guess: some tens of MiB are resident, and since `purge_delay` is a second, soon after the last buffer nothing is.
-# Seen: 590 MiB resident at the end, and 540 for as long as the reading threads live and do nothing: of a page of blocks that
-# its owner still allocates from, a block that another thread frees is only put on a list, at which the owner looks when it
-# allocates from that page next; and there is a page per thread and size. `mi_collect(true)` on the freeing thread changes
-# nothing. When the owners end, all of it goes at once. (With buffers of one size nothing of this is seen.) So where memory
-# is short: few such threads, that end soon, and a call of `mi_collect` on each that does not.
+# Expected: some tens of MiB resident, and, as `purge_delay` is a second, none of it soon after the last buffer.
+# Observed: 590 MiB resident at the end, and 540 as long as the reading threads live and idle. A block freed by another thread,
+# in a page from which its owner still allocates, is only put on a list; the owner reads the list when it next allocates from
+# that page; and there is a page per thread and size. `mi_collect(true)` on the freeing thread changes
+# nothing. When the owners end, all of the memory is returned at once. (Buffers of one size do not show this.) So where memory
+# is short: use few such threads, end them soon, and call `mi_collect` on each thread that lives on.
 #
-# Fails if less than ten times the buffers in use stays, or if it stays when the threads have ended.
+# Fails if less than ten times the buffers in use stays resident, or if it stays after the threads have ended.
 set -euo pipefail
 cd "$(mktemp -d)"
 mkdir src

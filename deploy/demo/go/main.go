@@ -1,4 +1,4 @@
-// A small program with two hot functions of known cost, watched by the Pyroscope SDK for Go.
+// A small program with two hot functions of known cost, profiled by the Pyroscope SDK for Go.
 //
 // Usage: demo URL SECONDS [SERVICE]
 package main

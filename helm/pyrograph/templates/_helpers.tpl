@@ -2,7 +2,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Prefix of every object; short enough for every suffix. */}}
+{{/* Name prefix of every object, short enough for every suffix. */}}
 {{- define "pyrograph.fullname" -}}
 {{- $name := include "pyrograph.name" . }}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
@@ -29,17 +29,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* The Secret that pods take variables from; empty if there is none. */}}
+{{/* Name of the Secret with environment variables of the pods; empty if there is none. */}}
 {{- define "pyrograph.secret" -}}
 {{- .Values.secret.existingSecret | default (empty .Values.secret.data | ternary "" (include "pyrograph.fullname" .)) }}
 {{- end }}
 
-{{/* Non-empty if the pods of the release find one another. */}}
+{{/* Non-empty if the pods of the release form a cluster. */}}
 {{- define "pyrograph.isCluster" -}}
 {{- if ne .Values.config.storage.backend "filesystem" }}yes{{ end }}
 {{- end }}
 
-{{/* The role that takes profiles, and the one that answers. */}}
+{{/* The role that accepts pushes, and the role that answers queries. */}}
 {{- define "pyrograph.writer" -}}
 {{- eq .Values.mode "single" | ternary (include "pyrograph.fullname" .) (printf "%s-distributor" (include "pyrograph.fullname" .)) }}
 {{- end }}
@@ -47,7 +47,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- eq .Values.mode "single" | ternary (include "pyrograph.fullname" .) (printf "%s-querier" (include "pyrograph.fullname" .)) }}
 {{- end }}
 
-{{/* Everything else is answered by the reader. */}}
+{{/* The paths of the writer; the reader serves all others. */}}
 {{- define "pyrograph.writePaths" -}}
 [/ingest, /pyroscope/ingest, /push.v1.PusherService]
 {{- end }}

@@ -11,7 +11,7 @@ Takes root, role (its key in the values), target, surge and unavailable.
 {{- $labels := printf "%s\napp.kubernetes.io/component: %s" (include "pyrograph.labels" $root) .role }}
 {{- $isAlone := not (include "pyrograph.isCluster" $root) }}
 {{- $cacheGib := dig "diskCache" "gib" 0 $values | int }}
-{{- /* Over the size of an emptyDir the pod is evicted: files being written need room, too. */}}
+{{- /* A pod is evicted when its emptyDir exceeds its size: files being written need room, too. */}}
 {{- $cacheSize := printf "%dGi" (add $cacheGib 1 (div $cacheGib 8)) }}
 {{- $resources := $values.resources }}
 {{- if $cacheGib }}
@@ -31,7 +31,7 @@ spec:
   revisionHistoryLimit: 3
   strategy:
     {{- if $isAlone }}
-    # One process at a time may use the directory.
+    # Only one process at a time may use the directory.
     type: Recreate
     {{- else }}
     type: RollingUpdate
@@ -132,7 +132,7 @@ spec:
             - {name: grpc, containerPort: {{ $root.Values.ports.grpc }}}
             - {name: gossip, containerPort: {{ $root.Values.ports.gossip }}, protocol: UDP}
             {{- end }}
-          # Ready means able to serve; a start may have a month of catalog to read.
+          # Ready means able to serve; a start may have to read a month of catalog.
           startupProbe:
             httpGet: {path: /ready, port: http}
             periodSeconds: 1
@@ -142,7 +142,7 @@ spec:
             periodSeconds: 5
             timeoutSeconds: 3
             failureThreshold: 2
-          # Says only that the process answers: a store that is down is no reason to start anew.
+          # Checks only that the process answers: a store that is down is no reason to restart.
           livenessProbe:
             httpGet: {path: /api/v1/status/buildinfo, port: http}
             periodSeconds: 15
@@ -216,7 +216,7 @@ spec:
     {{- end }}
     {{- end }}
   behavior:
-    # Slowly down: load of profiles comes in bursts, and a new process has cold caches.
+    # Scale down slowly: profiles arrive in bursts, and a new process has cold caches.
     scaleDown:
       stabilizationWindowSeconds: 600
       policies: [{type: Pods, value: 1, periodSeconds: 120}]
@@ -224,7 +224,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* What users call of a role. Takes root, role. */}}
+{{/* The public Service of a role. Takes root, role. */}}
 {{- define "pyrograph.service" -}}
 {{- $full := include "pyrograph.fullname" .root }}
 apiVersion: v1
