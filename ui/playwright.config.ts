@@ -1,5 +1,4 @@
-// Stories in a real browser: against PYROGRAPH_URL when it is set, else against the built page
-// with the API of fixed data.
+// Browser tests: against PYROGRAPH_URL if set, or else against the built page with the mock API.
 import { defineConfig } from '@playwright/test';
 
 const server = process.env['PYROGRAPH_URL'];

@@ -1,14 +1,14 @@
-// How the page is built, and how it is served while it is written.
+// Build and development server of the page.
 //
-// Development: `PYROGRAPH_URL=http://localhost:4040 npm run dev` talks to a real server;
-// without it, an API made of fixed data (tests/mock) answers.
+// Development: `PYROGRAPH_URL=http://localhost:4040 npm run dev` uses a real server; without it the
+// mock API (tests/mock) answers.
 import { defineConfig, type Plugin } from 'vite';
 import { mockApi } from './tests/mock/api.ts';
 
 const server = process.env['PYROGRAPH_URL'];
 const publicPaths = ['/querier.v1.QuerierService', '/pyroscope', '/api', '/ingest', '/push.v1.PusherService'];
 
-/** The policy that the server sends as a header, so that a page that breaks it fails here first. */
+/** The policy that the server sends as a header; built in so that tests detect violations. */
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'";
 
 function contentSecurityPolicy(): Plugin {

@@ -1,4 +1,4 @@
-// Says how large the built script is, and fails when the first page outgrows its limit.
+// Prints the sizes of the built files, and fails if the scripts exceed their limit.
 import { readdirSync, readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 

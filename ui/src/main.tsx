@@ -1,4 +1,4 @@
-// Starts the page. There is one so far: Explore.
+// Starts the only page, Explore.
 import { createRoot } from 'react-dom/client';
 import './tokens.css';
 import './base.css';

@@ -1,22 +1,22 @@
-// Dark or light: what the system prefers until the user says otherwise.
+// The dark or light theme: the system's preference until the user chooses.
 import { useSyncExternalStore } from 'react';
 
 export type Theme = 'dark' | 'light';
 
-const STORED = 'pyrograph.theme';
+const STORAGE_KEY = 'pyrograph.theme';
 const prefersDark = matchMedia('(prefers-color-scheme: dark)');
 const listeners = new Set<() => void>();
 
-function stored(): Theme | null {
+function readStored(): Theme | null {
   try {
-    const value = localStorage.getItem(STORED);
+    const value = localStorage.getItem(STORAGE_KEY);
     return value === 'dark' || value === 'light' ? value : null;
   } catch {
     return null;
   }
 }
 
-let chosen = stored();
+let chosen = readStored();
 
 function current(): Theme {
   return chosen ?? (prefersDark.matches ? 'dark' : 'light');
@@ -35,7 +35,7 @@ export function startTheme(): void {
 export function toggleTheme(): void {
   chosen = current() === 'dark' ? 'light' : 'dark';
   try {
-    localStorage.setItem(STORED, chosen);
+    localStorage.setItem(STORAGE_KEY, chosen);
   } catch {
     // Without storage the choice lasts as long as the page.
   }
@@ -49,7 +49,7 @@ export function useTheme(): Theme {
   }, current);
 }
 
-/** The value of a token in the theme that is on. */
+/** The value of a CSS custom property in the current theme. */
 export function token(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }

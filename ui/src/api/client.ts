@@ -1,6 +1,6 @@
 // One call of the public API over Connect JSON.
 //
-// Owns: the request, its failure as a typed error, what is known about its cost.
+// Owns: the request, its failure as a typed error, its cost.
 // Does not own: caching or cancelling (`use_answer`).
 
 import { EXPLAIN_HEADERS, readExplained, type Explained } from './explain';
@@ -10,26 +10,26 @@ const SERVICE = '/querier.v1.QuerierService/';
 
 export interface Reply<T> {
   body: T;
-  /** From the request to the last byte, seen from here. */
+  /** From the request to the last byte, measured in the page. */
   milliseconds: number;
-  /** Length of the answer after decompression. */
+  /** Length of the decompressed response. */
   bytes: number;
   report: Report;
-  /** How it came about: null when the server does not tell, undefined when it was not asked to. */
+  /** Null if the server does not explain answers, undefined if no explanation was requested. */
   explained: Explained | null | undefined;
 }
 
 /** Why a question has no answer. */
 export class ApiError extends Error {
   constructor(
-    /** The method, as in `SelectSeries`. */
+    /** Such as `SelectSeries`. */
     readonly method: string,
     /** HTTP status; 0 when no server answered. */
     readonly status: number,
-    /** Connect code, such as `invalid_argument`; empty when the answer had none. */
+    /** Connect code, such as `invalid_argument`; empty if absent. */
     readonly code: string,
     message: string,
-    /** Empty when the server gave none. */
+    /** Empty if absent. */
     readonly requestId: string,
   ) {
     super(message);
@@ -38,35 +38,35 @@ export class ApiError extends Error {
 }
 
 export interface Question {
-  /** As in `SelectSeries`. */
+  /** Such as `SelectSeries`. */
   method: string;
   request: object;
-  /** Whether the answer is to tell how it came about, which takes the server more. */
+  /** Requests an explanation, which costs the server more. */
   explain?: boolean;
 }
 
-/** What the text of an answer holds. */
+/** The content of a response. */
 export interface Decoded<T> {
   body: T;
-  /** The field of that name, where there is one. */
+  /** The field `explained`, if present. */
   explained?: unknown;
 }
 
-/** Reads JSON in the page and makes the page's own words of it. */
-export function json<Message, T>(make: (message: Message) => T): (text: string) => Decoded<T> {
+/** Parses a response in the page and converts its message to a type of the page. */
+export function json<Message, T>(convert: (message: Message) => T): (text: string) => Decoded<T> {
   return (text) => {
     const message = JSON.parse(text) as Message & { explained?: unknown };
-    return { body: make(message), explained: message.explained };
+    return { body: convert(message), explained: message.explained };
   };
 }
 
-/** `decode` makes the answer of the text; what it throws means that the text is no answer. */
+/** Any error that `decode` throws means that the response is malformed. */
 export async function call<T>(
   { method, request, explain = false }: Question,
   signal: AbortSignal,
   decode: (text: string) => Decoded<T> | Promise<Decoded<T>>,
 ): Promise<Reply<T>> {
-  const begun = performance.now();
+  const start = performance.now();
   let response: Response;
   let text: string;
   try {
@@ -81,7 +81,7 @@ export async function call<T>(
     if (signal.aborted) throw cause;
     throw new ApiError(method, 0, '', 'the server does not answer', '');
   }
-  const milliseconds = performance.now() - begun;
+  const milliseconds = performance.now() - start;
   const requestId = response.headers.get('x-request-id') ?? '';
   if (!response.ok) {
     const { code, message } = readError(text);

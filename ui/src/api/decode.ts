@@ -1,15 +1,15 @@
-// From the text of an answer to a flame graph: at once when it is small, in a worker when not.
+// Decodes a flame graph: a small response in the page, a large one in a worker.
 import { buildModel, type FlameModel } from '../flamegraph';
 import { json, type Decoded } from './client';
 import type { SelectMergeStacktracesResponse } from './types';
 
-/** Characters; parsing this much takes a few frames. */
-const SMALL = 512 * 1024;
+/** Characters. Parsing this many takes a few frames. */
+const SMALL_MAX = 512 * 1024;
 
 const decode = json((message: SelectMergeStacktracesResponse) => buildModel(message.flamegraph ?? {}));
 
 export async function decodeFlameGraph(text: string, signal: AbortSignal): Promise<Decoded<FlameModel>> {
-  if (text.length <= SMALL) return decode(text);
+  if (text.length <= SMALL_MAX) return decode(text);
   const worker = new Worker(new URL('./decode_worker.ts', import.meta.url), { type: 'module' });
   try {
     return await new Promise<Decoded<FlameModel>>((resolve, reject) => {

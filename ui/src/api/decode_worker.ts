@@ -1,4 +1,4 @@
-// Decodes a large flame graph beside the page, so that the page stays responsive meanwhile.
+// Decodes a large flame graph off the main thread, so that the page stays responsive.
 import { buildModel } from '../flamegraph/model';
 import type { SelectMergeStacktracesResponse } from './types';
 
@@ -12,7 +12,7 @@ const scope = self as unknown as Scope;
 scope.onmessage = ({ data }) => {
   const { flamegraph = {}, explained } = JSON.parse(data) as SelectMergeStacktracesResponse & { explained?: unknown };
   const body = buildModel(flamegraph);
-  // Each array has a buffer of its own, so all of them can be moved instead of copied.
+  // Each array has its own buffer, so all can be transferred instead of copied.
   const transfer = Object.values(body)
     .filter((part): part is Float64Array<ArrayBuffer> => ArrayBuffer.isView(part))
     .map((part) => part.buffer);

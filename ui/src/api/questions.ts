@@ -1,4 +1,4 @@
-// The questions of the page in its own words.
+// The calls that the page makes, in types of the page.
 import type { FlameModel } from '../flamegraph';
 import { formatSelector, SERVICE_LABEL, type Matcher, type Query } from '../state/query';
 import type { Range } from '../state/time';
@@ -18,16 +18,16 @@ import type {
 
 const TYPE_LABEL = '__profile_type__';
 
-/** Series drawn at most; the heaviest win. */
+/** Maximum number of series in an answer; the heaviest are returned. */
 export const SERIES_MAX = 10;
 
-function within(range: Range): { start: string; end: string } {
+function boundsOf(range: Range): { start: string; end: string } {
   return { start: String(Math.floor(range.from)), end: String(Math.ceil(range.until)) };
 }
 
 /** Services of the range with their profile types, both sorted. */
 export async function askServices(range: Range, signal: AbortSignal): Promise<Reply<Map<string, string[]>>> {
-  const request: SeriesRequest = { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...within(range) };
+  const request: SeriesRequest = { matchers: [], labelNames: [SERVICE_LABEL, TYPE_LABEL], ...boundsOf(range) };
   return call({ method: 'Series', request }, signal, json(servicesOf));
 }
 
@@ -45,7 +45,7 @@ function servicesOf({ labelsSet = [] }: SeriesResponse): Map<string, string[]> {
 
 export interface Stats {
   dataIngested: boolean;
-  /** Unix milliseconds; null when unknown. */
+  /** Unix milliseconds; null if unknown. */
   oldest: number | null;
   newest: number | null;
 }
@@ -69,16 +69,16 @@ export async function askFlameGraph(
   const request: SelectMergeStacktracesRequest = {
     profileTypeID: query.type,
     labelSelector: formatSelector(query.matchers),
-    ...within(range),
+    ...boundsOf(range),
     maxNodes: String(maxNodes),
   };
   return call({ method: 'SelectMergeStacktraces', request, explain }, signal, (text) => decodeFlameGraph(text, signal));
 }
 
 export interface TimeSeries {
-  /** Value of the label that the series are split by; empty when there is one series. */
+  /** Value of the label that splits the series; empty if there is one series. */
   name: string;
-  /** Unix milliseconds of the end of each step; ascending. */
+  /** End of each step in Unix milliseconds, ascending. */
   times: number[];
   values: number[];
 }
@@ -90,12 +90,12 @@ export interface SeriesOverTime {
   range: Range;
 }
 
-/** The grid of the answer is anchored at whole steps, so that a refresh moves no bar. */
+/** Aligns the range to whole steps, so that a refresh does not shift the columns. */
 export async function askSeries(
   query: Query,
   range: Range,
   step: number,
-  by: string,
+  splitBy: string,
   explain: boolean,
   signal: AbortSignal,
 ): Promise<Reply<SeriesOverTime>> {
@@ -104,26 +104,26 @@ export async function askSeries(
   const request: SelectSeriesRequest = {
     profileTypeID: query.type,
     labelSelector: formatSelector(query.matchers),
-    ...within(grid),
-    groupBy: by === '' ? [] : [by],
+    ...boundsOf(grid),
+    groupBy: splitBy === '' ? [] : [splitBy],
     step,
     limit: String(SERIES_MAX),
   };
-  const make = ({ series = [] }: SelectSeriesResponse): SeriesOverTime => ({ series: series.map((one) => timeSeriesOf(one, by)), step, range });
-  return call({ method: 'SelectSeries', request, explain }, signal, json(make));
+  const convert = ({ series = [] }: SelectSeriesResponse): SeriesOverTime => ({ series: series.map((one) => timeSeriesOf(one, splitBy)), step, range });
+  return call({ method: 'SelectSeries', request, explain }, signal, json(convert));
 }
 
-function timeSeriesOf({ labels = [], points = [] }: NonNullable<SelectSeriesResponse['series']>[number], by: string): TimeSeries {
+function timeSeriesOf({ labels = [], points = [] }: NonNullable<SelectSeriesResponse['series']>[number], splitBy: string): TimeSeries {
   return {
-    name: by === '' ? '' : (labels.find((label) => label.name === by)?.value ?? ''),
+    name: splitBy === '' ? '' : (labels.find((label) => label.name === splitBy)?.value ?? ''),
     times: points.map((point) => Number(point.timestamp ?? 0)),
     values: points.map((point) => point.value ?? 0),
   };
 }
 
-/** Label names that the other matchers leave, without those the server made itself. */
+/** Label names of the series that match, without the internal ones. */
 export async function askLabelNames(type: string, matchers: readonly Matcher[], range: Range, signal: AbortSignal): Promise<Reply<string[]>> {
-  const request: LabelNamesRequest = { matchers: [selectorOf(type, matchers)], ...within(range) };
+  const request: LabelNamesRequest = { matchers: [selectorOf(type, matchers)], ...boundsOf(range) };
   return call({ method: 'LabelNames', request }, signal, json(({ names = [] }: LabelsResponse) => names.filter((name) => !name.startsWith('__'))));
 }
 
@@ -134,7 +134,7 @@ export async function askLabelValues(
   range: Range,
   signal: AbortSignal,
 ): Promise<Reply<string[]>> {
-  const request: LabelValuesRequest = { name, matchers: [selectorOf(type, matchers)], ...within(range) };
+  const request: LabelValuesRequest = { name, matchers: [selectorOf(type, matchers)], ...boundsOf(range) };
   return call({ method: 'LabelValues', request }, signal, json(({ names = [] }: LabelsResponse) => names));
 }
 

@@ -1,6 +1,6 @@
-// What the server says beside an answer: what it read for it, and what the answer lacks.
+// The headers beside an answer: the amount of data read, missing objects, staleness.
 //
-// A server without these headers says nothing; the page then shows what it measured itself.
+// If a server sends none, the page shows its own measurements.
 
 const STATS_HEADER = 'x-pyrograph-query-stats';
 const PARTIAL_HEADER = 'x-pyrograph-partial';
@@ -8,17 +8,17 @@ const WHY_HEADER = 'x-pyrograph-partial-why';
 const STALE_HEADER = 'x-pyrograph-stale';
 
 export interface Report {
-  /** null when the server does not say. */
+  /** Null if the server does not report it. */
   read: Read | null;
   /** Objects of the range that could not be read; their profiles are not in the answer. */
   missing: number;
-  /** The first of them. */
-  why: Lack[];
-  /** Age in seconds of what the answer knows; null when it knows all. */
+  /** The first missing objects. */
+  missingObjects: MissingObject[];
+  /** Age of the catalog snapshot in seconds; null if it was up to date. */
   stale: number | null;
 }
 
-export interface Lack {
+export interface MissingObject {
   object: string;
   why: string;
 }
@@ -29,7 +29,7 @@ export interface Read {
   /** As stored: encoded and compressed. */
   bytes: number;
   objects: number;
-  /** Time within the server. */
+  /** Time spent in the server. */
   milliseconds: number;
 }
 
@@ -37,7 +37,7 @@ export function readReport(headers: Headers): Report {
   return {
     read: parseStats(headers.get(STATS_HEADER)),
     missing: parseMissing(headers.get(PARTIAL_HEADER)),
-    why: parseWhy(headers.get(WHY_HEADER)),
+    missingObjects: parseMissingObjects(headers.get(WHY_HEADER)),
     stale: parseStale(headers.get(STALE_HEADER)),
   };
 }
@@ -60,14 +60,14 @@ function parseStats(text: string | null): Read | null {
   };
 }
 
-/** Whatever the header says, its presence means that something is missing. */
+/** A malformed header still means that at least one object is missing. */
 function parseMissing(text: string | null): number {
   if (text === null) return 0;
   const count = Number(text);
   return Number.isFinite(count) && count >= 1 ? Math.floor(count) : 1;
 }
 
-function parseWhy(text: string | null): Lack[] {
+function parseMissingObjects(text: string | null): MissingObject[] {
   let list: unknown;
   try {
     list = JSON.parse(text ?? '[]');
@@ -75,10 +75,10 @@ function parseWhy(text: string | null): Lack[] {
     return [];
   }
   if (!Array.isArray(list)) return [];
-  return list.filter((lack): lack is Lack => typeof lack?.object === 'string' && typeof lack?.why === 'string');
+  return list.filter((item): item is MissingObject => typeof item?.object === 'string' && typeof item?.why === 'string');
 }
 
-/** Whatever the header says, its presence means that the answer is stale. */
+/** A malformed header still means that the answer is stale. */
 function parseStale(text: string | null): number | null {
   if (text === null) return null;
   const seconds = Number(text);

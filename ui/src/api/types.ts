@@ -1,5 +1,5 @@
 // The messages of `querier.v1` that the page uses, as Connect writes them in JSON: 64-bit numbers
-// are strings, absent fields are zero. Kept by hand: the page needs few of forty.
+// are strings, absent fields are zero. Written by hand: the page needs few of forty messages.
 
 export interface Label {
   name?: string;

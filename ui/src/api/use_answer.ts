@@ -1,40 +1,42 @@
-// Answers with memory: the old one stays until the new one is here, and a late one is dropped.
+// Answers as React state, with a cache.
+//
+// An answer stays until the next one arrives. An answer to a superseded question is dropped.
 import { useCallback, useEffect, useRef, useState } from 'react';
 
 export interface Answer<T> {
-  /** The newest answer, perhaps to an older question; null before the first. */
+  /** The latest answer, possibly to an earlier question; null before the first. */
   value: T | null;
-  /** Of the same question, the one before that was not enough; null if there was none. */
+  /** The answer to the same question that `isEnough` rejected before; null if there was none. */
   first: T | null;
   /** The question that `value` answers. */
   key: string | null;
   error: Error | null;
   loading: boolean;
-  /** Asks once more, whatever is remembered. */
-  again: () => void;
+  /** Asks again without the cache. */
+  repeat: () => void;
 }
 
-const KEPT = 24;
-const kept = new Map<string, unknown>();
+const CACHE_MAX = 24;
+const cache = new Map<string, unknown>();
 
 /**
- * Asks whenever `key` changes; null asks nothing. Answers are remembered, so that going back is
- * immediate. One that is not enough is asked for again, and stays meanwhile.
+ * Asks whenever `key` changes; null asks nothing. Answers are cached, so that going back is immediate.
+ * A cached answer that `isEnough` rejects is requested again and stays until the new one arrives.
  */
 export function useAnswer<T>(
   key: string | null,
   ask: (signal: AbortSignal) => Promise<T>,
   isEnough: (value: T) => boolean = () => true,
 ): Answer<T> {
-  const [answer, setAnswer] = useState<Omit<Answer<T>, 'again'>>({ value: null, first: null, key: null, error: null, loading: key !== null });
+  const [answer, setAnswer] = useState<Omit<Answer<T>, 'repeat'>>({ value: null, first: null, key: null, error: null, loading: key !== null });
   const [attempt, setAttempt] = useState(0);
-  const asked = useRef(ask);
-  asked.current = ask;
-  const known = key === null ? undefined : (kept.get(key) as T | undefined);
-  const usable = known !== undefined && isEnough(known) ? known : undefined;
-  // What is shown may be remembered no more.
-  const shown = known ?? (answer.key === key ? answer.value : null);
-  const lacks = shown !== null && !isEnough(shown);
+  const latestAsk = useRef(ask);
+  latestAsk.current = ask;
+  const cached = key === null ? undefined : (cache.get(key) as T | undefined);
+  const usable = cached !== undefined && isEnough(cached) ? cached : undefined;
+  // The cache may have evicted the answer that is on the page.
+  const shown = cached ?? (answer.key === key ? answer.value : null);
+  const isRejected = shown !== null && !isEnough(shown);
   useEffect(() => {
     if (key === null) {
       setAnswer((last) => (last.loading ? { ...last, loading: false } : last));
@@ -47,11 +49,11 @@ export function useAnswer<T>(
     }
     const abort = new AbortController();
     setAnswer((last) => ({ ...last, loading: true }));
-    asked.current(abort.signal).then(
+    latestAsk.current(abort.signal).then(
       (value) => {
         if (abort.signal.aborted) return;
         remember(key, value);
-        setAnswer({ value, first: lacks ? shown : null, key, error: null, loading: false });
+        setAnswer({ value, first: isRejected ? shown : null, key, error: null, loading: false });
       },
       (error: unknown) => {
         if (abort.signal.aborted) return;
@@ -59,16 +61,16 @@ export function useAnswer<T>(
       },
     );
     return () => abort.abort();
-  }, [key, attempt, lacks]);
-  const again = useCallback(() => {
-    if (key !== null) kept.delete(key);
+  }, [key, attempt, isRejected]);
+  const repeat = useCallback(() => {
+    if (key !== null) cache.delete(key);
     setAttempt((last) => last + 1);
   }, [key]);
-  return { ...answer, again };
+  return { ...answer, repeat };
 }
 
 function remember(key: string, value: unknown): void {
-  kept.delete(key);
-  kept.set(key, value);
-  if (kept.size > KEPT) kept.delete(kept.keys().next().value!);
+  cache.delete(key);
+  cache.set(key, value);
+  if (cache.size > CACHE_MAX) cache.delete(cache.keys().next().value!);
 }

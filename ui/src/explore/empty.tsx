@@ -1,4 +1,4 @@
-// What stands where the graph would be: first run, nothing in the range, a question that failed.
+// Replacements of the graph: first run, no data in the range, a failed question, waiting.
 import { useState } from 'react';
 import { ApiError } from '../api/client';
 import type { Stats } from '../api/questions';
@@ -8,7 +8,7 @@ import { Segments } from '../parts/segments';
 import controls from '../parts/controls.module.css';
 import style from './empty.module.css';
 
-/** How to send a first profile, in the words of each language, with the address of this server. */
+/** Instructions to send a first profile, per language, with the address of this server. */
 function setups(origin: string): { name: string; install: string; code: string }[] {
   return [
     {
@@ -41,7 +41,7 @@ pyroscope.Start(pyroscope.Config{
   ];
 }
 
-export function FirstRun({ onCopied }: { onCopied: (what: string) => void }) {
+export function FirstRun({ onCopied }: { onCopied: (subject: string) => void }) {
   const all = setups(location.origin);
   const [name, setName] = useState(all[0]!.name);
   const setup = all.find((one) => one.name === name)!;
@@ -70,35 +70,35 @@ export function FirstRun({ onCopied }: { onCopied: (what: string) => void }) {
   );
 }
 
-interface NothingHereProps {
+interface NoDataProps {
   range: { from: number; until: number };
   stats: Stats | null;
   hasFilters: boolean;
   service: string;
-  /** Whether anything at all lies in the range. */
-  othersHere: boolean;
+  /** Whether the range holds any profile. */
+  hasOtherProfiles: boolean;
   onJump: () => void;
   onDropFilters: () => void;
   onWiden: () => void;
 }
 
-export function NothingHere(props: NothingHereProps) {
+export function NoData(props: NoDataProps) {
   const { stats, range } = props;
   const newest = stats?.newest ?? null;
-  const outside = newest !== null && (newest < range.from || newest > range.until);
+  const isNewestOutside = newest !== null && (newest < range.from || newest > range.until);
   return (
     <section className={style['center']} aria-label="No data">
       <div className={style['card']}>
-        <h2 className={style['title']}>{props.othersHere ? 'Nothing matches in this range' : 'No data in this range'}</h2>
+        <h2 className={style['title']}>{props.hasOtherProfiles ? 'Nothing matches in this range' : 'No data in this range'}</h2>
         <p className={style['lead']}>
-          {props.othersHere
+          {props.hasOtherProfiles
             ? `Other profiles lie in it, but none of ${props.service || 'this question'}${props.hasFilters ? ' with these labels' : ' with this type'}.`
             : newest === null
               ? 'The server does not say when its newest profile was taken.'
               : `The newest profile was taken ${formatAge(Date.now() - newest)} ago.`}
         </p>
         <div className={style['row']}>
-          {outside && (
+          {isNewestOutside && (
             <button type="button" className={controls['primary']} onClick={props.onJump}>
               Jump there
             </button>
@@ -127,12 +127,12 @@ const ADVICE: Record<string, string> = {
   unimplemented: 'This server is older than its page. Reload after the upgrade is done.',
 };
 
-const FAILED: Record<string, string> = {
+const FAILURES: Record<string, string> = {
   SelectMergeStacktraces: 'The flame graph could not be answered',
   Series: 'The services could not be listed',
 };
 
-export function Failed({ error, onRetry, onCopy }: { error: Error; onRetry: () => void; onCopy: (text: string) => void }) {
+export function Failure({ error, onRetry, onCopy }: { error: Error; onRetry: () => void; onCopy: (text: string) => void }) {
   const api = error instanceof ApiError ? error : null;
   const advice =
     api?.status === 0
@@ -142,7 +142,7 @@ export function Failed({ error, onRetry, onCopy }: { error: Error; onRetry: () =
   return (
     <section className={style['center']} role="alert">
       <div className={`${style['card']} ${style['failed']}`}>
-        <h2 className={style['title']}>{(api && FAILED[api.method]) ?? 'The page failed'}</h2>
+        <h2 className={style['title']}>{(api && FAILURES[api.method]) ?? 'The page failed'}</h2>
         <pre className={style['code']} tabIndex={0}>{error.message || 'no message'}</pre>
         <p className={style['lead']}>{advice}</p>
         <div className={style['row']}>
@@ -179,12 +179,12 @@ export function NoRange({ from, until, onLastHour }: { from: string; until: stri
   );
 }
 
-/** Appears only where an answer is late, so that quick ones do not flicker. */
-export function Waiting({ what }: { what: string }) {
+/** Appears after a delay, so that fast answers do not flicker. */
+export function Waiting({ text }: { text: string }) {
   return (
     <section className={`${style['center']} ${style['late']}`}>
       <p role="status" className={style['lead']}>
-        {what}
+        {text}
       </p>
     </section>
   );

@@ -1,7 +1,7 @@
-// How the answers on the page came about: where the time went, what was read, left out and missing, and by whom.
+// The explanation of the answers on the page: times, objects and bytes read, skipped and missing, work per querier.
 //
-// Owns: its words.
-// Does not own: asking for it, which the page does with its own questions.
+// Owns: the texts.
+// Does not own: the request, which is part of the page's questions.
 import { useLayoutEffect, useRef, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
@@ -16,9 +16,9 @@ import style from './explain_panel.module.css';
 interface ExplainPanelProps {
   id: string;
   flameGraph: Answer<Reply<unknown>>;
-  /** Null while the time series is folded away. */
+  /** Null while the time series is hidden. */
   series: Answer<Reply<unknown>> | null;
-  onAgain: () => void;
+  onRefresh: () => void;
   onCopy: (text: string) => void;
   onClose: () => void;
 }
@@ -28,7 +28,7 @@ interface Column {
   explained: Explained;
 }
 
-export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose }: ExplainPanelProps) {
+export function ExplainPanel({ id, flameGraph, series, onRefresh, onCopy, onClose }: ExplainPanelProps) {
   const root = useRef<HTMLElement>(null);
   const body = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
@@ -44,7 +44,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
   if (series?.value?.explained) columns.push({ title: 'Time series', explained: series.value.explained });
   const error = flameGraph.error ?? series?.error;
   const loading = flameGraph.loading || series?.loading;
-  const isUntold = flameGraph.value?.explained === null;
+  const isUnexplained = flameGraph.value?.explained === null;
   const first = flameGraph.first && `; the first time it took ${formatElapsed(flameGraph.first.milliseconds)}, now some of it was in memory`;
   return (
     <section
@@ -54,16 +54,16 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
       aria-label="How the answers came about"
       onKeyDown={(event) => {
         if (event.key === 'Escape') onClose();
-        // The rest of the page has its own idea of arrows; here they scroll.
+        // Arrows scroll here; on the rest of the page they move in the graph.
         if (event.key === 'Escape' || event.key.startsWith('Arrow')) event.stopPropagation();
       }}
     >
       <header className={style['head']}>
         <h2>How the answers came about</h2>
         <span className={style['hint']} aria-live="polite">
-          {error ? '' : loading ? 'asking…' : isUntold ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.at, true)}${first ?? ''}` : ''}
+          {error ? '' : loading ? 'asking…' : isUnexplained ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.answeredAt, true)}${first ?? ''}` : ''}
         </span>
-        <button type="button" className={controls['icon']} onClick={onAgain}>
+        <button type="button" className={controls['icon']} onClick={onRefresh}>
           <Icon name="refresh" />
           Ask again
         </button>
@@ -71,7 +71,7 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
           type="button"
           className={controls['icon']}
           disabled={columns.length === 0}
-          onClick={() => onCopy(JSON.stringify({ questions: columns.map(({ explained }) => explained.told) }, null, 2))}
+          onClick={() => onCopy(JSON.stringify({ questions: columns.map(({ explained }) => explained.raw) }, null, 2))}
         >
           <Icon name="copy" />
           Copy JSON
@@ -97,8 +97,8 @@ export function ExplainPanel({ id, flameGraph, series, onAgain, onCopy, onClose 
 function Details({ columns }: { columns: Column[] }) {
   const all = columns.map(({ explained }) => explained.explanation);
   const units = columns.flatMap(({ title, explained }) => explained.explanation.units.slowest.map((unit) => ({ title, unit })));
-  const lacks = new Map(all.flatMap(({ missing }) => missing.first.map((one) => [one.object, one.why])));
-  const lackCount = Math.max(...all.map(({ missing }) => missing.count));
+  const missingObjects = new Map(all.flatMap(({ missing }) => missing.first.map(({ object, why }) => [object, why])));
+  const missingCount = Math.max(...all.map(({ missing }) => missing.count));
   return (
     <>
       <div className={style['facts']}>
@@ -106,11 +106,11 @@ function Details({ columns }: { columns: Column[] }) {
         <Facts title="Objects" columns={columns} rows={OBJECTS} />
         <Facts title="Bytes" columns={columns} rows={BYTES} />
       </div>
-      {lackCount > 0 && (
+      {missingCount > 0 && (
         <table className={style['wide']}>
-          <caption>{counted(lackCount, 'missing object')}</caption>
+          <caption>{counted(missingCount, 'missing object')}</caption>
           <tbody>
-            {[...lacks].map(([object, why]) => (
+            {[...missingObjects].map(([object, why]) => (
               <tr key={object}>
                 <th scope="row" className={style['name']}>
                   {object}
@@ -145,7 +145,7 @@ function Details({ columns }: { columns: Column[] }) {
                 <td className={style['number']}>{formatCount(unit.datasets)}</td>
                 <td className={style['number']}>{formatBytes(unit.effort.storeBytes)}</td>
                 <td className={style['number']}>{formatBytes(unit.effort.diskBytes)}</td>
-                <td className={style['number']}>{hits(unit.effort)}</td>
+                <td className={style['number']}>{memoryHitRatio(unit.effort)}</td>
                 <td className={style['number']}>{millis(unit.millis)}</td>
                 <td className={style['why']}>{notes(unit)}</td>
               </tr>
@@ -159,28 +159,28 @@ function Details({ columns }: { columns: Column[] }) {
 
 interface Row {
   label: string;
-  /** What the label means, where it is not plain. */
+  /** Explains the label. */
   hint?: string;
-  /** Part of the row above it. */
-  inner?: boolean;
-  value: (of: Explanation) => ReactNode;
-  /** When it began and ended, drawn as a bar; milliseconds since the question. */
-  span?: (of: Explanation) => [number, number];
-  /** Left out where this holds for every question. */
-  absent?: (of: Explanation) => boolean;
+  /** Whether the row is a part of the row above. */
+  isInner?: boolean;
+  value: (explanation: Explanation) => ReactNode;
+  /** Start and end in milliseconds since the question, drawn as a bar. */
+  span?: (explanation: Explanation) => [number, number];
+  /** The row is omitted if this is true for every question. */
+  isOmitted?: (explanation: Explanation) => boolean;
 }
 
 const BAR_PIXELS = 64;
 const STEPS = ['find', 'admit', 'scan', 'finish'] as const;
 
-/** The steps follow one another. */
+/** Steps are sequential. */
 const step = (name: (typeof STEPS)[number], label: string, hint: string): Row => ({
   label,
   hint,
   value: ({ millis: times }) => millis(times[name]),
   span: ({ millis: times }) => {
-    const begun = STEPS.slice(0, STEPS.indexOf(name)).reduce((sum, before) => sum + times[before], 0);
-    return [begun, begun + times[name]];
+    const start = STEPS.slice(0, STEPS.indexOf(name)).reduce((sum, before) => sum + times[before], 0);
+    return [start, start + times[name]];
   },
 });
 
@@ -189,18 +189,18 @@ const TIME: readonly Row[] = [
   step('find', 'Find the objects', 'The catalog says where profiles of this question may be'),
   step('admit', 'Wait for a turn', 'Questions of one tenant share a budget'),
   step('scan', 'Read and add up', 'From the first querier asked to the last one joined'),
-  { label: 'waiting for bytes', inner: true, hint: 'In memory or not. A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.fetchMillis) },
-  { label: 'decoding, adding', inner: true, hint: 'A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.scanMillis) },
-  { label: 'joining', inner: true, hint: 'What the objects gave, and what the queriers answered', value: (of) => millis(of.effort.mergeMillis + of.millis.merge) },
+  { label: 'waiting for bytes', isInner: true, hint: 'In memory or not. A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.fetchMillis) },
+  { label: 'decoding, adding', isInner: true, hint: 'A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.scanMillis) },
+  { label: 'joining', isInner: true, hint: 'What the objects gave, and what the queriers answered', value: ({ effort, millis: times }) => millis(effort.mergeMillis + times.merge) },
   step('finish', 'Write the answer', 'Cutting it to the size asked for, naming, encoding'),
 ];
 
 const objects = ({ objects: count, datasets }: { objects: number; datasets: number }): string => `${formatCount(count)} with ${counted(datasets, 'dataset')}`;
 
-const pruned = (label: string, count: (of: Explanation) => number): Row => ({
+const prunedRow = (label: string, count: (datasets: Explanation['prunedDatasets']) => number): Row => ({
   label,
-  inner: true,
-  value: (of) => formatCount(count(of)),
+  isInner: true,
+  value: ({ prunedDatasets }) => formatCount(count(prunedDatasets)),
 });
 
 const OBJECTS: readonly Row[] = [
@@ -210,10 +210,10 @@ const OBJECTS: readonly Row[] = [
     hint: 'Datasets that cannot hold an answer, as the catalog knows',
     value: ({ prunedDatasets: { byService, byTime, byProfileType, byRetention } }) => counted(byService + byTime + byProfileType + byRetention, 'dataset'),
   },
-  pruned('of another service', (of) => of.prunedDatasets.byService),
-  pruned('of another time', (of) => of.prunedDatasets.byTime),
-  pruned('of another profile type', (of) => of.prunedDatasets.byProfileType),
-  pruned('past what is kept', (of) => of.prunedDatasets.byRetention),
+  prunedRow('of another service', ({ byService }) => byService),
+  prunedRow('of another time', ({ byTime }) => byTime),
+  prunedRow('of another profile type', ({ byProfileType }) => byProfileType),
+  prunedRow('past what is kept', ({ byRetention }) => byRetention),
   { label: 'Read', value: ({ read }) => objects(read) },
   {
     label: 'Answered by',
@@ -230,28 +230,28 @@ const OBJECTS: readonly Row[] = [
 const BYTES: readonly Row[] = [
   { label: 'Expected', hint: 'What reading was thought to cost, before', value: ({ found }) => formatBytes(found.estimatedBytes) },
   { label: 'Used', hint: 'As stored: encoded and compressed', value: ({ read }) => formatBytes(read.usedBytes) },
-  { label: 'from object store', inner: true, value: ({ effort: { storeBytes } }) => formatBytes(storeBytes) },
-  { label: 'store requests', inner: true, value: ({ effort: { storeRequests } }) => formatCount(storeRequests) },
-  { label: 'from disk cache', inner: true, value: ({ effort: { diskBytes } }) => formatBytes(diskBytes) },
-  { label: 'parts in memory', inner: true, hint: 'Decoded parts of objects; the others were fetched and decoded', value: ({ effort }) => hits(effort) },
+  { label: 'from object store', isInner: true, value: ({ effort: { storeBytes } }) => formatBytes(storeBytes) },
+  { label: 'store requests', isInner: true, value: ({ effort: { storeRequests } }) => formatCount(storeRequests) },
+  { label: 'from disk cache', isInner: true, value: ({ effort: { diskBytes } }) => formatBytes(diskBytes) },
+  { label: 'parts in memory', isInner: true, hint: 'Decoded parts of objects; the others were fetched and decoded', value: ({ effort }) => memoryHitRatio(effort) },
   {
     label: 'Work',
     hint: 'Pieces that queriers were asked to read',
     value: ({ units: { count } }) => counted(count, 'piece'),
   },
-  { label: 'asked again elsewhere', inner: true, value: ({ units }) => formatCount(units.retried) },
-  { label: 'slow, asked twice', inner: true, value: ({ units }) => formatCount(units.hedged) },
+  { label: 'asked again elsewhere', isInner: true, value: ({ units }) => formatCount(units.retried) },
+  { label: 'slow, asked twice', isInner: true, value: ({ units }) => formatCount(units.hedged) },
   { label: 'Catalog version', value: ({ snapshot: { version } }) => String(version) },
   {
     label: 'as of',
-    inner: true,
+    isInner: true,
     value: ({ snapshot: { staleMillis } }) => (staleMillis === null ? 'now' : <span className={style['warning']}>{formatAge(staleMillis)} before</span>),
   },
-  { label: 'had to be asked again', inner: true, hint: 'Objects of the version first asked were gone', value: () => 'yes', absent: ({ snapshot }) => !snapshot.startedOver },
+  { label: 'had to be asked again', isInner: true, hint: 'Objects of the version first asked were gone', value: () => 'yes', isOmitted: ({ snapshot }) => !snapshot.startedOver },
 ];
 
 function Facts({ title, columns, rows }: { title: string; columns: Column[]; rows: readonly Row[] }) {
-  const shown = rows.filter(({ absent }) => !absent || !columns.every(({ explained }) => absent(explained.explanation)));
+  const shown = rows.filter(({ isOmitted }) => !isOmitted || !columns.every(({ explained }) => isOmitted(explained.explanation)));
   return (
     <table>
       <thead>
@@ -267,9 +267,9 @@ function Facts({ title, columns, rows }: { title: string; columns: Column[]; row
         </tr>
       </thead>
       <tbody>
-        {shown.map(({ label, hint, inner, value, span }) => (
+        {shown.map(({ label, hint, isInner, value, span }) => (
           <tr key={label}>
-            <th scope="row" className={inner ? style['inner'] : undefined}>
+            <th scope="row" className={isInner ? style['inner'] : undefined}>
               {hint === undefined ? label : <Term hint={hint}>{label}</Term>}
             </th>
             {columns.map((column) => (
@@ -285,21 +285,21 @@ function Facts({ title, columns, rows }: { title: string; columns: Column[]; row
   );
 }
 
-function Bar({ span: [begun, ended], total }: { span: [number, number]; total: number }) {
+function Bar({ span: [start, end], total }: { span: [number, number]; total: number }) {
   const x = (time: number): number => (total > 0 ? Math.min(1, time / total) * (BAR_PIXELS - 1) : 0);
   return (
     <svg className={style['bar']} width={BAR_PIXELS} height="8" aria-hidden="true">
-      <rect x={x(begun)} width={Math.max(1, x(ended) - x(begun))} height="8" />
+      <rect x={x(start)} width={Math.max(1, x(end) - x(start))} height="8" />
     </svg>
   );
 }
 
-/** `12.04 ms`: two decimals always, so that columns align. */
+/** `12.04 ms`: always two decimals, so that columns align. */
 function millis(milliseconds: number): string {
   return `${milliseconds.toFixed(2).replace(/\B(?=(\d{3})+\.)/g, ',')} ms`;
 }
 
-function hits({ memoryHits, memoryMisses }: UnitOfWork['effort']): string {
+function memoryHitRatio({ memoryHits, memoryMisses }: UnitOfWork['effort']): string {
   const all = memoryHits + memoryMisses;
   return all === 0 ? '—' : `${formatCount(memoryHits)} of ${formatCount(all)}`;
 }

@@ -3,7 +3,7 @@
 // Owns: the places of the parts. Does not own: state and decisions (`use_explore`), keys (`keys`).
 import { useId } from 'react';
 import { useKeys } from '../parts/hooks';
-import { Failed, FirstRun, NoRange, NothingHere, Waiting } from './empty';
+import { Failure, FirstRun, NoData, NoRange, Waiting } from './empty';
 import { ExplainPanel } from './explain_panel';
 import { GraphPanels } from './graph_panels';
 import { GraphTools } from './graph_tools';
@@ -43,13 +43,13 @@ export function Explore() {
         <main className={style['main']}>
           <SeriesPanel
             answer={series}
-            by={state.by}
+            splitBy={state.splitBy}
             query={state.query}
             range={range}
             isHidden={state.series === 'hidden'}
             notice={<Shortfall reports={reports} onCopy={(text) => page.copy(text, 'what is missing')} onExplain={() => page.explain(true)} />}
             onHide={(isHidden) => change({ series: isHidden ? 'hidden' : 'shown' }, 'replace')}
-            onBy={(by) => change({ by })}
+            onSplit={(splitBy) => change({ splitBy })}
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}
             onReset={page.showLastHour}
           />
@@ -61,7 +61,7 @@ export function Explore() {
             whole={profile.whole}
             model={profile.model}
             focused={profile.focused}
-            searched={profile.searched}
+            matches={profile.matches}
             fileName={page.service ?? 'profile'}
             image={() => page.flame.current?.image() ?? Promise.resolve(null)}
             onChange={change}
@@ -87,7 +87,7 @@ export function Explore() {
           id={panel}
           flameGraph={questions.graphToExplain}
           series={questions.seriesToExplain}
-          onAgain={questions.refresh}
+          onRefresh={questions.refresh}
           onCopy={(text) => page.copy(text, 'the explanation')}
           onClose={() => page.explain(false)}
         />
@@ -103,22 +103,22 @@ function Content({ page }: { page: ExplorePage }) {
     case 'no range':
       return <NoRange from={state.from} until={state.until} onLastHour={page.showLastHour} />;
     case 'failed':
-      return <Failed error={content.error} onCopy={(text) => page.copy(text, 'what failed')} onRetry={questions.refresh} />;
+      return <Failure error={content.error} onCopy={(text) => page.copy(text, 'what failed')} onRetry={questions.refresh} />;
     case 'no data':
       return (
-        <NothingHere
+        <NoData
           range={content.range}
           stats={questions.stats.value}
           hasFilters={page.hasFilters}
           service={page.service ?? ''}
-          othersHere={!questions.hasNoService}
+          hasOtherProfiles={!questions.hasNoService}
           onJump={page.showNewest}
           onDropFilters={page.removeFilters}
           onWiden={() => page.change({ from: 'now-24h', until: 'now' })}
         />
       );
     case 'waiting':
-      return <Waiting what={state.query.type === '' ? 'Looking for services…' : 'Waiting for the flame graph…'} />;
+      return <Waiting text={state.query.type === '' ? 'Looking for services…' : 'Waiting for the flame graph…'} />;
     case 'graph':
       return <GraphPanels page={page} model={content.model} sums={content.sums} />;
   }

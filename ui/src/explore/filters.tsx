@@ -1,4 +1,4 @@
-// The label matchers of the query, as pills, and the editor behind each.
+// The label matchers of the query as pills, each with an editor.
 import { useId, useState } from 'react';
 import { askLabelNames, askLabelValues } from '../api/questions';
 import { useAnswer } from '../api/use_answer';
@@ -78,7 +78,7 @@ export function Filters({ query, range, onChange }: FiltersProps) {
 }
 
 interface EditorProps {
-  /** The rest of the query, by which suggestions are narrowed. */
+  /** The rest of the query; limits the suggestions. */
   query: Query;
   range: Range;
   matcher: Matcher;
@@ -97,10 +97,10 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
   );
   const answer = field === 'name' ? names : values;
   const text = field === 'name' ? draft.name : draft.value;
-  const untouched = text === (field === 'name' ? matcher.name : matcher.value);
+  const isUnchanged = text === (field === 'name' ? matcher.name : matcher.value);
   const options = (answer.value?.body ?? []).map((value) => ({ value, label: value === '' ? '(empty)' : value }));
-  const shown = narrow(options, untouched ? '' : text);
-  const ready = draft.name.trim() !== '';
+  const shown = narrow(options, isUnchanged ? '' : text);
+  const isComplete = draft.name.trim() !== '';
 
   const pick = (value: string): void => {
     setActive(-1);
@@ -111,38 +111,38 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
     } else onDone({ ...draft, value });
   };
   const keyDown = (event: React.KeyboardEvent): void => {
-    const by = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
-    if (by !== 0) {
+    const offset = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
+    if (offset !== 0) {
       event.preventDefault();
-      setActive(Math.max(-1, Math.min(shown.length - 1, active + by)));
+      setActive(Math.max(-1, Math.min(shown.length - 1, active + offset)));
     } else if (event.key === 'Enter') {
       event.preventDefault();
       if (shown[active]) pick(shown[active].value);
-      else if (field === 'name' && ready) {
+      else if (field === 'name' && isComplete) {
         setField('value');
         document.getElementById(`${list}-value`)?.focus();
-      } else if (ready) onDone(draft);
+      } else if (isComplete) onDone(draft);
     }
   };
-  const input = (which: 'name' | 'value', label: string) => (
+  const input = (part: 'name' | 'value', label: string) => (
     <input
-      id={`${list}-${which}`}
+      id={`${list}-${part}`}
       className={style['input']}
       role="combobox"
       aria-label={label}
-      aria-expanded={field === which}
+      aria-expanded={field === part}
       aria-controls={`${list}-list`}
-      aria-activedescendant={field === which && active >= 0 ? `${list}-list-${active}` : undefined}
+      aria-activedescendant={field === part && active >= 0 ? `${list}-list-${active}` : undefined}
       placeholder={label}
       spellCheck={false}
-      autoFocus={field === which}
-      value={draft[which]}
+      autoFocus={field === part}
+      value={draft[part]}
       onFocus={() => {
-        setField(which);
+        setField(part);
         setActive(-1);
       }}
       onChange={(event) => {
-        setDraft({ ...draft, [which]: event.target.value });
+        setDraft({ ...draft, [part]: event.target.value });
         setActive(-1);
       }}
       onKeyDown={keyDown}
@@ -165,7 +165,7 @@ function Editor({ query, range, matcher, onDone }: EditorProps) {
           ))}
         </select>
         {input('value', 'value')}
-        <button type="button" className={controls['primary']} disabled={!ready} onClick={() => onDone(draft)}>
+        <button type="button" className={controls['primary']} disabled={!isComplete} onClick={() => onDone(draft)}>
           Apply
         </button>
       </div>

@@ -1,4 +1,4 @@
-// The canvas flame graph inside the page: its tooltip, its menu, and the words for those who do not see it.
+// The flame graph as a React component: canvas, tooltip, menu and announcements for screen readers.
 import { useEffect, useImperativeHandle, useMemo, useRef, useState } from 'react';
 import {
   colour,
@@ -25,7 +25,7 @@ export interface FlameHandle {
   /** The bar that keys act on. */
   current: () => number;
   dropCursor: () => void;
-  /** Forgets the cursor and a zoom by hand. */
+  /** Resets the cursor and a manual zoom. */
   home: () => void;
   image: () => Promise<Blob | null>;
 }
@@ -42,7 +42,7 @@ interface FlameHostProps {
   onFocus: (bar: number) => void;
   onSelect: (bar: number) => void;
   onCopy: (bar: number) => void;
-  /** The folded bar was chosen: ask for more bars. Null when the server gives no more. */
+  /** Asks for more bars, on a click on the folded bar. Null at the maximum of the server. */
   onRefine: (() => void) | null;
 }
 
@@ -55,7 +55,7 @@ export function FlameHost(props: FlameHostProps) {
   latest.current = props;
   const [hover, setHover] = useState<{ bar: number; x: number; y: number } | null>(null);
   const [menu, setMenu] = useState<{ bar: number; x: number; y: number } | null>(null);
-  const [spoken, setSpoken] = useState('');
+  const [announcement, setAnnouncement] = useState('');
   const theme = useTheme();
   const options = useMemo<FlameOptions>(
     () => ({
@@ -88,7 +88,7 @@ export function FlameHost(props: FlameHostProps) {
       },
       cursor: (bar) => {
         latest.current.onSelect(bar);
-        setSpoken(describe(latest.current.model, bar, latest.current.unit));
+        setAnnouncement(describe(latest.current.model, bar, latest.current.unit));
       },
     });
     view.current = created;
@@ -97,7 +97,7 @@ export function FlameHost(props: FlameHostProps) {
       created.destroy();
       view.current = null;
     };
-    // The view lives as long as its element; options follow by the effect below.
+    // The view lives as long as its element; an effect below updates its options.
   }, []);
 
   useEffect(() => {
@@ -137,14 +137,14 @@ export function FlameHost(props: FlameHostProps) {
         data-testid="flamegraph"
       />
       <div className="visually-hidden" aria-live="polite">
-        {spoken}
+        {announcement}
       </div>
       {hover && hover.bar < model.count && !menu && <Tooltip model={model} unit={unit} focused={focused} search={props.search} {...hover} />}
       {menu && (
         <Menu
           {...menu}
           name={nameOf(model, Math.min(menu.bar, model.count - 1))}
-          folded={isFolded(model, Math.min(menu.bar, model.count - 1))}
+          isFolded={isFolded(model, Math.min(menu.bar, model.count - 1))}
           onClose={() => {
             setMenu(null);
             host.current?.focus({ preventScroll: true });
@@ -172,11 +172,11 @@ function Tooltip(props: { model: FlameModel; unit: string; focused: number; sear
   const whole = model.total[ROOT]!;
   const total = model.total[bar]!;
   const self = model.self[bar]!;
-  const row = (label: string, value: number, of: number) => (
+  const row = (label: string, value: number, base: number) => (
     <tr>
       <th scope="row">{label}</th>
       <td>{formatValue(value, unit)}</td>
-      <td>{formatPercent(value, of)}</td>
+      <td>{formatPercent(value, base)}</td>
     </tr>
   );
   return (
@@ -208,7 +208,7 @@ interface MenuProps {
   x: number;
   y: number;
   name: string;
-  folded: boolean;
+  isFolded: boolean;
   onClose: () => void;
   onFocus: () => void;
   onCopy: () => void;
@@ -251,16 +251,16 @@ function Menu(props: MenuProps) {
       onKeyDown={(event) => {
         event.stopPropagation();
         const items = [...root.current!.querySelectorAll('button')];
-        const at = items.indexOf(document.activeElement as HTMLButtonElement);
+        const index = items.indexOf(document.activeElement as HTMLButtonElement);
         if (event.key === 'Escape') props.onClose();
-        else if (event.key === 'ArrowDown') items[(at + 1) % items.length]?.focus();
-        else if (event.key === 'ArrowUp') items[(at - 1 + items.length) % items.length]?.focus();
+        else if (event.key === 'ArrowDown') items[(index + 1) % items.length]?.focus();
+        else if (event.key === 'ArrowUp') items[(index - 1 + items.length) % items.length]?.focus();
       }}
     >
       <div className={style['menuName']}>{props.name}</div>
       {item('focus', 'Focus block', 'f', props.onFocus)}
       {item('copy', 'Copy function name', 'c', props.onCopy)}
-      {props.folded && props.onRefine && item('plus', 'Ask for more functions', '', props.onRefine)}
+      {props.isFolded && props.onRefine && item('plus', 'Ask for more functions', '', props.onRefine)}
     </div>
   );
 }

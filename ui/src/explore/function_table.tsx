@@ -1,4 +1,4 @@
-// Functions with their own and their whole cost: the accessible twin of the graph.
+// Functions with their self and total values: the accessible equivalent of the graph.
 import { useEffect, useId, useMemo, useRef, useState } from 'react';
 import { packageColour, packagePalette, ROOT, tailStart, type FlameModel, type FunctionSums, type SearchResult } from '../flamegraph';
 import { columnFormat, formatPercent } from '../format/units';
@@ -7,7 +7,8 @@ import { useTheme } from '../theme';
 import { sortFunctions } from './sort_functions';
 import style from './function_table.module.css';
 
-const ROW = 24;
+const ROW_HEIGHT = 24;
+/** Rows rendered above and below the visible ones. */
 const OVERSCAN = 8;
 
 interface FunctionTableProps {
@@ -17,11 +18,11 @@ interface FunctionTableProps {
   search: SearchResult | null;
   sort: SortColumn;
   descending: boolean;
-  /** Name of the marked function; empty for none. */
+  /** Name of the selected function; empty for none. */
   selected: string;
   onSort: (column: SortColumn, descending: boolean) => void;
   onSelect: (name: string) => void;
-  /** Enter or double click: zoom the graph to the function. */
+  /** Enter or double click: zooms the graph to the function. */
   onFocus: (name: string) => void;
 }
 
@@ -30,8 +31,8 @@ export function FunctionTable(props: FunctionTableProps) {
   const scroller = useRef<HTMLDivElement>(null);
   const [view, setView] = useState({ top: 0, height: 600 });
   const id = useId();
-  const dark = useTheme() === 'dark';
-  const palette = useMemo(() => packagePalette(dark), [dark]);
+  const isDark = useTheme() === 'dark';
+  const palette = useMemo(() => packagePalette(isDark), [isDark]);
   const order = useMemo(() => sortFunctions(model, sums, sort, descending), [model, sums, sort, descending]);
   const { search } = props;
   const rows = useMemo(() => (search ? order.filter((name) => search.marked[name] === 1) : order), [order, search]);
@@ -45,7 +46,7 @@ export function FunctionTable(props: FunctionTableProps) {
     }
     return { self: columnFormat(self, props.unit), total: columnFormat(total, props.unit), maxSelf: self };
   }, [sums, props.unit]);
-  const at = useMemo(() => (selected === '' ? -1 : rows.findIndex((name) => model.names[name] === selected)), [rows, selected, model]);
+  const selectedRow = useMemo(() => (selected === '' ? -1 : rows.findIndex((name) => model.names[name] === selected)), [rows, selected, model]);
 
   useEffect(() => {
     const element = scroller.current!;
@@ -56,22 +57,22 @@ export function FunctionTable(props: FunctionTableProps) {
 
   useEffect(() => {
     const element = scroller.current!;
-    if (at < 0) return;
-    const top = at * ROW;
+    if (selectedRow < 0) return;
+    const top = selectedRow * ROW_HEIGHT;
     if (top < element.scrollTop) element.scrollTop = top;
-    else if (top + ROW > element.scrollTop + element.clientHeight) element.scrollTop = top + ROW - element.clientHeight;
-  }, [at]);
+    else if (top + ROW_HEIGHT > element.scrollTop + element.clientHeight) element.scrollTop = top + ROW_HEIGHT - element.clientHeight;
+  }, [selectedRow]);
 
-  const first = Math.max(0, Math.floor(view.top / ROW) - OVERSCAN);
-  const last = Math.min(rows.length, Math.ceil((view.top + view.height) / ROW) + OVERSCAN);
+  const first = Math.max(0, Math.floor(view.top / ROW_HEIGHT) - OVERSCAN);
+  const last = Math.min(rows.length, Math.ceil((view.top + view.height) / ROW_HEIGHT) + OVERSCAN);
 
   const keyDown = (event: React.KeyboardEvent): void => {
-    const page = Math.max(1, Math.floor(view.height / ROW) - 1);
+    const page = Math.max(1, Math.floor(view.height / ROW_HEIGHT) - 1);
     const moves: Record<string, number> = {
-      ArrowDown: at + 1,
-      ArrowUp: at < 0 ? 0 : at - 1,
-      PageDown: at + page,
-      PageUp: at - page,
+      ArrowDown: selectedRow + 1,
+      ArrowUp: selectedRow < 0 ? 0 : selectedRow - 1,
+      PageDown: selectedRow + page,
+      PageUp: selectedRow - page,
       Home: 0,
       End: rows.length - 1,
     };
@@ -80,7 +81,7 @@ export function FunctionTable(props: FunctionTableProps) {
       event.preventDefault();
       event.stopPropagation();
       props.onSelect(model.names[rows[Math.max(0, Math.min(rows.length - 1, next))]!]!);
-    } else if (event.key === 'Enter' && at >= 0) {
+    } else if (event.key === 'Enter' && selectedRow >= 0) {
       event.preventDefault();
       event.stopPropagation();
       props.onFocus(selected);
@@ -108,7 +109,7 @@ export function FunctionTable(props: FunctionTableProps) {
       aria-label="Functions"
       aria-rowcount={rows.length + 1}
       tabIndex={0}
-      aria-activedescendant={at >= first && at < last ? `${id}-${rows[at]}` : undefined}
+      aria-activedescendant={selectedRow >= first && selectedRow < last ? `${id}-${rows[selectedRow]}` : undefined}
       onKeyDown={(event) => {
         if (event.target === event.currentTarget) keyDown(event);
       }}
@@ -129,7 +130,7 @@ export function FunctionTable(props: FunctionTableProps) {
           setView((before) => ({ ...before, top }));
         }}
       >
-        <div role="presentation" className={style['spacer']} ref={(spacer) => spacer?.style.setProperty('height', `${rows.length * ROW}px`)}>
+        <div role="presentation" className={style['spacer']} ref={(spacer) => spacer?.style.setProperty('height', `${rows.length * ROW_HEIGHT}px`)}>
           {Array.from(rows.subarray(first, last), (name, offset) => {
             const text = model.names[name]!;
             const isSelected = text === selected;
@@ -141,7 +142,7 @@ export function FunctionTable(props: FunctionTableProps) {
                 aria-rowindex={first + offset + 2}
                 aria-selected={isSelected}
                 className={style['row']}
-                ref={(row) => row?.style.setProperty('top', `${(first + offset) * ROW}px`)}
+                ref={(row) => row?.style.setProperty('top', `${(first + offset) * ROW_HEIGHT}px`)}
                 onClick={() => props.onSelect(isSelected ? '' : text)}
                 onDoubleClick={() => props.onFocus(text)}
               >
@@ -149,8 +150,8 @@ export function FunctionTable(props: FunctionTableProps) {
                   <span className={style['swatch']} ref={(swatch) => swatch?.style.setProperty('background', palette[packageColour(text)]!.fill)} />
                   <Name text={text} />
                 </div>
-                <Cell value={sums.self[name]!} most={format.maxSelf} text={format.self(sums.self[name]!)} share={formatPercent(sums.self[name]!, whole)} />
-                <Cell value={sums.total[name]!} most={whole} text={format.total(sums.total[name]!)} share={formatPercent(sums.total[name]!, whole)} />
+                <Cell value={sums.self[name]!} max={format.maxSelf} text={format.self(sums.self[name]!)} share={formatPercent(sums.self[name]!, whole)} />
+                <Cell value={sums.total[name]!} max={whole} text={format.total(sums.total[name]!)} share={formatPercent(sums.total[name]!, whole)} />
               </div>
             );
           })}
@@ -161,7 +162,7 @@ export function FunctionTable(props: FunctionTableProps) {
   );
 }
 
-/** The path of a package may shrink away, the function itself stays. */
+/** The package path may be cut off, the function itself is not. */
 function Name({ text }: { text: string }) {
   const start = tailStart(text);
   return (
@@ -172,12 +173,12 @@ function Name({ text }: { text: string }) {
   );
 }
 
-function Cell({ value, most, text, share }: { value: number; most: number; text: string; share: string }) {
+function Cell({ value, max, text, share }: { value: number; max: number; text: string; share: string }) {
   return (
     <div role="gridcell" className={`${style['number']} ${value === 0 ? style['zero'] : ''}`} title={share}>
       <span className={style['value']}>{text}</span>
       <span className={style['track']} aria-hidden="true">
-        <span className={style['bar']} ref={(bar) => bar?.style.setProperty('width', `${most > 0 ? (100 * value) / most : 0}%`)} />
+        <span className={style['bar']} ref={(bar) => bar?.style.setProperty('width', `${max > 0 ? (100 * value) / max : 0}%`)} />
       </span>
     </div>
   );

@@ -13,7 +13,7 @@ interface GraphPanelsProps {
 
 export function GraphPanels({ page, model, sums }: GraphPanelsProps) {
   const { state, change, view, flame, select } = page;
-  const { searched, isFiltered, focused, unit } = page.profile;
+  const { matches, isFiltered, focused, unit } = page.profile;
   const { loading } = page.questions.graph;
   return (
     <div className={`${style['panels']} ${view === 'both' ? style['both'] : ''} ${loading ? style['stale'] : ''}`} aria-busy={loading}>
@@ -23,7 +23,7 @@ export function GraphPanels({ page, model, sums }: GraphPanelsProps) {
             model={model}
             sums={sums}
             unit={unit}
-            search={searched}
+            search={matches}
             sort={state.sort}
             descending={state.descending}
             selected={state.select}
@@ -44,7 +44,7 @@ export function GraphPanels({ page, model, sums }: GraphPanelsProps) {
             unit={unit}
             focused={focused}
             colouring={state.colour}
-            search={isFiltered ? null : searched}
+            search={isFiltered ? null : matches}
             selected={state.select}
             onFocus={page.focusBar}
             onSelect={(bar) => select(bar === ROOT ? '' : nameOf(model, bar))}

@@ -11,23 +11,23 @@ import type { Change } from '../state/use_url_state';
 import controls from '../parts/controls.module.css';
 import style from './graph_tools.module.css';
 
-/** Frames that a hint names. */
-const CALLERS_MOST = 10;
+/** Maximum number of callers in a hint. */
+const CALLERS_MAX = 10;
 const SEARCH_DELAY_MILLISECONDS = 120;
 
 interface GraphToolsProps {
   /** The search field. */
   ref: React.RefObject<HTMLInputElement | null>;
   state: ExploreState;
-  /** What is shown, which on a narrow page may not be what was chosen. */
+  /** The visible panels; on a narrow page this may differ from the chosen view. */
   view: ViewMode;
   isNarrow: boolean;
   /** The answer; null before the first. */
   whole: FlameModel | null;
-  /** The answer, or what a filter leaves of it. */
+  /** The answer after the filter. */
   model: FlameModel | null;
   focused: number;
-  searched: SearchResult | null;
+  matches: SearchResult | null;
   fileName: string;
   image: () => Promise<Blob | null>;
   onChange: Change;
@@ -35,7 +35,7 @@ interface GraphToolsProps {
 }
 
 export function GraphTools(props: GraphToolsProps) {
-  const { state, view, isNarrow, whole, model, focused, searched, onChange: change } = props;
+  const { state, view, isNarrow, whole, model, focused, matches, onChange: change } = props;
   return (
     <div className={style['tools']}>
       <label className={style['search']}>
@@ -62,9 +62,9 @@ export function GraphTools(props: GraphToolsProps) {
           </button>
         </span>
       )}
-      {searched && whole && (
+      {matches && whole && (
         <span className={style['found']} role="status">
-          {formatCount(searched.functions)} {searched.functions === 1 ? 'function' : 'functions'} · {formatPercent(searched.value, whole.total[ROOT]!)}
+          {formatCount(matches.functions)} {matches.functions === 1 ? 'function' : 'functions'} · {formatPercent(matches.value, whole.total[ROOT]!)}
         </span>
       )}
       <span className={style['gap']} />
@@ -121,20 +121,20 @@ export function GraphTools(props: GraphToolsProps) {
   );
 }
 
-/** Types at once, tells the page a moment after the last key. */
+/** Shows each key at once, reports the text `SEARCH_DELAY_MILLISECONDS` after the last. */
 function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputElement | null>; value: string; onChange: (text: string) => void }) {
   const [text, setText] = useState(value);
-  const told = useRef(value);
+  const reported = useRef(value);
   useEffect(() => {
-    if (value !== told.current) {
-      told.current = value;
+    if (value !== reported.current) {
+      reported.current = value;
       setText(value);
     }
   }, [value]);
   useEffect(() => {
-    if (text === told.current) return;
+    if (text === reported.current) return;
     const timer = setTimeout(() => {
-      told.current = text;
+      reported.current = text;
       onChange(text);
     }, SEARCH_DELAY_MILLISECONDS);
     return () => clearTimeout(timer);
@@ -161,11 +161,11 @@ function SearchField({ ref, value, onChange }: { ref: React.RefObject<HTMLInputE
   );
 }
 
-/** The bar and the nearest of those above it. */
+/** The path to a bar, limited to the nearest callers. */
 function callers(model: FlameModel, bar: number): string {
-  const path = ancestry(model, bar).map((at) => nameOf(model, at));
-  const left = path.length - CALLERS_MOST;
-  return [...(left > 0 ? [`${formatCount(left)} more`] : []), ...path.slice(-CALLERS_MOST)].join(' › ');
+  const path = ancestry(model, bar).map((ancestor) => nameOf(model, ancestor));
+  const left = path.length - CALLERS_MAX;
+  return [...(left > 0 ? [`${formatCount(left)} more`] : []), ...path.slice(-CALLERS_MAX)].join(' › ');
 }
 
 function save(content: Blob, name: string): void {

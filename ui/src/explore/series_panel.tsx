@@ -1,4 +1,4 @@
-// The time series above the graph: brush to zoom, split by a label.
+// The time series above the graph: a brush zooms, a label splits the series.
 import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import { askLabelNames, SERIES_MAX, type SeriesOverTime } from '../api/questions';
@@ -23,18 +23,18 @@ interface SeriesPanelProps {
   /** Null when the address holds no range. */
   range: Range | null;
   answer: Answer<Reply<SeriesOverTime>>;
-  by: string;
+  splitBy: string;
   isHidden: boolean;
-  /** At the end of the line above the columns. */
+  /** At the end of the header line. */
   notice: ReactNode;
   onHide: (isHidden: boolean) => void;
-  onBy: (label: string) => void;
+  onSplit: (label: string) => void;
   onBrush: (from: number, until: number) => void;
   onReset: () => void;
 }
 
 export function SeriesPanel(props: SeriesPanelProps) {
-  const { answer, by, isHidden } = props;
+  const { answer, splitBy, isHidden } = props;
   const { type } = props.query;
   const scale = useMemo(() => seriesScale(type), [type]);
   const chart = useMemo(() => {
@@ -65,25 +65,25 @@ export function SeriesPanel(props: SeriesPanelProps) {
         </Hint>
         <span className={style['title']}>{typeLabel(type)}</span>
         {scale.axis !== '' && <span className={style['axis']}>{scale.axis}</span>}
-        <Popover label={`Split by label: ${by || 'none'}`} face={<span className={style['by']}>by: {by || 'none'}<Icon name="chevron" /></span>}>
+        <Popover label={`Split by label: ${splitBy || 'none'}`} face={<span className={style['by']}>by: {splitBy || 'none'}<Icon name="chevron" /></span>}>
           {(close) => (
             <LabelMenu
               query={props.query}
               range={props.range}
-              by={by}
+              splitBy={splitBy}
               onPick={(label) => {
-                props.onBy(label);
+                props.onSplit(label);
                 close();
               }}
             />
           )}
         </Popover>
-        {by !== '' && names.length >= SERIES_MAX && (
+        {splitBy !== '' && names.length >= SERIES_MAX && (
           <Term className={style['axis']} hint="The others are not drawn: the columns add up to less than the whole">
             {SERIES_MAX} heaviest
           </Term>
         )}
-        {by !== '' && (
+        {splitBy !== '' && (
           <ul className={style['legend']}>
             {names.map((name, index) => (
               <li key={name}>
@@ -111,11 +111,11 @@ export function SeriesPanel(props: SeriesPanelProps) {
   );
 }
 
-function LabelMenu({ query, range, by, onPick }: { query: Query; range: Range | null; by: string; onPick: (label: string) => void }) {
+function LabelMenu({ query, range, splitBy, onPick }: { query: Query; range: Range | null; splitBy: string; onPick: (label: string) => void }) {
   const key = range && `label names ${query.type} ${formatSelector(query.matchers)} ${range.from} ${range.until}`;
   const labels = useAnswer(key, (signal) => askLabelNames(query.type, query.matchers, range!, signal));
   const options = [{ value: '', label: 'none' }, ...(labels.value?.body ?? []).map((value) => ({ value, label: value }))];
-  return <OptionList label="Split by label" options={options} chosen={by} notice={labels.error ? <p className={style['error']}>{labels.error.message}</p> : <ListShortfall answer={labels} />} onPick={onPick} />;
+  return <OptionList label="Split by label" options={options} chosen={splitBy} notice={labels.error ? <p className={style['error']}>{labels.error.message}</p> : <ListShortfall answer={labels} />} onPick={onPick} />;
 }
 
 function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string; onBrush: (from: number, until: number) => void; onReset: () => void }) {
@@ -136,7 +136,7 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
 
   useEffect(() => {
     const element = canvas.current!;
-    // One without alpha is black until it is first drawn.
+    // A context without alpha is black until the first frame.
     const context = element.getContext('2d');
     if (!context || size.width === 0) return;
     const ratio = window.devicePixelRatio || 1;
@@ -150,7 +150,7 @@ function Plot({ chart, label, onBrush, onReset }: { chart: Chart; label: string;
 
   const clamp = (x: number): number => Math.max(MARGIN.left, Math.min(size.width - MARGIN.right, x));
   const column = step === null ? undefined : chart.columns.get(step);
-  const peak = [...chart.columns.values()].reduce((most, values) => Math.max(most, values.reduce((sum, value) => sum + value, 0)), 0);
+  const peak = [...chart.columns.values()].reduce((highest, values) => Math.max(highest, values.reduce((sum, value) => sum + value, 0)), 0);
   return (
     <>
       <canvas

@@ -1,4 +1,4 @@
-// The keys of the page, and the panel that shows them.
+// The dialog that lists the keys of the page; `keys` acts on them.
 import { useEffect, useRef } from 'react';
 import { Icon } from '../parts/icon';
 import controls from '../parts/controls.module.css';

@@ -1,4 +1,4 @@
-// What stands out when an answer is not whole: what it lacks and why, or how old it is.
+// Notices about incomplete answers: missing objects with reasons, staleness.
 import type { Reply } from '../api/client';
 import type { Report } from '../api/report';
 import type { Answer } from '../api/use_answer';
@@ -8,32 +8,32 @@ import { Popover } from '../parts/popover';
 import controls from '../parts/controls.module.css';
 import style from './shortfall.module.css';
 
-type Lacking = Pick<Report, 'missing' | 'why' | 'stale'>;
+type Gaps = Pick<Report, 'missing' | 'missingObjects' | 'stale'>;
 
-/** Of several answers on one page, the most that one lacks and the oldest age. */
-export function worst(reports: readonly Report[]): Lacking {
-  let all: Lacking = { missing: 0, why: [], stale: null };
-  for (const { missing, why, stale } of reports) {
-    if (missing > all.missing) all = { ...all, missing, why };
+/** The most missing objects and the highest age among several answers. */
+export function worst(reports: readonly Report[]): Gaps {
+  let all: Gaps = { missing: 0, missingObjects: [], stale: null };
+  for (const { missing, missingObjects, stale } of reports) {
+    if (missing > all.missing) all = { ...all, missing, missingObjects };
     if (stale !== null && stale >= (all.stale ?? 0)) all = { ...all, stale };
   }
   return all;
 }
 
-/** Empty when nothing is missing. */
-export function lack(missing: number): string {
+/** Empty if no object is missing. */
+export function missingText(missing: number): string {
   if (missing === 0) return '';
   return `partial: ${counted(missing, 'object')} of this range cannot be read, ${missing === 1 ? 'its' : 'their'} profiles are missing`;
 }
 
-/** Empty when the answer is of what the catalog says now. */
-export function staleness(seconds: number | null): string {
+/** Empty if the answer is up to date. */
+export function staleText(seconds: number | null): string {
   if (seconds === null) return '';
   return `stale: the answer is of what was known ${formatAge(seconds * 1000)} before it; profiles stored since may be missing, until the catalog can follow again`;
 }
 
-/** Empty when the answer is whole. */
-function brief({ missing, stale }: Lacking, separator: string): string {
+/** Empty if the answer is complete and up to date. */
+function summary({ missing, stale }: Gaps, separator: string): string {
   const parts = [missing > 0 ? `partial: ${counted(missing, 'object')} missing` : '', stale === null ? '' : `stale: ${formatAge(stale * 1000)} old`];
   return parts.filter((part) => part !== '').join(separator);
 }
@@ -41,37 +41,37 @@ function brief({ missing, stale }: Lacking, separator: string): string {
 interface ShortfallProps {
   reports: readonly Report[];
   onCopy: (text: string) => void;
-  /** Shows how the answers came about, which names more of what is missing. */
+  /** Opens the explanation, which names more missing objects. */
   onExplain: () => void;
 }
 
-/** One line high, whatever it says: it stands in a line that is there anyway, so that nothing moves. */
+/** Always one line inside an existing line, so that the layout does not move. */
 export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
-  const lacking = worst(reports);
-  const { missing, why, stale } = lacking;
-  if (brief(lacking, '') === '') return null;
-  const whole = [lack(missing), staleness(stale)].filter((part) => part !== '').join('. ');
+  const gaps = worst(reports);
+  const { missing, missingObjects, stale } = gaps;
+  if (summary(gaps, '') === '') return null;
+  const text = [missingText(missing), staleText(stale)].filter((part) => part !== '').join('. ');
   return (
     <div className={style['root']}>
       <span role="alert" className="visually-hidden">
-        {whole}
+        {text}
       </span>
       <Popover
         align="right"
-        label={brief(lacking, ', ')}
+        label={summary(gaps, ', ')}
         hint="What is missing, and why"
         className={style['face']!}
         face={
           <>
             <Icon name="warning" />
-            {brief(lacking, ' · ')}
+            {summary(gaps, ' · ')}
             <Icon name="chevron" />
           </>
         }
       >
         {(close) => (
           <div className={style['details']}>
-            <Details {...lacking} />
+            <Details {...gaps} />
             <div className={style['actions']}>
               <button
                 type="button"
@@ -87,7 +87,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
                 type="button"
                 className={controls['plain']}
                 onClick={() => {
-                  onCopy([whole, ...why.map((one) => `${one.object}: ${one.why}`)].join('\n'));
+                  onCopy([text, ...missingObjects.map(({ object, why }) => `${object}: ${why}`)].join('\n'));
                   close();
                 }}
               >
@@ -101,14 +101,14 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
   );
 }
 
-/** The same of a list to pick from, in which something may be absent; opens in place. */
+/** The notice of a list of options; opens in place. */
 export function ListShortfall({ answer: { value } }: { answer: Answer<Reply<unknown>> }) {
-  if (value === null || brief(value.report, '') === '') return null;
+  if (value === null || summary(value.report, '') === '') return null;
   return (
     <details className={style['list']}>
       <summary>
         <Icon name="warning" />
-        <span role="alert">{brief(value.report, ' · ')}</span>
+        <span role="alert">{summary(value.report, ' · ')}</span>
         <Icon name="chevron" />
       </summary>
       <div className={style['details']}>
@@ -118,29 +118,29 @@ export function ListShortfall({ answer: { value } }: { answer: Answer<Reply<unkn
   );
 }
 
-/** What stands where the options of a list would be; `otherwise` if the answer is that there are none. */
-export function emptyList({ value, error, loading }: Answer<unknown>, otherwise: string): string {
-  return error ? error.message : loading && value === null ? 'loading…' : otherwise;
+/** Replaces the options of an empty list; `noneText` if the answer has none. */
+export function emptyList({ value, error, loading }: Answer<unknown>, noneText: string): string {
+  return error ? error.message : loading && value === null ? 'loading…' : noneText;
 }
 
-function Details({ missing, why, stale }: Lacking) {
+function Details({ missing, missingObjects, stale }: Gaps) {
   return (
     <>
       {missing > 0 && (
         <>
-          <h2>{sentence(lack(missing))}</h2>
+          <h2>{sentence(missingText(missing))}</h2>
           <dl>
-            {why.map((one) => (
-              <div key={one.object}>
-                <dt>{one.object}</dt>
-                <dd>{one.why}</dd>
+            {missingObjects.map(({ object, why }) => (
+              <div key={object}>
+                <dt>{object}</dt>
+                <dd>{why}</dd>
               </div>
             ))}
           </dl>
-          {missing > why.length && <p>{why.length === 0 ? 'The server does not say which.' : `And ${formatCount(missing - why.length)} more.`}</p>}
+          {missing > missingObjects.length && <p>{missingObjects.length === 0 ? 'The server does not say which.' : `And ${formatCount(missing - missingObjects.length)} more.`}</p>}
         </>
       )}
-      {stale !== null && <h2>{sentence(staleness(stale))}</h2>}
+      {stale !== null && <h2>{sentence(staleText(stale))}</h2>}
     </>
   );
 }

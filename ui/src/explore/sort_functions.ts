@@ -1,8 +1,8 @@
-// The order of the function table.
+// Sorting of the function table.
 import type { FlameModel, FunctionSums } from '../flamegraph';
 import type { SortColumn } from '../state/url';
 
-/** Ids of names in the order of the table; equal values are in the order of their names. */
+/** Name ids in table order; equal values are sorted by name. */
 export function sortFunctions(model: FlameModel, sums: FunctionSums, sort: SortColumn, descending: boolean): Uint32Array {
   const rows = sums.present.slice();
   const sign = descending ? -1 : 1;

@@ -1,10 +1,10 @@
-// One line that says what the answer is made of and what it cost.
+// The status line: content and cost of the answer.
 import { useEffect, useState } from 'react';
 import type { Report } from '../api/report';
 import { counted, formatAge, formatBytes, formatElapsed } from '../format/units';
 import { Hint, Term } from '../parts/hint';
 import { Icon } from '../parts/icon';
-import { lack } from './shortfall';
+import { missingText } from './shortfall';
 import style from './status_line.module.css';
 
 export interface Cost {
@@ -13,39 +13,39 @@ export interface Cost {
   report: Report;
 }
 
-/** What an answer is made of, and what it took; in the server's words where it says so. */
+/** Amount of data, time and bytes; as reported by the server, or else as measured by the page. */
 export function costParts({ milliseconds, bytes, report: { read } }: Cost): string[] {
   if (read === null) return [`${formatElapsed(milliseconds)}, ${formatBytes(bytes)} answer`];
   return [
-    // An answer out of the tree of names alone has read no sample.
+    // Some answers need only the tree of names, and read no sample.
     `${counted(read.profiles, 'profile')}${read.samples === 0 ? '' : `, ${counted(read.samples, 'sample')}`}`,
     `${formatElapsed(milliseconds)}, ${formatBytes(read.bytes)} read from ${counted(read.objects, 'object')}`,
   ];
 }
 
 interface StatusLineProps {
-  /** A short message that replaces nothing and soon goes. */
+  /** A short message that disappears by itself. */
   note: string;
   facts: readonly string[];
   cost: Cost | null;
-  /** Objects that could not be read for what is shown. */
+  /** Number of objects that could not be read. */
   missing: number;
   /** Seconds per column of the time series. */
   step: number | null;
   loading: boolean;
-  /** Why what is shown is not the newest; empty when it is. */
+  /** The error of the last refresh; empty if it succeeded. */
   error: string;
-  /** Id of the panel that the cost opens. */
+  /** Id of the panel that a click on the cost opens. */
   panel: string;
   isExplained: boolean;
   onExplain: () => void;
 }
 
 export function StatusLine({ note, facts, cost, missing, step, loading, error, panel, isExplained, onExplain }: StatusLineProps) {
-  const [answered, setAnswered] = useState(Date.now());
+  const [answeredAt, setAnsweredAt] = useState(Date.now());
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
-    setAnswered(Date.now());
+    setAnsweredAt(Date.now());
     setNow(Date.now());
   }, [cost]);
   useEffect(() => {
@@ -59,7 +59,7 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
           <span key={fact}>{fact}</span>
         ))}
         {facts.length > 0 && step !== null && <span>{formatAge(step * 1000)} columns</span>}
-        {cost && facts.length > 0 && !loading && <span>{now - answered < 5000 ? 'just now' : `${formatAge(now - answered)} ago`}</span>}
+        {cost && facts.length > 0 && !loading && <span>{now - answeredAt < 5000 ? 'just now' : `${formatAge(now - answeredAt)} ago`}</span>}
       </span>
       {cost && (
         <Hint text="How the answers came about (e)">
@@ -71,7 +71,7 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
       {missing > 0 && (
         <span className={style['partial']}>
           <Icon name="warning" />
-          <Term hint={lack(missing)}>partial</Term>
+          <Term hint={missingText(missing)}>partial</Term>
         </span>
       )}
       {error !== '' && (

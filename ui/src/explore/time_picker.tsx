@@ -1,4 +1,4 @@
-// The range of time, and how often the page asks again.
+// Controls for the time range and the refresh interval.
 import { useState } from 'react';
 import { Hint } from '../parts/hint';
 import { Icon } from '../parts/icon';
@@ -60,7 +60,7 @@ export function TimePicker({ from, until, onChange }: TimePickerProps) {
               </button>
             ))}
           </div>
-          <Exact
+          <ExactTimes
             from={from}
             until={until}
             onApply={(start, end) => {
@@ -74,7 +74,7 @@ export function TimePicker({ from, until, onChange }: TimePickerProps) {
   );
 }
 
-function Exact({ from, until, onApply }: { from: string; until: string; onApply: (from: string, until: string) => void }) {
+function ExactTimes({ from, until, onApply }: { from: string; until: string; onApply: (from: string, until: string) => void }) {
   const [start, setStart] = useState(readable(from));
   const [end, setEnd] = useState(readable(until));
   const range = resolveRange(start, end, Date.now());
@@ -83,7 +83,7 @@ function Exact({ from, until, onApply }: { from: string; until: string; onApply:
       className={style['exact']}
       onSubmit={(event) => {
         event.preventDefault();
-        if (range) onApply(exact(start), exact(end));
+        if (range) onApply(toAddress(start), toAddress(end));
       }}
     >
       <label>
@@ -108,8 +108,8 @@ function readable(time: string): string {
   return /^\d{13}$/.test(time) ? dateTime(Number(time), true) : time;
 }
 
-/** A written date becomes Unix milliseconds, which mean the same to every reader of a link. */
-function exact(time: string): string {
+/** Converts a local date to Unix milliseconds, so that a link means the same in every time zone. */
+function toAddress(time: string): string {
   if (isRelative(time)) return time.trim();
   const range = resolveRange('1000000000000', time, Date.now());
   return range ? String(range.until) : time;

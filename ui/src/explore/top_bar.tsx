@@ -1,4 +1,4 @@
-// The line at the top: what is asked, of which time, how often, and the page's own switches.
+// The top bar: service, profile type, filters, time range, refresh, link, theme, keys.
 import type { Reply } from '../api/client';
 import type { Answer } from '../api/use_answer';
 import { preferredType, typeLabel } from '../format/profile_type';

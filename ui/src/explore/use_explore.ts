@@ -9,7 +9,7 @@ import { formatCount, formatValue } from '../format/units';
 import { useMedia } from '../parts/hooks';
 import { filtersOf, serviceOf, withFilters } from '../state/query';
 import type { Range } from '../state/time';
-import { MAX_NODES_MOST, type ExploreState } from '../state/url';
+import { MAX_NODES_LIMIT, type ExploreState } from '../state/url';
 import { useUrlState, type Change } from '../state/use_url_state';
 import type { FlameHandle } from './flame_host';
 import { useFirstQuestion } from './use_first_question';
@@ -135,7 +135,7 @@ function actionsOf(
       change({ focus: '', search: '', select: '' });
     },
     /** Asks for more bars; null at the maximum of the server. */
-    refine: state.maxNodes < MAX_NODES_MOST ? () => change({ maxNodes: Math.min(MAX_NODES_MOST, state.maxNodes * REFINE_FACTOR) }, 'replace') : null,
+    refine: state.maxNodes < MAX_NODES_LIMIT ? () => change({ maxNodes: Math.min(MAX_NODES_LIMIT, state.maxNodes * REFINE_FACTOR) }, 'replace') : null,
     /** `subject` names the copied text in the note. */
     copy: (text: string, subject: string) => {
       if (text === '') return;

@@ -8,10 +8,10 @@ export type Profile = ReturnType<typeof useProfile>;
 
 /** `whole` is the answer; null before the first. */
 export function useProfile(whole: FlameModel | null, state: ExploreState) {
-  const searched = useMemo(() => (whole ? search(whole, state.search) : null), [whole, state.search]);
-  const isFiltered = state.searchMode === 'filter' && searched !== null;
-  const model = useMemo(() => (whole && isFiltered ? filterStacks(whole, searched!.marked) : whole), [whole, isFiltered, searched]);
+  const matches = useMemo(() => (whole ? search(whole, state.search) : null), [whole, state.search]);
+  const isFiltered = state.searchMode === 'filter' && matches !== null;
+  const model = useMemo(() => (whole && isFiltered ? filterStacks(whole, matches!.marked) : whole), [whole, isFiltered, matches]);
   const sums = useMemo(() => (model ? sumFunctions(model) : null), [model]);
   const focused = useMemo(() => (model ? Math.max(ROOT, findFocus(model, state.focus)) : ROOT), [model, state.focus]);
-  return { whole, searched, isFiltered, model, sums, focused, unit: parseType(state.query.type).sampleUnit };
+  return { whole, matches, isFiltered, model, sums, focused, unit: parseType(state.query.type).sampleUnit };
 }

@@ -36,8 +36,8 @@ export function useQuestions(state: ExploreState) {
   // Asking again would cancel a slow question.
   useInterval(follow, state.refresh === '' || graph.loading ? null : parseSpan(state.refresh));
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
-  const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.by}` : null;
-  const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.by, isExplained, signal), isEnough);
+  const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.splitBy}` : null;
+  const series = useAnswer(seriesKey, (signal) => askSeries(query, range!, step, state.splitBy, isExplained, signal), isEnough);
 
   const servicesInRange = services.value?.body ?? null;
   const isGraphEmpty = graph.value !== null && !graph.error && graph.key === graphKey && graph.value.body.total[ROOT] === 0;
@@ -56,7 +56,7 @@ export function useQuestions(state: ExploreState) {
   /** Drops remembered answers too: a fixed range may hold objects that were unreadable before. */
   const refresh = (): void => {
     follow();
-    for (const answer of [services, graph, series, stats]) answer.again();
+    for (const answer of [services, graph, series, stats]) answer.repeat();
   };
 
   return {

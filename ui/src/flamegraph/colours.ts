@@ -8,7 +8,7 @@ export type Colouring = 'package' | 'value';
 
 export interface Colour {
   readonly fill: string;
-  /** Dark or light, whichever reads better on `fill`. */
+  /** Dark or light, with the higher contrast on `fill`. */
   readonly text: string;
 }
 
@@ -44,17 +44,17 @@ const PACKAGE_COLOURS: readonly Rgb[] = [
   [128, 110, 183],
 ];
 
-/** How many shades `value` colouring has. */
+/** Number of shades of `value` colouring. */
 export const VALUE_SHADES = 32;
 
-/** Light pages get lighter bars. */
+/** Bars are lighter in the light theme; added to each channel. */
 const LIGHT_THEME_LIFT = 38;
 
 export function packagePalette(dark: boolean): Colour[] {
   return PACKAGE_COLOURS.map((rgb) => colour(dark ? rgb : lift(rgb, LIGHT_THEME_LIFT)));
 }
 
-/** From yellow (little) to red (all of it). */
+/** From yellow (a small share) to red (the whole). */
 export function valuePalette(): Colour[] {
   return Array.from({ length: VALUE_SHADES }, (_, shade) => {
     const share = shade / (VALUE_SHADES - 1);
@@ -68,13 +68,13 @@ export function packageColour(name: string): number {
 
 /**
  * The package part of a function's name: the folder of a script (`app/views.py:10 render` →
- * `app/`), what comes before the last two colons (`alloc::vec::push` → `alloc::vec`), or all up
+ * `app/`), the part before the last two colons (`alloc::vec::push` → `alloc::vec`), or the part up
  * to the first dot after a slash (`net/http.(*conn).serve` → `net/http.`).
  */
 export function packageOf(name: string): string {
   for (const extension of ['.php', '.py', '.rb']) {
-    const at = name.lastIndexOf(extension);
-    if (at >= 0) return name.slice(0, name.lastIndexOf('/', at) + 1);
+    const end = name.lastIndexOf(extension);
+    if (end >= 0) return name.slice(0, name.lastIndexOf('/', end) + 1);
   }
   const local = name.startsWith('./node_modules/') ? name.slice('./node_modules/'.length) : name;
   const lastColon = local.lastIndexOf(':');
@@ -92,7 +92,7 @@ export function packageOf(name: string): string {
 /** MurmurHash3, 32 bit, seed 0, over the low byte of each UTF-16 unit. */
 export function murmur3(text: string): number {
   const length = text.length;
-  const byte = (at: number): number => text.charCodeAt(at) & 0xff;
+  const byte = (index: number): number => text.charCodeAt(index) & 0xff;
   const scramble = (word: number): number => {
     const mixed = Math.imul(word, 0xcc9e2d51);
     return Math.imul((mixed << 15) | (mixed >>> 17), 0x1b873593);
@@ -119,11 +119,11 @@ export function colour(rgb: Rgb): Colour {
   return { fill: css(rgb), text: css(dark >= light ? TEXT_DARK : TEXT_LIGHT) };
 }
 
-/** `share` of one colour, the rest of the other. */
+/** Mixes `share` of one colour with `1 - share` of the other. */
 export function mix(one: Colour, other: Colour, share: number): Colour {
   const a = parseColour(one.fill);
   const b = parseColour(other.fill);
-  const channel = (at: 0 | 1 | 2): number => a[at] * share + b[at] * (1 - share);
+  const channel = (index: 0 | 1 | 2): number => a[index] * share + b[index] * (1 - share);
   return colour([channel(0), channel(1), channel(2)]);
 }
 
@@ -153,8 +153,8 @@ function css(rgb: Rgb): string {
   return `rgb(${rgb.map(Math.round).join(' ')})`;
 }
 
-function lift(rgb: Rgb, by: number): Rgb {
-  return [Math.min(255, rgb[0] + by), Math.min(255, rgb[1] + by), Math.min(255, rgb[2] + by)];
+function lift(rgb: Rgb, amount: number): Rgb {
+  return [Math.min(255, rgb[0] + amount), Math.min(255, rgb[1] + amount), Math.min(255, rgb[2] + amount)];
 }
 
 function hsl(hue: number, saturation: number, lightness: number): Rgb {

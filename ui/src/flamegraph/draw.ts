@@ -1,19 +1,19 @@
 // Paints the visible bars on a canvas.
 //
-// Owns: colours per bar, labels that fit. Text is measured once: the font is monospaced.
+// Owns: the colour and label of each bar. Text is measured once: the font is monospaced.
 // Does not own: which bars are visible (`layout`), events (`view`).
 import { colour, mix, packageColour, packagePalette, parseColour, valuePalette, VALUE_SHADES, type Colour, type Colouring } from './colours';
 import { ROW_HEIGHT, type Bars } from './layout';
 import { FOLDED_NAME, nameOf, ROOT, type FlameModel } from './model';
 import { fitName } from './names';
 
-/** Narrower bars are muted, so that the eye rests on those that matter. */
+/** Narrower bars are muted, so that large ones stand out. */
 const MUTED_WIDTH = 10;
-/** How much of its own colour a narrow bar keeps. */
+/** Share of its own colour in a narrow bar. */
 const MUTED_SHARE = 0.45;
-/** The same for what is above the focused bar. */
+/** Share of its own colour in a bar above the focused one. */
 const FADED_SHARE = 0.5;
-/** An outline would hide all of a narrower bar; it is underlined instead. */
+/** Narrower bars are underlined: an outline would cover them. */
 const OUTLINED_WIDTH_MIN = 6;
 const LABEL_WIDTH_MIN = 20;
 const PADDING = 5;
@@ -21,17 +21,17 @@ const PADDING = 5;
 export interface Paint {
   dark: boolean;
   font: string;
-  /** Bars that are too small, folded, or not searched for. */
+  /** Bars that are too small, folded, or do not match the search. */
   muted: Colour;
-  /** Behind the bars; also the hairline between them. */
+  /** Background of the bars and the hairline between them. */
   ground: string;
   accent: string;
   text: string;
 }
 
-/** What does not change from frame to frame: a colour per name and the measured font. */
+/** Holds the parts that frames share: a colour per name and the measured font. */
 export class Painter {
-  private readonly byName: Uint8Array;
+  private readonly colourByName: Uint8Array;
   private readonly palette: Colour[];
   private readonly narrow: Colour[];
   private readonly faded: Colour[];
@@ -46,11 +46,11 @@ export class Painter {
     private readonly formatValue: (value: number) => string,
   ) {
     this.palette = colouring === 'package' ? packagePalette(paint.dark) : valuePalette();
-    this.narrow = this.palette.map((own) => mix(own, paint.muted, MUTED_SHARE));
+    this.narrow = this.palette.map((full) => mix(full, paint.muted, MUTED_SHARE));
     const ground = colour(parseColour(paint.ground));
-    this.faded = this.palette.map((own) => mix(own, ground, FADED_SHARE));
+    this.faded = this.palette.map((full) => mix(full, ground, FADED_SHARE));
     this.fadedMuted = mix(paint.muted, ground, FADED_SHARE);
-    this.byName = Uint8Array.from(model.names, (name) => packageColour(name));
+    this.colourByName = Uint8Array.from(model.names, (name) => packageColour(name));
     this.folded = model.names.indexOf(FOLDED_NAME);
   }
 
@@ -59,7 +59,7 @@ export class Painter {
     context: CanvasRenderingContext2D,
     bars: Bars,
     size: { width: number; height: number; top: number },
-    marks: { hover: number; cursor: number; selectedName: number; searched: Uint8Array | null; focusLevel: number },
+    marks: { hover: number; cursor: number; selectedName: number; matched: Uint8Array | null; focusLevel: number },
   ): void {
     const { model, paint } = this;
     context.fillStyle = paint.ground;
@@ -74,11 +74,11 @@ export class Painter {
       const left = bars.left[i]!;
       const width = bars.width[i]!;
       const y = level * ROW_HEIGHT - size.top;
-      const look = this.look(bar, width, marks.searched, level < marks.focusLevel);
-      context.fillStyle = look.fill;
-      // The hairline between neighbours is the ground showing through.
+      const barColour = this.colourOf(bar, width, marks.matched, level < marks.focusLevel);
+      context.fillStyle = barColour.fill;
+      // The hairline between neighbours is the uncovered ground.
       context.fillRect(left, y, width > 3 ? width - 1 : width, ROW_HEIGHT - 1);
-      if (bar >= 0 && width >= LABEL_WIDTH_MIN) this.label(context, bar, left, width, y, look.text);
+      if (bar >= 0 && width >= LABEL_WIDTH_MIN) this.label(context, bar, left, width, y, barColour.text);
     }
 
     for (let i = 0; i < bars.count; i++) {
@@ -105,13 +105,13 @@ export class Painter {
     }
   }
 
-  private look(bar: number, width: number, searched: Uint8Array | null, isAbove: boolean): Colour {
+  private colourOf(bar: number, width: number, matched: Uint8Array | null, isAbove: boolean): Colour {
     const muted = isAbove ? this.fadedMuted : this.paint.muted;
     if (bar < 0 || bar === ROOT) return muted;
     const name = this.model.name[bar]!;
-    if (searched ? !searched[name] : name === this.folded) return muted;
-    const palette = isAbove ? this.faded : !searched && width < MUTED_WIDTH ? this.narrow : this.palette;
-    if (this.colouring === 'package') return palette[this.byName[name]!]!;
+    if (matched ? !matched[name] : name === this.folded) return muted;
+    const palette = isAbove ? this.faded : !matched && width < MUTED_WIDTH ? this.narrow : this.palette;
+    if (this.colouring === 'package') return palette[this.colourByName[name]!]!;
     const share = this.model.total[bar]! / this.model.total[ROOT]!;
     return palette[Math.min(VALUE_SHADES - 1, Math.floor(share * VALUE_SHADES))]!;
   }

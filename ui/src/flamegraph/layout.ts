@@ -1,30 +1,30 @@
-// Which bars are visible, and where they lie, in CSS pixels.
+// The visible bars and their positions in CSS pixels.
 //
-// Owns: the way from values to pixels, leaving out what cannot be seen.
+// Owns: the mapping from values to pixels, skipping invisible bars.
 // Does not own: colours and text (`draw`), scrolling (`view`).
 import type { FlameModel } from './model';
 
 export const ROW_HEIGHT = 22;
 
-/** Narrower bars are not drawn one by one: neighbours become one muted sliver. */
+/** Neighbouring bars that are narrower become one muted sliver. */
 const BAR_WIDTH_MIN = 0.5;
 
-/** The part of the profile that fills the width. */
+/** The visible part of the profile. */
 export interface Viewport {
   /** Values at the left and right edge. */
   start: number;
   end: number;
-  /** Pixels. */
+  /** CSS pixels. */
   width: number;
-  /** First level and the one after the last. */
+  /** First level, and the level after the last. */
   firstLevel: number;
   endLevel: number;
 }
 
-/** Visible bars; arrays are reused from frame to frame. */
+/** Visible bars. The arrays are reused for each frame. */
 export class Bars {
   count = 0;
-  /** The bar; for a sliver, the first of the bars that it stands for, as `~bar`. */
+  /** A bar, or `~bar` for a sliver that starts with `bar`. */
   bar = new Int32Array(1024);
   level = new Uint16Array(1024);
   left = new Float32Array(1024);
@@ -52,7 +52,7 @@ export class Bars {
   }
 }
 
-/** Fills `out` with the bars that `viewport` shows; cost follows what is visible, not the profile. */
+/** Fills `out` with the visible bars. The cost depends on their number, not on the size of the profile. */
 export function layoutBars(model: FlameModel, viewport: Viewport, out: Bars): void {
   out.count = 0;
   const span = viewport.end - viewport.start;
@@ -71,7 +71,7 @@ export function layoutBars(model: FlameModel, viewport: Viewport, out: Bars): vo
         bar++;
         continue;
       }
-      // A sliver reaches over the small bars of at least one pixel, up to a gap or a wide bar.
+      // A sliver ends at a gap, at a wide bar, or at a width of 8 pixels.
       const first = bar;
       let right = left + width;
       while (++bar < until) {
@@ -87,7 +87,7 @@ export function layoutBars(model: FlameModel, viewport: Viewport, out: Bars): vo
   }
 }
 
-/** The bar at a level and value, or -1. */
+/** The bar at a level and a value, or -1. */
 export function barAt(model: FlameModel, level: number, value: number): number {
   if (level < 0 || level >= model.depth) return -1;
   const bar = firstEndingAfter(model, level, value, model.levelStart[level]!);
@@ -95,7 +95,7 @@ export function barAt(model: FlameModel, level: number, value: number): number {
   return model.x[bar]! <= value ? bar : -1;
 }
 
-/** First bar of the level, from `from` on, whose right edge lies beyond `value`. */
+/** The first bar of the level, at or after `from`, whose right edge is beyond `value`. */
 function firstEndingAfter(model: FlameModel, level: number, value: number, from: number): number {
   let low = from;
   let high = model.levelStart[level + 1]!;
@@ -109,7 +109,7 @@ function firstEndingAfter(model: FlameModel, level: number, value: number, from:
 
 export type Step = 'up' | 'down' | 'left' | 'right';
 
-/** The bar that an arrow key leads to; the same bar when there is none. */
+/** The bar in the direction of an arrow key; the same bar if there is none. */
 export function neighbour(model: FlameModel, bar: number, step: Step): number {
   switch (step) {
     case 'up':

@@ -1,24 +1,24 @@
-// The profile as the graph holds it: one row per bar, in typed arrays, level by level.
+// A profile as the graph needs it: one entry per bar in typed arrays, level by level.
 //
 // Owns: decoding the levels of an answer, sums per function, paths.
-// Does not own: pixels (`layout`), colours (`colours`), or where the answer came from.
+// Does not own: pixels (`layout`), colours (`colours`), the source of the answer.
 
-/** A flame graph as `querier.v1.FlameGraph` has it in JSON: 64-bit numbers are strings. */
+/** `querier.v1.FlameGraph` in JSON: 64-bit numbers are strings. */
 export interface EncodedFlameGraph {
   names?: string[];
-  /** Four numbers per bar: gap to the bar before it, total, self, index into `names`. */
+  /** Four numbers per bar: gap to the previous bar, total, self, index into `names`. */
   levels?: { values?: (string | number)[] }[];
 }
 
 /**
- * Bars in level order: level 0 is the root, the bars of one level go from left to right, and the
- * children of one bar lie next to each other. All values are in the unit of the profile type.
+ * Bars in level order: level 0 is the root, the bars of a level are ordered from left to right, and
+ * the children of a bar are adjacent. All values are in the unit of the profile type.
  */
 export interface FlameModel {
   readonly names: readonly string[];
   readonly count: number;
   readonly depth: number;
-  /** `levelStart[d]` to `levelStart[d + 1]` are the bars of level `d`. */
+  /** The bars of level `d` are `levelStart[d]` until `levelStart[d + 1]`. */
   readonly levelStart: Uint32Array;
   /** Left edge; the children of a bar start at its own left edge. */
   readonly x: Float64Array;
@@ -33,33 +33,33 @@ export interface FlameModel {
   readonly childCount: Uint32Array;
 }
 
-/** What a server calls the bar into which it folded those that were too small to send. */
+/** Name of the bar into which the server folds bars that are too small to send. */
 export const FOLDED_NAME = 'other';
 
-/** Deepest stack that is drawn. Deeper levels are cut, not refused. */
+/** Maximum depth. Deeper levels are cut off. */
 const DEPTH_MAX = 4096;
 
 export const ROOT = 0;
 
-/** Decodes an answer. Bars without weight and bars outside of any parent are left out. */
+/** Decodes an answer. Bars without weight and bars outside any parent are dropped. */
 export function buildModel(encoded: EncodedFlameGraph): FlameModel {
   const levels = (encoded.levels ?? []).slice(0, DEPTH_MAX);
-  let room = 0;
-  for (const { values } of levels) room += ((values?.length ?? 0) / 4) | 0;
-  const builder = new Builder(Math.max(room, 1));
-  const givenNames = encoded.names ?? [];
-  const nameIds = givenNames.map((name) => builder.nameId(name));
+  let capacity = 0;
+  for (const { values } of levels) capacity += ((values?.length ?? 0) / 4) | 0;
+  const builder = new Builder(Math.max(capacity, 1));
+  const encodedNames = encoded.names ?? [];
+  const nameIds = encodedNames.map((name) => builder.nameId(name));
 
-  // Where the answer puts a bar; only used to find its parent.
-  let parentsAt = new Float64Array(0);
+  // Left edges in the answer, only used to find parents.
+  let parentLefts = new Float64Array(0);
   for (let depth = 0; depth < levels.length; depth++) {
     const values = levels[depth]!.values ?? [];
-    const at = new Float64Array((values.length / 4) | 0);
+    const lefts = new Float64Array((values.length / 4) | 0);
     const parentFrom = depth === 0 ? 0 : builder.levelStart[depth - 1]!;
     const parentUntil = builder.count;
     let parent = parentFrom;
     let cursor = 0;
-    let kept = 0;
+    let added = 0;
     builder.beginLevel();
     for (let i = 0; i + 3 < values.length; i += 4) {
       const left = cursor + Number(values[i]);
@@ -67,20 +67,20 @@ export function buildModel(encoded: EncodedFlameGraph): FlameModel {
       const self = Number(values[i + 2]);
       cursor = left + total;
       if (depth === 0) {
-        if (kept > 0) break;
+        if (added > 0) break;
         builder.add(-1, nameIds[Number(values[i + 3])] ?? builder.nameId('total'), total, self);
-        at[kept++] = left;
+        lefts[added++] = left;
         continue;
       }
       if (!(total > 0)) continue;
-      while (parent < parentUntil && left >= parentsAt[parent - parentFrom]! + builder.total[parent]!) parent++;
+      while (parent < parentUntil && left >= parentLefts[parent - parentFrom]! + builder.total[parent]!) parent++;
       if (parent === parentUntil) break;
-      if (left < parentsAt[parent - parentFrom]!) continue;
+      if (left < parentLefts[parent - parentFrom]!) continue;
       builder.add(parent, nameIds[Number(values[i + 3])] ?? builder.nameId(''), total, self);
-      at[kept++] = left;
+      lefts[added++] = left;
     }
-    if (kept === 0) break;
-    parentsAt = at;
+    if (added === 0) break;
+    parentLefts = lefts;
   }
   if (builder.count === 0) {
     builder.beginLevel();
@@ -89,14 +89,14 @@ export function buildModel(encoded: EncodedFlameGraph): FlameModel {
   return builder.finish();
 }
 
-/** Sums per function: index is the index into `model.names`. */
+/** Sums per function, indexed like `model.names`. */
 export interface FunctionSums {
   readonly self: Float64Array;
-  /** A recursive function counts once for each stack. */
+  /** A recursive function counts once per stack. */
   readonly total: Float64Array;
   /** Number of bars. */
   readonly bars: Uint32Array;
-  /** Names that occur, without the root. */
+  /** Names with at least one bar besides the root. */
   readonly present: Uint32Array;
 }
 
@@ -104,7 +104,7 @@ export function sumFunctions(model: FlameModel): FunctionSums {
   const self = new Float64Array(model.names.length);
   const total = new Float64Array(model.names.length);
   const bars = new Uint32Array(model.names.length);
-  const open = new Uint32Array(model.names.length);
+  const openBars = new Uint32Array(model.names.length);
   walk(
     model,
     (bar) => {
@@ -112,10 +112,10 @@ export function sumFunctions(model: FlameModel): FunctionSums {
       const name = model.name[bar]!;
       self[name]! += model.self[bar]!;
       bars[name]!++;
-      if (open[name]!++ === 0) total[name]! += model.total[bar]!;
+      if (openBars[name]!++ === 0) total[name]! += model.total[bar]!;
     },
     (bar) => {
-      if (bar !== ROOT) open[model.name[bar]!]!--;
+      if (bar !== ROOT) openBars[model.name[bar]!]!--;
     },
   );
   const present: number[] = [];
@@ -123,7 +123,7 @@ export function sumFunctions(model: FlameModel): FunctionSums {
   return { self, total, bars, present: Uint32Array.from(present) };
 }
 
-/** Visits every bar, parents first, and leaves it after its last child. */
+/** Depth-first: enters each bar before its children and leaves it after the last. */
 export function walk(model: FlameModel, enter: (bar: number) => void, leave: (bar: number) => void): void {
   if (model.count === 0) return;
   const stack = new Uint32Array(model.depth + 1);
@@ -149,8 +149,8 @@ export function walk(model: FlameModel, enter: (bar: number) => void, leave: (ba
 }
 
 /**
- * The same profile without the stacks in which no function is marked. What is left keeps its
- * weight; a bar above marked ones weighs as much as they do.
+ * Removes the stacks without a marked function. The remaining stacks keep their weight; a bar above
+ * marked ones weighs as much as they do.
  */
 export function filterStacks(model: FlameModel, marked: Uint8Array): FlameModel {
   const inside = new Uint8Array(model.count);
@@ -166,14 +166,14 @@ export function filterStacks(model: FlameModel, marked: Uint8Array): FlameModel 
   }
   const builder = new Builder(model.count);
   for (const name of model.names) builder.nameId(name);
-  const moved = new Int32Array(model.count).fill(-1);
+  const newBar = new Int32Array(model.count).fill(-1);
   for (let depth = 0; depth < model.depth; depth++) {
     const before = builder.count;
     builder.beginLevel();
     for (let bar = model.levelStart[depth]!; bar < model.levelStart[depth + 1]!; bar++) {
       if (bar !== ROOT && !(weight[bar]! > 0)) continue;
       const parent = model.parent[bar]!;
-      moved[bar] = builder.add(parent < 0 ? -1 : moved[parent]!, model.name[bar]!, weight[bar]!, inside[bar] ? model.self[bar]! : 0);
+      newBar[bar] = builder.add(parent < 0 ? -1 : newBar[parent]!, model.name[bar]!, weight[bar]!, inside[bar] ? model.self[bar]! : 0);
     }
     if (builder.count === before) break;
   }
@@ -187,17 +187,17 @@ export function nameOf(model: FlameModel, bar: number): string {
 /** Bars from the root to `bar`, both included. */
 export function ancestry(model: FlameModel, bar: number): number[] {
   const bars: number[] = [];
-  for (let at = bar; at >= 0; at = model.parent[at]!) bars.push(at);
+  for (let ancestor = bar; ancestor >= 0; ancestor = model.parent[ancestor]!) bars.push(ancestor);
   return bars.reverse();
 }
 
 /**
- * The shortest end of the path to `bar` that means this bar and no heavier one, as folded text
- * (`caller;function`). The root is the empty text.
+ * The shortest suffix of the path to `bar` that `findFocus` resolves to `bar`, as folded text
+ * (`caller;function`). Empty for the root.
  */
 export function focusKey(model: FlameModel, bar: number): string {
   if (bar === ROOT) return '';
-  const path = ancestry(model, bar).map((at) => nameOf(model, at));
+  const path = ancestry(model, bar).map((ancestor) => nameOf(model, ancestor));
   for (let length = 1; length < path.length; length++) {
     const key = path.slice(-length).join(';');
     if (findFocus(model, key) === bar) return key;
@@ -214,10 +214,10 @@ export function findFocus(model: FlameModel, key: string): number {
   let best = -1;
   for (let bar = 1; bar < model.count; bar++) {
     if (best >= 0 && model.total[bar]! <= model.total[best]!) continue;
-    let at = bar;
+    let ancestor = bar;
     let i = ids.length - 1;
-    while (i >= 0 && at >= 0 && model.name[at] === ids[i]) {
-      at = model.parent[at]!;
+    while (i >= 0 && ancestor >= 0 && model.name[ancestor] === ids[i]) {
+      ancestor = model.parent[ancestor]!;
       i--;
     }
     if (i < 0) best = bar;
@@ -225,7 +225,7 @@ export function findFocus(model: FlameModel, key: string): number {
   return best;
 }
 
-/** Folded text, one stack a line: what `POST /ingest` and other tools read. */
+/** Folded text, one stack per line, as `POST /ingest` and other tools read it. */
 export function foldedText(model: FlameModel): string {
   const lines: string[] = [];
   const path: string[] = [];
@@ -253,20 +253,20 @@ class Builder {
   private readonly parent: Int32Array;
   private readonly firstChild: Uint32Array;
   private readonly childCount: Uint32Array;
-  private readonly taken: Float64Array;
+  private readonly childrenTotal: Float64Array;
   private readonly names: string[] = [];
   private readonly ids = new Map<string, number>();
 
-  constructor(room: number) {
-    this.total = new Float64Array(room);
-    this.x = new Float64Array(room);
-    this.self = new Float64Array(room);
-    this.name = new Uint32Array(room);
-    this.level = new Uint16Array(room);
-    this.parent = new Int32Array(room);
-    this.firstChild = new Uint32Array(room);
-    this.childCount = new Uint32Array(room);
-    this.taken = new Float64Array(room);
+  constructor(capacity: number) {
+    this.total = new Float64Array(capacity);
+    this.x = new Float64Array(capacity);
+    this.self = new Float64Array(capacity);
+    this.name = new Uint32Array(capacity);
+    this.level = new Uint16Array(capacity);
+    this.parent = new Int32Array(capacity);
+    this.firstChild = new Uint32Array(capacity);
+    this.childCount = new Uint32Array(capacity);
+    this.childrenTotal = new Float64Array(capacity);
   }
 
   nameId(name: string): number {
@@ -288,8 +288,8 @@ class Builder {
     this.self[bar] = self;
     this.level[bar] = this.levelStart.length - 1;
     if (parent >= 0) {
-      this.x[bar] = this.x[parent]! + this.taken[parent]!;
-      this.taken[parent]! += total;
+      this.x[bar] = this.x[parent]! + this.childrenTotal[parent]!;
+      this.childrenTotal[parent]! += total;
       if (this.childCount[parent]!++ === 0) this.firstChild[parent] = bar;
     }
     return bar;

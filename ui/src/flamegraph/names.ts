@@ -1,9 +1,9 @@
-// How a function's name is shortened: what says least goes first.
+// Shortens function names: the least informative part is removed first.
 
 /**
- * Where the function itself begins: after its path (`net/http.(*conn).serve`), its assembly
- * (`System.Threading!Thread.Start`), its package (`com.acme.shop.Cart.total`), the type that it is of (`<T as core::fmt::Debug>::fmt`) or all but
- * the last two parts (`alloc::vec::Vec::push`).
+ * The index at which the function itself begins: after its path (`net/http.(*conn).serve`), its
+ * assembly (`System.Threading!Thread.Start`), its package (`com.acme.shop.Cart.total`), its type
+ * (`<T as core::fmt::Debug>::fmt`) or all but the last two parts (`alloc::vec::Vec::push`).
  */
 export function tailStart(name: string): number {
   if (name.startsWith('<')) return afterType(name);
@@ -20,31 +20,31 @@ export function tailStart(name: string): number {
   return before > 0 ? before + 2 : 0;
 }
 
-/** Behind the type in angle brackets that a name begins with; 0 when there is nothing. */
+/** The index after a leading type in angle brackets; 0 if no name follows. */
 function afterType(name: string): number {
   let depth = 0;
-  for (let at = 0; at < name.length; at++) {
-    if (name[at] === '<') depth++;
-    // The arrow of a function's type closes nothing.
-    else if (name[at] === '>' && name[at - 1] !== '-' && --depth === 0) {
-      return name.startsWith('::', at + 1) && at + 3 < name.length ? at + 3 : 0;
+  for (let index = 0; index < name.length; index++) {
+    if (name[index] === '<') depth++;
+    // The `>` of `->` is no closing bracket.
+    else if (name[index] === '>' && name[index - 1] !== '-' && --depth === 0) {
+      return name.startsWith('::', index + 1) && index + 3 < name.length ? index + 3 : 0;
     }
   }
   return 0;
 }
 
-/** The type that `<path::Type<T> as Trait>::method` is of, without its path: `Type`. */
+/** `Type` of `<path::Type<T> as Trait>::method`. */
 function typeOf(name: string): string {
   const path = /^<(?:[&*]|mut |const |dyn )*([\w:]+)/.exec(name)?.[1] ?? '';
   return path.slice(path.lastIndexOf(':') + 1);
 }
 
-/** The name in at most `room` characters: the path goes first, then the type, then the end. */
-export function fitName(name: string, room: number): string {
-  if (name.length <= room) return name;
-  const typed = `${typeOf(name)}::${name.slice(tailStart(name))}`;
-  if (name.startsWith('<') && !typed.startsWith('::') && typed.length <= room) return typed;
+/** Shortens a name to `maxChars`: removes the path first, then the type, then the end. */
+export function fitName(name: string, maxChars: number): string {
+  if (name.length <= maxChars) return name;
+  const withType = `${typeOf(name)}::${name.slice(tailStart(name))}`;
+  if (name.startsWith('<') && !withType.startsWith('::') && withType.length <= maxChars) return withType;
   const short = name.slice(tailStart(name));
-  if (short.length <= room) return short;
-  return room <= 1 ? '' : `${short.slice(0, room - 1)}…`;
+  if (short.length <= maxChars) return short;
+  return maxChars <= 1 ? '' : `${short.slice(0, maxChars - 1)}…`;
 }

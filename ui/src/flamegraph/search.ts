@@ -1,4 +1,4 @@
-// Which functions a search means, and how much of the profile they hold.
+// The functions that match a search, and their share of the profile.
 import { ROOT, type FlameModel } from './model';
 
 export interface SearchResult {
@@ -10,8 +10,8 @@ export interface SearchResult {
 }
 
 /**
- * Comma-separated terms, any of which may match. A term is a case-sensitive regular expression;
- * when no name matches (or it is none) it is looked for as plain text, in any case.
+ * `text` holds comma-separated terms; a function matches if any term does. A term is a case-sensitive
+ * regular expression. If it is invalid or matches no name, it is case-insensitive plain text.
  */
 export function search(model: FlameModel, text: string): SearchResult | null {
   const terms = splitTerms(text);
@@ -34,7 +34,7 @@ export function search(model: FlameModel, text: string): SearchResult | null {
   return { marked, functions, value };
 }
 
-/** Splits at commas that stand outside of brackets and braces, so that `{1,2}` stays whole. */
+/** Splits at commas outside of brackets and braces: `{1,2}` stays whole. */
 export function splitTerms(text: string): string[] {
   const terms: string[] = [];
   let depth = 0;
@@ -57,18 +57,18 @@ export function splitTerms(text: string): string[] {
 }
 
 function markTerm(model: FlameModel, term: string, marked: Uint8Array): void {
-  let found = false;
+  let isFound = false;
   const mark = (test: (name: string) => boolean): void => {
     model.names.forEach((name, id) => {
       if (test(name)) {
         marked[id] = 1;
-        found = true;
+        isFound = true;
       }
     });
   };
   const expression = compile(term);
   if (expression) mark((name) => expression.test(name));
-  if (found) return;
+  if (isFound) return;
   const plain = term.toLowerCase();
   mark((name) => name.toLowerCase().includes(plain));
 }

@@ -1,16 +1,16 @@
-// The flame graph as an element of a page: canvas, scrolling, pointer and keys.
+// The flame graph as a DOM element: canvas, scrolling, pointer and keyboard cursor.
 //
-// Owns: the canvas, the part of the profile that it shows, the keyboard cursor.
-// Does not own: what is focused, selected or searched: the caller says so, this reports wishes.
+// Owns: the canvas, the visible part of the profile, the keyboard cursor.
+// Does not own: focus, selection and search. The caller sets them; the view only reports events.
 import { Bars, barAt, layoutBars, neighbour, ROW_HEIGHT, type Step, type Viewport } from './layout';
 import type { Colouring } from './colours';
 import { Painter, type Paint } from './draw';
 import { ROOT, type FlameModel } from './model';
 
 export interface FlameEvents {
-  /** -1 when the pointer leaves. Coordinates are those of the window. */
+  /** `bar` is -1 when the pointer leaves. Window coordinates. */
   hover(bar: number, x: number, y: number): void;
-  /** The user wants this bar to fill the width; the root means all. */
+  /** The user asked to zoom to a bar; the root resets the zoom. */
   focus(bar: number): void;
   select(bar: number): void;
   menu(bar: number, x: number, y: number): void;
@@ -44,13 +44,13 @@ export class FlameView {
   private hovered = -1;
   private cursor = -1;
   private selectedName = -1;
-  private searched: Uint8Array | null = null;
+  private matched: Uint8Array | null = null;
   private height = 0;
   private frameRequest = 0;
-  private animation: { from: [number, number]; to: [number, number]; begun: number } | null = null;
+  private animation: { from: [number, number]; to: [number, number]; start: number } | null = null;
   private drag: { x: number; start: number; end: number; moved: boolean } | null = null;
-  private dropClick = false;
-  /** Where the pointer rests on the canvas, in window coordinates. */
+  private ignoresClick = false;
+  /** Pointer position on the canvas in window coordinates. */
   private pointer: { x: number; y: number } | null = null;
 
   constructor(
@@ -69,7 +69,7 @@ export class FlameView {
     this.canvas.setAttribute('aria-hidden', 'true');
     this.scroller.append(this.spacer, this.canvas);
     host.append(this.scroller);
-    // One without alpha is black until it is first drawn.
+    // A context without alpha is black until the first frame.
     const context = this.canvas.getContext('2d');
     if (!context) throw new Error('this browser has no 2d canvas');
     this.context = context;
@@ -86,11 +86,11 @@ export class FlameView {
   }
 
   /**
-   * Shows a profile; `focused` is the bar that fills the width. A part that the user zoomed to by
-   * hand stays in view, and what the pointer rests on is reported anew.
+   * Shows a profile; `focused` is the bar that fills the width. A manual zoom is kept, and the bar
+   * under the pointer is reported again.
    */
   setModel(model: FlameModel, focused: number): void {
-    const zoomed = this.handZoom();
+    const zoomed = this.manualZoom();
     this.model = model;
     this.focused = focused;
     this.hovered = -1;
@@ -100,7 +100,7 @@ export class FlameView {
     const whole = model.total[ROOT]!;
     [this.viewport.start, this.viewport.end] = zoomed && whole > 0 ? [zoomed[0] * whole, zoomed[1] * whole] : this.extent(focused);
     this.newPainter();
-    if (this.pointer) this.hover(this.at(this.pointer), this.pointer.x, this.pointer.y);
+    if (this.pointer) this.hover(this.barUnder(this.pointer), this.pointer.x, this.pointer.y);
   }
 
   setOptions(options: FlameOptions): void {
@@ -115,7 +115,7 @@ export class FlameView {
   }
 
   setSearch(marked: Uint8Array | null): void {
-    this.searched = marked;
+    this.matched = marked;
     this.draw();
   }
 
@@ -125,7 +125,7 @@ export class FlameView {
     this.draw();
   }
 
-  /** The bar that keys act on: the cursor, else the focused one. */
+  /** The bar that keys act on: the cursor, or else the focused bar. */
   get current(): number {
     return this.cursor >= 0 ? this.cursor : this.focused;
   }
@@ -136,7 +136,7 @@ export class FlameView {
     this.draw();
   }
 
-  /** Forgets the cursor and a zoom by hand. */
+  /** Resets the cursor and a manual zoom. */
   home(): void {
     this.cursor = -1;
     if (this.model) this.moveTo(this.extent(this.focused));
@@ -158,8 +158,8 @@ export class FlameView {
     return [start, start + Math.max(model.total[bar] ?? 0, Number.MIN_VALUE)];
   }
 
-  /** Edges of a view that is not that of the focused bar, as shares of the whole. */
-  private handZoom(): [number, number] | null {
+  /** Edges of a manual zoom as shares of the whole; null if the focused bar fills the width. */
+  private manualZoom(): [number, number] | null {
     const whole = this.model?.total[ROOT] ?? 0;
     if (!(whole > 0) || this.animation) return null;
     const [start, end] = this.extent(this.focused);
@@ -191,7 +191,7 @@ export class FlameView {
     if (matchMedia('(prefers-reduced-motion: reduce)').matches) {
       [this.viewport.start, this.viewport.end] = to;
     } else {
-      this.animation = { from, to, begun: performance.now() };
+      this.animation = { from, to, start: performance.now() };
     }
     this.draw();
   }
@@ -208,8 +208,8 @@ export class FlameView {
 
   private advance(): void {
     if (!this.animation) return;
-    const { from, to, begun } = this.animation;
-    const time = Math.min(1, Math.max(0, (performance.now() - begun) / ZOOM_MILLISECONDS));
+    const { from, to, start } = this.animation;
+    const time = Math.min(1, Math.max(0, (performance.now() - start) / ZOOM_MILLISECONDS));
     const eased = 1 - (1 - time) ** 3;
     this.viewport.start = from[0] + (to[0] - from[0]) * eased;
     this.viewport.end = from[1] + (to[1] - from[1]) * eased;
@@ -235,7 +235,7 @@ export class FlameView {
         hover: this.hovered,
         cursor: this.cursor,
         selectedName: this.selectedName,
-        searched: this.searched,
+        matched: this.matched,
         focusLevel: this.model.level[this.focused] ?? 0,
       },
     );
@@ -251,7 +251,7 @@ export class FlameView {
     if (end <= this.viewport.start || start >= this.viewport.end) this.moveTo(this.extent(model.parent[bar]! < 0 ? ROOT : model.parent[bar]!));
   }
 
-  private at(point: { x: number; y: number }): number {
+  private barUnder(point: { x: number; y: number }): number {
     if (!this.model) return -1;
     const box = this.canvas.getBoundingClientRect();
     const level = Math.floor((point.y - box.top + this.scroller.scrollTop) / ROW_HEIGHT);
@@ -279,7 +279,7 @@ export class FlameView {
     canvas.addEventListener(
       'contextmenu',
       (event) => {
-        const bar = this.at(event);
+        const bar = this.barUnder(event);
         if (bar < 0) return;
         event.preventDefault();
         this.hover(-1, 0, 0);
@@ -302,19 +302,19 @@ export class FlameView {
 
   private pointerMoved(event: PointerEvent): void {
     if (this.drag) {
-      const by = event.clientX - this.drag.x;
-      if (!this.drag.moved && Math.abs(by) < DRAG_PIXELS_MIN) return;
+      const distance = event.clientX - this.drag.x;
+      if (!this.drag.moved && Math.abs(distance) < DRAG_PIXELS_MIN) return;
       if (!this.drag.moved) {
         this.drag.moved = true;
         this.canvas.setPointerCapture(event.pointerId);
         this.hover(-1, 0, 0);
       }
       const span = this.drag.end - this.drag.start;
-      this.show(this.drag.start - (by / this.viewport.width) * span, span);
+      this.show(this.drag.start - (distance / this.viewport.width) * span, span);
       return;
     }
     this.pointer = { x: event.clientX, y: event.clientY };
-    this.hover(this.at(event), event.clientX, event.clientY);
+    this.hover(this.barUnder(event), event.clientX, event.clientY);
   }
 
   private pointerDown(event: PointerEvent): void {
@@ -325,21 +325,21 @@ export class FlameView {
   }
 
   private pointerUp(): void {
-    this.dropClick = this.drag?.moved ?? false;
+    this.ignoresClick = this.drag?.moved ?? false;
     this.drag = null;
   }
 
   private clicked(event: MouseEvent): void {
-    if (this.dropClick) {
-      this.dropClick = false;
+    if (this.ignoresClick) {
+      this.ignoresClick = false;
       return;
     }
-    const bar = this.at(event);
+    const bar = this.barUnder(event);
     if (bar < 0) return;
     this.cursor = bar;
     this.events.select(bar);
     this.events.focus(bar);
-    // A bar that is already focused, but panned away from, comes back.
+    // A click on the focused bar undoes a manual zoom.
     if (bar === this.focused) this.moveTo(this.extent(bar));
   }
 

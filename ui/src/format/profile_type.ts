@@ -1,4 +1,4 @@
-// Profile types as people call them, and how their values spread over time.
+// Names of profile types, and the scale of their values over time.
 import { formatValue, quantityOf } from './units';
 
 export interface ProfileType {
@@ -24,18 +24,18 @@ export function typeLabel(id: string): string {
   return sampleType === '' || sampleType === name || `${sampleType}s` === name ? head : `${head} ${words(sampleType)}`;
 }
 
-/** What the values of a series point are called after division by the seconds that it covers. */
+/** How the values of a time series are converted and written. */
 export interface SeriesScale {
   divideBySeconds: boolean;
   format: (value: number) => string;
-  /** Shorter, for the axis: the unit stands in the title. */
+  /** Shorter, for the axis: the unit is in the title. */
   tick: (value: number) => string;
   axis: string;
-  /** Round numbers are those of 1024. */
+  /** Whether the axis has multiples of powers of 1024. */
   binary: boolean;
 }
 
-/** Memory in use is a level; everything else accumulates and is shown per second. */
+/** Memory in use, live objects and goroutines are levels; all other values accumulate and are shown per second. */
 export function seriesScale(id: string): SeriesScale {
   const { sampleType, sampleUnit, name } = parseType(id);
   const isLevel = sampleType.startsWith('inuse') || name.startsWith('goroutine') || sampleType.startsWith('live');
@@ -59,7 +59,7 @@ function cores(count: number): string {
   return count >= 100 ? count.toFixed(0) : count >= 10 ? count.toFixed(1) : count >= 0.1 ? count.toFixed(2) : count.toPrecision(2);
 }
 
-/** The type that a new page opens with: CPU where there is one. */
+/** The type that a new page opens with: CPU if available. */
 export function preferredType(ids: readonly string[]): string {
   return (
     ids.find((id) => id.startsWith('process_cpu:cpu:')) ??

@@ -1,8 +1,8 @@
-// Numbers with units, as people read them.
+// Formats numbers with units.
 
 export type Quantity = 'time' | 'bytes' | 'count';
 
-/** What a unit of a profile type measures. */
+/** The quantity that a unit of a profile type measures. */
 export function quantityOf(unit: string): Quantity {
   if (unit === 'nanoseconds' || unit === 'microseconds' || unit === 'milliseconds' || unit === 'seconds') return 'time';
   return unit === 'bytes' ? 'bytes' : 'count';
@@ -38,7 +38,7 @@ function scaleFor(value: number, quantity: Quantity): Scale {
   return best;
 }
 
-/** `12.4 s`, `1.50 GiB`, `36.2 K`: three significant digits; long times as a clock would say them: `4 m 12 s`. */
+/** `12.4 s`, `1.50 GiB`, `36.2 K`: three significant digits. Times from one minute on: `4 m 12 s`. */
 export function formatValue(value: number, unit: string): string {
   const quantity = quantityOf(unit);
   if (value === 0) return quantity === 'count' ? '0' : quantity === 'bytes' ? '0 B' : '0 s';
@@ -59,8 +59,8 @@ function clockTime(seconds: number): string {
 }
 
 /**
- * One scale for a whole column, so that its values align on the decimal: times stay in seconds
- * however long.
+ * One scale for a whole column, so that its values align on the decimal point. Long times stay in
+ * seconds.
  */
 export function columnFormat(max: number, unit: string): (value: number) => string {
   const quantity = quantityOf(unit);
@@ -77,7 +77,7 @@ export function columnFormat(max: number, unit: string): (value: number) => stri
   };
 }
 
-/** Two decimals of the whole: `31.02%`. */
+/** `31.02%`. */
 export function formatPercent(part: number, whole: number): string {
   return whole > 0 ? `${((100 * part) / whole).toFixed(2)}%` : '0.00%';
 }
@@ -95,7 +95,7 @@ export function formatBytes(bytes: number): string {
   return formatValue(bytes, 'bytes');
 }
 
-/** Milliseconds of an answer: `38 ms`, `1.24 s`. */
+/** `38 ms`, `1.24 s`. */
 export function formatElapsed(milliseconds: number): string {
   return milliseconds < 1000 ? `${Math.max(1, Math.round(milliseconds))} ms` : `${(milliseconds / 1000).toFixed(2)} s`;
 }

@@ -1,9 +1,9 @@
-// A few words about a control or a term, for whoever points at it or comes to it by key.
+// A short explanation of a control or a term, shown on hover and on keyboard focus.
 import { cloneElement, useEffect, useId, useLayoutEffect, useRef, useState, type ReactElement, type ReactNode } from 'react';
 import style from './hint.module.css';
 
 const ENTER_MILLISECONDS = 400;
-/** Long enough to reach the words with the pointer. */
+/** Long enough to move the pointer onto the hint. */
 const LEAVE_MILLISECONDS = 100;
 const EDGE_PIXELS = 8;
 const GAP_PIXELS = 4;
@@ -11,17 +11,17 @@ const GAP_PIXELS = 4;
 interface HintProps {
   /** Empty for none. */
   text: string;
-  /** What it is about: one element that takes the focus. */
+  /** The explained element; must be focusable. */
   children: ReactElement<{ 'aria-describedby'?: string }>;
-  /** Of what does nothing else when it is pressed. */
-  pressShows?: boolean;
+  /** For elements without another action on press. */
+  showsOnPress?: boolean;
 }
 
-/** Escape takes it away, and nothing else with it. */
-export function Hint({ text, children, pressShows = false }: HintProps) {
+/** Escape closes only the hint. */
+export function Hint({ text, children, showsOnPress = false }: HintProps) {
   const id = useId();
   const root = useRef<HTMLSpanElement>(null);
-  const words = useRef<HTMLSpanElement>(null);
+  const bubble = useRef<HTMLSpanElement>(null);
   const timer = useRef(0);
   const [isShown, setShown] = useState(false);
   const show = (shown: boolean, milliseconds = 0): void => {
@@ -31,13 +31,13 @@ export function Hint({ text, children, pressShows = false }: HintProps) {
   };
   useEffect(() => () => clearTimeout(timer.current), []);
   useLayoutEffect(() => {
-    const element = words.current;
+    const element = bubble.current;
     if (!isShown || !element) return;
     const follow = (): void => place(element, root.current!.firstElementChild!.getBoundingClientRect());
     const pressed = (event: KeyboardEvent): void => {
       if (event.key !== 'Escape') return;
       event.stopPropagation();
-      // Fields of searches would be emptied.
+      // Escape would clear a search field.
       event.preventDefault();
       setShown(false);
     };
@@ -61,20 +61,20 @@ export function Hint({ text, children, pressShows = false }: HintProps) {
       onFocus={(event) => event.target.matches(':focus-visible') && show(true)}
       onBlur={() => show(false)}
       onKeyDown={() => show(false)}
-      onClick={() => show(pressShows)}
+      onClick={() => show(showsOnPress)}
     >
       {cloneElement(children, { 'aria-describedby': id })}
-      <span ref={words} id={id} role="tooltip" popover="manual" className={style['words']}>
+      <span ref={bubble} id={id} role="tooltip" popover="manual" className={style['words']}>
         {text}
       </span>
     </span>
   );
 }
 
-/** A piece of text with a hint. */
+/** Text with a hint. */
 export function Term({ hint, className = '', children }: { hint: string; className?: string | undefined; children: ReactNode }) {
   return (
-    <Hint text={hint} pressShows>
+    <Hint text={hint} showsOnPress>
       <button type="button" className={`${style['term']} ${className}`}>
         {children}
       </button>
@@ -82,7 +82,7 @@ export function Term({ hint, className = '', children }: { hint: string; classNa
   );
 }
 
-/** Below what it is about, or above where there is no room. */
+/** Below the explained element, or above it if there is no room. */
 function place(element: HTMLElement, { left, top, bottom }: DOMRect): void {
   const { offsetWidth, offsetHeight } = element;
   const below = bottom + GAP_PIXELS;

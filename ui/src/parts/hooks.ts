@@ -1,4 +1,4 @@
-// What React lacks: media queries, intervals, keys of the whole page.
+// React hooks for media queries, intervals and keys of the whole page.
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 
 export function useMedia(query: string): boolean {
@@ -12,7 +12,7 @@ export function useMedia(query: string): boolean {
   );
 }
 
-/** Not while the page is hidden; null never. */
+/** Skips calls while the page is hidden. Null stops the interval. */
 export function useInterval(act: () => void, milliseconds: number | null): void {
   useEffect(() => {
     if (milliseconds === null) return;
@@ -23,7 +23,7 @@ export function useInterval(act: () => void, milliseconds: number | null): void 
   }, [act, milliseconds]);
 }
 
-/** Keys that mean the page; fields, menus and lists keep theirs. */
+/** Keys of the page; fields, menus and dialogs keep theirs. `act` returns false for a key without meaning. */
 export function useKeys(act: (key: string) => boolean): void {
   const latest = useRef(act);
   latest.current = act;

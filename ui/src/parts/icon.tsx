@@ -27,7 +27,7 @@ export function Icon({ name }: { name: IconName }) {
   );
 }
 
-/** The mark of the product. */
+/** The logo. */
 export function Mark() {
   return (
     <svg width="18" height="18" viewBox="0 0 16 16" aria-hidden="true">

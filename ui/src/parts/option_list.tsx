@@ -1,4 +1,4 @@
-// A text field with the options that it narrows: the inside of every picker.
+// A text field that filters a list of options: the content of every picker.
 import { useEffect, useId, useMemo, useRef, useState, type ReactNode } from 'react';
 import { Icon } from './icon';
 import style from './option_list.module.css';
@@ -6,17 +6,17 @@ import style from './option_list.module.css';
 export interface Option {
   value: string;
   label: string;
-  /** Second, quieter line. */
+  /** Second line, muted. */
   detail?: string;
 }
 
-/** Options drawn at most; typing finds the rest. */
+/** Maximum number of visible options; typing finds the others. */
 const SHOWN_MAX = 200;
 
 export interface OptionListProps {
   label: string;
   options: readonly Option[];
-  /** Marked as the present choice. */
+  /** Value of the current choice. */
   chosen?: string;
   onPick: (value: string) => void;
   empty?: string;
@@ -54,10 +54,10 @@ export function OptionList({ label, options, chosen, onPick, empty = 'nothing he
           setActive(0);
         }}
         onKeyDown={(event) => {
-          const by = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
-          if (by !== 0) {
+          const offset = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
+          if (offset !== 0) {
             event.preventDefault();
-            setActive((last) => Math.max(0, Math.min(shown.length - 1, last + by)));
+            setActive((last) => Math.max(0, Math.min(shown.length - 1, last + offset)));
           } else if (event.key === 'Enter' && shown[active]) {
             event.preventDefault();
             onPick(shown[active].value);
@@ -105,7 +105,7 @@ export function Options({ id, label, shown, active, chosen, onPick, ref }: Optio
   );
 }
 
-/** Those that contain the text; those that begin with it come first. */
+/** The options that contain the text, those that begin with it first. */
 export function narrow(options: readonly Option[], text: string): Option[] {
   const wanted = text.trim().toLowerCase();
   if (wanted === '') return options.slice(0, SHOWN_MAX);

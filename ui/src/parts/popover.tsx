@@ -1,20 +1,20 @@
-// A button with a panel below it: opens on click, closes on Escape, outside press or choice.
+// A button with a panel below it. A click opens the panel; Escape, a press outside or a choice closes it.
 import { useEffect, useId, useLayoutEffect, useRef, useState, type ReactNode } from 'react';
 import { Hint } from './hint';
 import style from './popover.module.css';
 
-/** Between a panel and the edge of the page. */
+/** Minimum distance of a panel from the edge of the page. */
 const EDGE_PIXELS = 8;
 
 export interface PopoverProps {
-  /** What the button shows. */
+  /** Content of the button. */
   face: ReactNode;
-  /** Name for those who do not see it. */
+  /** Accessible name. */
   label: string;
   hint?: string;
   className?: string;
   align?: 'left' | 'right';
-  /** Whether the face may be cut where room is short, and if so before or after those of others. */
+  /** Allows the face to be cut, before or after the faces of other popovers. */
   shrinks?: 'first' | 'last';
   children: (close: () => void) => ReactNode;
 }
@@ -26,15 +26,15 @@ export function Popover({ face, label, hint = '', className, align = 'left', shr
   const panel = useId();
   const content = useRef<HTMLDivElement>(null);
 
-  // The panel hangs below its button, but never over the edge of the page.
+  // The panel is shifted to stay inside the page.
   useLayoutEffect(() => {
     const element = content.current;
     if (!open || !element) return;
     const place = (): void => {
       element.style.setProperty('translate', '0');
       const { left, right } = element.getBoundingClientRect();
-      const over = Math.max(0, right - (window.innerWidth - EDGE_PIXELS));
-      element.style.setProperty('translate', `${left - over < EDGE_PIXELS ? EDGE_PIXELS - left : -over}px`);
+      const overflow = Math.max(0, right - (window.innerWidth - EDGE_PIXELS));
+      element.style.setProperty('translate', `${left - overflow < EDGE_PIXELS ? EDGE_PIXELS - left : -overflow}px`);
     };
     const resized = new ResizeObserver(place);
     resized.observe(element);

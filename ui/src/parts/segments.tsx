@@ -1,4 +1,4 @@
-// A choice of a few, all visible.
+// A choice among a few visible options.
 import { Hint } from './hint';
 import style from './controls.module.css';
 

@@ -1,7 +1,7 @@
-// A question in one line: `process_cpu:cpu:nanoseconds:cpu:nanoseconds{service_name="my-app"}`.
+// A query: `process_cpu:cpu:nanoseconds:cpu:nanoseconds{service_name="my-app"}`.
 //
-// Owns: reading and writing the profile type and its matchers.
-// Does not own: their meaning; the server answers for that.
+// Owns: parsing and formatting of the profile type and its matchers.
+// Does not own: their meaning, which the server checks.
 
 export type Operator = '=' | '!=' | '=~' | '!~';
 export const OPERATORS: readonly Operator[] = ['=', '!=', '=~', '!~'];
@@ -13,7 +13,7 @@ export interface Matcher {
 }
 
 export interface Query {
-  /** Empty when the line has none. */
+  /** Empty if absent. */
   type: string;
   matchers: Matcher[];
 }
@@ -23,7 +23,7 @@ export const SERVICE_LABEL = 'service_name';
 const LABEL_NAME = /^[a-zA-Z_][a-zA-Z0-9_]*/;
 const OPERATOR = /^(=~|!~|!=|=)/;
 
-/** Null when the text is no query. */
+/** Null if the text is malformed. */
 export function parseQuery(text: string): Query | null {
   const trimmed = text.trim();
   const brace = trimmed.indexOf('{');
@@ -39,7 +39,7 @@ export function parseQuery(text: string): Query | null {
   return { type, matchers };
 }
 
-/** Reads `{a="b", c=~"d"}`; null when it is malformed. */
+/** Parses `{a="b", c=~"d"}`; null if it is malformed. */
 function parseSelector(text: string): Matcher[] | null {
   let rest = text.trim();
   if (!rest.startsWith('{') || !rest.endsWith('}')) return null;
@@ -99,7 +99,7 @@ function quote(text: string): string {
   return `"${text.replace(/[\\"]/g, '\\$&').replace(/\n/g, '\\n')}"`;
 }
 
-/** The service that the query asks for with `=`, if it does. */
+/** The value of the first `=` matcher on the service, or null. */
 export function serviceOf(query: Query): string | null {
   return query.matchers.find((matcher) => matcher.name === SERVICE_LABEL && matcher.operator === '=')?.value ?? null;
 }
@@ -109,13 +109,13 @@ export function withService(query: Query, service: string): Query {
   return { ...query, matchers: [{ name: SERVICE_LABEL, operator: '=', value: service }, ...rest] };
 }
 
-/** Matchers other than the one that the service picker shows. */
+/** All matchers but the one that the service picker shows. */
 export function filtersOf(query: Query): Matcher[] {
   const service = serviceOf(query);
-  let taken = service === null;
+  let isServiceSkipped = service === null;
   return query.matchers.filter((matcher) => {
-    if (taken || matcher.name !== SERVICE_LABEL || matcher.operator !== '=') return true;
-    taken = true;
+    if (isServiceSkipped || matcher.name !== SERVICE_LABEL || matcher.operator !== '=') return true;
+    isServiceSkipped = true;
     return false;
   });
 }

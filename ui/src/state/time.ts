@@ -1,7 +1,7 @@
-// Times as people and links write them: `now-1h`, `now`, Unix milliseconds, `2026-11-24 10:00`.
+// Times in text: `now-1h`, `now`, Unix milliseconds, `2026-11-24 10:00`.
 //
-// The words are those that `/pyroscope/render` takes for `from` and `until`, so that a link works
-// in both places.
+// `/pyroscope/render` accepts the same texts for `from` and `until`, so that a link works in both
+// places.
 
 export interface Range {
   /** Unix milliseconds. */
@@ -23,7 +23,7 @@ const UNIT_MILLISECONDS: Record<string, number> = {
 const SPAN = /^(\d+)(ms|s|min|m|h|d|w|M|y)$/;
 const DATE = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?)?(Z)?$/;
 
-/** Unix milliseconds, or null when the text is no time. */
+/** Unix milliseconds; null if the text is malformed. */
 export function parseTime(text: string, now: number): number | null {
   const trimmed = text.trim();
   if (trimmed === 'now') return now;
@@ -44,7 +44,7 @@ export function parseTime(text: string, now: number): number | null {
   return Number.isFinite(time) ? time : null;
 }
 
-/** Seconds, milliseconds, microseconds and nanoseconds are told apart by the number of digits. */
+/** The number of digits selects seconds, milliseconds, microseconds or nanoseconds. */
 function fromDigits(digits: string): number {
   const value = Number(digits);
   if (digits.length >= 18) return Math.floor(value / 1e6);
@@ -52,7 +52,7 @@ function fromDigits(digits: string): number {
   return digits.length >= 12 ? value : value * 1000;
 }
 
-/** `15m` in milliseconds, or null. */
+/** Milliseconds of `15m`; null if the text is malformed. */
 export function parseSpan(text: string): number | null {
   const match = SPAN.exec(text.trim());
   if (!match) return null;
@@ -60,7 +60,7 @@ export function parseSpan(text: string): number | null {
   return Number(match[1]) * UNIT_MILLISECONDS[unit]!;
 }
 
-/** The range in milliseconds; null when one end is no time or the ends are the wrong way round. */
+/** Null if an end is malformed or the start is not before the end. */
 export function resolveRange(from: string, until: string, now: number): Range | null {
   const start = parseTime(from, now);
   const end = parseTime(until, now);
@@ -72,7 +72,7 @@ export function isRelative(text: string): boolean {
   return text.trim().startsWith('now');
 }
 
-/** `last 1 h`, or both ends written out. */
+/** `last 1 h`, or both ends. */
 export function describeRange(from: string, until: string): string {
   const back = /^now-(\d+)(\w+)$/.exec(from.trim());
   if (back && until.trim() === 'now') return `last ${back[1]} ${back[2] === 'm' ? 'min' : back[2]}`;
@@ -92,7 +92,7 @@ export function clock(time: number, seconds = false): string {
   return `${two(date.getHours())}:${two(date.getMinutes())}${seconds ? `:${two(date.getSeconds())}` : ''}`;
 }
 
-/** `2026-11-24 10:00`, local. */
+/** `2026-11-24 10:00` in local time. */
 export function dateTime(time: number, seconds = false): string {
   const date = new Date(time);
   const two = (value: number): string => String(value).padStart(2, '0');
@@ -103,18 +103,18 @@ const STEPS_SECONDS = [
   1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 604_800,
 ];
 
-/** Seconds per point for at most `points` points, not finer than 10 s: agents send that often. */
+/** Seconds per point for at most `points` points; at least 10 s, the usual interval of agents. */
 export function seriesStep(range: Range, points: number): number {
   const wanted = Math.max(10, (range.until - range.from) / 1000 / Math.max(1, points));
   return STEPS_SECONDS.find((step) => step >= wanted) ?? Math.ceil(wanted / 604_800) * 604_800;
 }
 
-/** Round positions for ticks on a time axis, about `count` of them. */
+/** About `count` round times for the ticks of an axis. */
 export function timeTicks(range: Range, count: number): number[] {
   const step = seriesTickStep((range.until - range.from) / Math.max(1, count));
   const zone = new Date(range.from).getTimezoneOffset() * 60_000;
   const ticks: number[] = [];
-  for (let at = Math.ceil((range.from - zone) / step) * step + zone; at <= range.until; at += step) ticks.push(at);
+  for (let tick = Math.ceil((range.from - zone) / step) * step + zone; tick <= range.until; tick += step) ticks.push(tick);
   return ticks;
 }
 

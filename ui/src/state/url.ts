@@ -1,4 +1,4 @@
-// The state of the page is its address. This is the way between the two.
+// Conversion between the address of the page and its state.
 import { formatQuery, parseQuery, type Query } from './query';
 import { parseSpan } from './time';
 
@@ -7,35 +7,34 @@ export type SortColumn = 'name' | 'self' | 'total';
 
 export interface ExploreState {
   query: Query;
-  /** As written: `now-1h` or Unix milliseconds. */
+  /** As in the address: `now-1h` or Unix milliseconds. */
   from: string;
   until: string;
   view: ViewMode;
-  /** End of the path to the focused bar, as folded text; empty for all. */
+  /** Suffix of the path to the focused bar, as folded text; empty for none. */
   focus: string;
   search: string;
-  /** Whether a search greys the rest or leaves it out. */
+  /** Whether other functions are greyed out or removed. */
   searchMode: 'highlight' | 'filter';
-  /** The function that table and graph mark; empty for none. */
+  /** Function that is marked in table and graph; empty for none. */
   select: string;
-  /** Label that the time series is split by; empty for none. */
-  by: string;
-  /** Whether the time series is folded away. */
+  /** Label that splits the time series; empty for none. */
+  splitBy: string;
   series: 'shown' | 'hidden';
-  /** Whether the page tells how its answers came about. */
+  /** The panel that explains the answers. */
   explain: 'shown' | 'hidden';
   sort: SortColumn;
   descending: boolean;
   colour: 'package' | 'value';
   /** `10s`; empty for never. */
   refresh: string;
-  /** Largest number of bars to ask for. */
+  /** Maximum number of bars in an answer. */
   maxNodes: number;
 }
 
 const MAX_NODES_DEFAULT = 16_384;
-/** The most that a server accepts for a flame graph. */
-export const MAX_NODES_MOST = 1_048_576;
+/** Maximum that a server accepts for a flame graph. */
+export const MAX_NODES_LIMIT = 1_048_576;
 
 export const DEFAULT_STATE: ExploreState = {
   query: { type: '', matchers: [] },
@@ -46,7 +45,7 @@ export const DEFAULT_STATE: ExploreState = {
   search: '',
   searchMode: 'highlight',
   select: '',
-  by: '',
+  splitBy: '',
   series: 'shown',
   explain: 'hidden',
   sort: 'self',
@@ -56,12 +55,12 @@ export const DEFAULT_STATE: ExploreState = {
   maxNodes: MAX_NODES_DEFAULT,
 };
 
-/** Whatever the address holds, a state comes out; what makes no sense is as if absent. */
+/** Never fails: a malformed parameter counts as absent. */
 export function readState(search: string): ExploreState {
   const params = new URLSearchParams(search);
-  const text = (name: string, otherwise: string): string => params.get(name) ?? otherwise;
-  const oneOf = <T extends string>(name: string, allowed: readonly T[], otherwise: T): T =>
-    allowed.find((value) => value === params.get(name)) ?? otherwise;
+  const text = (name: string, fallback: string): string => params.get(name) ?? fallback;
+  const oneOf = <T extends string>(name: string, allowed: readonly T[], fallback: T): T =>
+    allowed.find((value) => value === params.get(name)) ?? fallback;
   const [sort, direction] = text('sort', '').split('-');
   const sorts = ['name', 'self', 'total'] as const;
   const column = sorts.find((value) => value === sort);
@@ -76,7 +75,7 @@ export function readState(search: string): ExploreState {
     search: text('search', ''),
     searchMode: oneOf('searchMode', ['highlight', 'filter'], DEFAULT_STATE.searchMode),
     select: text('select', ''),
-    by: text('by', ''),
+    splitBy: text('by', ''),
     series: oneOf('series', ['shown', 'hidden'], DEFAULT_STATE.series),
     explain: oneOf('explain', ['shown', 'hidden'], DEFAULT_STATE.explain),
     sort: column ?? DEFAULT_STATE.sort,
@@ -84,11 +83,11 @@ export function readState(search: string): ExploreState {
     colour: oneOf('colour', ['package', 'value'], DEFAULT_STATE.colour),
     refresh: parseSpan(refresh) === null ? '' : refresh,
     maxNodes:
-      Number.isInteger(maxNodes) && maxNodes > 0 ? Math.min(maxNodes, MAX_NODES_MOST) : DEFAULT_STATE.maxNodes,
+      Number.isInteger(maxNodes) && maxNodes > 0 ? Math.min(maxNodes, MAX_NODES_LIMIT) : DEFAULT_STATE.maxNodes,
   };
 }
 
-/** The address of a state: query, from and until always, the rest where it differs from the default. */
+/** Writes query, from, until and view always, other parts if they differ from the default; omits empty values. */
 export function writeState(state: ExploreState): string {
   const params: [string, string][] = [
     ['query', formatQuery(state.query)],
@@ -96,14 +95,14 @@ export function writeState(state: ExploreState): string {
     ['until', state.until],
     ['view', state.view],
   ];
-  const add = (name: string, value: string, otherwise: string): void => {
-    if (value !== otherwise) params.push([name, value]);
+  const add = (name: string, value: string, fallback: string): void => {
+    if (value !== fallback) params.push([name, value]);
   };
   add('focus', state.focus, '');
   add('search', state.search, '');
   add('searchMode', state.searchMode, DEFAULT_STATE.searchMode);
   add('select', state.select, '');
-  add('by', state.by, '');
+  add('by', state.splitBy, '');
   add('series', state.series, DEFAULT_STATE.series);
   add('explain', state.explain, DEFAULT_STATE.explain);
   add('sort', `${state.sort}${state.descending ? '' : '-asc'}`, DEFAULT_STATE.sort);
@@ -116,7 +115,7 @@ export function writeState(state: ExploreState): string {
     .join('&')}`;
 }
 
-/** Escapes only what an address cannot hold, so that a query can still be read in it. */
+/** Escapes only characters that an address cannot hold, so that a query stays readable. */
 function readable(text: string): string {
   return encodeURIComponent(text).replace(/%(3A|2C|2F|3D|40|24|28|29|3B|2A|7E|21|7B|7D|3F)/gi, (escape) =>
     decodeURIComponent(escape),

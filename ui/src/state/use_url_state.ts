@@ -1,8 +1,8 @@
-// The address as a React value. Writing it is the only way to change the state of the page.
+// The address as React state. The page changes it only through `Change`.
 import { useCallback, useMemo, useSyncExternalStore } from 'react';
 import { readState, writeState, type ExploreState } from './url';
 
-/** `push` adds a step for the back button, `replace` does not. */
+/** `push` adds an entry to the history, `replace` does not. */
 export type Change = (part: Partial<ExploreState>, how?: 'push' | 'replace') => void;
 
 const CHANGED = 'pyrograph:address';

@@ -1,12 +1,12 @@
 // Stacked columns over time on a canvas.
 //
-// Owns: scales, columns, axis, which step lies under the pointer.
-// Does not own: data, events, the brush's meaning.
+// Owns: scales, columns, the axis, the step at a position.
+// Does not own: data, events, the effect of the brush.
 import { clock, dateTime, timeTicks, type Range } from '../state/time';
 
 export interface ChartSeries {
   name: string;
-  /** Ends of steps, Unix milliseconds, ascending. */
+  /** Ends of steps in Unix milliseconds, ascending. */
   times: number[];
   /** Already in the unit of the axis. */
   values: number[];
@@ -19,7 +19,7 @@ export interface ChartInput {
   step: number;
   format: (value: number) => string;
   tick: (value: number) => string;
-  /** Whether round numbers are those of 1024. */
+  /** Whether the axis has multiples of powers of 1024. */
   binary: boolean;
 }
 
@@ -37,16 +37,16 @@ export const MARGIN = { left: 64, right: 12, top: 8, bottom: 20 };
 const LINES = 3;
 
 export class Chart {
-  /** Series index → value, by end of step. */
+  /** By end of step: one value per series. */
   readonly columns = new Map<number, number[]>();
   readonly top: number;
   private readonly isEmpty: boolean;
 
   constructor(readonly input: ChartInput) {
     input.series.forEach((series, index) => {
-      series.times.forEach((time, at) => {
+      series.times.forEach((time, point) => {
         const column = this.columns.get(time) ?? new Array<number>(input.series.length).fill(0);
-        column[index] = series.values[at]!;
+        column[index] = series.values[point]!;
         this.columns.set(time, column);
       });
     });
@@ -72,7 +72,7 @@ export class Chart {
     return MARGIN.left + ((time - from) / (until - from)) * (width - MARGIN.left - MARGIN.right);
   }
 
-  /** End of the step that covers a time. */
+  /** End of the step that contains a time. */
   stepAt(time: number): number {
     return Math.ceil(time / this.input.step) * this.input.step;
   }
@@ -142,7 +142,7 @@ export class Chart {
   }
 }
 
-/** The next of 1, 1.5, 2, 3, 4.5, 6, 7.5 times a power of ten: thirds of it are readable. */
+/** The next round value: its thirds, the lines of the axis, have few digits. */
 export function niceTop(value: number, binary = false): number {
   if (!(value > 0)) return 1;
   if (binary && value >= 1024) {
@@ -150,7 +150,6 @@ export function niceTop(value: number, binary = false): number {
     return niceTop(value / unit) * unit;
   }
   const power = 10 ** Math.floor(Math.log10(value));
-  // Thirds of each are short: the axis has that many lines.
   const factor = [1.2, 1.5, 1.8, 3, 4.5, 6, 7.5, 9, 12].find((step) => value <= step * power * (1 + 1e-9)) ?? 12;
   return factor * power;
 }

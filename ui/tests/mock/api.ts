@@ -1,7 +1,7 @@
-// A querier of fixed data, so that the page can be written and tested without a server.
+// A mock querier with fixed data, for development and tests without a server.
 //
 // Owns: two services with three profile types over the last six hours, in Connect JSON.
-// `maxNodes` above the usual makes the profile that large; `PYROGRAPH_MOCK_EMPTY=1` has none.
+// A `maxNodes` above USUAL_BARS_MAX makes the profile that large; `PYROGRAPH_MOCK_EMPTY=1` removes all data.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Plugin } from 'vite';
 import { profile, type Encoded } from './profile.ts';
@@ -15,10 +15,10 @@ const LABELS: Record<string, string[]> = {
   region: ['eu-west-1', 'us-east-1'],
   version: ['1.4.0', '1.5.0-rc.1'],
 };
-/** Bars of a profile, unless the page asks for more than a page asks for by itself. */
+/** Bars of a profile, unless the page asks for more than its default. */
 const USUAL_BARS = 3000;
 const USUAL_BARS_MAX = 16_384;
-const KEPT_MILLISECONDS = 6 * 3_600_000;
+const RETENTION_MILLISECONDS = 6 * 3_600_000;
 
 export function mockApi(): Plugin {
   const handle = (request: IncomingMessage, response: ServerResponse, next: () => void): void => {
@@ -91,12 +91,12 @@ function send(response: ServerResponse, status: number, body: object): void {
 function answer(method: string, request: Request): object {
   const now = Date.now();
   const empty = process.env['PYROGRAPH_MOCK_EMPTY'] === '1';
-  const hasData = !empty && Number(request.end) > now - KEPT_MILLISECONDS;
+  const hasData = !empty && Number(request.end) > now - RETENTION_MILLISECONDS;
   switch (method) {
     case 'GetProfileStats':
       return empty
         ? {}
-        : { dataIngested: true, oldestProfileTime: String(now - KEPT_MILLISECONDS), newestProfileTime: String(now - 4000) };
+        : { dataIngested: true, oldestProfileTime: String(now - RETENTION_MILLISECONDS), newestProfileTime: String(now - 4000) };
     case 'Series':
       return hasData
         ? {
@@ -118,7 +118,7 @@ function answer(method: string, request: Request): object {
       if (!request.name) throw new Error('name is required');
       return hasData ? { names: request.name === 'service_name' ? Object.keys(TYPES) : (LABELS[request.name] ?? []) } : {};
     case 'SelectMergeStacktraces':
-      return { flamegraph: hasData && known(request) ? scaled(request) : nothing };
+      return { flamegraph: hasData && known(request) ? scaled(request) : EMPTY };
     case 'SelectSeries':
       return hasData && known(request) ? series(request, now) : {};
     default:
@@ -126,7 +126,7 @@ function answer(method: string, request: Request): object {
   }
 }
 
-const nothing: Encoded = { names: ['total'], levels: [{ values: ['0', '0', '0', '0'] }], total: '0', maxSelf: '0' };
+const EMPTY: Encoded = { names: ['total'], levels: [{ values: ['0', '0', '0', '0'] }], total: '0', maxSelf: '0' };
 
 function known(request: Request): boolean {
   const selector = request.labelSelector ?? '';
@@ -135,7 +135,7 @@ function known(request: Request): boolean {
   return !/service_name="(?!checkout|pyrograph)/.test(selector) && Object.values(TYPES).flat().includes(request.profileTypeID ?? '');
 }
 
-/** A deeper cut for a longer range and for each matcher, so that a change can be seen. */
+/** A larger total for a longer range, a smaller one for each matcher, so that a change is visible. */
 function scaled(request: Request): Encoded {
   const minutes = Math.max(1, (Number(request.end) - Number(request.start)) / 60_000);
   const matchers = (request.labelSelector ?? '').split('=').length - 1;
@@ -145,11 +145,11 @@ function scaled(request: Request): Encoded {
 
 function series(request: Request, now: number): object {
   const step = request.step ?? 15;
-  const by = request.groupBy?.[0];
-  const values = by === undefined ? [undefined] : (LABELS[by] ?? [by === 'service_name' ? 'checkout' : '']);
+  const label = request.groupBy?.[0];
+  const values = label === undefined ? [undefined] : (LABELS[label] ?? [label === 'service_name' ? 'checkout' : '']);
   return {
     series: values.map((value, index) => ({
-      labels: by === undefined ? [] : [{ name: by, value }],
+      labels: label === undefined ? [] : [{ name: label, value }],
       points: points(Number(request.start), Number(request.end), step, now, index),
     })),
   };
@@ -157,10 +157,10 @@ function series(request: Request, now: number): object {
 
 function points(start: number, end: number, step: number, now: number, phase: number): object[] {
   const out: object[] = [];
-  for (let at = start; at <= end; at += step * 1000) {
-    if (at > now || at < now - KEPT_MILLISECONDS) continue;
-    const wave = 1.4 + Math.sin(at / 700_000 + phase) * 0.6 + Math.sin(at / 91_000 + phase * 2) * 0.25;
-    out.push({ timestamp: String(at), value: Math.round(wave * step * 4e8) });
+  for (let time = start; time <= end; time += step * 1000) {
+    if (time > now || time < now - RETENTION_MILLISECONDS) continue;
+    const wave = 1.4 + Math.sin(time / 700_000 + phase) * 0.6 + Math.sin(time / 91_000 + phase * 2) * 0.25;
+    out.push({ timestamp: String(time), value: Math.round(wave * step * 4e8) });
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// A profile of any size that is the same each time.
+// A deterministic profile of any size.
 
 export interface Encoded {
   names: string[];
@@ -68,10 +68,10 @@ export function profile(bars: number, total: number): Encoded {
       values.push(String(x - cursor), String(node.total), String(node.self), String(node.name));
       cursor = x + node.total;
       maxSelf = Math.max(maxSelf, node.self);
-      let at = x + node.self;
+      let left = x + node.self;
       for (const child of node.children) {
-        below.push({ node: child, x: at });
-        at += child.total;
+        below.push({ node: child, x: left });
+        left += child.total;
       }
     }
     levels.push({ values });

@@ -1,4 +1,4 @@
-// One row of a table test: what was given, what came out, what should have.
+// One row of a table test: the input, the actual output, the expected output.
 import { expect } from 'vitest';
 
 export function check<T>(given: unknown, actual: T, expected: T): void {

@@ -4,7 +4,7 @@ import { call, json } from '../../src/api/client';
 const question = { method: 'LabelNames', request: {} };
 const names = json(({ names = [] }: { names?: string[] }) => names);
 
-/** What was sent when a server answers this. */
+/** Stubs a server that answers `body`; returns a function that reads the request headers. */
 function answering(body: object, headers: Record<string, string> = {}) {
   const fetched = vi.fn<typeof fetch>(() => Promise.resolve(new Response(JSON.stringify(body), { headers })));
   vi.stubGlobal('fetch', fetched);
@@ -13,19 +13,19 @@ function answering(body: object, headers: Record<string, string> = {}) {
 
 afterEach(() => void vi.unstubAllGlobals());
 
-test('one answer brings what was asked for and how it came about', async () => {
+test('an answer holds the body and the explanation', async () => {
   const sent = answering({ names: ['pod'], explained: { questions: [{ found: { objects: 3 } }] } });
   const { body, explained } = await call({ ...question, explain: true }, new AbortController().signal, names);
   expect(sent().get('x-pyrograph-explain')).toBe('true');
   expect([body, explained?.explanation.found.objects]).toEqual([['pod'], 3]);
 });
 
-test('what an answer lacks comes with it', async () => {
+test('an answer reports missing objects and staleness', async () => {
   answering({ names: [] }, { 'x-pyrograph-partial': '2', 'x-pyrograph-stale': '42' });
   expect((await call(question, new AbortController().signal, names)).report).toMatchObject({ missing: 2, stale: 42 });
 });
 
-test('what was not asked to be explained says so, unlike a server that cannot', async () => {
+test('an explanation that was not requested differs from one that the server does not support', async () => {
   const sent = answering({});
   expect((await call(question, new AbortController().signal, names)).explained).toBeUndefined();
   expect(sent().get('x-pyrograph-explain')).toBeNull();

@@ -13,7 +13,7 @@ test('the hash is MurmurHash3 with seed 0', () => {
   for (const [text, expected] of cases) check(text, murmur3(text), expected);
 });
 
-test('the package of a function follows the rule that Grafana has', () => {
+test('the package of a function follows the rule of Grafana', () => {
   const cases: [string, string][] = [
     ['', ''],
     ['total', 'total'],
@@ -39,7 +39,7 @@ test('text on every bar has a contrast of at least 4.5 in both themes', () => {
   }
 });
 
-test('colours are read as a browser writes them', () => {
+test('colours are parsed in the notations of browsers', () => {
   check('#ff7a1a', parseColour('#ff7a1a'), [255, 122, 26]);
   check('rgb(1, 2, 3)', parseColour('rgb(1, 2, 3)'), [1, 2, 3]);
   check('rgb(1 2 3)', parseColour('rgb(1 2 3)'), [1, 2, 3]);

@@ -4,7 +4,7 @@ import { columnFormat, formatAge, formatPercent, formatValue } from '../../src/f
 import { niceTop } from '../../src/timeseries/chart';
 import { check } from './check';
 
-test('values have three digits and a unit', () => {
+test('values have three significant digits and a unit', () => {
   const cases: [number, string, string][] = [
     [0, 'nanoseconds', '0 s'],
     [12, 'nanoseconds', '12 ns'],
@@ -21,7 +21,7 @@ test('values have three digits and a unit', () => {
   for (const [value, unit, expected] of cases) check([value, unit], formatValue(value, unit), expected);
 });
 
-test('long times are said as a clock would', () => {
+test('times from one minute on have two units', () => {
   check('s', formatValue(59.4e9, 'nanoseconds'), '59.4 s');
   check('rounded', formatValue(59.96e9, 'nanoseconds'), '1 m 00 s');
   check('m', formatValue(252_000, 'milliseconds'), '4 m 12 s');
@@ -31,7 +31,7 @@ test('long times are said as a clock would', () => {
   check('less', formatValue(-252e9, 'nanoseconds'), '-4 m 12 s');
 });
 
-test('a column has one unit, so its values align on the decimal', () => {
+test('a column has one unit, so its values align on the decimal point', () => {
   const time = columnFormat(31e9, 'nanoseconds');
   expect([31e9, 1_234e6, 3e6, 0].map(time)).toEqual(['31.00 s', '1.23 s', '<0.01 s', '0.00 s']);
   expect(columnFormat(7272e9, 'nanoseconds')(7272e9)).toBe('7,272.00 s');
@@ -39,7 +39,7 @@ test('a column has one unit, so its values align on the decimal', () => {
   expect([900, 5].map(count)).toEqual(['900', '5']);
 });
 
-test('percentages have two decimals of the whole', () => {
+test('percentages have two decimals', () => {
   check('part', formatPercent(31.02, 100), '31.02%');
   check('of nothing', formatPercent(1, 0), '0.00%');
 });
@@ -51,7 +51,7 @@ test('ages have one unit', () => {
   check('d', formatAge(5 * 86_400_000), '5 d');
 });
 
-test('profile types have the names that people say', () => {
+test('profile types have short names', () => {
   const cases: [string, string][] = [
     ['process_cpu:cpu:nanoseconds:cpu:nanoseconds', 'CPU'],
     ['process_cpu:samples:count:cpu:nanoseconds', 'CPU samples'],
@@ -63,13 +63,13 @@ test('profile types have the names that people say', () => {
   for (const [id, expected] of cases) check(id, typeLabel(id), expected);
 });
 
-test('a page opens with CPU where there is one', () => {
+test('a page opens with CPU if available', () => {
   check('cpu', preferredType(['memory:alloc_space:bytes::', 'process_cpu:cpu:nanoseconds:cpu:nanoseconds']), 'process_cpu:cpu:nanoseconds:cpu:nanoseconds');
   check('other', preferredType(['memory:alloc_space:bytes::']), 'memory:alloc_space:bytes::');
   check('none', preferredType([]), '');
 });
 
-test('CPU over time is in cores, allocations are per second, memory in use is a level', () => {
+test('CPU over time is in cores, allocations are per second, memory in use is not divided', () => {
   const cpu = seriesScale('process_cpu:cpu:nanoseconds:cpu:nanoseconds');
   check('cpu', [cpu.divideBySeconds, cpu.format(1.25e9), cpu.tick(0.33e9)], [true, '1.25 cores', '0.33']);
   check('alloc', seriesScale('memory:alloc_space:bytes:space:bytes').format(2048), '2.00 KiB/s');

@@ -14,16 +14,16 @@ function layout(viewport: Partial<Viewport>): [number, number, number, number][]
   return Array.from({ length: out.count }, (_, i) => [out.bar[i]!, out.level[i]!, out.left[i]!, out.width[i]!]);
 }
 
-test('bars lie in proportion to their values', () => {
+test('positions are proportional to values', () => {
   expect(layout({})).toEqual([[0, 0, 0, 1000], [1, 1, 0, 600], [2, 1, 600, 400], [3, 2, 0, 600]]);
 });
 
-test('a zoomed viewport shows what it covers, clipped to its width', () => {
+test('a zoomed viewport shows its part of the profile, clipped to its width', () => {
   expect(layout({ start: 60, end: 100 })).toEqual([[0, 0, 0, 1000], [2, 1, 0, 1000]]);
   expect(layout({ start: 30, end: 80 })).toEqual([[0, 0, 0, 1000], [1, 1, 0, 600], [2, 1, 600, 400], [3, 2, 0, 600]]);
 });
 
-test('levels out of sight are not laid out', () => {
+test('invisible levels are not laid out', () => {
   expect(layout({ firstLevel: 2 }).map(([bar]) => bar)).toEqual([3]);
   expect(layout({ firstLevel: 7 })).toEqual([]);
 });
@@ -33,7 +33,7 @@ test('nothing is laid out without width or extent', () => {
   expect(layout({ start: 5, end: 5 })).toEqual([]);
 });
 
-test('bars too small to see become slivers, so cost follows the screen', () => {
+test('bars too small to see become slivers, so the cost depends on the screen', () => {
   const values = Array.from({ length: 50_000 }, () => [0, 1, 1, 1]).flat();
   const model = buildModel({ names: ['total', 'a'], levels: [{ values: [0, 50_000, 0, 0] }, { values }] });
   const out = new Bars();
@@ -45,7 +45,7 @@ test('bars too small to see become slivers, so cost follows the screen', () => {
   expect(covered).toBeCloseTo(1000, 0);
 });
 
-test('a hit is the bar under the point, on every level of a large profile', () => {
+test('barAt finds the bar at a point on every level of a large profile', () => {
   const model = buildModel(profile(5000, 1e9));
   for (let bar = 0; bar < model.count; bar += 11) {
     expect(barAt(model, model.level[bar]!, model.x[bar]! + model.total[bar]! / 2)).toBe(bar);
@@ -55,7 +55,7 @@ test('a hit is the bar under the point, on every level of a large profile', () =
   expect(barAt(MODEL, 9, 10)).toBe(-1);
 });
 
-test('arrows walk to parent, heaviest child and neighbours, and stay at the edge', () => {
+test('arrows move to parent, heaviest child and neighbours, and stop at the edge', () => {
   expect(neighbour(MODEL, 3, 'up')).toBe(1);
   expect(neighbour(MODEL, ROOT, 'up')).toBe(ROOT);
   expect(neighbour(MODEL, ROOT, 'down')).toBe(1);

@@ -21,7 +21,7 @@ function bars(model: FlameModel): [string, number, number, number, number][] {
   ]);
 }
 
-test('children start at the left edge of their parent, wherever the answer put them', () => {
+test('children start at the left edge of their parent, regardless of their position in the answer', () => {
   const model = buildModel(RECURSIVE);
   expect(bars(model)).toEqual([
     ['total', 0, 0, 15, 0],
@@ -42,7 +42,7 @@ test('an empty answer is a root without weight', () => {
   }
 });
 
-test('a broken answer loses its broken bars and no more', () => {
+test('a malformed answer loses only its malformed bars', () => {
   const model = buildModel({
     names: ['total', 'a'],
     levels: [{ values: ['0', '10', '0', '0'] }, { values: ['0', '10', '10', '99', '50', '4', '4', '1', '7'] }, { values: ['30', '1', '1', '1'] }],
@@ -50,20 +50,20 @@ test('a broken answer loses its broken bars and no more', () => {
   expect(bars(model)).toEqual([['total', 0, 0, 10, 0], ['', 1, 0, 10, 10]]);
 });
 
-test('a recursive function counts once in its total and each time in its self', () => {
+test('a recursive function counts once in its total and every time in its self value', () => {
   const model = buildModel(RECURSIVE);
   const sums = sumFunctions(model);
-  const of = (name: string): [number, number, number] => {
+  const sumsOf = (name: string): [number, number, number] => {
     const id = model.names.indexOf(name);
     return [sums.self[id]!, sums.total[id]!, sums.bars[id]!];
   };
-  expect(of('a')).toEqual([8, 10, 2]);
-  expect(of('b')).toEqual([2, 6, 1]);
-  expect(of('c')).toEqual([5, 5, 1]);
+  expect(sumsOf('a')).toEqual([8, 10, 2]);
+  expect(sumsOf('b')).toEqual([2, 6, 1]);
+  expect(sumsOf('c')).toEqual([5, 5, 1]);
   expect(Array.from(sums.present, (id) => model.names[id])).toEqual(['a', 'b', 'c']);
 });
 
-test('self sums to the whole and parents hold their children, for a large profile', () => {
+test('self values add up to the whole and children fit in their parents, for a large profile', () => {
   const model = buildModel(profile(20_000, 1e12));
   let self = 0;
   for (const value of model.self) self += value;
@@ -73,7 +73,7 @@ test('self sums to the whole and parents hold their children, for a large profil
   for (let bar = 0; bar < model.count; bar++) expect(children[bar]! + model.self[bar]!).toBe(model.total[bar]!);
 });
 
-test('a filter keeps the stacks with a match and weighs what is above by them', () => {
+test('a filter keeps the stacks with a match and reduces the weight of the bars above', () => {
   const model = buildModel(RECURSIVE);
   const filtered = filterStacks(model, search(model, 'b')!.marked);
   expect(bars(filtered)).toEqual([
@@ -85,7 +85,7 @@ test('a filter keeps the stacks with a match and weighs what is above by them', 
   expect(filterStacks(model, new Uint8Array(model.names.length)).count).toBe(1);
 });
 
-test('a focus is the shortest path end that means one bar, and finds it again', () => {
+test('a focus key is the shortest path suffix that findFocus resolves to the same bar', () => {
   const model = buildModel(RECURSIVE);
   expect(focusKey(model, ROOT)).toBe('');
   expect(focusKey(model, 1)).toBe('a');
@@ -97,7 +97,7 @@ test('a focus is the shortest path end that means one bar, and finds it again', 
   expect(ancestry(model, 4)).toEqual([0, 1, 3, 4]);
 });
 
-test('folded text has one line for each stack with a cost of its own', () => {
+test('folded text has one line per stack with a self value', () => {
   expect(foldedText(buildModel(RECURSIVE))).toBe('a 4\na;b 2\na;b;a 4\nc 5\n');
   expect(foldedText(buildModel({}))).toBe('');
 });

@@ -2,7 +2,7 @@ import { test } from 'vitest';
 import { fitName, tailStart } from '../../src/flamegraph/names';
 import { check } from './check';
 
-test('the function of a name begins after its path, assembly or outer modules', () => {
+test('the function begins after path, assembly or outer modules', () => {
   const cases: [string, string][] = [
     ['runtime.mallocgc', 'runtime.mallocgc'],
     ['net/http.(*conn).serve', 'http.(*conn).serve'],

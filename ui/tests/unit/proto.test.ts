@@ -1,4 +1,4 @@
-// The hand-written messages against the protocol's own files.
+// Checks the hand-written messages against proto/.
 import { existsSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
@@ -18,7 +18,7 @@ function handWritten(message: string): string[] {
   return [...body.matchAll(/^ {2}(\w+)\??:/gm)].map(([, name]) => name!);
 }
 
-test.skipIf(!existsSync(PROTO))('every field that the page names exists in the protocol', () => {
+test.skipIf(!existsSync(PROTO))('every field of the hand-written messages exists in the protocol', () => {
   const cases: [string, string][] = [
     ['querier/v1/querier.proto', 'SeriesRequest'],
     ['querier/v1/querier.proto', 'SeriesResponse'],

@@ -7,7 +7,7 @@ import { check } from './check';
 const CPU = 'process_cpu:cpu:nanoseconds:cpu:nanoseconds';
 const service: Matcher = { name: 'service_name', operator: '=', value: 'my-app' };
 
-test('a query is read into its type and matchers', () => {
+test('a query is parsed into type and matchers', () => {
   const cases: [string, Query | null][] = [
     ['', { type: '', matchers: [] }],
     [CPU, { type: CPU, matchers: [] }],
@@ -30,7 +30,7 @@ test('a query is read into its type and matchers', () => {
   for (const [text, expected] of cases) check(text, parseQuery(text), expected);
 });
 
-test('a query is written as it can be read again', () => {
+test('a formatted query is parsed to the same query', () => {
   const queries: Query[] = [
     { type: CPU, matchers: [] },
     { type: CPU, matchers: [service, { name: 'a.b', operator: '!~', value: 'x"y\\z\nw' }] },
@@ -39,7 +39,7 @@ test('a query is written as it can be read again', () => {
   check('none', formatQuery({ type: '', matchers: [] }), '');
 });
 
-test('the service is the matcher of the picker, the rest are filters', () => {
+test('one equality matcher is the service, all others are filters', () => {
   const pod: Matcher = { name: 'pod', operator: '=~', value: 'a' };
   const query: Query = { type: CPU, matchers: [pod, service] };
   check(query, serviceOf(query), 'my-app');

@@ -1,4 +1,4 @@
-// Recorded answers of the reference server, when they are at hand.
+// Checks against recorded answers of the reference server, if they are available.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { buildModel, ROOT, sumFunctions, type EncodedFlameGraph } from '../../src/flamegraph';
@@ -10,7 +10,7 @@ interface Case {
   queries?: { path?: string; response?: { status?: number; body?: { flamegraph?: EncodedFlameGraph & { total?: string | number } } } }[];
 }
 
-test.skipIf(!existsSync(CASES))('recorded flame graphs keep every bar and all of their weight', () => {
+test.skipIf(!existsSync(CASES))('recorded flame graphs keep every bar and their total weight', () => {
   let graphs = 0;
   for (const file of readdirSync(CASES).filter((name) => name.endsWith('.json'))) {
     const { queries = [] } = JSON.parse(readFileSync(`${CASES}/${file}`, 'utf8')) as Case;

@@ -13,7 +13,7 @@ function found(text: string): string[] | null {
   return result && MODEL.names.filter((_, id) => result.marked[id]);
 }
 
-test('terms are regular expressions, or plain text in any case when they match nothing', () => {
+test('a term is a regular expression, or case-insensitive plain text if that matches no name', () => {
   const cases: [string, string[] | null][] = [
     ['', null],
     [' , ', null],
@@ -29,12 +29,12 @@ test('terms are regular expressions, or plain text in any case when they match n
   for (const [text, expected] of cases) check(text, found(text), expected);
 });
 
-test('weight of a match is counted once for each stack', () => {
+test('the weight of a match is counted once per stack', () => {
   expect(search(MODEL, 'main,Main')).toMatchObject({ functions: 2, value: 6 });
   expect(search(MODEL, 'stop')).toMatchObject({ functions: 1, value: 4 });
 });
 
-test('a comma inside of brackets is part of its term', () => {
+test('a comma inside brackets is part of its term', () => {
   check('a{1,2},b', splitTerms('a{1,2},b'), ['a{1,2}', 'b']);
   check('[,],c', splitTerms('[,],c'), ['[,]', 'c']);
   check('a\\,b', splitTerms('a\\,b'), ['a\\,b']);

@@ -2,7 +2,7 @@ import { test } from 'vitest';
 import { withoutSharedStart } from '../../src/format/shared_start';
 import { check } from './check';
 
-test('names lose the words that all of them begin with', () => {
+test('names lose the words that all begin with', () => {
   const cases: [string[], string[]][] = [
     [['checkout-api-7d9f-00010', 'checkout-api-7d9f-00011'], ['…00010', '…00011']],
     [['checkout-api-eu', 'checkout-api-eu-west'], ['…eu', '…eu-west']],

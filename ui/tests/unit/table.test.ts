@@ -8,7 +8,7 @@ const MODEL = buildModel({
   levels: [{ values: [0, 20, 0, 0] }, { values: [0, 10, 2, 1, 0, 10, 10, 3] }, { values: [2, 8, 8, 2] }],
 });
 
-test('functions are ordered by a column, equal ones by name', () => {
+test('functions are sorted by a column, equal values by name', () => {
   const sums = sumFunctions(MODEL);
   const cases: [SortColumn, boolean, string][] = [
     ['name', false, 'abc'],

@@ -4,7 +4,7 @@ import { check } from './check';
 
 const NOW = 1_750_000_000_000;
 
-test('times are read as links and people write them', () => {
+test('times are parsed in all notations', () => {
   const cases: [string, number | null][] = [
     ['now', NOW],
     [' now-1h ', NOW - 3_600_000],
@@ -26,13 +26,13 @@ test('times are read as links and people write them', () => {
   for (const [text, expected] of cases) check(text, parseTime(text, NOW), expected);
 });
 
-test('a range has two ends in order', () => {
+test('the start of a range is before its end', () => {
   check('hour', resolveRange('now-1h', 'now', NOW), { from: NOW - 3_600_000, until: NOW });
   check('reversed', resolveRange('now', 'now-1h', NOW), null);
   check('broken', resolveRange('then', 'now', NOW), null);
 });
 
-test('spans need a number and a unit', () => {
+test('a span has a number and a unit', () => {
   check('10s', parseSpan('10s'), 10_000);
   check('1m', parseSpan('1m'), 60_000);
   check('s', parseSpan('s'), null);
@@ -44,7 +44,7 @@ test('relative ranges are described in words', () => {
   check('odd', describeRange('now-2h', 'now-1h'), 'now-2h to now-1h');
 });
 
-test('steps are round and no more than asked for', () => {
+test('steps are round, and their number is limited', () => {
   const hours = (count: number) => ({ from: NOW, until: NOW + count * 3_600_000 });
   check('1 h', seriesStep(hours(1), 240), 15);
   check('24 h', seriesStep(hours(24), 240), 600);
@@ -54,7 +54,7 @@ test('steps are round and no more than asked for', () => {
   }
 });
 
-test('ticks lie inside of the range', () => {
+test('ticks are inside the range', () => {
   const range = { from: NOW, until: NOW + 3_600_000 };
   const ticks = timeTicks(range, 8);
   expect(ticks.length).toBeGreaterThan(4);

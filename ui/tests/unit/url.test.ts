@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
-import { DEFAULT_STATE, MAX_NODES_MOST, readState, writeState, type ExploreState } from '../../src/state/url';
+import { DEFAULT_STATE, MAX_NODES_LIMIT, readState, writeState, type ExploreState } from '../../src/state/url';
 
-test('an address without words is the default page', () => {
+test('an empty address is the default page', () => {
   expect(readState('')).toEqual(DEFAULT_STATE);
 });
 
-test('every state survives the way through the address', () => {
+test('every state survives writing and reading the address', () => {
   const state: ExploreState = {
     query: {
       type: 'process_cpu:cpu:nanoseconds:cpu:nanoseconds',
@@ -21,9 +21,9 @@ test('every state survives the way through the address', () => {
     search: '^runtime\\.,gc',
     searchMode: 'filter',
     select: 'a;b+c',
-    by: 'pod',
+    splitBy: 'pod',
     series: 'hidden',
-  explain: 'shown',
+    explain: 'shown',
     sort: 'name',
     descending: false,
     colour: 'value',
@@ -33,13 +33,13 @@ test('every state survives the way through the address', () => {
   expect(readState(writeState(state))).toEqual(state);
 });
 
-test('an address can be read by people and names what differs from the default', () => {
+test('an address is readable and holds only values that differ from the default', () => {
   const query = { type: 'm:a:b:c:d', matchers: [{ name: 'service_name', operator: '=' as const, value: 'my-app' }] };
   expect(writeState({ ...DEFAULT_STATE, query })).toBe('?query=m:a:b:c:d{service_name=%22my-app%22}&from=now-1h&until=now&view=both');
 });
 
-test('nonsense in an address is as if absent', () => {
+test('malformed parameters count as absent', () => {
   const state = readState('?query=m{a&view=sideways&sort=luck-up&refresh=soon&maxNodes=-3&colour=ultraviolet');
   expect(state).toEqual(DEFAULT_STATE);
-  expect(readState('?maxNodes=99999999999').maxNodes).toBe(MAX_NODES_MOST);
+  expect(readState('?maxNodes=99999999999').maxNodes).toBe(MAX_NODES_LIMIT);
 });
