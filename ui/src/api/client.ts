@@ -79,7 +79,7 @@ export async function call<T>(
     text = await response.text();
   } catch (cause) {
     if (signal.aborted) throw cause;
-    throw new ApiError(method, 0, '', 'the server does not answer', '');
+    throw new ApiError(method, 0, '', 'the server does not respond', '');
   }
   const milliseconds = performance.now() - start;
   const requestId = response.headers.get('x-request-id') ?? '';
@@ -98,7 +98,7 @@ export async function call<T>(
     };
   } catch (cause) {
     if (signal.aborted) throw cause;
-    throw new ApiError(method, response.status, '', 'the answer is not JSON', requestId);
+    throw new ApiError(method, response.status, '', 'the response is not JSON', requestId);
   }
 }
 

@@ -14,7 +14,7 @@ export async function decodeFlameGraph(text: string, signal: AbortSignal): Promi
   try {
     return await new Promise<Decoded<FlameModel>>((resolve, reject) => {
       worker.onmessage = ({ data }: MessageEvent<Decoded<FlameModel>>) => resolve(data);
-      worker.onerror = () => reject(new SyntaxError('the answer is not JSON'));
+      worker.onerror = () => reject(new SyntaxError('the response is not JSON'));
       signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
       worker.postMessage(text);
     });

@@ -63,7 +63,7 @@ export function FirstRun({ onCopied }: { onCopied: (subject: string) => void }) 
         {setup.install !== '' && <pre className={style['code']} tabIndex={0}>{setup.install}</pre>}
         <pre className={style['code']} tabIndex={0}>{setup.code}</pre>
         <p className={style['waiting']}>
-          <span className={style['pulse']} /> Waiting for the first profile. This page notices by itself.
+          <span className={style['pulse']} /> Waiting for the first profile. This page updates by itself.
         </p>
       </div>
     </section>
@@ -89,12 +89,12 @@ export function NoData(props: NoDataProps) {
   return (
     <section className={style['center']} aria-label="No data">
       <div className={style['card']}>
-        <h2 className={style['title']}>{props.hasOtherProfiles ? 'Nothing matches in this range' : 'No data in this range'}</h2>
+        <h2 className={style['title']}>{props.hasOtherProfiles ? 'No matching profile in this range' : 'No data in this range'}</h2>
         <p className={style['lead']}>
           {props.hasOtherProfiles
-            ? `Other profiles lie in it, but none of ${props.service || 'this question'}${props.hasFilters ? ' with these labels' : ' with this type'}.`
+            ? `The range holds other profiles, but none of ${props.service || 'this query'}${props.hasFilters ? ' with these labels' : ' with this type'}.`
             : newest === null
-              ? 'The server does not say when its newest profile was taken.'
+              ? 'The server does not report the time of its newest profile.'
               : `The newest profile was taken ${formatAge(Date.now() - newest)} ago.`}
         </p>
         <div className={style['row']}>
@@ -118,26 +118,26 @@ export function NoData(props: NoDataProps) {
 }
 
 const ADVICE: Record<string, string> = {
-  invalid_argument: 'The question has a part that the server does not accept. Correct the filter, type or range, then try again.',
-  unauthenticated: 'This server keeps several tenants. Open the page through a proxy that sets X-Scope-OrgID.',
+  invalid_argument: 'The server rejected the query. Correct the filter, type or range, then try again.',
+  unauthenticated: 'This server has several tenants. Open the page through a proxy that sets X-Scope-OrgID.',
   permission_denied: 'You may not read this tenant.',
-  resource_exhausted: 'The question is larger than this server allows. Choose a shorter range or narrower labels.',
+  resource_exhausted: 'The query exceeds a limit of this server. Choose a shorter range or narrower labels.',
   unavailable: 'The server is starting or overloaded. Try again in a moment.',
   deadline_exceeded: 'The answer took too long. Choose a shorter range or narrower labels.',
-  unimplemented: 'This server is older than its page. Reload after the upgrade is done.',
+  unimplemented: 'The server is older than this page. Reload after the upgrade.',
 };
 
 const FAILURES: Record<string, string> = {
-  SelectMergeStacktraces: 'The flame graph could not be answered',
-  Series: 'The services could not be listed',
+  SelectMergeStacktraces: 'The flame graph could not be loaded',
+  Series: 'The services could not be loaded',
 };
 
 export function Failure({ error, onRetry, onCopy }: { error: Error; onRetry: () => void; onCopy: (text: string) => void }) {
   const api = error instanceof ApiError ? error : null;
   const advice =
     api?.status === 0
-      ? 'Check that Pyrograph runs and that this computer reaches it. The page tries again when you ask it to.'
-      : (ADVICE[api?.code ?? ''] ?? 'Try again; if it stays, the log of the server says more under the request id.');
+      ? 'Check that Pyrograph is running and reachable from this computer, then try again.'
+      : (ADVICE[api?.code ?? ''] ?? 'Try again. If the error remains, search the server log for the request id.');
   const facts = api && [api.method, api.code, api.status > 0 ? `HTTP ${api.status}` : '', api.requestId === '' ? '' : `request ${api.requestId}`].filter((fact) => fact !== '').join(' · ');
   return (
     <section className={style['center']} role="alert">
@@ -166,9 +166,9 @@ export function NoRange({ from, until, onLastHour }: { from: string; until: stri
   return (
     <section className={style['center']} role="alert">
       <div className={`${style['card']} ${style['failed']}`}>
-        <h2 className={style['title']}>The address holds no range of time</h2>
+        <h2 className={style['title']}>The address has no valid time range</h2>
         <pre className={style['code']} tabIndex={0}>{`from “${from}” until “${until}”`}</pre>
-        <p className={style['lead']}>Times are written as now, now-1h or Unix milliseconds, and the first comes before the second.</p>
+        <p className={style['lead']}>Use now, now-1h or Unix milliseconds, earlier first.</p>
         <div className={style['row']}>
           <button type="button" className={controls['primary']} onClick={onLastHour}>
             Show the last hour

@@ -45,13 +45,13 @@ export function ExplainPanel({ id, flameGraph, series, onRefresh, onCopy, onClos
   const error = flameGraph.error ?? series?.error;
   const loading = flameGraph.loading || series?.loading;
   const isUnexplained = flameGraph.value?.explained === null;
-  const first = flameGraph.first && `; the first time it took ${formatElapsed(flameGraph.first.milliseconds)}, now some of it was in memory`;
+  const first = flameGraph.first && `; the first run took ${formatElapsed(flameGraph.first.milliseconds)}, this one found data in memory`;
   return (
     <section
       ref={root}
       id={id}
       className={style['root']}
-      aria-label="How the answers came about"
+      aria-label="Query details"
       onKeyDown={(event) => {
         if (event.key === 'Escape') onClose();
         // Arrows scroll here; on the rest of the page they move in the graph.
@@ -59,9 +59,9 @@ export function ExplainPanel({ id, flameGraph, series, onRefresh, onCopy, onClos
       }}
     >
       <header className={style['head']}>
-        <h2>How the answers came about</h2>
+        <h2>Query details</h2>
         <span className={style['hint']} aria-live="polite">
-          {error ? '' : loading ? 'asking…' : isUnexplained ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.answeredAt, true)}${first ?? ''}` : ''}
+          {error ? '' : loading ? 'loading…' : isUnexplained ? 'this server does not explain its answers' : columns[0] ? `answered at ${clock(columns[0].explained.answeredAt, true)}${first ?? ''}` : ''}
         </span>
         <button type="button" className={controls['icon']} onClick={onRefresh}>
           <Icon name="refresh" />
@@ -123,7 +123,7 @@ function Details({ columns }: { columns: Column[] }) {
       )}
       {units.length > 0 && (
         <table className={style['wide']}>
-          <caption>Queriers that read, slowest first</caption>
+          <caption>Queriers, slowest first</caption>
           <thead>
             <tr>
               {['Querier', 'For', 'Objects', 'Datasets', 'From the store', 'From disk', 'In memory', 'Time'].map((head, index) => (
@@ -138,7 +138,7 @@ function Details({ columns }: { columns: Column[] }) {
             {units.map(({ title, unit }, index) => (
               <tr key={index}>
                 <th scope="row" className={style['name']}>
-                  {unit.leaf === '' ? 'nobody answered' : unit.leaf}
+                  {unit.leaf === '' ? 'no answer' : unit.leaf}
                 </th>
                 <td>{title}</td>
                 <td className={style['number']}>{formatCount(unit.objects)}</td>
@@ -185,14 +185,14 @@ const step = (name: (typeof STEPS)[number], label: string, hint: string): Row =>
 });
 
 const TIME: readonly Row[] = [
-  { label: 'The whole question', value: ({ millis: { total } }) => <b>{millis(total)}</b> },
-  step('find', 'Find the objects', 'The catalog says where profiles of this question may be'),
-  step('admit', 'Wait for a turn', 'Questions of one tenant share a budget'),
-  step('scan', 'Read and add up', 'From the first querier asked to the last one joined'),
-  { label: 'waiting for bytes', isInner: true, hint: 'In memory or not. A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.fetchMillis) },
-  { label: 'decoding, adding', isInner: true, hint: 'A sum over all objects, which are read at once', value: ({ effort }) => millis(effort.scanMillis) },
-  { label: 'joining', isInner: true, hint: 'What the objects gave, and what the queriers answered', value: ({ effort, millis: times }) => millis(effort.mergeMillis + times.merge) },
-  step('finish', 'Write the answer', 'Cutting it to the size asked for, naming, encoding'),
+  { label: 'Total', value: ({ millis: { total } }) => <b>{millis(total)}</b> },
+  step('find', 'Find objects', 'Catalog lookup of objects that may hold matching profiles'),
+  step('admit', 'Wait for a permit', 'Queries of one tenant share a budget'),
+  step('scan', 'Read and aggregate', 'From the first request to a querier until the last answer is merged'),
+  { label: 'fetching', isInner: true, hint: 'From memory, disk or object store. Sum over all objects, which are read in parallel', value: ({ effort }) => millis(effort.fetchMillis) },
+  { label: 'decoding, aggregating', isInner: true, hint: 'Sum over all objects, which are read in parallel', value: ({ effort }) => millis(effort.scanMillis) },
+  { label: 'merging', isInner: true, hint: 'Results of objects, and answers of queriers', value: ({ effort, millis: times }) => millis(effort.mergeMillis + times.merge) },
+  step('finish', 'Write the answer', 'Truncating to the requested size, resolving names, encoding'),
 ];
 
 const objects = ({ objects: count, datasets }: { objects: number; datasets: number }): string => `${formatCount(count)} with ${counted(datasets, 'dataset')}`;
@@ -204,20 +204,20 @@ const prunedRow = (label: string, count: (datasets: Explanation['prunedDatasets'
 });
 
 const OBJECTS: readonly Row[] = [
-  { label: 'Found', hint: 'Blocks and segments of the range; a dataset is one service in one of them', value: ({ found }) => objects(found) },
+  { label: 'Found', hint: 'Blocks and segments of the range; a dataset is one service in one object', value: ({ found }) => objects(found) },
   {
-    label: 'Left out unread',
-    hint: 'Datasets that cannot hold an answer, as the catalog knows',
+    label: 'Skipped',
+    hint: 'Datasets that the catalog rules out',
     value: ({ prunedDatasets: { byService, byTime, byProfileType, byRetention } }) => counted(byService + byTime + byProfileType + byRetention, 'dataset'),
   },
   prunedRow('of another service', ({ byService }) => byService),
   prunedRow('of another time', ({ byTime }) => byTime),
   prunedRow('of another profile type', ({ byProfileType }) => byProfileType),
-  prunedRow('past what is kept', ({ byRetention }) => byRetention),
+  prunedRow('past retention', ({ byRetention }) => byRetention),
   { label: 'Read', value: ({ read }) => objects(read) },
   {
     label: 'Answered by',
-    hint: 'Rollups hold one sum per window of time; what they do not cover is read row by row',
+    hint: 'Rollups hold one sum per time window; the rest is read row by row',
     value: ({ read: { datasets, datasetsFromRollups: summed } }) =>
       datasets === 0 ? '—' : summed === 0 ? 'raw rows' : summed >= datasets ? 'rollups' : `rollups for ${formatCount(summed)} of ${formatCount(datasets)}`,
   },
@@ -228,7 +228,7 @@ const OBJECTS: readonly Row[] = [
 ];
 
 const BYTES: readonly Row[] = [
-  { label: 'Expected', hint: 'What reading was thought to cost, before', value: ({ found }) => formatBytes(found.estimatedBytes) },
+  { label: 'Expected', hint: 'Estimate made before reading', value: ({ found }) => formatBytes(found.estimatedBytes) },
   { label: 'Used', hint: 'As stored: encoded and compressed', value: ({ read }) => formatBytes(read.usedBytes) },
   { label: 'from object store', isInner: true, value: ({ effort: { storeBytes } }) => formatBytes(storeBytes) },
   { label: 'store requests', isInner: true, value: ({ effort: { storeRequests } }) => formatCount(storeRequests) },
@@ -236,18 +236,18 @@ const BYTES: readonly Row[] = [
   { label: 'parts in memory', isInner: true, hint: 'Decoded parts of objects; the others were fetched and decoded', value: ({ effort }) => memoryHitRatio(effort) },
   {
     label: 'Work',
-    hint: 'Pieces that queriers were asked to read',
-    value: ({ units: { count } }) => counted(count, 'piece'),
+    hint: 'Units of work sent to queriers',
+    value: ({ units: { count } }) => counted(count, 'unit'),
   },
-  { label: 'asked again elsewhere', isInner: true, value: ({ units }) => formatCount(units.retried) },
-  { label: 'slow, asked twice', isInner: true, value: ({ units }) => formatCount(units.hedged) },
+  { label: 'retried elsewhere', isInner: true, value: ({ units }) => formatCount(units.retried) },
+  { label: 'slow, sent twice', isInner: true, value: ({ units }) => formatCount(units.hedged) },
   { label: 'Catalog version', value: ({ snapshot: { version } }) => String(version) },
   {
     label: 'as of',
     isInner: true,
     value: ({ snapshot: { staleMillis } }) => (staleMillis === null ? 'now' : <span className={style['warning']}>{formatAge(staleMillis)} before</span>),
   },
-  { label: 'had to be asked again', isInner: true, hint: 'Objects of the version first asked were gone', value: () => 'yes', isOmitted: ({ snapshot }) => !snapshot.startedOver },
+  { label: 'lookup repeated', isInner: true, hint: 'Objects of the first version were gone', value: () => 'yes', isOmitted: ({ snapshot }) => !snapshot.startedOver },
 ];
 
 function Facts({ title, columns, rows }: { title: string; columns: Column[]; rows: readonly Row[] }) {
@@ -305,5 +305,5 @@ function memoryHitRatio({ memoryHits, memoryMisses }: UnitOfWork['effort']): str
 }
 
 function notes({ retried, hedged }: UnitOfWork): string {
-  return [retried === '' ? '' : `asked again: ${retried}`, hedged ? 'asked twice for being slow' : ''].filter((note) => note !== '').join('; ');
+  return [retried === '' ? '' : `retried: ${retried}`, hedged ? 'slow, sent twice' : ''].filter((note) => note !== '').join('; ');
 }

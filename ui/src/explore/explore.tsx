@@ -47,7 +47,7 @@ export function Explore() {
             query={state.query}
             range={range}
             isHidden={state.series === 'hidden'}
-            notice={<Shortfall reports={reports} onCopy={(text) => page.copy(text, 'what is missing')} onExplain={() => page.explain(true)} />}
+            notice={<Shortfall reports={reports} onCopy={(text) => page.copy(text, 'the missing objects')} onExplain={() => page.explain(true)} />}
             onHide={(isHidden) => change({ series: isHidden ? 'hidden' : 'shown' }, 'replace')}
             onSplit={(splitBy) => change({ splitBy })}
             onBrush={(from, until) => change({ from: String(from), until: String(until) })}
@@ -103,7 +103,7 @@ function Content({ page }: { page: ExplorePage }) {
     case 'no range':
       return <NoRange from={state.from} until={state.until} onLastHour={page.showLastHour} />;
     case 'failed':
-      return <Failure error={content.error} onCopy={(text) => page.copy(text, 'what failed')} onRetry={questions.refresh} />;
+      return <Failure error={content.error} onCopy={(text) => page.copy(text, 'the error')} onRetry={questions.refresh} />;
     case 'no data':
       return (
         <NoData

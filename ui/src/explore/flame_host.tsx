@@ -133,7 +133,7 @@ export function FlameHost(props: FlameHostProps) {
         className={style['host']}
         tabIndex={0}
         role="application"
-        aria-label={`Flame graph of ${model.count - 1} bars. Arrow keys walk, Enter zooms, Escape goes back. The table lists the same functions.`}
+        aria-label={`Flame graph of ${model.count - 1} bars. Arrow keys move, Enter zooms, Escape goes back. The table lists the same functions.`}
         data-testid="flamegraph"
       />
       <div className="visually-hidden" aria-live="polite">
@@ -199,7 +199,7 @@ function Tooltip(props: { model: FlameModel; unit: string; focused: number; sear
           {focused !== ROOT && bar !== focused && model.level[bar]! > model.level[focused]! && row('Of focus', total, model.total[focused]!)}
         </tbody>
       </table>
-      {isFolded(model, bar) && <div className={style['tipHint']}>click to ask for more of them</div>}
+      {isFolded(model, bar) && <div className={style['tipHint']}>click to load more of them</div>}
     </div>
   );
 }
@@ -260,7 +260,7 @@ function Menu(props: MenuProps) {
       <div className={style['menuName']}>{props.name}</div>
       {item('focus', 'Focus block', 'f', props.onFocus)}
       {item('copy', 'Copy function name', 'c', props.onCopy)}
-      {props.isFolded && props.onRefine && item('plus', 'Ask for more functions', '', props.onRefine)}
+      {props.isFolded && props.onRefine && item('plus', 'Load more functions', '', props.onRefine)}
     </div>
   );
 }

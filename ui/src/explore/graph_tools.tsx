@@ -43,10 +43,10 @@ export function GraphTools(props: GraphToolsProps) {
         <SearchField ref={props.ref} value={state.search} onChange={(text) => change({ search: text }, 'replace')} />
       </label>
       <Segments
-        label="What a search does with the rest"
+        label="Effect of a search"
         options={[
-          { value: 'highlight', label: 'highlight', hint: 'Grey what does not match' },
-          { value: 'filter', label: 'filter', hint: 'Leave out stacks without a match' },
+          { value: 'highlight', label: 'highlight', hint: 'Grey out the rest' },
+          { value: 'filter', label: 'filter', hint: 'Remove stacks without a match' },
         ]}
         value={state.searchMode}
         onChange={(searchMode) => change({ searchMode })}
@@ -78,7 +78,7 @@ export function GraphTools(props: GraphToolsProps) {
         label="Colour"
         options={[
           { value: 'package', label: 'package', hint: 'Colour by package' },
-          { value: 'value', label: 'value', hint: 'Colour by share of the whole' },
+          { value: 'value', label: 'value', hint: 'Colour by share of the total' },
         ]}
         value={state.colour}
         onChange={(colour) => change({ colour }, 'replace')}

@@ -58,7 +58,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
   return (
     <section className={`${style['root']} ${isHidden ? style['hidden'] : ''}`} aria-label="Time series">
       <div className={style['head']}>
-        <Hint text={isHidden ? 'Show the time series' : 'Fold the time series away'}>
+        <Hint text={isHidden ? 'Show the time series' : 'Hide the time series'}>
           <button type="button" className={style['fold']} aria-expanded={!isHidden} aria-label="Time series" onClick={() => props.onHide(!isHidden)}>
             <Icon name="chevron" />
           </button>
@@ -79,7 +79,7 @@ export function SeriesPanel(props: SeriesPanelProps) {
           )}
         </Popover>
         {splitBy !== '' && names.length >= SERIES_MAX && (
-          <Term className={style['axis']} hint="The others are not drawn: the columns add up to less than the whole">
+          <Term className={style['axis']} hint="The others are not drawn: the columns add up to less than the total">
             {SERIES_MAX} heaviest
           </Term>
         )}

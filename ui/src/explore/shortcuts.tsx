@@ -6,22 +6,22 @@ import style from './shortcuts.module.css';
 
 const KEYS: readonly [string, string][] = [
   ['/', 'Search functions'],
-  ['← ↑ → ↓', 'Walk the flame graph'],
+  ['← ↑ → ↓', 'Move in the flame graph'],
   ['Enter', 'Zoom to the bar under the cursor'],
-  ['f', 'Focus the chosen function'],
+  ['f', 'Focus the selected function'],
   ['c', 'Copy its name'],
-  ['Esc', 'One step back: panel, search, zoom, selection'],
-  ['r', 'Ask again now'],
-  ['e', 'How the answers came about'],
-  ['t', 'Dark or light'],
-  ['?', 'These keys'],
+  ['Esc', 'Undo one of panel, search, zoom, selection'],
+  ['r', 'Refresh'],
+  ['e', 'Query details'],
+  ['t', 'Dark or light theme'],
+  ['?', 'List of keys'],
 ];
 
 const POINTER: readonly [string, string][] = [
-  ['Click', 'Zoom to a bar; again on the top row: all'],
+  ['Click', 'Zoom to a bar; on the top row: show all'],
   ['Right click', 'Focus, copy'],
   ['Ctrl + wheel', 'Zoom at the pointer'],
-  ['Drag', 'Pan; on the time series: choose a range'],
+  ['Drag', 'Pan; on the time series: select a range'],
 ];
 
 export function Shortcuts({ onClose }: { onClose: () => void }) {

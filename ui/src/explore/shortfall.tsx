@@ -29,7 +29,7 @@ export function missingText(missing: number): string {
 /** Empty if the answer is up to date. */
 export function staleText(seconds: number | null): string {
   if (seconds === null) return '';
-  return `stale: the answer is of what was known ${formatAge(seconds * 1000)} before it; profiles stored since may be missing, until the catalog can follow again`;
+  return `stale: the catalog is ${formatAge(seconds * 1000)} behind; profiles stored since may be missing until it catches up`;
 }
 
 /** Empty if the answer is complete and up to date. */
@@ -59,7 +59,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
       <Popover
         align="right"
         label={summary(gaps, ', ')}
-        hint="What is missing, and why"
+        hint="Missing objects and reasons"
         className={style['face']!}
         face={
           <>
@@ -81,7 +81,7 @@ export function Shortfall({ reports, onCopy, onExplain }: ShortfallProps) {
                   onExplain();
                 }}
               >
-                How the answers came about
+                Query details
               </button>
               <button
                 type="button"
@@ -137,7 +137,7 @@ function Details({ missing, missingObjects, stale }: Gaps) {
               </div>
             ))}
           </dl>
-          {missing > missingObjects.length && <p>{missingObjects.length === 0 ? 'The server does not say which.' : `And ${formatCount(missing - missingObjects.length)} more.`}</p>}
+          {missing > missingObjects.length && <p>{missingObjects.length === 0 ? 'The server does not name them.' : `And ${formatCount(missing - missingObjects.length)} more.`}</p>}
         </>
       )}
       {stale !== null && <h2>{sentence(staleText(stale))}</h2>}

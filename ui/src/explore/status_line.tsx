@@ -62,7 +62,7 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
         {cost && facts.length > 0 && !loading && <span>{now - answeredAt < 5000 ? 'just now' : `${formatAge(now - answeredAt)} ago`}</span>}
       </span>
       {cost && (
-        <Hint text="How the answers came about (e)">
+        <Hint text="Query details (e)">
           <button type="button" className={style['cost']} aria-expanded={isExplained} aria-controls={isExplained ? panel : undefined} onClick={onExplain}>
             {costParts(cost).join(' · ')}
           </button>
@@ -76,7 +76,7 @@ export function StatusLine({ note, facts, cost, missing, step, loading, error, p
       )}
       {error !== '' && (
         <Term className={style['error']} hint={error}>
-          not the newest: {error}
+          refresh failed: {error}
         </Term>
       )}
       <span role="status" className={style['note']}>

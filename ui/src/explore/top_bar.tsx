@@ -83,11 +83,11 @@ export function TopBar(props: TopBarProps) {
       <span className={style['gap']} />
       <TimePicker from={state.from} until={state.until} onChange={(from, until) => (from === state.from && until === state.until ? props.onRefresh() : change({ from, until }))} />
       <Refresh interval={state.refresh} loading={loading} onInterval={(interval) => change({ refresh: interval }, 'replace')} onRefresh={props.onRefresh} />
-      <Hint text="Copy a link to exactly this, with the times fixed">
+      <Hint text="Copy a link with fixed times">
         <button
           type="button"
           className={controls['icon']}
-          aria-label="Copy a link to exactly this"
+          aria-label="Copy a link with fixed times"
           onClick={() => range && props.onCopyLink(`${location.origin}/explore${writeState(withFixedTimes(state, range))}`)}
         >
           <Icon name="link" />

@@ -1,4 +1,4 @@
-// The question that a page opens with when its address holds none: some service, or the server's own CPU profile.
+// The question of a page that opens without one: the first service besides the server itself, with its preferred profile type.
 import { useEffect } from 'react';
 import { askStats } from '../api/questions';
 import { useAnswer } from '../api/use_answer';

@@ -1,4 +1,4 @@
-// The rules of accessibility that a machine can check, and a picture of each state in both themes.
+// Automatic accessibility checks and a screenshot of each state in both themes.
 import AxeBuilder from '@axe-core/playwright';
 import { expect, test, type Page } from '@playwright/test';
 
@@ -36,7 +36,7 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
       await page.goto('/');
       await expect(page.getByTestId('flamegraph')).toBeVisible();
       await page.keyboard.press('e');
-      await expect(page.getByRole('row', { name: /^Read and add up/ })).toBeVisible();
+      await expect(page.getByRole('row', { name: /^Read and aggregate/ })).toBeVisible();
     },
   ],
   [
@@ -86,7 +86,7 @@ const STATES: [string, (page: Page) => Promise<void>][] = [
 
 for (const theme of ['dark', 'light'] as const) {
   for (const [name, reach] of STATES) {
-    test(`${name} breaks no rule of accessibility in the ${theme} theme`, async ({ page }, info) => {
+    test(`${name} has no accessibility violation in the ${theme} theme`, async ({ page }, info) => {
       await page.emulateMedia({ colorScheme: theme, reducedMotion: 'reduce' });
       await reach(page);
       await page.screenshot({ path: info.outputPath(`${name}-${theme}.png`) });

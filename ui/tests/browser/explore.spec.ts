@@ -1,15 +1,15 @@
-// What people do on the Explore page, in a real browser.
+// Use of the Explore page in a real browser.
 //
-// Run against any server that has profiles, or against the fixed data of tests/mock. Stories that
-// need a special state of the server make it by answering in its place.
+// Runs against any server that has profiles, or against tests/mock. Tests that need a special state of
+// the server intercept its responses.
 import { expect, test, type Page } from '@playwright/test';
 
 const METHOD = '**/querier.v1.QuerierService/';
 
-/** Of an answer that is not whole. */
-const LACKING = { 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' };
+/** Headers of an incomplete answer. */
+const INCOMPLETE = { 'x-pyrograph-partial': '2', 'x-pyrograph-partial-why': '[{"object":"blocks/a","why":"gone"}]', 'x-pyrograph-stale': '42' };
 
-/** The hour is part of the address: a new server would open with less. */
+/** Sets the range to one hour: a new server would open with less. */
 async function open(page: Page, address = '/?from=now-1h'): Promise<void> {
   await page.goto(address);
   await expect(page.getByTestId('flamegraph')).toBeVisible();
@@ -17,7 +17,7 @@ async function open(page: Page, address = '/?from=now-1h'): Promise<void> {
   await expect(page.getByRole('contentinfo')).toContainText('functions in');
 }
 
-/** A point on the graph, in rows from the root. */
+/** A point on the graph; rows are counted from the root. */
 async function pointOfRow(page: Page, row: number, share = 0.25): Promise<{ x: number; y: number }> {
   const box = (await page.getByTestId('flamegraph').boundingBox())!;
   return { x: box.x + box.width * share, y: box.y + row * 22 + 11 };
@@ -51,7 +51,7 @@ test.beforeEach(({ page }) => {
 });
 test.afterEach(() => expect(problems).toEqual([]));
 
-test('the first visit lands on a flame graph of a service, with the question in the address', async ({ page }) => {
+test('the first visit shows a flame graph of a service, and writes the query into the address', async ({ page }) => {
   await open(page, '/');
   expect(new URL(page.url()).pathname).toBe('/explore');
   expect(parameter(page, 'query')).toMatch(/^[\w:]+\{service_name="[^"]+"\}$/);
@@ -61,7 +61,7 @@ test('the first visit lands on a flame graph of a service, with the question in 
   await expect(page.getByRole('img', { name: /over time, peak/ })).toBeVisible();
 });
 
-test('a service and a profile type are picked by typing', async ({ page }) => {
+test('a service and a profile type are picked from searchable lists', async ({ page }) => {
   await open(page);
   const service = /service_name="([^"]+)"/.exec(parameter(page, 'query')!)![1]!;
   await page.getByRole('button', { name: /^Service:/ }).click();
@@ -76,7 +76,7 @@ test('a service and a profile type are picked by typing', async ({ page }) => {
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('a click zooms, the tooltip says self and total, Escape and back undo', async ({ page }) => {
+test('a click zooms, the tooltip shows self and total, Escape and back undo', async ({ page }) => {
   await open(page);
   const point = await pointOfRow(page, 1, 0.1);
   await page.mouse.move(point.x, point.y);
@@ -95,7 +95,7 @@ test('a click zooms, the tooltip says self and total, Escape and back undo', asy
   await expect.poll(() => parameter(page, 'select')).toBeNull();
 });
 
-test('a search counts its matches and narrows the table; filter leaves the rest out', async ({ page }) => {
+test('a search counts its matches and narrows the table; filter removes the rest', async ({ page }) => {
   await open(page);
   const all = await dataRows(page);
   const wanted = all[1]!;
@@ -111,7 +111,7 @@ test('a search counts its matches and narrows the table; filter leaves the rest 
   await expect.poll(() => parameter(page, 'search')).toBeNull();
 });
 
-test('the table sorts, selects with the graph, and zooms it', async ({ page }) => {
+test('the table sorts, selects a function, and zooms the graph', async ({ page }) => {
   await open(page);
   await page.getByRole('columnheader', { name: 'Function' }).getByRole('button').click();
   const up = await dataRows(page);
@@ -127,7 +127,7 @@ test('the table sorts, selects with the graph, and zooms it', async ({ page }) =
   await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
 });
 
-test('arrows walk the graph, Enter zooms, the table follows', async ({ page }) => {
+test('arrows move in the graph, Enter zooms, the table follows', async ({ page }) => {
   await open(page);
   await page.getByTestId('flamegraph').focus();
   await page.keyboard.press('ArrowDown');
@@ -153,7 +153,7 @@ test('a right click offers to focus and to copy the name', async ({ page, contex
   await expect.poll(() => parameter(page, 'focus')).not.toBeNull();
 });
 
-test('table and graph each take the whole width when alone', async ({ page }) => {
+test('table or graph alone take the whole width', async ({ page }) => {
   await open(page);
   const view = page.getByRole('group', { name: 'View' });
   for (const [name, shown, hidden] of [
@@ -169,7 +169,7 @@ test('table and graph each take the whole width when alone', async ({ page }) =>
   }
 });
 
-test('the theme follows the key, and stays after a reload', async ({ page }) => {
+test('a key changes the theme, and a reload keeps it', async ({ page }) => {
   await page.emulateMedia({ colorScheme: 'light' });
   await open(page);
   await expect(page.locator('html')).toHaveAttribute('data-theme', 'light');
@@ -179,7 +179,7 @@ test('the theme follows the key, and stays after a reload', async ({ page }) => 
   await expect(page.locator('html')).toHaveAttribute('data-theme', 'dark');
 });
 
-test('an address brings back the whole page', async ({ page }) => {
+test('an address restores the page', async ({ page }) => {
   await open(page);
   const point = await pointOfRow(page, 1, 0.1);
   await page.mouse.click(point.x, point.y);
@@ -205,7 +205,7 @@ test('a drag over the time series zooms the range, back undoes it', async ({ pag
   await expect.poll(() => parameter(page, 'from')).toBe('now-1h');
 });
 
-test('the time series folds away', async ({ page }) => {
+test('the time series can be hidden', async ({ page }) => {
   await open(page);
   await page.getByRole('button', { name: 'Time series', exact: true }).click();
   await expect(page.getByRole('img', { name: /over time/ })).toHaveCount(0);
@@ -215,7 +215,7 @@ test('the time series folds away', async ({ page }) => {
   await expect(page.getByRole('img', { name: /over time/ })).toBeVisible();
 });
 
-test('a label filter is built from suggestions and removed again', async ({ page }) => {
+test('a label filter is built from suggestions and can be removed', async ({ page }) => {
   await open(page);
   await page.getByRole('button', { name: 'Add a label filter' }).click();
   await expect(page.getByRole('listbox').getByRole('option').first()).toBeVisible();
@@ -232,7 +232,7 @@ test('a label filter is built from suggestions and removed again', async ({ page
   }
 });
 
-test('the time series splits by a label', async ({ page }) => {
+test('a label splits the time series', async ({ page }) => {
   await open(page);
   await page.getByRole('button', { name: /^Split by label/ }).click();
   await page.getByRole('option', { name: 'service_name' }).click();
@@ -240,7 +240,7 @@ test('the time series splits by a label', async ({ page }) => {
   await expect(page.getByRole('region', { name: 'Time series' }).getByRole('listitem').first()).toBeVisible();
 });
 
-test('a range without data says where the newest is and jumps there', async ({ page }) => {
+test('a range without data states the age of the newest profile and jumps to it', async ({ page }) => {
   await open(page);
   const address = new URL(page.url());
   address.searchParams.set('from', '1500000000000');
@@ -254,7 +254,7 @@ test('a range without data says where the newest is and jumps there', async ({ p
   await expect.poll(() => parameter(page, 'from')).not.toBe('1500000000000');
 });
 
-test('a server without any profile shows how to send one, with its own address', async ({ page, baseURL }) => {
+test('a server without profiles shows instructions with its own address', async ({ page, baseURL }) => {
   for (const method of ['GetProfileStats', 'Series']) await page.route(METHOD + method, (route) => route.fulfill({ json: {} }));
   await page.goto('/');
   await expect(page.getByRole('heading', { name: 'No profile has arrived yet' })).toBeVisible();
@@ -266,7 +266,7 @@ test('a server without any profile shows how to send one, with its own address',
   await expect(page.getByTestId('flamegraph')).toBeVisible({ timeout: 12_000 });
 });
 
-test('a failure says what failed and with which request, and is tried again', async ({ page }) => {
+test('a failure shows error and request id, and can be retried', async ({ page }) => {
   await page.route(`${METHOD}SelectMergeStacktraces`, (route) =>
     route.fulfill({
       status: 400,
@@ -276,7 +276,7 @@ test('a failure says what failed and with which request, and is tried again', as
   );
   await page.goto('/');
   const alert = page.getByRole('alert');
-  await expect(alert).toContainText('The flame graph could not be answered');
+  await expect(alert).toContainText('The flame graph could not be loaded');
   await expect(alert).toContainText('missing closing ]');
   await expect(alert).toContainText('SelectMergeStacktraces · invalid_argument · HTTP 400 · request req-42');
   await page.unrouteAll();
@@ -284,7 +284,7 @@ test('a failure says what failed and with which request, and is tried again', as
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('an address without a range says so, and opens with the last hour', async ({ page }) => {
+test('an address without a valid range shows an error, and opens with the last hour', async ({ page }) => {
   await open(page);
   const address = new URL(page.url());
   address.searchParams.set('from', 'yesterday');
@@ -294,7 +294,7 @@ test('an address without a range says so, and opens with the last hour', async (
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('a first answer that is late is waited for in words', async ({ page }) => {
+test('a slow first answer shows a waiting message', async ({ page }) => {
   let answer = (): void => undefined;
   const held = new Promise<void>((resolve) => (answer = resolve));
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
@@ -307,7 +307,7 @@ test('a first answer that is late is waited for in words', async ({ page }) => {
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('nothing lies over anything or beyond the edge of a narrow page', async ({ page }) => {
+test('controls of a narrow page do not overlap and stay inside the page', async ({ page }) => {
   await open(page);
   await page.setViewportSize({ width: 700, height: 700 });
   const address = new URL(page.url());
@@ -328,7 +328,7 @@ test('nothing lies over anything or beyond the edge of a narrow page', async ({ 
   expect(panel.x + panel.width).toBeLessThanOrEqual(700);
 });
 
-test('while an answer is late the old one stays, and a late one is dropped', async ({ page }) => {
+test('an answer stays until the next arrives, and a superseded one is dropped', async ({ page }) => {
   await open(page);
   let held = 0;
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
@@ -347,7 +347,7 @@ test('while an answer is late the old one stays, and a late one is dropped', asy
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('the keys are shown on request', async ({ page }) => {
+test('a key opens the list of keys', async ({ page }) => {
   await open(page);
   await page.keyboard.press('?');
   await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
@@ -372,7 +372,7 @@ test('a refresh keeps the zoom, the selection and the tooltip', async ({ page })
   await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
 });
 
-test('a refresh asks again of fixed times as well', async ({ page }) => {
+test('a refresh repeats a question with fixed times', async ({ page }) => {
   await open(page);
   const address = new URL(page.url());
   address.searchParams.set('from', String(Date.now() - 3_600_000));
@@ -384,53 +384,53 @@ test('a refresh asks again of fixed times as well', async ({ page }) => {
   expect((await answered).ok()).toBe(true);
 });
 
-test('a refresh that fails leaves the graph and says that it is not the newest', async ({ page }) => {
+test('a refresh that fails keeps the graph and shows the error', async ({ page }) => {
   await open(page);
   await page.route(`${METHOD}SelectMergeStacktraces`, (route) =>
     route.fulfill({ status: 503, json: { code: 'unavailable', message: 'starting' } }),
   );
   await page.keyboard.press('r');
-  await expect(page.getByRole('contentinfo')).toContainText('not the newest: starting');
+  await expect(page.getByRole('contentinfo')).toContainText('refresh failed: starting');
   await expect(page.getByTestId('flamegraph')).toBeVisible();
   await page.getByRole('button', { name: /^Time range/ }).click();
   await page.getByRole('button', { name: 'last 15 min' }).click();
   await expect(page.getByRole('alert')).toContainText('starting');
 });
 
-test('the status line says what was read; what an answer lacks stands above it, and moves nothing', async ({ page }) => {
+test('the status line shows the amount of data read; a notice names missing objects and does not move the layout', async ({ page }) => {
   await open(page);
   const status = page.getByRole('contentinfo');
   await expect(status).toContainText(/[\d,]+ profiles?/);
   await expect(status).toContainText(/\d+ ms, [\d.]+ (B|KiB|MiB) read from [\d,]+ objects?/);
   const alert = page.getByRole('alert');
   await expect(alert).toHaveCount(0);
-  const places = async () => Promise.all(['banner', 'main', 'grid'].map((role) => page.getByRole(role as 'main').boundingBox()));
-  const before = [...(await places()), await page.getByTestId('flamegraph').boundingBox()];
+  const positions = async () => Promise.all(['banner', 'main', 'grid'].map((role) => page.getByRole(role as 'main').boundingBox()));
+  const before = [...(await positions()), await page.getByTestId('flamegraph').boundingBox()];
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, headers: { ...response.headers(), ...LACKING } });
+    await route.fulfill({ response, headers: { ...response.headers(), ...INCOMPLETE } });
   });
   await page.keyboard.press('r');
   await expect(alert).toContainText('partial: 2 objects of this range cannot be read, their profiles are missing');
-  await expect(alert).toContainText('known 42 s before it');
+  await expect(alert).toContainText('the catalog is 42 s behind');
   await expect(status).toContainText('partial');
-  expect([...(await places()), await page.getByTestId('flamegraph').boundingBox()]).toEqual(before);
+  expect([...(await positions()), await page.getByTestId('flamegraph').boundingBox()]).toEqual(before);
   await page.getByRole('button', { name: 'partial: 2 objects missing, stale: 42 s old' }).click();
   const details = page.getByRole('dialog');
   await expect(details).toContainText('blocks/a');
   await expect(details).toContainText('gone');
   await expect(details).toContainText('And 1 more.');
-  await details.getByRole('button', { name: 'How the answers came about' }).click();
-  await expect(page.getByRole('row', { name: /^Read and add up/ })).toBeVisible();
+  await details.getByRole('button', { name: 'Query details' }).click();
+  await expect(page.getByRole('row', { name: /^Read and aggregate/ })).toBeVisible();
   await page.unrouteAll({ behavior: 'wait' });
   await page.keyboard.press('r');
   await expect(alert).toHaveCount(0);
 });
 
-test('a list that lacks something says so where it is picked from', async ({ page }) => {
+test('an incomplete list of options shows a notice', async ({ page }) => {
   await page.route(new RegExp('/querier.v1.QuerierService/(Series|Label(Names|Values))$'), async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, headers: { ...response.headers(), ...LACKING } });
+    await route.fulfill({ response, headers: { ...response.headers(), ...INCOMPLETE } });
   });
   await open(page);
   await expect(page.getByRole('alert')).toHaveCount(0);
@@ -444,53 +444,53 @@ test('a list that lacks something says so where it is picked from', async ({ pag
     await page.keyboard.press('Enter');
     await expect(list.getByRole('definition')).toHaveText('gone');
     await expect(list).toContainText('And 1 more.');
-    await expect(list).toContainText('known 42 s before it');
+    await expect(list).toContainText('the catalog is 42 s behind');
     await page.keyboard.press('Escape');
     await expect(list).toHaveCount(0);
   }
 });
 
-test('a server that lags behind is not taken for one without any profile', async ({ page }) => {
-  for (const method of ['GetProfileStats', 'Series']) await page.route(METHOD + method, (route) => route.fulfill({ json: {}, headers: LACKING }));
+test('a stale answer without data does not show the first run', async ({ page }) => {
+  for (const method of ['GetProfileStats', 'Series']) await page.route(METHOD + method, (route) => route.fulfill({ json: {}, headers: INCOMPLETE }));
   await page.goto('/');
   await expect(page.getByRole('heading', { name: 'No data in this range' })).toBeVisible();
-  await expect(page.getByRole('alert')).toContainText('known 42 s before it');
+  await expect(page.getByRole('alert')).toContainText('the catalog is 42 s behind');
 });
 
-test('hints come by key and by pointer, and Escape takes one away and nothing else', async ({ page }) => {
+test('hints open by keyboard and pointer, and Escape closes only the hint', async ({ page }) => {
   await open(page);
   await page.keyboard.press('e');
-  const panel = page.getByRole('region', { name: 'How the answers came about' });
-  const term = panel.getByRole('button', { name: 'Find the objects' });
-  const words = 'The catalog says where profiles of this question may be';
+  const panel = page.getByRole('region', { name: 'Query details' });
+  const term = panel.getByRole('button', { name: 'Find objects' });
+  const text = 'Catalog lookup of objects that may hold matching profiles';
   const hint = page.getByRole('tooltip');
-  await expect(term).toHaveAccessibleDescription(words);
+  await expect(term).toHaveAccessibleDescription(text);
   await expect(hint).toHaveCount(0);
   await page.keyboard.press('Tab');
-  await expect(hint).toHaveText(words);
+  await expect(hint).toHaveText(text);
   await page.keyboard.press('Escape');
   await expect(hint).toHaveCount(0);
   await expect(term).toBeFocused();
   await term.hover();
-  await expect(hint).toHaveText(words);
+  await expect(hint).toHaveText(text);
   await hint.hover();
   await page.waitForTimeout(300);
-  await expect(hint).toHaveText(words);
+  await expect(hint).toHaveText(text);
   await page.mouse.move(5, 5);
   await expect(hint).toHaveCount(0);
   await term.click();
-  await expect(hint).toHaveText(words);
+  await expect(hint).toHaveText(text);
   await page.keyboard.press('Escape');
   await expect(panel).toBeVisible();
   await page.keyboard.press('Escape');
   await expect(panel).toHaveCount(0);
 });
 
-test('every hint is within reach of keys and within the page', async ({ page }) => {
+test('every hint is reachable by keyboard and stays inside the page', async ({ page }) => {
   await open(page, '/?from=now-1h&by=service_name');
   await page.setViewportSize({ width: 700, height: 700 });
   await page.keyboard.press('e');
-  await expect(page.getByRole('button', { name: 'Find the objects' })).toBeVisible();
+  await expect(page.getByRole('button', { name: 'Find objects' })).toBeVisible();
   expect(await page.locator('[title]:not([role=gridcell])').count()).toBe(0);
   const described = page.locator('[aria-describedby]');
   expect(await described.count()).toBeGreaterThan(20);
@@ -502,7 +502,7 @@ test('every hint is within reach of keys and within the page', async ({ page }) 
   }
 });
 
-test('the cost of an answer opens how it came about, which the answers themselves tell while it is open', async ({ page, context }) => {
+test('the cost of an answer opens the query details; answers are explained only while they are open', async ({ page, context }) => {
   await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
   let [asked, explained] = [0, 0];
   page.on('request', (request) => {
@@ -516,14 +516,14 @@ test('the cost of an answer opens how it came about, which the answers themselve
   expect([asked, explained]).toEqual([2, 0]);
   const took = await cost.textContent();
   await cost.click();
-  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const panel = page.getByRole('region', { name: 'Query details' });
   const row = (name: string) => panel.getByRole('row', { name: new RegExp(`^${name} `) });
-  await expect(row('Read and add up')).toContainText(/\d+\.\d\d ms.*\d+\.\d\d ms/);
+  await expect(row('Read and aggregate')).toContainText(/\d+\.\d\d ms.*\d+\.\d\d ms/);
   await expect(row('Found')).toContainText(/[1-9]\d* with [1-9]\d* dataset/);
   await expect(row('Answered by')).toContainText(/raw rows|rollups/);
   await expect(row('from object store')).toContainText(/\d B|KiB|MiB/);
   await expect(row('Missing')).toContainText('nothing');
-  await expect(panel.getByText(/the first time it took \d/)).toBeVisible();
+  await expect(panel.getByText(/the first run took \d/)).toBeVisible();
   await expect(cost).toHaveText(took!);
   await expect(panel.getByRole('columnheader', { name: 'Querier' })).toBeVisible();
   expect([asked, explained]).toEqual([4, 2]);
@@ -541,7 +541,7 @@ test('the cost of an answer opens how it came about, which the answers themselve
   await expect(cost).toBeFocused();
 });
 
-test('a question that takes longer than the time between refreshes is answered', async ({ page }) => {
+test('a question that takes longer than the refresh interval is answered', async ({ page }) => {
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     await new Promise((done) => setTimeout(done, 2500));
     await route.continue().catch(() => undefined);
@@ -551,11 +551,11 @@ test('a question that takes longer than the time between refreshes is answered',
   await expect(page.getByTestId('flamegraph')).toBeVisible();
 });
 
-test('the explanation opens by key and address, and scrolls by key', async ({ page }) => {
+test('the query details open by key and address, and scroll by key', async ({ page }) => {
   await open(page);
   await page.setViewportSize({ width: 700, height: 500 });
   await page.keyboard.press('e');
-  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const panel = page.getByRole('region', { name: 'Query details' });
   const details = panel.getByRole('group', { name: 'Details' });
   await expect(details).toBeFocused();
   await expect(panel.getByRole('table').first()).toBeVisible();
@@ -566,14 +566,14 @@ test('the explanation opens by key and address, and scrolls by key', async ({ pa
   await expect(panel.getByText(/answered at \d/)).toBeVisible();
 });
 
-test('an explanation that fails says so, and leaves the graph', async ({ page }) => {
+test('query details that fail show the error, and keep the graph', async ({ page }) => {
   await page.route(`${METHOD}Select*`, async (route) => {
     if (route.request().headers()['x-pyrograph-explain'] !== 'true') return route.continue();
     return route.fulfill({ status: 503, json: { code: 'unavailable', message: 'starting' } });
   });
   await open(page);
   await page.keyboard.press('e');
-  const panel = page.getByRole('region', { name: 'How the answers came about' });
+  const panel = page.getByRole('region', { name: 'Query details' });
   await expect(panel.getByRole('alert')).toContainText('starting');
   await expect(page.getByTestId('flamegraph')).toBeVisible();
   await panel.getByRole('button', { name: 'Close' }).click();

@@ -31,7 +31,7 @@ test('the worst of several answers is reported', () => {
 
 test('a stale answer states its age and the consequence', () => {
   expect(staleText(null)).toBe('');
-  expect(staleText(42)).toBe('stale: the answer is of what was known 42 s before it; profiles stored since may be missing, until the catalog can follow again');
+  expect(staleText(42)).toBe('stale: the catalog is 42 s behind; profiles stored since may be missing until it catches up');
 });
 
 test('an absent or malformed report loses no answer, and a malformed warning is still a warning', () => {
