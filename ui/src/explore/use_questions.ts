@@ -53,7 +53,7 @@ export function useQuestions(state: ExploreState) {
   if (graph.value && graph.key === graphKey) answered.current = question;
   const isGraphKept = graph.value !== null && (graph.error === null || answered.current === question);
 
-  /** Drops remembered answers too: a fixed range may hold objects that were unreadable before. */
+  /** Drops cached answers too: a fixed range may hold objects that were unreadable before. */
   const refresh = (): void => {
     follow();
     for (const answer of [services, graph, series, stats]) answer.repeat();
