@@ -8,7 +8,9 @@
 //! | `block/<tenant>/<place>/<job>-<attempt>-<part>` | a block; [`Place`] is its level, window and shard |
 //! | `publish/<day>/<job>` | record of one publish |
 //! | `delete/<tenant>/<n, 12 digits>` | a deletion; `….done` once it is finished |
-//! | `catalog/<incarnation>/…` | files of the catalog engine |
+//! | `catalog/<incarnation, 12 digits>/ready` | says that the catalog of this number is complete |
+//! | `catalog/<incarnation>/commit/<slot, 12 digits>` | one commit |
+//! | `catalog/<incarnation>/snapshot/<slot, 12 digits>` | a checkpoint: all rows as of that commit |
 
 use std::fmt;
 
@@ -38,6 +40,16 @@ pub struct Place {
     pub level: u8,
     pub window: Window,
     pub shard: Shard,
+}
+
+/// A file of one incarnation of the catalog; commits and checkpoints are numbered by slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CatalogFile {
+    /// The incarnation is complete.
+    Ready,
+    Commit(u64),
+    /// All rows as of the commit of this slot. Called `snapshot` in keys.
+    Checkpoint(u64),
 }
 
 /// The name of one object, relative to the configured prefix.
@@ -138,15 +150,25 @@ impl Key {
         Some((TenantId::parse(&percent_decode(tenant)?).ok()?, number.parse().ok()?, is_done))
     }
 
-    /// `name` may contain slashes.
-    pub fn catalog(incarnation: u64, name: &str) -> Self {
-        Self(format!("catalog/{incarnation:012}/{name}"))
+    /// A file of the catalog engine. Incarnations number the catalogs of a bucket, of which the newest ready one counts.
+    pub fn catalog(incarnation: u64, file: CatalogFile) -> Self {
+        Self(match file {
+            CatalogFile::Ready => format!("catalog/{incarnation:012}/ready"),
+            CatalogFile::Commit(slot) => format!("catalog/{incarnation:012}/commit/{slot:012}"),
+            CatalogFile::Checkpoint(slot) => format!("catalog/{incarnation:012}/snapshot/{slot:012}"),
+        })
     }
 
-    /// The incarnation and file name of a `catalog/` key; `None` for any other key.
-    pub fn parse_catalog(&self) -> Option<(u64, &str)> {
+    /// The incarnation and the file of a `catalog/` key; `None` for any other key.
+    pub fn parse_catalog(&self) -> Option<(u64, CatalogFile)> {
         let (incarnation, name) = self.0.strip_prefix("catalog/")?.split_once('/')?;
-        Some((incarnation.parse().ok()?, name))
+        let file = match name.split_once('/') {
+            None if name == "ready" => CatalogFile::Ready,
+            Some(("commit", slot)) => CatalogFile::Commit(slot.parse().ok()?),
+            Some(("snapshot", slot)) => CatalogFile::Checkpoint(slot.parse().ok()?),
+            _ => return None,
+        };
+        Some((incarnation.parse().ok()?, file))
     }
 
     /// The id of the log or job that the object, or the folder of `log/`, is of; `None` for any other key.
@@ -276,8 +298,23 @@ mod tests {
     fn what_deleting_needs_is_told_from_data_by_folder_and_size() {
         let slot = Key::log_slot(WriterId(7), 42);
         assert!(is_bookkeeping(slot.as_str(), 48) && !is_bookkeeping(slot.as_str(), 1_000));
-        assert!(is_bookkeeping(Key::catalog(1, "commit/7").as_str(), 1 << 20));
+        assert!(is_bookkeeping(Key::catalog(1, CatalogFile::Commit(7)).as_str(), 1 << 20));
         assert!(!is_bookkeeping("block/a/1-0-300/x", 10) && !is_bookkeeping("cluster", 10));
+    }
+
+    #[test]
+    fn a_file_of_the_catalog_reads_back() {
+        let check = |file: CatalogFile, expected: &str| {
+            let key = Key::catalog(7, file);
+            assert_eq!(key.as_str(), expected);
+            assert_eq!(key.parse_catalog(), Some((7, file)));
+        };
+        check(CatalogFile::Ready, "catalog/000000000007/ready");
+        check(CatalogFile::Commit(42), "catalog/000000000007/commit/000000000042");
+        check(CatalogFile::Checkpoint(42), "catalog/000000000007/snapshot/000000000042");
+        for other in ["catalog/7/other", "catalog/7/commit/x", "catalog/7", "cluster"] {
+            assert_eq!(Key::from_text(other).parse_catalog(), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,12 +9,12 @@ mod check;
 mod cluster;
 mod config;
 mod credentials;
+mod error;
 pub mod fault;
 pub mod key;
 mod local;
 mod metrics;
 mod open;
-mod pace;
 mod presence;
 mod problem;
 mod remote;
@@ -26,9 +26,10 @@ pub use cluster::{Cluster, IdTag, LAYOUT_VERSION};
 pub use config::{
     AzureConfig, Backend, Config, FilesystemConfig, GcsConfig, HttpConfig, S3Config, SseConfig,
 };
-pub use key::{Key, Place};
+pub use error::Error;
+pub use key::{CatalogFile, Key, Place};
 pub use metrics::Metrics;
 pub use open::{OpenError, open};
 pub use problem::Problem;
-pub use store::{Created, Error, Object, Store, Tail};
+pub use store::{Created, Object, Store, Tail};
 pub use url::{hide_address_secrets, hide_url_secrets};

@@ -113,12 +113,12 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
         "" => opened.objects,
         _ => Arc::new(PrefixStore::new(opened.objects, prefix.clone())),
     };
-    let mut store = Store::new(objects, clock.clone(), metrics).at(&opened.place);
+    let mut store = Store::new(objects, clock.clone(), metrics).with_place(&opened.place);
     if config.backend == Backend::Azure {
         store.give_up_suffix_ranges(&"Azure has no ranges that count from the end");
     }
     if let Some(directory) = &opened.directory {
-        store = store.exclusive().within(directory.clone());
+        store = store.exclusive().with_directory(directory.clone());
     }
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
     match check::check(&store, &clock).await {
@@ -131,7 +131,7 @@ pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Sto
         directory.add_witness(&prefix.join(Key::cluster().as_str())).await?;
     }
     tracing::info!(%store, cluster = cluster.name, id = cluster.id, "opened storage");
-    Ok(store.of_cluster(cluster))
+    Ok(store.with_cluster(cluster))
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 use object_store::memory::InMemory;
 use storage::fault::Faulty;
 
+use super::file::{Commit, Content};
+use super::owner::Doubt;
+use super::rebuild::Fence;
 use super::*;
-use crate::conformance;
+use crate::{Batch, Row, conformance};
 
 fn eager() -> Options {
     Options {
@@ -95,7 +98,7 @@ async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_ti
     let commit = Commit {
         slot: 1,
         epoch: paused.epoch,
-        owner: paused.owner,
+        owner: paused.id,
         millis: 0,
         content: Content::Changes(put("a", "1")),
     };
@@ -117,7 +120,7 @@ async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_ti
 async fn an_owner_whose_own_commit_is_in_the_way_sees_the_opening_behind_it() {
     let store = Store::in_memory();
     let paused = engine(&store, Options::default()).open_newest().await.expect("opens");
-    let (epoch, owner) = (paused.epoch, paused.owner);
+    let (epoch, owner) = (paused.epoch, paused.id);
     let commit = Commit { slot: 1, epoch, owner, millis: 0, content: Content::Changes(put("a", "1")) };
     store.settle_create(&commit_key(1, 1), commit.encode()).await.expect("lands");
     paused.check().await.expect("owns it still");
@@ -133,7 +136,7 @@ async fn a_commit_whose_caller_left_goes_before_the_next() {
     let left = Commit {
         slot: 1,
         epoch: owner.epoch,
-        owner: owner.owner,
+        owner: owner.id,
         millis: 0,
         content: Content::Changes(put("a", "1")),
     };
@@ -268,7 +271,7 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
     rebuilt.replace().await.expect("replaces");
     let earlier = || async {
         let files = store.list("catalog").await.expect("lists");
-        files.iter().filter(|file| parse(&file.key).is_some_and(|(i, _)| i == 1)).count()
+        files.iter().filter(|file| file.key.parse_catalog().is_some_and(|(i, _)| i == 1)).count()
     };
     let before = earlier().await;
     engine(&store, kept).open().await.expect("opens").maintain().await.expect("maintains");
