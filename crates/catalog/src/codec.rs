@@ -73,12 +73,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// `what` names the thing that is decoded, for errors.
+    /// Errors name the decoded thing as `what`.
     pub fn new(bytes: &'a [u8], what: &'static str) -> Self {
         Self { left: bytes, what, version: 0 }
     }
 
-    /// Whether all was taken.
+    /// Whether the buffer is used up.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Text { what: self.what })
     }
 
-    /// How many things of at least `bytes_each` bytes follow.
+    /// The number of values that follow, each of at least `bytes_each` bytes.
     pub fn count(&mut self, bytes_each: usize) -> Result<usize, DecodeError> {
         let value = self.u64()?;
         if value > (self.left.len() / bytes_each.max(1)) as u64 {
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         Ok(values)
     }
 
-    /// Takes the version in front of everything else; fields that later ones added depend on it.
+    /// Takes the version, which comes first; fields added by later versions depend on it.
     ///
     /// # Errors
     /// `Newer` if it is above `supported`.
@@ -165,13 +165,13 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What [`Self::read_version`] found.
+    /// The version that [`Self::read_version`] took; 0 without one.
     pub fn version(&self) -> u8 {
         self.version
     }
 
     /// # Errors
-    /// `Long` if something is left.
+    /// `Long` if bytes are left.
     pub fn end(self) -> Result<(), DecodeError> {
         match self.left.len() {
             0 => Ok(()),

@@ -1,4 +1,4 @@
-//! What every engine must do, as code: an engine is done when [`check`] passes.
+//! The conformance suite of engines: an engine is complete when [`check`] passes.
 
 use std::ops::Range;
 
@@ -6,33 +6,33 @@ use bytes::Bytes;
 
 use crate::{Batch, Catalog, Engine, Error};
 
-/// Runs the whole suite; `empty` makes an engine over an empty place each time it is called.
+/// Runs the whole suite; each call of `empty` returns an engine over an empty store.
 ///
 /// # Errors
-/// The sentence that does not hold.
+/// The requirement that does not hold.
 pub async fn check<E: Engine>(empty: impl Fn() -> E) -> Result<(), String> {
     a_batch_is_read_back_in_order(&empty()).await?;
     versions_and_epochs_rise(&empty()).await?;
     a_successor_reads_everything(&empty()).await?;
-    an_earlier_owner_is_fenced_for_ever(&empty()).await?;
+    an_earlier_owner_stays_fenced(&empty()).await?;
     a_view_follows_whole_commits(&empty()).await?;
-    what_was_deleted_is_in_no_new_file(&empty()).await?;
+    deleted_rows_are_in_no_new_file(&empty()).await?;
     many_commits_survive_maintenance(&empty()).await
 }
 
-async fn what_was_deleted_is_in_no_new_file(engine: &dyn Engine) -> Result<(), String> {
+async fn deleted_rows_are_in_no_new_file(engine: &dyn Engine) -> Result<(), String> {
     let catalog = open(engine).await?;
     commit(&*catalog, put("a", "1")).await?;
     commit(&*catalog, put("b", "2")).await?;
     let mut batch = Batch::default();
     batch.delete(&b"a"[..]);
     let version = commit(&*catalog, batch).await?;
-    ensure(!catalog.has_forgotten(version), "commits hold what they put")?;
+    ensure(!catalog.has_forgotten(version), "commits hold the rows that they put")?;
     catalog.compact(version).await.map_err(text)?;
     catalog.compact(version).await.map_err(text)?;
     ensure(rows(&*catalog).await? == ["b=2"], "compacting changes no row")?;
     drop(catalog);
-    ensure(rows(&*open(engine).await?).await? == ["b=2"], "a successor reads what was compacted")
+    ensure(rows(&*open(engine).await?).await? == ["b=2"], "a successor reads the compacted rows")
 }
 
 async fn a_batch_is_read_back_in_order(engine: &dyn Engine) -> Result<(), String> {
@@ -71,13 +71,13 @@ async fn a_successor_reads_everything(engine: &dyn Engine) -> Result<(), String>
     ensure(rows(&*second).await? == ["a=1", "b=2"], "a successor reads every commit")
 }
 
-async fn an_earlier_owner_is_fenced_for_ever(engine: &dyn Engine) -> Result<(), String> {
+async fn an_earlier_owner_stays_fenced(engine: &dyn Engine) -> Result<(), String> {
     let first = open(engine).await?;
     commit(&*first, put("a", "1")).await?;
-    ensure(first.check().await.is_ok(), "the owner knows that it is one")?;
+    ensure(first.check().await.is_ok(), "the check of the owner passes")?;
     let second = open(engine).await?;
     let fenced = |result: Result<(), Error>| matches!(result, Err(Error::Fenced { .. }));
-    ensure(fenced(first.check().await), "a fenced owner learns it by asking")?;
+    ensure(fenced(first.check().await), "the check of a fenced owner fails")?;
     for _ in 0..3 {
         let result = first.commit(put("a", "2")).await.map(|_| ());
         ensure(fenced(result), "a fenced owner commits nothing")?;
@@ -88,24 +88,24 @@ async fn an_earlier_owner_is_fenced_for_ever(engine: &dyn Engine) -> Result<(), 
         let result = owner.commit(put("a", "3")).await.map(|_| ());
         ensure(fenced(result), "every earlier owner stays fenced")?;
     }
-    ensure(rows(&*third).await? == ["a=1", "b=2"], "nothing of a fenced owner is seen")
+    ensure(rows(&*third).await? == ["a=1", "b=2"], "no change of a fenced owner is visible")
 }
 
 async fn a_view_follows_whole_commits(engine: &dyn Engine) -> Result<(), String> {
     let owner = open(engine).await?;
     commit(&*owner, put("a", "1")).await?;
     let mut view = engine.view().await.map_err(text)?;
-    let at = view.version();
+    let before = view.version();
     commit(&*owner, put("b", "2")).await?;
     let seen = view.range(everything()).await.map_err(text)?;
     ensure(seen.len() == 1, "a view stays at its version")?;
     let later = view.refresh().await.map_err(text)?;
-    ensure(at < later && later == owner.version(), "a refresh reaches the newest version")?;
+    ensure(before < later && later == owner.version(), "a refresh reaches the newest version")?;
     let seen = view.range(everything()).await.map_err(text)?;
     ensure(seen.len() == 2, "a refreshed view has the rows of its version")?;
-    ensure(view.epoch() == owner.epoch(), "a view tells the epoch of its version")?;
-    ensure(view.committed_millis() > 0, "a view tells when its version was made")?;
-    ensure(owner.check().await.is_ok(), "a view fences nobody")
+    ensure(view.epoch() == owner.epoch(), "a view has the epoch of its version")?;
+    ensure(view.committed_millis() > 0, "a view has the time of its version")?;
+    ensure(owner.check().await.is_ok(), "a view does not fence the owner")
 }
 
 async fn many_commits_survive_maintenance(engine: &dyn Engine) -> Result<(), String> {
@@ -120,7 +120,7 @@ async fn many_commits_survive_maintenance(engine: &dyn Engine) -> Result<(), Str
     let expected: Vec<String> = (0..100).map(|i| format!("k{i:03}={}", i + 900)).collect();
     ensure(rows(&*owner).await? == expected, "maintenance changes no row")?;
     let successor = open(engine).await?;
-    ensure(rows(&*successor).await? == expected, "maintenance leaves all that an opening needs")
+    ensure(rows(&*successor).await? == expected, "maintenance keeps every file that an opening needs")
 }
 
 async fn open(engine: &dyn Engine) -> Result<std::sync::Arc<dyn Catalog>, String> {
@@ -151,8 +151,8 @@ fn everything() -> Range<Bytes> {
     range(b"", b"\xff")
 }
 
-fn ensure(holds: bool, sentence: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(format!("does not hold: {sentence}")) }
+fn ensure(holds: bool, requirement: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("does not hold: {requirement}")) }
 }
 
 fn text(error: Error) -> String {

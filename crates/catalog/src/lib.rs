@@ -1,7 +1,8 @@
 //! The catalog: a small, ordered key-value store with one owner, kept in the bucket.
 //!
-//! Owns: the [`Engine`] and [`Catalog`] traits, their conformance suite, the engine [`Numbered`], what rows look like ([`rows`]).
-//! Does not own: what rows mean to one another; preconditions are the owner's, in its memory.
+//! Owns: the [`Engine`] and [`Catalog`] traits, their conformance suite, the engine [`Numbered`], the layout of rows
+//! ([`rows`]).
+//! Does not own: the meaning of rows; their owner checks preconditions in its memory.
 
 pub mod codec;
 pub mod conformance;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 
 pub use numbered::Numbered;
 
-/// Opens a catalog that lies somewhere.
+/// Opens one stored catalog.
 #[async_trait]
 pub trait Engine: Send + Sync {
     /// Whether there is a catalog. If there is none, [`Self::open`] begins an empty one.
@@ -32,66 +33,66 @@ pub trait Engine: Send + Sync {
     async fn view(&self) -> Result<Box<dyn View>, Error>;
 }
 
-/// A catalog, as its owner sees it.
+/// A catalog, as seen by its owner.
 #[async_trait]
 pub trait Catalog: Send + Sync {
     /// Rises with every opening.
     fn epoch(&self) -> u64;
 
-    /// Of the last commit; rises with every commit.
+    /// Version of the last commit; rises with every commit.
     fn version(&self) -> u64;
 
-    /// Makes all of `batch` durable, or nothing, and gives the new version.
+    /// Makes all of `batch` durable, or nothing of it; returns the new version.
     ///
-    /// Waits for as long as the store cannot be asked. If the caller stops waiting, the batch may
-    /// still be committed, in front of the next one.
+    /// Waits while the store cannot be reached. If the caller stops waiting, the batch may still be committed, before
+    /// the next one.
     ///
     /// # Errors
-    /// `Fenced` for ever, once another owner opened the catalog.
+    /// `Fenced`, permanently, once another owner has opened the catalog.
     async fn commit(&self, batch: Batch) -> Result<u64, Error>;
 
-    /// Checks that nobody has opened the catalog since; one read.
+    /// Checks that no other owner has opened the catalog since; usually one read.
     ///
     /// # Errors
-    /// `Fenced` if somebody has.
+    /// `Fenced` if one has.
     async fn check(&self) -> Result<(), Error>;
 
-    /// Rows whose key lies in `keys`, sorted by key, as of the last commit.
+    /// Rows whose key is in `keys`, sorted by key, as of the last commit.
     async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error>;
 
-    /// Writes all rows anew, unless that happened after `version`. What was deleted in it is then left in files only
-    /// that [`Self::maintain`] deletes once they are old enough.
+    /// Writes all rows anew, unless that happened after `version`. Rows that were deleted in it then remain only in
+    /// files that [`Self::maintain`] deletes once they are old enough.
     async fn compact(&self, version: u64) -> Result<(), Error>;
 
-    /// Whether no file holds what was deleted or replaced in `version` or before.
+    /// Whether no file holds a row that was deleted or replaced in `version` or before.
     fn has_forgotten(&self, version: u64) -> bool;
 
-    /// Makes the next opening quick and deletes what nobody needs; without requests if nothing is due.
+    /// Makes the next opening quick and deletes files that no process needs; sends no requests if nothing is due.
     async fn maintain(&self) -> Result<(), Error>;
 }
 
-/// A catalog, as others see it: some version of it, never a mix of two.
+/// A catalog, as seen by processes that do not own it: one version, never a mix of two.
 #[async_trait]
 pub trait View: Send + Sync {
     fn version(&self) -> u64;
 
-    /// Of the owner that made this version.
+    /// Epoch of the owner that committed this version.
     fn epoch(&self) -> u64;
 
-    /// When this version was made, by the clock of whoever made it, in Unix milliseconds.
+    /// When this version was committed, by the clock of its owner, in Unix milliseconds.
     fn committed_millis(&self) -> i64;
 
     /// Moves to the newest version.
     async fn refresh(&mut self) -> Result<u64, Error>;
 
-    /// Rows whose key lies in `keys`, sorted by key.
+    /// Rows whose key is in `keys`, sorted by key.
     async fn range(&self, keys: Range<Bytes>) -> Result<Vec<Row>, Error>;
 }
 
 /// A key and its value.
 pub type Row = (Bytes, Bytes);
 
-/// Puts and deletes that happen together; a later one wins over an earlier one of the same key.
+/// Puts and deletes that are committed together; a later one wins over an earlier one of the same key.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Batch {
     /// `None` deletes.

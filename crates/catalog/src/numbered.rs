@@ -7,8 +7,8 @@
 //! too: the earlier owner's next create meets bytes that are not its own, and it is fenced. Between
 //! commits the engine sends no requests except an occasional listing of its files.
 //!
-//! `open` and `view` read the `state` of an incarnation from its `file`s, which a `listing` names. `owner` appends commits,
-//! `upkeep` writes checkpoints and deletes files, `rebuild` makes a new incarnation.
+//! `open` and `view` read the `state` of an incarnation from its `file`s, which a `listing` names. `owner` appends
+//! commits, `upkeep` writes checkpoints and deletes files, `rebuild` makes a new incarnation.
 
 mod file;
 mod listing;
@@ -42,8 +42,9 @@ pub struct Options {
     pub checkpoint_commits: u64,
     /// … or after this many bytes of commits, or half the bytes of the last checkpoint, if that is more.
     pub checkpoint_bytes: u64,
-    /// Commits and checkpoints that a newer checkpoint covers are deleted this long after the owner learned of both, by its
-    /// monotonic clock: an owner that was paused for less still finds the commit that fences it, whatever any clock shows.
+    /// Commits and checkpoints that a newer checkpoint covers are deleted this long after the owner learned of both, by
+    /// its monotonic clock: an owner that was paused for less still finds the commit that fences it, whatever any clock
+    /// shows.
     pub collect_after: Duration,
     /// An opening or a view that took longer than this between two listings starts again. Must be shorter than
     /// `collect_after`.

@@ -1,9 +1,9 @@
 //! Every row of the catalog: its key, its value, both encoded.
 //!
-//! Owns: the bytes of rows. Does not own: what rows mean to one another (`metastore`).
+//! Owns: the bytes of rows. Does not own: their meaning and relations (`metastore`).
 //!
 //! A key is a tag and fixed-width or length-prefixed fields, so that rows of one kind, one tenant or
-//! one day are one range. A value begins with a version; a program refuses what is newer than it.
+//! one day are one range. A value begins with a version; a program refuses a version newer than its own.
 
 mod block;
 mod dead;
@@ -35,7 +35,7 @@ pub use self::segment::{Segment, segment_key};
 use crate::Batch;
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// 2 added deletions, floors and the rows that objects once had.
+/// Version 2 added deletions, floors and row counts of objects.
 const VERSION: u8 = 2;
 
 /// Kinds of rows; the first byte of a key.
@@ -61,7 +61,7 @@ impl Kind {
     }
 }
 
-/// A row that knows its key and its bytes.
+/// A row with its key and its encoding.
 pub trait Row: Sized {
     const KIND: Kind;
 

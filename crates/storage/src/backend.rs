@@ -1,6 +1,7 @@
-//! Makes the client of the store that the config names.
+//! The client of the configured store.
 //!
-//! Owns: what each option means to `object_store`. Does not own: whether the store can be used (`check`).
+//! Owns: the translation of each option for `object_store`. Does not own: checking that the store can be used
+//! (`check`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,37 +18,41 @@ use crate::remote::Connector;
 use crate::url::hide_url_secrets;
 use crate::{Backend, Config, Metrics, OpenError, S3Config};
 
-/// A server that does not even accept a connection is given up quickly, because others may.
+/// A server that does not accept a connection is given up quickly, because another one may.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest silence within one response; the whole request has a deadline by its size (`store`).
+/// Longest silence within one response; the whole request has a time limit by its size (`store::meter`).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A store that was opened, and how messages call it.
-pub(crate) struct Opened {
+/// The client of a store, and the name of the store in messages.
+pub(crate) struct StoreClient {
     pub(crate) objects: Arc<dyn ObjectStore>,
-    /// The bucket or directory, with the prefix, and the host that has it.
+    /// The bucket or directory with the prefix, and its host.
     pub(crate) place: String,
     pub(crate) directory: Option<LocalDir>,
 }
 
-/// Opens the store that `config` names; its keys do not begin with `prefix` yet.
+/// Opens the configured store. The client does not put `prefix` before keys yet.
 ///
 /// # Errors
-/// Says what is wrong with the configuration or the directory.
+/// An option is wrong, or the directory cannot be used.
 pub(crate) async fn open(
     config: &Config,
     prefix: &str,
     clock: &Clock,
     metrics: &Metrics,
-) -> Result<Opened, OpenError> {
+) -> Result<StoreClient, OpenError> {
     let connector = Connector { clock: clock.clone(), metrics: metrics.clone() };
     let below = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
     let (objects, place): (Arc<dyn ObjectStore>, _) = match config.backend {
         Backend::Filesystem => {
             let directory = LocalDir::open(&config.filesystem.dir, prefix).await?;
             let place = format!("{directory}{below}");
-            return Ok(Opened { objects: Arc::new(directory.clone()), place, directory: Some(directory) });
+            return Ok(StoreClient {
+                objects: Arc::new(directory.clone()),
+                place,
+                directory: Some(directory),
+            });
         }
         Backend::S3 => {
             let s3 = &config.s3;
@@ -81,10 +86,10 @@ pub(crate) async fn open(
         #[cfg(not(feature = "azure"))]
         Backend::Azure => return Err(OpenError::NotBuilt { backend: "azure" }),
     };
-    Ok(Opened { objects, place, directory: None })
+    Ok(StoreClient { objects, place, directory: None })
 }
 
-/// Host and port of an endpoint, without what may be secret: user, path and query.
+/// Host and port of an endpoint, without the parts that may be secret: user, path and query.
 fn host_of(endpoint: &str) -> &str {
     let (_, after_scheme) = endpoint.split_once("://").unwrap_or(("", endpoint));
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
@@ -115,7 +120,7 @@ fn s3(
         .with_bucket_name(&config.bucket_name)
         .with_virtual_hosted_style_request(!is_path_style)
         .with_unsigned_payload(config.unsigned_payload)
-        // Objects are deleted one by one; the request for many needs a checksum that some stores do not know.
+        // Objects are deleted one by one; the request for many needs a checksum that some stores do not support.
         .with_disable_bulk_delete(true)
         .with_client_options(client(&config.http, endpoint.as_deref())?)
         .with_retry(no_retries())
@@ -147,7 +152,8 @@ fn with_credentials(config: &S3Config, clock: &Clock) -> Result<AmazonS3Builder,
         let file = CredentialsFile::new(&config.credentials_file, &config.credentials_profile, clock.clone());
         return Ok(AmazonS3Builder::new().with_credentials(Arc::new(file)));
     }
-    // Whatever AWS provides to the process: variables, web identity, pod identity, task role, instance role.
+    // The credentials that AWS provides to the process: variables, web identity, pod identity, task role, instance
+    // role.
     Ok(AmazonS3Builder::from_env())
 }
 
@@ -174,9 +180,9 @@ fn with_encryption(builder: AmazonS3Builder, config: &S3Config) -> Result<Amazon
     })
 }
 
-/// A service account that needs no token, which is what emulators take.
+/// A service account without a token, for emulators.
 #[cfg(feature = "gcs")]
-const NOBODY: &str =
+const EMULATOR_ACCOUNT: &str =
     r#"{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}"#;
 
 #[cfg(feature = "gcs")]
@@ -192,7 +198,7 @@ fn gcs(
     let endpoint = Some(config.endpoint.as_str()).filter(|endpoint| !endpoint.is_empty());
     let is_emulator = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     let mut builder = match (is_emulator, config.service_account.is_empty()) {
-        (true, _) => GoogleCloudStorageBuilder::new().with_service_account_key(NOBODY),
+        (true, _) => GoogleCloudStorageBuilder::new().with_service_account_key(EMULATOR_ACCOUNT),
         (false, true) => GoogleCloudStorageBuilder::from_env(),
         (false, false) => GoogleCloudStorageBuilder::new().with_service_account_key(&config.service_account),
     };
@@ -264,8 +270,8 @@ fn client(config: &HttpConfig, endpoint: Option<&str>) -> Result<ClientOptions, 
     Ok(client)
 }
 
-/// None inside the client: a create that is sent twice collides with itself, and reads are repeated by `Store`,
-/// where they are counted.
+/// No retries inside the client: a create that is sent twice collides with itself, and `Store` repeats reads, where
+/// they are counted.
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
@@ -278,10 +284,10 @@ fn endpoint_url(endpoint: &str, insecure: bool) -> String {
     }
 }
 
-/// Whether requests can be sent to `endpoint`: `object_store` panics where it is no URL of a server.
+/// Checks that requests can be sent to `endpoint`: `object_store` panics if it is not the URL of a server.
 ///
 /// # Errors
-/// Names the option and its value, without what may be secret.
+/// Names the option and its value, without secrets.
 fn check_endpoint(option: &'static str, endpoint: &str) -> Result<(), OpenError> {
     let names_server = |url: http::Uri| {
         let (Some(authority), Some(host)) = (url.authority(), url.host()) else { return false };
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_cannot_be_are_refused_by_their_names() {
+    fn impossible_options_are_refused_by_name() {
         let bucket = || S3Config { bucket_name: "b".into(), ..S3Config::default() };
         let sse = |sse: SseConfig| S3Config { sse, ..bucket() };
         let check = |config: S3Config, expected: &str| {

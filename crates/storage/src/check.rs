@@ -1,10 +1,10 @@
-//! What a start finds out about a store before anything is entrusted to it.
+//! The check of a store at the start, before it is trusted with data.
 //!
-//! Owns: the requests that every role relies on, with their outcomes settled.
+//! Owns: trying every kind of request that the roles rely on, and refusing the store.
 //! Does not own: which cluster the store belongs to (`cluster`).
 //!
-//! A store that does not keep its promises is refused here, because afterwards nobody could tell. About 160 small
-//! requests per start, most of them creates that lose; a dozen on a local directory, which is known to keep them.
+//! A store that breaks a promise is refused here, because later it could not be noticed. About 160 small requests per
+//! start, most of them creates that lose a race; a dozen on a local directory, which is known to keep its promises.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use tracing::{error, warn};
 
 use crate::{Created, Error, Key, OpenError, Store, Tail};
 
-/// Races of [`CREATES_AT_ONCE`] creates of one key. A store that was seen to let several win did so in two of three such
-/// races: it passes eight about once in 4,000 starts.
+/// Races of [`CREATES_AT_ONCE`] creates of one key. A store known to let several creates win did so in two of three
+/// such races, so it passes all 8 about once in 4,000 starts.
 const RACES: usize = 8;
 const RACES_AT_ONCE: usize = 4;
 const CREATES_AT_ONCE: usize = 16;
-/// How long the start waits, once a create has won, for others that win too.
+/// Time that the start waits for further winners once a create has won.
 const STRAGGLERS_TIME: Duration = Duration::from_millis(250);
-/// As much of an object's end as readers ask for, and more than the probe has.
+/// Bytes of an object's end that readers ask for; more than the probe has.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// What an earlier start left behind is deleted when it is this old.
+/// Probes that an earlier start left behind are deleted at this age.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3_600);
 const LEFTOVERS_MAX: usize = 100;
-/// A difference between the clocks that is worth a warning; a few seconds more, and ages get wrong.
+/// A larger difference between the clocks is logged as a warning; a few seconds more, and ages become wrong.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Creates, races, reads, lists and deletes one small object.
 pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError> {
     let key = Key::probe(clock.random());
-    // Deleting what is not there needs the permission too, and leaves nothing behind without it.
+    // Deleting an absent object needs the permission too, so a start without it leaves no probe behind.
     match store.delete(&key).await {
         Ok(()) => {}
         Err(error) if error.is_denied() => {
@@ -54,7 +54,9 @@ pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError>
         (Created::Mine, Created::Other) => one,
         (Created::Other, Created::Mine) => two,
         (Created::Mine, Created::Mine) => return Err(OpenError::Overwrites { store: store.to_string() }),
-        (Created::Other, Created::Other) => return Err(inconsistent(store, "gave a create to nobody")),
+        (Created::Other, Created::Other) => {
+            return Err(inconsistent(store, "refused both creates of a new key"));
+        }
     };
     if store.get(&key).await? != winner {
         return Err(inconsistent(store, "answered a read with other bytes than were just written"));
@@ -88,7 +90,7 @@ pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError>
     Ok(())
 }
 
-/// Reads the end of `whole`, which `key` holds, and asks for more than there is.
+/// Reads the end of `key`, which holds `whole`, also with a length above that of the object.
 async fn check_tails(store: &Store, key: &Key, whole: &Bytes) -> Result<(), OpenError> {
     let is_right =
         |tail: &Tail, expected: &[u8]| tail.object_bytes == whole.len() as u64 && tail.bytes == expected;
@@ -125,8 +127,8 @@ impl Race {
     }
 }
 
-/// Has many creates of one key race, and decides soon after one has won. Some stores lock the key and let losers wait
-/// for seconds: the rest is counted, and the key deleted, beside the start.
+/// Sends [`CREATES_AT_ONCE`] creates of one key at once, and decides soon after one has won. Some stores lock the key
+/// and make losers wait for seconds: the rest is counted, and the key deleted, in the background.
 async fn race(store: &Store, clock: &Clock) -> Result<(), OpenError> {
     let key = Key::probe(clock.random());
     let create = |number| {
@@ -153,7 +155,7 @@ async fn race(store: &Store, clock: &Clock) -> Result<(), OpenError> {
     if race.winners + race.losers == 0
         && let Some(error) = &race.failure
     {
-        warn!(%error, "a race of creates shows nothing");
+        warn!(%error, "all creates of a race failed, so it proves nothing");
     }
     if is_over {
         store.delete(&key).await?;
@@ -169,7 +171,7 @@ async fn race(store: &Store, clock: &Clock) -> Result<(), OpenError> {
             error!(%refusal, "stop this process: a create succeeded seconds after another one of the same key");
         }
         if let Err(error) = store.delete(&key).await {
-            warn!(%error, "a later start deletes this probe");
+            warn!(%error, "probe was not deleted, a later start will delete it");
         }
     });
     Ok(())
@@ -181,6 +183,6 @@ async fn list_only(store: &Store) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn inconsistent(store: &Store, what: &'static str) -> OpenError {
-    OpenError::Inconsistent { store: store.to_string(), what }
+fn inconsistent(store: &Store, symptom: &'static str) -> OpenError {
+    OpenError::Inconsistent { store: store.to_string(), symptom }
 }

@@ -1,4 +1,4 @@
-//! The object that says which cluster a bucket belongs to.
+//! The object `cluster`, which identifies the cluster of a bucket.
 
 use bytes::Bytes;
 use clock::Clock;
@@ -9,7 +9,7 @@ use crate::{Created, Key, OpenError, Store};
 /// Version of the key layout that this code writes. It reads 1 as well, in which ids have no [`IdTag`].
 pub const LAYOUT_VERSION: u32 = 2;
 
-/// What the object `cluster` holds, as JSON. Written by the first process, never changed.
+/// Content of the object `cluster`, as JSON. Written by the first process, never changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cluster {
     /// 128 random bits, as 32 hexadecimal digits.
@@ -25,8 +25,8 @@ impl Cluster {
     }
 }
 
-/// The last 32 bits of a cluster's id, and of every id that it gives to a log or a job: so keys say which cluster they
-/// are of, and objects of another one in the same bucket are left alone.
+/// The last 32 bits of a cluster's id, and of the id of each of its logs and jobs. So keys show their cluster, and
+/// objects of another cluster in the same bucket are left alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdTag(pub u32);
 
@@ -44,8 +44,8 @@ impl IdTag {
 
 /// Joins the cluster of this bucket, or founds it.
 ///
-/// Also finds out whether the store keeps an existing object when it is asked to, by creating
-/// `cluster` a second time with the bytes that it already has: harmless, whatever the store does.
+/// Also checks that a create does not overwrite an existing object, by creating `cluster` a second time with the bytes
+/// that it already has: harmless even if the store overwrites.
 pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Cluster, OpenError> {
     let key = Key::cluster();
     let bytes = match store.get(&key).await {
@@ -56,7 +56,7 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
     match store.overwrites(&key, &bytes).await {
         Ok(false) => {}
         Ok(true) => return Err(OpenError::Overwrites { store: store.to_string() }),
-        // A directory of which it is known that it keeps what is there.
+        // A full local directory; these are known not to overwrite.
         Err(error) if error.is_full() => {}
         Err(error) => return Err(error.into()),
     }
@@ -73,7 +73,7 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
 }
 
 async fn found(store: &Store, name: &str, clock: &Clock) -> Result<Bytes, OpenError> {
-    // Data without this object are of a copy that lacks it: their ids have the tag of another id.
+    // Data without this object come from a copy that lacks it: their ids have the tag of another cluster id.
     let folders = ["log", "block", "publish"].map(|folder| store.list_folders(folder));
     let is_empty = futures::future::try_join_all(folders).await?.iter().all(Vec::is_empty);
     let cluster = Cluster {

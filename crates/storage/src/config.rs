@@ -1,7 +1,9 @@
+//! Options of the store. Their doc comments are the reference of the configuration.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where objects are kept.
+/// The object store.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -42,8 +44,9 @@ pub struct S3Config {
     pub endpoint: String,
     /// For example `eu-central-1`.
     pub region: String,
-    /// Id of the key that may read, write, list and delete in the bucket. Empty: what `credentials_file` holds, or
-    /// else what AWS gives to the process: variables, web identity (IRSA), pod identity, task role, instance role.
+    /// Id of the key that may read, write, list and delete in the bucket. Empty: the keys in `credentials_file`, or
+    /// else those that AWS gives to the process: variables, web identity (IRSA), pod identity, task role, instance
+    /// role.
     pub access_key_id: String,
     /// The secret of that key.
     pub secret_access_key: String,
@@ -54,7 +57,7 @@ pub struct S3Config {
     pub credentials_file: String,
     /// The section of that file.
     pub credentials_profile: String,
-    /// Take what AWS gives to the process even if a key is configured.
+    /// Use the keys that AWS gives to the process even if one is configured.
     pub native_aws_auth_enabled: bool,
     /// Talk plain HTTP to an endpoint given without a scheme.
     pub insecure: bool,
@@ -63,7 +66,7 @@ pub struct S3Config {
     pub force_path_style: bool,
     /// `path-style`, `virtual-hosted-style`, or `auto`, which is the former for a custom endpoint.
     pub bucket_lookup_type: String,
-    /// Do not sign what is uploaded, only the request. Saves hashing it; integrity is left to TLS.
+    /// Sign the request but not the uploaded bytes. Saves hashing them; integrity is left to TLS.
     pub unsigned_payload: bool,
     pub sse: SseConfig,
     pub http: HttpConfig,
@@ -79,7 +82,7 @@ pub struct SseConfig {
     pub kms_key_id: String,
     /// Use one data key for many objects: far fewer requests to KMS.
     pub kms_bucket_key: bool,
-    /// Must be empty: the client in use cannot sign it. Pyroscope knows it.
+    /// Must be empty: the client in use cannot sign it. Known for compatibility with Pyroscope.
     pub kms_encryption_context: String,
     /// The key of `SSE-C`: 32 bytes in base64. Without it nothing in the bucket can be read again.
     pub customer_key: String,
@@ -91,9 +94,9 @@ pub struct SseConfig {
 pub struct HttpConfig {
     /// A file with the certificates, in PEM, of authorities to trust beside those of the system.
     pub tls_ca_path: String,
-    /// Accept any certificate. Whoever sits on the way can read and change everything.
+    /// Accept any certificate. An attacker on the network path can read and change all data.
     pub insecure_skip_verify: bool,
-    /// For example `http://proxy:3128`; empty: what HTTPS_PROXY and NO_PROXY say.
+    /// For example `http://proxy:3128`; empty: the proxy that HTTPS_PROXY and NO_PROXY name.
     pub proxy_url: String,
     /// Hosts, with commas between them, that are reached without `proxy_url`.
     pub proxy_excludes: String,
@@ -106,10 +109,10 @@ pub struct HttpConfig {
 pub struct GcsConfig {
     /// The bucket; it must exist.
     pub bucket_name: String,
-    /// The key of a service account, as JSON. Empty: what Google gives to the process: the file that
+    /// The key of a service account, as JSON. Empty: the account that Google gives to the process: the file that
     /// GOOGLE_APPLICATION_CREDENTIALS names, workload identity, the account of the machine.
     pub service_account: String,
-    /// Another address than Google's. One with `http://` is asked without credentials: for emulators.
+    /// An address other than Google's. Requests to one with `http://` carry no credentials: for emulators.
     pub endpoint: String,
     pub http: HttpConfig,
 }
@@ -119,15 +122,16 @@ pub struct GcsConfig {
 pub struct AzureConfig {
     /// The storage account.
     pub account_name: String,
-    /// A key of that account. Empty: what Azure gives to the process: variables, workload identity, managed identity.
+    /// A key of that account. Empty: the credentials that Azure gives to the process: variables, workload identity,
+    /// managed identity.
     pub account_key: String,
     /// The container; it must exist.
     pub container_name: String,
-    /// What follows the account's name in its address.
+    /// The part of the address after the account's name.
     pub endpoint_suffix: String,
     /// The whole address of the account, instead of name and suffix: for emulators.
     pub endpoint: String,
-    /// Client id of a managed identity that a person created; empty: the one of the machine.
+    /// Client id of a user-assigned managed identity; empty: the identity of the machine.
     pub user_assigned_id: String,
     pub http: HttpConfig,
 }

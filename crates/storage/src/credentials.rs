@@ -1,6 +1,6 @@
-//! Keys in a file, in the format of `~/.aws/credentials`.
+//! Access keys from a file in the format of `~/.aws/credentials`.
 //!
-//! Owns: reading the file again while the process runs. Does not own: what a key may do.
+//! Owns: reading the file again while the process runs. Does not own: the permissions of a key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use object_store::aws::AwsCredential;
 use object_store::{CredentialProvider, Error, Result};
 use parking_lot::Mutex;
 
-/// Keys that were changed in the file are used after this long at the latest.
+/// Keys changed in the file are in use after this long at the latest.
 const READ_EVERY: Duration = Duration::from_secs(60);
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -20,8 +20,8 @@ pub(crate) struct CredentialsFile {
     path: PathBuf,
     profile: String,
     clock: Clock,
-    /// What was read last, and when.
-    known: Mutex<Option<(Arc<AwsCredential>, Duration)>>,
+    /// The keys of the last read, and its time by the monotonic clock.
+    last: Mutex<Option<(Arc<AwsCredential>, Duration)>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ enum FileError {
 impl CredentialsFile {
     pub(crate) fn new(path: &str, profile: &str, clock: Clock) -> Self {
         let profile = if profile.is_empty() { "default" } else { profile };
-        Self { path: path.into(), profile: profile.to_owned(), clock, known: Mutex::default() }
+        Self { path: path.into(), profile: profile.to_owned(), clock, last: Mutex::default() }
     }
 
     async fn read(&self) -> Result<AwsCredential, FileError> {
@@ -61,15 +61,15 @@ impl CredentialProvider for CredentialsFile {
 
     async fn get_credential(&self) -> Result<Arc<AwsCredential>> {
         let now = self.clock.monotonic();
-        let known = self.known.lock().clone();
-        if let Some((credential, read)) = &known
+        let last = self.last.lock().clone();
+        if let Some((credential, read)) = &last
             && now.saturating_sub(*read) < READ_EVERY
         {
             return Ok(credential.clone());
         }
-        let credential = match (self.read().await, known) {
+        let credential = match (self.read().await, last) {
             (Ok(credential), _) => Arc::new(credential),
-            // Whoever writes the file may be at it just now.
+            // The file may be half-written at this moment.
             (Err(error), Some((credential, _))) => {
                 tracing::warn!(%error, "credentials file cannot be read, keeping the keys that it had");
                 credential
@@ -81,7 +81,7 @@ impl CredentialProvider for CredentialsFile {
                 });
             }
         };
-        *self.known.lock() = Some((credential.clone(), now));
+        *self.last.lock() = Some((credential.clone(), now));
         Ok(credential)
     }
 }
@@ -92,14 +92,17 @@ impl std::fmt::Debug for CredentialsFile {
     }
 }
 
-/// The keys of section `profile`; the name of the one that is missing otherwise.
+/// The keys of section `profile`.
+///
+/// # Errors
+/// The name of the key that is missing.
 fn parse(text: &str, profile: &str) -> Result<AwsCredential, &'static str> {
-    let mut is_here = false;
+    let mut is_in_section = false;
     let (mut id, mut secret, mut token) = (None, None, None);
     for line in text.lines().map(str::trim) {
         if let Some(section) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            is_here = section.trim() == profile;
-        } else if let Some((name, value)) = line.split_once('=').filter(|_| is_here) {
+            is_in_section = section.trim() == profile;
+        } else if let Some((name, value)) = line.split_once('=').filter(|_| is_in_section) {
             let value = Some(value.trim().to_owned());
             match name.trim() {
                 "aws_access_key_id" => id = value,
@@ -124,7 +127,7 @@ mod tests {
                         [other]\naws_access_key_id=C\naws_secret_access_key=D\naws_session_token=E\n[half]\naws_access_key_id=F\n";
 
     #[test]
-    fn a_section_gives_its_keys() {
+    fn keys_are_read_from_the_named_section() {
         let check = |profile, id: &str, secret: &str, token: Option<&str>| {
             let read = parse(FILE, profile).expect("keys");
             assert_eq!(
@@ -139,18 +142,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_goes_away_leaves_its_keys() {
+    async fn keys_stay_in_use_after_their_file_is_removed() {
         let temp = tempfile::tempdir().expect("temp dir");
         let path = temp.path().join("credentials");
         std::fs::write(&path, FILE).expect("file");
         let file = CredentialsFile::new(path.to_str().expect("utf-8"), "", Clock::system());
         assert_eq!(file.get_credential().await.expect("keys").key_id, "A");
         std::fs::remove_file(&path).expect("removed");
-        let aged = file.known.lock().take().map(|(keys, _)| (keys, Duration::ZERO));
-        *file.known.lock() = aged;
+        let aged = file.last.lock().take().map(|(keys, _)| (keys, Duration::ZERO));
+        *file.last.lock() = aged;
         assert_eq!(file.get_credential().await.expect("keys").key_id, "A");
         let missing = CredentialsFile::new(path.to_str().expect("utf-8"), "", Clock::system());
-        let words = missing.get_credential().await.expect_err("no file").to_string();
-        assert!(words.contains("storage.s3.credentials-file"), "{words}");
+        let text = missing.get_credential().await.expect_err("no file").to_string();
+        assert!(text.contains("storage.s3.credentials-file"), "{text}");
     }
 }

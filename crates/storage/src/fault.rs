@@ -1,9 +1,8 @@
 //! Stores that fail on purpose, for tests.
 //!
-//! [`Faulty`] does to each request what a rule or a script says, or else what its seed draws from [`Rates`].
-//! Every outcome that a real store has shown is here: nothing happened, it happened but the reply
-//! was lost, "exists" although nothing landed, no answer for a long time, landing long after the
-//! caller gave up. Objects are as old as the clock of the store says.
+//! Each request to [`Faulty`] meets the fault that a rule or a script names, or else one that its seed draws from
+//! [`Rates`]. [`Fault`] covers every outcome seen on real stores. The times of objects are those of the store's
+//! [`Clock`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -24,22 +23,22 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
-/// What happens to one request.
+/// The fault of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// As if there were no fault.
+    /// The request is carried out.
     None,
-    /// An error; nothing happened.
+    /// An error, and no effect.
     Fail,
-    /// It happened; the reply is an error.
+    /// The request is carried out, but the reply is an error.
     LoseReply,
-    /// "Already exists", although nothing happened. Reads: as [`Fault::Fail`].
+    /// "Already exists", and no effect. Reads: as [`Fault::Fail`].
     FalseConflict,
     /// The request does not reach the store, and no answer comes for this long; then an error.
     Silence(Duration),
-    /// As a directory without space: an error that does not pass soon; nothing happened.
+    /// The error of a directory without space, which does not pass soon, and no effect.
     Full,
-    /// An error now; a create lands after this long all the same. Reads: as [`Fault::Fail`].
+    /// An error now; a create is carried out after this long all the same. Reads: as [`Fault::Fail`].
     LandLate(Duration),
 }
 
@@ -51,7 +50,7 @@ pub struct Rates {
     pub false_conflict: u32,
     pub silence: u32,
     pub land_late: u32,
-    /// Longest pause before a request is carried out; the shortest is none.
+    /// Longest pause before a request is carried out; the shortest is 0.
     pub latency: Duration,
     /// Longest time of [`Fault::Silence`] and [`Fault::LandLate`].
     pub long: Duration,
@@ -111,7 +110,7 @@ impl Faulty {
         self.0.state.lock().create_rule = Some(Box::new(rule));
     }
 
-    /// From now on deletes are refused for want of permission, or are not.
+    /// From now on deletes are refused for lack of permission, or are not.
     pub fn deny_deletes(&self, denies: bool) {
         self.0.state.lock().denies_deletes = denies;
     }
@@ -131,14 +130,14 @@ impl Faulty {
         self.0.state.lock().requests
     }
 
-    async fn put(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let put = self.0.store.put_opts(at, payload, options).await?;
+    async fn put(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let put = self.0.store.put_opts(location, payload, options).await?;
         let unix = Duration::from_millis(self.0.clock.unix_millis().max(0) as u64);
-        self.0.state.lock().created.insert(at.clone(), unix);
+        self.0.state.lock().created.insert(location.clone(), unix);
         Ok(put)
     }
 
-    /// The object with the time that it has by this store's clock.
+    /// The object with its creation time by this store's clock.
     fn dated(&self, meta: ObjectMeta) -> ObjectMeta {
         match self.0.state.lock().created.get(&meta.location) {
             Some(unix) => ObjectMeta { last_modified: (UNIX_EPOCH + *unix).into(), ..meta },
@@ -154,7 +153,7 @@ impl Faulty {
         fault
     }
 
-    /// The fault of a request that only reads or deletes, as a result.
+    /// Applies the fault of a read, list or delete.
     async fn pass(&self) -> Result<()> {
         match self.strike(None).await {
             Fault::None => Ok(()),
@@ -171,7 +170,7 @@ impl State {
     fn draw(&mut self, created: Option<&Path>) -> (Fault, Duration) {
         self.requests += 1;
         let latency = self.up_to(self.rates.latency);
-        let ruled = created.and_then(|at| self.create_rule.as_ref()?(at.as_ref()));
+        let ruled = created.and_then(|location| self.create_rule.as_ref()?(location.as_ref()));
         let scripted = ruled.or_else(|| match created {
             Some(_) => self.creates.pop_front(),
             None => self.reads.pop_front(),
@@ -244,11 +243,11 @@ impl ObjectStore for Faulty {
                 Err(broken())
             }
             Fault::LandLate(time) => {
-                let (this, at) = (self.clone(), location.clone());
+                let (this, location) = (self.clone(), location.clone());
                 inner.clock.spawn(async move {
                     this.0.clock.sleep(time).await;
-                    // Nobody waits for it; if another object is there by now, it is refused.
-                    let _ = this.put(&at, payload, options).await;
+                    // The result is ignored: the create is refused if the key exists by now.
+                    let _ = this.put(&location, payload, options).await;
                 });
                 Err(broken())
             }
@@ -327,7 +326,7 @@ impl fmt::Debug for Faulty {
     }
 }
 
-/// A store that ignores "only if absent", as some servers that speak S3 do.
+/// A store that ignores "only if absent", as some S3 servers do.
 #[derive(Debug)]
 pub struct Careless(pub InMemory);
 

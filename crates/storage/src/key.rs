@@ -1,14 +1,14 @@
-//! Every object key of the bucket is built, and taken apart, in this file.
+//! Every object key of the bucket is built and parsed in this file.
 //!
-//! | key | what |
+//! | key | content |
 //! |---|---|
 //! | `cluster` | cluster id, name and layout version |
-//! | `probe/<random>` | what a start tries the store with; deleted at once |
+//! | `probe/<random>` | a test object of a start; deleted at once |
 //! | `log/<writer>/<seq, 12 digits>` | a segment or a seal |
 //! | `block/<tenant>/<place>/<job>-<attempt>-<part>` | a block; [`Place`] is its level, window and shard |
 //! | `publish/<day>/<job>` | record of one publish |
 //! | `delete/<tenant>/<n, 12 digits>` | a deletion; `….done` once it is finished |
-//! | `catalog/<incarnation, 12 digits>/ready` | says that the catalog of this number is complete |
+//! | `catalog/<incarnation, 12 digits>/ready` | marks the catalog of this number as complete |
 //! | `catalog/<incarnation>/commit/<slot, 12 digits>` | one commit |
 //! | `catalog/<incarnation>/snapshot/<slot, 12 digits>` | a checkpoint: all rows as of that commit |
 
@@ -18,13 +18,13 @@ use model::{BlockId, JobId, Shard, TenantId, Window, WriterId};
 
 /// The first part of every key but `cluster`.
 pub(crate) const FOLDERS: &[&str] = &["probe", "log", "block", "publish", "delete", "catalog"];
-/// Those of [`FOLDERS`] whose objects are small, and without which nothing can be deleted.
+/// Folders of small objects that deleting data needs.
 const SMALL_FOLDERS: &[&str] = &["publish", "delete", "catalog"];
-/// The end of a log is an object in its folder; no segment is so short.
+/// Longest seal, the object that ends a log; every segment is longer.
 const SEAL_BYTES_MAX: usize = 256;
 
-/// Whether deleting anything needs an object of so many bytes at `key`, which has no prefix before it: rows of the
-/// catalog, records, deletions, ends of logs.
+/// Whether deleting data needs an object of `bytes` bytes at `key`, which has no configured prefix: rows of the
+/// catalog, records, deletions, seals.
 pub(crate) fn is_bookkeeping(key: &str, bytes: usize) -> bool {
     match key.split_once('/') {
         Some(("log", _)) => bytes <= SEAL_BYTES_MAX,
@@ -57,7 +57,7 @@ pub enum CatalogFile {
 pub struct Key(String);
 
 impl Key {
-    /// Takes a key as `list` gave it or as a row holds it.
+    /// A key from a listing or a row, taken as it is.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -134,7 +134,7 @@ impl Key {
         Self(format!("publish/{day}/{job}"))
     }
 
-    /// A deletion, or what is left of it once it is finished.
+    /// A deletion, or its remainder once it is finished.
     pub fn deletion(tenant: &TenantId, number: u64, is_done: bool) -> Self {
         let tenant = percent_encode(tenant.as_str());
         Self(format!("delete/{tenant}/{number:012}{}", if is_done { ".done" } else { "" }))
@@ -150,7 +150,8 @@ impl Key {
         Some((TenantId::parse(&percent_decode(tenant)?).ok()?, number.parse().ok()?, is_done))
     }
 
-    /// A file of the catalog engine. Incarnations number the catalogs of a bucket, of which the newest ready one counts.
+    /// A file of the catalog engine. Incarnations number the catalogs of a bucket, of which the newest ready one
+    /// counts.
     pub fn catalog(incarnation: u64, file: CatalogFile) -> Self {
         Self(match file {
             CatalogFile::Ready => format!("catalog/{incarnation:012}/ready"),
@@ -171,7 +172,7 @@ impl Key {
         Some((incarnation.parse().ok()?, file))
     }
 
-    /// The id of the log or job that the object, or the folder of `log/`, is of; `None` for any other key.
+    /// The id of the log or job of an object, or of a folder of `log/`; `None` for any other key.
     pub fn id(&self) -> Option<u128> {
         let writer = || self.parse_log_folder().or(self.parse_log_slot().map(|(writer, _)| writer));
         let job = || self.parse_publish().or(self.parse_block().map(|block| block.job));
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_deleting_needs_is_told_from_data_by_folder_and_size() {
+    fn bookkeeping_is_recognised_by_folder_and_size() {
         let slot = Key::log_slot(WriterId(7), 42);
         assert!(is_bookkeeping(slot.as_str(), 48) && !is_bookkeeping(slot.as_str(), 1_000));
         assert!(is_bookkeeping(Key::catalog(1, CatalogFile::Commit(7)).as_str(), 1 << 20));

@@ -1,8 +1,8 @@
-//! The object store that the config names, and the few operations that correctness rests on.
+//! The configured object store, and the few operations that correctness rests on.
 //!
-//! Owns: opening a backend, object keys, create-if-absent with a settled outcome, repeating what may pass, metering,
-//! words for what is wrong.
-//! Does not own: what an object contains, when it may be deleted.
+//! Owns: opening a backend, object keys, create-if-absent with a settled outcome, retries, metering, error messages for
+//! operators.
+//! Does not own: the content of objects, when one may be deleted.
 
 mod backend;
 mod check;

@@ -1,13 +1,13 @@
 //! A directory of this machine as an object store that survives a power cut.
 //!
-//! Owns: the lock on the directory, what a start cleans up, which folders are known to be on disk, what is refused while
-//! the directory is away or full.
-//! Does not own: writing one file (`object_store` stages it as `…#N`, syncs it, links it, syncs the folder), noticing that
-//! the directory is away (`presence`), the space for the catalog (`reserve`).
+//! Owns: the lock on the directory, the cleanup at a start, which folders are known to be on disk, refusals while the
+//! directory is missing or full.
+//! Does not own: writing one file (`object_store` stages it as `…#N`, syncs it, links it, syncs the folder), noticing
+//! that the directory is missing (`presence`), the space for the catalog (`reserve`).
 //!
-//! `object_store` leaves open: two creates that race for a new folder, of which one returns before
-//! the other has synced the folder's own entry; and "already exists", which may report a link that
-//! another call made and has not synced yet.
+//! `object_store` leaves two gaps, which are closed here. Of two creates that race for a new folder, one may return
+//! before the other has synced the folder's own entry. And "already exists" may report a link that another call made
+//! but has not synced yet.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,13 +31,13 @@ use object_store::{
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::presence::{Gone, Presence};
-use crate::reserve::{RESERVE_FILE, Reserve, is_of_space};
+use crate::presence::{DirectoryGone, Presence};
+use crate::reserve::{RESERVE_FILE, Reserve, is_out_of_space};
 use crate::{OpenError, key};
 
 /// Holds the pid of the process that uses the directory, and the lock itself.
 const LOCK_FILE: &str = ".lock";
-/// Blocking calls that this wrapper adds, at once.
+/// Threads for the blocking calls of this wrapper.
 const THREADS: usize = 4;
 
 #[derive(Clone)]
@@ -49,17 +49,17 @@ struct Inner {
     pool: Pool,
     /// Folders whose entries, up to the root, are on disk.
     durable: Mutex<HashSet<PathBuf>>,
-    /// Held for reading while something is created, for writing while empty folders are removed.
+    /// Held for reading while an object is created, for writing while empty folders are removed.
     folders: tokio::sync::RwLock<()>,
     /// Keeps the lock, which lasts as long as its file is open.
     presence: Arc<Presence>,
     reserve: Arc<Reserve>,
-    /// What every key of the cluster begins with; empty, or ends with a slash.
+    /// Prefix of every key of the cluster; empty, or ends with a slash.
     prefix: String,
 }
 
 impl LocalDir {
-    /// Creates the directory if there is none, locks it and removes what a crash left below `prefix`.
+    /// Creates the directory if it does not exist, locks it, and removes leftovers of a crash below `prefix`.
     pub(crate) async fn open(dir: &str, prefix: &str) -> std::result::Result<Self, OpenError> {
         let pool = Pool::new(THREADS);
         let (owned, below) = (PathBuf::from(dir), prefix.to_owned());
@@ -77,7 +77,7 @@ impl LocalDir {
         })))
     }
 
-    /// From now on the directory counts as away without this object too.
+    /// From now on the directory also counts as missing if this object is missing.
     pub(crate) async fn add_witness(&self, location: &Path) -> Result<()> {
         let file = self.0.files.path_to_filesystem(location)?;
         let presence = self.0.presence.clone();
@@ -91,7 +91,7 @@ impl LocalDir {
         self.0.pool.run(move || presence.check()).await.map_err(gone)
     }
 
-    /// "Not found" of a directory that is away says nothing about the object.
+    /// Replaces "not found" if the directory is missing: then it says nothing about the object.
     async fn or_gone<T>(&self, read: Result<T>) -> Result<T> {
         if let Err(Error::NotFound { .. }) = &read {
             self.check_presence().await?;
@@ -99,17 +99,17 @@ impl LocalDir {
         read
     }
 
-    /// Whether an object of so many bytes may take the space that is kept for the catalog.
+    /// Whether an object of `bytes` bytes may use the space that is reserved for the catalog.
     fn may_use_reserve(&self, location: &Path, bytes: usize) -> bool {
         let key = location.as_ref().strip_prefix(&self.0.prefix);
         key.is_some_and(|key| key::is_bookkeeping(key, bytes))
     }
 
-    /// Looks whether a file may be created at all.
+    /// Checks that the directory is present and, unless `may_use_reserve`, that the reserve is held.
     async fn admit(&self, may_use_reserve: bool) -> Result<()> {
         let (presence, reserve) = (self.0.presence.clone(), self.0.reserve.clone());
         let admitted = self.0.pool.run(move || match presence.check() {
-            Err(away) => Err(gone(away)),
+            Err(missing) => Err(gone(missing)),
             Ok(()) if may_use_reserve => Ok(()),
             Ok(()) => reserve.hold().map_err(generic),
         });
@@ -131,7 +131,7 @@ impl LocalDir {
         self.0.pool.run(move || reserve.release()).await
     }
 
-    /// Makes the folder of `file`, and syncs every entry on the way to it, once.
+    /// Creates the folder of `file`, and syncs every entry on the way to it, once.
     async fn folder_of(&self, file: &FilePath) -> Result<PathBuf> {
         let folder = file.parent().unwrap_or(&self.0.root).to_owned();
         if self.0.durable.lock().contains(&folder) {
@@ -147,7 +147,7 @@ impl LocalDir {
         self.check_presence().await?;
         self.0.files.delete(&location).await?;
         let file = self.0.files.path_to_filesystem(&location)?;
-        // Under load the folder stays, until its next deletion or the next start.
+        // Under load the folder stays until the next deletion in it, or the next start.
         if let Ok(_alone) = self.0.folders.try_write() {
             let root = self.0.root.clone();
             let removed = self.0.pool.run(move || remove_empty_folders(&root, &file)).await;
@@ -171,7 +171,7 @@ impl ObjectStore for LocalDir {
         if is_full && may_use_reserve && self.release_reserve().await {
             put = self.create(location, payload, options).await;
         }
-        // A directory that went away meanwhile may have been made anew by the create itself.
+        // If the directory disappeared meanwhile, the create itself may have made a new one.
         self.check_presence().await?;
         put
     }
@@ -241,15 +241,15 @@ impl fmt::Debug for LocalDir {
 }
 
 impl LocalDir {
-    /// What is listed of a directory that is away would be nothing, or somebody else's.
+    /// Checks the directory first: a listing of a missing one would be empty, and of another one wrong.
     fn list_if_present(
         &self,
         listed: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let this = self.clone();
         let objects = listed.try_filter(|object| std::future::ready(is_object(&object.location)));
-        let looked = async move { this.check_presence().await.map(|()| objects) };
-        futures::stream::once(looked).try_flatten().boxed()
+        let checked = async move { this.check_presence().await.map(|()| objects) };
+        futures::stream::once(checked).try_flatten().boxed()
     }
 }
 
@@ -261,9 +261,9 @@ fn lock_and_recover(
     dir: &FilePath,
     prefix: &str,
 ) -> std::result::Result<(PathBuf, Presence, Reserve), OpenError> {
-    let at = |source| OpenError::Directory { dir: dir.to_owned(), source };
-    std::fs::create_dir_all(dir).map_err(at)?;
-    let root = dir.canonicalize().map_err(at)?;
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(unusable)?;
+    let root = dir.canonicalize().map_err(unusable)?;
     let lock = lock(&root)?;
     let leftovers = recover(&root, prefix).map_err(|(path, source)| OpenError::Walk {
         dir: root.clone(),
@@ -273,13 +273,13 @@ fn lock_and_recover(
     if leftovers > 0 {
         tracing::info!(dir = %root.display(), leftovers, "removed files of uploads that never finished");
     }
-    sync(&root).map_err(at)?;
+    sync(&root).map_err(unusable)?;
     match root.parent().map(sync) {
         // A parent that cannot be opened, such as a mount of root, was not changed by this process either.
-        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => return Err(at(error)),
+        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => return Err(unusable(error)),
         Some(_) | None => {}
     }
-    let reserve = Reserve::new(&root).map_err(at)?;
+    let reserve = Reserve::new(&root).map_err(unusable)?;
     if let Err(error) = reserve.hold() {
         warn!(%error, "no space is kept for the catalog: pushes are refused until there is some");
     }
@@ -289,14 +289,14 @@ fn lock_and_recover(
 }
 
 fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
-    let at = |source| OpenError::Directory { dir: root.to_owned(), source };
+    let unusable = |source| OpenError::Directory { dir: root.to_owned(), source };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(root.join(LOCK_FILE))
-        .map_err(at)?;
+        .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -306,21 +306,21 @@ fn lock(root: &FilePath) -> std::result::Result<File, OpenError> {
             let pid = pid.trim().parse().ok();
             return Err(OpenError::Locked { dir: root.to_owned(), pid });
         }
-        Err(TryLockError::Error(source)) => return Err(at(source)),
+        Err(TryLockError::Error(source)) => return Err(unusable(source)),
     }
     let written = file.set_len(0).and_then(|()| file.rewind());
     match written.and_then(|()| writeln!(file, "{}", std::process::id())) {
-        // The lock holds without the pid in it, which is for the words of a refusal.
-        Err(error) if !is_of_space(&error) => Err(at(error)),
+        // The lock works without the pid, which only serves the text of a refusal.
+        Err(error) if !is_out_of_space(&error) => Err(unusable(error)),
         Ok(()) | Err(_) => Ok(file),
     }
 }
 
-/// Removes staging files and empty folders of the cluster at `prefix`; returns how many staging files there were. Other
-/// folders, such as the `lost+found` of a file system, are not looked into.
+/// Removes staging files and empty folders of the cluster at `prefix`; returns the number of staging files. Other
+/// folders, such as the `lost+found` of a file system, are not read.
 ///
 /// A create that was cut short after its link and before its sync still has its staging file. So a
-/// folder that holds one may have an entry that is not on disk yet, and is synced before anyone reads it.
+/// folder that holds one may have an entry that is not on disk yet, and is synced before it is read.
 ///
 /// # Errors
 /// The path that could not be read, synced or removed.
@@ -341,7 +341,7 @@ fn recover(root: &FilePath, prefix: &str) -> std::result::Result<u64, (PathBuf, 
     }
     // Children come after their parents in the list, so backwards empties inside out.
     for folder in folders.iter().rev() {
-        // Fails, as it should, for every folder that holds something.
+        // Fails, as it should, for every folder that is not empty.
         let _ = std::fs::remove_dir(folder);
     }
     Ok(leftovers)
@@ -353,10 +353,10 @@ fn remove_staging(
     folders: &mut Vec<PathBuf>,
     is_chosen: impl Fn(&str) -> bool,
 ) -> std::result::Result<u64, (PathBuf, io::Error)> {
-    let at = |error| (folder.to_owned(), error);
+    let in_folder = |error| (folder.to_owned(), error);
     let mut removed = 0;
-    for entry in std::fs::read_dir(folder).map_err(at)? {
-        let entry = entry.map_err(at)?;
+    for entry in std::fs::read_dir(folder).map_err(in_folder)? {
+        let entry = entry.map_err(in_folder)?;
         let (path, name) = (entry.path(), entry.file_name());
         if entry.file_type().map_err(|error| (path.clone(), error))?.is_dir() {
             folders.push(path);
@@ -366,7 +366,7 @@ fn remove_staging(
         }
     }
     if removed > 0 {
-        sync(folder).map_err(at)?;
+        sync(folder).map_err(in_folder)?;
     }
     Ok(removed)
 }
@@ -376,7 +376,7 @@ fn is_staging(name: &std::ffi::OsStr) -> bool {
     digits.is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Makes every folder between `root`, which must be there, and `folder`, and syncs them all.
+/// Creates every folder between `root`, which must exist, and `folder`, and syncs them all.
 fn make_folder(root: &FilePath, folder: &FilePath) -> io::Result<()> {
     let mut ancestors: Vec<&FilePath> = folder.ancestors().take_while(|ancestor| *ancestor != root).collect();
     ancestors.reverse();
@@ -411,14 +411,14 @@ fn is_full(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return is_of_space(error);
+            return is_out_of_space(error);
         }
         cause = error.source();
     }
     false
 }
 
-fn gone(source: Gone) -> Error {
+fn gone(source: DirectoryGone) -> Error {
     Error::Generic { store: "local directory", source: Box::new(source) }
 }
 
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_deletion_removes_the_folder_and_a_later_create_makes_it_anew() {
+    async fn the_last_deletion_removes_the_folder_and_a_later_create_makes_it_again() {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = LocalDir::open(temp.path().to_str().expect("utf-8"), "").await.expect("opens");
         for _ in 0..2 {
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_looks_into_no_folder_of_others() {
+    async fn a_start_leaves_folders_of_others_alone() {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = temp.path();
         for folder in ["lost+found/empty", "a/log/empty", "other/log/empty"] {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_was_replaced_takes_and_gives_nothing() {
+    async fn a_replaced_directory_refuses_every_request() {
         let temp = tempfile::tempdir().expect("temp dir");
         let (root, away) = (temp.path().join("data"), temp.path().join("away"));
         let dir = LocalDir::open(root.to_str().expect("utf-8"), "").await.expect("opens");

@@ -1,3 +1,5 @@
+//! Metrics of requests to the object store.
+
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Requests to the object store, as they went over the wire: a retried read counts each time.
+/// Counts each request on the wire: a retried read counts each time.
 #[derive(Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
@@ -41,7 +43,7 @@ pub(crate) enum Outcome {
     timeout,
     throttled,
     denied,
-    /// Whoever asked went away, or had the answer from elsewhere.
+    /// The caller stopped waiting, or the other request of a hedged read was answered first.
     cancelled,
     error,
 }
@@ -51,24 +53,25 @@ pub(crate) enum Outcome {
 #[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
 pub(crate) enum Retry {
     sent,
-    /// Too many were, for what the store answers.
+    /// Not sent: the budget of retries is used up.
     over_budget,
 }
 
-/// Which of two equal reads was answered first.
+/// Outcome of the second request of a slow read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
 pub(crate) enum Hedge {
+    /// Answered before the first.
     won,
     lost,
-    /// It was not sent: too many were.
+    /// Not sent: the budget of second requests is used up.
     over_budget,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct RequestLabels {
     operation: Operation,
-    /// First segment of the key: what kind of object was asked for.
+    /// First segment of the key: the kind of object.
     class: &'static str,
     outcome: Outcome,
 }
@@ -105,7 +108,7 @@ impl Metrics {
         );
         registry.register(
             "pyrograph_storage_request_duration_seconds",
-            "Time that one request to the object store took, whatever its outcome",
+            "Duration of one request to the object store, of any outcome",
             metrics.seconds.clone(),
         );
         registry.register(
@@ -115,17 +118,17 @@ impl Metrics {
         );
         registry.register(
             "pyrograph_storage_retries",
-            "Requests to the object store that failed and might succeed if sent again, by whether they were",
+            "Failed requests to the object store that a retry may help, by whether it was sent",
             metrics.retries.clone(),
         );
         registry.register(
             "pyrograph_storage_hedges",
-            "Reads that took long and were sent a second time, by whether the second was answered first",
+            "Second requests of slow reads, by whether they were answered first, second or not sent",
             metrics.hedges.clone(),
         );
         registry.register(
             "pyrograph_storage_denied",
-            "1 while the last request of the kind was refused for want of permission",
+            "1 while the last request of the operation was refused for lack of permission",
             metrics.denied.clone(),
         );
         registry.register(
@@ -151,7 +154,7 @@ impl Metrics {
         if bytes > 0 {
             self.bytes.get_or_create(&labels).inc_by(bytes);
         }
-        // Only a refusal makes the series: most stores never refuse.
+        // Only a refusal creates the series: most stores never refuse.
         let labels = DeniedLabels { operation };
         if outcome == Outcome::denied {
             self.denied.get_or_create(&labels).set(1);
@@ -182,7 +185,7 @@ impl Metrics {
 }
 
 impl Default for Metrics {
-    /// Metrics that nobody collects.
+    /// Unregistered metrics.
     fn default() -> Self {
         Self {
             requests: Family::default(),

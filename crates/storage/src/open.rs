@@ -1,3 +1,8 @@
+//! Opening the configured store: client, cluster, check.
+//!
+//! Owns: the order of these steps, [`OpenError`] with its advice. Does not own: the steps (`backend`, `cluster`,
+//! `check`).
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +45,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     #[error(
-        "cannot use directory {dir:?}: what is in {path:?} cannot be read or removed; give it to the user that runs \
+        "cannot use directory {dir:?}: the content of {path:?} cannot be read or removed; give it to the user that runs \
          pyrograph, or choose another with -storage.filesystem.dir"
     )]
     Walk {
@@ -60,12 +65,12 @@ pub enum OpenError {
     )]
     Overwrites { store: String },
     #[error(
-        "{store} {what}: acknowledged profiles could be lost, so it cannot be used; use a store whose reads and \
+        "{store} {symptom}: acknowledged profiles could be lost, so it cannot be used; use a store whose reads and \
          listings see every write that ended before"
     )]
-    Inconsistent { store: String, what: &'static str },
+    Inconsistent { store: String, symptom: &'static str },
     #[error(
-        "object cluster of {store} cannot be read: something else than pyrograph wrote it; use another storage.prefix"
+        "object cluster of {store} cannot be read: it was not written by pyrograph; use another storage.prefix"
     )]
     Cluster {
         store: String,
@@ -86,14 +91,14 @@ pub enum OpenError {
 }
 
 impl From<object_store::Error> for OpenError {
-    /// Keeps the words of the whole chain, without what URLs of the configuration hold: the chain itself quotes them.
+    /// Keeps the text of the whole chain without the secrets of configured URLs, which the chain quotes.
     fn from(error: object_store::Error) -> Self {
         let mut reason = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(source) = cause {
-            let words = source.to_string();
-            if !reason.contains(&words) {
-                reason.push_str(&format!(": {words}"));
+            let text = source.to_string();
+            if !reason.contains(&text) {
+                reason.push_str(&format!(": {text}"));
             }
             cause = source.source();
         }
@@ -101,33 +106,33 @@ impl From<object_store::Error> for OpenError {
     }
 }
 
-/// Opens the store that `config` names, checks that it can be used, and joins its cluster.
+/// Opens the configured store, joins its cluster, and checks that the store can be used.
 ///
 /// # Errors
-/// Says what is wrong with the configuration, the directory or the bucket.
+/// The configuration, the directory or the bucket cannot be used; the text has the remedy.
 pub async fn open(config: &Config, clock: Clock, metrics: Metrics) -> Result<Store, OpenError> {
     let prefix =
         Path::parse(&config.prefix).map_err(|_| OpenError::Prefix { prefix: config.prefix.clone() })?;
-    let opened = backend::open(config, prefix.as_ref(), &clock, &metrics).await?;
+    let client = backend::open(config, prefix.as_ref(), &clock, &metrics).await?;
     let objects = match prefix.as_ref() {
-        "" => opened.objects,
-        _ => Arc::new(PrefixStore::new(opened.objects, prefix.clone())),
+        "" => client.objects,
+        _ => Arc::new(PrefixStore::new(client.objects, prefix.clone())),
     };
-    let mut store = Store::new(objects, clock.clone(), metrics).with_place(&opened.place);
+    let mut store = Store::new(objects, clock.clone(), metrics).with_place(&client.place);
     if config.backend == Backend::Azure {
         store.give_up_suffix_ranges(&"Azure has no ranges that count from the end");
     }
-    if let Some(directory) = &opened.directory {
+    if let Some(directory) = &client.directory {
         store = store.exclusive().with_directory(directory.clone());
     }
     let cluster = cluster::join(&store, &config.cluster_name, &clock).await?;
     match check::check(&store, &clock).await {
         Err(OpenError::Ask(error)) if error.is_full() => {
-            warn!(%error, "starts without trying the store: pushes are refused until there is space");
+            warn!(%error, "starts without checking the store: pushes are refused until there is space");
         }
         checked => checked?,
     }
-    if let Some(directory) = &opened.directory {
+    if let Some(directory) = &client.directory {
         directory.add_witness(&prefix.join(Key::cluster().as_str())).await?;
     }
     tracing::info!(%store, cluster = cluster.name, id = cluster.id, "opened storage");
@@ -172,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_leaves_nothing_but_its_name() {
+    async fn a_start_leaves_only_the_cluster_object() {
         let temp = tempfile::tempdir().expect("temp dir");
         let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");
         let listed = store.list("").await.expect("list");
@@ -205,7 +210,7 @@ mod tests {
         assert_eq!(store.list_folders("log").await.expect("lists"), []);
         assert_eq!(store.get(&other).await.expect("is there"), "bytes");
 
-        // A copy without the object `cluster`: whose ids these are is not known any more.
+        // A copy without the object `cluster`: the cluster of these ids is not known any more.
         drop(store);
         std::fs::remove_file(temp.path().join("cluster")).expect("removes");
         let store = try_open(&config(temp.path(), "one", "")).await.expect("opens");

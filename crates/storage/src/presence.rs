@@ -1,7 +1,7 @@
 //! Whether a data directory is still the one that was opened.
 //!
 //! Owns: files that stay open as witnesses, the comparison with the files at their paths, one log line per change.
-//! Does not own: which requests are refused while the directory is away (`local`).
+//! Does not own: which requests are refused while the directory is gone (`local`).
 //!
 //! An open file keeps its inode from being used again, so a file with the same device and inode at the same path is the
 //! same file.
@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tracing::{error, info};
 
-/// The directory at the configured path is not the one that was opened.
+/// The directory at the configured path is not the one that was opened, because a witness is missing.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "directory {} is not the one that this process opened, it was removed, replaced or unmounted: {} {reason}",
     root.display(),
     witness.display()
 )]
-pub(crate) struct Gone {
+pub(crate) struct DirectoryGone {
     root: PathBuf,
     witness: PathBuf,
     reason: String,
@@ -46,7 +46,7 @@ impl Presence {
         Self { root: root.to_owned(), witnesses: Mutex::new(vec![lock]), is_gone: AtomicBool::new(false) }
     }
 
-    /// From now on the directory counts as gone without this file too.
+    /// From now on the directory also counts as gone if this file is missing.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -56,14 +56,14 @@ impl Presence {
         Ok(())
     }
 
-    /// One look at each witness; blocks for as long as the file system takes.
+    /// Compares each witness once; blocks for as long as the file system takes.
     ///
     /// # Errors
-    /// Names the first witness that is missing, is another file, or cannot be looked at.
-    pub(crate) fn check(&self) -> Result<(), Gone> {
+    /// Names the first witness that is missing, is another file, or cannot be read.
+    pub(crate) fn check(&self) -> Result<(), DirectoryGone> {
         let missing = self.witnesses.lock().iter().find_map(|witness| {
             let reason = witness.missing()?;
-            Some(Gone { root: self.root.clone(), witness: witness.path.clone(), reason })
+            Some(DirectoryGone { root: self.root.clone(), witness: witness.path.clone(), reason })
         });
         let was_gone = self.is_gone.swap(missing.is_some(), Ordering::SeqCst);
         match missing {
@@ -91,7 +91,7 @@ impl Witness {
             (Ok(found), Ok(own)) if identity(&found) == identity(&own) => None,
             (Ok(_), Ok(_)) => Some("is another file than at the start".to_owned()),
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Some("does not exist".to_owned()),
-            (Err(error), _) | (_, Err(error)) => Some(format!("cannot be looked at: {error}")),
+            (Err(error), _) | (_, Err(error)) => Some(format!("cannot be read: {error}")),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What is wrong when a store does not do what it was asked to, in words that a person can act on.
+//! Causes of failed requests, with texts that an operator can act on.
 //!
-//! Owns: telling one cause from another, the advice. Does not own: whether to ask again (`store`).
+//! Owns: telling causes apart, the advice. Does not own: retries (`store::retry`).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,8 +11,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::hide_url_secrets;
 use crate::metrics::Operation;
-use crate::presence::Gone;
-use crate::remote::{Refusal, Unanswered};
+use crate::presence::DirectoryGone;
+use crate::remote::{NoResponse, Refusal};
 
 /// A refused signature means a wrong clock, not a wrong key, if the clocks are further apart than this.
 const SKEW_SUSPECTED: i64 = 300_000;
@@ -20,9 +20,9 @@ const SKEW_SUSPECTED: i64 = 300_000;
 /// Why a request failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Problem {
-    /// The store, or what lies on the way to it, had a fault; perhaps not the next time.
+    /// A fault of the store or of the network; the next request may succeed.
     Fault(String),
-    /// Nobody answers at that address.
+    /// No server answers at that address.
     Unreachable {
         host: String,
         reason: String,
@@ -43,7 +43,7 @@ pub enum Problem {
     Credentials {
         reason: String,
     },
-    /// The credentials are good, but not for this.
+    /// The credentials are valid but lack a permission.
     Denied {
         needs: &'static str,
         reason: String,
@@ -55,7 +55,7 @@ pub enum Problem {
     Full {
         reason: String,
     },
-    /// A local directory whose files belong to somebody else, or which is mounted read-only.
+    /// A local directory whose files belong to another user, or which is mounted read-only.
     NotAllowed {
         /// `read`, `write`, …
         action: &'static str,
@@ -69,7 +69,7 @@ pub enum Problem {
     OutOfRange {
         reason: String,
     },
-    /// The store cannot do this at all.
+    /// The store does not support the request.
     Unsupported {
         reason: String,
     },
@@ -84,13 +84,13 @@ impl Problem {
             if let Some(refusal) = error.downcast_ref::<Refusal>() {
                 return Self::of_refusal(operation, refusal);
             }
-            if let Some(unanswered) = error.downcast_ref::<Unanswered>() {
-                return Self::of_silence(unanswered, kind);
+            if let Some(silence) = error.downcast_ref::<NoResponse>() {
+                return Self::of_silence(silence, kind);
             }
             if let Some(http) = error.downcast_ref::<HttpError>() {
                 kind = kind.or(Some(http.kind()));
             }
-            if let Some(gone) = error.downcast_ref::<Gone>() {
+            if let Some(gone) = error.downcast_ref::<DirectoryGone>() {
                 return Self::Gone { reason: gone.to_string() };
             }
             let io = error.downcast_ref::<io::Error>();
@@ -100,12 +100,14 @@ impl Problem {
             cause = error.source();
         }
         match error {
-            Error::PermissionDenied { .. } => Self::Denied { needs: needs(operation), reason: words(error) },
-            Error::Unauthenticated { .. } => Self::Credentials { reason: words(error) },
+            Error::PermissionDenied { .. } => {
+                Self::Denied { needs: needs(operation), reason: root_text(error) }
+            }
+            Error::Unauthenticated { .. } => Self::Credentials { reason: root_text(error) },
             Error::NotImplemented { .. } | Error::NotSupported { .. } => {
                 Self::Unsupported { reason: hide_url_secrets(&error.to_string()) }
             }
-            _ => Self::Fault(words(error)),
+            _ => Self::Fault(root_text(error)),
         }
     }
 
@@ -119,7 +121,7 @@ impl Problem {
             (429 | 503, _) | (_, "SlowDown") => Self::Throttled { retry_after: refusal.retry_after, reason },
             (_, code) if UNKNOWN_CREDENTIALS.contains(&code) => Self::Credentials { reason },
             (401, _) => Self::Credentials { reason },
-            (400 | 403, _) if gives_credentials(&refusal.host) => Self::Credentials { reason },
+            (400 | 403, _) if issues_credentials(&refusal.host) => Self::Credentials { reason },
             (403, _) => Self::Denied { needs: needs(operation), reason },
             (501, _) | (405, _) => Self::Unsupported { reason },
             (416, _) => Self::OutOfRange { reason },
@@ -130,17 +132,14 @@ impl Problem {
         }
     }
 
-    fn of_silence(unanswered: &Unanswered, kind: Option<HttpErrorKind>) -> Self {
-        let reason = words(unanswered);
-        if gives_credentials(&unanswered.host) {
-            let host = &unanswered.host;
-            return Self::Credentials {
-                reason: format!("{host} was asked for some and did not answer: {reason}"),
-            };
+    fn of_silence(silence: &NoResponse, kind: Option<HttpErrorKind>) -> Self {
+        let reason = root_text(silence);
+        if issues_credentials(&silence.host) {
+            return Self::Credentials { reason: format!("{silence}, which issues them: {reason}") };
         }
         match kind {
-            Some(HttpErrorKind::Connect) => Self::Unreachable { host: unanswered.host.clone(), reason },
-            _ => Self::Fault(format!("{unanswered}: {reason}")),
+            Some(HttpErrorKind::Connect) => Self::Unreachable { host: silence.host.clone(), reason },
+            _ => Self::Fault(format!("{silence}: {reason}")),
         }
     }
 
@@ -180,13 +179,13 @@ const UNKNOWN_CREDENTIALS: &[&str] = &[
     "InvalidAuthenticationInfo",
 ];
 
-/// Whether `host` hands out credentials rather than objects.
-fn gives_credentials(host: &str) -> bool {
+/// Whether `host` serves credentials rather than objects.
+fn issues_credentials(host: &str) -> bool {
     let prefixes = ["169.254.", "[fd00:ec2:", "sts.", "metadata.", "login.", "oauth2."];
     prefixes.iter().any(|prefix| host.starts_with(prefix))
 }
 
-/// What a policy must allow for `operation`.
+/// The permission that `operation` needs, as advice.
 fn needs(operation: Operation) -> &'static str {
     match operation {
         Operation::create => "create objects (S3: s3:PutObject; with SSE-KMS also kms:GenerateDataKey)",
@@ -198,8 +197,8 @@ fn needs(operation: Operation) -> &'static str {
     }
 }
 
-/// Those of the deepest cause.
-fn words(error: &(dyn StdError + 'static)) -> String {
+/// The text of the deepest cause.
+fn root_text(error: &(dyn StdError + 'static)) -> String {
     hide_url_secrets(&root(error).to_string())
 }
 
@@ -216,10 +215,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Fault(reason) => f.write_str(reason),
             Self::Unreachable { host, reason } => {
-                write!(
-                    f,
-                    "cannot connect to {host}: {reason}; check the endpoint, DNS and what lies on the way"
-                )?;
+                write!(f, "cannot connect to {host}: {reason}; check the endpoint, DNS and the network")?;
                 if reason.contains("certificate") {
                     f.write_str(
                         " (-storage.s3.http.tls-ca-path names the authority of a private certificate)",
@@ -253,8 +249,8 @@ impl fmt::Display for Problem {
             Self::NotAllowed { action, reason } => {
                 write!(
                     f,
-                    "cannot {action}: {reason}; check the owner of the directory and of what is in it, and how it \
-                     is mounted"
+                    "cannot {action}: {reason}; check the owner of the directory and its content, and how it is \
+                     mounted"
                 )
             }
             Self::Gone { reason } => write!(f, "{reason}; put it back, or restart"),
@@ -286,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_words() {
+    fn each_refusal_has_its_own_text() {
         let check = |status, code: &str, ahead_millis, expected: &str| {
             let problem = Problem::of(Operation::delete, &refusal(status, code, ahead_millis));
-            let words = problem.to_string();
-            assert!(words.contains(expected), "{status} {code}: {words}");
+            let text = problem.to_string();
+            assert!(text.contains(expected), "{status} {code}: {text}");
         };
         check(
             404,
@@ -317,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_asked_again() {
+    fn only_passing_problems_are_retried() {
         let check = |status, code: &str, expected: bool| {
             let problem = Problem::of(Operation::get, &refusal(status, code, None));
             assert_eq!(problem.may_pass(), expected, "{status} {code}");
@@ -332,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_a_read_only_one() {
+    fn a_full_disk_and_a_read_only_one_have_different_texts() {
         let check = |operation, kind: io::ErrorKind, expected: &str| {
             let source = Box::new(io::Error::from(kind));
             let error = object_store::Error::Generic { store: "directory", source };
-            let words = Problem::of(operation, &error).to_string();
-            assert!(words.contains(expected), "{words}");
+            let text = Problem::of(operation, &error).to_string();
+            assert!(text.contains(expected), "{text}");
         };
         check(Operation::create, io::ErrorKind::StorageFull, "no space left");
         check(Operation::create, io::ErrorKind::ReadOnlyFilesystem, "cannot write");

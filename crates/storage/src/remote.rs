@@ -1,9 +1,9 @@
-//! What the answers of a remote store say beside bytes: why it refused, when to come back, what its clock shows.
+//! The HTTP client under `object_store`, which keeps the details of unsuccessful responses.
 //!
-//! Owns: the HTTP client under `object_store`, and what is kept of an answer that is no success.
-//! Does not own: what that means for whoever asked (`problem`), whether to ask again (`store`).
+//! Owns: code, message, `retry-after` and the date of such a response.
+//! Does not own: their meaning (`problem`), retries (`store::retry`).
 //!
-//! `object_store` gives such an answer on as text. Here it becomes a [`Refusal`] in the chain of causes.
+//! `object_store` reduces such a response to text. Here it becomes a [`Refusal`] in the chain of causes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,27 +17,27 @@ use object_store::{ClientOptions, Result};
 
 use crate::Metrics;
 
-/// A longer explanation is cut: it goes into logs.
+/// A longer message is cut: it goes into logs.
 const MESSAGE_BYTES_MAX: usize = 500;
 
-/// An answer that is no success, as far as people and retries care.
+/// The parts of an unsuccessful response that operators and retries need.
 #[derive(Debug, thiserror::Error)]
 #[error("{host} answered {status}{}{code}{}{message}", gap(.code, " "), gap(.message, ": "))]
 pub(crate) struct Refusal {
     pub(crate) host: String,
     pub(crate) status: u16,
-    /// The store's word for it, as in `SlowDown`; empty if it has none.
+    /// The store's error code, such as `SlowDown`; empty if it has none.
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
-    /// How far this machine's clock is ahead of the store's, in milliseconds, if the answer tells.
+    /// How far this machine's clock is ahead of the store's, in milliseconds, if the response has a date.
     pub(crate) ahead_millis: Option<i64>,
 }
 
-/// A request that nobody answered.
+/// A request without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from {host}")]
-pub(crate) struct Unanswered {
+pub(crate) struct NoResponse {
     pub(crate) host: String,
     #[source]
     source: HttpError,
@@ -70,11 +70,11 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let host = request.uri().authority().map_or("", |at| at.as_str());
+        let host = request.uri().authority().map_or("", |authority| authority.as_str());
         let host = host.rsplit('@').next().unwrap_or_default().to_owned();
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
-            Err(source) => return Err(HttpError::new(source.kind(), Unanswered { host, source })),
+            Err(source) => return Err(HttpError::new(source.kind(), NoResponse { host, source })),
         };
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let ahead_millis = header("date").and_then(|date| ahead_millis(date, self.clock.unix_millis()));
@@ -91,7 +91,7 @@ impl HttpService for Client {
         let body = body.bytes().await?;
         let text = String::from_utf8_lossy(&body);
         let code = element(&text, "Code").unwrap_or_default();
-        if is_told_apart_by_status(status.as_u16(), &code) {
+        if has_typed_error(status.as_u16(), &code) {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
         let mut message = element(&text, "Message").unwrap_or_else(|| text.trim().to_owned());
@@ -105,11 +105,12 @@ impl HttpService for Client {
     }
 }
 
-/// Codes of a 404 that says that an object is absent. None: an answer to HEAD has no body, and Google's is plain text.
+/// Codes of a 404 response that mean an absent object. The empty one: a response to HEAD has no body, and Google's is
+/// plain text.
 const ABSENT: &[&str] = &["", "NoSuchKey", "BlobNotFound"];
 
-/// Answers that `object_store` makes errors of their own of: absent, exists, condition not met.
-fn is_told_apart_by_status(status: u16, code: &str) -> bool {
+/// Whether `object_store` has a typed error for the response: absent, exists, condition not met.
+fn has_typed_error(status: u16, code: &str) -> bool {
     match status {
         404 => ABSENT.contains(&code),
         409 | 412 => true,
@@ -117,7 +118,7 @@ fn is_told_apart_by_status(status: u16, code: &str) -> bool {
     }
 }
 
-/// The text of the first element of that name, trimmed. The answers are a few lines by S3, GCS, Azure or STS.
+/// The text of the first element of that name, trimmed. Responses are a few lines from S3, GCS, Azure or STS.
 fn element(xml: &str, name: &str) -> Option<String> {
     let (_, after) = xml.split_once(&format!("<{name}>"))?;
     Some(decode_entities(after.split_once("</")?.0.trim()))
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_gives_up_its_code_and_message() {
+    fn code_and_message_of_a_response_are_read() {
         let xml =
             "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>";
         assert_eq!(element(xml, "Code").as_deref(), Some("SlowDown"));
@@ -167,13 +168,13 @@ mod tests {
 
     #[test]
     fn only_known_codes_of_a_404_mean_absent() {
-        assert!(["", "NoSuchKey", "BlobNotFound"].iter().all(|code| is_told_apart_by_status(404, code)));
+        assert!(["", "NoSuchKey", "BlobNotFound"].iter().all(|code| has_typed_error(404, code)));
         let others = ["NoSuchBucket", "ContainerNotFound", "XAdminUserNotFound", "NoSuchUpload"];
-        assert!(!others.iter().any(|code| is_told_apart_by_status(404, code)));
+        assert!(!others.iter().any(|code| has_typed_error(404, code)));
     }
 
     #[test]
-    fn the_date_of_an_answer_tells_how_far_the_clock_is_ahead() {
+    fn the_date_of_a_response_shows_how_far_the_clock_is_ahead() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(ahead_millis(date, 784_111_777_000 + 3_600_000), Some(3_600_000));
         assert_eq!(ahead_millis(date, 784_111_777_000 - 60_000), Some(-60_000));

@@ -1,10 +1,10 @@
-//! Space that a data directory keeps for the catalog, so that a full disk can be made emptier.
+//! Disk space reserved for the catalog, so that data can be deleted on a full disk.
 //!
-//! Owns: the file that holds the space, when it is given up and taken again.
-//! Does not own: which creates may use it (`local`).
+//! Owns: the file that holds the space, when the file is removed and allocated again.
+//! Does not own: which creates may use the space (`local`).
 //!
-//! Deleting what is past its retention needs commits of the catalog, which are small. On a full disk they take the space
-//! of this file. Segments and blocks are refused until the file is whole again.
+//! Deleting expired data needs commits of the catalog, which are small. On a full disk they take the space of this
+//! file. Segments and blocks are refused until the file has its full size again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,11 +15,11 @@ use tracing::{info, warn};
 
 /// The file of the space, in the root of the directory.
 pub(crate) const RESERVE_FILE: &str = ".reserve";
-/// Bytes of the file: a hundredth of the file system, within these.
+/// Bounds of the size of the file, which is 1/[`SHARE`] of the file system.
 const BYTES_MIN: u64 = 64 << 10;
 const BYTES_MAX: u64 = 8 << 20;
 const SHARE: u64 = 100;
-/// Written at once where a file system cannot be asked for space.
+/// Bytes per write on a file system that cannot allocate space at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
 pub(crate) struct Reserve {
@@ -32,7 +32,7 @@ pub(crate) struct Reserve {
 enum State {
     Held,
     Missing,
-    /// The file cannot be written, for another reason than space.
+    /// The file cannot be written, for a reason other than space.
     Unwritable,
 }
 
@@ -44,11 +44,11 @@ impl Reserve {
         Ok(Self { path: root.join(RESERVE_FILE), bytes, state: Mutex::new(State::Missing) })
     }
 
-    /// Makes sure that the space is held; quick if it is. A file that cannot be written for another reason than space is
-    /// done without.
+    /// Makes sure that the space is held; quick if it is. Succeeds without the file if that cannot be written for a
+    /// reason other than space.
     ///
     /// # Errors
-    /// There is no space for it.
+    /// The disk has no space for the file.
     pub(crate) fn hold(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         if *state == State::Held {
@@ -60,7 +60,7 @@ impl Reserve {
                 *state = State::Held;
                 Ok(())
             }
-            Err(error) if is_of_space(&error) => {
+            Err(error) if is_out_of_space(&error) => {
                 *state = State::Missing;
                 let (bytes, file) = (self.bytes, self.path.display());
                 let text = format!("{error} ({bytes} bytes in {file} are kept for the catalog)");
@@ -76,7 +76,7 @@ impl Reserve {
         }
     }
 
-    /// Gives the space to whatever is written next; false if there was none to give.
+    /// Frees the space for the next write; false if none was held.
     pub(crate) fn release(&self) -> bool {
         let mut state = self.state.lock();
         let held = std::fs::metadata(&self.path).map_or(0, |file| file.len());
@@ -116,8 +116,8 @@ impl Reserve {
     }
 }
 
-/// Whether a write failed for want of space.
-pub(crate) fn is_of_space(error: &io::Error) -> bool {
+/// Whether a write failed for lack of space.
+pub(crate) fn is_out_of_space(error: &io::Error) -> bool {
     [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
 }
 

@@ -164,7 +164,7 @@ impl Store {
     /// The whole object.
     ///
     /// # Errors
-    /// `NotFound` if it does not exist; otherwise the store could not be asked, repeatedly.
+    /// `NotFound` if it does not exist; otherwise the request failed, also when repeated.
     pub async fn get(&self, key: &Key) -> Result<Bytes, Error> {
         let location = path(key)?;
         self.read(key, Operation::get, UNSIZED_TIMEOUT, || async {
@@ -179,7 +179,7 @@ impl Store {
     /// Deletes an object; one that does not exist is no error.
     ///
     /// # Errors
-    /// The store could not be asked, repeatedly. The object may be gone.
+    /// The request failed, also when repeated. The object may be gone.
     pub async fn delete(&self, key: &Key) -> Result<(), Error> {
         let location = path(key)?;
         let deleted = self

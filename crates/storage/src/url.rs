@@ -1,16 +1,16 @@
-//! URLs in what people read: names of users, passwords and signatures are no part of it.
+//! Hides users, passwords and signatures of URLs in messages.
 
 const HIDDEN: &str = "********";
 
 /// `text` with the user part, the query and the fragment of each URL in it replaced by stars.
 ///
-/// A URL begins with `://` and ends before white space, a quote or an angle bracket. Where one ends is a guess in free
-/// text, and too much is hidden rather than too little.
+/// A URL begins with `://` and ends before white space, a quote or an angle bracket. In free text the end is a guess,
+/// and too much is hidden rather than too little.
 pub fn hide_url_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + 3);
         shown.push_str(before);
         let is_end = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
         let end = after.find(is_end).unwrap_or(after.len());
@@ -23,13 +23,13 @@ pub fn hide_url_secrets(text: &str) -> String {
     shown
 }
 
-/// The same for what follows a scheme, or an address without one: `user:password@host:port/path?query`.
+/// The same for an address without a scheme: `user:password@host:port/path?query`.
 pub fn hide_address_secrets(address: &str) -> String {
     let (user, rest) = address.rsplit_once('@').map_or(("", address), |(_, rest)| (HIDDEN, rest));
-    let at = if user.is_empty() { "" } else { "@" };
+    let separator = if user.is_empty() { "" } else { "@" };
     match rest.find(['?', '#']) {
-        Some(end) => format!("{user}{at}{}{HIDDEN}", rest.get(..=end).unwrap_or_default()),
-        None => format!("{user}{at}{rest}"),
+        Some(end) => format!("{user}{separator}{}{HIDDEN}", rest.get(..=end).unwrap_or_default()),
+        None => format!("{user}{separator}{rest}"),
     }
 }
 

@@ -1,5 +1,4 @@
-//! What every backend must do alike: memory, a local directory, a real S3 server, and each of them
-//! behind faults.
+//! The conformance suite of backends: memory, a local directory, a real S3 server. And memory behind faults.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -24,10 +23,10 @@ fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// Everything that the roles rely on. `store` must be empty but for its `cluster` object.
+/// Every operation that the roles rely on. `store` must be empty except for its `cluster` object.
 async fn conforms(store: &Store) {
     creates_are_settled(store).await;
-    reads_give_what_was_asked_for(store).await;
+    reads_return_the_requested_bytes(store).await;
     listings_are_sorted_and_complete(store).await;
     deletes_are_idempotent(store).await;
     races_have_one_winner(store).await;
@@ -48,7 +47,7 @@ async fn creates_are_settled(store: &Store) {
     assert_eq!(store.get(&slot(1, 1)).await.unwrap(), large);
 }
 
-async fn reads_give_what_was_asked_for(store: &Store) {
+async fn reads_return_the_requested_bytes(store: &Store) {
     let key = slot(2, 0);
     store.settle_create(&key, bytes("0123456789")).await.unwrap();
     let parts = store.get_ranges(&key, &[7..9, 0..2, 8..10]).await.unwrap();
@@ -116,11 +115,11 @@ async fn races_have_one_winner(store: &Store) {
     }
 }
 
-/// Eight writers want one key, each with other bytes; returns those that were told it is theirs.
+/// Eight writers create one key, each with its own bytes; returns those whose create succeeded.
 async fn race(store: &Store, key: &Key) -> Vec<u8> {
     let writers = (0..8u8).map(|writer| async move {
         loop {
-            // An unknown outcome is asked for again, as every caller must.
+            // A create with an unknown outcome is repeated, as every caller must.
             if let Ok(created) = store.settle_create(key, Bytes::from(vec![writer; 100])).await {
                 return (writer, created);
             }
@@ -192,7 +191,7 @@ async fn an_outcome_that_cannot_be_read_stays_unknown() {
 }
 
 #[tokio::test]
-async fn reads_outlast_a_few_failures_and_no_more() {
+async fn reads_survive_three_failures_but_not_four() {
     let (faulty, store) = faulty(0);
     store.settle_create(&slot(1, 0), bytes("x")).await.unwrap();
     faulty.script_reads([Fault::Fail; 3]);

@@ -1,4 +1,4 @@
-//! What becomes of a store that refuses, misbehaves or is slow: words at the start, retries and second requests later.
+//! Stores that refuse, misbehave or are slow: messages at the start, retries and second requests later.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ fn slot(seq: u64) -> Key {
 }
 
 /// The whole chain of causes, as the log shows it.
-fn words(error: &OpenError) -> String {
+fn chain(error: &OpenError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -42,11 +42,11 @@ fn exported(registry: &Registry) -> String {
 
 async fn refusal(rule: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> String {
     let server = FakeS3::start(rule).await;
-    words(&server.open().await.err().expect("refused"))
+    chain(&server.open().await.err().expect("refused"))
 }
 
 #[tokio::test]
-async fn a_store_that_keeps_its_promises_opens_and_nothing_stays_behind() {
+async fn a_conforming_store_opens_and_keeps_only_the_cluster_object() {
     let server = FakeS3::start(|_, _| None).await;
     let store = server.open().await.unwrap();
     let listed = store.list("").await.unwrap();
@@ -56,17 +56,17 @@ async fn a_store_that_keeps_its_promises_opens_and_nothing_stays_behind() {
 }
 
 #[tokio::test]
-async fn a_store_that_ignores_the_condition_is_refused_whenever_it_does() {
+async fn a_store_that_ignores_the_condition_of_creates_is_refused() {
     let ignores =
         |request: &Request, _| (request.method == "PUT").then(|| Reply::new(200, "").header("etag: \"1\""));
     let text = refusal(move |request, before| {
-        // The object is there, and the server says that it wrote it again.
+        // The object exists, and the server reports that it wrote it again.
         if before > 1 { ignores(request, before) } else { None }
     })
     .await;
     assert!(text.contains("overwrites an object") && text.contains("If-None-Match"), "{text}");
 
-    // Only when two come at once: the object that is there already is kept.
+    // Only creates of a new key that race: an existing object is kept.
     let text = refusal(
         move |request, before| {
             if request.key.starts_with("probe/") { ignores(request, before) } else { None }
@@ -111,7 +111,7 @@ async fn a_store_that_refuses_a_suffix_longer_than_the_object_is_read_by_size() 
         if status == 416 {
             let heads =
                 |server: &FakeS3| server.requests().iter().filter(|r| r.starts_with("HEAD log/")).count();
-            assert_eq!(heads(&server), 1, "what the start found out is not tried again");
+            assert_eq!(heads(&server), 1, "the store remembers that it has no suffix ranges");
         }
     }
 }
@@ -153,7 +153,7 @@ async fn each_message_names_bucket_and_endpoint_and_holds_no_entities() {
         (request.method == "PUT").then(|| Reply::new(200, "").header("etag: \"1\""))
     })
     .await;
-    let text = words(&opened.open().await.err().expect("refused"));
+    let text = chain(&opened.open().await.err().expect("refused"));
     assert!(text.contains(&format!("s3://test at {} ", opened.authority())), "{text}");
     let store = storage::open(&config, clock::Clock::system(), Metrics::default()).await.unwrap();
     assert_eq!(store.to_string(), place);
@@ -179,15 +179,15 @@ async fn a_store_whose_listing_or_reading_lags_is_refused() {
         })
     })
     .await;
-    assert!(text.contains("gave a create to nobody") || text.contains("answered a read"), "{text}");
+    assert!(text.contains("refused both creates") || text.contains("answered a read"), "{text}");
 }
 
 #[tokio::test]
-async fn each_bad_day_has_its_words() {
+async fn each_refusal_at_the_start_has_its_own_text() {
     async fn check(status: u16, code: &'static str, expected: &[&str]) {
         let text = refusal(move |_, _| Some(Reply::error(status, code))).await;
-        for words in expected {
-            assert!(text.contains(words), "{status} {code}: {text}");
+        for expected in expected {
+            assert!(text.contains(expected), "{status} {code}: {text}");
         }
     }
     check(404, "NoSuchBucket", &["the bucket does not exist", "NoSuchBucket", "correct its name"]).await;
@@ -204,23 +204,23 @@ async fn each_bad_day_has_its_words() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_off_by_an_hour_is_told_with_the_hour() {
+async fn a_clock_off_by_an_hour_is_reported_with_the_difference() {
     let server = FakeS3::start(|_, _| Some(Reply::error(403, "RequestTimeTooSkewed"))).await;
     server.put_ahead(Duration::from_secs(3_600));
-    let text = words(&server.open().await.err().expect("refused"));
+    let text = chain(&server.open().await.err().expect("refused"));
     let is_an_hour =
         ["3600s", "3599s", "3598s"].iter().any(|time| text.contains(&format!("{time} behind the store's")));
     assert!(is_an_hour, "{text}");
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_is_named() {
+async fn an_endpoint_without_a_server_is_named() {
     let server = FakeS3::start(|_, _| None).await;
     let mut config = server.config();
     config.s3.endpoint = "http://127.0.0.1:1".into();
     let began = Instant::now();
     let refused = storage::open(&config, clock::Clock::system(), Metrics::default()).await;
-    let text = words(&refused.err().expect("refused"));
+    let text = chain(&refused.err().expect("refused"));
     assert!(text.contains("cannot connect to 127.0.0.1:1") && text.contains("check the endpoint"), "{text}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
@@ -268,7 +268,7 @@ async fn a_store_that_asks_for_a_pause_gets_it() {
 }
 
 #[tokio::test]
-async fn a_create_that_is_refused_for_good_is_not_repeated() {
+async fn a_permanently_refused_create_is_not_repeated() {
     let server = FakeS3::start(|request, _| {
         let is_create = request.method == "PUT" && request.key.starts_with("log/");
         is_create.then(|| Reply::error(403, "AccessDenied"))
@@ -282,7 +282,7 @@ async fn a_create_that_is_refused_for_good_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_all_the_time_gets_few_requests_more() {
+async fn a_failing_store_gets_few_extra_requests() {
     let server = FakeS3::start(|request, _| {
         request.key.starts_with("log/").then(|| Reply::error(500, "InternalError"))
     })
@@ -299,14 +299,15 @@ async fn a_store_that_fails_all_the_time_gets_few_requests_more() {
     assert!(exported(&registry).contains("outcome=\"over_budget\""));
 }
 
-/// Reads of one range, of which every tenth, as the server counts them, takes two seconds; gives how long each took.
-async fn reads_with_a_slow_tenth(is_hedged: bool) -> (Vec<Duration>, String) {
-    let slow = std::sync::atomic::AtomicU32::new(0);
+/// Reads one range 120 times; every 40th response, as the server counts them, takes 2 s. Returns the duration of each
+/// read and the metrics.
+async fn reads_with_slow_responses(is_hedged: bool) -> (Vec<Duration>, String) {
+    let served = std::sync::atomic::AtomicU32::new(0);
     let server = FakeS3::start(move |request, _| {
         if request.method != "GET" || !request.key.starts_with("block/") {
             return None;
         }
-        let number = slow.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let pause = if number % 40 == 39 { Duration::from_secs(2) } else { Duration::from_millis(5) };
         let dated = "last-modified: Sun, 06 Nov 1994 08:49:37 GMT";
         Some(
@@ -334,12 +335,12 @@ async fn reads_with_a_slow_tenth(is_hedged: bool) -> (Vec<Duration>, String) {
 
 #[tokio::test]
 async fn a_read_that_takes_unusually_long_is_sent_again() {
-    let (took, metrics) = reads_with_a_slow_tenth(true).await;
+    let (took, metrics) = reads_with_slow_responses(true).await;
     let slow = took.iter().filter(|took| **took > Duration::from_secs(1)).count();
     assert!(slow <= 1, "{slow} of 120 reads waited for the slow answer\n{metrics}");
     assert!(metrics.contains("pyrograph_storage_hedges_total{outcome=\"won\"}"), "{metrics}");
     assert!(metrics.contains("operation=\"range\",class=\"block\",outcome=\"cancelled\""), "{metrics}");
-    let (took, metrics) = reads_with_a_slow_tenth(false).await;
+    let (took, metrics) = reads_with_slow_responses(false).await;
     assert_eq!(took.iter().filter(|took| **took > Duration::from_secs(1)).count(), 3);
     assert!(!metrics.contains("storage_hedges_total{"), "{metrics}");
 }

@@ -1,4 +1,4 @@
-//! The two kinds of file of the engine: commits and checkpoints.
+//! Encoding of the engine's files: commits and checkpoints.
 //!
 //! Both are an envelope (magic, version, kind, method, length, checksum) around their content.
 
@@ -37,16 +37,16 @@ pub(super) enum Content {
     /// A new owner began here, with a new epoch.
     Open,
     Changes(Batch),
-    /// The catalog goes on in this later incarnation, which is complete.
+    /// The catalog continues in this later incarnation, which is complete.
     Superseded(u64),
 }
 
-/// Everything as of commit `slot`.
+/// All rows as of commit `slot`.
 #[derive(Debug, PartialEq)]
 pub(super) struct Checkpoint {
     pub(super) slot: u64,
     pub(super) epoch: u64,
-    /// Slots of recent openings, with their time.
+    /// Slots of recent openings, with their Unix milliseconds.
     pub(super) openings: Vec<(u64, i64)>,
     pub(super) rows: Vec<(Bytes, Bytes)>,
 }
@@ -247,9 +247,9 @@ mod tests {
     #[test]
     fn damage_is_an_error_that_names_the_object() {
         let good = commit().encode();
-        for at in 0..good.len() {
+        for index in 0..good.len() {
             let mut bad = good.to_vec();
-            bad[at] ^= 0x40;
+            bad[index] ^= 0x40;
             let error = Commit::decode("c7", &bad).expect_err("must be refused");
             assert!(error.to_string().contains("c7"), "{error}");
         }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_file_says_so() {
+    fn a_newer_file_is_refused_by_its_version() {
         let mut bytes = commit().encode().to_vec();
         bytes[4] = 2;
         let error = Commit::decode("c7", &bytes).expect_err("must be refused");

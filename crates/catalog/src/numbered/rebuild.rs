@@ -57,8 +57,8 @@ impl Rebuild {
 }
 
 impl Numbered {
-    /// Starts a new, empty catalog beside the current one, which stays in force until [`Rebuild::replace`]. The owner of
-    /// the current one, and any other rebuild, is fenced from now on. The current one need not be readable.
+    /// Starts a new, empty catalog beside the current one, which stays in force until [`Rebuild::replace`]. The owner
+    /// of the current one, and any other rebuild, is fenced from now on. The current one need not be readable.
     ///
     /// `newest_millis` is the creation time of the newest object of the bucket, in Unix milliseconds. The new catalog's
     /// number and epoch are at least that time in seconds, and so higher than those of any catalog that was lost: a

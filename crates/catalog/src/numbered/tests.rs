@@ -1,3 +1,5 @@
+//! Tests of the engine over a store in memory: maintenance, fencing of paused owners, rebuilds.
+
 use object_store::memory::InMemory;
 use storage::fault::Faulty;
 
@@ -77,7 +79,7 @@ async fn a_paused_owner_is_fenced_after_its_commits_were_collected() {
 }
 
 #[tokio::test]
-async fn an_owner_that_slept_past_everything_finds_out_by_listing() {
+async fn an_owner_paused_beyond_every_limit_is_fenced_by_a_listing() {
     let store = Store::in_memory();
     let short = Options { openings_kept: Duration::from_millis(10), ..eager() };
     let paused = engine(&store, short.clone()).open().await.expect("opens");
@@ -92,7 +94,7 @@ async fn an_owner_that_slept_past_everything_finds_out_by_listing() {
 }
 
 #[tokio::test]
-async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_time() {
+async fn an_owner_paused_with_a_commit_in_doubt_does_not_repeat_it() {
     let store = Store::in_memory();
     let paused = engine(&store, eager()).open_newest().await.expect("opens");
     let commit = Commit {
@@ -117,7 +119,7 @@ async fn an_owner_that_slept_over_a_commit_in_doubt_does_not_make_it_a_second_ti
 }
 
 #[tokio::test]
-async fn an_owner_whose_own_commit_is_in_the_way_sees_the_opening_behind_it() {
+async fn an_owner_sees_an_opening_behind_its_own_commit_in_doubt() {
     let store = Store::in_memory();
     let paused = engine(&store, Options::default()).open_newest().await.expect("opens");
     let (epoch, owner) = (paused.epoch, paused.id);
@@ -129,7 +131,7 @@ async fn an_owner_whose_own_commit_is_in_the_way_sees_the_opening_behind_it() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_caller_left_goes_before_the_next() {
+async fn a_commit_whose_caller_left_precedes_the_next() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
     let owner = engine.open_newest().await.expect("opens");
@@ -179,7 +181,7 @@ async fn a_rebuilt_catalog_replaces_the_old_one_and_fences_its_owner() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_deleted_is_deleted_later() {
+async fn files_that_could_not_be_deleted_are_deleted_later() {
     let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
     let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
     let short = Options { openings_kept: Duration::from_millis(0), ..eager() };
@@ -199,7 +201,7 @@ async fn what_could_not_be_deleted_is_deleted_later() {
     assert!(left.len() <= 3, "{left:?}");
 }
 
-/// A clock that shows a time an hour from now.
+/// A clock whose Unix time is an hour ahead.
 struct Ahead(Clock);
 
 #[async_trait]
@@ -222,7 +224,7 @@ impl clock::Source for Ahead {
 }
 
 #[tokio::test]
-async fn an_owner_whose_clock_is_ahead_leaves_what_fences_a_paused_one() {
+async fn an_owner_whose_clock_is_ahead_keeps_files_that_fence_a_paused_one() {
     let store = Store::in_memory();
     let options = Options { collect_after: Duration::from_secs(900), ..eager() };
     let paused = engine(&store, options.clone()).open().await.expect("opens");
@@ -235,18 +237,18 @@ async fn an_owner_whose_clock_is_ahead_leaves_what_fences_a_paused_one() {
     }
     owner.maintain().await.expect("maintains");
     let files = store.list("catalog").await.expect("lists");
-    assert!(files.iter().any(|file| file.key == in_doubt), "nobody must make this commit a second time");
+    assert!(files.iter().any(|file| file.key == in_doubt), "a paused owner could repeat this commit");
 }
 
 #[tokio::test]
-async fn what_a_replaced_owner_still_writes_is_found_and_deleted() {
+async fn files_written_by_a_replaced_owner_are_found_and_deleted() {
     let store = Store::in_memory();
     let replaced = engine(&store, Options::default()).open().await.expect("opens");
     replaced.commit(put("a", "erased")).await.expect("commits");
     let owner = engine(&store, eager()).open().await.expect("opens");
     let version = owner.commit(put("a", "hash")).await.expect("commits");
     replaced.compact(replaced.version()).await.expect("writes a checkpoint");
-    assert!(!owner.has_forgotten(version), "it has not looked yet");
+    assert!(!owner.has_forgotten(version), "it has not listed the files yet");
     owner.compact(version).await.expect("writes a checkpoint");
     for millis in [0, 2] {
         Clock::system().sleep(Duration::from_millis(millis)).await;
@@ -255,12 +257,12 @@ async fn what_a_replaced_owner_still_writes_is_found_and_deleted() {
     assert!(owner.has_forgotten(version));
     for file in store.list("catalog").await.expect("lists") {
         let bytes = store.get(&file.key).await.expect("gets");
-        assert!(!bytes.windows(6).any(|at| at == b"erased"), "{}", file.key);
+        assert!(!bytes.windows(6).any(|window| window == b"erased"), "{}", file.key);
     }
 }
 
 #[tokio::test]
-async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
+async fn an_earlier_incarnation_is_deleted_once_no_owner_can_return_to_it() {
     let store = Store::in_memory();
     let short = Options { openings_kept: Duration::from_millis(50), ..eager() };
     let kept = Options { openings_kept: Duration::from_secs(3600), ..eager() };
@@ -275,7 +277,7 @@ async fn an_earlier_incarnation_is_deleted_when_nobody_can_come_back_to_it() {
     };
     let before = earlier().await;
     engine(&store, kept).open().await.expect("opens").maintain().await.expect("maintains");
-    assert_eq!(earlier().await, before, "what fences a paused owner stays");
+    assert_eq!(earlier().await, before, "files that fence a paused owner stay");
     let owner = engine(&store, short).open().await.expect("opens");
     Clock::system().sleep(Duration::from_millis(60)).await;
     owner.maintain().await.expect("maintains");
@@ -302,7 +304,7 @@ async fn files_of_a_listing_stay_after_a_checkpoint_covers_them() {
     }
     Clock::system().sleep(Duration::from_millis(250)).await;
     owner.maintain().await.expect("maintains");
-    assert!(store.get(&listed[1].key).await.is_err(), "{} is of no use any more", listed[1].key);
+    assert!(store.get(&listed[1].key).await.is_err(), "{} is superfluous", listed[1].key);
 }
 
 #[tokio::test]
@@ -346,7 +348,7 @@ async fn a_catalog_that_replaces_a_lost_one_has_a_higher_epoch_and_version() {
     rebuilt.replace().await.expect("replaces");
     let owner = engine.open().await.expect("opens");
     assert!(owner.version() > old.version() && owner.epoch() > old.epoch());
-    // The owner of the lost one still runs, and finds nothing in its way.
+    // The owner of the lost one still runs, and no file is in its way.
     old.commit(put("a", "2")).await.expect("commits");
     assert!(matches!(old.maintain().await, Err(Error::Fenced { .. })));
     assert!(matches!(old.check().await, Err(Error::Fenced { .. })));
@@ -355,7 +357,7 @@ async fn a_catalog_that_replaces_a_lost_one_has_a_higher_epoch_and_version() {
 }
 
 #[tokio::test]
-async fn of_two_rebuilds_of_a_lost_catalog_at_most_one_comes_into_force() {
+async fn of_two_rebuilds_of_a_lost_catalog_at_most_one_takes_effect() {
     let store = Store::in_memory();
     let engine = engine(&store, Options::default());
     let one = engine.rebuild(0).await.expect("begins");

@@ -23,9 +23,9 @@ pub struct Block {
     pub bytes: u64,
     pub created_millis: i64,
     pub quarantine: Option<Quarantine>,
-    /// The newest deletion that is applied to all of it.
+    /// The newest deletion that is applied to the whole block.
     pub floor: u64,
-    /// Of all datasets, whether live or past their time; 0 if unknown.
+    /// Rows of all datasets, live or expired; 0 if unknown.
     pub rows: u64,
 }
 
@@ -68,7 +68,7 @@ impl Row for Block {
     }
 }
 
-/// The row of a block.
+/// Key of the row of a block.
 pub fn block_key(tenant: &TenantId, window: Window, level: u8, id: BlockId) -> Bytes {
     let mut key = start(Kind::Block);
     short_text(&mut key, tenant.as_str());
@@ -84,8 +84,8 @@ pub struct Dataset {
     pub block: BlockId,
     pub day: i64,
     pub summary: DatasetSummary,
-    /// Whether its key has the position. Rows of earlier versions do not: of several datasets of one service in one
-    /// block, which a merge in parts makes, only the last has a row.
+    /// Whether the key has the position. Keys of earlier versions do not: of several datasets of one service in one
+    /// block, which a merge in parts creates, only the last has a row.
     pub has_own_key: bool,
 }
 
@@ -115,7 +115,7 @@ impl Row for Dataset {
     }
 }
 
-/// The row of a dataset of a block.
+/// Key of the row of a dataset of a block.
 pub fn dataset_key(summary: &DatasetSummary, day: i64, block: BlockId) -> Bytes {
     let mut key = start(Kind::Dataset);
     short_text(&mut key, summary.tenant.as_str());

@@ -8,14 +8,14 @@ use super::fields::{fixed_u32, start};
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// An object that is in the bucket and in no answer.
+/// An object of the bucket that no answer includes any more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dead {
     pub key: Key,
     pub died_millis: i64,
-    /// Who replaced it; `None` if its time was over.
+    /// The job that replaced it, if one did.
     pub job: Option<JobId>,
-    /// Of a segment: its creation time, until which its keys count.
+    /// For a segment: its creation time, until which its keys count.
     pub segment_millis: Option<i64>,
 }
 
@@ -50,7 +50,7 @@ impl Row for Dead {
 }
 
 impl Dead {
-    /// The row of a dead object.
+    /// Key of the row of a dead object.
     pub fn key_of(object: &Key) -> Bytes {
         let mut key = start(Self::KIND);
         key.0.extend_from_slice(&(object.as_str().len() as u32).to_be_bytes());

@@ -10,7 +10,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 /// A deletion.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Deletion {
-    /// Rises with every deletion, whosever it is; at least 1.
+    /// Rises with every deletion of any tenant; at least 1.
     pub number: u64,
     pub tenant: TenantId,
     pub created_millis: i64,
@@ -19,16 +19,17 @@ pub struct Deletion {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeletionState {
-    /// Some object may still hold what it erases.
+    /// Some object may still hold rows that it erases.
     InForce {
         matchers: Vec<DeletionMatcher>,
         range: TimeRange,
-        /// The first slot of each log, sorted by writer, that was consumed after it. Every slot of another log was.
+        /// The first slot of each log that was consumed after the deletion, sorted by writer. All slots of logs that
+        /// are not listed were consumed after it.
         positions: Vec<(WriterId, u64)>,
     },
-    /// What it erased is gone from every live object, and so are its words.
+    /// The rows that it erases are gone from every live object, and its selector is forgotten.
     Done {
-        /// Of what it was about.
+        /// Hash of its tenant, time of creation, selector and time range.
         hash: u128,
         finished_millis: i64,
     },

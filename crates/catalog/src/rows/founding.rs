@@ -1,4 +1,4 @@
-//! When a catalog was made from the bucket.
+//! The time of a catalog's rebuild from the bucket.
 
 use bytes::Bytes;
 
@@ -6,14 +6,14 @@ use super::fields::start;
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// The catalog was rebuilt at this time, in Unix milliseconds: it has not seen older objects being made. A catalog
+/// The catalog was rebuilt at this time, in Unix milliseconds: it did not see the creation of older objects. A catalog
 /// without this row began with its bucket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Founding {
     pub millis: i64,
 }
 
-/// There is one at most.
+/// At most one row.
 impl Row for Founding {
     const KIND: Kind = Kind::Founding;
 

@@ -1,4 +1,4 @@
-//! Jobs of compaction.
+//! Compaction jobs.
 
 use bytes::Bytes;
 use model::{JobId, Window};
@@ -8,7 +8,7 @@ use super::fields::start;
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// A job of compaction, from its first claim until a day after it was published.
+/// A compaction job, from its first claim until a day after it was published.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Job {
     pub id: JobId,
@@ -24,9 +24,9 @@ pub struct Job {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum JobProgress {
-    /// Whether the newest attempt may still publish, and what it works on.
+    /// Whether the newest attempt may still publish, and its work.
     Working { open: bool, work: Work },
-    /// Published by the newest attempt; the publish record, until it is known to be in the bucket.
+    /// Published by the newest attempt. Holds the publish record until that is known to be in the bucket.
     Published { record: Option<Bytes> },
 }
 

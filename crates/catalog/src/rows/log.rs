@@ -1,4 +1,4 @@
-//! How far the logs are consumed, and which pushes were counted.
+//! Consumed positions of logs, and keys of counted pushes.
 
 use bytes::Bytes;
 use model::{ItemKey, WriterId};
@@ -7,7 +7,7 @@ use super::fields::{fixed_u64, put_signed, start, take_signed};
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// How far a writer's log is consumed.
+/// The consumed position of a writer's log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     pub writer: WriterId,
@@ -15,8 +15,8 @@ pub struct Log {
     pub next: u64,
     /// Whether `next` holds a seal.
     pub sealed: bool,
-    /// Of an open log: creation time of the last consumed segment. Of a sealed one: when it was sealed, or
-    /// lost a segment to the sweep, whichever came last.
+    /// For an open log: creation time of the last consumed segment. For a sealed one: when it was sealed, or last lost
+    /// a segment to the sweep, whichever is later.
     pub moved_millis: i64,
 }
 

@@ -1,4 +1,4 @@
-//! What the rows of segments and of blocks have in common.
+//! Common parts of the rows of segments and blocks.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 /// One service of one tenant inside a segment or block.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DatasetSummary {
-    /// In the object's directory.
+    /// Position in the object's directory.
     pub position: u32,
     pub tenant: TenantId,
     pub service: Arc<str>,
@@ -19,7 +19,7 @@ pub struct DatasetSummary {
     pub profile_types: Arc<[ProfileType]>,
 }
 
-/// Why an object cannot be read, and for which questions that matters.
+/// Why an object cannot be read, and the time range of the questions that it affects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
     pub reason: String,
@@ -85,7 +85,7 @@ pub(super) fn take_quarantine(value: &mut Reader<'_>) -> Result<Option<Quarantin
     Ok(Some(Quarantine { reason, times: Times { first: value.i64()?, last: value.i64()? } }))
 }
 
-/// Rows of version 1 have neither.
+/// The floor and the row count; rows of version 1 have neither, which reads as 0.
 pub(super) fn take_floor_and_rows(value: &mut Reader<'_>) -> Result<(u64, u64), DecodeError> {
     if value.version() < 2 { Ok((0, 0)) } else { Ok((value.u64()?, value.u64()?)) }
 }

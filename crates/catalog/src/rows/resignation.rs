@@ -1,4 +1,4 @@
-//! The last word of an owner.
+//! The resignation of an owner.
 
 use bytes::Bytes;
 
@@ -6,13 +6,13 @@ use super::fields::start;
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// The owner of `epoch` left in good order: this is in its last commit, before which it had stopped to answer.
+/// The owner of `epoch` shut down in order: this row is in its last commit, and it had stopped answering before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resignation {
     pub epoch: u64,
 }
 
-/// There is one, of whoever resigned last.
+/// One row, of the owner that resigned last.
 impl Row for Resignation {
     const KIND: Kind = Kind::Resignation;
 

@@ -11,7 +11,7 @@ use super::object::{
 use super::{Kind, Row};
 use crate::codec::{DecodeError, Reader, Writer};
 
-/// A live segment. Its keys lie in [`Dedup`] rows.
+/// A live segment. The keys of its items are in [`super::Dedup`] rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Segment {
     pub writer: WriterId,
@@ -21,11 +21,11 @@ pub struct Segment {
     /// Ordinals of items that were counted elsewhere, sorted.
     pub masked: Vec<u32>,
     pub quarantine: Option<Quarantine>,
-    /// Those that are live.
+    /// Live datasets.
     pub datasets: Vec<DatasetSummary>,
-    /// The newest deletion that it was consumed after; older ones erase nothing of it.
+    /// The newest deletion before the segment was consumed; neither it nor older ones erase rows of the segment.
     pub floor: u64,
-    /// Of all datasets, whether live or past their time; 0 if unknown.
+    /// Rows of all datasets, live or expired; 0 if unknown.
     pub rows: u64,
 }
 
@@ -70,7 +70,7 @@ impl Row for Segment {
     }
 }
 
-/// The row of a segment.
+/// Key of the row of a segment.
 pub fn segment_key(writer: WriterId, seq: u64) -> Bytes {
     let mut key = start(Kind::Segment);
     key.u128(writer.0);

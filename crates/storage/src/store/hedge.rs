@@ -14,8 +14,7 @@ use super::budget::Budget;
 use crate::metrics::Hedge;
 use crate::{Error, Metrics};
 
-/// Reads are compared with others of about their size: up to the first of these numbers of bytes, up to the second, and
-/// larger.
+/// Bounds in bytes of the sizes of reads, whose durations are compared within one size.
 const SIZES: [u64; 2] = [256 << 10, 4 << 20];
 /// Reads of a size that must be seen before any of them counts as slow.
 const SEEN_MIN: u32 = 32;
@@ -23,7 +22,7 @@ const SEEN_MIN: u32 = 32;
 const SEEN_MAX: u32 = 1_024;
 /// One read in 20 is slow.
 const SLOW_SHARE: u32 = 20;
-/// Buckets of durations in which the upper bound doubles.
+/// Buckets per doubling of the duration.
 const BUCKETS_PER_OCTAVE: f64 = 4.0;
 const SHORTEST: Duration = Duration::from_millis(1);
 const BUCKETS: usize = 64;
@@ -52,7 +51,7 @@ impl Hedging {
         Self { by_size, budget: Budget::of_hedges(), clock, metrics }
     }
 
-    /// The answer to `attempt`, or to the same one sent again if it takes unusually long, whichever comes first.
+    /// The answer to `attempt`, or to a second one if the first takes unusually long, whichever succeeds first.
     pub(super) async fn first_answer<T, F>(&self, bytes: u64, attempt: &impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,

@@ -27,7 +27,7 @@ impl Store {
     /// All objects below the folder `prefix` (empty: all objects of the store), sorted by key.
     ///
     /// # Errors
-    /// The store could not be asked, repeatedly.
+    /// The request failed, also when repeated.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
         let folder = Key::from_text(prefix);
         let location = path(&folder)?;
@@ -37,7 +37,7 @@ impl Store {
     /// As [`Store::list`], but only keys greater than `after`.
     ///
     /// # Errors
-    /// The store could not be asked, repeatedly.
+    /// The request failed, also when repeated.
     pub async fn list_after(&self, prefix: &str, after: &Key) -> Result<Vec<Object>, Error> {
         let folder = Key::from_text(prefix);
         let (location, offset) = (path(&folder)?, path(after)?);
@@ -47,7 +47,7 @@ impl Store {
     /// The folders directly below the folder `prefix`, sorted; one request, however full they are.
     ///
     /// # Errors
-    /// The store could not be asked, repeatedly.
+    /// The request failed, also when repeated.
     pub async fn list_folders(&self, prefix: &str) -> Result<Vec<Key>, Error> {
         let folder = Key::from_text(prefix);
         let location = path(&folder)?;

@@ -36,7 +36,7 @@ impl Store {
     /// Creates `key` with `bytes` if it does not exist, and settles the outcome.
     ///
     /// # Errors
-    /// The outcome is still unknown: the store could not be read. The object may exist, or appear later.
+    /// The outcome is still unknown: the object may exist, or appear later.
     pub async fn settle_create(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
         let mut attempt = 0;
         loop {

