@@ -61,7 +61,7 @@ pub(crate) enum Retry {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
 pub(crate) enum Hedge {
-    /// Answered before the first.
+    /// Its answer was used.
     won,
     lost,
     /// Not sent: the budget of second requests is used up.
@@ -123,7 +123,7 @@ impl Metrics {
         );
         registry.register(
             "pyrograph_storage_hedges",
-            "Second requests of slow reads, by whether they were answered first, second or not sent",
+            "Second requests of slow reads: their answer won, it lost, or they were over budget and not sent",
             metrics.hedges.clone(),
         );
         registry.register(

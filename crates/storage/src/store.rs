@@ -95,7 +95,8 @@ impl Store {
         Self { is_exclusive: true, ..self }
     }
 
-    /// The same store, of a cluster whose ids have this tag. For simulations; [`crate::open`] reads it from the bucket.
+    /// The same store, of a cluster whose ids have this tag. For simulations; [`crate::open()`] derives it from the
+    /// cluster id.
     pub fn tagged(self, tag: IdTag) -> Self {
         Self { id_tag: Some(tag), ..self }
     }
