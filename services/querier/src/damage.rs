@@ -1,9 +1,9 @@
-//! Tells the metastore of objects that leaves found damaged.
+//! Reports objects that leaves found damaged to the metastore.
 //!
-//! Owns: that each is told of once at a time, and that no answer waits for it.
+//! Owns: one report of an object at a time, in the background, so that no answer waits for it.
 //! Does not own: whether an object is damaged (`leaf`), what follows from it (`rpc::Metastore`).
 //!
-//! If the metastore cannot be told, the next question that reads the object finds it again.
+//! If a report fails, the next question that reads the object makes a new one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,38 +15,38 @@ use storage::Key;
 use tracing::warn;
 
 pub(crate) struct Damage {
-    /// What the metastore is being told of.
-    telling: Arc<Mutex<HashSet<Key>>>,
+    /// Objects whose report is under way.
+    reporting: Arc<Mutex<HashSet<Key>>>,
     clock: Clock,
 }
 
 impl Damage {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { telling: Arc::default(), clock }
+        Self { reporting: Arc::default(), clock }
     }
 
-    /// Tells of those of `missing` that are damaged.
-    pub(crate) fn tell(&self, metastore: &Arc<dyn rpc::Metastore>, missing: &[Missing]) {
+    /// Reports those of `missing` that are damaged.
+    pub(crate) fn report(&self, metastore: &Arc<dyn rpc::Metastore>, missing: &[Missing]) {
         let mut damaged = Vec::new();
         {
-            let mut telling = self.telling.lock();
-            for lack in missing.iter().filter(|lack| lack.is_damaged) {
-                if telling.insert(lack.key.clone()) {
-                    damaged.push((lack.key.clone(), lack.reason.clone()));
+            let mut reporting = self.reporting.lock();
+            for object in missing.iter().filter(|object| object.is_damaged) {
+                if reporting.insert(object.key.clone()) {
+                    damaged.push((object.key.clone(), object.reason.clone()));
                 }
             }
         }
         if damaged.is_empty() {
             return;
         }
-        let (metastore, telling) = (metastore.clone(), self.telling.clone());
+        let (metastore, reporting) = (metastore.clone(), self.reporting.clone());
         self.clock.spawn(async move {
             if let Err(error) = metastore.quarantine(damaged.clone()).await {
                 let objects: Vec<&Key> = damaged.iter().map(|(key, _)| key).collect();
-                warn!(?objects, %error, "cannot have damaged objects set aside, trying again when they are read");
+                warn!(?objects, %error, "cannot quarantine damaged objects; the next read of them tries again");
             }
-            let mut telling = telling.lock();
-            telling.retain(|key| !damaged.iter().any(|(told, _)| told == key));
+            let mut reporting = reporting.lock();
+            reporting.retain(|key| !damaged.iter().any(|(reported, _)| reported == key));
         });
     }
 }

@@ -1,9 +1,10 @@
-//! Asks leaves for units, merges what they answer.
+//! Asks leaves for the units of a question, and merges their answers.
 //!
-//! Owns: asking again elsewhere, asking twice what is slow, what is missing in the end, what it took.
-//! Does not own: which unit belongs to whom (`units`), when a unit is slow (`hedge`).
+//! Owns: asking the second leaf after a failure or beside a slow first one, the missing objects, the explanation of
+//! each unit.
+//! Does not own: which leaves a unit belongs to (`units`), when a unit is slow (`hedge`).
 //!
-//! Nothing is spawned: whoever drops the future drops every call.
+//! Nothing is spawned: dropping the future drops every call.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,226 +19,255 @@ use query::{Partial, Query};
 use rpc::{ErrorKind, Found, Missing, ScanRequest, Scanned};
 use storage::Key;
 
-use crate::explain::{Explained, UnitExplained};
-use crate::leaf::{no_room, unmergeable};
+use crate::explain::UnitExplanation;
 use crate::leaves::NamedLeaf;
+use crate::reason::{no_memory, unmergeable};
+use crate::trace::Trace;
 use crate::units::{Unit, divide};
 use crate::{Error, Querier};
 
 /// Units of one question that each leaf works on at once, on average.
 const UNITS_PER_LEAF: usize = 2;
 
-/// One question on its way through the leaves.
+/// The calls to leaves that one question makes.
 pub(crate) struct Dispatch<'a> {
-    pub(crate) querier: &'a Querier,
-    pub(crate) query: &'a Query,
-    /// When the answer is of no use any more, on the scale of `Clock::monotonic`.
-    pub(crate) deadline: Option<Duration>,
-    /// A new snapshot did not help: what is gone is missing.
+    querier: &'a Querier,
+    query: &'a Query,
+    /// After this the answer is useless, on the scale of `Clock::monotonic`.
+    deadline: Option<Duration>,
+    /// Whether leaves measure their effort.
+    explain: bool,
+    /// Set once a snapshot was too old: objects that are gone from the next one count as missing.
     pub(crate) skip_gone: bool,
-    /// What the question holds in this process.
+    /// Memory that the question holds in this process.
     pub(crate) memory: Account,
     leaves: Arc<[NamedLeaf]>,
-    /// Places of leaves that failed this question; they are asked last.
+    /// Indices of the leaves that failed this question; they are asked last.
     failed: Mutex<HashSet<usize>>,
 }
 
-/// A unit that was answered, or that nobody could answer.
-struct Done {
-    scanned: Option<Scanned>,
-    missing: Vec<Missing>,
-    told: UnitExplained,
+/// The outcome of asking one leaf for one unit.
+type Attempt = Result<Reply, Failure>;
+
+struct Reply {
+    leaf: usize,
+    scanned: Scanned,
 }
 
-/// Both leaves' reasons, if there are two.
-struct Refused {
-    first: rpc::Error,
-    place: usize,
+struct Failure {
+    leaf: usize,
+    error: rpc::Error,
+}
+
+impl Failure {
+    /// True if asking another leaf cannot help.
+    fn is_final(&self) -> bool {
+        is_final(self.error.kind)
+    }
+}
+
+/// The outcome of a unit: a partial, or all of its objects as missing if no leaf answered.
+struct UnitResult {
+    partial: Option<Partial>,
+    missing: Vec<Missing>,
+    explanation: UnitExplanation,
 }
 
 impl<'a> Dispatch<'a> {
-    pub(crate) fn new(querier: &'a Querier, query: &'a Query, deadline: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        querier: &'a Querier,
+        query: &'a Query,
+        deadline: Option<Duration>,
+        explain: bool,
+    ) -> Self {
         let leaves = querier.leaves.leaves();
         let memory = querier.memory.account();
-        Self { querier, query, deadline, skip_gone: false, memory, leaves, failed: Mutex::default() }
+        let failed = Mutex::default();
+        Self { querier, query, deadline, explain, skip_gone: false, memory, leaves, failed }
     }
 
-    /// The merged answer of `objects`, and what is missing of it.
+    /// Returns the merged answer of `objects`, and those that are missing from it.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot is too old. `Unavailable` if no object could be read, and nothing is known without.
+    /// `NotFound` if the snapshot is too old. `Unavailable` if no object could be read and the answer is empty.
     pub(crate) async fn run(
         &self,
         objects: Vec<Found>,
-        mut explained: Option<&mut Explained>,
+        trace: &mut Trace,
     ) -> Result<(Partial, Vec<Missing>), Error> {
         let clock = &self.querier.clock;
-        let mut keys: HashSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
-        let count = keys.len();
+        let keys: HashSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
         let units = divide(self.query, objects, &self.leaves)?;
-        let at_once = (self.leaves.len() * UNITS_PER_LEAF).max(1);
-        let explain = explained.is_some();
-        let mut done = stream::iter(units).map(|unit| self.unit(unit, explain)).buffer_unordered(at_once);
+        let concurrency = (self.leaves.len() * UNITS_PER_LEAF).max(1);
+        let mut results = stream::iter(units).map(|unit| self.unit(unit)).buffer_unordered(concurrency);
         let mut merged = Partial::empty(self.query);
         let mut missing = Vec::new();
-        while let Some(unit) = done.next().await {
-            let Done { scanned, missing: lacks, told } = unit?;
-            missing.extend(lacks);
+        while let Some(result) = results.next().await {
+            let unit = result?;
+            missing.extend(unit.missing);
             let began = clock.monotonic();
-            if let Some(Scanned { partial, missing: lacks, .. }) = scanned {
-                missing.extend(lacks);
-                // One that came from another process is not charged for here yet.
-                let partial = match partial.is_charged() {
-                    true => partial,
-                    false => partial.charged_to(&self.memory).map_err(|refused| no_room(&refused))?,
-                };
-                merged = self.join(merged, partial).await?;
+            if let Some(partial) = unit.partial {
+                merged = self.merge(merged, partial).await?;
             }
-            if let Some(explained) = explained.as_deref_mut() {
-                explained.merge(told, clock.monotonic().saturating_sub(began));
-            }
+            trace.unit(unit.explanation, clock.monotonic().saturating_sub(began));
         }
-        if merged.stats.objects == 0
-            && merged.says_nothing()
-            && let Some(first) = missing.first()
-        {
-            let lacking: HashSet<&Key> = missing.iter().map(|lack| &lack.key).collect();
-            keys.retain(|key| !lacking.contains(key));
-            if keys.is_empty() {
-                // The next question is not to fail of a damaged object again.
-                self.querier.damage.tell(&self.querier.metastore, &missing);
-                let what = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
-                return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
-            }
-        }
+        self.refuse_empty(keys, &merged, &missing)?;
         Ok((merged, missing))
     }
 
-    async fn join(&self, mut merged: Partial, partial: Partial) -> Result<Partial, Error> {
-        match merged.is_heavy() {
-            false => {
-                merged.merge(partial).map_err(unmergeable)?;
-                Ok(merged)
-            }
-            true => {
-                let joined = self.querier.pool.run(move || merged.merge(partial).map(|()| merged)).await;
-                Ok(joined.map_err(unmergeable)?)
-            }
-        }
+    async fn merge(&self, mut merged: Partial, partial: Partial) -> Result<Partial, Error> {
+        // A partial from another process is not charged to this one yet.
+        let partial = match partial.is_charged() {
+            true => partial,
+            false => partial.charged_to(&self.memory).map_err(|refused| no_memory(&refused))?,
+        };
+        let result = match merged.is_heavy() {
+            false => merged.merge(partial).map(|()| merged),
+            true => self.querier.pool.run(move || merged.merge(partial).map(|()| merged)).await,
+        };
+        Ok(result.map_err(unmergeable)?)
     }
 
-    /// Asks for one unit until it is answered or nobody is left to ask.
-    async fn unit(&self, mut unit: Unit, explain: bool) -> Result<Done, Error> {
+    /// Fails if every object is missing and the answer is empty: it would look like an answer without data.
+    fn refuse_empty(
+        &self,
+        mut keys: HashSet<Key>,
+        merged: &Partial,
+        missing: &[Missing],
+    ) -> Result<(), Error> {
+        let Some(first) = missing.first() else { return Ok(()) };
+        if merged.stats.objects > 0 || !merged.says_nothing() {
+            return Ok(());
+        }
+        let count = keys.len();
+        missing.iter().for_each(|object| {
+            keys.remove(&object.key);
+        });
+        if !keys.is_empty() {
+            return Ok(());
+        }
+        // So that the next question does not fail because of the same damaged objects.
+        self.querier.damage.report(&self.querier.metastore, missing);
+        let text = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
+        Err(rpc::Error::new(ErrorKind::Unavailable, text).into())
+    }
+
+    /// Asks for one unit until a leaf answers or none is left to ask.
+    async fn unit(&self, mut unit: Unit) -> Result<UnitResult, Error> {
         let clock = &self.querier.clock;
         if let Some(second) = unit.second
             && self.failed.lock().contains(&unit.first)
         {
             unit.second = Some(std::mem::replace(&mut unit.first, second));
         }
-        let mut told = UnitExplained::new(&unit);
+        let mut explanation = UnitExplanation::new(&unit);
         let began = clock.monotonic();
-        let answer = self.ask_around(&unit, explain, &mut told).await;
-        told.took = clock.monotonic().saturating_sub(began);
-        match answer {
-            Ok((place, scanned)) => {
-                self.querier.hedging.took(unit.bytes, told.took);
-                told.answered(&self.leaves[place].0, &scanned);
-                Ok(Done { scanned: Some(scanned), missing: Vec::new(), told })
+        let reply = self.ask(&unit, &mut explanation).await;
+        explanation.took = clock.monotonic().saturating_sub(began);
+        match reply {
+            Ok(Reply { leaf, scanned }) => {
+                self.querier.hedging.took(unit.bytes, explanation.took);
+                explanation.answered(&self.leaves[leaf].0, &scanned);
+                let Scanned { partial, missing, .. } = scanned;
+                Ok(UnitResult { partial: Some(partial), missing, explanation })
             }
             Err(error) if is_final(error.kind) => Err(error.into()),
-            // An answer without it would be taken for one that lacks damaged objects.
+            // An answer without the unit would look as if its objects were damaged.
             Err(error) if matches!(error.kind, ErrorKind::Exhausted { .. }) => Err(error.into()),
             Err(error) if self.deadline.is_some_and(|deadline| deadline <= clock.monotonic()) => {
                 Err(error.into())
             }
             Err(error) => {
                 let reason = error.to_string();
-                let lacks =
+                let unread =
                     |object: Found| Missing { key: object.key, reason: reason.clone(), is_damaged: false };
-                let missing = unit.objects.into_iter().map(lacks).collect();
-                Ok(Done { scanned: None, missing, told })
+                let missing = unit.objects.into_iter().map(unread).collect();
+                Ok(UnitResult { partial: None, missing, explanation })
             }
         }
     }
 
-    /// The first answer counts; a call that is not needed any more is dropped.
-    async fn ask_around(
-        &self,
-        unit: &Unit,
-        explain: bool,
-        told: &mut UnitExplained,
-    ) -> Result<(usize, Scanned), rpc::Error> {
+    /// Asks the first leaf; the second as well if the first is slow, or instead if the first fails.
+    async fn ask(&self, unit: &Unit, explanation: &mut UnitExplanation) -> Result<Reply, rpc::Error> {
         let querier = self.querier;
-        let Some(second) = unit.second else {
-            return self.ask(unit, unit.first, true, explain).await.map_err(|refused| refused.first);
+        let Some(second_leaf) = unit.second else {
+            return self.attempt(unit, unit.first, true).await.map_err(|failure| failure.error);
         };
-        let mut first = pin!(self.ask(unit, unit.first, false, explain));
+        let mut first = pin!(self.attempt(unit, unit.first, false));
         let delay = querier.hedging.delay(unit.bytes);
-        let early = match querier.clock.timeout(delay, first.as_mut()).await {
+        let first = match querier.clock.timeout(delay, first.as_mut()).await {
+            Some(first) => first,
             None if querier.hedging.pay() => {
                 querier.metrics.hedged();
-                told.hedged = true;
-                let hedge = pin!(self.ask(unit, second, false, explain));
-                // Whichever fails leaves the other to answer.
-                return match select(first, hedge).await {
-                    Either::Left((Err(refused), other)) if !is_final(refused.first.kind) => {
-                        self.or_both(refused, other.await, told)
-                    }
-                    Either::Right((Err(refused), other)) if !is_final(refused.first.kind) => {
-                        self.or_both(refused, other.await, told)
-                    }
-                    Either::Left((answer, _)) => answer.map_err(|refused| refused.first),
-                    Either::Right((answer, _)) => {
-                        querier.metrics.hedge_won();
-                        answer.map_err(|refused| refused.first)
-                    }
-                };
+                explanation.hedged = true;
+                let second = pin!(self.attempt(unit, second_leaf, false));
+                return self.first_of_both(first, second, explanation).await;
             }
             None => first.await,
-            Some(answer) => answer,
         };
-        match early {
-            Err(refused) if !is_final(refused.first.kind) => {
-                querier.metrics.asked_elsewhere();
-                told.retried = Some(refused.first.to_string());
-                let again = self.ask(unit, second, true, explain).await;
-                self.or_both(refused, again, told)
+        match first {
+            Err(failure) if !failure.is_final() => {
+                self.retry_on_second_leaf(unit, second_leaf, failure, explanation).await
             }
-            answer => answer.map_err(|refused| refused.first),
+            first => first.map_err(|failure| failure.error),
         }
     }
 
-    /// `second`, and if that is a refusal, too, what both said.
-    fn or_both(
+    /// The first reply of two attempts that run at once; the other one is dropped. If one fails, the other still counts.
+    async fn first_of_both(
         &self,
-        refused: Refused,
-        second: Result<(usize, Scanned), Refused>,
-        told: &mut UnitExplained,
-    ) -> Result<(usize, Scanned), rpc::Error> {
-        told.retried = Some(refused.first.to_string());
-        second.map_err(|again| match is_final(again.first.kind) {
-            true => again.first,
+        first: impl Future<Output = Attempt> + Unpin,
+        second: impl Future<Output = Attempt> + Unpin,
+        explanation: &mut UnitExplanation,
+    ) -> Result<Reply, rpc::Error> {
+        match select(first, second).await {
+            Either::Left((Err(failure), second)) if !failure.is_final() => {
+                self.after_failure(failure, second.await, explanation)
+            }
+            Either::Right((Err(failure), first)) if !failure.is_final() => {
+                self.after_failure(failure, first.await, explanation)
+            }
+            Either::Left((first, _)) => first.map_err(|failure| failure.error),
+            Either::Right((second, _)) => {
+                self.querier.metrics.hedge_won();
+                second.map_err(|failure| failure.error)
+            }
+        }
+    }
+
+    async fn retry_on_second_leaf(
+        &self,
+        unit: &Unit,
+        second_leaf: usize,
+        first: Failure,
+        explanation: &mut UnitExplanation,
+    ) -> Result<Reply, rpc::Error> {
+        self.querier.metrics.asked_elsewhere();
+        let second = self.attempt(unit, second_leaf, true).await;
+        self.after_failure(first, second, explanation)
+    }
+
+    /// The reply of the remaining attempt. If that failed as well, an error with the text of both.
+    fn after_failure(
+        &self,
+        failure: Failure,
+        remaining: Attempt,
+        explanation: &mut UnitExplanation,
+    ) -> Result<Reply, rpc::Error> {
+        explanation.retried = Some(failure.error.to_string());
+        remaining.map_err(|remaining| match remaining.is_final() {
+            true => remaining.error,
             false => {
-                let name = |place: usize| &self.leaves[place].0;
-                let what = format!(
-                    "{}: {}; {}: {}",
-                    name(refused.place),
-                    refused.first,
-                    name(again.place),
-                    again.first
-                );
-                rpc::Error::new(again.first.kind, what)
+                let text = |failure: &Failure| format!("{}: {}", self.leaves[failure.leaf].0, failure.error);
+                let both = format!("{}; {}", text(&failure), text(&remaining));
+                rpc::Error::new(remaining.error.kind, both)
             }
         })
     }
 
-    async fn ask(
-        &self,
-        unit: &Unit,
-        place: usize,
-        is_last: bool,
-        explain: bool,
-    ) -> Result<(usize, Scanned), Refused> {
+    /// Asks one leaf once. `is_last`: no other leaf will be asked, so this one skips objects that the store does not
+    /// return.
+    async fn attempt(&self, unit: &Unit, leaf: usize, is_last: bool) -> Attempt {
         let now = self.querier.clock.monotonic();
         let request = ScanRequest {
             query: self.query.clone(),
@@ -245,22 +275,22 @@ impl<'a> Dispatch<'a> {
             time_left: self.deadline.map(|deadline| deadline.saturating_sub(now)),
             skip_gone: self.skip_gone,
             skip_unavailable: is_last,
-            explain,
+            explain: self.explain,
             memory: self.memory.clone(),
         };
-        match self.leaves[place].1.scan(request).await {
-            Ok(scanned) => Ok((place, scanned)),
-            Err(first) => {
-                if !is_final(first.kind) {
-                    self.failed.lock().insert(place);
+        match self.leaves[leaf].1.scan(request).await {
+            Ok(scanned) => Ok(Reply { leaf, scanned }),
+            Err(error) => {
+                if !is_final(error.kind) {
+                    self.failed.lock().insert(leaf);
                 }
-                Err(Refused { first, place })
+                Err(Failure { leaf, error })
             }
         }
     }
 }
 
-/// Whether nobody else would say anything better.
+/// True if asking another leaf cannot help.
 fn is_final(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::NotFound | ErrorKind::InvalidArgument | ErrorKind::TooLarge => true,

@@ -1,4 +1,8 @@
-//! The story of a question: find → admit → divide → dispatch → merge.
+//! The story of a question: find → admit → divide → dispatch → merge → finish.
+//!
+//! Owns: the order of these steps, the deadline, running again with a newer snapshot or without other questions.
+//! Does not own: which questions may run (`admit`), which leaf scans which object (`units`, `dispatch`), the
+//! explanation of an answer (`trace`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,44 +11,45 @@ use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use memory::{Lease, Refused};
 use query::{Charge, Kind, Partial, Query, Stats};
-use rpc::{ErrorKind, FindRequest, Missing, Snapshot};
+use rpc::{ErrorKind, FindRequest, Found, Missing, Snapshot};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::asker::Asker;
 use crate::dispatch::Dispatch;
-use crate::explain::Explained;
-use crate::leaf::{no_room, refusal_of};
+use crate::explain::Explanation;
+use crate::reason::{no_memory, refusal_of};
+use crate::trace::{Step, Trace};
 use crate::units::cost_of_all;
-use crate::{Error, PLACES, Querier};
+use crate::{Error, MEMORY_SLOTS, Querier};
 
-/// How often a question that found no room runs again without others, and the pause between.
+/// How often a question that found no memory runs again without others, and the pause before each try but the first.
 const ALONE_TRIES_MAX: u32 = 3;
 const ALONE_PAUSE: Duration = Duration::from_millis(250);
 
-/// The merged answer, not yet finished, and what it took.
+/// The merged answer, not yet finished, and its report.
 #[derive(Debug)]
 pub struct Answered {
     pub partial: Partial,
     pub report: Report,
 }
 
-/// What a client may know of how its question was answered.
+/// How a question was answered.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub stats: Stats,
     pub took: Duration,
-    /// What the answer lacks.
+    /// Objects that are missing from the answer.
     pub missing: Vec<Missing>,
-    /// Given if nobody owned the catalog, or it lagged behind: the answer is of what was known this long ago.
+    /// Set if the catalog had no owner or lagged behind: the age of its knowledge.
     pub stale: Option<Duration>,
-    /// If the client asked; one for each question that was answered.
-    pub(crate) explained: Vec<Explained>,
-    /// What the answer holds, until it was sent.
+    /// If the client asked for it; one for each question that was answered.
+    pub(crate) explanations: Vec<Explanation>,
+    /// Memory of the answer, held until the answer is sent.
     pub(crate) memory: Lease,
 }
 
-/// A message of points or labels, and its bytes, beside what they are made of: so many times as large.
+/// Size of a message of points or labels and of its encoded bytes, relative to the answer that they are made of.
 const MESSAGE_SIZES: u64 = 2;
 
 impl Report {
@@ -53,17 +58,25 @@ impl Report {
         Ok(self.memory.grow(self.memory.bytes() * MESSAGE_SIZES)?)
     }
 
-    /// That of several questions that are answered as one.
+    /// The report of several questions that are answered together.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.stats.merge(other.stats);
         self.took = self.took.max(other.took);
-        let new = other.missing.into_iter().filter(|lack| !self.missing.contains(lack));
+        let new = other.missing.into_iter().filter(|object| !self.missing.contains(object));
         let new: Vec<Missing> = new.collect();
         self.missing.extend(new);
         self.stale = self.stale.max(other.stale);
-        self.explained.extend(other.explained);
+        self.explanations.extend(other.explanations);
         self.memory.absorb(other.memory);
         self
+    }
+
+    /// Sets the fields that are known only when the question is answered.
+    fn complete(&mut self, kind: &'static str, took: Duration) {
+        self.took = took;
+        for explanation in &mut self.explanations {
+            explanation.complete(kind, took, self.stats, &self.missing);
+        }
     }
 }
 
@@ -71,7 +84,7 @@ impl Querier {
     /// Answers one question.
     ///
     /// # Errors
-    /// It is refused, takes too long, or a role that it needs cannot answer.
+    /// The question is refused or takes too long, or a role that it needs cannot answer.
     pub async fn execute(&self, asker: &Asker, query: Query) -> Result<Answered, Error> {
         let (answer, report) =
             self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
@@ -79,8 +92,8 @@ impl Querier {
         Ok(Answered { partial, report })
     }
 
-    /// Answers one question, and makes of the answer what is sent. `finish` charges the lease that it is given, which
-    /// holds the answer; where that finds no room beside other questions, all of it is done again without them.
+    /// Answers one question, and turns the answer into the message with `finish`, which charges the lease of the
+    /// answer. If `finish` finds no memory beside other questions, the whole question runs again without them.
     ///
     /// # Errors
     /// As [`Self::execute`].
@@ -93,11 +106,11 @@ impl Querier {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);
-        // Whichever is over first: the client's patience, or ours.
+        // The earlier of the client's deadline and ours.
         let own = (!limit.is_zero()).then(|| started.saturating_add(limit));
         let deadline = [own, asker.deadline].into_iter().flatten().min();
         let answer = self.answer(asker, &query, deadline, &finish);
-        let answered = match deadline {
+        let result = match deadline {
             None => answer.await,
             Some(deadline) => {
                 let left = deadline.saturating_sub(started);
@@ -105,21 +118,15 @@ impl Querier {
             }
         };
         let took = self.clock.monotonic().saturating_sub(started);
-        self.metrics.finished(kind, answered.is_ok(), took);
-        let (answer, mut report) = answered?;
-        report.took = took;
+        self.metrics.finished(kind, result.is_ok(), took);
+        let (answer, mut report) = result?;
+        report.complete(kind, took);
         self.metrics.used(&report.stats);
         if !report.missing.is_empty() {
             self.metrics.partial();
         }
         if report.stale.is_some() {
             self.metrics.stale();
-        }
-        for explained in &mut report.explained {
-            explained.kind = kind;
-            explained.took = took;
-            explained.stats = report.stats;
-            explained.missing.clone_from(&report.missing);
         }
         Ok((answer, report))
     }
@@ -131,92 +138,85 @@ impl Querier {
         deadline: Option<Duration>,
         finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
     ) -> Result<(T, Report), Error> {
-        let mut explained = asker.explain.then(Explained::default);
-        let mut dispatch = Dispatch::new(self, query, deadline);
+        let mut trace = Trace::new(&self.clock, asker.explain);
+        let mut dispatch = Dispatch::new(self, query, deadline, asker.explain);
         let mut permit = None;
-        let mut alone = 0;
+        let mut tries_alone = 0;
         loop {
-            let began = self.clock.monotonic();
+            trace.start();
             let snapshot = self.find(asker, query).await?;
-            let found = self.clock.monotonic();
+            trace.step(Step::Find);
             let cost = cost_of_all(query, &snapshot.objects);
+            trace.found(&snapshot, cost);
             if permit.is_none() {
                 let admitted = self.admission.enter(asker.tenants(), cost).await?;
                 permit = Some((admitted, self.metrics.started()));
             }
-            let place = self.take_places(query, alone > 0).await?;
-            let admitted = self.clock.monotonic();
-            if let Some(explained) = &mut explained {
-                explained.find += found.saturating_sub(began);
-                explained.admit += admitted.saturating_sub(found);
-                explained.found(&snapshot, cost);
-            }
+            let slots = self.take_memory_slots(query, tries_alone > 0).await?;
+            trace.step(Step::Admit);
             let Snapshot { objects, quarantined, stale, .. } = snapshot;
-            let result = match dispatch.run(objects, explained.as_mut()).await {
-                Ok((Partial { answer, stats, charge }, missing)) => {
-                    let memory = charge.into_lease();
-                    let finished = finish(answer, memory.clone()).await;
-                    let finished = finished.map_err(|refused| no_room(&refused).into());
-                    finished.map(|answer| (answer, missing, Report { stats, memory, ..Report::default() }))
-                }
-                Err(error) => Err(error),
-            };
-            let scanned = self.clock.monotonic();
-            if let Some(explained) = &mut explained {
-                explained.scan += scanned.saturating_sub(admitted);
-            }
+            let result = scan(&dispatch, objects, finish, &mut trace).await;
+            trace.step(Step::Scan);
             match result {
-                Err(Error::Role(error)) if alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
+                Err(Error::Role(error)) if tries_alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
                     debug!(%error, "a question found no room beside others, it runs again without them");
-                    // Its partials are gone, and with them what they held.
+                    // The partials of this run are dropped, and the memory that they held is free.
                     dispatch.memory = self.memory.account();
-                    drop(place);
-                    if alone > 0 {
+                    drop(slots);
+                    if tries_alone > 0 {
                         // Answers that are being sent hold memory, too.
                         self.clock.sleep(ALONE_PAUSE).await;
                     }
-                    alone += 1;
-                    if let Some(explained) = &mut explained {
-                        explained.start_over();
-                    }
+                    tries_alone += 1;
+                    trace.start_over();
                 }
                 Err(Error::Role(error)) if error.kind == ErrorKind::NotFound && !dispatch.skip_gone => {
-                    // Partials of the old snapshot are gone with the result.
+                    // The partials of the old snapshot are dropped with the result.
                     dispatch.skip_gone = true;
                     self.metrics.started_over();
-                    if let Some(explained) = &mut explained {
-                        explained.start_over();
-                    }
+                    trace.start_over();
                 }
                 result => {
-                    let (answer, mut missing, report) = result?;
-                    if let Some(Missing { key, reason, .. }) = missing.first() {
-                        warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
-                    }
-                    self.damage.tell(&self.metastore, &missing);
-                    let known = quarantined.into_iter();
-                    missing.extend(known.map(|(key, reason)| Missing { key, reason, is_damaged: false }));
-                    let explained = explained.into_iter().collect();
-                    return Ok((answer, Report { missing, stale, explained, ..report }));
+                    let (answer, mut report) = result?;
+                    self.report_missing(&report.missing);
+                    let quarantined = quarantined.into_iter();
+                    report.missing.extend(quarantined.map(|(key, reason)| Missing {
+                        key,
+                        reason,
+                        is_damaged: false,
+                    }));
+                    report.stale = stale;
+                    report.explanations.extend(trace.into_explanation());
+                    return Ok((answer, report));
                 }
             }
         }
     }
 
-    /// One place, or all of them: then no other question that needs memory runs.
-    async fn take_places(&self, query: &Query, all: bool) -> Result<Option<SemaphorePermit<'_>>, Error> {
-        let places = if all { PLACES } else { 1 };
-        match query.needs().samples {
-            // Waiting behind one that runs alone would take longer than what they hold is worth.
-            false if !all => Ok(None),
-            _ => {
-                let taken = self.places.acquire_many(places).await;
-                taken.map(Some).map_err(|_| Error::Internal("the querier has stopped".into()))
-            }
+    /// Logs the objects that could not be read, and reports the damaged ones to the metastore.
+    fn report_missing(&self, missing: &[Missing]) {
+        if let Some(Missing { key, reason, .. }) = missing.first() {
+            warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
         }
+        self.damage.report(&self.metastore, missing);
     }
 
-    /// One snapshot of the catalog, never of an earlier owner than one that answered before.
+    /// Waits for one slot, or for all of them: then no other question that needs memory runs.
+    async fn take_memory_slots(
+        &self,
+        query: &Query,
+        is_alone: bool,
+    ) -> Result<Option<SemaphorePermit<'_>>, Error> {
+        // Without samples a question holds so little memory that it is not worth waiting behind one that runs alone.
+        if !is_alone && !query.needs().samples {
+            return Ok(None);
+        }
+        let slots = if is_alone { MEMORY_SLOTS } else { 1 };
+        let taken = self.memory_slots.acquire_many(slots).await;
+        taken.map(Some).map_err(|_| Error::Internal("the querier has stopped".into()))
+    }
+
+    /// Finds in the catalog. Fails if an older owner of the catalog (smaller epoch) answers than before.
     pub(crate) async fn find(&self, asker: &Asker, query: &Query) -> Result<Snapshot, Error> {
         let request = FindRequest {
             tenants: asker.tenants().to_vec(),
@@ -228,17 +228,30 @@ impl Querier {
         let snapshot = self.metastore.find(request).await?;
         let newest = self.newest_epoch.fetch_max(snapshot.epoch, Ordering::Relaxed);
         if snapshot.epoch < newest {
-            let what = format!(
+            let text = format!(
                 "the catalog's owner of epoch {} answered, but that of epoch {newest} did before",
                 snapshot.epoch
             );
-            return Err(rpc::Error::new(ErrorKind::Unavailable, what).into());
+            return Err(rpc::Error::new(ErrorKind::Unavailable, text).into());
         }
         Ok(snapshot)
     }
 }
 
-/// Whether a question that was refused for want of memory has a chance without others.
+/// Scans the objects of one snapshot and finishes the merged answer.
+async fn scan<T: Send>(
+    dispatch: &Dispatch<'_>,
+    objects: Vec<Found>,
+    finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+    trace: &mut Trace,
+) -> Result<(T, Report), Error> {
+    let (Partial { answer, stats, charge }, missing) = dispatch.run(objects, trace).await?;
+    let memory = charge.into_lease();
+    let answer = finish(answer, memory.clone()).await.map_err(|refused| no_memory(&refused))?;
+    Ok((answer, Report { stats, memory, missing, ..Report::default() }))
+}
+
+/// True if a question that was refused for lack of memory may fit when it runs without others.
 fn may_fit_alone(error: &rpc::Error) -> bool {
     let is_without_others = refusal_of(error).is_some_and(|refused| refused.others == 0);
     matches!(error.kind, ErrorKind::Exhausted { .. }) && !is_without_others

@@ -1,4 +1,6 @@
-//! How an answer came about, for whoever asks for it.
+//! The explanation of an answer, as JSON, for a client that asks for it.
+//!
+//! Owns: its content and its JSON. Does not own: when its parts are recorded (`trace`), how it is sent (`edge`).
 
 use std::time::Duration;
 
@@ -9,46 +11,46 @@ use serde_json::{Value, json};
 
 use crate::units::Unit;
 
-/// What one question took. Only there if it was asked for.
+/// How one question was answered, and the time and the reads that it took.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Explained {
-    pub(crate) kind: &'static str,
-    pub(crate) version: u64,
-    pub(crate) epoch: u64,
-    pub(crate) stale: Option<Duration>,
-    pub(crate) objects: usize,
-    pub(crate) datasets: usize,
-    /// What reading them was thought to cost.
-    pub(crate) bytes: u64,
-    pub(crate) pruned: Option<Pruned>,
-    /// Whether the first snapshot was too old.
-    pub(crate) started_over: bool,
+pub(crate) struct Explanation {
+    kind: &'static str,
+    version: u64,
+    epoch: u64,
+    stale: Option<Duration>,
+    objects: usize,
+    datasets: usize,
+    /// Estimate of the bytes to read.
+    bytes: u64,
+    pruned: Option<Pruned>,
+    /// Whether the question ran more than once: its snapshot was too old, or it found no memory beside others.
+    started_over: bool,
     pub(crate) find: Duration,
     pub(crate) admit: Duration,
     pub(crate) scan: Duration,
-    pub(crate) merge: Duration,
-    pub(crate) took: Duration,
-    pub(crate) stats: Stats,
-    pub(crate) missing: Vec<Missing>,
-    pub(crate) units: Vec<UnitExplained>,
+    merge: Duration,
+    took: Duration,
+    stats: Stats,
+    missing: Vec<Missing>,
+    units: Vec<UnitExplanation>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct UnitExplained {
-    /// Empty if nobody answered.
+pub(crate) struct UnitExplanation {
+    /// Name of the leaf that answered; empty if none did.
     leaf: String,
     objects: usize,
     datasets: usize,
     bytes: u64,
     pub(crate) took: Duration,
-    /// Why another leaf was asked again.
+    /// Error of the first leaf, if the second was asked because of it or had to answer after it.
     pub(crate) retried: Option<String>,
-    /// Whether another leaf was asked as well, because it took long.
+    /// Whether the second leaf was asked as well, because the first was slow.
     pub(crate) hedged: bool,
     effort: Effort,
 }
 
-impl UnitExplained {
+impl UnitExplanation {
     pub(crate) fn new(unit: &Unit) -> Self {
         Self {
             leaf: String::new(),
@@ -83,7 +85,7 @@ impl UnitExplained {
     }
 }
 
-impl Explained {
+impl Explanation {
     pub(crate) fn found(&mut self, snapshot: &Snapshot, bytes: u64) {
         self.version = snapshot.version;
         self.epoch = snapshot.epoch;
@@ -94,28 +96,36 @@ impl Explained {
         self.pruned = snapshot.pruned;
     }
 
-    /// Forgets what is dropped with the old snapshot.
+    /// Drops the units of the run that failed.
     pub(crate) fn start_over(&mut self) {
         self.started_over = true;
         self.units.clear();
     }
 
-    pub(crate) fn merge(&mut self, unit: UnitExplained, merge: Duration) {
+    pub(crate) fn unit(&mut self, unit: UnitExplanation, merge: Duration) {
         self.units.push(unit);
         self.merge += merge;
     }
 
-    /// `finish` is what came after merging: cutting, naming, encoding. At most `listed` units, the slowest, and missing
-    /// objects are told one by one.
+    /// Sets the fields that are known only when the question is answered.
+    pub(crate) fn complete(&mut self, kind: &'static str, took: Duration, stats: Stats, missing: &[Missing]) {
+        self.kind = kind;
+        self.took = took;
+        self.stats = stats;
+        self.missing = missing.to_vec();
+    }
+
+    /// `finish` is the time after merging: cutting, naming, encoding. Lists at most `listed` units, the slowest, and at
+    /// most `listed` missing objects.
     pub(crate) fn json(&self, finish: Duration, listed: usize) -> Value {
         let mut effort = Effort::default();
         self.units.iter().for_each(|unit| effort.merge(&unit.effort));
-        let mut slowest: Vec<&UnitExplained> = self.units.iter().collect();
+        let mut slowest: Vec<&UnitExplanation> = self.units.iter().collect();
         slowest.sort_by_key(|unit| std::cmp::Reverse(unit.took));
         let units: Vec<Value> = slowest.iter().take(listed).map(|unit| unit.json()).collect();
         let missing = self.missing.iter().take(listed);
         let missing: Vec<Value> =
-            missing.map(|lack| json!({ "object": lack.key.as_str(), "why": lack.reason })).collect();
+            missing.map(|object| json!({ "object": object.key.as_str(), "why": object.reason })).collect();
         let Stats { objects, datasets, summed, profiles, samples, bytes } = self.stats;
         let pruned = self.pruned.unwrap_or_default();
         json!({
@@ -184,7 +194,7 @@ fn effort_json(effort: &Effort) -> impl Serialize {
     })
 }
 
-/// With three digits after the point.
+/// Milliseconds with three decimals.
 fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }

@@ -1,11 +1,11 @@
-//! Answers a question: find objects, plan, scan, merge.
+//! Answers questions: find objects, plan, scan, merge.
 //!
-//! Owns: the public query API, which questions may run at once, which leaf scans what, merging.
+//! Owns: the public query API, which questions may run at once, which leaf scans which objects, merging.
 //! Does not own: which objects exist (`rpc::Metastore`), how one dataset answers (`query`), how
 //! an object is read (`block`).
 //!
-//! A question uses one snapshot of the catalog. If an object of it is gone, a merge has replaced it
-//! since, and the question starts over, once, with a new snapshot.
+//! A question uses one snapshot of the catalog. If an object of the snapshot is gone, a merge has replaced
+//! it, and the question starts over, once, with a new snapshot.
 
 mod admit;
 mod asker;
@@ -20,6 +20,8 @@ mod http;
 mod leaf;
 mod leaves;
 mod metrics;
+mod reason;
+mod trace;
 mod units;
 
 pub use asker::Asker;
@@ -43,34 +45,34 @@ use crate::admit::Admission;
 use crate::damage::Damage;
 use crate::hedge::Hedging;
 
-/// More than questions ever run at once.
-const PLACES: u32 = 1 << 16;
+/// More than the number of questions that ever run at once.
+const MEMORY_SLOTS: u32 = 1 << 16;
 
-/// The root of every question: any querier is one, and hands the scanning to leaves.
+/// The root of every question: every querier is one, and leaves scan for it.
 pub struct Querier {
     config: Config,
-    /// What all questions of this process may hold.
+    /// Limits all questions of this process together.
     memory: Share,
-    /// A question that needs memory has one of them, or all if it found no room beside others.
-    places: Semaphore,
+    /// A question that needs memory holds one slot, or all of them if it found no memory beside others.
+    memory_slots: Semaphore,
     metastore: Arc<dyn rpc::Metastore>,
     leaves: Arc<dyn Leaves>,
     limits: Arc<Overrides>,
-    /// Finishing an answer computes, too.
+    /// For merging and finishing answers.
     pool: Pool,
     clock: Clock,
     admission: Admission,
     hedging: Hedging,
     damage: Damage,
-    /// Highest of a catalog's owner that answered.
+    /// Largest epoch of the owners of the catalog that answered.
     newest_epoch: AtomicU64,
     metrics: Metrics,
 }
 
 impl Querier {
-    /// `leaves` scan what this root finds; each object is given to the same one while that one is there. `memory` is
-    /// what all questions of this process may hold.
-    #[allow(clippy::too_many_arguments)]
+    /// `leaves` scan the objects that this root finds; each object goes to the same leaf as long as that leaf exists.
+    /// `memory` limits all questions of this process together.
+    #[allow(clippy::too_many_arguments, reason = "called once by each composition, with distinct types")]
     pub fn new(
         config: Config,
         memory: Share,
@@ -82,14 +84,14 @@ impl Querier {
         registry: &mut Registry,
     ) -> Arc<Self> {
         let admission = Admission::new(&config);
-        let places = Semaphore::new(PLACES as usize);
+        let memory_slots = Semaphore::new(MEMORY_SLOTS as usize);
         let metrics = Metrics::new(registry);
         let (hedging, newest_epoch) = (Hedging::new(), AtomicU64::new(0));
         let damage = Damage::new(clock.clone());
         Arc::new(Self {
             config,
             memory,
-            places,
+            memory_slots,
             metastore,
             leaves,
             limits,

@@ -79,11 +79,12 @@ impl Service {
 pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explained> {
     let finish = took.saturating_sub(report.took);
     let json = |listed: usize| {
-        let all: Vec<_> = report.explained.iter().map(|explained| explained.json(finish, listed)).collect();
+        let all: Vec<_> =
+            report.explanations.iter().map(|explanation| explanation.json(finish, listed)).collect();
         serde_json::json!({ "questions": all }).to_string()
     };
     let is_brief = |json: &String| json.len() <= Explained::BRIEF_BYTES_MAX;
-    (!report.explained.is_empty()).then(|| Explained {
+    (!report.explanations.is_empty()).then(|| Explained {
         json: json(LISTED_MAX),
         brief: [LISTED_MAX, 10, 2, 0].into_iter().map(json).find(is_brief).unwrap_or_default(),
     })

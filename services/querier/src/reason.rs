@@ -1,0 +1,74 @@
+//! Errors of reading, merging and memory as `rpc::Error`s, and the reasons that an answer names.
+//!
+//! The source of an error stays in it: [`refusal_of`] finds a refusal of memory there.
+
+use memory::Refused;
+use query::MergeError;
+use rpc::{Error, ErrorKind};
+use storage::Key;
+
+/// The error of a read of an object.
+pub(crate) fn unreadable(error: block::Error) -> Error {
+    let kind = match &error {
+        block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
+        // A leaf of a newer release may be able to read it.
+        block::Error::Storage(_) | block::Error::Version { .. } => ErrorKind::Unavailable,
+        block::Error::Memory { refused, .. } => ErrorKind::of_memory(refused),
+        _ => ErrorKind::Corrupt,
+    };
+    Error::with_source(kind, error.to_string(), error)
+}
+
+pub(crate) fn is_damaged<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(error) if error.kind == ErrorKind::Corrupt)
+}
+
+/// Why an object cannot be read, as text beside its key.
+pub(crate) fn reason(key: &Key, error: &Error) -> String {
+    let named = format!("object {key}");
+    let text = with_causes(error);
+    let rest = text.strip_prefix(&named).and_then(|rest| rest.strip_prefix(": "));
+    rest.map_or_else(|| text.replace(&named, "it"), str::to_owned)
+}
+
+/// The text of an error and of its causes. A cause whose text is already there is not repeated.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+pub(crate) fn too_large(error: query::TooLarge) -> Error {
+    Error::with_source(ErrorKind::InvalidArgument, error.to_string(), error)
+}
+
+pub(crate) fn unmergeable(error: MergeError) -> Error {
+    match error {
+        MergeError::TooLarge(error) => too_large(error),
+        MergeError::Memory(refused) => no_memory(&refused),
+    }
+}
+
+/// The error of a question that is refused for lack of memory.
+pub(crate) fn no_memory(refused: &Refused) -> Error {
+    let text = format!("the question {refused}; ask for a shorter time range or fewer series");
+    Error::with_source(ErrorKind::of_memory(refused), text, refused.clone())
+}
+
+/// The refusal of memory that caused `error`, if this process refused it.
+pub(crate) fn refusal_of(error: &Error) -> Option<&Refused> {
+    let source = std::error::Error::source(error)?;
+    let of_block = source.downcast_ref().and_then(|error| match error {
+        block::Error::Memory { refused, .. } => Some(refused),
+        _ => None,
+    });
+    source.downcast_ref().or(of_block)
+}
