@@ -33,7 +33,8 @@ pub(super) fn answer_from_snapshot(
     objects
 }
 
-/// Lists of profile types that were added to an answer, by service. Thousands of datasets share few lists.
+/// Lists of profile types that were added to an answer, by service. Thousands of datasets share few lists, so a list is
+/// recognised by identity (cheap), not by content. Adding an equal list again changes no answer.
 #[derive(Default)]
 struct AddedTypes(HashMap<Arc<str>, Vec<Arc<[ProfileType]>>, RandomState>);
 
@@ -42,7 +43,7 @@ impl AddedTypes {
     fn insert(&mut self, dataset: &FoundDataset) -> bool {
         let types = &dataset.profile_types;
         match self.0.get_mut(&dataset.service) {
-            Some(lists) if lists.contains(types) => false,
+            Some(lists) if lists.iter().any(|list| Arc::ptr_eq(list, types)) => false,
             Some(lists) => {
                 lists.push(types.clone());
                 true
