@@ -1,7 +1,7 @@
-//! Which questions run, and in which order the others wait.
+//! Admission: which questions run, and in which order the others wait.
 //!
-//! A tenant's questions may read so many estimated bytes at once, and take three quarters of the places at
-//! most: there is always one for somebody else. Tenants with waiting questions take turns; questions of one tenant
+//! The running questions of one tenant have a limit of estimated bytes, and hold at most three quarters of the permits,
+//! so that another tenant always gets one. Tenants with waiting questions are served in turn; questions of one tenant
 //! keep their order.
 
 use std::collections::VecDeque;
@@ -15,15 +15,14 @@ use tokio::sync::oneshot;
 
 use crate::{Config, Error};
 
-/// When a client that was refused may come back.
+/// Time after which a refused client may retry.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Admission {
     running_max: usize,
-    /// Of one tenant.
-    running_of_one_max: usize,
-    waiting_of_one_max: usize,
-    bytes_of_one_max: u64,
+    tenant_running_max: usize,
+    tenant_waiting_max: usize,
+    tenant_bytes_max: u64,
     state: Mutex<State>,
 }
 
@@ -32,7 +31,7 @@ struct State {
     running: usize,
     next_id: u64,
     tenants: HashMap<String, Tenant, RandomState>,
-    /// Tenants with waiting questions, each once; the first is next.
+    /// Tenants with waiting questions, each once; the first is served next.
     turns: VecDeque<String>,
 }
 
@@ -40,16 +39,16 @@ struct State {
 struct Tenant {
     running: usize,
     bytes: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiter>,
 }
 
-struct Waiting {
+struct Waiter {
     id: u64,
     bytes: u64,
     granted: oneshot::Sender<()>,
 }
 
-/// A place among those that run, or the hope for one; dropping it makes room.
+/// The right to run, or a position in the queue. Dropping it releases either.
 pub(crate) struct Permit<'a> {
     admission: &'a Admission,
     tenant: String,
@@ -62,74 +61,75 @@ impl Admission {
         let running_max = config.max_concurrent.max(1);
         Self {
             running_max,
-            running_of_one_max: (running_max - running_max / 4).max(1),
-            waiting_of_one_max: config.max_waiting,
-            bytes_of_one_max: config.max_tenant_inflight_bytes.max(1),
+            tenant_running_max: (running_max - running_max / 4).max(1),
+            tenant_waiting_max: config.max_waiting,
+            tenant_bytes_max: config.max_tenant_inflight_bytes.max(1),
             state: Mutex::default(),
         }
     }
 
-    /// Waits for a permit; the question may run while it is held. One that reads more than a tenant may at once runs
-    /// alone.
+    /// Waits for a permit; the question may run while it is held. `bytes` is the estimate of the bytes to read. A
+    /// question above the limit of its tenant runs without others of that tenant.
     ///
     /// # Errors
-    /// `Exhausted` if too many of the same tenants wait already.
+    /// `Exhausted` if too many questions of the same tenants wait already.
     pub(crate) async fn enter(&self, tenants: &[TenantId], bytes: u64) -> Result<Permit<'_>, Error> {
-        let tenant = tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("|");
+        let name = tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("|");
         let (granted, granting) = oneshot::channel();
         let permit = {
             let mut state = self.state.lock();
             let id = state.next_id;
             state.next_id += 1;
-            let of = state.tenants.entry_ref(tenant.as_str()).or_default();
-            if of.waiting.len() >= self.waiting_of_one_max.max(1) {
+            let tenant = state.tenants.entry_ref(name.as_str()).or_default();
+            if tenant.waiting.len() >= self.tenant_waiting_max.max(1) {
                 let message = format!(
-                    "tenant {tenant}: {} queries run and are to read {} bytes (limit {}), {} wait (limit {}); this \
+                    "tenant {name}: {} queries run and are to read {} bytes (limit {}), {} wait (limit {}); this \
                      one is to read {bytes} bytes",
-                    of.running,
-                    of.bytes,
-                    self.bytes_of_one_max,
-                    of.waiting.len(),
-                    self.waiting_of_one_max
+                    tenant.running,
+                    tenant.bytes,
+                    self.tenant_bytes_max,
+                    tenant.waiting.len(),
+                    self.tenant_waiting_max
                 );
                 return Err(Error::Exhausted { message, retry_after: RETRY_AFTER });
             }
-            let bytes = bytes.min(self.bytes_of_one_max);
-            of.waiting.push_back(Waiting { id, bytes, granted });
-            if of.waiting.len() == 1 {
-                state.turns.push_back(tenant.clone());
+            let bytes = bytes.min(self.tenant_bytes_max);
+            tenant.waiting.push_back(Waiter { id, bytes, granted });
+            if tenant.waiting.len() == 1 {
+                state.turns.push_back(name.clone());
             }
             self.advance(&mut state);
-            Permit { admission: self, tenant, bytes, id }
+            Permit { admission: self, tenant: name, bytes, id }
         };
         granting.await.map_err(|_| Error::Internal("a query lost its permit".into()))?;
         Ok(permit)
     }
 
-    /// Lets run what may run.
+    /// Grants permits until all are held or no waiting question fits.
     fn advance(&self, state: &mut State) {
+        // Tenants in a row whose next question did not fit.
         let mut passed = 0;
         while state.running < self.running_max && passed < state.turns.len() {
             let Some(name) = state.turns.pop_front() else { break };
-            let Some(of) = state.tenants.get_mut(&name) else { continue };
-            let fits = |next: &Waiting| {
-                of.running < self.running_of_one_max
-                    && of.bytes.saturating_add(next.bytes) <= self.bytes_of_one_max
+            let Some(tenant) = state.tenants.get_mut(&name) else { continue };
+            let fits = |next: &Waiter| {
+                tenant.running < self.tenant_running_max
+                    && tenant.bytes.saturating_add(next.bytes) <= self.tenant_bytes_max
             };
-            match of.waiting.front().is_some_and(fits) {
+            match tenant.waiting.front().is_some_and(fits) {
                 true => {
                     passed = 0;
-                    if let Some(next) = of.waiting.pop_front() {
-                        of.running += 1;
-                        of.bytes += next.bytes;
+                    if let Some(next) = tenant.waiting.pop_front() {
+                        tenant.running += 1;
+                        tenant.bytes += next.bytes;
                         state.running += 1;
-                        // Whoever gave up has left the queue before.
+                        // Cannot fail: a question that gives up leaves the queue first.
                         let _ = next.granted.send(());
                     }
                 }
                 false => passed += 1,
             }
-            if !of.waiting.is_empty() {
+            if !tenant.waiting.is_empty() {
                 state.turns.push_back(name);
             }
         }
@@ -140,18 +140,18 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         let state = &mut *state;
-        if let Some(of) = state.tenants.get_mut(&self.tenant) {
-            match of.waiting.iter().position(|waiting| waiting.id == self.id) {
-                Some(at) => drop(of.waiting.remove(at)),
+        if let Some(tenant) = state.tenants.get_mut(&self.tenant) {
+            match tenant.waiting.iter().position(|waiter| waiter.id == self.id) {
+                Some(position) => drop(tenant.waiting.remove(position)),
                 None => {
-                    of.running -= 1;
-                    of.bytes -= self.bytes;
+                    tenant.running -= 1;
+                    tenant.bytes -= self.bytes;
                     state.running -= 1;
                 }
             }
-            if of.waiting.is_empty() {
+            if tenant.waiting.is_empty() {
                 state.turns.retain(|name| *name != self.tenant);
-                if of.running == 0 {
+                if tenant.running == 0 {
                     state.tenants.remove(&self.tenant);
                 }
             }
@@ -175,15 +175,15 @@ mod tests {
         })
     }
 
-    fn of(name: &str) -> [TenantId; 1] {
+    fn tenant(name: &str) -> [TenantId; 1] {
         [TenantId::parse(name).expect("a tenant")]
     }
 
     #[tokio::test]
-    async fn one_waits_and_the_next_is_refused_with_the_numbers() {
+    async fn a_full_queue_refuses_with_the_numbers() {
         let admission = admission(1, 1);
-        let a = of("a");
-        let running = admission.enter(&a, 7).await.expect("free");
+        let a = tenant("a");
+        let running = admission.enter(&a, 7).await.expect("a free permit");
         let mut waiting = Box::pin(admission.enter(&a, 8));
         assert!(futures::poll!(&mut waiting).is_pending());
         let Err(Error::Exhausted { message, .. }) = admission.enter(&a, 9).await else {
@@ -193,15 +193,15 @@ mod tests {
                         read 9 bytes";
         assert_eq!(message, expected);
         drop(running);
-        drop(waiting.await.expect("its turn"));
+        drop(waiting.await.expect("a permit"));
         assert!(admission.state.lock().tenants.is_empty());
     }
 
     #[tokio::test]
-    async fn a_tenant_reads_so_many_bytes_at_once_and_others_do_not_wait_for_that() {
+    async fn the_bytes_of_a_tenant_are_limited_and_do_not_hold_up_others() {
         let admission = admission(8, 8);
-        let (a, b) = (of("a"), of("b"));
-        // A month: more than it may ever read at once.
+        let (a, b) = (tenant("a"), tenant("b"));
+        // A month: above the limit of the tenant.
         let month = admission.enter(&a, 5000).await.expect("runs alone");
         let mut next = Box::pin(admission.enter(&a, 1));
         assert!(futures::poll!(&mut next).is_pending());
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_tenant_never_takes_all_places_and_those_who_wait_take_turns() {
+    async fn one_tenant_cannot_take_every_permit_and_waiters_are_served_in_turn() {
         let admission = admission(4, 100);
-        let (a, b, c) = (of("a"), of("b"), of("c"));
+        let (a, b, c) = (tenant("a"), tenant("b"), tenant("c"));
         let mut running = Vec::new();
         for _ in 0..3 {
             running.push(admission.enter(&a, 1).await.expect("runs"));
@@ -222,20 +222,20 @@ mod tests {
         for waiting in &mut many {
             assert!(futures::poll!(waiting).is_pending());
         }
-        let first_of_b = admission.enter(&b, 1).now_or_never().expect("has a place").expect("runs");
+        let first_of_b = admission.enter(&b, 1).now_or_never().expect("does not wait").expect("runs");
         let mut second_of_b = Box::pin(admission.enter(&b, 1));
         let mut of_c = Box::pin(admission.enter(&c, 1));
         assert!(futures::poll!(&mut second_of_b).is_pending() && futures::poll!(&mut of_c).is_pending());
-        // Three places become free: one for each of those who wait.
+        // Four permits become free; each waiting tenant gets one.
         drop(first_of_b);
         drop(running);
         assert!(second_of_b.now_or_never().is_some() && of_c.now_or_never().is_some());
     }
 
     #[tokio::test]
-    async fn whoever_gives_up_leaves_nothing_behind() {
+    async fn a_question_that_gives_up_leaves_no_trace() {
         let admission = admission(1, 10);
-        let a = of("a");
+        let a = tenant("a");
         let running = admission.enter(&a, 1).await.expect("runs");
         let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(admission.enter(&a, 1))).collect();
         for waiting in &mut waiting {
@@ -243,7 +243,7 @@ mod tests {
         }
         drop(waiting.remove(0));
         drop(running);
-        // Granted, and given up before it knows.
+        // Dropped after it was granted and before it was polled.
         drop(waiting.remove(0));
         assert!(waiting.remove(0).now_or_never().is_some());
         assert!(admission.state.lock().tenants.is_empty() && admission.state.lock().running == 0);

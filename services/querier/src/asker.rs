@@ -6,22 +6,22 @@ use http::Extensions;
 use http::request::Parts;
 use model::TenantId;
 
-/// Who asks, for how long the answer is of use, and whether it is to be explained.
+/// The client of a question: its tenants, its deadline, and whether it wants an explanation.
 #[derive(Clone, Debug)]
 pub struct Asker {
     tenants: Vec<TenantId>,
-    /// On the scale of `Clock::monotonic`.
+    /// After this the answer is useless, on the scale of `Clock::monotonic`.
     pub deadline: Option<Duration>,
     pub explain: bool,
 }
 
 impl Asker {
-    /// Asks as these tenants together, with all patience.
+    /// A client that asks for these tenants together, without a deadline.
     pub fn new(tenants: Vec<TenantId>) -> Self {
         Self { tenants, deadline: None, explain: false }
     }
 
-    pub(crate) fn of(extensions: &Extensions) -> Result<Self, edge::Error> {
+    pub(crate) fn from_extensions(extensions: &Extensions) -> Result<Self, edge::Error> {
         Ok(Self {
             tenants: Tenants::of(extensions)?.as_slice().to_vec(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
@@ -38,6 +38,6 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     type Rejection = edge::Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Self::of(&parts.extensions)
+        Self::from_extensions(&parts.extensions)
     }
 }

@@ -5,32 +5,31 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Questions that run at once, at most three quarters of them of one tenant; more wait. More: better use of many cores, more memory.
+    /// Questions that run at once, at most three quarters of them of one tenant; others wait. More: better use of many cores, more memory.
     pub max_concurrent: usize,
-    /// Questions of one tenant that wait for their turn; more are refused with 429.
+    /// Questions of one tenant that wait; more are refused with 429.
     pub max_waiting: usize,
-    /// Estimated bytes that the running questions of one tenant are to read together; what comes over it waits. A
-    /// question that alone is over it runs without others of its tenant.
+    /// Estimated bytes that the running questions of one tenant read together; questions above it wait. A question that
+    /// exceeds it alone runs without others of its tenant.
     pub max_tenant_inflight_bytes: u64,
-    /// Longest time a question may take, waiting included.
+    /// Longest time that a question may take, waiting included.
     pub query_timeout: limits::Duration,
     /// Objects that one question reads at once. More: quicker on a store with latency, more memory.
     pub max_parallel_objects: usize,
-    /// Bytes that all questions of this process together may hold: what they read, what they make of it, and answers
-    /// until they are sent. One that finds no room beside others runs again without them; one that finds none then
-    /// is refused with 429. 0: a share of `server.memory_limit_bytes`, which is what other roles leave.
+    /// Bytes that all questions of this process together may hold: data that they read, partial answers, and answers
+    /// until they are sent. A question that finds no memory beside others runs again without them; if there is still not
+    /// enough, it is refused with 429. 0: the share of `server.memory_limit_bytes` that other roles leave.
     pub max_memory_bytes: u64,
-    /// Bytes, decoded, that all questions of this process together read and hold while they scan; never more than half
-    /// of `max_memory_bytes`.
+    /// Decoded bytes that all scans of this process hold together; never more than half of `max_memory_bytes`.
     pub max_inflight_bytes: u64,
-    /// What was read before is kept, decoded, up to so many bytes. Less than the default where the share of
+    /// Size of the cache of decoded parts of objects, in memory. Less than the default where the share of
     /// `server.memory_limit_bytes` is less.
     pub cache_bytes: u64,
-    /// A local directory, of this process alone, for what was read before, encoded; empty: none. Nothing is lost with it.
+    /// Local directory for a cache of encoded parts of objects, used by this process alone; empty: none. Losing it loses no data.
     pub disk_cache_dir: String,
-    /// Up to so many bytes. A file that is older than a day goes, too.
+    /// Size of the cache in `disk_cache_dir`. Files older than a day are deleted as well.
     pub disk_cache_bytes: u64,
-    /// Answer whole windows of time from the sums that blocks keep. Off: every row is read, for the same answer; to compare.
+    /// Answer whole windows of time from the sums that blocks keep. Off: reads every row for the same answer, to compare.
     pub rollups_enabled: bool,
 }
 

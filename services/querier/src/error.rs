@@ -5,10 +5,10 @@ use model::ProfileTypeError;
 use query::{SelectorError, TooLarge};
 use tonic::Code;
 
-/// Why a question is not answered.
+/// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The question itself is wrong.
+    /// The request is wrong.
     #[error("{0}")]
     Invalid(String),
     #[error("{0}")]
@@ -59,7 +59,7 @@ impl From<ProfileTypeError> for Error {
 }
 
 impl Error {
-    /// A selector that cannot be read, with the beginning of its text.
+    /// A selector that cannot be parsed, with the start of its text.
     pub(crate) fn selector(text: &str, error: &SelectorError) -> Self {
         Self::Invalid(format!("parsing label selector {:?}: {error}", query::selector::shown(text)))
     }

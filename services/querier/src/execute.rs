@@ -29,7 +29,7 @@ const ALONE_PAUSE: Duration = Duration::from_millis(250);
 
 /// The merged answer, not yet finished, and its report.
 #[derive(Debug)]
-pub struct Answered {
+pub struct MergedAnswer {
     pub partial: Partial,
     pub report: Report,
 }
@@ -85,11 +85,11 @@ impl Querier {
     ///
     /// # Errors
     /// The question is refused or takes too long, or a role that it needs cannot answer.
-    pub async fn execute(&self, asker: &Asker, query: Query) -> Result<Answered, Error> {
+    pub async fn execute(&self, asker: &Asker, query: Query) -> Result<MergedAnswer, Error> {
         let (answer, report) =
             self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
         let partial = Partial { answer, stats: report.stats, charge: Charge::default() };
-        Ok(Answered { partial, report })
+        Ok(MergedAnswer { partial, report })
     }
 
     /// Answers one question, and turns the answer into the message with `finish`, which charges the lease of the
@@ -159,7 +159,7 @@ impl Querier {
             trace.step(Step::Scan);
             match result {
                 Err(Error::Role(error)) if tries_alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
-                    debug!(%error, "a question found no room beside others, it runs again without them");
+                    debug!(%error, "a question found no memory beside others; it runs again without them");
                     // The partials of this run are dropped, and the memory that they held is free.
                     dispatch.memory = self.memory.account();
                     drop(slots);
@@ -196,7 +196,7 @@ impl Querier {
     /// Logs the objects that could not be read, and reports the damaged ones to the metastore.
     fn report_missing(&self, missing: &[Missing]) {
         if let Some(Missing { key, reason, .. }) = missing.first() {
-            warn!(objects = missing.len(), first = %key, reason, "an answer lacks what could not be read");
+            warn!(objects = missing.len(), first = %key, reason, "an answer lacks objects that could not be read");
         }
         self.damage.report(&self.metastore, missing);
     }

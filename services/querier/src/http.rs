@@ -1,4 +1,4 @@
-//! The public query API. A file per group of calls: wire → question → answer → wire.
+//! The public query API. One file per group of calls: request → question → answer → response.
 
 mod deletes;
 mod diff;

@@ -1,15 +1,16 @@
-//! Which leaves there are, and which of them an object belongs to.
+//! The leaves of a root, and which of them an object belongs to.
 
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// A leaf and the name that it keeps for as long as its process lives: its cache is found by it.
+/// A leaf and its name. The name stays the same as long as the process lives: objects are assigned by it, so that they
+/// meet the cache of that process.
 pub type NamedLeaf = (String, Arc<dyn rpc::Leaf>);
 
-/// Who scans. A root asks at each question, so leaves may come and go.
+/// The leaves that exist now. A root asks for them at each question, so leaves may come and go.
 pub trait Leaves: Send + Sync {
-    /// Those of this moment, in any order, each name once.
+    /// In any order, each name once.
     fn leaves(&self) -> Arc<[NamedLeaf]>;
 }
 
@@ -22,18 +23,18 @@ impl Leaves for FixedLeaves {
     }
 }
 
-/// The places of all `leaves`, the one that has `object` cached first, the one that would have it if that one
-/// were gone next. A leaf that comes or goes changes the first place of its own share of objects only.
+/// Ranks `leaves` for an object by rendezvous hashing, and returns their indices. The first leaf has the object cached;
+/// the second would have it if the first were gone. A leaf that comes or goes moves only its own share of the objects.
 pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..leaves.len()).collect();
-    if places.len() > 1 {
-        let weight = |place: &usize| {
-            let name = &leaves[*place].0;
+    let mut indices: Vec<usize> = (0..leaves.len()).collect();
+    if indices.len() > 1 {
+        let weight = |index: &usize| {
+            let name = &leaves[*index].0;
             (xxh3_64_with_seed(object.as_bytes(), xxh3_64(name.as_bytes())), name)
         };
-        places.sort_by(|a, b| weight(b).cmp(&weight(a)));
+        indices.sort_by(|a, b| weight(b).cmp(&weight(a)));
     }
-    places
+    indices
 }
 
 #[cfg(test)]
@@ -43,17 +44,17 @@ mod tests {
 
     use super::*;
 
-    struct Nobody;
+    struct DeadLeaf;
 
     #[async_trait]
-    impl rpc::Leaf for Nobody {
+    impl rpc::Leaf for DeadLeaf {
         async fn scan(&self, _: ScanRequest) -> Result<Scanned, Error> {
-            Err(Error::new(ErrorKind::Unavailable, "nobody"))
+            Err(Error::new(ErrorKind::Unavailable, "dead"))
         }
     }
 
     fn named(names: &[&str]) -> Arc<[NamedLeaf]> {
-        names.iter().map(|name| (String::from(*name), Arc::new(Nobody) as _)).collect()
+        names.iter().map(|name| (String::from(*name), Arc::new(DeadLeaf) as _)).collect()
     }
 
     fn first(object: &str, leaves: &[NamedLeaf]) -> String {
@@ -61,24 +62,24 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_that_goes_moves_only_its_own_objects_each_to_its_second_place() {
+    fn a_leaf_that_goes_moves_only_its_own_objects_each_to_its_second_leaf() {
         let all = named(&["a", "b", "c", "d"]);
         let left = named(&["d", "a", "b"]);
         let mut moved = 0;
-        for object in (0..1000).map(|at| format!("block/t/{at}")) {
-            let places = rank(&object, &all);
-            if all[places[0]].0 == "c" {
+        for object in (0..1000).map(|number| format!("block/t/{number}")) {
+            let ranking = rank(&object, &all);
+            if all[ranking[0]].0 == "c" {
                 moved += 1;
-                assert_eq!(first(&object, &left), all[places[1]].0);
+                assert_eq!(first(&object, &left), all[ranking[1]].0);
             } else {
-                assert_eq!(first(&object, &left), all[places[0]].0);
+                assert_eq!(first(&object, &left), all[ranking[0]].0);
             }
         }
         assert!((200..300).contains(&moved), "{moved}");
     }
 
     #[test]
-    fn without_leaves_there_is_no_place() {
+    fn without_leaves_the_ranking_is_empty() {
         assert!(rank("block/t/1", &named(&[])).is_empty());
         assert_eq!(rank("block/t/1", &named(&["a"])), [0]);
     }

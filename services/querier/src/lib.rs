@@ -27,7 +27,7 @@ mod units;
 pub use asker::Asker;
 pub use config::Config;
 pub use error::Error;
-pub use execute::{Answered, Report};
+pub use execute::{MergedAnswer, Report};
 pub use leaf::Leaf;
 pub use leaves::{FixedLeaves, Leaves, NamedLeaf};
 pub use metrics::Metrics;
@@ -72,7 +72,7 @@ pub struct Querier {
 impl Querier {
     /// `leaves` scan the objects that this root finds; each object goes to the same leaf as long as that leaf exists.
     /// `memory` limits all questions of this process together.
-    #[allow(clippy::too_many_arguments, reason = "called once by each composition, with distinct types")]
+    #[allow(clippy::too_many_arguments, reason = "all have distinct types, so none can be mixed up")]
     pub fn new(
         config: Config,
         memory: Share,

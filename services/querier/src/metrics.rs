@@ -1,3 +1,5 @@
+//! Metrics of questions: how many, how long, how much they read, how often leaves were asked again.
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,7 +21,7 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// What questions cost.
+/// Metrics of questions.
 #[derive(Clone)]
 pub struct Metrics {
     queries: Family<Outcome, Counter>,
@@ -62,13 +64,13 @@ impl Metrics {
         registry.register("query_seconds", "Time from question to answer", seconds.clone());
         registry.register("queries_running", "Queries that run now", running.clone());
         registry.register("read_bytes", "Encoded bytes that queries used", bytes.clone());
-        registry.register("scanned_samples", "Samples that queries looked at", samples.clone());
+        registry.register("scanned_samples", "Samples that queries scanned", samples.clone());
         registry.register("matched_profiles", "Profiles that queries matched", profiles.clone());
         registry.register("query_retries", "Queries started over with a new snapshot", retries.clone());
         registry.register("queries_partial", "Answers that lack unreadable objects", partial.clone());
         registry.register(
             "queries_stale",
-            "Answers from a catalog that nobody owned or that lagged behind",
+            "Answers from a catalog that had no owner or lagged behind",
             metrics.stale.clone(),
         );
         registry.register(
@@ -89,9 +91,9 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn started(&self) -> Running<'_> {
+    pub(crate) fn started(&self) -> RunningGuard<'_> {
         self.running.inc();
-        Running(&self.running)
+        RunningGuard(&self.running)
     }
 
     pub(crate) fn finished(&self, kind: &'static str, ok: bool, took: Duration) {
@@ -131,10 +133,10 @@ impl Metrics {
     }
 }
 
-/// A question that runs; also counted down when its client goes away.
-pub(crate) struct Running<'a>(&'a Gauge);
+/// A question that runs. Its drop counts it down, also when the client goes away.
+pub(crate) struct RunningGuard<'a>(&'a Gauge);
 
-impl Drop for Running<'_> {
+impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -1,6 +1,6 @@
 //! `/api/v1/delete`: deletions, for people and scripts.
 //!
-//! Owns: what a deletion looks like in JSON, the trial run. Does not own: what becomes of a deletion (the metastore).
+//! Owns: the JSON of a deletion, the trial run. Does not own: the progress of a deletion (the metastore).
 
 use std::sync::Arc;
 
@@ -19,17 +19,16 @@ use crate::http::render::refusal;
 use crate::http::request::selector;
 use crate::{Asker, Error, Querier};
 
-/// What to delete.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct DeleteBody {
     /// At least one matcher.
     selector: String,
-    /// In Unix milliseconds; included.
+    /// In Unix milliseconds, inclusive.
     start: i64,
-    /// In Unix milliseconds; not included.
+    /// In Unix milliseconds, exclusive.
     end: i64,
-    /// Only say what would be deleted.
+    /// Only report what would be deleted.
     #[serde(default)]
     dry_run: bool,
 }
@@ -41,7 +40,7 @@ struct Trial {
     services: Vec<Service>,
     /// Segments and blocks that may have to be rewritten.
     objects: usize,
-    /// Objects that could not be read; what they hold is not counted.
+    /// Objects that could not be read; their profiles are not counted.
     unreadable: usize,
 }
 
@@ -62,9 +61,9 @@ struct Deletion {
     start: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<i64>,
-    /// That may still hold something that it erases.
+    /// Objects that may still hold data of the deletion.
     objects_left: usize,
-    /// Of those, the ones that cannot be read, and so not be rewritten.
+    /// Those of `objects_left` that cannot be read, and therefore not be rewritten.
     objects_unreadable: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished: Option<i64>,
@@ -93,27 +92,27 @@ pub(crate) async fn list(State(querier): State<Arc<Querier>>, asker: Asker) -> R
 
 async fn answer(querier: &Querier, asker: &Asker, body: &[u8]) -> Result<Response, Error> {
     let tenant = tenant(asker)?;
-    let asked: Asked = serde_json::from_slice(body).map_err(|error| {
+    let request: DeleteBody = serde_json::from_slice(body).map_err(|error| {
         Error::invalid(format!(
             "the body is not what it must be, {{\"selector\", \"start\", \"end\"}}: {error}"
         ))
     })?;
-    let selector = selector(&asked.selector)?;
+    let selector = selector(&request.selector)?;
     if selector.is_empty() {
-        let what = "selector {} would delete everything: name at least one matcher, \
+        let text = "selector {} would delete everything: name at least one matcher, \
                     for example {service_name=\"app\"}";
-        return Err(Error::invalid(what));
+        return Err(Error::invalid(text));
     }
-    if asked.start >= asked.end {
-        return Err(Error::invalid(format!("end {} is not after start {}", asked.end, asked.start)));
+    if request.start >= request.end {
+        return Err(Error::invalid(format!("end {} is not after start {}", request.end, request.start)));
     }
     let nanos = |millis: i64| millis.saturating_mul(1_000_000);
-    let range = TimeRange { start: nanos(asked.start), end: nanos(asked.end) };
-    if asked.dry_run {
+    let range = TimeRange { start: nanos(request.start), end: nanos(request.end) };
+    if request.dry_run {
         return Ok(json_response(&trial(querier, asker, selector, range).await?));
     }
-    let made = querier.metastore.delete(DeleteRequest { tenant, selector, range }).await?;
-    Ok(json_response(&deletion(made)))
+    let status = querier.metastore.delete(DeleteRequest { tenant, selector, range }).await?;
+    Ok(json_response(&deletion(status)))
 }
 
 fn tenant(asker: &Asker) -> Result<TenantId, Error> {
@@ -123,14 +122,14 @@ fn tenant(asker: &Asker) -> Result<TenantId, Error> {
     }
 }
 
-/// Counts what a deletion would erase.
+/// Counts the profiles that a deletion would erase.
 async fn trial(
     querier: &Querier,
     asker: &Asker,
     selector: Selector,
     range: TimeRange,
 ) -> Result<Trial, Error> {
-    // Every profile is a point in one slot.
+    // A heat map with one slot over the whole range: every profile is a point in it.
     let (start_millis, end_millis) = (range.start / 1_000_000, range.end / 1_000_000);
     let question = heatmap::Question {
         start_millis,
@@ -142,8 +141,8 @@ async fn trial(
     };
     let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(question) };
     let objects = querier.find(asker, &query).await?.objects.len();
-    let answered = querier.execute(asker, query).await?;
-    let Answer::Heatmap(points) = answered.partial.answer else {
+    let result = querier.execute(asker, query).await?;
+    let Answer::Heatmap(points) = result.partial.answer else {
         return Err(Error::Internal("a count was answered with something else".into()));
     };
     let mut services: Vec<Service> = Vec::new();
@@ -156,13 +155,13 @@ async fn trial(
     }
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let profiles = services.iter().map(|service| service.profiles).sum();
-    let unreadable = answered.report.missing.len();
+    let unreadable = result.report.missing.len();
     Ok(Trial { dry_run: true, profiles, services, objects, unreadable })
 }
 
 fn deletion(status: DeletionStatus) -> Deletion {
     let millis = |nanos: i64| nanos.div_euclid(1_000_000);
-    let about = status.deletion.as_ref();
+    let requested = status.deletion.as_ref();
     let (state, objects_left, objects_unreadable, finished) = match status.progress {
         DeletionProgress::Rewriting { objects, unreadable } => {
             ("rewriting", objects + unreadable, unreadable, None)
@@ -174,9 +173,9 @@ fn deletion(status: DeletionStatus) -> Deletion {
         number: status.number,
         created: status.created_millis,
         state,
-        selector: about.map(|deletion| deletion.selector.to_string()),
-        start: about.map(|deletion| millis(deletion.range.start)),
-        end: about.map(|deletion| millis(deletion.range.end)),
+        selector: requested.map(|deletion| deletion.selector.to_string()),
+        start: requested.map(|deletion| millis(deletion.range.start)),
+        end: requested.map(|deletion| millis(deletion.range.end)),
         objects_left,
         objects_unreadable,
         finished,

@@ -1,8 +1,10 @@
+//! Diff: two sides as one flame graph.
+
 use query::flamegraph::{FlameGraph, Real, encode_levels, finish_within};
 use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, SelectMergeStacktracesRequest};
 
 use crate::execute::Report;
-use crate::http::request::Allowed;
+use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
 use crate::http::stacktraces::{encoding_bytes, merge_question, parts};
 use crate::{Asker, Error, Querier};
@@ -11,7 +13,7 @@ pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest)
     let left = request.left.unwrap_or_default();
     let right = request.right.unwrap_or_default();
     let (graph, report) = compare(querier, asker, left, right).await?;
-    let side = |at: usize| graph.ticks.get(at).copied().unwrap_or_default();
+    let side = |index: usize| graph.ticks.get(index).copied().unwrap_or_default();
     let flamegraph = FlameGraphDiff {
         left_ticks: side(0),
         right_ticks: side(1),
@@ -23,25 +25,26 @@ pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest)
     Ok((DiffResponse { flamegraph: Some(flamegraph) }, report))
 }
 
-/// Both sides as one graph of seven numbers a node, cut to the larger `max_nodes` of the two.
+/// Returns both sides as one graph of seven numbers per node, cut to the larger `max_nodes` of the two.
 pub(crate) async fn compare(
     querier: &Querier,
     asker: &Asker,
     left: SelectMergeStacktracesRequest,
     right: SelectMergeStacktracesRequest,
 ) -> Result<(FlameGraph, Report), Error> {
-    let allowed = Allowed::of(querier, asker);
-    let left_query = merge_question(querier, &allowed, &left)?;
-    let right_query = merge_question(querier, &allowed, &right)?;
-    let asked = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
-    let nodes = allowed.nodes(Some(asked(&left).max(asked(&right))))?;
-    let ask = |query| async {
+    let limits = RequestLimits::new(querier, asker);
+    let left_query = merge_question(querier, &limits, &left)?;
+    let right_query = merge_question(querier, &limits, &right)?;
+    let max_nodes = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
+    let nodes = limits.nodes(Some(max_nodes(&left).max(max_nodes(&right))))?;
+    let answer = |query| async {
         match query {
             Some(query) => parts(querier, asker, query).await,
             None => Ok(Default::default()),
         }
     };
-    let ((left, left_report), (right, right_report)) = futures::try_join!(ask(left_query), ask(right_query))?;
+    let ((left, left_report), (right, right_report)) =
+        futures::try_join!(answer(left_query), answer(right_query))?;
     let report = left_report.merge(right_report);
     let joining = report.memory.sibling();
     let join = move || finish_within([&left[..], &right[..]], nodes, Real::Fold, &joining);

@@ -1,4 +1,6 @@
 //! A call graph as Graphviz text.
+//!
+//! Owns: the nodes and edges of the graph, its text, the units of its numbers. Does not own: the merged profile (`pprof`).
 
 use std::fmt::Write;
 
@@ -8,24 +10,24 @@ use query::kind::profile::Merged;
 use wire::querier::v1::SelectMergeStacktracesRequest;
 
 use crate::http::pprof;
-use crate::http::request::Allowed;
+use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
 use crate::{Asker, Querier};
 
-/// Nodes of the graph if the request does not say.
+/// Nodes of the graph if the request sets no limit.
 const NODES_DEFAULT: i64 = 100;
 
-/// Fewest nodes of the tree that the graph is made of.
+/// Least number of nodes of the tree that the graph is made of.
 const TREE_NODES_MIN: usize = 512;
 
-/// Answers with a graph of the functions with the largest totals; empty if nothing matches.
+/// Answers with a graph of the functions with the largest totals; empty if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
     asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<String> {
-    let asked = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
-    let nodes = Allowed::of(querier, asker).nodes(Some(asked))?;
+    let requested = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
+    let nodes = RequestLimits::new(querier, asker).nodes(Some(requested))?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     pprof::merged(querier, asker, &request, move |merged, memory| {
         let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), memory)?;
@@ -49,13 +51,13 @@ struct Graph<'a> {
     frames: Vec<Frame>,
     flat: Vec<i64>,
     total: Vec<i64>,
-    /// Per stacktrace its nodes, root first, and its value.
+    /// Nodes of each stacktrace, root first, and its value.
     stacks: Vec<(Vec<u32>, i64)>,
     sum: i64,
 }
 
 impl<'a> Graph<'a> {
-    /// Memory that the graph of a profile takes at most, about.
+    /// Upper bound of the memory of the graph of a profile, roughly.
     fn bytes(merged: &Merged) -> u64 {
         let Symbols { stacktraces, locations, .. } = &merged.symbols;
         let lines = (locations.lines.len() as u64).div_ceil(locations.len().max(1) as u64).max(1);
@@ -121,14 +123,14 @@ impl<'a> Graph<'a> {
         }
         let mut order: Vec<u32> = (0..self.frames.len() as u32).collect();
         order.sort_by_cached_key(|node| {
-            let at = *node as usize;
-            (-self.total[at], -self.flat[at], self.name(*node))
+            let index = *node as usize;
+            (-self.total[index], -self.flat[index], self.name(*node))
         });
         order.truncate(max_nodes);
-        // Numbers of the nodes that are shown, from 1; 0 is not shown.
+        // Numbers of the shown nodes, from 1; 0: not shown.
         let mut number = vec![0usize; self.frames.len()];
-        for (at, node) in order.iter().enumerate() {
-            number[*node as usize] = at + 1;
+        for (position, node) in order.iter().enumerate() {
+            number[*node as usize] = position + 1;
         }
         let scale = Scale::new(&profile_type.sample_unit, self.sum);
 
@@ -183,7 +185,7 @@ impl<'a> Graph<'a> {
             let (value, share) = (scale.text(total), percent(total, self.sum));
             let _ = write!(label, "{separator}of {value} ({share})");
         }
-        // Between 8 and 24 points, by the square root of the own share.
+        // 8 to 24 points, by the square root of the node's own share.
         let size = 8 + (16.0 * (flat as f64 / self.sum as f64).sqrt()).round() as i64;
         let _ = writeln!(
             out,
@@ -194,7 +196,8 @@ impl<'a> Graph<'a> {
         );
     }
 
-    /// From each shown node of a stacktrace to the next shown one; dotted where others lie between.
+    /// Writes an edge from each shown node of a stacktrace to the next shown one; dotted if nodes between them are not
+    /// shown.
     fn write_edges(&self, out: &mut String, number: &[usize], scale: &Scale) {
         let mut edges: HashMap<(usize, usize), (i64, bool)> = HashMap::new();
         let mut seen = Vec::new();
@@ -206,14 +209,14 @@ impl<'a> Graph<'a> {
                 if to == 0 {
                     continue;
                 }
-                if let Some((from, at)) = last
+                if let Some((from, from_depth)) = last
                     && from != to
                     && !seen.contains(&(from, to))
                 {
                     seen.push((from, to));
                     let edge = edges.entry((from, to)).or_default();
                     edge.0 = edge.0.saturating_add(*value);
-                    edge.1 |= at + 1 != depth;
+                    edge.1 |= from_depth + 1 != depth;
                 }
                 last = Some((to, depth));
             }
@@ -233,7 +236,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Grey for nothing, red for everything, as a Graphviz color.
+/// A Graphviz color: grey for a share of 0, red for the whole.
 fn heat(part: i64, whole: i64, brightness: f64) -> String {
     let share = (part as f64 / whole.max(1) as f64).clamp(0.0, 1.0).sqrt();
     let channel = |value: f64| (value.clamp(0.0, 1.0) * 255.0) as u8;
@@ -250,7 +253,8 @@ fn percent(part: i64, whole: i64) -> String {
     }
 }
 
-/// For a quoted string of DOT. Control characters are replaced: Graphviz ends a text at a NUL, and viewers obey others.
+/// Escapes text for a quoted string of DOT. Replaces control characters: Graphviz ends a text at a NUL, and viewers obey
+/// others.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -265,16 +269,16 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// A unit in which the whole graph is written.
+/// The unit of all numbers of a graph.
 struct Scale {
     per_unit: f64,
     unit: String,
 }
 
 impl Scale {
-    /// The largest unit that suits `most`.
-    fn new(unit: &str, most: i64) -> Self {
-        // Least value, size and name of each unit. Seconds are written from a hundredth on.
+    /// The largest unit that suits the largest value.
+    fn new(unit: &str, max: i64) -> Self {
+        // Least value, size and name of each unit. Seconds are used from 0.01 s.
         const TIME: &[(f64, f64, &str)] =
             &[(1e7, 1e9, "s"), (1e6, 1e6, "ms"), (1e3, 1e3, "us"), (1.0, 1.0, "ns")];
         const BYTES: &[(f64, f64, &str)] = &[
@@ -292,7 +296,7 @@ impl Scale {
             "bytes" | "B" => (BYTES, 1.0),
             _ => (&[], 1.0),
         };
-        match units.iter().find(|(least, _, _)| most as f64 * own >= *least) {
+        match units.iter().find(|(least, _, _)| max as f64 * own >= *least) {
             Some((_, size, name)) => Self { per_unit: size / own, unit: (*name).to_owned() },
             None if unit == "count" => Self { per_unit: 1.0, unit: String::new() },
             None => Self { per_unit: 1.0, unit: escape(unit) },
@@ -313,8 +317,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_written_in_the_unit_of_the_whole() {
-        let text = |unit: &str, most: i64, value: i64| Scale::new(unit, most).text(value);
+    fn values_are_written_in_the_unit_of_the_total() {
+        let text = |unit: &str, max: i64, value: i64| Scale::new(unit, max).text(value);
         assert_eq!(text("nanoseconds", 1_584_000_000, 24_000_000), "0.02s");
         assert_eq!(text("nanoseconds", 1_584_000_000, 300_000_000), "0.30s");
         assert_eq!(text("bytes", 2048, 2048), "2kB");
@@ -324,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_in_their_quotes() {
+    fn names_cannot_end_their_quotes() {
         assert_eq!(escape("a\"] b\\"), "a\\\"] b\\\\");
         assert_eq!(
             escape("a\nb\0c\u{1b}[2J\t\r\u{9b}ö"),
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_written_with_two_digits() {
+    fn shares_are_written_with_two_decimals() {
         assert_eq!(percent(780, 1584), "49.24%");
         assert_eq!(percent(1584, 1584), "100%");
         assert_eq!(percent(0, 1584), "0%");

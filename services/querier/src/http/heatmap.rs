@@ -1,10 +1,12 @@
+//! SelectHeatmap.
+
 use query::Kind;
 use query::kind::heatmap::{Heatmap, Id, Of, Point, Question};
 use wire::querier::v1::{HeatmapQueryType, SelectHeatmapRequest, SelectHeatmapResponse};
 use wire::types::v1::{Exemplar, ExemplarType, HeatmapSeries, HeatmapSlot};
 
 use crate::http::labels::label_pairs;
-use crate::http::request::{Allowed, question};
+use crate::http::request::{RequestLimits, question};
 use crate::http::series::{check_group_by, step_millis};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
@@ -25,32 +27,32 @@ pub(crate) async fn select_heatmap(
         )));
     }
     check_group_by(&request.group_by)?;
-    let of = match request.query_type() {
+    let subject = match request.query_type() {
         HeatmapQueryType::Individual => Of::Profiles,
         HeatmapQueryType::Span => Of::Spans,
         HeatmapQueryType::Unspecified => {
             return Err(Error::invalid("valid heatmap query type must be specified"));
         }
     };
-    let exemplars = match (ExemplarType::try_from(request.exemplar_type), of) {
+    let exemplars = match (ExemplarType::try_from(request.exemplar_type), subject) {
         (Ok(ExemplarType::Unspecified | ExemplarType::None), _) => false,
         (Ok(ExemplarType::Individual), Of::Profiles) | (Ok(ExemplarType::Span), Of::Spans) => true,
         (Ok(ExemplarType::Span), Of::Profiles) => {
             return Err(Error::invalid("span exemplars only available for span query type"));
         }
         (Ok(ExemplarType::Individual), Of::Spans) => {
-            let what = "individual exemplars only available for individual query type";
-            return Err(Error::invalid(what));
+            let text = "individual exemplars only available for individual query type";
+            return Err(Error::invalid(text));
         }
         (Err(_), _) => {
             return Err(Error::invalid(format!("unknown exemplar type: {}", request.exemplar_type)));
         }
     };
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let (start_millis, end_millis) = range.unwrap_or_default();
     let group_by = request.group_by;
-    let grid = Question { start_millis, end_millis, step_millis, of, group_by, exemplars };
+    let grid = Question { start_millis, end_millis, step_millis, of: subject, group_by, exemplars };
     let query = question(
         (start_millis, end_millis),
         &request.profile_type_id,
@@ -60,11 +62,11 @@ pub(crate) async fn select_heatmap(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(asker, query).await?;
-    let query::Answer::Heatmap(points) = answered.partial.answer else {
+    let result = querier.execute(asker, query).await?;
+    let query::Answer::Heatmap(points) = result.partial.answer else {
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };
-    answered.report.charge_for_message()?;
+    result.report.charge_for_message()?;
     let Heatmap { y_min, maps } = points.finish(&grid, limit);
     let series = maps.into_iter().map(|map| HeatmapSeries {
         labels: label_pairs(&map.labels),
@@ -79,7 +81,7 @@ pub(crate) async fn select_heatmap(
             })
             .collect(),
     });
-    Ok((SelectHeatmapResponse { series: series.collect() }, answered.report))
+    Ok((SelectHeatmapResponse { series: series.collect() }, result.report))
 }
 
 fn exemplar(point: &Point) -> Exemplar {

@@ -1,4 +1,4 @@
-//! ProfileTypes, LabelNames, LabelValues, Series.
+//! ProfileTypes, LabelNames, LabelValues and Series: questions about labels.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use wire::types::v1::{
 };
 
 use crate::execute::Report;
-use crate::http::request::{Allowed, selectors};
+use crate::http::request::{RequestLimits, selectors};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
-/// What a question without a range is about.
+/// Length of the range, until now, of a question without one.
 const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 pub(crate) async fn profile_types(
@@ -30,19 +30,19 @@ pub(crate) async fn profile_types(
         (0, 0) => (now - RECENT_MILLIS, now),
         range => range,
     };
-    let Some(range) = Allowed::of(querier, asker).range(start, end, now)? else {
+    let Some(range) = RequestLimits::new(querier, asker).range(start, end, now)? else {
         return Ok(Default::default());
     };
     let (found, report) = find(querier, asker, range, Selector::default(), Kind::ProfileTypes).await?;
     let types = found.texts.iter().filter_map(|id| {
-        let of: ProfileType = id.parse().ok()?;
+        let parts: ProfileType = id.parse().ok()?;
         Some(wire::types::v1::ProfileType {
             id: id.clone(),
-            name: of.name,
-            sample_type: of.sample_type,
-            sample_unit: of.sample_unit,
-            period_type: of.period_type,
-            period_unit: of.period_unit,
+            name: parts.name,
+            sample_type: parts.sample_type,
+            sample_unit: parts.sample_unit,
+            period_type: parts.period_type,
+            period_unit: parts.period_unit,
         })
     });
     Ok((ProfileTypesResponse { profile_types: types.collect() }, report))
@@ -55,7 +55,7 @@ pub(crate) async fn label_names(
     request: LabelNamesRequest,
 ) -> Answer<LabelNamesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let (found, report) = find(querier, asker, range, selector, Kind::LabelNames).await?;
@@ -70,7 +70,7 @@ pub(crate) async fn label_values(
     request: LabelValuesRequest,
 ) -> Answer<LabelValuesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     if request.name.is_empty() {
         return Err(Error::invalid("name is required"));
     }
@@ -88,24 +88,24 @@ pub(crate) async fn series(
     request: SeriesRequest,
 ) -> Answer<SeriesResponse> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let mut label_names = request.label_names;
     if !capabilities.utf8_label_names {
         label_names.retain(|name| is_label_name(name));
     }
-    let everything = label_names.is_empty();
+    let is_any_name = label_names.is_empty();
     let kind = Kind::SeriesLabels(label_names);
     let (mut found, report) = find(querier, asker, range, selector, kind).await?;
-    if everything && !capabilities.utf8_label_names {
+    if is_any_name && !capabilities.utf8_label_names {
         let visible = found.sets.into_iter().map(|mut set| {
             set.retain(|name, _| is_label_name(name));
             set
         });
         found.sets = visible.collect();
     }
-    // Only where some series has one of the names do the others answer with an empty set.
+    // An empty set is part of the answer only beside other sets: it stands for series that have none of the names.
     if found.sets.iter().all(Labels::is_empty) {
         found.sets = BTreeSet::new();
     }
@@ -128,10 +128,10 @@ pub(crate) async fn find(
 ) -> Result<(Found, Report), Error> {
     let range = TimeRange::from_millis_inclusive(start, end);
     let query = Query { range, selector, profile_type: None, kind };
-    let answered = querier.execute(asker, query).await?;
-    answered.report.charge_for_message()?;
-    match answered.partial.answer {
-        query::Answer::Labels(found) => Ok((found, answered.report)),
+    let result = querier.execute(asker, query).await?;
+    result.report.charge_for_message()?;
+    match result.partial.answer {
+        query::Answer::Labels(found) => Ok((found, result.report)),
         _ => Err(Error::Internal("labels were asked for, something else was answered".into())),
     }
 }

@@ -1,4 +1,4 @@
-//! Plain GET routes about labels.
+//! Plain GET routes about labels: `/pyroscope/label-values` and `/api/apps`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use serde::Serialize;
 use crate::execute::Report;
 use crate::http::labels::find;
 use crate::http::render::{parse_time, refusal};
-use crate::http::request::{Allowed, selector};
+use crate::http::request::{RequestLimits, selector};
 use crate::http::service::report_headers;
 use crate::{Asker, Error, Querier};
 
-/// What a question without a range is about.
+/// Length of the range, until now, of a question without one.
 const RECENT_MILLIS: i64 = HOUR * 1_000;
 
-/// The values of `label`; for `__name__` the ids of the profile types. Of the last hour, or of
-/// `from` to `until`, and of the series that `query` selects.
+/// Answers with the values of `label`; for `__name__` with the ids of the profile types. The range is the last hour, or
+/// `from` to `until`; `query` selects the series.
 pub(crate) async fn label_values(
     State(querier): State<Arc<Querier>>,
     asker: Asker,
@@ -40,7 +40,7 @@ pub(crate) async fn label_values(
         };
         let (start, end) = (time("from", now - RECENT_MILLIS), time("until", now));
         let matchers = query.get("query").map_or(Ok(Selector::default()), selector)?;
-        let range = Allowed::of(&querier, &asker).range(start, end, now)?;
+        let range = RequestLimits::new(&querier, &asker).range(start, end, now)?;
         let kind = match label {
             NAME => Kind::ProfileTypes,
             label => Kind::LabelValues(label.to_owned()),
@@ -50,10 +50,10 @@ pub(crate) async fn label_values(
         Ok((found.texts, report))
     };
     let (values, report): (BTreeSet<String>, Report) = match answer.await {
-        Ok(answered) => answered,
+        Ok(answer) => answer,
         Err(error) => return refusal(error),
     };
-    // Clients have always seen null here, not an empty list.
+    // An empty answer is null in this API, not an empty list.
     let mut response = match values.is_empty() {
         true => rest::json_response(&Option::<()>::None),
         false => rest::json_response(&values),
@@ -68,12 +68,12 @@ struct App {
     name: String,
     #[serde(rename = "profileTypes")]
     profile_types: Vec<String>,
-    /// RFC 3339 is for people; this is Unix milliseconds, as everywhere in the API.
+    /// Unix milliseconds, as everywhere in the API.
     #[serde(rename = "lastSeen")]
     last_seen: i64,
 }
 
-/// Every service with its profile types and the time of its newest profile.
+/// Answers with every service, its profile types and the time of its newest profile.
 pub(crate) async fn apps(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
     let query = Query {
         range: TimeRange { start: i64::MIN, end: i64::MAX },

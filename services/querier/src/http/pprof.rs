@@ -1,4 +1,6 @@
 //! SelectMergeProfile, and every other answer that is a pprof.
+//!
+//! Owns: merging samples with their symbols, the pprof message and its memory. Does not own: the merge itself (`query`).
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, Value
 use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest};
 
 use crate::execute::Report;
-use crate::http::request::{Allowed, question, sample_filter};
+use crate::http::request::{RequestLimits, question, sample_filter};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
@@ -33,21 +35,21 @@ pub(crate) async fn select_merge_profile(
     merge(querier, asker, request).await
 }
 
-/// Answers with one pprof; an empty message if nothing matches.
+/// Answers with one pprof; an empty message if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
     asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<Profile> {
-    let nodes = Allowed::of(querier, asker).profile_nodes(request.max_nodes)?;
+    let nodes = RequestLimits::new(querier, asker).profile_nodes(request.max_nodes)?;
     let pgo = go_pgo(&request);
-    // A compiler needs everything.
+    // A compiler needs all nodes.
     let nodes = if pgo.is_some() { 0 } else { nodes };
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
     merged(querier, asker, &request, move |merged, memory| {
         let merged = merged.finish(pgo, nodes, memory)?;
-        let bytes = MessageBytes::of(&merged);
+        let bytes = MessageBytes::estimate(&merged);
         memory.grow(bytes.message + bytes.encoded * ENCODED_COPIES)?;
         let profile = encode(merged, &profile_type, end);
         memory.shrink_to(bytes.message + bytes.encoded * ENCODED_COPIES);
@@ -56,8 +58,8 @@ pub(crate) async fn merge(
     .await
 }
 
-/// What `finish` makes of all matching samples with their symbols; nothing if the question is about a time that must
-/// not be asked for.
+/// Merges all matching samples with their symbols, and returns the result of `finish`. Returns the default without asking
+/// if the whole range is before the lookback limit.
 pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
     asker: &Asker,
@@ -65,7 +67,7 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
     finish: impl Fn(Merged, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
 ) -> Result<(T, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let stacks = request.stack_trace_selector.as_ref();
     let filter = sample_filter(
         &request.span_selector,
@@ -97,17 +99,17 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
     }
 }
 
-/// A message while it is written, where it is moved to when it grows, and compressed.
+/// Copies of the encoded message that exist at once: the growing buffer, its new allocation, and the compressed bytes.
 const ENCODED_COPIES: u64 = 3;
 
-/// Bytes that a profile takes as a message, and encoded; at most, about.
+/// Upper bounds, roughly, of the bytes of a profile as a message and encoded.
 struct MessageBytes {
     message: u64,
     encoded: u64,
 }
 
 impl MessageBytes {
-    fn of(merged: &Merged) -> Self {
+    fn estimate(merged: &Merged) -> Self {
         let symbols = &merged.symbols;
         let samples = symbols.stacktraces.len() as u64;
         let frames = symbols.stacktraces.locations.len() as u64;
@@ -116,14 +118,14 @@ impl MessageBytes {
         let functions = symbols.functions.len() as u64;
         let strings = symbols.strings.len() as u64;
         let text = symbols.strings.iter().map(|text| text.len() as u64).sum::<u64>();
-        let of = |structs: u64, size: usize| structs * size as u64;
+        let bytes = |count: u64, size: usize| count * size as u64;
         Self {
-            message: of(samples, size_of::<Sample>() + size_of::<i64>() * 2)
-                + of(frames, size_of::<u64>())
-                + of(locations, size_of::<Location>())
-                + of(lines, size_of::<Line>())
-                + of(functions, size_of::<Function>())
-                + of(strings, size_of::<String>() + 8)
+            message: bytes(samples, size_of::<Sample>() + size_of::<i64>() * 2)
+                + bytes(frames, size_of::<u64>())
+                + bytes(locations, size_of::<Location>())
+                + bytes(lines, size_of::<Line>())
+                + bytes(functions, size_of::<Function>())
+                + bytes(strings, size_of::<String>() + 8)
                 + text,
             encoded: samples * 16
                 + frames * 3
@@ -184,17 +186,17 @@ fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profil
             })
             .collect(),
         location: (0..symbols.locations.len())
-            .map(|at| Location {
-                id: at as u64 + 1,
-                mapping_id: one_based(symbols.locations.mapping[at]),
-                address: symbols.locations.address[at],
+            .map(|index| Location {
+                id: index as u64 + 1,
+                mapping_id: one_based(symbols.locations.mapping[index]),
+                address: symbols.locations.address[index],
                 line: symbols
                     .locations
-                    .lines_of(at as u32)
+                    .lines_of(index as u32)
                     .iter()
                     .map(|line| Line { function_id: one_based(line.function), line: line.line })
                     .collect(),
-                is_folded: symbols.locations.folded[at],
+                is_folded: symbols.locations.folded[index],
             })
             .collect(),
         function: symbols
@@ -210,7 +212,7 @@ fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profil
             })
             .collect(),
         string_table: texts.table,
-        // A time out of all reason wraps, as it always did.
+        // An absurd time wraps instead of failing.
         time_nanos: end_millis.wrapping_mul(1_000_000),
         period_type: Some(period_type),
         period: period_of(&profile_type.name),
@@ -218,7 +220,7 @@ fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profil
     }
 }
 
-/// What a sampling period usually is: the one with which a profile was made is not kept when profiles are merged.
+/// The usual sampling period of a profile type. Merging does not keep the periods of the profiles.
 fn period_of(name: &str) -> i64 {
     match name {
         "process_cpu" => 1_000_000_000,
@@ -231,7 +233,7 @@ fn one_based(index: u32) -> u64 {
     if index == NONE { 0 } else { u64::from(index) + 1 }
 }
 
-/// The string table of the answer: that of the symbols, and a few more.
+/// The string table of the answer: the strings of the symbols, and those of the types and units.
 struct Texts {
     table: Vec<String>,
 }
@@ -243,10 +245,10 @@ impl Texts {
     }
 
     fn id(&mut self, text: &str) -> i64 {
-        let at = self.table.iter().position(|other| other == text).unwrap_or_else(|| {
+        let index = self.table.iter().position(|other| other == text).unwrap_or_else(|| {
             self.table.push(text.to_owned());
             self.table.len() - 1
         });
-        at as i64
+        index as i64
     }
 }

@@ -1,4 +1,7 @@
 //! `/pyroscope/render` and `/pyroscope/render-diff`: the JSON of older clients.
+//!
+//! Owns: the parameters of these routes, the timeline, the JSON. Does not own: the flame graph (`stacktraces`, `diff`),
+//! the series (`series`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -78,7 +81,7 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
         aggregation: Some(aggregation.into()),
         ..SelectSeriesRequest::default()
     };
-    let ((flame, report), (lines, beside)) = futures::try_join!(
+    let ((flame, report), (lines, series_report)) = futures::try_join!(
         stacktraces::merge(querier, asker, &request, Real::Fold),
         series::lines(querier, asker, series_request)
     )?;
@@ -86,7 +89,7 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
     let mut json = Json::new(&encode_levels(flame), &profile_type, "single");
     json.timeline(&timeline, if let [line] = &lines[..] { Some(line) } else { None });
     json.groups(&timeline, group.as_deref(), &lines);
-    Ok(json.finish(&report.merge(beside)))
+    Ok(json.finish(&report.merge(series_report)))
 }
 
 async fn answer_render_diff(
@@ -115,7 +118,7 @@ fn with_report(mut response: Response, report: &Report) -> Response {
     response
 }
 
-/// Reads what one side of a request is about.
+/// Parses the selector and the range of one side of a request.
 fn side(
     query: &rest::Query,
     selector_name: &str,
@@ -129,8 +132,8 @@ fn side(
     let mut selector = Selector::parse(text)
         .map_err(|error| Error::invalid(format!("failed to parse {selector_name:?}: {error}")))?;
     let Some(profile_type_id) = selector.take(NAME) else {
-        let what = format!("{selector_name:?} must contain a profile-type selection");
-        return Err(Error::invalid(what));
+        let text = format!("{selector_name:?} must contain a profile-type selection");
+        return Err(Error::invalid(text));
     };
     let profile_type: ProfileType = profile_type_id
         .parse()
@@ -146,13 +149,13 @@ fn side(
     Ok((profile_type, request))
 }
 
-/// What cannot be read as a number is as if it were not there.
+/// Ignores values that are not numbers.
 fn max_nodes(query: &rest::Query) -> Option<i64> {
     let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
     number("maxNodes").or_else(|| number("max-nodes"))
 }
 
-/// Unix milliseconds of a time in one of the many forms that the API has always taken.
+/// Parses a time in any form that the API accepts; returns Unix milliseconds.
 pub(crate) fn parse_time(text: &str, now_millis: i64) -> i64 {
     formats::ingest::attime(text, now_millis.saturating_mul(1_000_000)).div_euclid(1_000_000)
 }
@@ -180,18 +183,18 @@ fn timeline_step_secs(from_millis: i64, until_millis: i64) -> i64 {
         (3_628_800.0, 2_592_000),
     ];
     let exact = until_millis.saturating_sub(from_millis) as f64 / 1000.0 / 1500.0;
-    let nice = STEPS.iter().find(|(most, _)| exact <= *most);
-    nice.map_or(31_536_000, |(_, step)| *step)
+    let round = STEPS.iter().find(|(max, _)| exact <= *max);
+    round.map_or(31_536_000, |(_, step)| *step)
 }
 
-/// Where the points of a timeline are, in Unix seconds.
+/// The range and step of a timeline, in Unix seconds.
 struct Timeline {
     from: i64,
     until: i64,
     step: i64,
 }
 
-/// Most points of a timeline; the step keeps it far below, unless the range is absurd.
+/// Most points of a timeline. The step keeps timelines far below it, unless the range is absurd.
 const TIMELINE_POINTS_MAX: i64 = 100_000;
 
 impl Timeline {
@@ -199,14 +202,14 @@ impl Timeline {
         self.from.div_euclid(self.step) * self.step
     }
 
-    /// One value per step, 0 where there is none.
+    /// Returns one value per step; 0 for steps without a point.
     fn samples(&self, line: Option<&Line>) -> Vec<u64> {
         let end = self.until.div_euclid(self.step) * self.step;
         let count = (end.saturating_sub(self.start()) / self.step).clamp(0, TIMELINE_POINTS_MAX);
         let mut samples = vec![0u64; count as usize];
         for (time_millis, value, _) in line.iter().flat_map(|line| &line.points) {
-            let at = (time_millis / 1000).saturating_sub(self.start()).div_euclid(self.step);
-            let sample = usize::try_from(at).ok().and_then(|at| samples.get_mut(at));
+            let index = (time_millis / 1000).saturating_sub(self.start()).div_euclid(self.step);
+            let sample = usize::try_from(index).ok().and_then(|index| samples.get_mut(index));
             if let Some(sample) = sample {
                 *sample = *value as u64;
             }
@@ -215,7 +218,7 @@ impl Timeline {
     }
 }
 
-/// Writes the answer; by hand, because a large graph is mostly numbers.
+/// A hand-written JSON encoder, because a large graph is mostly numbers.
 struct Json {
     out: String,
 }
@@ -277,7 +280,7 @@ impl Json {
         let _ = write!(self.out, r#"],"durationDelta":{step},"watermarks":null}}"#);
     }
 
-    /// A timeline per value of `group`; null without a group.
+    /// Writes one timeline per value of `group`; null without a group.
     fn groups(&mut self, timeline: &Timeline, group: Option<&str>, lines: &[Line]) {
         self.out.push_str(r#","groups":"#);
         let Some(group) = group else {
@@ -286,7 +289,7 @@ impl Json {
         };
         let mut by_value: BTreeMap<&str, &Line> = BTreeMap::new();
         for line in lines {
-            // Only the first label names a group; of the series that share a value one is shown.
+            // Only the first label names a group; one of the series that share a value is shown.
             by_value.insert(line.labels.get(group).unwrap_or("*"), line);
         }
         self.out.push('{');
@@ -329,11 +332,11 @@ impl Json {
 
     fn number(&mut self, number: i64) {
         let mut digits = [0u8; 20];
-        let mut at = digits.len();
+        let mut start = digits.len();
         let mut left = number.unsigned_abs();
         loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
+            start -= 1;
+            digits[start] = b'0' + (left % 10) as u8;
             left /= 10;
             if left == 0 {
                 break;
@@ -342,7 +345,7 @@ impl Json {
         if number < 0 {
             self.out.push('-');
         }
-        self.out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+        self.out.extend(digits[start..].iter().map(|digit| char::from(*digit)));
     }
 }
 
@@ -374,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_as_they_are() {
+    fn numbers_are_written_in_decimal() {
         let mut json = Json { out: String::new() };
         json.numbers([0, -1, 10, i64::MIN, i64::MAX].into_iter());
         assert_eq!(json.out, "0,-1,10,-9223372036854775808,9223372036854775807");

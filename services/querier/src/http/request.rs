@@ -1,4 +1,6 @@
-//! Checks that questions have in common.
+//! Limits and fields that requests have in common: ranges, nodes, selectors, ids.
+//!
+//! Owns: checking them and turning them into a `Query`. Does not own: the values of the limits (`limits`).
 
 use limits::Limits;
 use model::{ProfileId, ProfileType, TimeRange};
@@ -13,9 +15,9 @@ const IDS_MAX: usize = 10_000;
 /// Most functions in one call site.
 const CALL_SITE_MAX: usize = 10_000;
 
-/// What a question may do, over all of its tenants: for each limit the smallest that is set.
-pub(crate) struct Allowed {
-    /// Nanoseconds; 0 is any.
+/// The limits of a question over all of its tenants: for each limit the smallest that is set.
+pub(crate) struct RequestLimits {
+    /// Length and lookback in nanoseconds; 0: no limit.
     query_length: i64,
     query_lookback: i64,
     nodes_default: i64,
@@ -23,11 +25,11 @@ pub(crate) struct Allowed {
     nodes_on_profiles: bool,
 }
 
-impl Allowed {
-    pub(crate) fn of(querier: &Querier, asker: &Asker) -> Self {
+impl RequestLimits {
+    pub(crate) fn new(querier: &Querier, asker: &Asker) -> Self {
         let limits: Vec<_> = asker.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
-        let smallest = |of: &dyn Fn(&Limits) -> i64| {
-            limits.iter().map(|limits| of(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
+        let smallest = |value: &dyn Fn(&Limits) -> i64| {
+            limits.iter().map(|limits| value(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
         };
         Self {
             query_length: smallest(&|limits| limits.max_query_length.nanos()),
@@ -38,8 +40,8 @@ impl Allowed {
         }
     }
 
-    /// Checks a range in Unix milliseconds. None: it lies before everything that may be asked for,
-    /// and the answer is empty.
+    /// Checks a range in Unix milliseconds, and cuts its start to the lookback limit. Returns `None` if all of it is
+    /// before that limit: the answer is empty.
     pub(crate) fn range(&self, start: i64, end: i64, now_millis: i64) -> Result<Option<(i64, i64)>, Error> {
         if start == 0 || end == 0 {
             return Err(Error::invalid("missing time range in the query"));
@@ -69,10 +71,10 @@ impl Allowed {
         Ok(Some((start, end)))
     }
 
-    /// Nodes of a flame graph; 0 or nothing asked for is the tenant's default.
-    pub(crate) fn nodes(&self, asked: Option<i64>) -> Result<usize, Error> {
+    /// Nodes of a flame graph; 0 or none: the tenant's default.
+    pub(crate) fn nodes(&self, requested: Option<i64>) -> Result<usize, Error> {
         let max = self.nodes_max;
-        let nodes = match asked.unwrap_or_default() {
+        let nodes = match requested.unwrap_or_default() {
             0 => self.nodes_default,
             nodes => nodes,
         };
@@ -89,12 +91,12 @@ impl Allowed {
         Ok(usize::try_from(nodes).unwrap_or(usize::MAX))
     }
 
-    /// Nodes of a pprof; 0 is all of them.
-    pub(crate) fn profile_nodes(&self, asked: Option<i64>) -> Result<usize, Error> {
+    /// Nodes of a pprof; 0: all of them.
+    pub(crate) fn profile_nodes(&self, requested: Option<i64>) -> Result<usize, Error> {
         if self.nodes_on_profiles {
-            return self.nodes(asked);
+            return self.nodes(requested);
         }
-        Ok(usize::try_from(asked.unwrap_or_default()).unwrap_or_default())
+        Ok(usize::try_from(requested.unwrap_or_default()).unwrap_or_default())
     }
 }
 
@@ -102,17 +104,17 @@ fn seconds(millis: i64) -> String {
     format!("{}s", millis / 1000)
 }
 
-/// Reads a selector of a request field.
+/// Parses the selector of a request field.
 pub(crate) fn selector(text: &str) -> Result<Selector, Error> {
     Selector::parse(text).map_err(|error| Error::selector(text, &error))
 }
 
-/// Reads several selectors, all of which must hold.
+/// Parses several selectors, all of which must match.
 pub(crate) fn selectors(texts: &[String]) -> Result<Selector, Error> {
     Selector::parse_all(texts).map_err(|(text, error)| Error::selector(&text, &error))
 }
 
-/// A question about one profile type; `kind` is set by the caller.
+/// A question about one profile type.
 pub(crate) fn question(
     (start, end): (i64, i64),
     profile_type: &str,
@@ -127,7 +129,7 @@ pub(crate) fn question(
     })
 }
 
-/// Which samples count, by the ids of a request.
+/// The filter of samples by the ids and the call site of a request.
 pub(crate) fn sample_filter(
     spans: &[String],
     traces: &[String],
@@ -137,10 +139,10 @@ pub(crate) fn sample_filter(
     if !spans.is_empty() && !traces.is_empty() {
         return Err(Error::invalid("span_selector and trace_id_selector cannot be combined"));
     }
-    for (what, ids) in [("span", spans), ("trace id", traces), ("profile id", profiles)] {
+    for (name, ids) in [("span", spans), ("trace id", traces), ("profile id", profiles)] {
         if ids.len() > IDS_MAX {
             let count = ids.len();
-            return Err(Error::invalid(format!("{what} selector has {count} ids, limit is {IDS_MAX}")));
+            return Err(Error::invalid(format!("{name} selector has {count} ids, limit is {IDS_MAX}")));
         }
     }
     let mut filter = SampleFilter { call_site: call_site(stacks)?, ..SampleFilter::default() };
@@ -152,7 +154,7 @@ pub(crate) fn sample_filter(
     }
     for profile in profiles {
         let id = uuid(profile)?;
-        // A UUID that this server does not make names no profile of it.
+        // A UUID in a form that this server does not generate matches no profile.
         match profile.parse::<ProfileId>() {
             Ok(own) if uuid(&own.to_string())? == id => filter.profiles.push(own.0),
             _ => filter.nothing = filter.profiles.is_empty(),
@@ -171,8 +173,8 @@ pub(crate) fn call_site(stacks: Option<&StackTraceSelector>) -> Result<Vec<Box<[
     Ok(stacks.call_site.iter().map(|location| location.name.as_bytes().into()).collect())
 }
 
-fn hex(text: &str, digits: usize, what: &str) -> Result<u128, Error> {
-    let wrong = || Error::invalid(format!("{what} {text:?} does not have {digits} hexadecimal digits"));
+fn hex(text: &str, digits: usize, name: &str) -> Result<u128, Error> {
+    let wrong = || Error::invalid(format!("{name} {text:?} does not have {digits} hexadecimal digits"));
     if text.len() != digits || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(wrong());
     }
@@ -190,8 +192,8 @@ mod tests {
 
     use super::*;
 
-    fn allowed(length_hours: i64, lookback_hours: i64) -> Allowed {
-        Allowed {
+    fn limits(length_hours: i64, lookback_hours: i64) -> RequestLimits {
+        RequestLimits {
             query_length: length_hours * HOUR * 1_000_000_000,
             query_lookback: lookback_hours * HOUR * 1_000_000_000,
             nodes_default: 8192,
@@ -201,20 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_refused_clamped_or_found_empty() {
+    fn ranges_are_refused_cut_or_empty() {
         const HOUR_MILLIS: i64 = HOUR * 1_000;
         let now = 1000 * HOUR_MILLIS;
-        let text = |allowed: &Allowed, start, end| match allowed.range(start, end, now) {
+        let text = |limits: &RequestLimits, start, end| match limits.range(start, end, now) {
             Ok(range) => format!("{range:?}"),
             Err(error) => error.to_string(),
         };
-        let free = allowed(0, 0);
+        let free = limits(0, 0);
         assert_eq!(text(&free, 0, 5), "missing time range in the query");
         assert_eq!(text(&free, 5, 0), "missing time range in the query");
         assert!(text(&free, 6, 5).contains("after its end"));
         assert_eq!(text(&free, 5, 5), "Some((5, 5))");
         assert_eq!(text(&free, -5, i64::MAX), format!("Some((-5, {}))", i64::MAX));
-        let tight = allowed(24, 48);
+        let tight = limits(24, 48);
         assert_eq!(text(&tight, 1000, 4000), "None");
         assert_eq!(
             text(&tight, 900 * HOUR_MILLIS, 975 * HOUR_MILLIS),
@@ -225,15 +227,15 @@ mod tests {
 
     #[test]
     fn nodes_have_a_default_and_a_limit() {
-        let allowed = allowed(0, 0);
-        assert_eq!(allowed.nodes(None).ok(), Some(8192));
-        assert_eq!(allowed.nodes(Some(0)).ok(), Some(8192));
-        assert_eq!(allowed.nodes(Some(1_048_576)).ok(), Some(1_048_576));
-        assert!(allowed.nodes(Some(1_048_577)).is_err());
-        assert!(allowed.nodes(Some(-1)).is_err());
-        assert_eq!(allowed.profile_nodes(None).ok(), Some(0));
-        assert_eq!(allowed.profile_nodes(Some(-1)).ok(), Some(0));
-        assert_eq!(allowed.profile_nodes(Some(5_000_000)).ok(), Some(5_000_000));
+        let limits = limits(0, 0);
+        assert_eq!(limits.nodes(None).ok(), Some(8192));
+        assert_eq!(limits.nodes(Some(0)).ok(), Some(8192));
+        assert_eq!(limits.nodes(Some(1_048_576)).ok(), Some(1_048_576));
+        assert!(limits.nodes(Some(1_048_577)).is_err());
+        assert!(limits.nodes(Some(-1)).is_err());
+        assert_eq!(limits.profile_nodes(None).ok(), Some(0));
+        assert_eq!(limits.profile_nodes(Some(-1)).ok(), Some(0));
+        assert_eq!(limits.profile_nodes(Some(5_000_000)).ok(), Some(5_000_000));
     }
 
     #[test]

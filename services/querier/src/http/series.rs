@@ -1,3 +1,5 @@
+//! SelectSeries.
+
 use query::Kind;
 use query::kind::series::{Aggregation, Exemplar, Line, Question};
 use wire::querier::v1::{SelectSeriesRequest, SelectSeriesResponse};
@@ -5,7 +7,7 @@ use wire::types::v1::{ExemplarType, Point, Series, TimeSeriesAggregationType};
 
 use crate::execute::Report;
 use crate::http::labels::label_pairs;
-use crate::http::request::{Allowed, call_site, question};
+use crate::http::request::{RequestLimits, call_site, question};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
@@ -21,14 +23,14 @@ pub(crate) async fn select_series(
     Ok((SelectSeriesResponse { series: lines.into_iter().map(series).collect() }, report))
 }
 
-/// The series that answer a request, in the order of the answer.
+/// Returns the series of a request, in the order of the answer.
 pub(crate) async fn lines(
     querier: &Querier,
     asker: &Asker,
     request: SelectSeriesRequest,
 ) -> Result<(Vec<Line>, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = Allowed::of(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let step_millis = step_millis(request.step)?;
     check_group_by(&request.group_by)?;
     let exemplars = match ExemplarType::try_from(request.exemplar_type) {
@@ -50,7 +52,7 @@ pub(crate) async fn lines(
         exemplars,
         call_site: call_site(request.stack_trace_selector.as_ref())?,
     };
-    // The first grid point covers what is up to one step before it.
+    // The first grid point covers the step before it.
     let query = question(
         (start.saturating_sub(step_millis), end),
         &request.profile_type_id,
@@ -60,21 +62,21 @@ pub(crate) async fn lines(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let answered = querier.execute(asker, query).await?;
-    let query::Answer::Series(grouped) = answered.partial.answer else {
+    let result = querier.execute(asker, query).await?;
+    let query::Answer::Series(grouped) = result.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
     };
-    answered.report.charge_for_message()?;
+    result.report.charge_for_message()?;
     let aggregation = match request.aggregation.map(TimeSeriesAggregationType::try_from) {
         Some(Ok(TimeSeriesAggregationType::Average)) => Aggregation::Average,
         _ => Aggregation::Sum,
     };
-    // A negative limit, like none, means all.
+    // A negative limit is no limit, like 0.
     let limit = usize::try_from(request.limit.unwrap_or_default()).unwrap_or_default();
-    Ok((grouped.finish(&grid, aggregation, limit), answered.report))
+    Ok((grouped.finish(&grid, aggregation, limit), result.report))
 }
 
-/// Seconds to whole milliseconds.
+/// Converts seconds to whole milliseconds.
 pub(crate) fn step_millis(seconds: f64) -> Result<i64, Error> {
     if seconds.is_nan() || seconds < 0.001 {
         return Err(Error::invalid(format!("step must be >= 1ms, got {seconds:.6}")));

@@ -1,3 +1,8 @@
+//! The calls of `QuerierService`, and the headers of every answer.
+//!
+//! Owns: taking requests apart, the report as headers, the explanation beside an answer.
+//! Does not own: any answer itself (`labels`, `stacktraces`, `series` and so on).
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,40 +29,41 @@ use crate::execute::Report;
 use crate::http::{diff, heatmap, labels, pprof, series, stacktraces, stats};
 use crate::{Asker, Error, Querier};
 
-/// What it took to answer, as JSON; the UI shows it.
+/// Cost of the answer as JSON; the UI shows it.
 const STATS_HEADER: &str = "x-pyrograph-query-stats";
 
-/// Present with the number of unreadable objects if the answer lacks them.
+/// Number of objects that are missing from the answer; absent if none is.
 const PARTIAL_HEADER: &str = "x-pyrograph-partial";
 
-/// Beside it: the first of them and why, as a JSON list. Proxies refuse long headers.
+/// The first missing objects with their reasons, as a JSON list. Limited, because proxies refuse long headers.
 const PARTIAL_WHY_HEADER: &str = "x-pyrograph-partial-why";
 const WHY_OBJECTS_MAX: usize = 3;
 const WHY_CHARS_MAX: usize = 300;
 
-/// Present with the age in seconds of what the answer knows, if that is not all that was acknowledged since.
+/// Age in seconds of the catalog that the answer is based on; absent if the catalog holds everything that was
+/// acknowledged.
 const STALE_HEADER: &str = "x-pyrograph-stale";
 
-/// Units and missing objects that are told one by one.
+/// Most units, and most missing objects, that an explanation lists.
 const LISTED_MAX: usize = 50;
 
-/// An answer and how it came about.
+/// The message of an answer and the report on it.
 pub(crate) type Answer<T> = Result<(T, Report), Error>;
 
-/// The calls of the API, each one a line: who asks, the answer, its report as headers.
+/// The calls of the API. Each one takes the request apart, answers it, and adds the report as headers.
 #[derive(Clone)]
 pub(crate) struct Service(pub(crate) Arc<Querier>);
 
-/// Takes a request apart.
+/// Takes a request apart into client, capabilities and message.
 fn open<T>(request: Request<T>) -> Result<(Asker, Capabilities, T), Status> {
     let (_, extensions, message) = request.into_parts();
-    let asker = Asker::of(&extensions)?;
+    let asker = Asker::from_extensions(&extensions)?;
     let capabilities = extensions.get::<Capabilities>().copied().unwrap_or_default();
     Ok((asker, capabilities, message))
 }
 
 impl Service {
-    /// The answer with its report; `began` is when the question arrived.
+    /// Returns the response with its report; `began` is the time at which the request arrived.
     fn reply<T>(&self, began: Duration, answer: Answer<T>) -> Result<Response<T>, Status> {
         let (message, report) = answer?;
         let mut response = Response::new(message);
@@ -68,14 +74,14 @@ impl Service {
             }
         }
         let took = self.0.clock.monotonic().saturating_sub(began);
-        if let Some(explained) = explain(&report, took) {
-            response.extensions_mut().insert(explained);
+        if let Some(explanation) = explain(&report, took) {
+            response.extensions_mut().insert(explanation);
         }
         Ok(response)
     }
 }
 
-/// How an answer came about that took so long in all, if that was asked for.
+/// The explanation of an answer, if the client asked for it; `took` is the time of the whole answer.
 pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explained> {
     let finish = took.saturating_sub(report.took);
     let json = |listed: usize| {
@@ -113,7 +119,7 @@ pub(crate) fn report_headers(report: &Report) -> Vec<(&'static str, HeaderValue)
     headers
 }
 
-/// The first missing objects and why, as JSON in ASCII.
+/// The first missing objects with their reasons, as JSON in ASCII.
 fn why(missing: &[Missing]) -> Option<HeaderValue> {
     let cut = |text: &str| {
         let ascii = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
@@ -121,7 +127,7 @@ fn why(missing: &[Missing]) -> Option<HeaderValue> {
     };
     let first = missing.iter().take(WHY_OBJECTS_MAX);
     let first: Vec<_> = first
-        .map(|lack| serde_json::json!({ "object": cut(lack.key.as_str()), "why": cut(&lack.reason) }))
+        .map(|object| serde_json::json!({ "object": cut(object.key.as_str()), "why": cut(&object.reason) }))
         .collect();
     HeaderValue::try_from(serde_json::Value::from(first).to_string()).ok()
 }

@@ -1,4 +1,4 @@
-//! SelectMergeStacktraces and SelectMergeSpanProfile.
+//! SelectMergeStacktraces and SelectMergeSpanProfile: flame graphs and trees, and other formats of the same samples.
 
 use bytes::Bytes;
 use query::flamegraph::{Flame, Part, Real, encode_levels, encode_tree, finish, finish_within};
@@ -9,7 +9,7 @@ use wire::querier::v1::{
 };
 
 use crate::execute::Report;
-use crate::http::request::{Allowed, question, sample_filter};
+use crate::http::request::{RequestLimits, question, sample_filter};
 use crate::http::service::Answer;
 use crate::http::{dot, pprof};
 use crate::{Asker, Error, Querier};
@@ -19,8 +19,9 @@ pub(crate) async fn select_merge_stacktraces(
     asker: &Asker,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<SelectMergeStacktracesResponse> {
-    let forced = |of: &wire::querier::v1::AsyncQueryRequest| of.r#type() == AsyncQueryType::Force;
-    if request.r#async.as_ref().is_some_and(forced) {
+    let is_forced =
+        |r#async: &wire::querier::v1::AsyncQueryRequest| r#async.r#type() == AsyncQueryType::Force;
+    if request.r#async.as_ref().is_some_and(is_forced) {
         return Err(Error::Unimplemented("asynchronous queries are not enabled".into()));
     }
     let mut response = SelectMergeStacktracesResponse::default();
@@ -77,16 +78,16 @@ pub(crate) async fn select_merge_span_profile(
     Ok((response, report))
 }
 
-/// Answers with one tree, cut to the nodes that the request asks for.
+/// Answers with one tree, cut to the number of nodes that the request asks for.
 pub(crate) async fn merge(
     querier: &Querier,
     asker: &Asker,
     request: &SelectMergeStacktracesRequest,
     real: Real,
 ) -> Result<(Flame<1>, Report), Error> {
-    let allowed = Allowed::of(querier, asker);
-    let query = merge_question(querier, &allowed, request)?;
-    let nodes = allowed.nodes(request.max_nodes)?;
+    let limits = RequestLimits::new(querier, asker);
+    let query = merge_question(querier, &limits, request)?;
+    let nodes = limits.nodes(request.max_nodes)?;
     let Some(query) = query else {
         return Ok((finish([&[]], nodes, real), Report::default()));
     };
@@ -109,13 +110,13 @@ pub(crate) async fn merge(
     }
 }
 
-/// The question of a request; none if it is about a time that must not be asked for.
+/// The question of a request; none if its whole range is before the lookback limit.
 pub(crate) fn merge_question(
     querier: &Querier,
-    allowed: &Allowed,
+    limits: &RequestLimits,
     request: &SelectMergeStacktracesRequest,
 ) -> Result<Option<Query>, Error> {
-    let range = allowed.range(request.start, request.end, querier.clock.unix_millis())?;
+    let range = limits.range(request.start, request.end, querier.clock.unix_millis())?;
     let filter = sample_filter(
         &request.span_selector,
         &request.trace_id_selector,
@@ -128,15 +129,15 @@ pub(crate) fn merge_question(
     Ok(range.map(|_| query))
 }
 
-/// The trees that answer a question, one for each dataset.
+/// Returns the trees that answer a question, one per dataset.
 pub(crate) async fn parts(
     querier: &Querier,
     asker: &Asker,
     query: Query,
 ) -> Result<(Vec<Part>, Report), Error> {
-    let answered = querier.execute(asker, query).await?;
-    match answered.partial.answer {
-        query::Answer::MergeStacktraces(parts) => Ok((parts, answered.report)),
+    let result = querier.execute(asker, query).await?;
+    match result.partial.answer {
+        query::Answer::MergeStacktraces(parts) => Ok((parts, result.report)),
         _ => Err(other_answer()),
     }
 }
@@ -145,7 +146,7 @@ fn other_answer() -> Error {
     Error::Internal("trees were asked for, something else was answered".into())
 }
 
-/// Memory of a finished tree, of the message that is made of it, and of its bytes.
+/// Memory of a finished tree, of its message, and of the encoded bytes.
 pub(crate) fn encoding_bytes<const S: usize>(flame: &Flame<S>) -> u64 {
     let names: usize = flame.names.iter().map(|name| (name.len() + size_of::<String>()) * 3).sum();
     (names + flame.nodes.len() * (size_of::<query::flamegraph::Node<S>>() + 16 * S + S * 3 * 32)) as u64

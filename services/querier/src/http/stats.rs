@@ -1,4 +1,4 @@
-//! GetProfileStats and AnalyzeQuery: answered by the catalog alone.
+//! GetProfileStats and AnalyzeQuery, answered from the catalog alone.
 
 use model::label_names::NAME;
 use model::{TimeRange, Times};
@@ -11,16 +11,16 @@ use crate::execute::Report;
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
-/// Whether profiles of this tenant can be found, and of which time; all zero if not.
+/// Answers whether this tenant has profiles, and with the times of the oldest and newest; all zero if it has none.
 ///
-/// What a deletion takes out of a whole service counts no more; what it takes out by other labels counts until
-/// objects are rewritten, since the catalog does not know where it was.
+/// Profiles that a deletion erases by service do not count. Profiles that it erases by other labels count until their
+/// objects are rewritten, because the catalog does not know which datasets hold them.
 pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
     if asker.tenants().len() != 1 {
         return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
-    let snapshot = querier.find(asker, &everything(always, Selector::default())).await?;
+    let snapshot = querier.find(asker, &any_profile(always, Selector::default())).await?;
     let of_object = |object: &'_ Found| -> Vec<Times> {
         object.datasets.iter().filter_map(|dataset| object.left_of(dataset)).collect()
     };
@@ -36,7 +36,8 @@ pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answe
     Ok((response, Report::default()))
 }
 
-/// How much the catalog says that a question would read. Never an error: clients show it as a hint.
+/// Answers with the bytes that a question would read, according to the catalog. A query that cannot be parsed is no error:
+/// clients show the answer as a hint.
 pub(crate) async fn analyze_query(
     querier: &Querier,
     asker: &Asker,
@@ -47,7 +48,7 @@ pub(crate) async fn analyze_query(
     };
     let profile_type = selector.take(NAME).and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
-    let query = Query { profile_type, ..everything(range, selector) };
+    let query = Query { profile_type, ..any_profile(range, selector) };
     let snapshot = querier.find(asker, &query).await?;
     let bytes = snapshot.objects.iter().map(|object| object.bytes).sum();
     let blocks = snapshot.objects.len() as u64;
@@ -66,6 +67,6 @@ pub(crate) async fn analyze_query(
     Ok((response, Report::default()))
 }
 
-fn everything(range: TimeRange, selector: Selector) -> Query {
+fn any_profile(range: TimeRange, selector: Selector) -> Query {
     Query { range, selector, profile_type: None, kind: Kind::ProfileTypes }
 }

@@ -50,8 +50,8 @@ impl Scan<'_> {
 
         let profiles = if plan.rows.is_empty() { 0 } else { entry.profiles as usize };
         let is_small = profiles <= INLINE_PROFILES_MAX;
-        let matched = self.matched(reader, exclusions, position, plan, &working, is_small).await?;
-        if matched.is_empty() {
+        let matches = self.find_matches(reader, exclusions, position, plan, &working, is_small).await?;
+        if matches.is_empty() {
             return Ok(None);
         }
 
@@ -59,8 +59,8 @@ impl Scan<'_> {
         let fetch = async {
             futures::try_join!(
                 reader.fetch(position, want),
-                fetch_samples(reader, position, &matched, needs),
-                fetch_sums(&matched, needs)
+                fetch_samples(reader, position, &matches, needs),
+                fetch_sums(&matches, needs)
             )
         };
         let (sections, samples, sums) =
@@ -69,8 +69,8 @@ impl Scan<'_> {
         let (owned_query, memory) = (query.clone(), self.memory.clone());
         let rows = FetchedRows { samples, sums };
         let fold = move || {
-            let partial = fold(&owned_query, &matched, &sections, rows, bytes, &working)?;
-            drop((sections, matched, working));
+            let partial = fold(&owned_query, &matches, &sections, rows, bytes, &working)?;
+            drop((sections, matches, working));
             Ok::<_, FoldError>(partial.charged_to(&memory)?)
         };
         let is_light = is_small && needs == Needs::default();
@@ -83,7 +83,7 @@ impl Scan<'_> {
     }
 
     /// Fetches the index and the heads of the cells that the plan needs, and matches the query.
-    async fn matched(
+    async fn find_matches(
         &self,
         reader: &Reader,
         exclusions: &Exclusions,
@@ -91,7 +91,7 @@ impl Scan<'_> {
         plan: Plan,
         working: &Lease,
         is_small: bool,
-    ) -> Result<Matched, Error> {
+    ) -> Result<Matches, Error> {
         let want = Want { index: !plan.rows.is_empty(), ..Want::default() };
         let cells: Vec<usize> = plan.cells.iter().map(|(index, _)| *index).collect();
         let fetch =
@@ -102,10 +102,10 @@ impl Scan<'_> {
         let (query, exclusions, reader) = (self.query.clone(), exclusions.clone(), reader.clone());
         let match_series = move || {
             let entry = &reader.directory().datasets[position];
-            Matched::new(&query, &exclusions, entry, plan, fetched, heads)
+            Matches::new(&query, &exclusions, entry, plan, fetched, heads)
         };
-        let matched = self.leaf.run(is_small, match_series);
-        self.meter.time(|effort| &mut effort.scan, matched).await.map_err(unreadable)
+        let matches = self.leaf.run(is_small, match_series);
+        self.meter.time(|effort| &mut effort.scan, matches).await.map_err(unreadable)
     }
 }
 
@@ -154,7 +154,7 @@ fn encoded_bytes(entry: &DatasetEntry, plan: &Plan, needs: Needs) -> u64 {
 }
 
 /// The series, profiles and cells of a dataset that a query matches.
-struct Matched {
+struct Matches {
     index: Arc<DatasetIndex>,
     selection: Selection,
     /// `heads[i]` is the source of the sums of `cells[i]`.
@@ -162,7 +162,7 @@ struct Matched {
     cells: Vec<CellPart>,
 }
 
-impl Matched {
+impl Matches {
     fn new(
         query: &Query,
         exclusions: &Exclusions,
@@ -190,12 +190,12 @@ impl Matched {
 async fn fetch_samples(
     reader: &Reader,
     position: usize,
-    matched: &Matched,
+    matches: &Matches,
     needs: Needs,
 ) -> Result<Vec<FetchedSamples>, block::Error> {
-    let index = &matched.index;
+    let index = &matches.index;
     let mut samples = Vec::new();
-    for column in matched.selection.columns.iter().filter(|_| needs.samples) {
+    for column in matches.selection.columns.iter().filter(|_| needs.samples) {
         let stored = index.columns[column.schema as usize][column.column as usize];
         samples.push(reader.fetch_samples(position, &column.rows(index), stored, needs.spans).await?);
     }
@@ -203,9 +203,9 @@ async fn fetch_samples(
 }
 
 /// Fetches the stacktraces of every matching cell, if the question needs samples.
-async fn fetch_sums(matched: &Matched, needs: Needs) -> Result<Vec<FetchedCellRows>, block::Error> {
+async fn fetch_sums(matches: &Matches, needs: Needs) -> Result<Vec<FetchedCellRows>, block::Error> {
     let mut sums = Vec::new();
-    for (head, part) in matched.heads.iter().zip(&matched.cells).filter(|_| needs.samples) {
+    for (head, part) in matches.heads.iter().zip(&matches.cells).filter(|_| needs.samples) {
         let columns = part.columns.iter().map(|column| (column.schema, column.column, &*column.cells));
         sums.push(head.fetch_rows(columns).await?);
     }
@@ -214,7 +214,7 @@ async fn fetch_sums(matched: &Matched, needs: Needs) -> Result<Vec<FetchedCellRo
 
 fn fold(
     query: &Query,
-    matched: &Matched,
+    matches: &Matches,
     sections: &Fetched,
     fetched: FetchedRows,
     bytes: u64,
@@ -222,8 +222,8 @@ fn fold(
 ) -> Result<Partial, FoldError> {
     let needs = query.needs();
     if needs.samples {
-        let cells: u64 = matched.cells.iter().map(CellPart::rows).sum();
-        let rows = matched.selection.rows(&matched.index).saturating_add(cells);
+        let cells: u64 = matches.cells.iter().map(CellPart::rows).sum();
+        let rows = matches.selection.rows(&matches.index).saturating_add(cells);
         let row_bytes = if needs.spans { SPAN_ROW_BYTES } else { ROW_BYTES };
         working.grow(rows.saturating_mul(row_bytes))?;
     }
@@ -236,9 +236,9 @@ fn fold(
     let copied = symbols.as_ref().map_or(0, |symbols| symbols.byte_len()) as u64;
     working.grow(nodes * 8 + copied * 2)?;
     let dataset = Dataset {
-        index: &matched.index,
-        selection: &matched.selection,
-        cells: &matched.cells,
+        index: &matches.index,
+        selection: &matches.selection,
+        cells: &matches.cells,
         tree,
         symbols,
         samples: if needs.samples { Some(&fetched) } else { None },
