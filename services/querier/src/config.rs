@@ -17,7 +17,7 @@ pub struct Config {
     /// Objects that one question reads at once. More: quicker on a store with latency, more memory.
     pub max_parallel_objects: usize,
     /// Bytes that all questions of this process together may hold: data that they read, partial answers, and answers
-    /// until they are sent. A question that finds no memory beside others runs again without them; if there is still not
+    /// until they are sent. A question that finds no memory while others run starts again without them; if there is still not
     /// enough, it is refused with 429. 0: the share of `server.memory_limit_bytes` that other roles leave.
     pub max_memory_bytes: u64,
     /// Decoded bytes that all scans of this process hold together; never more than half of `max_memory_bytes`.

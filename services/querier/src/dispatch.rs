@@ -1,7 +1,6 @@
 //! Asks leaves for the units of a question, and merges their answers.
 //!
-//! Owns: asking the second leaf after a failure or beside a slow first one, the missing objects, the explanation of
-//! each unit.
+//! Owns: asking the second leaf when the first fails or is slow, the missing objects, the explanation of each unit.
 //! Does not own: which leaves a unit belongs to (`units`), when a unit is slow (`hedge`).
 //!
 //! Nothing is spawned: dropping the future drops every call.

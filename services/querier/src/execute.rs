@@ -93,7 +93,7 @@ impl Querier {
     }
 
     /// Answers one question, and turns the answer into the message with `finish`, which charges the lease of the
-    /// answer. If `finish` finds no memory beside other questions, the whole question runs again without them.
+    /// answer. If `finish` finds no memory while other questions run, the whole question runs again without them.
     ///
     /// # Errors
     /// As [`Self::execute`].
@@ -159,7 +159,7 @@ impl Querier {
             trace.step(Step::Scan);
             match result {
                 Err(Error::Role(error)) if tries_alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
-                    debug!(%error, "a question found no memory beside others; it runs again without them");
+                    debug!(%error, "a question found no memory while others ran; it runs again without them");
                     // The partials of this run are dropped, and the memory that they held is free.
                     dispatch.memory = self.memory.account();
                     drop(slots);

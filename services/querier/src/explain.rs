@@ -23,7 +23,7 @@ pub(crate) struct Explanation {
     /// Estimate of the bytes to read.
     bytes: u64,
     pruned: Option<Pruned>,
-    /// Whether the question ran more than once: its snapshot was too old, or it found no memory beside others.
+    /// Whether the question ran more than once: its snapshot was too old, or it found no memory while others ran.
     started_over: bool,
     pub(crate) find: Duration,
     pub(crate) admit: Duration,

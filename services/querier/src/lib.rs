@@ -53,7 +53,7 @@ pub struct Querier {
     config: Config,
     /// Limits all questions of this process together.
     memory: Share,
-    /// A question that needs memory holds one slot, or all of them if it found no memory beside others.
+    /// A question that needs memory holds one slot, or all of them if it found no memory while others ran.
     memory_slots: Semaphore,
     metastore: Arc<dyn rpc::Metastore>,
     leaves: Arc<dyn Leaves>,

@@ -1,7 +1,6 @@
 //! Questions over HTTP, answered from segments in a store in memory.
 
-// Helpers of tests may fail loudly, too.
-#![allow(clippy::expect_used, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 use std::sync::{Arc, Mutex};
 
@@ -26,11 +25,11 @@ use storage::{Key, Store};
 const SECOND: i64 = 1_750_000_000;
 const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 
-/// Names every object that it was told of, after failing as often as told.
+/// Finds every object in `objects`, and removes those that are quarantined.
 #[derive(Default)]
 struct Catalog {
     objects: Mutex<Vec<Found>>,
-    /// Taken by the first find instead of the objects.
+    /// Answers the next find instead of the objects.
     stale: Mutex<Option<Found>>,
     quarantined: Mutex<Vec<(Key, String)>>,
 }
@@ -80,10 +79,10 @@ impl Server {
     }
 
     fn with_limits(limits: Limits) -> Self {
-        Self::made(limits, Store::in_memory(), Cache::new(64 << 20))
+        Self::start(limits, Store::in_memory(), Cache::new(64 << 20))
     }
 
-    fn made(limits: Limits, store: Store, cache: Cache) -> Self {
+    fn start(limits: Limits, store: Store, cache: Cache) -> Self {
         let clock = Clock::system();
         let mut registry = Registry::default();
         let catalog = Arc::new(Catalog::default());
@@ -106,7 +105,7 @@ impl Server {
         Self { app, store, catalog }
     }
 
-    /// Stores one segment with these items, and tells the catalog.
+    /// Stores one segment with these items, and adds it to the catalog.
     async fn push(&self, items: &[PushItem]) {
         let seq = self.catalog.objects.lock().expect("lock").len() as u64;
         let found = self.put(items, seq).await;
@@ -163,7 +162,7 @@ impl Server {
     }
 }
 
-/// Stacks root first, `;` between functions, with their CPU value and span.
+/// `stacks`: functions from the root, separated by `;`, with their CPU value and span.
 fn item(key: u128, service: &str, env: &str, second: i64, stacks: &[(&str, i64, u64)]) -> PushItem {
     let mut symbols = Symbols::default();
     symbols.strings.push(b"");
@@ -207,9 +206,9 @@ fn example() -> PushItem {
     item(1, "app", "dev", SECOND + 5, &stacks)
 }
 
-/// A profile of an object that is sound.
-fn beside() -> PushItem {
-    item(9, "beside", "dev", SECOND + 5, &[("main", 1, 0)])
+/// A profile for an undamaged object.
+fn undamaged() -> PushItem {
+    item(9, "undamaged", "dev", SECOND + 5, &[("main", 1, 0)])
 }
 
 fn range(mut body: Value) -> Value {
@@ -284,7 +283,7 @@ async fn a_pushed_profile_is_answered_in_every_form() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_not_among_the_times_of_a_tenant() {
+async fn deleted_profiles_do_not_count_in_the_times_of_a_tenant() {
     let server = Server::new();
     let items =
         [10, 20, 30].map(|second| item(second, "app", "dev", SECOND + second as i64, &[("main", 1, 0)]));
@@ -295,7 +294,7 @@ async fn what_is_deleted_is_not_among_the_times_of_a_tenant() {
         server.call("GetProfileStats", json!({})).await.1
     };
     let expected = |oldest: i64, newest: i64| {
-        let millis = |at: i64| ((SECOND + at) * 1_000).to_string();
+        let millis = |second: i64| ((SECOND + second) * 1_000).to_string();
         json!({"dataIngested": true, "oldestProfileTime": millis(oldest), "newestProfileTime": millis(newest)})
     };
     let mut deletion = |selector: &str, range: TimeRange| {
@@ -306,7 +305,7 @@ async fn what_is_deleted_is_not_among_the_times_of_a_tenant() {
     };
     let end = i64::MAX;
     let by_label = deletion(r#"{env="dev"}"#, TimeRange { start: 0, end });
-    assert_eq!(times(&by_label).await, expected(10, 30), "nobody knows before it is rewritten");
+    assert_eq!(times(&by_label).await, expected(10, 30), "counts until it is rewritten");
     let middle = deletion(r#"{service_name="app"}"#, TimeRange { start: second(15), end: second(25) });
     assert_eq!(times(&middle).await, expected(10, 30));
     let also_the_start = deletion(r#"{service_name=~"a.*"}"#, TimeRange { start: 0, end: second(15) });
@@ -336,7 +335,7 @@ async fn dotted_names_are_hidden_from_clients_that_do_not_know_them() {
 }
 
 #[tokio::test]
-async fn wrong_questions_are_refused_with_what_is_wrong() {
+async fn wrong_questions_are_refused_with_the_reason() {
     let server = Server::new();
     let refused = async |method: &str, body: Value, code: &str, part: &str| {
         let (status, answer) = server.call(method, body).await;
@@ -375,7 +374,7 @@ async fn wrong_questions_are_refused_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_lookback_limit_answers_old_questions_with_nothing() {
+async fn a_question_before_the_lookback_limit_has_an_empty_answer() {
     let lookback = limits::Duration::from_days(7);
     let server = Server::with_limits(Limits { max_query_lookback: lookback, ..Limits::default() });
     server.push(&[example()]).await;
@@ -419,7 +418,7 @@ async fn an_object_that_is_gone_makes_the_question_start_over() {
 }
 
 #[tokio::test]
-async fn answers_say_what_they_took_and_what_they_lack() {
+async fn answers_report_their_cost_and_the_missing_objects() {
     let server = Server::new();
     server.push(&[example()]).await;
     let lost = (Key::log_slot(WriterId(9), 9), "damaged".to_owned());
@@ -435,63 +434,66 @@ async fn answers_say_what_they_took_and_what_they_lack() {
     assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
 }
 
-/// Total of the flame graph, and how many objects it lacks.
-/// The total of all profiles, and how many objects are missing. A question whose only object is missing fails.
-async fn total_and_lacking(server: &Server) -> (Value, String) {
+/// Returns the total of all profiles, and the number of missing objects. A question whose only object is missing fails.
+async fn total_and_missing(server: &Server) -> (Value, String) {
     let (status, headers, graph) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
     if status == 503 {
         return (Value::Null, "1".to_owned());
     }
-    let lacking = headers.get("x-pyrograph-partial").map_or("0", |count| count.to_str().expect("ascii"));
-    (graph["flamegraph"]["total"].clone(), lacking.to_owned())
+    let missing = headers.get("x-pyrograph-partial").map_or("0", |count| count.to_str().expect("ascii"));
+    (graph["flamegraph"]["total"].clone(), missing.to_owned())
 }
 
-/// Another store, with one byte of the only object flipped in each of these places.
-async fn with_flipped(server: &Server, places: &[usize]) -> Store {
+/// Returns another store, with the byte at each of these offsets of the only object changed.
+async fn with_flipped(server: &Server, offsets: &[usize]) -> Store {
     let found = server.catalog.objects.lock().expect("lock")[0].clone();
     let mut bytes = server.store.get(&found.key).await.expect("in memory").to_vec();
-    places.iter().for_each(|at| bytes[*at] ^= 0x55);
+    offsets.iter().for_each(|offset| bytes[*offset] ^= 0x55);
     let store = Store::in_memory();
     store.settle_create(&found.key, bytes.into()).await.expect("in memory");
     store
 }
 
 #[tokio::test]
-async fn an_object_that_the_store_gives_wrong_is_set_aside() {
+async fn an_object_with_wrong_bytes_in_the_store_is_quarantined() {
     let sound = Server::new();
     sound.push(&[example()]).await;
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
     let mut damaged = 0;
-    for at in (0..found.bytes as usize).step_by(7) {
-        let server = Server::made(Limits::default(), with_flipped(&sound, &[at]).await, Cache::new(64 << 20));
+    for offset in (0..found.bytes as usize).step_by(7) {
+        let server =
+            Server::start(Limits::default(), with_flipped(&sound, &[offset]).await, Cache::new(64 << 20));
         server.catalog.objects.lock().expect("lock").push(found.clone());
-        let (total, lacking) = total_and_lacking(&server).await;
-        if lacking == "0" {
-            assert_eq!((total, server.catalog.quarantined()), (json!("40000000"), vec![]), "byte {at}");
+        let (total, missing) = total_and_missing(&server).await;
+        if missing == "0" {
+            assert_eq!((total, server.catalog.quarantined()), (json!("40000000"), vec![]), "byte {offset}");
             continue;
         }
         damaged += 1;
-        let told = async {
+        let quarantined = async {
             while server.catalog.quarantined().is_empty() {
                 tokio::task::yield_now().await;
             }
         };
-        Clock::system().timeout(std::time::Duration::from_secs(10), told).await.expect("is told");
-        assert_eq!(server.catalog.quarantined(), std::slice::from_ref(&found.key), "byte {at}");
-        assert_eq!(total_and_lacking(&server).await.1, "1", "byte {at}");
+        Clock::system()
+            .timeout(std::time::Duration::from_secs(10), quarantined)
+            .await
+            .expect("is quarantined");
+        assert_eq!(server.catalog.quarantined(), std::slice::from_ref(&found.key), "byte {offset}");
+        assert_eq!(total_and_missing(&server).await.1, "1", "byte {offset}");
     }
     assert!(damaged > 20, "{damaged}");
 }
 
 #[tokio::test]
-async fn a_reason_does_not_repeat_the_object_that_it_is_of() {
+async fn a_reason_does_not_repeat_its_object() {
     let sound = Server::new();
     sound.push(&[example()]).await;
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
     for store in [with_flipped(&sound, &[found.bytes as usize - 1]).await, Store::in_memory()] {
-        let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+        let server = Server::start(Limits::default(), store, Cache::new(64 << 20));
         server.catalog.objects.lock().expect("lock").push(found.clone());
-        server.push(&[beside()]).await;
+        server.push(&[undamaged()]).await;
         let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
         let why: Value = serde_json::from_slice(headers["x-pyrograph-partial-why"].as_bytes()).expect("JSON");
         let reason = why[0]["why"].as_str().expect("a reason");
@@ -499,7 +501,7 @@ async fn a_reason_does_not_repeat_the_object_that_it_is_of() {
     }
 }
 
-/// Of a disk cache, that are finished.
+/// Number of finished files of a disk cache.
 fn files(dir: &std::path::Path) -> usize {
     let folders = std::fs::read_dir(dir).expect("reads").flatten();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).expect("reads").flatten());
@@ -507,7 +509,7 @@ fn files(dir: &std::path::Path) -> usize {
 }
 
 #[tokio::test]
-async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
+async fn wrong_bytes_in_a_cache_are_read_again_and_no_object_is_quarantined() {
     let sound = Server::new();
     sound.push(&[example()]).await;
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
@@ -515,42 +517,46 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_condemn_nothing() {
     let mut registry = Registry::default();
     let disk = block::Disk::open(dir.path(), 64 << 20, Clock::system(), &mut registry).expect("opens");
     let last = found.bytes as usize - 1;
-    for at in (0..last).step_by(7).chain([last]) {
+    for offset in (0..last).step_by(7).chain([last]) {
         let mut cache = Cache::new(64 << 20);
-        if at == last {
+        if offset == last {
             cache = cache.with_disk(disk.clone());
         }
-        let hurt = with_flipped(&sound, &[at]).await;
-        let opened = block::Reader::open(&hurt, &found.key, found.bytes, &cache).await;
-        if at == last {
+        let damaged_store = with_flipped(&sound, &[offset]).await;
+        let opened = block::Reader::open(&damaged_store, &found.key, found.bytes, &cache).await;
+        if offset == last {
             assert!(opened.is_err());
-            let kept = async {
+            let cached = async {
                 while files(dir.path()) == 0 {
                     Clock::system().sleep(std::time::Duration::from_millis(1)).await;
                 }
             };
-            Clock::system().timeout(std::time::Duration::from_secs(10), kept).await.expect("is kept");
+            Clock::system().timeout(std::time::Duration::from_secs(10), cached).await.expect("is cached");
         }
-        let server = Server::made(Limits::default(), sound.store.clone(), cache);
+        let server = Server::start(Limits::default(), sound.store.clone(), cache);
         server.catalog.objects.lock().expect("lock").push(found.clone());
         for _ in 0..2 {
-            assert_eq!(total_and_lacking(&server).await, (json!("40000000"), "0".to_owned()), "byte {at}");
+            assert_eq!(
+                total_and_missing(&server).await,
+                (json!("40000000"), "0".to_owned()),
+                "byte {offset}"
+            );
         }
-        assert_eq!(server.catalog.quarantined(), [], "byte {at}");
+        assert_eq!(server.catalog.quarantined(), [], "byte {offset}");
     }
 }
 
-/// A server whose only object is `found`, with these bytes, in a store that can be told to fail.
+/// Returns a server whose only object is `found`, with these bytes, in a store with scripted faults.
 async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Faulty) {
     let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
     let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
     store.settle_create(&found.key, bytes).await.expect("in memory");
-    let server = Server::made(Limits::default(), store, Cache::new(64 << 20));
+    let server = Server::start(Limits::default(), store, Cache::new(64 << 20));
     server.catalog.objects.lock().expect("lock").push(found.clone());
     (server, faulty)
 }
 
-/// One object of three services; where the index of each begins.
+/// Returns a server with one object of three services, the object, and the offset of the index of each service.
 async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
     let sound = Server::new();
     let stacks = [("main", 1, 0)];
@@ -566,12 +572,12 @@ async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
 }
 
 #[tokio::test]
-async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_once() {
+async fn an_object_damaged_in_many_places_is_read_again_once_and_named_once() {
     let (sound, found, indexes) = with_three_datasets().await;
     let bytes = with_flipped(&sound, &indexes).await.get(&found.key).await.expect("in memory");
     let (server, faulty) = with_faulty_store(&found, bytes).await;
-    server.push(&[beside()]).await;
-    let alone = cpu(json!({ "labelSelector": "{service_name=\"beside\"}" }));
+    server.push(&[undamaged()]).await;
+    let alone = cpu(json!({ "labelSelector": "{service_name=\"undamaged\"}" }));
     server.call_for_headers("SelectMergeStacktraces", alone).await;
     let before = faulty.requests();
     let (_, headers, _) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
@@ -580,51 +586,52 @@ async fn however_much_of_an_object_is_damaged_it_is_read_again_once_and_named_on
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_again_takes_nothing_else_of_its_object_along() {
+async fn a_dataset_that_cannot_be_read_again_leaves_the_others_in_the_answer() {
     let (sound, found, indexes) = with_three_datasets().await;
-    let (whole, _) = total_and_lacking(&sound).await;
+    let (whole, _) = total_and_missing(&sound).await;
     let bytes = with_flipped(&sound, &indexes[..1]).await.get(&found.key).await.expect("in memory");
     let (server, faulty) = with_faulty_store(&found, bytes).await;
     faulty.script_reads(std::iter::once(Fault::None).chain(std::iter::repeat_n(Fault::Fail, 1000)));
-    let (total, lacking) = total_and_lacking(&server).await;
+    let (total, missing) = total_and_missing(&server).await;
     let number =
         |total: &Value| total.as_str().and_then(|total| total.parse::<i64>().ok()).expect("a number");
-    assert_eq!((number(&total) * 3, lacking.as_str()), (number(&whole) * 2, "1"));
+    assert_eq!((number(&total) * 3, missing.as_str()), (number(&whole) * 2, "1"));
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_again_is_not_called_damaged() {
+async fn an_object_that_cannot_be_read_again_is_not_called_damaged() {
     let sound = Server::new();
     sound.push(&[example()]).await;
     let found = sound.catalog.objects.lock().expect("lock")[0].clone();
     let mut refused = 0;
-    for at in (0..found.bytes as usize).step_by(7) {
-        let hurt = with_flipped(&sound, &[at]).await;
-        if block::Reader::open(&hurt, &found.key, found.bytes, &Cache::new(64 << 20)).await.is_err() {
+    for offset in (0..found.bytes as usize).step_by(7) {
+        let damaged_store = with_flipped(&sound, &[offset]).await;
+        if block::Reader::open(&damaged_store, &found.key, found.bytes, &Cache::new(64 << 20)).await.is_err()
+        {
             continue;
         }
-        let bytes = hurt.get(&found.key).await.expect("in memory");
+        let bytes = damaged_store.get(&found.key).await.expect("in memory");
         let mut requests = 0;
         for fails in [false, true] {
             let (server, faulty) = with_faulty_store(&found, bytes.clone()).await;
             let before = faulty.requests();
             if fails {
-                // What is read first, and nothing of what is read again.
+                // The first reads succeed, and the second reads of the same bytes fail.
                 let first = std::iter::repeat_n(Fault::None, requests as usize / 2);
                 faulty.script_reads(first.chain(std::iter::repeat_n(Fault::Fail, 1000)));
             }
-            let (_, lacking) = total_and_lacking(&server).await;
+            let (_, missing) = total_and_missing(&server).await;
             if fails {
-                // Whatever is told is told beside the answer.
+                // A report to the catalog runs beside the answer.
                 for _ in 0..100 {
                     tokio::task::yield_now().await;
                 }
-                assert_eq!((lacking.as_str(), server.catalog.quarantined()), ("1", vec![]), "byte {at}");
+                assert_eq!((missing.as_str(), server.catalog.quarantined()), ("1", vec![]), "byte {offset}");
                 refused += 1;
                 if refused == 3 {
                     return;
                 }
-            } else if lacking == "1" {
+            } else if missing == "1" {
                 requests = faulty.requests() - before;
             } else {
                 break;
@@ -656,15 +663,15 @@ async fn any_question_can_be_explained() {
         assert!(answer.pointer(field).is_some(), "{answer}");
         let questions = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
         assert_eq!(questions.len(), count);
-        let told = &questions[0];
-        assert_eq!(told["found"]["objects"], 1, "{told}");
-        assert_eq!(told["units"]["slowest"][0]["leaf"], "leaf", "{told}");
-        assert!(told["millis"]["total"].as_f64().is_some_and(|millis| millis > 0.0), "{told}");
+        let explained = &questions[0];
+        assert_eq!(explained["found"]["objects"], 1, "{explained}");
+        assert_eq!(explained["units"]["slowest"][0]["leaf"], "leaf", "{explained}");
+        assert!(explained["millis"]["total"].as_f64().is_some_and(|millis| millis > 0.0), "{explained}");
     }
 }
 
 #[tokio::test]
-async fn render_answers_as_it_always_did() {
+async fn render_answers_in_the_format_of_older_clients() {
     let server = Server::new();
     server.push(&[example()]).await;
     let query = "process_cpu:cpu:nanoseconds:cpu:nanoseconds%7Bservice_name%3D%22app%22%7D";
@@ -731,9 +738,9 @@ async fn over_grpc_an_explanation_follows_the_answer_and_stays_short() {
     let brief =
         answer.trailers().and_then(|trailers| trailers.get("x-pyrograph-explained")).expect("explained");
     assert!(brief.len() <= edge::Explained::BRIEF_BYTES_MAX, "{}", brief.len());
-    let told: Value = serde_json::from_slice(brief.as_bytes()).expect("JSON");
-    assert_eq!(told["questions"][0]["missing"]["count"], 60, "{told}");
-    assert_eq!(told["questions"][0]["units"]["slowest"][0]["leaf"], "leaf", "{told}");
+    let explained: Value = serde_json::from_slice(brief.as_bytes()).expect("JSON");
+    assert_eq!(explained["questions"][0]["missing"]["count"], 60, "{explained}");
+    assert_eq!(explained["questions"][0]["units"]["slowest"][0]["leaf"], "leaf", "{explained}");
     let graph: Value = serde_json::from_slice(&answer.to_bytes()[5..]).expect("JSON");
     assert_eq!(graph["flamegraph"]["total"], "40000000");
 }

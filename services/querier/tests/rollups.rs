@@ -1,6 +1,6 @@
-//! Sums of whole windows answer exactly as the rows that they were made of.
+//! Cells answer exactly as the rows that they are sums of.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a test that cannot go on stops where it is")]
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const DAY: i64 = 24 * HOUR;
 const START: i64 = 19_700 * DAY;
 const FUNCTIONS: u32 = 3;
 
-/// What is pushed and asked, from a seed.
+/// Random pushes and questions, from a seed.
 struct Random(TestRng);
 
 impl Random {
@@ -34,16 +34,16 @@ impl Random {
         (self.0.next_u64() % limit.max(1) as u64) as i64
     }
 
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as i64) as usize]
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as i64) as usize]
     }
 
-    /// Often on a boundary of cells, or one step beside it.
+    /// A time that is often on a boundary of cells, or one step beside it.
     fn time(&mut self, from: i64, to: i64) -> i64 {
         let time = from + self.below(to - from);
         let grid = self.one_of(&[1, 1_000_000, MINUTE, 5 * MINUTE, HOUR, DAY]);
-        let beside = self.one_of(&[0, 0, 0, 1, -1, 1_000_000]);
-        (time.div_euclid(grid) * grid + beside).clamp(from, to - 1)
+        let offset = self.one_of(&[0, 0, 0, 1, -1, 1_000_000]);
+        (time.div_euclid(grid) * grid + offset).clamp(from, to - 1)
     }
 }
 
@@ -64,8 +64,8 @@ fn item(random: &mut Random, from: i64, to: i64) -> PushItem {
     let mut values = Vec::new();
     let samples = random.below(7) as u32;
     for _ in 0..samples {
-        let deep = random.below(2);
-        let stack: Vec<u32> = (0..=deep).map(|_| random.below(FUNCTIONS.into()) as u32).collect();
+        let depth = random.below(2);
+        let stack: Vec<u32> = (0..=depth).map(|_| random.below(FUNCTIONS.into()) as u32).collect();
         symbols.stacktraces.push(&stack);
         let value = match random.below(20) {
             0 => i64::MAX - random.below(9),
@@ -139,7 +139,7 @@ impl Bucket {
         }
     }
 
-    /// Merges pushes to blocks of these windows and of days.
+    /// Merges pushes to blocks of these windows, and of days outside them.
     async fn merge(&mut self, number: u32, items: &[PushItem], windows: Vec<Window>) {
         let cache = Cache::new(1 << 20);
         let mut inputs = Vec::new();
@@ -170,7 +170,7 @@ impl Bucket {
         }
     }
 
-    /// The answer from cells where they fit, or from rows alone.
+    /// Returns the answer from cells where they fit, or from rows alone.
     async fn ask(&self, query: &Query, rollups_enabled: bool) -> Partial {
         let (cache, pool, clock) = (Cache::new(1 << 20), Pool::inline(), clock::Clock::system());
         let config = querier::Config { rollups_enabled, ..Default::default() };
@@ -190,15 +190,15 @@ impl Bucket {
 }
 
 #[derive(PartialEq, Debug)]
-enum Finished {
+enum FinishedAnswer {
     Tree(query::flamegraph::Flame<1>),
     Profile(Vec<(Vec<String>, i64)>),
     Series(Vec<SeriesLine>, Vec<SeriesLine>),
 }
 
-fn finished(query: &Query, partial: Partial) -> Finished {
+fn finished(query: &Query, partial: Partial) -> FinishedAnswer {
     match (partial.answer, &query.kind) {
-        (Answer::MergeStacktraces(parts), _) => Finished::Tree(finish([&parts], 8, Real::Keep)),
+        (Answer::MergeStacktraces(parts), _) => FinishedAnswer::Tree(finish([&parts], 8, Real::Keep)),
         (Answer::MergeProfile(merged), _) => {
             let symbols = &merged.symbols;
             let name = |location: &u32| {
@@ -211,9 +211,9 @@ fn finished(query: &Query, partial: Partial) -> Finished {
                 .map(|(id, value)| (symbols.stacktraces.get(id).iter().map(name).collect(), *value))
                 .collect();
             samples.sort();
-            Finished::Profile(samples)
+            FinishedAnswer::Profile(samples)
         }
-        (Answer::Series(grouped), Kind::Series(question)) => Finished::Series(
+        (Answer::Series(grouped), Kind::Series(question)) => FinishedAnswer::Series(
             grouped.clone().finish(question, Aggregation::Sum, 0),
             grouped.finish(question, Aggregation::Average, 0),
         ),
@@ -277,7 +277,7 @@ fn question(random: &mut Random, from: i64, to: i64) -> Query {
     }
 }
 
-/// Pushes of some hours and of late ones, merged apart; gives what all questions together took.
+/// Merges pushes of some hours and late pushes apart, and compares cells with rows. Returns the stats of all questions.
 async fn check(rng: TestRng) -> Stats {
     let mut random = Random(rng);
     let hours = random.one_of(&[1, 3, 30]);
@@ -314,13 +314,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn sums_answer_as_the_rows_do(seed: [u8; 32]) {
+    fn cells_answer_as_the_rows_do(seed: [u8; 32]) {
         runtime().block_on(check(TestRng::from_seed(Default::default(), &seed)));
     }
 }
 
 #[test]
-fn many_questions_are_answered_by_sums() {
+fn many_questions_are_answered_from_cells() {
     let mut stats = Stats::default();
     for seed in 0..6 {
         let rng = TestRng::from_seed(Default::default(), &[seed; 32]);

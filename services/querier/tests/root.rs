@@ -1,11 +1,7 @@
-//! A root and leaves that die, are slow, lie or answer late, under virtual time: an answer holds every object
-//! exactly once, or names it as missing.
+//! A root with leaves that die, are slow, return wrong errors or answer late, under virtual time: an answer holds every
+//! object exactly once, or names it as missing.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should stop where it is"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -40,7 +36,7 @@ impl Source for Time {
         self.0.elapsed()
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock of the tests")]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
@@ -67,7 +63,7 @@ impl Dice {
     }
 }
 
-/// Answers finds from a script; the last snapshot stays.
+/// Answers each find with the next snapshot of a script; repeats the last.
 struct Catalog(Mutex<Vec<Snapshot>>);
 
 #[async_trait]
@@ -78,9 +74,9 @@ impl rpc::testing::Catalog for Catalog {
     }
 }
 
-/// What a leaf does with a request.
+/// The reaction of a leaf to a request.
 #[derive(Clone, Copy, Debug)]
-enum Does {
+enum Reaction {
     Answer,
     AnswerAfter(Duration),
     Fail(ErrorKind),
@@ -88,28 +84,28 @@ enum Does {
     Hang,
 }
 
-type Rule = Box<dyn Fn(&ScanRequest) -> Does + Send + Sync>;
+type Rule = Box<dyn Fn(&ScanRequest) -> Reaction + Send + Sync>;
 
-/// Counts every object once, after what its rule says.
-struct Fake {
+/// A leaf that follows its rule; if it answers, it counts every dataset once.
+struct FakeLeaf {
     clock: Clock,
     rule: Rule,
-    /// Objects that nobody can read.
+    /// Objects that no leaf can read.
     corrupt: BTreeSet<&'static str>,
     /// Objects that are not in the bucket.
     gone: BTreeSet<&'static str>,
-    asked: Mutex<Vec<ScanRequest>>,
+    requests: Mutex<Vec<ScanRequest>>,
     running: AtomicUsize,
 }
 
-impl Fake {
-    fn new(clock: &Clock, rule: impl Fn(&ScanRequest) -> Does + Send + Sync + 'static) -> Self {
+impl FakeLeaf {
+    fn new(clock: &Clock, rule: impl Fn(&ScanRequest) -> Reaction + Send + Sync + 'static) -> Self {
         Self {
             clock: clock.clone(),
             rule: Box::new(rule),
             corrupt: BTreeSet::new(),
             gone: BTreeSet::new(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
             running: AtomicUsize::new(0),
         }
     }
@@ -124,38 +120,38 @@ impl Drop for Running<'_> {
 }
 
 #[async_trait]
-impl Leaf for Fake {
+impl Leaf for FakeLeaf {
     async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
-        self.asked.lock().unwrap().push(request.clone());
+        self.requests.lock().unwrap().push(request.clone());
         self.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(&self.running);
         let failed = |kind| Err(Error::new(kind, "as the test says"));
         match (self.rule)(&request) {
-            Does::Answer => {}
-            Does::AnswerAfter(time) => self.clock.sleep(time).await,
-            Does::Fail(kind) => return failed(kind),
-            Does::FailAfter(time, kind) => {
+            Reaction::Answer => {}
+            Reaction::AnswerAfter(time) => self.clock.sleep(time).await,
+            Reaction::Fail(kind) => return failed(kind),
+            Reaction::FailAfter(time, kind) => {
                 self.clock.sleep(time).await;
                 return failed(kind);
             }
-            Does::Hang => std::future::pending().await,
+            Reaction::Hang => std::future::pending().await,
         }
         let mut grouped = series::Grouped::default();
         let mut missing = Vec::new();
         for object in &request.objects {
             let key = object.key.as_str();
-            let lack = |reason: &str| Missing {
+            let unread = |reason: &str| Missing {
                 key: object.key.clone(),
                 reason: reason.into(),
                 is_damaged: reason == "corrupt",
             };
             if self.gone.contains(key) {
                 match request.skip_gone {
-                    true => missing.push(lack("gone")),
+                    true => missing.push(unread("gone")),
                     false => return Err(Error::new(ErrorKind::NotFound, format!("{key} is gone"))),
                 }
             } else if self.corrupt.contains(key) {
-                missing.push(lack("corrupt"));
+                missing.push(unread("corrupt"));
             } else {
                 for dataset in &object.datasets {
                     let position = dataset.position.to_string();
@@ -203,12 +199,12 @@ fn small(keys: &[&str]) -> Snapshot {
 struct Rig {
     clock: Clock,
     root: Arc<Querier>,
-    leaves: Vec<Arc<Fake>>,
+    leaves: Vec<Arc<FakeLeaf>>,
 }
 
 impl Rig {
-    fn new(clock: Clock, leaves: Vec<Fake>, snapshots: Vec<Snapshot>) -> Self {
-        let leaves: Vec<Arc<Fake>> = leaves.into_iter().map(Arc::new).collect();
+    fn new(clock: Clock, leaves: Vec<FakeLeaf>, snapshots: Vec<Snapshot>) -> Self {
+        let leaves: Vec<Arc<FakeLeaf>> = leaves.into_iter().map(Arc::new).collect();
         let named = leaves.iter().enumerate();
         let named: Vec<NamedLeaf> =
             named.map(|(i, leaf)| (format!("leaf-{i}"), leaf.clone() as Arc<dyn Leaf>)).collect();
@@ -216,13 +212,13 @@ impl Rig {
         Self { clock, root, leaves }
     }
 
-    /// How often each dataset counts.
+    /// Returns how often each dataset counts.
     async fn ask(&self) -> Result<(BTreeMap<String, i64>, Report), querier::Error> {
         ask(&self.root).await
     }
 
-    fn asked(&self, leaf: usize) -> usize {
-        self.leaves[leaf].asked.lock().unwrap().len()
+    fn requests(&self, leaf: usize) -> usize {
+        self.leaves[leaf].requests.lock().unwrap().len()
     }
 
     fn running(&self) -> usize {
@@ -278,58 +274,60 @@ fn once(snapshot: &Snapshot) -> BTreeMap<String, i64> {
 const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_leaf_was_asked_for_is_asked_of_another() {
+async fn units_of_a_dead_leaf_are_asked_of_another() {
     let clock = virtual_time();
-    let dead = Fake::new(&clock, |_| Does::Fail(ErrorKind::Unavailable));
-    let leaves = vec![dead, Fake::new(&clock, |_| Does::Answer), Fake::new(&clock, |_| Does::Answer)];
+    let dead = FakeLeaf::new(&clock, |_| Reaction::Fail(ErrorKind::Unavailable));
+    let leaves =
+        vec![dead, FakeLeaf::new(&clock, |_| Reaction::Answer), FakeLeaf::new(&clock, |_| Reaction::Answer)];
     let rig = Rig::new(clock, leaves, vec![small(&KEYS)]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!(counts, once(&small(&KEYS)));
     assert!(report.missing.is_empty());
-    assert!(rig.asked(0) > 0, "nothing was of the dead leaf");
-    // The others may leave out single objects that the store does not give: nobody else is asked.
-    let asked = rig.leaves[1..].iter().flat_map(|leaf| leaf.asked.lock().unwrap().clone());
-    assert!(asked.into_iter().any(|request| request.skip_unavailable));
+    assert!(rig.requests(0) > 0, "no unit belonged to the dead leaf");
+    // The last leaf that is asked may skip single objects that the store does not return.
+    let requests = rig.leaves[1..].iter().flat_map(|leaf| leaf.requests.lock().unwrap().clone());
+    assert!(requests.into_iter().any(|request| request.skip_unavailable));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_leaf_is_overtaken_and_its_call_dropped() {
+async fn a_slow_leaf_is_overtaken_and_its_call_is_dropped() {
     let clock = virtual_time();
-    let slow = Fake::new(&clock, |_| Does::AnswerAfter(50 * SECOND));
-    let rig = Rig::new(clock.clone(), vec![slow, Fake::new(&clock, |_| Does::Answer)], vec![small(&KEYS)]);
+    let slow = FakeLeaf::new(&clock, |_| Reaction::AnswerAfter(50 * SECOND));
+    let rig =
+        Rig::new(clock.clone(), vec![slow, FakeLeaf::new(&clock, |_| Reaction::Answer)], vec![small(&KEYS)]);
     let began = rig.clock.monotonic();
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!((counts, report.missing), (once(&small(&KEYS)), Vec::new()));
-    assert!(rig.asked(0) > 0 && rig.clock.monotonic() - began < 2 * SECOND);
+    assert!(rig.requests(0) > 0 && rig.clock.monotonic() - began < 2 * SECOND);
     assert_eq!(rig.running(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_a_few_percent_are_asked_twice_however_slow_all_are() {
+async fn a_few_percent_of_units_are_hedged_at_most_even_if_all_leaves_are_slow() {
     let clock = virtual_time();
-    let slow = || Fake::new(&clock, |_| Does::AnswerAfter(2 * SECOND));
+    let slow = || FakeLeaf::new(&clock, |_| Reaction::AnswerAfter(2 * SECOND));
     let rig = Rig::new(clock.clone(), vec![slow(), slow(), slow()], vec![small(&["a"])]);
     for _ in 0..400 {
         assert_eq!(rig.ask().await.unwrap().0, once(&small(&["a"])));
     }
-    let asked: usize = (0..3).map(|leaf| rig.asked(leaf)).sum();
-    assert!((401..=400 + 400 / 20 + 10).contains(&asked), "{asked}");
+    let requests: usize = (0..3).map(|leaf| rig.requests(leaf)).sum();
+    assert!((401..=400 + 400 / 20 + 10).contains(&requests), "{requests}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leaf_that_answers_late_counts_if_the_other_fails() {
+async fn a_late_answer_counts_if_the_other_leaf_fails() {
     let clock = virtual_time();
-    let late = Fake::new(&clock, |_| Does::AnswerAfter(20 * SECOND));
-    let fails = Fake::new(&clock, |_| Does::FailAfter(SECOND, ErrorKind::Internal));
+    let late = FakeLeaf::new(&clock, |_| Reaction::AnswerAfter(20 * SECOND));
+    let fails = FakeLeaf::new(&clock, |_| Reaction::FailAfter(SECOND, ErrorKind::Internal));
     let rig = Rig::new(clock, vec![late, fails], vec![small(&KEYS)]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!((counts, report.missing), (once(&small(&KEYS)), Vec::new()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_that_is_too_old_is_replaced_and_nothing_of_it_counts() {
+async fn a_snapshot_that_is_too_old_is_replaced_and_none_of_it_counts() {
     let clock = virtual_time();
-    let mut leaf = Fake::new(&clock, |_| Does::Answer);
+    let mut leaf = FakeLeaf::new(&clock, |_| Reaction::Answer);
     leaf.gone.insert("b");
     let rig = Rig::new(clock, vec![leaf], vec![small(&["a", "b", "c"]), small(&["a", "merged"])]);
     let (counts, report) = rig.ask().await.unwrap();
@@ -337,9 +335,9 @@ async fn a_snapshot_that_is_too_old_is_replaced_and_nothing_of_it_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_of_two_snapshots_is_named() {
+async fn an_object_that_is_gone_from_two_snapshots_is_named() {
     let clock = virtual_time();
-    let mut leaf = Fake::new(&clock, |_| Does::Answer);
+    let mut leaf = FakeLeaf::new(&clock, |_| Reaction::Answer);
     leaf.gone.insert("b");
     let rig = Rig::new(clock, vec![leaf], vec![small(&["a", "b", "c"])]);
     let (counts, report) = rig.ask().await.unwrap();
@@ -353,7 +351,7 @@ async fn what_is_gone_of_two_snapshots_is_named() {
 #[tokio::test(start_paused = true)]
 async fn an_object_with_wrong_bytes_is_named_and_the_rest_answers() {
     let clock = virtual_time();
-    let mut leaf = Fake::new(&clock, |_| Does::Answer);
+    let mut leaf = FakeLeaf::new(&clock, |_| Reaction::Answer);
     leaf.corrupt.insert("b");
     let mut found = small(&["a", "b", "c"]);
     found.quarantined = vec![(Key::from_text("q"), "set aside".into())];
@@ -361,21 +359,21 @@ async fn an_object_with_wrong_bytes_is_named_and_the_rest_answers() {
     let rig = Rig::new(clock, vec![leaf], vec![found]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!(counts, once(&small(&["a", "c"])));
-    let named: Vec<_> = report.missing.iter().map(|lack| (lack.key.as_str(), &*lack.reason)).collect();
+    let named: Vec<_> = report.missing.iter().map(|object| (object.key.as_str(), &*object.reason)).collect();
     assert_eq!(named, [("b", "corrupt"), ("q", "set aside")]);
     assert_eq!(report.stale, Some(9 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_two_leaves_cannot_read_is_named_with_both_reasons() {
+async fn an_object_that_two_leaves_cannot_read_is_named_with_both_reasons() {
     let clock = virtual_time();
     let poisoned = |request: &ScanRequest| {
         let is_poison = request.objects.iter().any(|object| object.key.as_str() == "large-3");
-        if is_poison { Does::Fail(ErrorKind::Internal) } else { Does::Answer }
+        if is_poison { Reaction::Fail(ErrorKind::Internal) } else { Reaction::Answer }
     };
     // Each is a unit of its own.
     let objects: Vec<_> = (0..6).map(|i| object(&format!("large-{i}"), 600 << 20, 1)).collect();
-    let leaves = (0..3).map(|_| Fake::new(&clock, poisoned)).collect();
+    let leaves = (0..3).map(|_| FakeLeaf::new(&clock, poisoned)).collect();
     let rig = Rig::new(clock, leaves, vec![snapshot(objects)]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!(counts.len(), 5);
@@ -391,38 +389,38 @@ async fn quick_refusals_do_not_make_ordinary_answers_slow() {
     let recovered = Arc::new(AtomicBool::new(false));
     let leaves = (0..2).map(|_| {
         let recovered = recovered.clone();
-        Fake::new(&clock, move |_| match recovered.load(Ordering::SeqCst) {
-            true => Does::AnswerAfter(500 * MILLI),
-            false => Does::Fail(ErrorKind::Unavailable),
+        FakeLeaf::new(&clock, move |_| match recovered.load(Ordering::SeqCst) {
+            true => Reaction::AnswerAfter(500 * MILLI),
+            false => Reaction::Fail(ErrorKind::Unavailable),
         })
     });
     let rig = Rig::new(clock.clone(), leaves.collect(), vec![small(&["a"])]);
     for _ in 0..200 {
-        rig.ask().await.expect_err("nobody answers");
+        rig.ask().await.expect_err("no leaf answers");
     }
     recovered.store(true, Ordering::SeqCst);
-    let before = rig.asked(0) + rig.asked(1);
+    let before = rig.requests(0) + rig.requests(1);
     rig.ask().await.unwrap();
-    assert_eq!(rig.asked(0) + rig.asked(1) - before, 1, "nobody else is asked");
+    assert_eq!(rig.requests(0) + rig.requests(1) - before, 1, "the second leaf is not asked");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_nothing_is_an_error() {
+async fn an_answer_from_no_leaf_is_an_error() {
     let clock = virtual_time();
-    let dead = || Fake::new(&clock, |_| Does::Fail(ErrorKind::Unavailable));
+    let dead = || FakeLeaf::new(&clock, |_| Reaction::Fail(ErrorKind::Unavailable));
     let rig = Rig::new(clock.clone(), vec![dead(), dead()], vec![small(&KEYS)]);
-    let error = rig.ask().await.expect_err("nobody answers").to_string();
+    let error = rig.ask().await.expect_err("no leaf answers").to_string();
     assert!(error.contains("as the test says"), "{error}");
     let none = Rig::new(clock, Vec::new(), vec![small(&KEYS)]);
-    let error = none.ask().await.expect_err("nobody is there").to_string();
+    let error = none.ask().await.expect_err("there is no leaf").to_string();
     assert!(error.contains("no querier"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_any_object_is_an_error_whoever_answers() {
+async fn an_answer_in_which_every_object_is_missing_is_an_error() {
     let refused = async |gone: &[&'static str], corrupt: &[&'static str], found: Snapshot| {
         let clock = virtual_time();
-        let mut leaf = Fake::new(&clock, |_| Does::Answer);
+        let mut leaf = FakeLeaf::new(&clock, |_| Reaction::Answer);
         leaf.gone.extend(gone);
         leaf.corrupt.extend(corrupt);
         let rig = Rig::new(clock, vec![leaf], vec![found]);
@@ -430,42 +428,42 @@ async fn an_answer_without_any_object_is_an_error_whoever_answers() {
     };
     let two = || small(&["a", "b"]);
     for (gone, corrupt) in [(&["a", "b"][..], &[][..]), (&[], &["a", "b"]), (&["a"], &["b"])] {
-        let error = refused(gone, corrupt, two()).await.expect_err("nothing was read");
+        let error = refused(gone, corrupt, two()).await.expect_err("no object was read");
         assert!(error.contains("none of 2 objects could be read"), "{error}");
         assert!(error.contains("a: ") || error.contains("b: "), "{error}");
     }
     let large = snapshot(vec![object("large", 64 << 20, 3)]);
-    let error = refused(&["large"], &[], large).await.expect_err("nothing was read");
+    let error = refused(&["large"], &[], large).await.expect_err("no object was read");
     assert!(error.contains("none of 1 objects could be read; large: gone"), "{error}");
-    let (counts, report) = refused(&["a"], &[], two()).await.expect("one was read");
+    let (counts, report) = refused(&["a"], &[], two()).await.expect("one object was read");
     assert_eq!((counts, report.missing.len()), (once(&small(&["b"])), 1));
-    let (counts, _) = refused(&[], &[], snapshot(Vec::new())).await.expect("no data is no fault");
+    let (counts, _) = refused(&[], &[], snapshot(Vec::new())).await.expect("no data is no error");
     assert!(counts.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn datasets_of_a_large_object_are_shared_among_leaves_and_always_go_to_the_same() {
+async fn datasets_of_a_large_object_are_divided_among_leaves_always_in_the_same_way() {
     let clock = virtual_time();
-    let leaves = (0..3).map(|_| Fake::new(&clock, |_| Does::Answer)).collect();
+    let leaves = (0..3).map(|_| FakeLeaf::new(&clock, |_| Reaction::Answer)).collect();
     let found = snapshot(vec![object("large", 100 << 20, 30)]);
     let rig = Rig::new(clock, leaves, vec![found.clone()]);
     assert_eq!(rig.ask().await.unwrap().0, once(&found));
-    let of = |leaf: usize| -> BTreeSet<u32> {
-        let asked = std::mem::take(&mut *rig.leaves[leaf].asked.lock().unwrap());
-        let objects = asked.into_iter().flat_map(|request| request.objects);
+    let positions = |leaf: usize| -> BTreeSet<u32> {
+        let requests = std::mem::take(&mut *rig.leaves[leaf].requests.lock().unwrap());
+        let objects = requests.into_iter().flat_map(|request| request.objects);
         objects.flat_map(|object| object.datasets).map(|dataset| dataset.position).collect()
     };
-    let first: Vec<_> = (0..3).map(of).collect();
+    let first: Vec<_> = (0..3).map(positions).collect();
     assert!(first.iter().all(|positions| positions.len() > 3), "{first:?}");
     rig.ask().await.unwrap();
-    assert_eq!((0..3).map(of).collect::<Vec<_>>(), first);
+    assert_eq!((0..3).map(positions).collect::<Vec<_>>(), first);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_is_left_goes_along_and_its_end_drops_every_call() {
+async fn leaves_learn_the_time_that_is_left_and_the_deadline_drops_every_call() {
     let clock = virtual_time();
-    let fails = Fake::new(&clock, |_| Does::FailAfter(10 * SECOND, ErrorKind::Unavailable));
-    let hangs = Fake::new(&clock, |_| Does::Hang);
+    let fails = FakeLeaf::new(&clock, |_| Reaction::FailAfter(10 * SECOND, ErrorKind::Unavailable));
+    let hangs = FakeLeaf::new(&clock, |_| Reaction::Hang);
     let rig = Rig::new(clock.clone(), vec![fails, hangs], vec![small(&["a"])]);
     let mut asker = Asker::new(vec![TenantId::anonymous()]);
     asker.deadline = Some(clock.monotonic() + 30 * SECOND);
@@ -474,51 +472,51 @@ async fn the_time_that_is_left_goes_along_and_its_end_drops_every_call() {
     assert!(error.to_string().contains("30"), "{error}");
     assert_eq!(clock.monotonic() - began, 30 * SECOND);
     assert_eq!(rig.running(), 0);
-    let asked = rig.leaves.iter().flat_map(|leaf| leaf.asked.lock().unwrap().clone());
-    let left: Vec<_> = asked.map(|request| request.time_left.unwrap()).collect();
+    let requests = rig.leaves.iter().flat_map(|leaf| leaf.requests.lock().unwrap().clone());
+    let left: Vec<_> = requests.map(|request| request.time_left.unwrap()).collect();
     assert!(left.contains(&(30 * SECOND)) && left.iter().any(|left| *left < 30 * SECOND), "{left:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_of_an_earlier_epoch_is_not_believed() {
+async fn an_owner_of_an_earlier_epoch_is_refused() {
     let clock = virtual_time();
-    let of = |epoch| Snapshot { epoch, ..small(&["a"]) };
-    let leaf = Fake::new(&clock, |_| Does::Answer);
-    let rig = Rig::new(clock, vec![leaf], vec![of(3), of(2), of(3)]);
+    let of_epoch = |epoch| Snapshot { epoch, ..small(&["a"]) };
+    let leaf = FakeLeaf::new(&clock, |_| Reaction::Answer);
+    let rig = Rig::new(clock, vec![leaf], vec![of_epoch(3), of_epoch(2), of_epoch(3)]);
     assert!(rig.ask().await.is_ok());
     let error = rig.ask().await.expect_err("an old owner").to_string();
     assert!(error.contains("epoch 2") && error.contains("epoch 3"), "{error}");
     assert!(rig.ask().await.is_ok());
 }
 
-/// Leaves that do anything at any time; nothing may count twice or be lost without being named.
+/// Leaves with random reactions: no dataset counts twice, and none is lost without being named.
 #[tokio::test(start_paused = true)]
-async fn whatever_leaves_do_an_answer_is_exact_or_says_what_it_lacks() {
+async fn answers_are_exact_or_name_the_missing_objects_for_any_behaviour_of_leaves() {
     let (mut answers, mut partial, mut refused) = (0, 0, 0);
     for seed in 0..300 {
         let clock = virtual_time();
         let dice = Arc::new(AtomicU64::new(seed));
         let leaves = (0..1 + seed % 4).map(|_| {
             let dice = dice.clone();
-            Fake::new(&clock, move |_| {
-                let mut own = Dice(dice.fetch_add(0x5851_f42d, Ordering::SeqCst));
-                let time = MILLI * own.roll(5000) as u32;
-                match own.roll(12) {
-                    0 => Does::Fail(ErrorKind::Unavailable),
-                    1 => Does::FailAfter(time, ErrorKind::Internal),
-                    2 => Does::FailAfter(time, ErrorKind::DeadlineExceeded),
-                    3 => Does::Fail(ErrorKind::Exhausted { retry_after: time }),
-                    4 if seed % 3 == 0 => Does::FailAfter(time, ErrorKind::NotFound),
-                    5 if seed % 7 == 0 => Does::Hang,
-                    6..=8 => Does::AnswerAfter(time),
-                    _ => Does::Answer,
+            FakeLeaf::new(&clock, move |_| {
+                let mut dice = Dice(dice.fetch_add(0x5851_f42d, Ordering::SeqCst));
+                let time = MILLI * dice.roll(5000) as u32;
+                match dice.roll(12) {
+                    0 => Reaction::Fail(ErrorKind::Unavailable),
+                    1 => Reaction::FailAfter(time, ErrorKind::Internal),
+                    2 => Reaction::FailAfter(time, ErrorKind::DeadlineExceeded),
+                    3 => Reaction::Fail(ErrorKind::Exhausted { retry_after: time }),
+                    4 if seed % 3 == 0 => Reaction::FailAfter(time, ErrorKind::NotFound),
+                    5 if seed % 7 == 0 => Reaction::Hang,
+                    6..=8 => Reaction::AnswerAfter(time),
+                    _ => Reaction::Answer,
                 }
             })
         });
-        let mut own = Dice(seed);
-        let objects = (0..own.roll(40)).map(|i| {
-            let bytes = [1000, 50 << 20, 400 << 20, 900 << 20][own.roll(4) as usize];
-            object(&format!("{seed}-{i}"), bytes, 1 + own.roll(3) as u32)
+        let mut dice = Dice(seed);
+        let objects = (0..dice.roll(40)).map(|i| {
+            let bytes = [1000, 50 << 20, 400 << 20, 900 << 20][dice.roll(4) as usize];
+            object(&format!("{seed}-{i}"), bytes, 1 + dice.roll(3) as u32)
         });
         let found = snapshot(objects.collect());
         let rig = Rig::new(clock.clone(), leaves.collect(), vec![found.clone()]);
@@ -526,14 +524,15 @@ async fn whatever_leaves_do_an_answer_is_exact_or_says_what_it_lacks() {
             Ok((counts, report)) => {
                 answers += 1;
                 partial += usize::from(!report.missing.is_empty());
-                let lacks: BTreeSet<&str> = report.missing.iter().map(|lack| lack.key.as_str()).collect();
+                let missing: BTreeSet<&str> =
+                    report.missing.iter().map(|object| object.key.as_str()).collect();
                 let mut expected = once(&found);
                 for (dataset, count) in &counts {
                     assert_eq!(expected.remove(dataset), Some(*count), "seed {seed}: {dataset}");
                 }
                 for dataset in expected.keys() {
                     let key = dataset.split('#').next().unwrap();
-                    assert!(lacks.contains(key), "seed {seed}: {dataset} is lost");
+                    assert!(missing.contains(key), "seed {seed}: {dataset} is lost");
                 }
             }
             Err(_) => refused += 1,
@@ -544,9 +543,9 @@ async fn whatever_leaves_do_an_answer_is_exact_or_says_what_it_lacks() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_stops_the_work_of_leaves_in_other_processes() {
+async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
     let clock = Clock::system();
-    let leaf = Arc::new(Fake::new(&clock, |_| Does::Hang));
+    let leaf = Arc::new(FakeLeaf::new(&clock, |_| Reaction::Hang));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let services = rpc::grpc::Services::new(Pool::new(1)).leaf(leaf.clone());
@@ -567,38 +566,38 @@ async fn a_client_that_goes_away_stops_the_work_of_leaves_in_other_processes() {
     };
     // The client goes away.
     tokio::select! {
-        _ = ask(&root) => panic!("nobody answers"),
+        _ = ask(&root) => panic!("no leaf answers"),
         () = until(1) => {}
     }
     until(0).await;
-    // The client's time is over, though nobody told the leaf.
+    // The client's deadline passes; the leaf is not notified.
     let mut asker = Asker::new(vec![TenantId::anonymous()]);
     asker.deadline = Some(clock.monotonic() + 100 * MILLI);
     root.execute(&asker, question()).await.expect_err("too late");
     until(0).await;
-    assert!(leaf.asked.lock().unwrap().iter().any(|asked| asked.time_left.unwrap() <= 100 * MILLI));
+    assert!(leaf.requests.lock().unwrap().iter().any(|request| request.time_left.unwrap() <= 100 * MILLI));
 }
 
-const NO_ROOM: ErrorKind = ErrorKind::Exhausted { retry_after: SECOND };
+const NO_MEMORY: ErrorKind = ErrorKind::Exhausted { retry_after: SECOND };
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_found_no_room_runs_again_without_others() {
+async fn a_question_without_enough_memory_runs_again_without_others() {
     let clock = virtual_time();
-    let asked = AtomicUsize::new(0);
-    let leaf = Fake::new(&clock, move |_| match asked.fetch_add(1, Ordering::SeqCst) {
-        0 => Does::Fail(NO_ROOM),
-        _ => Does::Answer,
+    let requests = AtomicUsize::new(0);
+    let leaf = FakeLeaf::new(&clock, move |_| match requests.fetch_add(1, Ordering::SeqCst) {
+        0 => Reaction::Fail(NO_MEMORY),
+        _ => Reaction::Answer,
     });
     let rig = Rig::new(clock, vec![leaf], vec![small(&KEYS)]);
     let (counts, report) = rig.ask().await.unwrap();
     assert_eq!((counts, report.missing), (once(&small(&KEYS)), Vec::new()));
-    assert_eq!(rig.asked(0), 2);
+    assert_eq!(rig.requests(0), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_finds_no_room_is_refused_and_not_answered_in_part() {
+async fn a_question_that_never_gets_memory_is_refused_and_not_answered_in_part() {
     let clock = virtual_time();
-    let full = || Fake::new(&clock, |_| Does::Fail(NO_ROOM));
+    let full = || FakeLeaf::new(&clock, |_| Reaction::Fail(NO_MEMORY));
     let rig = Rig::new(clock.clone(), vec![full(), full()], vec![small(&KEYS)]);
     let Err(querier::Error::Role(error)) = rig.ask().await else { panic!("is refused") };
     assert!(matches!(error.kind, ErrorKind::Exhausted { .. }), "{error}");
@@ -606,11 +605,11 @@ async fn a_question_that_finds_no_room_is_refused_and_not_answered_in_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_never_fits_is_scanned_once() {
+async fn a_question_larger_than_all_memory_is_scanned_once() {
     let clock = virtual_time();
-    let small_leaf = || Fake::new(&clock, |_| Does::Fail(ErrorKind::TooLarge));
+    let small_leaf = || FakeLeaf::new(&clock, |_| Reaction::Fail(ErrorKind::TooLarge));
     let rig = Rig::new(clock.clone(), vec![small_leaf(), small_leaf()], vec![small(&KEYS[..1])]);
     let Err(querier::Error::Role(error)) = rig.ask().await else { panic!("is refused") };
     assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
-    assert_eq!(rig.asked(0) + rig.asked(1), 1);
+    assert_eq!(rig.requests(0) + rig.requests(1), 1);
 }

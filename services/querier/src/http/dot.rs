@@ -1,6 +1,6 @@
 //! A call graph as Graphviz text.
 //!
-//! Owns: the nodes and edges of the graph, its text, the units of its numbers. Does not own: the merged profile (`pprof`).
+//! Owns: the nodes and edges of the graph, its text, the units of its numbers. Does not own: the merge (`pprof`).
 
 use std::fmt::Write;
 

@@ -105,7 +105,7 @@ pub(crate) async fn series(
         });
         found.sets = visible.collect();
     }
-    // An empty set is part of the answer only beside other sets: it stands for series that have none of the names.
+    // Series that have none of the names answer with an empty set, but only if other series have one.
     if found.sets.iter().all(Labels::is_empty) {
         found.sets = BTreeSet::new();
     }

@@ -58,8 +58,8 @@ pub(crate) async fn merge(
     .await
 }
 
-/// Merges all matching samples with their symbols, and returns the result of `finish`. Returns the default without asking
-/// if the whole range is before the lookback limit.
+/// Merges all matching samples with their symbols, and returns the result of `finish`; the default if the whole range is
+/// before the lookback limit.
 pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
     asker: &Asker,

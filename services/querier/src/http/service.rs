@@ -1,6 +1,6 @@
 //! The calls of `QuerierService`, and the headers of every answer.
 //!
-//! Owns: taking requests apart, the report as headers, the explanation beside an answer.
+//! Owns: taking requests apart, the report as headers, the explanation of an answer.
 //! Does not own: any answer itself (`labels`, `stacktraces`, `series` and so on).
 
 use std::sync::Arc;

@@ -56,8 +56,8 @@ impl AddedTypes {
     }
 }
 
-/// Answers from the directory of an object for a dataset whose profiles are all stored as they count. Returns false if
-/// the dataset must be read.
+/// Answers for a dataset from the directory of its object. Only for datasets without exclusions. Returns false if the
+/// dataset must be read.
 pub(super) fn answer_from_directory(
     query: &Query,
     reader: &Reader,
