@@ -127,7 +127,7 @@ impl<'a> Dispatch<'a> {
         Ok(result.map_err(unmergeable)?)
     }
 
-    /// Fails if every object is missing and the answer is empty: it would look like an answer without data.
+    /// Fails if every object is missing and the answer is empty.
     fn refuse_empty(
         &self,
         mut keys: HashSet<Key>,

@@ -14,7 +14,7 @@ use crate::{Asker, Error, Querier};
 /// Answers whether this tenant has profiles, and with the times of the oldest and newest; all zero if it has none.
 ///
 /// Profiles that a deletion erases by service do not count. Profiles that it erases by other labels count until their
-/// objects are rewritten, because the catalog does not know which datasets hold them.
+/// objects are rewritten, because the catalog does not know where they are.
 pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
     if asker.tenants().len() != 1 {
         return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
