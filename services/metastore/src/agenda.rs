@@ -1,50 +1,40 @@
-//! What may have to be merged next, kept as objects come, change and go.
+//! The free objects that may have to be merged next, updated as objects come, change and go.
 //!
-//! Owns: free segments by age, blocks to rewrite, blocks by the group they are merged in, when a group is looked at again.
-//! Does not own: when a group is ripe (`plan`).
+//! Owns: free segments by age, blocks to rewrite, blocks by group, when a group is judged again.
+//! Does not own: when a group is ready (`group`), which merge is next (`plan`).
 //!
-//! Following costs as much as changed, whatever the number of live objects. Only a new deletion is compared
-//! with all of them, once.
+//! An update costs as much as has changed, whatever the number of live objects. Only a new deletion is compared with
+//! all of them, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
-use model::{Shard, TenantId, Window};
+use model::Window;
 use storage::Key;
 
 use crate::config::Config;
+use crate::group::{self, Blocks, Group, Merge, Readiness, shard_of};
 use crate::live::{Live, Objects, What};
-use crate::plan::{self, Blocks, Judgement, Ripe};
-use crate::state::State;
-
-/// Blocks that belong into one block, or into a few: of one tenant, in one window, of one shard.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Group {
-    pub(crate) tenant: TenantId,
-    /// An hour that is open, or a day.
-    pub(crate) window: Window,
-    pub(crate) shard: Shard,
-}
 
 #[derive(Default)]
 pub(crate) struct Agenda {
-    /// Of each free object, under what it is noted.
-    notes: HashMap<Key, Note>,
+    /// Each free object, with its entry below.
+    entries: HashMap<Key, Entry>,
     /// Free segments, by creation time in Unix milliseconds.
     pub(crate) segments: BTreeSet<(i64, Key)>,
     pub(crate) segment_bytes: u64,
-    /// Free blocks that hold what must go from the bucket.
+    /// Free blocks with rows that must leave the bucket.
     pub(crate) rewrites: BTreeSet<Key>,
     groups: BTreeMap<Group, Members>,
-    /// When to look at a group again although nothing changed in it, in Unix milliseconds.
+    /// When to judge a group again although no block came or went, in Unix milliseconds.
     due: BTreeSet<(i64, Group)>,
-    /// Groups that are ripe, by since when they are, in Unix milliseconds.
-    ripe: BTreeSet<(i64, Group)>,
-    /// How often the deletions in force had changed when all blocks were last compared with them.
+    /// Ready groups, by the time at which they became ready, in Unix milliseconds.
+    ready: BTreeSet<(i64, Group)>,
+    /// [`Changes::deletions`] when all blocks were last compared with the deletions.
     deletions_seen: u64,
 }
 
-enum Note {
+enum Entry {
     Segment { created_millis: i64, bytes: u64 },
     Block { group: Option<Group> },
 }
@@ -52,106 +42,106 @@ enum Note {
 #[derive(Default)]
 struct Members {
     keys: BTreeSet<Key>,
-    /// Where it is listed among those that are due, and that are ripe.
+    /// Times under which the group is in [`Agenda::due`] and in [`Agenda::ready`].
     due: Option<i64>,
-    ripe: Option<i64>,
+    ready: Option<i64>,
+}
+
+/// The source of an update of the agenda.
+pub(crate) struct Changes<'a> {
+    pub(crate) live: &'a Objects,
+    /// Whether a block holds rows that must leave the bucket.
+    pub(crate) must_rewrite: &'a dyn Fn(&Key, &Live) -> bool,
+    /// How often a deletion came into force.
+    pub(crate) deletions: u64,
+    pub(crate) config: &'a Config,
+    pub(crate) unix_millis: i64,
 }
 
 impl Agenda {
-    /// Takes note of what changed in `state` until `unix_millis`.
-    pub(crate) fn follow(state: &mut State, config: &Config, unix_millis: i64) {
-        let changed = state.live.take_changed();
-        let mut agenda = std::mem::take(&mut state.agenda);
+    /// Takes in the changes of the objects `keys`.
+    pub(crate) fn update(&mut self, keys: BTreeSet<Key>, changes: &Changes<'_>) {
         let mut touched: BTreeSet<Group> = BTreeSet::new();
-        for key in changed {
-            agenda.forget(&key, &mut touched);
-            if let Some(live) = state.live.get(&key).filter(|live| live.is_free()) {
-                agenda.note(state, &key, live, config, unix_millis, &mut touched);
+        for key in keys {
+            self.remove(&key, &mut touched);
+            if let Some(live) = changes.live.get(&key).filter(|live| live.is_free()) {
+                self.add(&key, live, changes, &mut touched);
             }
         }
-        if agenda.deletions_seen != state.deletions.changes() {
-            agenda.deletions_seen = state.deletions.changes();
-            let must = |(key, live): &(&Key, &Live)| live.is_free() && plan::must_rewrite(state, key, live);
-            agenda.rewrites = state.live.iter().filter(must).map(|(key, _)| key.clone()).collect();
+        if self.deletions_seen != changes.deletions {
+            self.deletions_seen = changes.deletions;
+            let must = |(key, live): &(&Key, &Live)| live.is_free() && (changes.must_rewrite)(key, live);
+            self.rewrites = changes.live.iter().filter(must).map(|(key, _)| key.clone()).collect();
         }
-        while let Some((at, group)) = agenda.due.first()
-            && *at <= unix_millis
+        while let Some((due, group)) = self.due.first()
+            && *due <= changes.unix_millis
         {
             let group = group.clone();
-            agenda.unlist(&group);
+            self.unlist(&group);
             touched.insert(group);
         }
         while let Some(group) = touched.pop_first() {
-            agenda.judge(&state.live, group, config, unix_millis, &mut touched);
+            self.judge(group, changes, &mut touched);
         }
-        state.agenda = agenda;
     }
 
-    /// Ripe groups with their blocks, the one that has waited longest first.
-    pub(crate) fn ripe<'a>(
+    /// Ready groups with their blocks, the one that has waited longest first.
+    pub(crate) fn ready<'a>(
         &'a self,
         live: &'a Objects,
         config: &'a Config,
         unix_millis: i64,
-    ) -> impl Iterator<Item = (&'a Group, Ripe<'a>)> {
-        self.ripe.iter().filter_map(move |(_, group)| {
+    ) -> impl Iterator<Item = (&'a Group, Merge<'a>)> {
+        self.ready.iter().filter_map(move |(_, group)| {
             let blocks = blocks(live, &self.groups.get(group)?.keys);
-            match plan::judge(&blocks, group.window, config, unix_millis) {
-                Judgement::Ripe(ripe) => Some((group, ripe)),
-                // By a clock that was set back.
-                Judgement::Unripe { .. } => None,
+            match group::judge(&blocks, group.window, config, unix_millis) {
+                Readiness::Ready(merge) => Some((group, merge)),
+                // The wall clock was set back since.
+                Readiness::Waiting { .. } => None,
             }
         })
     }
 
-    /// Since when the longest waiting group of each window's length is ripe, in Unix milliseconds.
-    pub(crate) fn ripe_since(&self) -> impl Iterator<Item = (Window, i64)> {
-        self.ripe.iter().map(|(since, group)| (group.window, *since))
+    /// Windows of the ready groups, each with the time at which its group became ready, in Unix milliseconds.
+    pub(crate) fn ready_since(&self) -> impl Iterator<Item = (Window, i64)> {
+        self.ready.iter().map(|(since, group)| (group.window, *since))
     }
 
-    fn note(
-        &mut self,
-        state: &State,
-        key: &Key,
-        live: &Live,
-        config: &Config,
-        unix_millis: i64,
-        touched: &mut BTreeSet<Group>,
-    ) {
-        let note = match &live.what {
+    fn add(&mut self, key: &Key, live: &Live, changes: &Changes<'_>, touched: &mut BTreeSet<Group>) {
+        let entry = match &live.what {
             What::Segment { .. } => {
                 let Live { created_millis, bytes, .. } = *live;
                 self.segments.insert((created_millis, key.clone()));
                 self.segment_bytes += bytes;
-                Note::Segment { created_millis, bytes }
+                Entry::Segment { created_millis, bytes }
             }
             What::Block { tenant, window, .. } => {
-                if plan::must_rewrite(state, key, live) {
+                if (changes.must_rewrite)(key, live) {
                     self.rewrites.insert(key.clone());
                 }
-                let group = plan::is_small(live, config).then(|| Group {
+                let group = group::is_small(live, changes.config).then(|| Group {
                     tenant: tenant.clone(),
-                    window: plan::target(*window, config, unix_millis),
+                    window: group::target(*window, changes.config, changes.unix_millis),
                     shard: shard_of(key),
                 });
                 if let Some(group) = &group {
                     self.groups.entry(group.clone()).or_default().keys.insert(key.clone());
                     touched.insert(group.clone());
                 }
-                Note::Block { group }
+                Entry::Block { group }
             }
         };
-        self.notes.insert(key.clone(), note);
+        self.entries.insert(key.clone(), entry);
     }
 
-    fn forget(&mut self, key: &Key, touched: &mut BTreeSet<Group>) {
-        match self.notes.remove(key) {
+    fn remove(&mut self, key: &Key, touched: &mut BTreeSet<Group>) {
+        match self.entries.remove(key) {
             None => {}
-            Some(Note::Segment { created_millis, bytes }) => {
+            Some(Entry::Segment { created_millis, bytes }) => {
                 self.segments.remove(&(created_millis, key.clone()));
                 self.segment_bytes -= bytes;
             }
-            Some(Note::Block { group }) => {
+            Some(Entry::Block { group }) => {
                 self.rewrites.remove(key);
                 let Some(group) = group else { return };
                 if let Some(members) = self.groups.get_mut(&group) {
@@ -162,15 +152,9 @@ impl Agenda {
         }
     }
 
-    /// Lists a group anew. One whose hour has closed goes to its day.
-    fn judge(
-        &mut self,
-        live: &Objects,
-        group: Group,
-        config: &Config,
-        unix_millis: i64,
-        touched: &mut BTreeSet<Group>,
-    ) {
+    /// Lists a group anew. The blocks of an hour that has closed move to the group of its day.
+    fn judge(&mut self, group: Group, changes: &Changes<'_>, touched: &mut BTreeSet<Group>) {
+        let Changes { live, config, unix_millis, .. } = *changes;
         self.unlist(&group);
         let Some(members) = self.groups.get_mut(&group) else {
             return;
@@ -179,28 +163,28 @@ impl Agenda {
             self.groups.remove(&group);
             return;
         }
-        let window = plan::target(group.window, config, unix_millis);
+        let window = group::target(group.window, config, unix_millis);
         if window != group.window {
             let keys = std::mem::take(&mut members.keys);
             self.groups.remove(&group);
             let day = Group { window, ..group };
             for key in &keys {
-                self.notes.insert(key.clone(), Note::Block { group: Some(day.clone()) });
+                self.entries.insert(key.clone(), Entry::Block { group: Some(day.clone()) });
             }
             self.groups.entry(day.clone()).or_default().keys.extend(keys);
             touched.insert(day);
             return;
         }
-        let (ripe, due) = match plan::judge(&blocks(live, &members.keys), window, config, unix_millis) {
-            Judgement::Ripe(ripe) => (Some(ripe.since_millis), plan::moves_at(window, config)),
-            Judgement::Unripe { again_millis } => (None, again_millis),
+        let (ready, due) = match group::judge(&blocks(live, &members.keys), window, config, unix_millis) {
+            Readiness::Ready(merge) => (Some(merge.ready_millis), group::move_millis(window, config)),
+            Readiness::Waiting { until_millis } => (None, until_millis),
         };
-        (members.ripe, members.due) = (ripe, due);
-        if let Some(since) = ripe {
-            self.ripe.insert((since, group.clone()));
+        (members.ready, members.due) = (ready, due);
+        if let Some(since) = ready {
+            self.ready.insert((since, group.clone()));
         }
-        if let Some(at) = due {
-            self.due.insert((at, group));
+        if let Some(due) = due {
+            self.due.insert((due, group));
         }
     }
 
@@ -208,18 +192,13 @@ impl Agenda {
         let Some(members) = self.groups.get_mut(group) else {
             return;
         };
-        if let Some(since) = members.ripe.take() {
-            self.ripe.remove(&(since, group.clone()));
+        if let Some(since) = members.ready.take() {
+            self.ready.remove(&(since, group.clone()));
         }
-        if let Some(at) = members.due.take() {
-            self.due.remove(&(at, group.clone()));
+        if let Some(due) = members.due.take() {
+            self.due.remove(&(due, group.clone()));
         }
     }
-}
-
-/// The shard of a block's services.
-pub(crate) fn shard_of(block: &Key) -> Shard {
-    block.parse_block_place().map(|place| place.shard).unwrap_or_default()
 }
 
 fn blocks<'a>(live: &'a Objects, keys: &'a BTreeSet<Key>) -> Blocks<'a> {
@@ -230,15 +209,17 @@ fn blocks<'a>(live: &'a Objects, keys: &'a BTreeSet<Key>) -> Blocks<'a> {
 mod tests {
     use catalog::Batch;
     use catalog::rows::{Block, DatasetSummary, Deletion, DeletionState, Segment};
-    use model::{BlockId, DAY, HOUR, JobId, TimeRange, Times, WriterId};
+    use model::{BlockId, DAY, HOUR, JobId, Shard, TenantId, TimeRange, Times, WriterId};
     use storage::Place;
 
     use super::*;
+    use crate::plan;
+    use crate::state::State;
 
     /// 2023-11-15 21:40:00 UTC, so that a day closes on the way.
     const START: i64 = 1_700_084_400;
 
-    /// A state that goes through what a metastore may do to it, in any order.
+    /// A state that takes the steps of a metastore in random order.
     struct World {
         state: State,
         config: Config,
@@ -332,9 +313,9 @@ mod tests {
         }
 
         fn any_key(&mut self) -> Option<Key> {
-            let count = self.state.live.iter().count() as u64;
-            let at = self.below(count.max(1)) as usize;
-            self.state.live.iter().nth(at).map(|(key, _)| key.clone())
+            let count = self.state.live().iter().count() as u64;
+            let index = self.below(count.max(1)) as usize;
+            self.state.live().iter().nth(index).map(|(key, _)| key.clone())
         }
 
         fn step(&mut self) {
@@ -345,7 +326,7 @@ mod tests {
                 6 => self.unix_millis += self.below(20_000) as i64,
                 7 => self.unix_millis += self.below(1_200_000) as i64,
                 8 => {
-                    let keys: Vec<Key> = self.state.live.iter().map(|(key, _)| key.clone()).collect();
+                    let keys: Vec<Key> = self.state.live().iter().map(|(key, _)| key.clone()).collect();
                     self.state.are_committed(&keys);
                 }
                 9 => {
@@ -383,7 +364,7 @@ mod tests {
         fn work(&mut self) {
             let Some(work) = plan::next(&mut self.state, &self.config, self.unix_millis) else { return };
             for key in &work.inputs {
-                self.state.live.get_mut(key).expect("is live").claimed = Some(JobId(1));
+                self.state.claim(key, JobId(1));
             }
             self.check();
             if self.below(3) == 0 {
@@ -397,56 +378,56 @@ mod tests {
             self.add_block_of(tenant, window);
         }
 
-        /// By a look at everything.
+        /// The agenda as made from all live objects.
         fn scratch(&self) -> Agenda {
             let mut agenda = Agenda::default();
             let mut groups: BTreeMap<Group, Blocks<'_>> = BTreeMap::new();
-            for (key, live) in self.state.live.iter().filter(|(_, live)| live.is_free()) {
+            for (key, live) in self.state.live().iter().filter(|(_, live)| live.is_free()) {
                 let What::Block { tenant, window, .. } = &live.what else {
                     agenda.segments.insert((live.created_millis, key.clone()));
                     agenda.segment_bytes += live.bytes;
                     continue;
                 };
-                if plan::must_rewrite(&self.state, key, live) {
+                if self.state.must_rewrite(key, live) {
                     agenda.rewrites.insert(key.clone());
                 }
-                if plan::is_small(live, &self.config) {
-                    let window = plan::target(*window, &self.config, self.unix_millis);
+                if group::is_small(live, &self.config) {
+                    let window = group::target(*window, &self.config, self.unix_millis);
                     let group = Group { tenant: tenant.clone(), window, shard: shard_of(key) };
                     groups.entry(group).or_default().push((key, live));
                 }
             }
             for (group, blocks) in groups {
-                let judged = plan::judge(&blocks, group.window, &self.config, self.unix_millis);
-                if let Judgement::Ripe(ripe) = judged {
-                    agenda.ripe.insert((ripe.since_millis, group));
+                let readiness = group::judge(&blocks, group.window, &self.config, self.unix_millis);
+                if let Readiness::Ready(merge) = readiness {
+                    agenda.ready.insert((merge.ready_millis, group));
                 }
             }
             agenda
         }
 
         fn check(&mut self) {
-            Agenda::follow(&mut self.state, &self.config, self.unix_millis);
-            let (followed, scratch) = (&self.state.agenda, self.scratch());
-            assert_eq!(followed.segments, scratch.segments);
-            assert_eq!(followed.segment_bytes, scratch.segment_bytes);
-            assert_eq!(followed.rewrites, scratch.rewrites);
-            assert_eq!(followed.ripe, scratch.ripe);
+            self.state.update_agenda(&self.config, self.unix_millis);
+            let (updated, scratch) = (self.state.agenda(), self.scratch());
+            assert_eq!(updated.segments, scratch.segments);
+            assert_eq!(updated.segment_bytes, scratch.segment_bytes);
+            assert_eq!(updated.rewrites, scratch.rewrites);
+            assert_eq!(updated.ready, scratch.ready);
         }
     }
 
     #[test]
-    fn what_was_followed_is_what_a_look_at_everything_finds() {
-        let (mut ripe, mut rewrites) = (0, 0);
+    fn updates_lead_to_the_same_agenda_as_a_look_at_all_objects() {
+        let (mut ready, mut rewrites) = (0, 0);
         for seed in 0..60 {
             let mut world = World::new(seed * 7_919);
             for _ in 0..200 {
                 world.step();
                 world.check();
-                ripe += usize::from(!world.state.agenda.ripe.is_empty());
-                rewrites += usize::from(!world.state.agenda.rewrites.is_empty());
+                ready += usize::from(!world.state.agenda().ready.is_empty());
+                rewrites += usize::from(!world.state.agenda().rewrites.is_empty());
             }
         }
-        assert!(ripe.min(rewrites) > 1_000, "only {ripe} steps had a ripe group, {rewrites} a rewrite");
+        assert!(ready.min(rewrites) > 1_000, "only {ready} steps had a ready group, {rewrites} a rewrite");
     }
 }

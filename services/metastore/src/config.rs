@@ -82,3 +82,10 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// How long a key is remembered, in milliseconds: the window and its slack.
+    pub(crate) fn dedup_millis(&self) -> i64 {
+        (self.dedup_window.get() + self.dedup_slack.get()).as_millis() as i64
+    }
+}

@@ -54,7 +54,7 @@ impl Metastore {
 
     /// Whether no more must be held in memory: a segment that is not consumed now is read later.
     fn is_behind(&self) -> bool {
-        self.state.lock().pending.segments.len() >= PENDING_SEGMENTS_MAX
+        self.state.lock().pending_segment_count() >= PENDING_SEGMENTS_MAX
     }
 
     fn take_hint(&self, writer: WriterId, seq: u64, known: Slot) -> Hinted {
@@ -155,7 +155,7 @@ impl Metastore {
             for writer in listed.keys() {
                 state.log(*writer, now);
             }
-            let open = state.logs.values().filter(|log| !log.row.sealed);
+            let open = state.logs().values().filter(|log| !log.row.sealed);
             open.map(|log| {
                 let next = log.row.next;
                 let slots = listed.remove(&log.row.writer).unwrap_or_default().split_off(&next);
@@ -201,7 +201,7 @@ impl Metastore {
         let claimed = self.claimed();
         let (due, silent, unheard) = {
             let state = self.state.lock();
-            let open = || state.logs.values().filter(|log| !log.row.sealed);
+            let open = || state.logs().values().filter(|log| !log.row.sealed);
             let due = open().filter(|log| self.is_due(log, now)).map(|log| log.row.writer);
             let silent = open().filter(|log| {
                 let is_unclaimed = claimed.as_ref().is_some_and(|claimed| !claimed.contains(&log.row.writer));
@@ -211,7 +211,7 @@ impl Metastore {
                 now.saturating_sub(log.moved) >= limit.min(config.seal_after.get())
             });
             let claimed = claimed.iter().flatten().copied();
-            let unheard = claimed.filter(|writer| !state.logs.contains_key(writer));
+            let unheard = claimed.filter(|writer| !state.logs().contains_key(writer));
             (
                 due.collect::<Vec<_>>(),
                 silent.map(|log| log.row.writer).collect::<Vec<_>>(),
@@ -232,7 +232,7 @@ impl Metastore {
                 let Some(writer) = folder.parse_log_folder() else {
                     continue;
                 };
-                if !self.state.lock().logs.contains_key(&writer) {
+                if !self.state.lock().logs().contains_key(&writer) {
                     warn!(%writer, "found a log that nobody told of");
                     self.probe(writer).await?;
                 }

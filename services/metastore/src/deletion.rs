@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use catalog::Batch;
 use catalog::rows::{self, Dead, DeletionState, Row};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{TenantId, WriterId};
+use parking_lot::Mutex;
 use query::Deletion;
 use rpc::{DeleteRequest, DeletionProgress, DeletionStatus, Error, ErrorKind};
 use storage::{Created, Key};
@@ -38,6 +38,23 @@ const FINISHED_LISTED_MAX: usize = 100;
 const READS_AT_ONCE: usize = 8;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// The number of a deletion that is not in force yet. Dropping it gives the number up, unless the object of the deletion
+/// may be in the bucket: then the next owner puts the deletion in force, and no merge may count it as applied.
+struct Reservation<'a> {
+    state: &'a Mutex<State>,
+    object: DeletionObject,
+    deletion: Arc<Deletion>,
+    may_be_durable: bool,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.may_be_durable {
+            self.state.lock().deletions.give_up(self.object.row.number);
+        }
+    }
+}
+
 impl Metastore {
     /// Makes a deletion. When this returns, no answer that starts later contains what it erases.
     pub(crate) async fn make_deletion(
@@ -52,47 +69,38 @@ impl Metastore {
         }
         self.ensure_owner().await?;
         self.consume_all().await.map_err(of_header)?;
-        // Nothing is committed from here on but the deletion, and what was consumed before it together with it.
+        // This turn commits the deletion and the segments consumed before it, together, and no other row.
         let turn = self.take_turn().await?;
-        self.check_turn().await?;
-        let object = loop {
-            let object = self.reserve_deletion(&request)?;
-            if self.create_deletion(&object.key(), object.encode()).await? == Created::Mine {
-                break object;
+        self.check_catalog().await?;
+        let reservation = loop {
+            let mut reservation = self.reserve_deletion(&request)?;
+            if self.create_deletion(&mut reservation).await? == Created::Mine {
+                break reservation;
             }
-            // Somebody else's: of an owner that was replaced before it could commit, or this one's replacement.
+            // The object is of an owner that was replaced before it could commit, or of this one's replacement.
             warn!(
-                deletion = object.row.number,
+                deletion = reservation.object.row.number,
                 "a deletion of an earlier owner has this number, taking the next"
             );
-            self.state.lock().deletions.give_up(object.row.number);
-            self.check_turn().await?;
+            drop(reservation);
+            self.check_catalog().await?;
         };
-        let (mut batch, segments) =
-            self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
-        object.row.put_into(&mut batch);
+        let row = &reservation.object.row;
+        let (mut batch, segments) = self.take_pending();
+        row.put_into(&mut batch);
         self.commit_in_turn(&turn, batch).await?;
-        let number = object.row.number;
         let mut state = self.state.lock();
         state.are_committed(&segments);
-        state.deletions.made(number);
+        state.deletions.made(row.number);
         self.metrics.deletions.inc();
         self.metrics.count(&state);
-        note_unneeded(&mut state);
-        info!(deletion = number, tenant = %object.row.tenant, "deletion is in force");
-        let made = state.deletions.above(number - 1).next();
-        let made = made.map(|in_force| status(&state, in_force));
-        made.ok_or_else(|| Error::new(ErrorKind::Internal, "the deletion is gone"))
-    }
-
-    /// Checks right now that nobody opened the catalog since.
-    async fn check_turn(&self) -> Result<(), Error> {
-        let checked = self.catalog.check().await.inspect_err(|error| self.end_if_fenced(error));
-        checked.map_err(crate::error::of_catalog)
+        state.update_unswept();
+        info!(deletion = row.number, tenant = %row.tenant, "deletion is in force");
+        Ok(status(&state, &reservation.deletion, row.created_millis))
     }
 
     /// A deletion with the next number, as of what is consumed now.
-    fn reserve_deletion(&self, request: &DeleteRequest) -> Result<DeletionObject, Error> {
+    fn reserve_deletion(&self, request: &DeleteRequest) -> Result<Reservation<'_>, Error> {
         let mut state = self.state.lock();
         let about = Deletion {
             number: state.deletions.last() + 1,
@@ -100,14 +108,14 @@ impl Metastore {
             selector: request.selector.clone(),
             range: request.range,
         };
-        let is_needed = deletions::touched(&state, &about).next().is_some();
+        let is_needed = state.touched_by(&about).next().is_some();
         let (limit, kind_of_deletion) = match is_needed {
             true => (DELETIONS_MAX, "that live objects need"),
             false => {
                 (UNNEEDED_MAX, "about nothing that is stored, or only about objects that wait to be swept,")
             }
         };
-        if deletions::in_force_of(&state.deletions, &request.tenant, is_needed) >= limit {
+        if state.deletions.count_of(&request.tenant, is_needed) >= limit {
             let message = format!(
                 "{limit} deletions of tenant {} {kind_of_deletion} are not finished, which is the limit",
                 request.tenant
@@ -115,7 +123,7 @@ impl Metastore {
             let kind = ErrorKind::Exhausted { retry_after: Duration::from_secs(60) };
             return Err(Error::new(kind, message));
         }
-        let positions = state.logs.values().map(|log| (log.row.writer, log.row.next)).collect();
+        let positions = state.logs().values().map(|log| (log.row.writer, log.row.next)).collect();
         let row = rows::Deletion {
             number: about.number,
             tenant: about.tenant,
@@ -126,9 +134,10 @@ impl Metastore {
                 positions,
             },
         };
-        let added = state.deletions.add(row.clone(), false);
-        added.map_err(|what| Error::new(ErrorKind::InvalidArgument, what))?;
-        Ok(DeletionObject { epoch: self.catalog.epoch(), id_tag: self.store.id_tag(), row })
+        let deletion = state.deletions.add(row.clone(), false);
+        let deletion = deletion.map_err(|reason| Error::new(ErrorKind::InvalidArgument, reason))?;
+        let object = DeletionObject { epoch: self.catalog.epoch(), id_tag: self.store.id_tag(), row };
+        Ok(Reservation { state: &self.state, object, deletion, may_be_durable: false })
     }
 
     /// All that is acknowledged when this begins is consumed when it ends.
@@ -140,18 +149,23 @@ impl Metastore {
             for writer in folders.iter().filter_map(Key::parse_log_folder) {
                 state.log(writer, now);
             }
-            state.logs.values().filter(|log| !log.row.sealed).map(|log| log.row.writer).collect()
+            state.logs().values().filter(|log| !log.row.sealed).map(|log| log.row.writer).collect()
         };
         let probes = stream::iter(open).map(|writer| self.probe(writer)).buffer_unordered(READS_AT_ONCE);
         probes.try_collect::<()>().await
     }
 
-    /// Creates the object of a deletion, however long that takes: a deletion that is in doubt must not be followed by
-    /// another one.
-    async fn create_deletion(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
+    /// Creates the object of a deletion, however long that takes: a deletion in doubt must not be followed by another
+    /// one.
+    async fn create_deletion(&self, reservation: &mut Reservation<'_>) -> Result<Created, Error> {
+        let (key, bytes) = (reservation.object.key(), reservation.object.encode());
+        reservation.may_be_durable = true;
         loop {
-            match self.store.settle_create(key, bytes.clone()).await {
-                Ok(created) => return Ok(created),
+            match self.store.settle_create(&key, bytes.clone()).await {
+                Ok(created) => {
+                    reservation.may_be_durable = created == Created::Mine;
+                    return Ok(created);
+                }
                 Err(error) => warn!(%key, %error, "a deletion is in doubt, asking again"),
             }
             if !self.pause(RETRY_PAUSE).await {
@@ -172,22 +186,22 @@ impl Metastore {
         for (number, object) in deletions::settle(objects) {
             if number > last {
                 info!(deletion = number, "deletion of an earlier owner is in force");
-                object.row.put_into(&mut state.pending.batch);
+                object.row.put_into(state.pending_rows());
                 let version = state.version;
                 let taken = state.deletions.load(object.row, version);
                 taken.map_err(|reason| unreadable_deletion(number, reason))?;
             }
         }
-        for key in keys.into_iter().filter(|key| deletions::is_superfluous(state, key)).collect::<Vec<_>>() {
+        for key in keys.into_iter().filter(|key| state.is_superfluous_deletion(key)).collect::<Vec<_>>() {
             let dead = state.bury_unnamed(key, unix_millis);
-            dead.put_into(&mut state.pending.batch);
+            dead.put_into(state.pending_rows());
         }
         Ok(())
     }
 
     /// Finishes what can be finished; gives the number of deletions that are left.
     pub(crate) async fn advance_deletions(&self) -> Result<usize, Error> {
-        if !note_unneeded(&mut self.state.lock()) {
+        if !self.state.lock().update_unswept() {
             return Ok(0);
         }
         self.ensure_owner().await?;
@@ -228,7 +242,7 @@ impl Metastore {
         let count = {
             let mut state = self.state.lock();
             let is_closed = |key: &Key| {
-                key.parse_block().is_some_and(|block| state.jobs.contains_key(&block.job))
+                key.parse_block().is_some_and(|block| state.jobs().contains_key(&block.job))
                     && is_orphan(&state, key)
             };
             let orphans: Vec<Key> = listed.into_iter().map(|o| o.key).filter(is_closed).collect();
@@ -283,7 +297,9 @@ impl Metastore {
     pub(crate) fn list_deletions(&self, tenant: &TenantId) -> Vec<DeletionStatus> {
         let state = self.state.lock();
         let in_force = state.deletions.above(0).rev().filter(|in_force| in_force.deletion.tenant == *tenant);
-        let mut all: Vec<DeletionStatus> = in_force.map(|in_force| status(&state, in_force)).collect();
+        let mut all: Vec<DeletionStatus> = in_force
+            .map(|in_force| status(&state, &in_force.deletion, in_force.row.created_millis))
+            .collect();
         let done = state.deletions.done().rev().filter(|done| done.row.tenant == *tenant);
         all.extend(done.take(FINISHED_LISTED_MAX).map(|done| {
             let progress = match (&done.row.state, done.replaced) {
@@ -333,44 +349,14 @@ pub(crate) fn unreadable_deletion(number: u64, reason: String) -> OpenError {
     OpenError::Object { object: format!("deletion {number}"), reason }
 }
 
-/// Notes for each deletion that no live object needs which dead ones are still there. False if there is no deletion.
-fn note_unneeded(state: &mut State) -> bool {
-    let left: Vec<u64> = (state.deletions.above(0))
-        .filter(|in_force| deletions::touched(state, &in_force.deletion).next().is_some())
-        .map(|in_force| in_force.deletion.number)
-        .collect();
-    let State { deletions, dead, .. } = state;
-    for in_force in deletions.in_force_mut() {
-        if left.contains(&in_force.deletion.number) {
-            in_force.unswept = None;
-            continue;
-        }
-        // Blocks of other tenants, deletions and records hold nothing of it.
-        let tenant = &in_force.deletion.tenant;
-        let may_hold = |key: &&Key| {
-            key.parse_log_slot().is_some() || key.parse_block_tenant().is_some_and(|owner| owner == *tenant)
-        };
-        let unswept = in_force.unswept.get_or_insert_with(|| dead.keys().filter(may_hold).cloned().collect());
-        unswept.retain(|key| dead.contains_key(key));
-    }
-    deletions.len() > 0 || deletions.done().any(|done| done.replaced.is_some())
-}
-
-fn status(state: &State, in_force: &InForce) -> DeletionStatus {
+fn status(state: &State, deletion: &Arc<Deletion>, created_millis: i64) -> DeletionStatus {
     let (mut objects, mut unreadable) = (0, 0);
-    for (_, live) in deletions::touched(state, &in_force.deletion) {
+    for (_, live) in state.touched_by(deletion) {
         if live.id.is_some() { objects += 1 } else { unreadable += 1 }
     }
-    let progress = match (&in_force.unswept, objects + unreadable) {
-        (Some(unswept), 0) => DeletionProgress::Sweeping { objects: unswept.len() },
-        (None, 0) => DeletionProgress::Sweeping { objects: 0 },
+    let progress = match objects + unreadable {
+        0 => DeletionProgress::Sweeping { objects: state.deletions.unswept_count(deletion.number) },
         _ => DeletionProgress::Rewriting { objects, unreadable },
     };
-    let deletion = Some(in_force.deletion.clone());
-    DeletionStatus {
-        number: in_force.deletion.number,
-        created_millis: in_force.row.created_millis,
-        deletion,
-        progress,
-    }
+    DeletionStatus { number: deletion.number, created_millis, deletion: Some(deletion.clone()), progress }
 }

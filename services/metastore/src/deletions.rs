@@ -16,9 +16,6 @@ use query::{Deletion, Matcher, Selector};
 use storage::{IdTag, Key, Store};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::live::{Live, What};
-use crate::state::State;
-
 /// 2 added the tag of the cluster.
 const VERSION: u8 = 2;
 
@@ -60,7 +57,7 @@ impl Deletions {
     /// A matcher cannot be understood.
     pub(crate) fn load(&mut self, row: rows::Deletion, version: u64) -> Result<(), String> {
         match row.state {
-            DeletionState::InForce { .. } => self.add(row, true),
+            DeletionState::InForce { .. } => self.add(row, true).map(drop),
             DeletionState::Done { .. } => {
                 self.last = self.last.max(row.number);
                 self.done.insert(row.number, Done { row, replaced: Some(version) });
@@ -70,7 +67,7 @@ impl Deletions {
     }
 
     /// Takes in a deletion that is in force, or will be. What is consumed from its positions on has it as floor.
-    pub(crate) fn add(&mut self, row: rows::Deletion, is_made: bool) -> Result<(), String> {
+    pub(crate) fn add(&mut self, row: rows::Deletion, is_made: bool) -> Result<Arc<Deletion>, String> {
         let DeletionState::InForce { matchers, range, positions } = &row.state else {
             return Err(format!("deletion {} is finished", row.number));
         };
@@ -88,8 +85,9 @@ impl Deletions {
         self.last = self.last.max(row.number);
         let deletion = Arc::new(deletion);
         self.changes += u64::from(is_made);
-        self.in_force.insert(row.number, InForce { deletion, row, positions, is_made, unswept: None });
-        Ok(())
+        let in_force = InForce { deletion: deletion.clone(), row, positions, is_made, unswept: None };
+        self.in_force.insert(deletion.number, in_force);
+        Ok(deletion)
     }
 
     /// Puts a deletion that was added in force.
@@ -151,6 +149,13 @@ impl Deletions {
             .filter(|deletion| deletion.is_made)
     }
 
+    /// Deletions above `floor` that touch one of `datasets`.
+    pub(crate) fn needed_by(&self, floor: u64, datasets: &[DatasetSummary]) -> Vec<Arc<Deletion>> {
+        let touching =
+            self.above(floor).filter(|in_force| datasets.iter().any(|d| touches(&in_force.deletion, d)));
+        touching.map(|in_force| in_force.deletion.clone()).collect()
+    }
+
     pub(crate) fn in_force_mut(&mut self) -> impl Iterator<Item = &mut InForce> {
         self.in_force.values_mut().filter(|deletion| deletion.is_made)
     }
@@ -170,57 +175,30 @@ impl Deletions {
         in_force.chain(replaced).map(|row| row.created_millis).min()
     }
 
-    /// How many are in force, of all tenants.
+    /// Number of deletions of `tenant` in force that live objects need, or that none needs, as of the last
+    /// [`State::update_unswept`](crate::state::State::update_unswept).
+    pub(crate) fn count_of(&self, tenant: &TenantId, is_needed: bool) -> usize {
+        let is_counted = |in_force: &&InForce| {
+            in_force.deletion.tenant == *tenant && in_force.unswept.is_none() == is_needed
+        };
+        self.in_force.values().filter(is_counted).count()
+    }
+
+    /// Number of dead objects that may still hold rows of a deletion; 0 if that is not known.
+    pub(crate) fn unswept_count(&self, number: u64) -> usize {
+        let unswept = self.in_force.get(&number).and_then(|in_force| in_force.unswept.as_ref());
+        unswept.map_or(0, BTreeSet::len)
+    }
+
+    /// Number of deletions in force, of all tenants.
     pub(crate) fn len(&self) -> usize {
         self.in_force.len()
     }
 }
 
-/// Deletions above `floor` that touch one of `datasets`.
-pub(crate) fn needed<'a>(
-    deletions: &Deletions,
-    floor: u64,
-    datasets: impl Iterator<Item = &'a DatasetSummary> + Clone,
-) -> Vec<Arc<Deletion>> {
-    let touching =
-        deletions.above(floor).filter(|in_force| datasets.clone().any(|d| touches(&in_force.deletion, d)));
-    touching.map(|in_force| in_force.deletion.clone()).collect()
-}
-
-fn touches(deletion: &Deletion, d: &DatasetSummary) -> bool {
-    deletion.touches(&d.tenant, &d.service, &d.profile_types, d.times)
-}
-
-/// Live objects that may hold something that the deletion erases.
-pub(crate) fn touched<'a>(
-    state: &'a State,
-    deletion: &'a Deletion,
-) -> impl Iterator<Item = (&'a Key, &'a Live)> {
-    state.live.iter().filter(|(key, live)| is_touched(state, key, live, deletion))
-}
-
-pub(crate) fn is_touched(state: &State, key: &Key, live: &Live, deletion: &Deletion) -> bool {
-    if live.floor >= deletion.number {
-        return false;
-    }
-    let window_times = match &live.what {
-        What::Block { tenant, .. } if *tenant != deletion.tenant => return false,
-        What::Block { window, .. } => Some(window.times()),
-        What::Segment { .. } => None,
-    };
-    let object = live.id.and_then(|id| state.index.get(id));
-    let quarantined = state.quarantined.get(key);
-    let datasets = match (object, quarantined) {
-        (Some(object), _) => &object.datasets[..],
-        (None, Some(quarantined)) => &quarantined.datasets[..],
-        (None, None) => &[],
-    };
-    if datasets.iter().any(|dataset| touches(deletion, dataset)) {
-        return true;
-    }
-    // What else is in the object was forgotten when its time was over, or never known.
-    let holds_more = live.live_rows < live.rows || (quarantined.is_some() && datasets.is_empty());
-    holds_more && window_times.is_none_or(|times| deletion.range.overlaps(times))
+/// Whether a dataset may hold rows that the deletion erases.
+pub(crate) fn touches(deletion: &Deletion, dataset: &DatasetSummary) -> bool {
+    deletion.touches(&dataset.tenant, &dataset.service, &dataset.profile_types, dataset.times)
 }
 
 fn matcher(row: &DeletionMatcher) -> Result<Matcher, String> {
@@ -311,19 +289,6 @@ pub(crate) fn key_of(row: &rows::Deletion) -> Key {
     Key::deletion(&row.tenant, row.number, matches!(row.state, DeletionState::Done { .. }))
 }
 
-/// Whether the object of a deletion says what is not, or no longer, in force: an owner wrote it that had been replaced,
-/// or it is finished.
-pub(crate) fn is_superfluous(state: &State, key: &Key) -> bool {
-    let Some((tenant, number, is_done)) = key.parse_deletion() else {
-        return false;
-    };
-    let is_known = state.deletions.row(number).is_some_and(|row| {
-        // What is done in the bucket and not in the catalog will be finished again.
-        row.tenant == tenant && (is_done || matches!(row.state, DeletionState::InForce { .. }))
-    });
-    !is_known && !state.dead.contains_key(key)
-}
-
 /// Of several objects with one number, the one that is a deletion: a finished one, else that of the latest owner. The
 /// others were written by owners that had been replaced without knowing, and nobody was told that they are in force.
 pub(crate) fn settle(objects: Vec<DeletionObject>) -> BTreeMap<u64, DeletionObject> {
@@ -341,13 +306,6 @@ pub(crate) fn settle(objects: Vec<DeletionObject>) -> BTreeMap<u64, DeletionObje
         }
     }
     settled
-}
-
-/// How many deletions of `tenant` are in force that live objects need, or that none needs, as of when that was noted last.
-pub(crate) fn in_force_of(deletions: &Deletions, tenant: &TenantId, is_needed: bool) -> usize {
-    let counts =
-        |deletion: &&InForce| deletion.deletion.tenant == *tenant && deletion.unswept.is_none() == is_needed;
-    deletions.in_force.values().filter(counts).count()
 }
 
 #[cfg(test)]

@@ -9,44 +9,13 @@ use std::sync::Arc;
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
 use model::{DAY, ProfileType, TenantId, TimeRange, Times};
-use rpc::{FindRequest, Found, FoundDataset, Pruned, Snapshot};
+use rpc::{FindRequest, Found, FoundDataset, Pruned};
 use storage::Key;
 
-use crate::deletions::{Deletions, needed};
-use crate::state::State;
+use crate::deletions::Deletions;
 
 /// Length of a day of Unix time, in nanoseconds.
 const DAY_NANOS: i64 = DAY * 1_000_000_000;
-
-impl State {
-    /// What is known now. What ends before `kept_from(tenant, service)` is past its time.
-    pub(crate) fn snapshot(
-        &self,
-        request: &FindRequest,
-        epoch: u64,
-        kept_from: impl Fn(&TenantId, &str) -> i64,
-    ) -> Snapshot {
-        let objects = self.index.find(request, &self.deletions, &kept_from);
-        let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
-        let is_asked_for = |dataset: &DatasetSummary| {
-            request.tenants.contains(&dataset.tenant)
-                && request
-                    .services
-                    .as_ref()
-                    .is_none_or(|names| names.iter().any(|name| **name == *dataset.service))
-                && request.profile_type.as_ref().is_none_or(|wanted| dataset.profile_types.contains(wanted))
-                && request.range.overlaps(dataset.times)
-        };
-        let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
-            let datasets = &quarantined.datasets;
-            // Of one that nobody could read, nothing is known.
-            request.range.overlaps(quarantined.why.times)
-                && (datasets.is_empty() || datasets.iter().any(is_asked_for))
-        });
-        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
-        Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }
-    }
-}
 
 /// The live objects, by what finds ask for.
 #[derive(Default)]
@@ -229,7 +198,7 @@ impl Index {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
-                    deletions: needed(deletions, object.floor, object.datasets.iter()),
+                    deletions: deletions.needed_by(object.floor, &object.datasets),
                     datasets,
                 });
             }

@@ -21,9 +21,8 @@ use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, P
 use storage::Key;
 use tracing::{error, info, warn};
 
-use crate::deletions::needed;
 use crate::record::{Output, Record};
-use crate::state::{JobState, State, put_block, rows_of, summaries};
+use crate::state::{Death, JobState, State, put_block, row_count, summaries};
 use crate::{Metastore, plan};
 
 /// An attempt that fails is tried again this often, then its inputs are divided.
@@ -60,7 +59,7 @@ impl Metastore {
 
     /// Opens the next attempt of a job that waits for one, or of a new job.
     fn open_attempt(&self, state: &mut State, now: Now, batch: &mut Batch) -> Option<Job> {
-        let waiting = state.jobs.values().filter(|job| {
+        let waiting = state.jobs().values().filter(|job| {
             matches!(job.row.state, JobProgress::Working { open: false, .. }) && job.due <= now.monotonic
         });
         let id = match waiting.map(|job| (job.due, job.row.id)).min() {
@@ -71,50 +70,42 @@ impl Metastore {
             }
         };
         let floor = state.deletions.floor();
-        let shard_bits = match &state.jobs.get(&id)?.row.state {
-            JobProgress::Working { work, .. } => plan::shard_bits(state, &self.config, work),
-            JobProgress::Published { .. } => 0,
-        };
-        let job = state.jobs.get_mut(&id)?;
-        let JobProgress::Working { open, work } = &mut job.row.state else {
+        let JobProgress::Working { work, .. } = state.jobs().get(&id)?.row.state.clone() else {
             return None;
         };
-        *open = true;
-        job.row.attempt += 1;
-        job.row.floor = floor;
-        job.due = now.monotonic + self.config.attempt_time.get();
+        let shard_bits = plan::shard_bits(state, &self.config, &work);
         let inputs = work.inputs.iter().filter_map(|key| {
-            let live = state.live.get(key)?;
-            let object = state.index.get(live.id?)?;
+            let object = state.object(key)?;
             let mut datasets: Vec<u32> = object.datasets.iter().map(|dataset| dataset.position).collect();
             datasets.sort_unstable();
             Some(JobInput {
                 key: key.clone(),
-                bytes: live.bytes,
+                bytes: object.bytes,
                 masked: object.masked.clone(),
                 datasets,
-                deletions: needed(&state.deletions, object.floor, object.datasets.iter()),
+                deletions: state.deletions.needed_by(object.floor, &object.datasets),
             })
         });
-        let claimed = Job {
-            id,
-            attempt: job.row.attempt,
-            inputs: inputs.collect(),
-            level: work.level,
-            windows: work.windows.clone(),
-            shard_bits,
-        };
+        let inputs = inputs.collect();
+        let job = state.job_mut(id)?;
+        if let JobProgress::Working { open, .. } = &mut job.row.state {
+            *open = true;
+        }
+        job.row.attempt += 1;
+        job.row.floor = floor;
+        job.due = now.monotonic + self.config.attempt_time.get();
         job.row.put_into(batch);
-        Some(claimed)
+        let (attempt, Work { level, windows, .. }) = (job.row.attempt, work);
+        Some(Job { id, attempt, inputs, level, windows, shard_bits })
     }
 
     pub(crate) async fn publish_job(self: Arc<Self>, publication: Publication) -> Result<Published, Error> {
         let turn = self.take_turn().await?;
         let id = publication.job;
         let unix_millis = self.clock.unix_millis();
-        let (record, batch, blocks) = {
+        let (record, batch, blocks, deaths) = {
             let state = self.state.lock();
-            let Some(job) = state.jobs.get(&id) else {
+            let Some(job) = state.jobs().get(&id) else {
                 return Ok(Published::Rejected);
             };
             if job.row.attempt != publication.attempt {
@@ -125,42 +116,40 @@ impl Metastore {
                 JobProgress::Working { open: false, .. } => return Ok(Published::Rejected),
                 JobProgress::Working { open: true, work } => work,
             };
-            let is_claimed = |key: &Key| state.live.get(key).is_some_and(|live| live.claimed == Some(id));
+            let is_claimed = |key: &Key| state.live().get(key).is_some_and(|live| live.claimed == Some(id));
             if !work.inputs.iter().all(is_claimed) {
                 return Ok(Published::Rejected);
             }
             let floor = job.row.floor;
             let blocks = publication.outputs.iter().map(|o| block_of(o, &publication, work, floor));
             let blocks: Vec<Block> = blocks.collect::<Result<_, _>>()?;
-            let record = record_of(&state, &job.row, work, &publication, unix_millis);
+            let record = record_of(&state, &job.row, work, &publication, unix_millis).encode();
             let mut batch = Batch::default();
             for (block, output) in blocks.iter().zip(&publication.outputs) {
                 put_block(block, &summaries(&output.directory), &mut batch);
             }
             let row = rows::Job {
-                state: JobProgress::Published { record: Some(record.encode()) },
+                state: JobProgress::Published { record: Some(record.clone()) },
                 ..job.row.clone()
             };
             row.put_into(&mut batch);
-            // What dies is taken out of memory after the commit only: until then it is what is found.
-            let mut rest = Batch::default();
-            for key in &work.inputs {
-                state.rows_of_death(key, Some(id), unix_millis, &mut rest);
-            }
-            batch.changes.extend(rest.changes);
-            (record, batch, blocks)
+            let deaths = work.inputs.iter();
+            let deaths: Vec<Death> = deaths
+                .filter_map(|key| state.prepare_death(key, Some(id), unix_millis, &mut batch))
+                .collect();
+            (record, batch, blocks, deaths)
         };
         self.commit_in_turn(&turn, batch).await?;
         {
             let mut state = self.state.lock();
-            for (key, _) in &record.inputs {
-                state.bury(key, Some(id), unix_millis, &mut Batch::default());
+            for death in deaths {
+                state.apply(death);
             }
             for (block, output) in blocks.iter().zip(&publication.outputs) {
                 state.add_block(block, summaries(&output.directory));
             }
-            if let Some(job) = state.jobs.get_mut(&id) {
-                job.row.state = JobProgress::Published { record: Some(record.encode()) };
+            if let Some(job) = state.job_mut(id) {
+                job.row.state = JobProgress::Published { record: Some(record) };
             }
             self.metrics.jobs_published.inc();
             self.metrics.count(&state);
@@ -178,7 +167,7 @@ impl Metastore {
     pub(crate) async fn create_records(&self) -> Result<(), Error> {
         let missing: BTreeMap<JobId, (i64, Bytes)> = {
             let state = self.state.lock();
-            let jobs = state.jobs.values().filter_map(|job| match &job.row.state {
+            let jobs = state.jobs().values().filter_map(|job| match &job.row.state {
                 JobProgress::Published { record: Some(record) } => {
                     Some((job.row.id, (job.row.created_millis, record.clone())))
                 }
@@ -190,10 +179,10 @@ impl Metastore {
             let key = Key::publish(created_millis.div_euclid(DAY * 1_000), id);
             self.store.settle_create(&key, record).await.map_err(crate::error::of_store)?;
             let mut state = self.state.lock();
-            if let Some(job) = state.jobs.get_mut(&id) {
+            if let Some(job) = state.job_mut(id) {
                 job.row.state = JobProgress::Published { record: None };
                 let row = job.row.clone();
-                row.put_into(&mut state.pending.batch);
+                row.put_into(state.pending_rows());
             }
         }
         Ok(())
@@ -205,7 +194,7 @@ impl Metastore {
         let mut batch = Batch::default();
         {
             let mut state = self.state.lock();
-            let is_open = state.jobs.get(&failure.job).is_some_and(|job| {
+            let is_open = state.jobs().get(&failure.job).is_some_and(|job| {
                 job.row.attempt == failure.attempt
                     && matches!(job.row.state, JobProgress::Working { open: true, .. })
             });
@@ -221,15 +210,15 @@ impl Metastore {
     /// Forgets jobs that nobody can ask about any more.
     pub(crate) fn forget_jobs(&self, state: &mut State, unix_millis: i64) {
         let old: Vec<JobId> = state
-            .jobs
+            .jobs()
             .values()
             .filter(|job| matches!(job.row.state, JobProgress::Published { record: None }))
             .filter(|job| unix_millis - job.row.created_millis > REMEMBERED_MILLIS)
             .map(|job| job.row.id)
             .collect();
         for id in old {
-            if let Some(job) = state.jobs.remove(&id) {
-                state.pending.batch.delete(job.row.key());
+            if let Some(job) = state.remove_job(id) {
+                state.pending_rows().delete(job.row.key());
             }
         }
     }
@@ -280,7 +269,7 @@ fn block_of(output: &JobOutput, publication: &Publication, work: &Work, floor: u
         created_millis: output.directory.created_millis,
         quarantine: None,
         floor,
-        rows: rows_of(&output.directory),
+        rows: row_count(&output.directory),
     })
 }
 
@@ -291,10 +280,7 @@ fn record_of(
     publication: &Publication,
     unix_millis: i64,
 ) -> Record {
-    let masked = |key: &Key| {
-        let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
-        object.map(|object| object.masked.clone()).unwrap_or_default()
-    };
+    let masked = |key: &Key| state.object(key).map(|object| object.masked.clone()).unwrap_or_default();
     let outputs = publication.outputs.iter().map(|output| Output {
         key: output.key.clone(),
         bytes: output.bytes,
@@ -313,9 +299,7 @@ fn record_of(
 
 fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i64) -> JobId {
     for key in &work.inputs {
-        if let Some(live) = state.live.get_mut(key) {
-            live.claimed = Some(id);
-        }
+        state.claim(key, id);
     }
     let row = rows::Job {
         id,
@@ -325,17 +309,17 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
         floor: 0,
         state: JobProgress::Working { open: false, work },
     };
-    state.jobs.insert(id, JobState { row, due: Duration::ZERO });
+    state.insert_job(JobState { row, due: Duration::ZERO });
     id
 }
 
 /// Takes an input out of the job that claims it. An open attempt is closed, because it still reads the input; the
 /// next one may begin at once.
 pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &mut Batch) {
-    let Some(id) = state.live.get_mut(input).and_then(|live| live.claimed.take()) else {
+    let Some(id) = state.release(input) else {
         return;
     };
-    let Some(job) = state.jobs.get_mut(&id) else {
+    let Some(job) = state.job_mut(id) else {
         return;
     };
     let JobProgress::Working { open, work } = &mut job.row.state else {
@@ -346,14 +330,14 @@ pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &m
     job.due = now;
     if !work.inputs.is_empty() {
         job.row.put_into(batch);
-    } else if let Some(job) = state.jobs.remove(&id) {
+    } else if let Some(job) = state.remove_job(id) {
         batch.delete(job.row.key());
     }
 }
 
 /// Closes attempts whose time is over; gives their number.
 fn close_lapsed(state: &mut State, now: Now, new_job: &dyn Fn() -> JobId, batch: &mut Batch) -> usize {
-    let open = state.jobs.values().filter(|job| {
+    let open = state.jobs().values().filter(|job| {
         matches!(job.row.state, JobProgress::Working { open: true, .. }) && job.due <= now.monotonic
     });
     // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
@@ -380,7 +364,7 @@ fn close_attempt(
     batch: &mut Batch,
 ) {
     let JobFailure { job: id, attempt, ref reason, inputs_sound } = *failure;
-    let Some(job) = state.jobs.get_mut(&id) else {
+    let Some(job) = state.job_mut(id) else {
         return;
     };
     let JobProgress::Working { open, work } = &mut job.row.state else {
@@ -398,13 +382,11 @@ fn close_attempt(
     }
     let work = work.clone();
     let row = job.row.key();
-    state.jobs.remove(&id);
+    state.remove_job(id);
     batch.delete(row);
     if let [input] = work.inputs.as_slice() {
         error!(job = %id, %input, reason, "input cannot be merged and is quarantined");
-        if let Some(live) = state.live.get_mut(input) {
-            live.claimed = None;
-        }
+        state.release(input);
         state.quarantine(input, reason.clone(), batch);
         return;
     }
@@ -413,7 +395,7 @@ fn close_attempt(
     for inputs in [left, right] {
         let work = Work { inputs: inputs.to_vec(), ..work.clone() };
         let part = add_job(state, new_job(), work, TRIES_MAX - 1, now.unix_millis);
-        if let Some(part) = state.jobs.get(&part) {
+        if let Some(part) = state.jobs().get(&part) {
             part.row.put_into(batch);
         }
     }

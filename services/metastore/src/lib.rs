@@ -7,6 +7,7 @@
 //! One owner at a time commits; all it knows is in its memory ([`state`]) and answers at once.
 
 mod agenda;
+mod commit;
 mod config;
 mod consume;
 mod dead;
@@ -15,6 +16,7 @@ mod deletion;
 mod deletions;
 mod error;
 mod find;
+mod group;
 pub mod header;
 mod jobs;
 mod lineage;
@@ -30,6 +32,7 @@ mod rebuild;
 mod reconcile;
 mod record;
 mod retention;
+mod run;
 mod state;
 mod sweep;
 #[cfg(test)]
@@ -42,8 +45,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catalog::rows::{Resignation, Row as _};
-use catalog::{Batch, Catalog, Engine, Numbered, numbered};
+use catalog::{Catalog, Engine, Numbered, numbered};
 use clock::Clock;
 use cluster::Membership;
 use model::TenantId;
@@ -54,8 +56,8 @@ use rpc::{
     Published, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
-use tokio::sync::{MutexGuard, Notify, watch};
-use tracing::{error, warn};
+use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 pub use config::Config;
 pub use error::OpenError;
@@ -76,17 +78,10 @@ const SURE_FOR: Duration = Duration::from_secs(1);
 /// Finds of an owner that has not looked through all logs for so long say that they are stale.
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Between looks at how far behind anything is.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// As [`SURE_FOR`], for the standing: who watches this owner asks often, and nothing follows from a wrong answer but
 /// that the others wait.
 const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
-/// How long a drain waits for its last commit; a process that is told to stop must not wait for a store that is down.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Between looks whether deletions are finished.
-const ORDERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
 const PENDING_SEGMENTS_MAX: usize = 10_000;
 
@@ -125,6 +120,18 @@ pub struct Parts {
     pub headers: Arc<dyn Headers>,
     pub engine: Arc<dyn Engine>,
     pub is_alone: bool,
+}
+
+/// What an owner works with, beside its catalog.
+struct Resources {
+    config: Config,
+    store: Store,
+    parts: Parts,
+    retention: Retention,
+    clock: Clock,
+    metrics: Metrics,
+    /// Tells which logs live ingesters write to; `None` if there is only this process.
+    membership: Option<Arc<dyn Membership>>,
 }
 
 impl Parts {
@@ -177,22 +184,14 @@ impl Metastore {
             rebuild: Some(&progress),
         };
         let opened = opening.open().await?;
-        Self::take_over(opened, config, store, parts, retention, clock, metrics, None).await
+        let resources = Resources { config, store, parts, retention, clock, metrics, membership: None };
+        Self::take_over(opened, resources).await
     }
 
-    /// Becomes the owner of a catalog that was just opened; `membership` tells which logs live ingesters write to.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the owner")]
-    async fn take_over(
-        opened: Opened,
-        config: Config,
-        store: Store,
-        parts: Parts,
-        retention: Retention,
-        clock: Clock,
-        metrics: Metrics,
-        membership: Option<Arc<dyn Membership>>,
-    ) -> Result<Arc<Self>, OpenError> {
+    /// Becomes the owner of a catalog that was just opened.
+    async fn take_over(opened: Opened, resources: Resources) -> Result<Arc<Self>, OpenError> {
         let Opened { catalog, state, fenced, may_answer_elsewhere } = opened;
+        let Resources { config, store, parts, retention, clock, metrics, membership } = resources;
         let metastore = Arc::new_cyclic(|me| Self {
             config,
             store,
@@ -215,7 +214,7 @@ impl Metastore {
         });
         metastore.adopt_deletions().await?;
         metastore.catch_up(metastore.is_alone).await?;
-        metastore.state.lock().dead.begin_graces(metastore.clock.monotonic());
+        metastore.state.lock().begin_graces(metastore.clock.monotonic());
         metastore.tend();
         metastore.commit_pending().await?;
         if let Err(error) = metastore.create_records().await {
@@ -232,218 +231,7 @@ impl Metastore {
 
     /// Keeps the catalog up to date until [`Self::drain`], or until another owner opens it.
     pub async fn run(self: Arc<Self>) {
-        futures::join!(
-            self.keep_committing(),
-            self.keep_looking(),
-            self.keep_tending(),
-            self.keep_observing(),
-            self.keep_deleting()
-        );
-    }
-
-    /// Answers nothing from now on, commits what is pending, and tells the next owner so, within [`DRAIN_MAX`].
-    pub async fn drain(&self) {
-        self.stop.send_replace(true);
-        match self.clock.timeout(DRAIN_MAX, self.resign()).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => warn!(%error, "the last commit failed: the next owner reads more, and waits"),
-            None => {
-                warn!(limit = ?DRAIN_MAX, "the last commit takes too long: the next owner reads more, and waits")
-            }
-        }
-    }
-
-    /// Must come after the stop: a find that has not seen the stop has its snapshot before the lock is had here, and no
-    /// commit comes after this one. So whoever reads the row knows that nothing is answered any more but what it reads.
-    async fn resign(&self) -> Result<(), catalog::Error> {
-        let turn = self.turn.lock().await;
-        let (mut batch, _) = self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
-        Resignation { epoch: self.catalog.epoch() }.put_into(&mut batch);
-        self.append(&turn, batch).await
-    }
-
-    async fn keep_committing(&self) {
-        let mut stop = self.stop.subscribe();
-        loop {
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = self.work.notified() => {}
-            }
-            if let Err(error) = self.commit_pending().await {
-                error!(%error, "cannot commit, the catalog has another owner");
-                self.stop.send_replace(true);
-                return;
-            }
-            if let Err(error) = self.catalog.maintain().await {
-                warn!(%error, "cannot tidy up the catalog's files, trying again later");
-            }
-            if !self.pause(self.config.commit_interval.get()).await {
-                return;
-            }
-        }
-    }
-
-    async fn keep_looking(&self) {
-        let mut listed = self.clock.monotonic();
-        while self.pause(self.config.probe_interval.get()).await {
-            if let Err(error) = self.look(&mut listed).await {
-                warn!(%error, "cannot look for new segments, trying again");
-            }
-        }
-    }
-
-    async fn keep_tending(&self) {
-        let mut reconciled = None;
-        while self.pause(self.config.retention_interval.get()).await {
-            self.tend();
-            // Only what is committed is recorded.
-            if let Err(error) = self.commit_pending().await {
-                warn!(%error, "cannot commit what is past its time");
-                continue;
-            }
-            if let Err(error) = self.create_records().await {
-                warn!(%error, "cannot create publish records, trying again");
-            }
-            let now = self.clock.monotonic();
-            if reconciled.is_none_or(|at| now - at >= self.config.reconcile_interval.get()) {
-                match self.reconcile().await {
-                    Ok(_) => reconciled = Some(now),
-                    Err(error) => warn!(%error, "cannot compare the bucket with the catalog, trying again"),
-                }
-            }
-        }
-    }
-
-    async fn keep_deleting(&self) {
-        while self.pause(ORDERS_INTERVAL).await {
-            if let Err(error) = self.advance_deletions().await {
-                warn!(%error, "cannot finish a deletion, trying again");
-            }
-        }
-    }
-
-    async fn keep_observing(&self) {
-        loop {
-            self.observe();
-            if !self.pause(OBSERVE_INTERVAL).await {
-                return;
-            }
-        }
-    }
-
-    /// Says how far behind anything is.
-    fn observe(&self) {
-        let unix_millis = self.clock.unix_millis();
-        let mut state = self.state.lock();
-        state.dead.begin_graces(self.clock.monotonic());
-        let merges = plan::lags(&mut state, &self.config, unix_millis);
-        self.metrics.count(&state);
-        self.metrics.lags(&state, merges, unix_millis);
-        let first_millis =
-            (unix_millis - self.window_millis()).max(state.dedup.first_minute().saturating_mul(60_000));
-        self.metrics.dedup_window.set((unix_millis - first_millis) as f64 / 1e3);
-    }
-
-    /// Ends what is past its time.
-    fn tend(&self) {
-        let unix_millis = self.clock.unix_millis();
-        let mut state = self.state.lock();
-        self.expire(&mut state);
-        self.end_logs(&mut state);
-        self.forget_jobs(&mut state, unix_millis);
-        self.metrics.count(&state);
-        self.work.notify_one();
-    }
-
-    /// Waits; false if it is time to stop.
-    async fn pause(&self, duration: Duration) -> bool {
-        let mut stop = self.stop.subscribe();
-        self.clock.timeout(duration, stop.wait_for(|stop| *stop)).await.is_none()
-    }
-
-    fn window_millis(&self) -> i64 {
-        (self.config.dedup_window.get() + self.config.dedup_slack.get()).as_millis() as i64
-    }
-
-    /// Commits every pending step at once; nothing if there is none, or after the stop.
-    async fn commit_pending(&self) -> Result<(), catalog::Error> {
-        let turn = self.turn.lock().await;
-        if *self.stop.borrow() {
-            return Ok(());
-        }
-        let (batch, segments) =
-            self.state.lock().take_pending(self.window_millis(), self.clock.unix_millis());
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.append(&turn, batch).await?;
-        let mut state = self.state.lock();
-        state.are_committed(&segments);
-        self.metrics.count(&state);
-        Ok(())
-    }
-
-    /// The right to commit, which nobody gets after the stop.
-    async fn take_turn(&self) -> Result<MutexGuard<'_, ()>, Error> {
-        let turn = self.turn.lock().await;
-        self.ensure_not_stopped()?;
-        Ok(turn)
-    }
-
-    fn ensure_not_stopped(&self) -> Result<(), Error> {
-        match *self.stop.borrow() {
-            true => Err(Error::new(ErrorKind::Unavailable, "this metastore does not own the catalog now")),
-            false => Ok(()),
-        }
-    }
-
-    async fn commit_in_turn(&self, turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), Error> {
-        self.append(turn, batch).await.map_err(error::of_catalog)
-    }
-
-    async fn append(&self, _turn: &MutexGuard<'_, ()>, batch: Batch) -> Result<(), catalog::Error> {
-        let began = self.clock.monotonic();
-        let version = self.catalog.commit(batch).await.inspect_err(|error| self.end_if_fenced(error))?;
-        self.metrics.commits.inc();
-        self.metrics.commit_seconds.observe(self.clock.monotonic() - began);
-        self.state.lock().version = version;
-        // A check that runs now is about to say the same.
-        if let Ok(mut sure) = self.sure.try_lock() {
-            *sure = began;
-        }
-        Ok(())
-    }
-
-    /// What waits for a commit can never have one once another owner opened the catalog.
-    fn end_if_fenced(&self, error: &catalog::Error) {
-        if matches!(error, catalog::Error::Fenced { .. }) {
-            self.stop.send_replace(true);
-            self.state.lock().pending = state::Pending::default();
-        }
-    }
-
-    /// Refuses to answer for a catalog that may have another owner by now.
-    async fn ensure_owner(&self) -> Result<(), Error> {
-        self.ensure_owner_within(SURE_FOR).await
-    }
-
-    /// Asks the store if it did not do so for this long.
-    async fn ensure_owner_within(&self, sure_for: Duration) -> Result<(), Error> {
-        if self.is_alone {
-            return Ok(());
-        }
-        let mut sure = self.sure.lock().await;
-        let now = self.clock.monotonic();
-        if now - *sure >= sure_for {
-            self.catalog
-                .check()
-                .await
-                .inspect_err(|error| self.end_if_fenced(error))
-                .map_err(error::of_catalog)?;
-            *sure = now;
-        }
-        Ok(())
+        self.keep_all().await;
     }
 
     /// Runs `step` to its end even if the caller goes away: memory must follow a commit.

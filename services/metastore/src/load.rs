@@ -13,7 +13,7 @@ use model::BlockId;
 use crate::config::Config;
 use crate::deletion::unreadable_deletion;
 use crate::error::OpenError;
-use crate::state::{JobState, LogState, State};
+use crate::state::{JobState, State};
 
 /// Where rows are read.
 pub(crate) enum Source<'a> {
@@ -38,8 +38,7 @@ pub(crate) async fn load(
         state.deletions.load(row, version).map_err(|reason| unreadable_deletion(number, reason))?;
     }
     for row in rows::<Log>(&catalog).await? {
-        let log = LogState { row, moved: now, probed: Duration::ZERO, is_hinted: false, absent_millis: None };
-        state.logs.insert(log.row.writer, log);
+        state.load_log(row, now);
     }
     for row in rows::<Dedup>(&catalog).await? {
         state.load_keys(&row);
@@ -61,12 +60,10 @@ pub(crate) async fn load(
         let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.get() };
         if let JobProgress::Working { work, .. } = &row.state {
             for key in &work.inputs {
-                if let Some(live) = state.live.get_mut(key) {
-                    live.claimed = Some(row.id);
-                }
+                state.claim(key, row.id);
             }
         }
-        state.jobs.insert(row.id, JobState { row, due });
+        state.insert_job(JobState { row, due });
     }
     for row in rows::<Dead>(&catalog).await? {
         state.add_dead(row);

@@ -205,18 +205,18 @@ impl Metrics {
 
     /// What can be counted at once.
     pub(crate) fn count(&self, state: &State) {
-        self.segments_live.set(state.live.segment_count() as i64);
-        self.blocks_live.set(state.live.block_count() as i64);
-        for (level, total) in state.live.totals() {
+        self.segments_live.set(state.live().segment_count() as i64);
+        self.blocks_live.set(state.live().block_count() as i64);
+        for (level, total) in state.live().totals() {
             let labels = LevelLabels { level };
             self.bytes_live.get_or_create(&labels).set(total.bytes as i64);
             self.rows_live.get_or_create(&labels).set(total.rows as i64);
         }
-        self.objects_dead.set(state.dead.len() as i64);
-        self.objects_quarantined.set(state.quarantined.len() as i64);
+        self.objects_dead.set(state.dead().len() as i64);
+        self.objects_quarantined.set(state.quarantined_count() as i64);
         self.orders_in_force.set(state.deletions.len() as i64);
-        self.dedup_keys.set(state.dedup.len() as i64);
-        self.dedup_bytes.set(state.dedup.byte_len() as i64);
+        self.dedup_keys.set(state.dedup().len() as i64);
+        self.dedup_bytes.set(state.dedup().byte_len() as i64);
     }
 
     /// How far behind anything is; `merge_millis` by level.
@@ -226,7 +226,7 @@ impl Metrics {
             self.merge_lag.get_or_create(&LevelLabels { level }).set(seconds(millis));
         }
         self.consume_lag.set(seconds(unix_millis - state.watermark(unix_millis)));
-        let oldest = state.dead.oldest_millis().unwrap_or(unix_millis);
+        let oldest = state.dead().oldest_millis().unwrap_or(unix_millis);
         self.oldest_dead.set(seconds(unix_millis - oldest));
         let oldest = state.deletions.unfinished_since_millis().unwrap_or(unix_millis);
         self.oldest_deletion.set(seconds(unix_millis - oldest));

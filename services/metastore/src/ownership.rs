@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::opening::Opening;
 use crate::rebuild::Progress;
 use crate::retention::Retention;
-use crate::{Metastore, Parts};
+use crate::{Metastore, Parts, Resources};
 
 /// Between looks at the others.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -142,14 +142,19 @@ impl Candidate {
     }
 
     async fn take_over(&self, rebuild: Option<&Progress>) -> Result<(), OpenError> {
-        let membership = self.seat.discovers.then(|| self.seat.membership.clone());
-        let (store, parts, retention) = (self.store.clone(), self.parts.clone(), self.retention.clone());
-        let (config, clock, metrics) = (self.config.clone(), self.clock.clone(), self.metrics.clone());
         let began = self.clock.monotonic();
-        let opening = Opening { config: &config, store: &store, parts: &parts, clock: &clock, rebuild };
-        let opened = opening.open().await?;
-        let owner =
-            Metastore::take_over(opened, config, store, parts, retention, clock, metrics, membership).await?;
+        let Self { config, store, parts, clock, .. } = self;
+        let opened = Opening { config, store, parts, clock, rebuild }.open().await?;
+        let resources = Resources {
+            config: config.clone(),
+            store: store.clone(),
+            parts: parts.clone(),
+            retention: self.retention.clone(),
+            clock: clock.clone(),
+            metrics: self.metrics.clone(),
+            membership: self.seat.discovers.then(|| self.seat.membership.clone()),
+        };
+        let owner = Metastore::take_over(opened, resources).await?;
         let took = self.clock.monotonic() - began;
         info!(epoch = owner.catalog.epoch(), ?took, "owns the catalog");
         self.metrics.takeovers.inc();

@@ -1,34 +1,31 @@
-//! Chooses what to merge next.
+//! Chooses the next merge.
 //!
-//! Owns: when segments and blocks are ripe, which blocks must be rewritten, and into which windows they go.
-//! Does not own: jobs (`jobs`), merging (`compactor`).
+//! Owns: when segments are ready, into which windows their rows go, how many shards a merge has, the order of urgency.
+//! Does not own: when a group of blocks is ready (`group`), jobs (`jobs`), merging (`compactor`).
 //!
-//! A tenant has one block per window and job while it is small. Each block has symbols of its own for each service, so with
-//! many services blocks would be full before they cover much time: blocks that grow are divided by service, into shards of
-//! shards. Small tenants do not share objects yet.
+//! A small tenant has one block per window and job. Each block has its own symbols for each service, so with many
+//! services blocks would be full before they cover much time: blocks that grow are divided by service, into shards, and
+//! these into smaller shards. Small tenants do not share objects yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use catalog::rows::{JobProgress, Work};
 use hashbrown::HashSet;
 use model::{DAY, HOUR, Times, Window};
 use storage::Key;
 
-use crate::agenda::{Agenda, shard_of};
 use crate::config::Config;
-use crate::deletions::is_touched;
+use crate::group::shard_of;
 use crate::live::{Live, What};
 use crate::state::State;
 
-/// So many blocks of about one size, in one window, are merged even while new ones come.
-const GATHER: usize = 4;
 /// Most inputs of one job, so that its row and its publish record stay small.
 pub(crate) const INPUTS_MAX: usize = 1_000;
-/// A merge of more than this part of the most that one takes is divided into shards …
+/// Inputs above `job_bytes_max / SHARD_FROM` are divided into shards,
 const SHARD_FROM: u64 = 4;
-/// … of about this part of it, …
+/// each of about `job_bytes_max / SHARD_TO`.
 const SHARD_TO: u64 = 32;
-/// … by at most so many bits more than its inputs are, so that it does not write very many objects; and in all.
+/// One merge adds at most this many bits to the shards of its inputs, so that it does not write very many objects.
 const SHARD_BITS_MORE: u8 = 4;
 const SHARD_BITS_MAX: u8 = 16;
 /// Level of blocks merged from segments.
@@ -36,58 +33,48 @@ const LEVEL_FIRST: u8 = 1;
 /// Levels of blocks: from segments, of an open hour, of a day.
 pub(crate) const LEVELS: usize = 3;
 
-/// The most urgent work, if any is ripe at `unix_millis`.
+/// The most urgent work, if any is ready at `unix_millis`.
 pub(crate) fn next(state: &mut State, config: &Config, unix_millis: i64) -> Option<Work> {
-    Agenda::follow(state, config, unix_millis);
+    state.update_agenda(config, unix_millis);
     let state = &*state;
     segments(state, config, unix_millis)
-        .or_else(|| state.agenda.rewrites.first().map(|key| rewrite(state, key)))
+        .or_else(|| state.agenda().rewrites.first().map(|key| rewrite(state, key)))
         .or_else(|| blocks(state, config, unix_millis))
 }
 
-/// Whether a block holds what must go from the bucket: it becomes one of the same window, or none.
-///
-/// Segments are merged soon in any case.
-pub(crate) fn must_rewrite(state: &State, key: &Key, live: &Live) -> bool {
-    let is_half_dead = live.live_rows < live.rows.saturating_sub(live.live_rows);
-    let mut deletions = state.deletions.above(live.floor);
-    !live.is_segment()
-        && (is_half_dead || deletions.any(|in_force| is_touched(state, key, live, &in_force.deletion)))
-}
-
 fn rewrite(state: &State, key: &Key) -> Work {
-    let (level, windows) = match state.live.get(key).map(|live| &live.what) {
+    let (level, windows) = match state.live().get(key).map(|live| &live.what) {
         Some(What::Block { level, window, .. }) => (*level, vec![*window]),
         _ => (LEVEL_FIRST, Vec::new()),
     };
     Work { level, windows, inputs: vec![key.clone()] }
 }
 
-/// Segments, once the oldest is old enough or enough have come.
+/// Segments, if the oldest is old enough or there are enough of them.
 fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    let free = &state.agenda.segments;
+    let agenda = state.agenda();
+    let free = &agenda.segments;
     let is_old = unix_millis - free.first()?.0 >= config.merge_after.get().as_millis() as i64;
-    if !is_old && state.agenda.segment_bytes < config.merge_bytes && free.len() < INPUTS_MAX {
+    if !is_old && agenda.segment_bytes < config.merge_bytes && free.len() < INPUTS_MAX {
         return None;
     }
-    let oldest = free.iter().filter_map(|(_, key)| Some((key, state.live.get(key)?)));
+    let oldest = free.iter().filter_map(|(_, key)| Some((key, state.live().get(key)?)));
     let inputs = take_within(oldest, config.merge_bytes);
     let mut windows = BTreeSet::new();
     for key in &inputs {
-        let object = state.live.get(key).and_then(|l| l.id).and_then(|id| state.index.get(id));
-        for dataset in object.iter().flat_map(|object| &object.datasets) {
+        for dataset in state.object(key).iter().flat_map(|object| &object.datasets) {
             add_windows(dataset.times, config, unix_millis, &mut windows);
         }
     }
     Some(Work { level: LEVEL_FIRST, windows: windows.into_iter().collect(), inputs })
 }
 
-/// The open hours that rows between two times, in nanoseconds, belong to. What is older goes to its day.
+/// Adds the open hours of rows between two times, in nanoseconds. Older rows go to their day.
 ///
-/// A service has nearly the same stacktraces in every five minutes as in every day, and each block has its
-/// own symbols and name trees: blocks of short times cost several times the bytes, and a question over
-/// many of them decodes and joins the same trees again and again. Times need no blocks of their own to
-/// be told apart: datasets name their range, and profiles have theirs in the index.
+/// Windows are not shorter than an hour: a service has nearly the same stacktraces in five minutes as in a day, and each
+/// block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a question over
+/// many of them decodes and joins the same trees again and again. Short questions do not need short blocks: datasets
+/// name their times, and the index names those of each profile.
 fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BTreeSet<Window>) {
     let now = unix_millis.div_euclid(1_000);
     let slack = config.close_after.get().as_secs() as i64;
@@ -102,17 +89,16 @@ fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BT
     }
 }
 
-/// By how many bits of the hash of their service the outputs of a job are divided.
+/// The number of bits of the service's hash by which the outputs of a job are divided.
 ///
-/// Inputs of one job are of one shard, so its outputs are of the same or of shards of it.
+/// Inputs of one job are of one shard, so its outputs are of the same shard or of parts of it.
 pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
     let bits = work.inputs.iter().map(|key| shard_of(key).bits).max().unwrap_or(0);
-    let live = || work.inputs.iter().filter_map(|key| state.live.get(key));
-    let bytes: u64 = live().map(|live| live.bytes).sum();
+    let bytes: u64 = work.inputs.iter().filter_map(|key| state.live().get(key)).map(|live| live.bytes).sum();
     if work.level <= LEVEL_FIRST || work.inputs.len() < 2 || bytes <= config.job_bytes_max / SHARD_FROM {
         return bits;
     }
-    let objects = live().filter_map(|live| state.index.get(live.id?));
+    let objects = work.inputs.iter().filter_map(|key| state.object(key));
     let services: HashSet<&str> =
         objects.flat_map(|object| object.datasets.iter().map(|dataset| &*dataset.service)).collect();
     let shards = (bytes / (config.job_bytes_max / SHARD_TO).max(1)).min(services.len() as u64);
@@ -120,17 +106,17 @@ pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
     (bits + more.min(SHARD_BITS_MORE)).min(SHARD_BITS_MAX.max(bits))
 }
 
-/// Blocks of one group, of the one that has waited longest: no tenant can hold up another for ever.
+/// Blocks of the group that has waited longest, so that no tenant can hold up another.
 fn blocks(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
-    let (group, ripe) = state.agenda.ripe(&state.live, config, unix_millis).next()?;
-    let inputs = take_within(ripe.blocks.into_iter(), config.job_bytes_max);
+    let (group, merge) = state.agenda().ready(state.live(), config, unix_millis).next()?;
+    let inputs = take_within(merge.blocks.into_iter(), config.job_bytes_max);
     Some(Work { level: level_of(group.window), windows: vec![group.window], inputs })
 }
 
-/// How long work has been waiting for compactors, or been worked on, in milliseconds; by the level of its
-/// outputs, beginning with [`LEVEL_FIRST`].
+/// How long the oldest work has been waiting or in progress, in milliseconds, for each level of its outputs, beginning
+/// with [`LEVEL_FIRST`].
 pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64; LEVELS] {
-    Agenda::follow(state, config, unix_millis);
+    state.update_agenda(config, unix_millis);
     let mut since = [unix_millis; LEVELS];
     since[0] = state.oldest_segment_millis(unix_millis);
     let mut wait_since = |level: u8, millis: i64| {
@@ -138,10 +124,10 @@ pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64
             *since = millis.min(*since);
         }
     };
-    for (window, since_millis) in state.agenda.ripe_since() {
+    for (window, since_millis) in state.agenda().ready_since() {
         wait_since(level_of(window), since_millis);
     }
-    for job in state.jobs.values() {
+    for job in state.jobs().values() {
         if let JobProgress::Working { work, .. } = &job.row.state
             && work.level > LEVEL_FIRST
         {
@@ -151,126 +137,9 @@ pub(crate) fn lags(state: &mut State, config: &Config, unix_millis: i64) -> [i64
     since.map(|since| unix_millis - since)
 }
 
-/// Of blocks merged into `window`.
+/// Level of blocks merged into `window`.
 fn level_of(window: Window) -> u8 {
     if window.length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
-}
-
-/// Blocks that should become one, and since or from when on.
-pub(crate) struct Ripe<'a> {
-    pub(crate) blocks: Blocks<'a>,
-    pub(crate) since_millis: i64,
-}
-
-pub(crate) type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
-
-/// What is to be done with the blocks of a group.
-pub(crate) enum Judgement<'a> {
-    Ripe(Ripe<'a>),
-    /// If no block comes or goes, it stays so until then, in Unix milliseconds, or for ever.
-    Unripe {
-        again_millis: Option<i64>,
-    },
-}
-
-/// Whether the blocks of a group, sorted by key, should become one now. `window` is where they belong.
-pub(crate) fn judge<'a>(
-    blocks: &[(&'a Key, &'a Live)],
-    window: Window,
-    config: &Config,
-    unix_millis: i64,
-) -> Judgement<'a> {
-    if let Some(ripe) = gathered(blocks) {
-        return Judgement::Ripe(ripe);
-    }
-    // A day gets a block every hour until it closes: rewriting it for each is never worth it.
-    let may_settle = if window.length < DAY { i64::MIN } else { close_millis(window, config) };
-    let late = [closed_hour(blocks, window.length, config), patched(blocks, config, may_settle)];
-    let mut again_millis = moves_at(window, config);
-    for ripe in late.into_iter().flatten() {
-        if ripe.since_millis <= unix_millis {
-            return Judgement::Ripe(ripe);
-        }
-        again_millis = Some(again_millis.map_or(ripe.since_millis, |at| at.min(ripe.since_millis)));
-    }
-    Judgement::Unripe { again_millis }
-}
-
-/// When blocks of `window` belong into another one.
-pub(crate) fn moves_at(window: Window, config: &Config) -> Option<i64> {
-    (window.length < DAY).then(|| close_millis(window, config))
-}
-
-/// When `window` gets no more than stragglers.
-fn close_millis(window: Window, config: &Config) -> i64 {
-    window.end().saturating_add(config.close_after.get().as_secs() as i64).saturating_mul(1_000)
-}
-
-/// The hour around `window` while that is open, its day afterwards.
-pub(crate) fn target(window: Window, config: &Config, unix_millis: i64) -> Window {
-    let hour = Window::around(window.start, HOUR);
-    if window.length <= HOUR && unix_millis < close_millis(hour, config) {
-        return hour;
-    }
-    Window::around(window.start, DAY)
-}
-
-/// What is larger than half of a merge is as large as blocks get: two of them would not fit into one.
-pub(crate) fn is_small(live: &Live, config: &Config) -> bool {
-    live.bytes <= config.job_bytes_max / 2
-}
-
-/// Enough blocks of about one size, so that each byte is rewritten once per size.
-fn gathered<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Ripe<'a>> {
-    let mut by_size: BTreeMap<u32, Blocks<'a>> = BTreeMap::new();
-    for block in blocks {
-        by_size.entry(block.1.bytes.checked_ilog2().unwrap_or(0) / GATHER.ilog2()).or_default().push(*block);
-    }
-    let blocks = by_size.into_values().find(|blocks| blocks.len() >= GATHER)?;
-    let mut created: Vec<i64> = blocks.iter().map(|(_, live)| live.created_millis).collect();
-    created.sort_unstable();
-    Some(Ripe { since_millis: created[GATHER - 1], blocks })
-}
-
-/// What is left of one hour when it closes, and from when on its blocks become one of its day.
-fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config) -> Option<Ripe<'a>> {
-    let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
-    for block in blocks {
-        if let What::Block { window, .. } = block.1.what
-            && window.length < length
-        {
-            hours.entry(window.start.div_euclid(HOUR)).or_default().push(*block);
-        }
-    }
-    let several = hours.into_values().filter(|blocks| blocks.len() > 1);
-    several.map(|blocks| settled(blocks, config)).min_by_key(|ripe| ripe.since_millis)
-}
-
-/// All blocks of a window, and from when on rewriting the largest for the others is worth it; not before `may_settle`.
-fn patched<'a>(blocks: &[(&'a Key, &'a Live)], config: &Config, may_settle: i64) -> Option<Ripe<'a>> {
-    if blocks.len() < 2 {
-        return None;
-    }
-    let mut blocks = blocks.to_vec();
-    // Small ones first: a large block is taken along only if it fits.
-    blocks.sort_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0)));
-    let (largest, patches) = blocks.split_last()?;
-    let patches: u64 = patches.iter().map(|(_, live)| live.bytes).sum();
-    let is_worth_it = patches.saturating_mul(10) > largest.1.bytes;
-    let patience = if is_worth_it { 0 } else { newest_millis(&blocks).saturating_add(HOUR * 1_000) };
-    let ripe = settled(blocks, config);
-    Some(Ripe { since_millis: ripe.since_millis.max(patience).max(may_settle), ..ripe })
-}
-
-/// Ripe once no block came for long enough.
-fn settled<'a>(blocks: Blocks<'a>, config: &Config) -> Ripe<'a> {
-    let since_millis = newest_millis(&blocks).saturating_add(config.settle_after.get().as_millis() as i64);
-    Ripe { blocks, since_millis }
-}
-
-/// When the last of them came.
-fn newest_millis(blocks: &[(&Key, &Live)]) -> i64 {
-    blocks.iter().map(|(_, live)| live.created_millis).max().unwrap_or(i64::MIN)
 }
 
 fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a Live)>, bytes_max: u64) -> Vec<Key> {
@@ -292,6 +161,7 @@ mod tests {
     use model::TenantId;
 
     use super::*;
+    use crate::group::target;
 
     /// 2023-11-15 12:30:00 UTC.
     const NOW: i64 = 1_700_051_400;

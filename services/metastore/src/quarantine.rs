@@ -22,7 +22,7 @@ impl Metastore {
             let mut state = self.state.lock();
             for (key, reason) in damaged {
                 let is_readable = |live: &&crate::live::Live| live.is_committed && live.id.is_some();
-                if state.live.get(&key).filter(is_readable).is_none() {
+                if state.live().get(&key).filter(is_readable).is_none() {
                     continue;
                 }
                 error!(%key, reason, "object is damaged and is quarantined: answers over its time are partial");

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use catalog::rows::{self, Block, Founding, JobProgress, Quarantine, Row, Segment};
+use catalog::rows::{self, Block, Founding, JobProgress, Quarantine, Row};
 use catalog::{Batch, Catalog, Numbered, numbered};
 use clock::Clock;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -30,7 +30,7 @@ use crate::lineage::Lineage;
 use crate::listing::Listing;
 use crate::record::{Output, Record};
 use crate::retention::SEAL_KEPT_MILLIS;
-use crate::state::{Data, Slot, State, put_block, rows_of, summaries};
+use crate::state::{Data, Slot, State, put_block, row_count, summaries};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
@@ -166,8 +166,7 @@ async fn replace_catalog(
     let (mut state, mut batch) = assemble(&found, config, clock)?;
     let rebuilt = found.summary(&state);
     Founding { millis: clock.unix_millis() }.put_into(&mut batch);
-    let window_millis = (config.dedup_window.get() + config.dedup_slack.get()).as_millis() as i64;
-    let (rows, _) = state.take_pending(window_millis, clock.unix_millis());
+    let (rows, _) = state.take_pending(config.dedup_millis(), clock.unix_millis());
     batch.changes.extend(rows.changes);
     commit(rebuilding.catalog(), batch).await?;
     rebuilding.replace().await?;
@@ -277,10 +276,10 @@ impl Found {
         let recorded: HashSet<&Key> = outputs.map(|output| &output.key).collect();
         let unrecorded = self.listing.blocks.iter().filter(|object| !recorded.contains(&object.key));
         Rebuilt {
-            logs: state.logs.len(),
-            segments: state.live.segment_count(),
-            blocks: state.live.block_count(),
-            dead: state.dead.len(),
+            logs: state.logs().len(),
+            segments: state.live().segment_count(),
+            blocks: state.live().block_count(),
+            dead: state.dead().len(),
             undone: self.lineage.undone().count(),
             unrecorded: unrecorded.clone().count(),
             unrecorded_bytes: unrecorded.map(|object| object.bytes).sum(),
@@ -310,7 +309,6 @@ pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, Open
 
 fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
     let lineage = &found.lineage;
-    let window_millis = (config.dedup_window.get() + config.dedup_slack.get()).as_millis() as i64;
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let now = clock.now();
@@ -386,22 +384,19 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
             }
             next = next.max(seq + 1);
         }
-        let log = state.log(writer, now.monotonic);
         let moved_millis = if is_sealed { now.unix_millis } else { last_created };
-        log.row = rows::Log { writer, next, sealed: is_sealed, moved_millis };
-        state.pending.logs.insert(writer);
+        state.set_log(rows::Log { writer, next, sealed: is_sealed, moved_millis }, now.monotonic);
     }
     // A log whose slots are all merged and swept may go on. Its seal, if it had one, would outlive the merge.
     for (writer, (next, merged_millis)) in &merged_to {
         if !found.slots.contains_key(writer) && now.unix_millis - merged_millis < SEAL_KEPT_MILLIS {
-            let log = state.log(*writer, now.monotonic);
-            log.row = rows::Log { writer: *writer, next: *next, sealed: false, moved_millis: *merged_millis };
-            state.pending.logs.insert(*writer);
+            let (writer, next, moved_millis) = (*writer, *next, *merged_millis);
+            state.set_log(rows::Log { writer, next, sealed: false, moved_millis }, now.monotonic);
         }
     }
     // What was merged has been counted, whenever it was created.
     for (created_millis, keys) in counted {
-        state.count(&keys, created_millis);
+        state.count_keys(&keys, created_millis);
     }
     // What a deletion erased was consumed before what came after it, and a resend of it must not count instead.
     open.sort_by_key(|(created_millis, writer, seq, _)| {
@@ -409,9 +404,9 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     });
     for (created_millis, writer, seq, data) in open {
         // Keys are counted again after the window, as they were the first time.
-        state.forget_keys_before(created_millis - window_millis);
+        state.forget_keys_before(created_millis - config.dedup_millis());
         let segment = state.segment_of(writer, seq, data, created_millis, now.unix_millis);
-        add(&mut state, segment);
+        state.add_pending_segment(segment);
     }
     for record in lineage.in_force() {
         for (key, _) in record.inputs.iter().filter(|(key, _)| found.listing.contains(key)) {
@@ -419,7 +414,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
             let (died_millis, job) = (record.published_millis, Some(record.job));
             let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
             dead.put_into(&mut batch);
-            state.dead.insert(dead);
+            state.add_dead(dead);
         }
         rows::Job {
             id: record.job,
@@ -435,7 +430,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     for (at, record) in lineage.undone() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
-        let present = outputs.filter(|key| found.listing.contains(key) && !state.live.contains_key(key));
+        let present = outputs.filter(|key| found.listing.contains(key) && !state.live().contains_key(key));
         let superfluous: Vec<&Key> = present.chain([&found.listing.records[at].key]).collect();
         for key in superfluous {
             state.bury_unnamed(key.clone(), now.unix_millis).put_into(&mut batch);
@@ -455,11 +450,6 @@ fn merged_to(records: &[Record]) -> BTreeMap<WriterId, (u64, i64)> {
         }
     }
     merged_to
-}
-
-fn add(state: &mut State, segment: Segment) {
-    state.add_segment(&segment, false);
-    state.pending.segments.push(segment);
 }
 
 /// An output that is there and cannot be read, by its key and its record.
@@ -495,6 +485,6 @@ fn block_of(output: &Output, bytes: u64, directory: &block::Directory) -> Option
         created_millis: directory.created_millis,
         quarantine: None,
         floor: output.floor,
-        rows: rows_of(directory),
+        rows: row_count(directory),
     })
 }

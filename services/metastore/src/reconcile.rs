@@ -25,8 +25,8 @@ use storage::{Key, Object};
 use tracing::{error, info, warn};
 
 use crate::Metastore;
-use crate::deletions::{self, DeletionObject};
-use crate::error::{of_catalog, of_header, of_store};
+use crate::deletions::DeletionObject;
+use crate::error::{of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
 use crate::live::Live;
@@ -71,7 +71,7 @@ impl Metastore {
     pub(crate) async fn reconcile(&self) -> Result<Reconciled, Error> {
         let named: Vec<Key> = {
             let state = self.state.lock();
-            let settled = state.live.iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
+            let settled = state.live().iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
             settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
         };
         let listing = Listing::read(&self.store).await.map_err(of_store)?;
@@ -82,8 +82,7 @@ impl Metastore {
         if let Some(first) = unnamed.published.first() {
             let objects = unnamed.published.len();
             // A successor may have published them.
-            let checked = self.catalog.check().await.inspect_err(|error| self.end_if_fenced(error));
-            checked.map_err(of_catalog)?;
+            self.check_catalog().await?;
             error!(objects, %first, "the catalog lacks merges that were published: nothing is deleted, it is opened anew");
             self.is_outdated.store(true, Ordering::SeqCst);
             self.stop.send_replace(true);
@@ -102,7 +101,7 @@ impl Metastore {
             let old_slots =
                 listing.slots.iter().filter(|object| self.is_old(object)).map(|object| &object.key);
             orphans.extend(old_slots.filter(|key| is_no_data(&state, key)));
-            orphans.extend(deletions.iter().filter(|key| deletions::is_superfluous(&state, key)));
+            orphans.extend(deletions.iter().filter(|key| state.is_superfluous_deletion(key)));
             let records = superfluous(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
@@ -112,7 +111,7 @@ impl Metastore {
             let mut missing_count = 0;
             for key in &missing {
                 let is_settled = |live: &Live| live.claimed.is_none() && live.id.is_some();
-                if state.live.get(key).is_some_and(is_settled) {
+                if state.live().get(key).is_some_and(is_settled) {
                     error!(%key, "object is gone from the bucket: answers over its time are partial");
                     state.quarantine(key, "it is gone from the bucket".into(), &mut batch);
                     missing_count += 1;
@@ -137,7 +136,7 @@ impl Metastore {
         let listed = self.store.list("delete").await?.into_iter().map(|object| object.key);
         let listed: Vec<Key> = {
             let state = self.state.lock();
-            listed.filter(|key| deletions::is_superfluous(&state, key)).collect()
+            listed.filter(|key| state.is_superfluous_deletion(key)).collect()
         };
         let mut superfluous = Vec::new();
         for key in listed {
@@ -184,7 +183,7 @@ impl Metastore {
             };
             let (is_known, founded) = {
                 let state = self.state.lock();
-                (state.jobs.contains_key(&job), state.founded_millis)
+                (state.jobs().contains_key(&job), state.founded_millis)
             };
             match record {
                 Some((_, record)) if record.outputs.iter().any(|output| output.key == object.key) => {
@@ -240,7 +239,7 @@ impl Metastore {
             info!(blocks, "blocks without a publish record are older than this catalog, and are left alone");
         }
         let bytes: u64 = unnamed.unrecorded.iter().map(|(_, bytes)| bytes).sum();
-        let live_bytes: u64 = self.state.lock().live.totals().map(|(_, total)| total.bytes).sum();
+        let live_bytes: u64 = self.state.lock().live().totals().map(|(_, total)| total.bytes).sum();
         let percent = u64::from(self.config.orphan_percent_max);
         let limit = (live_bytes / 100).saturating_mul(percent).max(UNRECORDED_BYTES_MAX);
         let is_too_much = bytes > limit && percent < 100;
@@ -298,10 +297,10 @@ pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
     let Some(BlockId { job, attempt, .. }) = key.parse_block() else {
         return false;
     };
-    if state.live.contains_key(key) || state.dead.contains_key(key) {
+    if state.live().contains_key(key) || state.dead().contains_key(key) {
         return false;
     }
-    state.jobs.get(&job).is_none_or(|job| {
+    state.jobs().get(&job).is_none_or(|job| {
         let is_open = matches!(job.row.state, JobProgress::Working { open: true, .. });
         !is_open || job.row.attempt != attempt
     })
@@ -312,10 +311,10 @@ fn is_no_data(state: &State, key: &Key) -> bool {
     let Some((writer, seq)) = key.parse_log_slot() else {
         return false;
     };
-    let Some(log) = state.logs.get(&writer) else {
+    let Some(log) = state.logs().get(&writer) else {
         return false;
     };
-    let is_known = state.live.contains_key(key) || state.dead.contains_key(key);
+    let is_known = state.live().contains_key(key) || state.dead().contains_key(key);
     !is_known && (seq < log.row.next || (log.row.sealed && seq > log.row.next))
 }
 
@@ -332,19 +331,20 @@ fn superfluous<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)
             *last = (*last).max((seq, record.job));
         }
     }
-    let is_gone =
-        |key: &Key| !listing.contains(key) && !state.live.contains_key(key) && !state.dead.contains_key(key);
+    let is_gone = |key: &Key| {
+        !listing.contains(key) && !state.live().contains_key(key) && !state.dead().contains_key(key)
+    };
     let is_needed = |record: &Record, input: &Key| match (input.parse_log_slot(), input.parse_block()) {
         (Some((writer, _)), _) => {
-            let lives = logs.contains(&writer) || state.logs.contains_key(&writer);
+            let lives = logs.contains(&writer) || state.logs().contains_key(&writer);
             lives && last_slots.get(&writer).is_some_and(|(_, job)| *job == record.job)
         }
         (None, Some(BlockId { job, .. })) => recorded.contains(&job),
         (None, None) => true,
     };
     let superfluous = records.iter().filter(|(key, record)| {
-        !state.jobs.contains_key(&record.job)
-            && !state.dead.contains_key(key)
+        !state.jobs().contains_key(&record.job)
+            && !state.dead().contains_key(key)
             && record.outputs.iter().all(|output| is_gone(&output.key))
             && record.inputs.iter().all(|(input, _)| is_gone(input) && !is_needed(record, input))
     });

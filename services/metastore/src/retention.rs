@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use catalog::Batch;
 use catalog::rows::{self, JobProgress, Row};
 use clock::Clock;
 use model::{DAY, TenantId};
@@ -57,19 +58,15 @@ impl Metastore {
         let unix_millis = self.clock.unix_millis();
         let mut expired: Vec<(Key, Vec<u32>)> = Vec::new();
         let mut partly: Vec<(Key, BTreeSet<u32>)> = Vec::new();
-        for (key, live) in state.live.iter() {
+        for (key, live) in state.live().iter() {
             if live.claimed.is_some() || !live.is_committed {
                 continue;
             }
-            let object = live.id.and_then(|id| state.index.get(id));
-            let datasets = match (object, state.quarantined.get(key)) {
-                (Some(object), _) => &object.datasets[..],
-                (None, Some(quarantined)) => &quarantined.datasets[..],
-                (None, None) => &[],
-            };
+            let object = state.object(key);
+            let datasets = state.datasets_of(key, live);
             let past = datasets.iter().filter(|d| d.times.last < self.kept_from(&d.tenant, Some(&d.service)));
             let past: BTreeSet<u32> = past.map(|dataset| dataset.position).collect();
-            let is_past = match (&live.what, state.quarantined.get(key)) {
+            let is_past = match (&live.what, state.quarantined(key)) {
                 _ if object.is_some() || !datasets.is_empty() => past.len() == datasets.len(),
                 (What::Block { tenant, .. }, Some(quarantined)) => {
                     quarantined.why.times.last < self.kept_from(tenant, None)
@@ -87,7 +84,7 @@ impl Metastore {
             }
         }
         self.metrics.objects_expired.inc_by(expired.len() as u64);
-        let mut batch = std::mem::take(&mut state.pending.batch);
+        let mut batch = Batch::default();
         for (key, past) in &partly {
             self.metrics.datasets_expired.inc_by(past.len() as u64);
             state.drop_datasets(key, past, &mut batch);
@@ -110,9 +107,9 @@ impl Metastore {
                 state: JobProgress::Published { record: Some(record.encode()) },
             };
             row.put_into(&mut batch);
-            state.jobs.insert(job, JobState { row, due: Duration::ZERO });
+            state.insert_job(JobState { row, due: Duration::ZERO });
         }
-        state.pending.batch = batch;
+        state.pending_rows().changes.extend(batch.changes);
     }
 
     /// Buries the seals of logs that were swept long ago.
@@ -120,16 +117,17 @@ impl Metastore {
         let unix_millis = self.clock.unix_millis();
         let is_swept = |writer| {
             let first = Key::log_slot(writer, 0);
-            let mut next = state.live.keys_from(&first).take(1).chain(state.dead.keys_from(&first).take(1));
+            let mut next =
+                state.live().keys_from(&first).take(1).chain(state.dead().keys_from(&first).take(1));
             next.all(|key| key.parse_log_slot().is_none_or(|(owner, _)| owner != writer))
         };
-        let old = state.logs.values().filter(|log| {
+        let old = state.logs().values().filter(|log| {
             let row = &log.row;
             row.sealed && unix_millis - row.moved_millis > SEAL_KEPT_MILLIS && is_swept(row.writer)
         });
         for key in old.map(|log| Key::log_slot(log.row.writer, log.row.next)).collect::<Vec<_>>() {
             let dead = state.bury_unnamed(key, unix_millis);
-            dead.put_into(&mut state.pending.batch);
+            dead.put_into(state.pending_rows());
         }
     }
 }

@@ -1,20 +1,29 @@
-//! What the owner knows: the catalog's rows, as memory that answers at once.
+//! The owner's state: the rows of the catalog, in memory, so that calls are answered without a read.
 //!
-//! Owns: the steps from one state to the next, each with the rows that make it durable.
-//! Does not own: when steps happen (`consume`, `publish`, `retention`), commits (`lib`).
+//! Owns: live, quarantined and dead objects, logs, jobs, deletions and the keys of push items; each step from one state
+//! to the next, with the rows that make it durable.
+//! Does not own: when a step is taken (`consume`, `jobs`, `retention`), commits (`commit`).
 //!
-//! What is walked through is sorted, so that one history of requests makes one history of steps.
+//! One [`Metastore`](crate::Metastore) owns it, behind a lock that is never held over an await. Fields are private to
+//! this module: other files read by named methods and change it by steps. Collections that are iterated are sorted, so
+//! that the same requests lead to the same steps.
+
+mod death;
+mod erasure;
+mod logs;
+mod object_rows;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::Batch;
-use catalog::rows::{self, Block, Dataset, DatasetSummary, Quarantine, Row, Segment};
-use clock::Now;
-use model::{HOUR, ItemKey, JobId, Times, WriterId};
+use catalog::rows::{self, Block, DatasetSummary, Quarantine, Row, Segment};
+use model::{ItemKey, JobId, TenantId, Times, WriterId};
+use rpc::{FindRequest, Snapshot};
 use storage::Key;
 
-use crate::agenda::Agenda;
+use crate::agenda::{Agenda, Changes};
 use crate::config::Config;
 use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
@@ -23,20 +32,24 @@ use crate::find::{Index, Object};
 use crate::live::{Live, Objects, What};
 use crate::record::Record;
 
+pub(crate) use death::Death;
+pub(crate) use logs::{Data, LogState, Slot};
+pub(crate) use object_rows::{put_block, row_count, summaries};
+
 pub(crate) struct State {
-    pub(crate) index: Index,
-    pub(crate) live: Objects,
-    pub(crate) agenda: Agenda,
-    pub(crate) quarantined: BTreeMap<Key, Quarantined>,
-    pub(crate) logs: BTreeMap<WriterId, LogState>,
-    pub(crate) jobs: BTreeMap<JobId, JobState>,
-    pub(crate) dead: DeadObjects,
+    index: Index,
+    live: Objects,
+    agenda: Agenda,
+    quarantined: BTreeMap<Key, Quarantined>,
+    logs: BTreeMap<WriterId, LogState>,
+    jobs: BTreeMap<JobId, JobState>,
+    dead: DeadObjects,
     pub(crate) deletions: Deletions,
-    pub(crate) dedup: Dedup,
+    dedup: Dedup,
     /// Dedup rows in the catalog, by minute: their ordinals.
     dedup_rows: BTreeMap<Minute, Vec<u64>>,
-    pub(crate) pending: Pending,
-    /// Of the last commit.
+    pending: Pending,
+    /// Version of the last commit.
     pub(crate) version: u64,
     /// When the catalog was made from an older bucket, in Unix milliseconds; `None` if it began with the bucket.
     pub(crate) founded_millis: Option<i64>,
@@ -44,52 +57,29 @@ pub(crate) struct State {
     pub(crate) lacks_datasets: bool,
 }
 
-/// An object that no answer can include.
+/// An object that cannot be read, so that no answer includes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Quarantined {
     pub(crate) why: Quarantine,
-    /// What it holds; empty if unknown, then anything.
+    /// Its datasets; empty if unknown, then it may hold any.
     pub(crate) datasets: Vec<DatasetSummary>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct LogState {
-    pub(crate) row: rows::Log,
-    /// When the log last moved or was first heard of, by own clock.
-    pub(crate) moved: Duration,
-    pub(crate) probed: Duration,
-    /// Whether the last slot was found by looking instead of by a hint.
-    pub(crate) is_hinted: bool,
-    /// When the next slot was last seen absent, in Unix milliseconds.
-    pub(crate) absent_millis: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct JobState {
     pub(crate) row: rows::Job,
-    /// Until when its attempt is left alone, or when the next may begin, by own clock.
+    /// When the open attempt lapses, or when the next attempt may begin, on the monotonic clock.
     pub(crate) due: Duration,
 }
 
-/// Steps that finds see already and the catalog does not.
+/// Steps that finds already see and the catalog does not.
 #[derive(Default)]
-pub(crate) struct Pending {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) logs: BTreeSet<WriterId>,
-    pub(crate) keys: BTreeMap<Minute, Vec<ItemKey>>,
-    /// Anything else.
-    pub(crate) batch: Batch,
-}
-
-/// What a log's next slot turned out to hold.
-pub(crate) enum Slot {
-    Data(Data),
-    Seal,
-}
-
-pub(crate) enum Data {
-    Segment { bytes: u64, directory: block::Directory },
-    Unreadable(String),
+struct Pending {
+    segments: Vec<Segment>,
+    logs: BTreeSet<WriterId>,
+    keys: BTreeMap<Minute, Vec<ItemKey>>,
+    /// All other rows.
+    batch: Batch,
 }
 
 impl State {
@@ -112,114 +102,116 @@ impl State {
         }
     }
 
-    /// The log of `writer`, new if it was never heard of.
-    pub(crate) fn log(&mut self, writer: WriterId, now: Duration) -> &mut LogState {
-        self.logs.entry(writer).or_insert_with(|| LogState {
-            row: rows::Log { writer, next: 0, sealed: false, moved_millis: 0 },
-            moved: now,
-            probed: Duration::ZERO,
-            is_hinted: false,
-            absent_millis: None,
-        })
+    pub(crate) fn live(&self) -> &Objects {
+        &self.live
     }
 
-    /// Consumes slot `seq` if it is the next of its log; otherwise nothing happens. Gives the number of items masked.
-    pub(crate) fn consume(&mut self, writer: WriterId, seq: u64, slot: Slot, now: Now) -> Option<usize> {
-        let log = self.log(writer, now.monotonic);
-        if log.row.sealed || log.row.next != seq {
-            return None;
+    /// A live object as finds see it; `None` while it is quarantined.
+    pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.index.get(self.live.get(key)?.id?)
+    }
+
+    pub(crate) fn quarantined(&self, key: &Key) -> Option<&Quarantined> {
+        self.quarantined.get(key)
+    }
+
+    pub(crate) fn quarantined_count(&self) -> usize {
+        self.quarantined.len()
+    }
+
+    /// Datasets of a live object, quarantined or not; empty if they are not known.
+    pub(crate) fn datasets_of(&self, key: &Key, live: &Live) -> &[DatasetSummary] {
+        match live.id.and_then(|id| self.index.get(id)) {
+            Some(object) => &object.datasets,
+            None => self.quarantined.get(key).map_or(&[], |quarantined| &quarantined.datasets),
         }
-        log.moved = now.monotonic;
-        log.absent_millis = None;
-        let Slot::Data(data) = slot else {
-            log.row.sealed = true;
-            log.row.moved_millis = now.unix_millis;
-            self.pending.logs.insert(writer);
-            return Some(0);
+    }
+
+    pub(crate) fn dead(&self) -> &DeadObjects {
+        &self.dead
+    }
+
+    pub(crate) fn logs(&self) -> &BTreeMap<WriterId, LogState> {
+        &self.logs
+    }
+
+    pub(crate) fn dedup(&self) -> &Dedup {
+        &self.dedup
+    }
+
+    pub(crate) fn agenda(&self) -> &Agenda {
+        &self.agenda
+    }
+
+    pub(crate) fn jobs(&self) -> &BTreeMap<JobId, JobState> {
+        &self.jobs
+    }
+
+    pub(crate) fn job_mut(&mut self, id: JobId) -> Option<&mut JobState> {
+        self.jobs.get_mut(&id)
+    }
+
+    pub(crate) fn insert_job(&mut self, job: JobState) {
+        self.jobs.insert(job.row.id, job);
+    }
+
+    pub(crate) fn remove_job(&mut self, id: JobId) -> Option<JobState> {
+        self.jobs.remove(&id)
+    }
+
+    /// Reserves a live object for a job.
+    pub(crate) fn claim(&mut self, key: &Key, job: JobId) {
+        if let Some(live) = self.live.get_mut(key) {
+            live.claimed = Some(job);
+        }
+    }
+
+    /// Frees a live object for other jobs. Returns the job that had claimed it.
+    pub(crate) fn release(&mut self, key: &Key) -> Option<JobId> {
+        self.live.get_mut(key)?.claimed.take()
+    }
+
+    /// Objects for `request`. Datasets that end before `kept_from(tenant, service)` are left out.
+    pub(crate) fn snapshot(
+        &self,
+        request: &FindRequest,
+        epoch: u64,
+        kept_from: impl Fn(&TenantId, &str) -> i64,
+    ) -> Snapshot {
+        let objects = self.index.find(request, &self.deletions, &kept_from);
+        let pruned = request.explain.then(|| self.index.pruned(request, &kept_from));
+        let is_asked_for = |dataset: &DatasetSummary| {
+            request.tenants.contains(&dataset.tenant)
+                && request
+                    .services
+                    .as_ref()
+                    .is_none_or(|names| names.iter().any(|name| **name == *dataset.service))
+                && request.profile_type.as_ref().is_none_or(|wanted| dataset.profile_types.contains(wanted))
+                && request.range.overlaps(dataset.times)
         };
-        log.row.next = seq + 1;
-        let before_millis = if seq == 0 { now.unix_millis } else { log.row.moved_millis };
-        if let Data::Segment { directory, .. } = &data {
-            log.row.moved_millis = directory.created_millis;
-        }
-        self.pending.logs.insert(writer);
-        let segment = self.segment_of(writer, seq, data, before_millis, now.unix_millis);
-        let masked = segment.masked.len();
-        self.add_segment(&segment, false);
-        self.pending.segments.push(segment);
-        Some(masked)
+        let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
+            let datasets = &quarantined.datasets;
+            // Without known datasets it may hold any.
+            request.range.overlaps(quarantined.why.times)
+                && (datasets.is_empty() || datasets.iter().any(is_asked_for))
+        });
+        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }
     }
 
-    /// The row of a slot, with what it must not count. `before_millis` is when an unreadable one was
-    /// created, as far as is known.
-    pub(crate) fn segment_of(
-        &mut self,
-        writer: WriterId,
-        seq: u64,
-        data: Data,
-        before_millis: i64,
-        unix_millis: i64,
-    ) -> Segment {
-        let floor = self.deletions.floor_of(writer, seq);
-        match data {
-            Data::Segment { bytes, directory } => Segment {
-                writer,
-                seq,
-                created_millis: directory.created_millis,
-                bytes,
-                masked: self.decide(&directory.keys, directory.created_millis),
-                quarantine: None,
-                datasets: summaries(&directory),
-                floor,
-                rows: rows_of(&directory),
-            },
-            // It may hold anything that was pushed about then.
-            Data::Unreadable(reason) => Segment {
-                writer,
-                seq,
-                created_millis: before_millis,
-                bytes: 0,
-                masked: Vec::new(),
-                quarantine: Some(Quarantine {
-                    reason,
-                    times: Times {
-                        first: (before_millis - HOUR * 1_000).saturating_mul(1_000_000),
-                        last: unix_millis.saturating_mul(1_000_000),
-                    },
-                }),
-                datasets: Vec::new(),
-                floor,
-                rows: 0,
-            },
-        }
-    }
-
-    /// Forgets the keys of segments created before `millis`.
-    pub(crate) fn forget_keys_before(&mut self, millis: i64) {
-        self.dedup.forget_before(millis.div_euclid(60_000));
-    }
-
-    /// Counts keys that a merged segment holds.
-    pub(crate) fn count(&mut self, keys: &[ItemKey], created_millis: i64) {
-        self.decide(keys, created_millis);
-    }
-
-    /// Ordinals of the keys that were counted before.
-    fn decide(&mut self, keys: &[ItemKey], created_millis: i64) -> Vec<u32> {
-        let minute = created_millis.div_euclid(60_000);
-        let mut masked = Vec::new();
-        let mut first = Vec::new();
-        for (ordinal, key) in keys.iter().enumerate() {
-            if self.dedup.insert(*key, minute) {
-                first.push(*key);
-            } else {
-                masked.push(ordinal as u32);
-            }
-        }
-        if !first.is_empty() {
-            self.pending.keys.entry(minute).or_default().append(&mut first);
-        }
-        masked
+    /// Brings the agenda up to date with all changes until `unix_millis`.
+    pub(crate) fn update_agenda(&mut self, config: &Config, unix_millis: i64) {
+        let mut agenda = std::mem::take(&mut self.agenda);
+        let keys = self.live.take_changed();
+        let changes = Changes {
+            live: &self.live,
+            must_rewrite: &|key, live| self.must_rewrite(key, live),
+            deletions: self.deletions.changes(),
+            config,
+            unix_millis,
+        };
+        agenda.update(keys, &changes);
+        self.agenda = agenda;
     }
 
     pub(crate) fn add_segment(&mut self, segment: &Segment, is_committed: bool) {
@@ -245,6 +237,12 @@ impl State {
             live_rows: 0,
         };
         self.add(key, live, object, segment.quarantine.clone());
+    }
+
+    /// Adds a segment whose row the next commit writes.
+    pub(crate) fn add_pending_segment(&mut self, segment: Segment) {
+        self.add_segment(&segment, false);
+        self.pending.segments.push(segment);
     }
 
     pub(crate) fn add_block(&mut self, block: &Block, datasets: Vec<DatasetSummary>) {
@@ -281,58 +279,6 @@ impl State {
         self.live.insert(key, live);
     }
 
-    /// The rows that change when an object dies.
-    pub(crate) fn rows_of_death(
-        &self,
-        key: &Key,
-        job: Option<JobId>,
-        unix_millis: i64,
-        batch: &mut Batch,
-    ) -> Option<rows::Dead> {
-        let live = self.live.get(key)?;
-        let object = live.id.and_then(|id| self.index.get(id));
-        let datasets = match (object, self.quarantined.get(key)) {
-            (Some(object), _) => &object.datasets[..],
-            (None, Some(quarantined)) => &quarantined.datasets[..],
-            (None, None) => &[],
-        };
-        delete_rows(live, datasets, batch);
-        let segment_millis = match live.what {
-            What::Segment { .. } => Some(live.created_millis),
-            What::Block { .. } => None,
-        };
-        let dead = rows::Dead { key: key.clone(), died_millis: unix_millis, job, segment_millis };
-        dead.put_into(batch);
-        Some(dead)
-    }
-
-    /// Takes an object out of every answer.
-    pub(crate) fn bury(&mut self, key: &Key, job: Option<JobId>, unix_millis: i64, batch: &mut Batch) {
-        let Some(dead) = self.rows_of_death(key, job, unix_millis, batch) else {
-            return;
-        };
-        if let Some(live) = self.live.remove(key) {
-            live.id.and_then(|id| self.index.remove(id));
-        }
-        self.quarantined.remove(key);
-        self.dead.insert(dead);
-    }
-
-    /// Buries an object that no row names; gives its new row.
-    pub(crate) fn bury_unnamed(&mut self, key: Key, unix_millis: i64) -> rows::Dead {
-        let dead = rows::Dead { key, died_millis: unix_millis, job: None, segment_millis: None };
-        self.add_dead(dead.clone());
-        dead
-    }
-
-    pub(crate) fn add_dead(&mut self, dead: rows::Dead) {
-        // Whoever sweeps a dead deletion late must not meet another one of its number.
-        if let Some((_, number, _)) = dead.key.parse_deletion() {
-            self.deletions.saw_floor(number);
-        }
-        self.dead.insert(dead);
-    }
-
     /// Takes datasets, by their positions, out of every answer; at least one must be left.
     pub(crate) fn drop_datasets(&mut self, key: &Key, positions: &BTreeSet<u32>, batch: &mut Batch) {
         let Some(live) = self.live.get_mut(key) else {
@@ -346,7 +292,7 @@ impl State {
         let object = Object { datasets: left, ..(*object).clone() };
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
         match &live.what {
-            What::Segment { .. } => put_object(key, live, &object, None, batch),
+            What::Segment { .. } => object_rows::put_object(key, live, &object, None, batch),
             What::Block { id, window, .. } => {
                 let gone: Vec<DatasetSummary> = gone;
                 for summary in &gone {
@@ -357,7 +303,7 @@ impl State {
         live.id = Some(self.index.insert(object));
     }
 
-    /// Moves an object that cannot be read out of the answers that it would spoil.
+    /// Takes an unreadable object out of the answers that it would make fail.
     pub(crate) fn quarantine(&mut self, key: &Key, reason: String, batch: &mut Batch) {
         let Some(live) = self.live.get_mut(key) else {
             return;
@@ -371,42 +317,44 @@ impl State {
             times: object.datasets.iter().map(|d| d.times).reduce(Times::join).unwrap_or(always),
         };
         let quarantine = Some(why.clone());
-        put_object(key, live, &object, quarantine, batch);
+        object_rows::put_object(key, live, &object, quarantine, batch);
         let datasets = object.datasets.clone();
         self.quarantined.insert(key.clone(), Quarantined { why, datasets });
     }
 
-    /// Has records created that are not in the bucket, beside those of new publishes.
+    /// Adds published jobs whose records are missing from the bucket, so that they are created with those of new jobs.
     pub(crate) fn publish_again(&mut self, records: Vec<Record>) {
         for record in records {
             let state = rows::JobProgress::Published { record: Some(record.encode()) };
             let Record { job: id, attempt, published_millis: created_millis, .. } = record;
             let row = rows::Job { id, created_millis, attempt, tries: 0, floor: 0, state };
             row.put_into(&mut self.pending.batch);
-            self.jobs.insert(id, JobState { row, due: Duration::ZERO });
+            self.insert_job(JobState { row, due: Duration::ZERO });
         }
     }
 
-    /// Keys older than this time, in Unix milliseconds, cannot meet their duplicate any more.
-    pub(crate) fn watermark(&self, unix_millis: i64) -> i64 {
-        let open = self.logs.values().filter(|log| !log.row.sealed);
-        let consumed = open.map(|log| match log.absent_millis {
-            Some(millis) => millis,
-            None if log.row.next == 0 => unix_millis,
-            None => log.row.moved_millis,
-        });
-        consumed.min().unwrap_or(unix_millis).min(unix_millis)
-    }
-
-    /// Creation time of the oldest segment that a publish record will name but does not yet, or now.
+    /// Creation time of the oldest segment that no publish record names yet, or `unix_millis`.
     ///
-    /// A quarantined one is never merged: were it counted, nothing could be swept any more.
+    /// Quarantined segments do not count: they are never merged, so they would stop every sweep.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
         let segments = self.live.segments().filter(|(_, live)| live.id.is_some());
         segments.map(|(_, live)| live.created_millis).min().unwrap_or(unix_millis)
     }
 
-    /// The rows of all pending steps. They are taken: the caller must commit them.
+    /// Rows that the next commit writes.
+    pub(crate) fn pending_rows(&mut self) -> &mut Batch {
+        &mut self.pending.batch
+    }
+
+    pub(crate) fn pending_segment_count(&self) -> usize {
+        self.pending.segments.len()
+    }
+
+    pub(crate) fn drop_pending(&mut self) {
+        self.pending = Pending::default();
+    }
+
+    /// Takes the rows of all pending steps, and the keys of the segments among them. The caller must commit the rows.
     pub(crate) fn take_pending(&mut self, window_millis: i64, unix_millis: i64) -> (Batch, Vec<Key>) {
         let pending = std::mem::take(&mut self.pending);
         let mut batch = pending.batch;
@@ -431,12 +379,12 @@ impl State {
             rows::Dedup { minute, ordinal, keys }.put_into(&mut batch);
         }
         if !batch.is_empty() {
-            self.forget(window_millis, unix_millis, &mut batch);
+            self.forget_keys(window_millis, unix_millis, &mut batch);
         }
         (batch, keys)
     }
 
-    /// Takes note that the rows of these segments are in the catalog.
+    /// Notes that the rows of these segments are in the catalog.
     pub(crate) fn are_committed(&mut self, segments: &[Key]) {
         for key in segments {
             if let Some(live) = self.live.get_mut(key) {
@@ -444,100 +392,4 @@ impl State {
             }
         }
     }
-
-    /// Drops keys that left the window.
-    fn forget(&mut self, window_millis: i64, unix_millis: i64, batch: &mut Batch) {
-        let first = (self.watermark(unix_millis) - window_millis).div_euclid(60_000);
-        self.dedup.forget_before(first);
-        let kept = self.dedup_rows.split_off(&self.dedup.first_minute());
-        for (minute, ordinals) in std::mem::replace(&mut self.dedup_rows, kept) {
-            for ordinal in ordinals {
-                batch.delete(rows::Dedup::key_of(minute, ordinal));
-            }
-        }
-    }
-
-    /// Takes in a dedup row of an earlier owner.
-    pub(crate) fn load_keys(&mut self, row: &rows::Dedup) {
-        for key in &row.keys {
-            self.dedup.insert(*key, row.minute);
-        }
-        let ordinals = self.dedup_rows.entry(row.minute).or_default();
-        ordinals.push(row.ordinal);
-        ordinals.sort_unstable();
-    }
-}
-
-/// The row of an object itself; those of the datasets of a block are beside it.
-fn put_object(key: &Key, live: &Live, object: &Object, quarantine: Option<Quarantine>, batch: &mut Batch) {
-    let Live { bytes, created_millis, floor, rows, .. } = *live;
-    match &live.what {
-        What::Segment { writer, seq } => Segment {
-            writer: *writer,
-            seq: *seq,
-            created_millis,
-            bytes,
-            masked: object.masked.clone(),
-            quarantine,
-            datasets: object.datasets.clone(),
-            floor,
-            rows,
-        }
-        .put_into(batch),
-        What::Block { id, tenant, level, window } => Block {
-            id: *id,
-            key: key.clone(),
-            tenant: tenant.clone(),
-            level: *level,
-            window: *window,
-            bytes,
-            created_millis,
-            quarantine,
-            floor,
-            rows,
-        }
-        .put_into(batch),
-    }
-}
-
-/// Deletes the rows of an object.
-fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
-    match &live.what {
-        What::Segment { writer, seq } => batch.delete(rows::segment_key(*writer, *seq)),
-        What::Block { id, tenant, level, window } => {
-            batch.delete(rows::block_key(tenant, *window, *level, *id));
-            for summary in datasets {
-                batch.delete(rows::dataset_key(summary, window.day(), *id));
-            }
-        }
-    }
-}
-
-/// The rows of a new block.
-pub(crate) fn put_block(block: &Block, datasets: &[DatasetSummary], batch: &mut Batch) {
-    block.put_into(batch);
-    for summary in datasets {
-        let day = block.window.day();
-        Dataset { block: block.id, day, summary: summary.clone(), has_own_key: true }.put_into(batch);
-    }
-}
-
-/// Rows of all datasets of an object.
-pub(crate) fn rows_of(directory: &block::Directory) -> u64 {
-    directory.datasets.iter().map(|entry| entry.rows.end - entry.rows.start).sum()
-}
-
-/// What the catalog keeps of a directory.
-pub(crate) fn summaries(directory: &block::Directory) -> Vec<DatasetSummary> {
-    let datasets = directory.datasets.iter().enumerate();
-    datasets
-        .map(|(position, entry)| DatasetSummary {
-            position: position as u32,
-            tenant: entry.tenant.clone(),
-            service: entry.service.as_str().into(),
-            times: entry.times,
-            rows: entry.rows.end - entry.rows.start,
-            profile_types: entry.profile_types.as_slice().into(),
-        })
-        .collect()
 }

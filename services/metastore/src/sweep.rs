@@ -8,8 +8,7 @@
 //! A segment stays longer than a block: a rebuild decides anew which equal items count among the
 //! segments that no publish record names, and for that it needs the keys of all that could meet them.
 
-use catalog::rows::{Dead, JobProgress, Row};
-use model::WriterId;
+use catalog::rows::{Dead, JobProgress};
 use rpc::DeadObject;
 use storage::Key;
 
@@ -21,11 +20,11 @@ impl Metastore {
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         let now = self.clock.monotonic();
-        let keys_needed_from =
-            state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis)) - self.window_millis();
-        state.dead.begin_graces(now);
-        state.dead.end_graces(now, self.config.sweep_grace.get());
-        let sweepable = state.dead.past_grace(keys_needed_from).filter(|dead| is_recorded(&state, dead));
+        let keys_needed_from = state.watermark(unix_millis).min(state.oldest_segment_millis(unix_millis))
+            - self.config.dedup_millis();
+        state.begin_graces(now);
+        state.end_graces(now, self.config.sweep_grace.get());
+        let sweepable = state.dead().past_grace(keys_needed_from).filter(|dead| is_recorded(&state, dead));
         sweepable.take(limit).map(|dead| DeadObject { key: dead.key.clone() }).collect()
     }
 
@@ -33,38 +32,15 @@ impl Metastore {
         let unix_millis = self.clock.unix_millis();
         let mut state = self.state.lock();
         for key in keys {
-            if state.dead.remove(key).is_none() {
-                continue;
-            }
-            state.pending.batch.delete(Dead::key_of(key));
-            if let Some((writer, seq)) = key.parse_log_slot() {
-                forget_slot(&mut state, writer, seq, unix_millis);
-            }
+            state.forget_swept(key, unix_millis);
         }
         self.metrics.count(&state);
         self.work.notify_one();
     }
 }
 
-/// A log goes with its seal, which stays for a while after all else.
-fn forget_slot(state: &mut State, writer: WriterId, seq: u64, unix_millis: i64) {
-    let Some(log) = state.logs.get_mut(&writer) else {
-        return;
-    };
-    if !log.row.sealed {
-        return;
-    }
-    if seq != log.row.next {
-        log.row.moved_millis = unix_millis;
-        state.pending.logs.insert(writer);
-    } else if let Some(log) = state.logs.remove(&writer) {
-        state.pending.logs.remove(&writer);
-        state.pending.batch.delete(log.row.key());
-    }
-}
-
 /// Whether the publish record that replaced the object is in the bucket.
 fn is_recorded(state: &State, dead: &Dead) -> bool {
-    let job = dead.job.and_then(|job| state.jobs.get(&job));
+    let job = dead.job.and_then(|job| state.jobs().get(&job));
     job.is_none_or(|job| !matches!(job.row.state, JobProgress::Published { record: Some(_) }))
 }

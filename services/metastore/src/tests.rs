@@ -348,7 +348,7 @@ async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
 async fn sweep_for(world: &World, metastore: &Metastore, days: u64) {
     for _ in 0..days * 24 {
         world.time.pass(Duration::from_secs(3_600));
-        let open: Vec<WriterId> = metastore.state.lock().logs.keys().copied().collect();
+        let open: Vec<WriterId> = metastore.state.lock().logs().keys().copied().collect();
         for writer in open {
             metastore.probe(writer).await.expect("probes");
         }

@@ -41,7 +41,7 @@ pub(crate) async fn reason_to_rebuild(
         return Ok(Some(reason.to_owned()));
     }
     let is_missing = |key: &&Key| !listing.contains(key);
-    let readable = state.live.iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
+    let readable = state.live().iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
     let missing = readable.filter(is_missing).count();
     if missing == 0 && !names_unknown_block(store, state, listing).await? {
         return Ok(None);
@@ -49,7 +49,7 @@ pub(crate) async fn reason_to_rebuild(
     let records = all_records(store, state, listing).await?;
     let lineage = Lineage::trace(records, listing, unix_millis)?;
     // Merged, says the catalog, but the record of the merge is not here.
-    let merged = state.dead.rows().filter(|dead| dead.job.is_some()).map(|dead| &dead.key);
+    let merged = state.dead().rows().filter(|dead| dead.job.is_some()).map(|dead| &dead.key);
     let unreplaced = merged.filter(|key| listing.contains(key) && !lineage.is_replaced(key));
     let holding = lineage.live_blocks().iter().map(|output| &output.key).chain(lineage.restored());
     let unknown: BTreeSet<&Key> = holding.filter(|key| !is_accounted(state, key)).chain(unreplaced).collect();
@@ -69,12 +69,12 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
         listing.records.iter().filter_map(|object| object.key.parse_publish()).collect();
     let is_pending = |job: &JobId| {
         state
-            .jobs
+            .jobs()
             .get(job)
             .is_some_and(|job| matches!(job.row.state, JobProgress::Published { record: Some(_) }))
     };
     let mut records: BTreeMap<JobId, Record> = BTreeMap::new();
-    for (key, live) in state.live.iter() {
+    for (key, live) in state.live().iter() {
         let (Some(BlockId { job, attempt, .. }), What::Block { window, .. }) =
             (key.parse_block(), &live.what)
         else {
@@ -95,7 +95,7 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
         record.outputs.push(Output { key: key.clone(), bytes, window, floor });
     }
     if !records.is_empty() {
-        for dead in state.dead.rows() {
+        for dead in state.dead().rows() {
             if let Some(record) = dead.job.and_then(|job| records.get_mut(&job)) {
                 record.inputs.push((dead.key.clone(), Vec::new()));
             }
@@ -106,7 +106,7 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
 
 /// Whether the catalog knows that the object is live, or dead for another reason than a merge.
 fn is_accounted(state: &State, key: &Key) -> bool {
-    state.live.contains_key(key) || state.dead.get(key).is_some_and(|dead| dead.job.is_none())
+    state.live().contains_key(key) || state.dead().get(key).is_some_and(|dead| dead.job.is_none())
 }
 
 /// Whether a publish record names a block that is there and that the catalog does not name.
@@ -117,7 +117,7 @@ async fn names_unknown_block(store: &Store, state: &State, listing: &Listing) ->
         .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
         .collect();
     let unnamed = listing.blocks.iter().map(|object| &object.key);
-    let unnamed = unnamed.filter(|key| !state.live.contains_key(key) && !state.dead.contains_key(key));
+    let unnamed = unnamed.filter(|key| !state.live().contains_key(key) && !state.dead().contains_key(key));
     let unnamed: Vec<(JobId, &Key)> =
         unnamed.filter_map(|key| key.parse_block().map(|block| (block.job, key))).collect();
     let made_by: BTreeSet<Key> =
@@ -133,7 +133,7 @@ async fn all_records(store: &Store, state: &State, listing: &Listing) -> Result<
     let keys = listing.records.iter().map(|object| object.key.clone()).collect();
     let mut records = read_all(store, keys).await?;
     let known: HashSet<JobId> = records.iter().map(|record| record.job).collect();
-    let pending = state.jobs.values().filter_map(|job| match &job.row.state {
+    let pending = state.jobs().values().filter_map(|job| match &job.row.state {
         JobProgress::Published { record: Some(bytes) } if !known.contains(&job.row.id) => {
             Record::decode(bytes).ok()
         }

@@ -127,7 +127,7 @@ async fn a_fenced_owner_takes_no_hints() {
     let hint = world.put(1, 20, &[20]).await.expect("free");
     let error = first.segment_written(hint).await.expect_err("owns nothing");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert_eq!(first.state.lock().pending.segments.len(), 0);
+    assert_eq!(first.state.lock().pending_segment_count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn steps_that_cannot_be_committed_are_bounded() {
         let hint = SegmentHint { writer: WriterId(writer), seq: 0, bytes: 1, directory };
         let _ = metastore.segment_written(hint).await;
     }
-    assert_eq!(metastore.state.lock().pending.segments.len(), PENDING_SEGMENTS_MAX);
+    assert_eq!(metastore.state.lock().pending_segment_count(), PENDING_SEGMENTS_MAX);
     let error = metastore.segment_written(hint.clone()).await.map_err(|e| e.kind);
     assert_eq!(error, Err(ErrorKind::Unavailable));
     metastore.commit_pending().await.expect("commits");
@@ -175,7 +175,7 @@ async fn a_drain_ends_although_the_store_is_down() {
     let began = world.clock.monotonic();
     metastore.drain().await;
     let took = world.clock.monotonic() - began;
-    assert!(took <= DRAIN_MAX, "{took:?}");
+    assert!(took <= commit::DRAIN_MAX, "{took:?}");
     running.abort();
     // What was not committed is read again.
     world.faulty.set_create_rule(|_| None);

@@ -58,7 +58,7 @@ async fn rebuild(world: &World) -> Arc<Metastore> {
 async fn sweep(world: &World, metastore: &Metastore) {
     for _ in 0..8 {
         world.time.pass(Duration::from_secs(30 * 60));
-        let open: Vec<WriterId> = metastore.state.lock().logs.keys().copied().collect();
+        let open: Vec<WriterId> = metastore.state.lock().logs().keys().copied().collect();
         for writer in open {
             metastore.probe(writer).await.expect("probes");
         }
@@ -443,7 +443,7 @@ async fn a_service_past_its_time_leaves_its_object_and_the_rest_stays() {
     metastore.drain().await;
     let metastore = world.open().await;
     assert_eq!(
-        metastore.state.lock().live.iter().map(|(_, live)| (live.live_rows, live.rows)).collect::<Vec<_>>(),
+        metastore.state.lock().live().iter().map(|(_, live)| (live.live_rows, live.rows)).collect::<Vec<_>>(),
         [(1, 2)]
     );
     assert_eq!(tenants(&metastore).await, [tenant("a")]);
@@ -477,7 +477,7 @@ async fn a_block_is_rewritten_when_less_than_half_of_it_is_left() {
             work.map(|work| (work.level, work.windows)),
             is_rewritten.then(|| (3, vec![Window { start: 0, length: DAY }]))
         );
-        state.live.remove(&block.key);
+        state.bury(&block.key, None, 0, &mut catalog::Batch::default());
     }
     block.rows = 0;
     state.add_block(&block, Vec::new());
@@ -498,7 +498,7 @@ async fn a_deletion_and_retention_meet_on_one_block() {
     world.time.pass(Duration::from_secs(86_401));
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    assert_eq!(metastore.state.lock().live.iter().count(), 2, "it waits for the job");
+    assert_eq!(metastore.state.lock().live().iter().count(), 2, "it waits for the job");
     let publication = world.merge(&job).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     metastore.tend();

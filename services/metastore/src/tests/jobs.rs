@@ -187,12 +187,12 @@ async fn a_job_whose_only_input_is_damaged_ends() {
     for input in &job.inputs {
         metastore.quarantine(vec![(input.key.clone(), "bad page".to_owned())]).await.expect("sets aside");
     }
-    assert!(metastore.state.lock().jobs.is_empty());
+    assert!(metastore.state.lock().jobs().is_empty());
     world.time.pass(Duration::from_secs(35));
     assert!(metastore.claim_job().await.expect("claims").is_none());
     metastore.drain().await;
     let metastore = world.open().await;
-    assert!(metastore.state.lock().jobs.is_empty());
+    assert!(metastore.state.lock().jobs().is_empty());
     assert_eq!(metastore.find(everything()).await.expect("finds").quarantined.len(), 3);
 }
 
@@ -209,10 +209,10 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     world.store.delete(&key).await.expect("deletes");
     {
         let mut state = metastore.state.lock();
-        let state = &mut *state;
-        let row = &mut state.jobs.get_mut(&job.id).expect("known").row;
+        let row = &mut state.job_mut(job.id).expect("known").row;
         row.state = catalog::rows::JobProgress::Published { record: Some(record.clone()) };
-        catalog::rows::Row::put_into(row, &mut state.pending.batch);
+        let row = row.clone();
+        catalog::rows::Row::put_into(&row, state.pending_rows());
     }
     metastore.commit_pending().await.expect("commits");
     world.time.pass(Duration::from_secs(3 * 3600));

@@ -69,7 +69,7 @@ async fn a_block_that_a_rebuild_cannot_read_is_quarantined_and_stays() {
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0);
     world.time.pass(Duration::from_secs(31 * 86_400));
     metastore.tend();
-    assert!(metastore.state.lock().quarantined.is_empty(), "its tenant's time is over");
+    assert!(metastore.state.lock().quarantined_count() == 0, "its tenant's time is over");
 }
 
 #[tokio::test(start_paused = true)]

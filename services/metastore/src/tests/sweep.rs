@@ -51,10 +51,10 @@ async fn objects_past_their_time_die() {
     assert_eq!(found(&metastore).await, 0);
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    assert_eq!(metastore.state.lock().live.iter().count(), 0);
+    assert_eq!(metastore.state.lock().live().iter().count(), 0);
     let metastore = world.open().await;
-    assert_eq!(metastore.state.lock().live.iter().count(), 0);
-    assert_eq!(metastore.state.lock().dead.len(), 1);
+    assert_eq!(metastore.state.lock().live().iter().count(), 0);
+    assert_eq!(metastore.state.lock().dead().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn a_seal_stays_seven_days_after_its_log_was_swept() {
         assert!(world.put(1, segments, &[9]).await.is_none(), "a stopped writer meets its seal");
         sweep_for(&world, &metastore, 2).await;
         assert_eq!(world.store.list("log").await.expect("lists"), []);
-        assert!(metastore.state.lock().logs.is_empty());
+        assert!(metastore.state.lock().logs().is_empty());
     }
 }
 
