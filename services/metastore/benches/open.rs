@@ -1,5 +1,5 @@
-//! How long a start takes that finds unread segments: `cargo bench -p metastore --bench open`, optionally
-//! with how many and with a directory. Prints the time until finds are answered, of a first start and of the next.
+//! Time of a start with unread segments: `cargo bench -p metastore --bench open`, optionally with their number and a
+//! directory. Prints the time until finds are answered, for a first start and for the next.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should stop where it is")]
 
@@ -19,7 +19,7 @@ use storage::{FilesystemConfig, Key, Metrics};
 
 const SEGMENTS: u64 = 10_000;
 const WRITERS: u64 = 10;
-/// Of one segment.
+/// Items of one segment.
 const ITEMS: usize = 32;
 const SERVICES: usize = 8;
 
@@ -70,7 +70,7 @@ fn millis(time: Duration) -> f64 {
 fn segment(writer: WriterId, seq: u64, n: u64, clock: &Clock) -> bytes::Bytes {
     let mut head = Head::new();
     for i in 0..ITEMS {
-        // Spread as hashes are.
+        // Spread like hashes.
         let key = (u128::from(n) * ITEMS as u128 + i as u128 + 1)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         head.append(&item(ItemKey(key), &format!("service-{}", i % SERVICES), clock.unix_nanos()));

@@ -1,16 +1,16 @@
-//! What a catalog costs as services, writers and days grow: `cargo bench -p metastore --bench scale`, optionally with
-//! `services=1000 writers=20 pushes=133 days=30 compactors=4`. `cargo test` runs a small one, so that it goes on working.
+//! Cost of a catalog as services, writers and days grow: `cargo bench -p metastore --bench scale`, optionally with
+//! `services=1000 writers=20 pushes=133 days=30 compactors=4`. `cargo test` runs a small one, so that it keeps working.
 //!
-//! Time is virtual and objects have no bytes: writers tell of segments, compactors claim, wait as long as a merge of that size
-//! takes, and publish outputs of a modelled size. All else is the metastore itself. Printed are wall times of its calls on this
-//! machine, its CPU time, memory, requests and bytes.
+//! Time is virtual and objects have no bytes: writers report segments; compactors claim jobs, wait as long as a merge
+//! of that size takes, and publish outputs of a modelled size. The rest is the real metastore. The benchmark prints
+//! wall times of its calls on this machine, its CPU time, memory, requests and bytes.
 //!
-//! One whole day and most of the next run with few, long segments. The blocks that the first day ends as are then written
-//! as the rows of each day before, an owner starts with all that, and runs with segments of 500 ms from before midnight until
-//! after the day has closed.
+//! One whole day and most of the next run with few, long segments. The final blocks of the first day are then written
+//! as the rows of each day before. An owner opens this catalog and runs with segments of 500 ms from before midnight
+//! until after the day has closed.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should stop where it is")]
-#![allow(clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(clippy::disallowed_methods, reason = "it measures wall time")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -36,19 +36,20 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// 2023-11-15 00:00:00 UTC.
 const START: i64 = 1_700_006_400;
-/// One profile's rows, stored.
+/// Stored bytes of one profile's rows.
 const ROW_BYTES: f64 = 1_400.0;
 const ROWS: u64 = 400;
-/// Symbols of one service, stored, if all of its stacktraces are there; and after how many profiles most of them are.
+/// Stored symbols of one service with all of its stacktraces, and the number of profiles after which most of them are
+/// present.
 const SYMBOL_BYTES: f64 = 60_000.0;
 const SYMBOL_PROFILES: f64 = 10.0;
-/// What one compactor reads per second.
+/// Read rate of one compactor.
 const MERGE_BYTES_PER_SECOND: f64 = 15e6;
 const SEGMENT: Duration = Duration::from_millis(500);
-/// What whole days run with.
+/// Length of a segment while whole days run.
 const LONG_SEGMENT: Duration = Duration::from_secs(300);
-/// Between samples of how far behind it is.
-const SAMPLED: Duration = Duration::from_secs(600);
+/// Between samples of the lags.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 struct Load {
@@ -61,8 +62,8 @@ struct Load {
 }
 
 impl Load {
-    /// `cargo bench` says `--bench`.
-    fn of(arguments: &[String]) -> Self {
+    /// Large if `--bench` is among the arguments, which `cargo bench` passes.
+    fn from_arguments(arguments: &[String]) -> Self {
         let mut load = if arguments.iter().any(|argument| argument == "--bench") {
             let (services, writers, pushes, days, compactors) = (1_000, 20, 133, 30, 4);
             Self { services, writers, pushes, days, compactors }
@@ -78,7 +79,7 @@ impl Load {
                 "pushes" => load.pushes = value.parse().unwrap(),
                 "days" => load.days = value.parse().unwrap(),
                 "compactors" => load.compactors = value.parse().unwrap(),
-                _ => panic!("{name} is nothing to choose"),
+                _ => panic!("{name} is no parameter"),
             }
         }
         load
@@ -144,11 +145,11 @@ impl Source for Time {
     }
 }
 
-/// Every log ends where it was told of.
-struct Nothing;
+/// Headers of a bucket without unreported segments.
+struct NoHeaders;
 
 #[async_trait]
-impl Headers for Nothing {
+impl Headers for NoHeaders {
     async fn read(&self, _: &Key, _: Option<u64>) -> Result<Header, Error> {
         Ok(Header::Absent)
     }
@@ -158,7 +159,7 @@ struct World {
     load: Load,
     clock: Clock,
     store: Store,
-    /// The same bucket as ingesters and compactors use it: not counted.
+    /// The same bucket for ingesters and compactors, whose requests are not counted.
     others: Store,
     requests: Registry,
     types: Vec<ProfileType>,
@@ -203,7 +204,7 @@ impl World {
     }
 
     async fn open(&self, registry: &mut Registry) -> Arc<Metastore> {
-        let parts = Parts { headers: Arc::new(Nothing), engine: self.engine(), is_alone: true };
+        let parts = Parts { headers: Arc::new(NoHeaders), engine: self.engine(), is_alone: true };
         let kept = Duration::from_secs((self.load.days * DAY) as u64);
         let retention = Arc::new(move |_: &TenantId, _: Option<&str>| Some(kept));
         Metastore::open_parts(
@@ -249,7 +250,7 @@ impl World {
         Directory { origin, created_millis: self.clock.unix_millis(), keys, datasets: datasets.collect() }
     }
 
-    /// A writer's segments: every service sends to the same one, as placement makes it.
+    /// Writes the segments of one writer. Each service sends to one writer, as placement arranges.
     async fn write(self: Arc<Self>, number: u32, segment: Duration, metastore: Arc<Metastore>) {
         let writer = {
             let mut counts = self.counts.lock();
@@ -301,7 +302,7 @@ impl World {
         loop {
             let began = Instant::now();
             let job = metastore.claim_job().await.unwrap();
-            self.timed(if job.is_some() { "claim" } else { "claim, nothing to do" }, began);
+            self.timed(if job.is_some() { "claim" } else { "claim, no job" }, began);
             let Some(job) = job else {
                 self.clock.sleep(LONG_SEGMENT / 30).await;
                 continue;
@@ -375,10 +376,10 @@ impl World {
         }
     }
 
-    /// Everything for which finds answer, here and over gRPC.
+    /// Prints times of finds, here and over gRPC.
     async fn finds(&self, metastore: &Metastore) {
         for (range, hours) in [("1 h", 1), ("24 h", 24), ("everything", 24 * 365)] {
-            for (of, services) in [("one service", Some(7)), ("all services", None)] {
+            for (scope, services) in [("one service", Some(7)), ("all services", None)] {
                 let request = self.question(services, Duration::from_secs(hours * 3_600));
                 let mut walls = Vec::new();
                 let mut answer = None;
@@ -390,7 +391,7 @@ impl World {
                 let answer = answer.unwrap();
                 let datasets: usize = answer.objects.iter().map(|object| object.datasets.len()).sum();
                 println!(
-                    "  find, {of}, {range}: {} objects, {datasets} datasets; {}; over gRPC {}",
+                    "  find, {scope}, {range}: {} objects, {datasets} datasets; {}; over gRPC {}",
                     answer.objects.len(),
                     spread(&mut walls),
                     over_grpc(answer)
@@ -399,7 +400,7 @@ impl World {
         }
     }
 
-    /// How many datasets are live; and that no profile is lost or found twice.
+    /// Returns the number of live datasets. Checks that no profile is lost or found twice.
     async fn count_all(&self, metastore: &Metastore) -> usize {
         let found = metastore.find(self.question(None, Duration::from_secs(365 * 86_400))).await.unwrap();
         let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
@@ -410,7 +411,7 @@ impl World {
         found.objects.iter().map(|object| object.datasets.len()).sum()
     }
 
-    /// Runs the load for so long; gives the longest that work waited, by the level of the blocks that it makes.
+    /// Runs the load for `length`. Returns the longest wait for a merge, by the level of its blocks.
     async fn run(
         self: &Arc<Self>,
         metastore: &Arc<Metastore>,
@@ -431,7 +432,7 @@ impl World {
         let mut waits = [0.0_f64; 3];
         let end = self.clock.monotonic() + length;
         while self.clock.monotonic() < end {
-            self.clock.sleep(SAMPLED).await;
+            self.clock.sleep(SAMPLE_INTERVAL).await;
             let text = exposition(registry);
             for (level, wait) in (1..).zip(&mut waits) {
                 *wait = wait.max(gauge(&text, &format!("merge_lag_seconds{{level=\"{level}\"}}")));
@@ -487,19 +488,19 @@ impl World {
     }
 
     async fn print_files(&self) {
-        let (mut commits, mut snapshots) = (Vec::new(), Vec::new());
+        let (mut commits, mut checkpoints) = (Vec::new(), Vec::new());
         for object in self.store.list("catalog").await.unwrap() {
             if object.key.as_str().contains("/snapshot/") {
-                snapshots.push(object.bytes)
+                checkpoints.push(object.bytes)
             } else {
                 commits.push(object.bytes)
             }
         }
-        let newest = snapshots.iter().max().copied().unwrap_or(0) as f64 / 1e6;
+        let largest = checkpoints.iter().max().copied().unwrap_or(0) as f64 / 1e6;
         let mean = commits.iter().sum::<u64>() as f64 / commits.len().max(1) as f64 / 1e3;
         println!(
-            "  catalog: {} snapshots, the largest {newest:.1} MB; {} commits of {mean:.1} kB",
-            snapshots.len(),
+            "  catalog: {} checkpoints, the largest {largest:.1} MB; {} commits of {mean:.1} kB",
+            checkpoints.len(),
             commits.len()
         );
     }
@@ -507,19 +508,20 @@ impl World {
     /// The blocks of the first day.
     fn first_day(&self) -> Vec<Block> {
         let blocks = self.blocks.lock();
-        let mut of_day: Vec<(&Key, &Block)> =
+        let mut first_day: Vec<(&Key, &Block)> =
             blocks.iter().filter(|(_, block)| block.window == Window { start: START, length: DAY }).collect();
-        of_day.sort_by_key(|(key, _)| *key);
-        of_day.into_iter().map(|(_, block)| block.clone()).collect()
+        first_day.sort_by_key(|(key, _)| *key);
+        first_day.into_iter().map(|(_, block)| block.clone()).collect()
     }
 
-    /// Writes the rows of these blocks of the first day for each of the days before it, as an owner of before: with it and the day that runs there are `days`.
+    /// Writes the rows of these blocks of the first day for each day before it, as an earlier owner would have: with
+    /// the first day and the running one there are `days`.
     async fn fill(&self, blocks: &[Block]) {
         let catalog = self.engine().open().await.unwrap();
         let types: Arc<[ProfileType]> = self.types.as_slice().into();
         for day in 1..self.load.days - 1 {
-            for of_first in blocks {
-                let mut block = of_first.clone();
+            for template in blocks {
+                let mut block = template.clone();
                 block.window.start -= day * DAY;
                 for piece in &mut block.pieces {
                     piece.times.first -= day * DAY * 1_000_000_000;
@@ -565,7 +567,7 @@ impl World {
     }
 }
 
-/// How long the answer takes from its owner to who asked, over a connection within this machine, and its bytes.
+/// Time of an answer from its owner to the client, over a connection within this machine, and its bytes.
 fn over_grpc(answer: Snapshot) -> String {
     struct Answers(Snapshot);
 
@@ -576,8 +578,8 @@ fn over_grpc(answer: Snapshot) -> String {
         }
     }
 
-    /// Passes on what comes to `to`; gives the bytes of the answer.
-    async fn pass_on(listener: TcpListener, to: SocketAddr) -> u64 {
+    /// Forwards one connection to `to`. Returns the bytes of the answer.
+    async fn forward(listener: TcpListener, to: SocketAddr) -> u64 {
         let (mut from, _) = listener.accept().await.unwrap();
         let mut to = TcpStream::connect(to).await.unwrap();
         tokio::io::copy_bidirectional(&mut from, &mut to).await.map_or(0, |(_, answered)| answered)
@@ -609,10 +611,10 @@ fn over_grpc(answer: Snapshot) -> String {
         };
         let counting = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let counted = client(counting.local_addr().unwrap());
-        let passing = tokio::spawn(pass_on(counting, address));
+        let forwarding = tokio::spawn(forward(counting, address));
         counted.find(request.clone()).await.unwrap();
         drop(counted);
-        let bytes = passing.await.unwrap();
+        let bytes = forwarding.await.unwrap();
         let client = client(address);
         let mut walls = Vec::new();
         for _ in 0..20 {
@@ -622,7 +624,7 @@ fn over_grpc(answer: Snapshot) -> String {
         }
         format!("{} kB, {}, of which {copied:.1} ms are the model's copy", bytes / 1_000, spread(&mut walls))
     };
-    // Of its own thread: within the runtime of the model time is virtual.
+    // On its own thread: in the runtime of the model, time is virtual.
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     std::thread::scope(|scope| scope.spawn(|| runtime().block_on(ask)).join().unwrap())
@@ -630,8 +632,8 @@ fn over_grpc(answer: Snapshot) -> String {
 
 fn spread(millis: &mut [f64]) -> String {
     millis.sort_by(f64::total_cmp);
-    let at = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
-    format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0))
+    let quantile = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
+    format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", quantile(0.5), quantile(0.99), quantile(1.0))
 }
 
 fn service(number: u32) -> String {
@@ -670,14 +672,14 @@ async fn measure(load: &Load) {
     world.run(&metastore, &registry, LONG_SEGMENT, hours(47.5)).await;
     let datasets = world.count_all(&metastore).await;
     let day = world.first_day();
-    let of_day: usize = day.iter().map(|block| block.pieces.len()).sum();
+    let day_datasets: usize = day.iter().map(|block| block.pieces.len()).sum();
     let bytes: u64 = day.iter().map(|block| bytes_of(&block.pieces)).sum();
     println!(
-        "  the day ends as {} blocks with {of_day} datasets and {:.1} GB; {datasets} datasets in all",
+        "  the day ends as {} blocks with {day_datasets} datasets and {:.1} GB; {datasets} datasets in all",
         day.len(),
         bytes as f64 / 1e9
     );
-    assert!(of_day <= 4 * load.services as usize, "a closed day has few datasets for each service");
+    assert!(day_datasets <= 4 * load.services as usize, "a closed day has few datasets for each service");
     metastore.drain().await;
     drop(metastore);
     world.print_walls();
@@ -705,12 +707,12 @@ async fn measure(load: &Load) {
     world.print_files().await;
     println!("  memory: {:.0} MB, the model's own and files of the catalog included", resident_mb());
     world.finds(&metastore).await;
-    let limit = SAMPLED.as_secs_f64();
-    assert!(waits.iter().all(|wait| *wait < limit), "{waits:?}: merging keeps up");
+    let limit = SAMPLE_INTERVAL.as_secs_f64();
+    assert!(waits.iter().all(|wait| *wait < limit), "{waits:?}: merges keep up");
 }
 
 fn main() {
-    let load = Load::of(&std::env::args().skip(1).collect::<Vec<_>>());
+    let load = Load::from_arguments(&std::env::args().skip(1).collect::<Vec<_>>());
     println!("{load:?}");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();

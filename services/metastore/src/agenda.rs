@@ -14,7 +14,7 @@ use storage::Key;
 
 use crate::config::Config;
 use crate::group::{self, Blocks, Group, Merge, Readiness, shard_of};
-use crate::live::{Live, Objects, What};
+use crate::live::{Live, ObjectKind, Objects};
 
 #[derive(Default)]
 pub(crate) struct Agenda {
@@ -47,7 +47,7 @@ struct Members {
     ready: Option<i64>,
 }
 
-/// The source of an update of the agenda.
+/// Input of an update of the agenda.
 pub(crate) struct Changes<'a> {
     pub(crate) live: &'a Objects,
     /// Whether a block holds rows that must leave the bucket.
@@ -108,14 +108,14 @@ impl Agenda {
     }
 
     fn add(&mut self, key: &Key, live: &Live, changes: &Changes<'_>, touched: &mut BTreeSet<Group>) {
-        let entry = match &live.what {
-            What::Segment { .. } => {
+        let entry = match &live.kind {
+            ObjectKind::Segment { .. } => {
                 let Live { created_millis, bytes, .. } = *live;
                 self.segments.insert((created_millis, key.clone()));
                 self.segment_bytes += bytes;
                 Entry::Segment { created_millis, bytes }
             }
-            What::Block { tenant, window, .. } => {
+            ObjectKind::Block { tenant, window, .. } => {
                 if (changes.must_rewrite)(key, live) {
                     self.rewrites.insert(key.clone());
                 }
@@ -355,12 +355,12 @@ mod tests {
                 },
             };
             let number = row.number;
-            self.state.deletions.add(row, false).expect("is understood");
+            self.state.deletions.add(row, false).expect("is valid");
             self.check();
             self.state.deletions.made(number);
         }
 
-        /// Takes a job, and perhaps publishes it at once.
+        /// Claims a job, and in some cases publishes it at once.
         fn work(&mut self) {
             let Some(work) = plan::next(&mut self.state, &self.config, self.unix_millis) else { return };
             for key in &work.inputs {
@@ -383,7 +383,7 @@ mod tests {
             let mut agenda = Agenda::default();
             let mut groups: BTreeMap<Group, Blocks<'_>> = BTreeMap::new();
             for (key, live) in self.state.live().iter().filter(|(_, live)| live.is_free()) {
-                let What::Block { tenant, window, .. } = &live.what else {
+                let ObjectKind::Block { tenant, window, .. } = &live.kind else {
                     agenda.segments.insert((live.created_millis, key.clone()));
                     agenda.segment_bytes += live.bytes;
                     continue;

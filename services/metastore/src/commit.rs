@@ -1,10 +1,10 @@
-//! Commits, and who may make them.
+//! Commits, and the right to make them.
 //!
 //! Owns: the turn (the lock that orders all commits), whether this process still owns the catalog, the last commit.
 //! Does not own: the rows of a commit (`state`), when pending rows are committed (`run`).
 //!
-//! Lock order: the turn, then the state. A step checks its conditions after it has the turn, commits, and changes the
-//! state before it gives the turn back.
+//! Lock order: the turn, then the state. A step takes the turn, checks its conditions, commits, changes the state, and
+//! only then releases the turn.
 
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ use crate::{Metastore, SURE_FOR};
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 impl Metastore {
-    /// Answers no more calls, commits the pending rows, and leaves a row that tells the next owner so, within
-    /// [`DRAIN_MAX`].
+    /// Answers no more calls, and commits the pending rows with a resignation for the next owner, within [`DRAIN_MAX`].
     pub async fn drain(&self) {
         self.stop.send_replace(true);
         match self.clock.timeout(DRAIN_MAX, self.resign()).await {
@@ -34,8 +33,8 @@ impl Metastore {
         }
     }
 
-    /// Call after stopping. A find that missed the stop took its snapshot before this takes the turn, so the resignation
-    /// row is in the last commit, and no answer holds more than that commit.
+    /// Call after stopping. A find that missed the stop took its snapshot before this takes the turn, so the
+    /// resignation row is in the last commit, and no answer holds more than that commit.
     async fn resign(&self) -> Result<(), catalog::Error> {
         let turn = self.turn.lock().await;
         let (mut batch, _) = self.take_pending();

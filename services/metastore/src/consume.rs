@@ -1,10 +1,10 @@
 //! Consumes writers' logs, each strictly in slot order.
 //!
-//! Owns: where segments are heard of (hints, probes, listings), closing dead logs.
-//! Does not own: what consuming changes (`state`), when it is committed (`lib`).
+//! Owns: the sources of new segments (hints, probes, listings), closing dead logs.
+//! Does not own: the change that consuming a slot makes (`state/logs`), when it is committed (`run`).
 //!
 //! A segment is visible to finds as soon as it is consumed. A crash before its rows are committed
-//! loses only the decision which of two equal items counts; the next owner decides anew.
+//! loses only the decision which of two equal items counts; the next owner makes it anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,16 +27,9 @@ const LOGS_AT_ONCE: usize = 8;
 /// Slots of one log read ahead while catching up.
 const SLOTS_AHEAD: usize = 8;
 
-/// What a hint met.
-enum Hinted {
-    Done,
-    /// Slots before it were never heard of.
-    Ahead,
-}
-
 impl Metastore {
-    /// Takes in a hint, and what it skipped.
-    pub(crate) async fn hinted(&self, hint: SegmentHint) -> Result<(), Error> {
+    /// Consumes a segment that its writer reports, and the slots before it that are not consumed yet.
+    pub(crate) async fn take_hint(&self, hint: SegmentHint) -> Result<(), Error> {
         self.ensure_not_stopped()?;
         if self.is_behind() {
             let message = format!("{PENDING_SEGMENTS_MAX} segments wait for a commit, which is the limit");
@@ -44,34 +37,35 @@ impl Metastore {
         }
         let (writer, seq) = (hint.writer, hint.seq);
         let data = Data::Segment { bytes: hint.bytes, directory: hint.directory };
-        let known = Slot::Data(data);
-        if let Hinted::Ahead = self.take_hint(writer, seq, known) {
+        let slot = Slot::Data(data);
+        if !self.consume_hinted(writer, seq, slot) {
             self.probe(writer).await.map_err(of_header)?;
         }
-        // Whoever is told so believes that every find sees the segment from now on.
+        // The writer relies on the answer: every find includes the segment from now on.
         self.ensure_owner().await
     }
 
-    /// Whether no more must be held in memory: a segment that is not consumed now is read later.
+    /// Whether memory holds enough pending segments. A segment that is not consumed now is read later.
     fn is_behind(&self) -> bool {
         self.state.lock().pending_segment_count() >= PENDING_SEGMENTS_MAX
     }
 
-    fn take_hint(&self, writer: WriterId, seq: u64, known: Slot) -> Hinted {
+    /// Returns false if slots before `seq` are not consumed yet.
+    fn consume_hinted(&self, writer: WriterId, seq: u64, slot: Slot) -> bool {
         let now = self.clock.monotonic();
         {
             let mut state = self.state.lock();
             let log = state.log(writer, now);
             if log.row.sealed || seq < log.row.next {
-                return Hinted::Done;
+                return true;
             }
             if seq > log.row.next {
-                return Hinted::Ahead;
+                return false;
             }
             log.is_hinted = true;
         }
-        self.consume(writer, seq, known);
-        Hinted::Done
+        self.consume(writer, seq, slot);
+        true
     }
 
     fn consume(&self, writer: WriterId, seq: u64, slot: Slot) {
@@ -88,7 +82,7 @@ impl Metastore {
         }
     }
 
-    /// Consumes a log to its end, as it is now.
+    /// Consumes a log up to its first absent slot.
     pub(crate) async fn probe(&self, writer: WriterId) -> Result<(), header::Error> {
         loop {
             let now = self.clock.now();
@@ -116,7 +110,7 @@ impl Metastore {
         }
     }
 
-    /// Consumes a log to its end and closes it there.
+    /// Consumes a log up to its first absent slot and closes it there.
     pub(crate) async fn seal(&self, writer: WriterId) -> Result<(), header::Error> {
         loop {
             self.probe(writer).await?;
@@ -139,8 +133,8 @@ impl Metastore {
         }
     }
 
-    /// Before the first find: lists `log/` once and consumes every open log to its end. Alone, no
-    /// writer of an earlier process is left, so their logs are closed too.
+    /// Called before the first find: lists `log/` once and consumes every open log to its end. If this process is
+    /// alone, no writer of an earlier process is left, so it also closes their logs.
     pub(crate) async fn catch_up(&self, is_alone: bool) -> Result<(), OpenError> {
         let began = self.clock.monotonic();
         let mut listed: BTreeMap<WriterId, BTreeMap<u64, u64>> = BTreeMap::new();
@@ -176,7 +170,7 @@ impl Metastore {
         Ok(())
     }
 
-    /// `slots` are those that were listed and not consumed, with their lengths.
+    /// `slots` are the listed slots that are not consumed yet, with their lengths.
     async fn consume_listed(&self, writer: WriterId, slots: Vec<(u64, u64)>) -> Result<(), header::Error> {
         let read = |(seq, bytes)| async move {
             let header = self.headers.read(&Key::log_slot(writer, seq), Some(bytes)).await?;
@@ -192,13 +186,13 @@ impl Metastore {
         Ok(())
     }
 
-    /// One round: probes the logs whose turn it is, lists for unknown ones, closes silent ones.
+    /// One round: probes the logs that are due, lists the folders for unknown logs, closes silent logs.
     pub(crate) async fn look(&self, listed: &mut Duration) -> Result<(), header::Error> {
         if self.is_behind() {
             return Ok(());
         }
         let now = self.clock.monotonic();
-        let claimed = self.claimed();
+        let claimed = self.claimed_logs();
         let (due, silent, unheard) = {
             let state = self.state.lock();
             let open = || state.logs().values().filter(|log| !log.row.sealed);
@@ -218,7 +212,7 @@ impl Metastore {
                 unheard.collect::<Vec<_>>(),
             )
         };
-        self.look_into_unheard(unheard, now).await?;
+        self.probe_unheard(unheard, now).await?;
         stream::iter(due)
             .map(|writer| self.probe(writer))
             .buffer_unordered(LOGS_AT_ONCE)
@@ -233,7 +227,7 @@ impl Metastore {
                     continue;
                 };
                 if !self.state.lock().logs().contains_key(&writer) {
-                    warn!(%writer, "found a log that nobody told of");
+                    warn!(%writer, "found a log that no hint and no member named");
                     self.probe(writer).await?;
                 }
             }
@@ -243,44 +237,44 @@ impl Metastore {
         Ok(())
     }
 
-    /// Logs that live ingesters have open; `None` if not every one of them tells.
-    fn claimed(&self) -> Option<BTreeSet<WriterId>> {
+    /// Logs that live ingesters have open; `None` unless all of them report theirs.
+    fn claimed_logs(&self) -> Option<BTreeSet<WriterId>> {
         let members = self.membership.as_ref()?.members().borrow().clone();
         let mut ingesters = members.iter().filter(|member| member.has(Role::Ingester));
-        let all_tell = ingesters.clone().all(|member| member.is_leaving || !member.writers.is_empty());
+        let all_report = ingesters.clone().all(|member| member.is_leaving || !member.writers.is_empty());
         let mut claimed = BTreeSet::new();
         ingesters.by_ref().for_each(|member| claimed.extend(&member.writers));
-        all_tell.then_some(claimed)
+        all_report.then_some(claimed)
     }
 
-    /// Reads the first slot of logs of which nothing but their id is known. They are no logs before there is one.
-    async fn look_into_unheard(&self, unheard: Vec<WriterId>, now: Duration) -> Result<(), header::Error> {
+    /// Probes slot 0 of writers known from membership alone. A writer has no log until slot 0 exists.
+    async fn probe_unheard(&self, unheard: Vec<WriterId>, now: Duration) -> Result<(), header::Error> {
         {
-            let mut looked = self.looked_into_unheard.lock();
-            if unheard.is_empty() || now.saturating_sub(*looked) < self.config.probe_interval_silent.get() {
+            let mut probed = self.unheard_probed.lock();
+            if unheard.is_empty() || now.saturating_sub(*probed) < self.config.probe_interval_silent.get() {
                 return Ok(());
             }
-            *looked = now;
+            *probed = now;
         }
-        let look = |writer| async move {
+        let probe = |writer| async move {
             match self.headers.read(&Key::log_slot(writer, 0), None).await? {
                 Header::Absent => Ok(()),
                 _ => self.probe(writer).await,
             }
         };
-        stream::iter(unheard).map(look).buffer_unordered(LOGS_AT_ONCE).try_collect().await
+        stream::iter(unheard).map(probe).buffer_unordered(LOGS_AT_ONCE).try_collect().await
     }
 
     fn is_due(&self, log: &LogState, now: Duration) -> bool {
         let (shortest, longest) = (self.config.probe_interval.get(), self.config.probe_interval_silent.get());
         let silence = now.saturating_sub(log.moved);
-        // What a log without hints holds is seen after an eighth more than it has been silent for.
+        // Without hints, a new slot is found after about an eighth of the silence before it.
         let interval = if log.is_hinted { longest } else { (silence / 8).min(longest).max(shortest) };
         now.saturating_sub(log.probed.max(log.moved)) >= interval
     }
 }
 
-/// What a header read at a slot means for its log; `None` if the slot is absent.
+/// The slot whose header was read; `None` if it is absent.
 pub(crate) fn slot_of(writer: WriterId, seq: u64, header: Header) -> Option<Slot> {
     match header {
         Header::Absent => None,

@@ -1,10 +1,10 @@
-//! The objects that are in the bucket and in no answer.
+//! Dead objects: in the bucket, and in no answer.
 //!
-//! Owns: which of them wait for what: their grace, then, if a segment, until nobody needs its keys.
-//! Does not own: why they died (`state`), who may delete them (`sweep`).
+//! Owns: how long each must stay: its grace, and a segment until its keys have left the window.
+//! Does not own: why they died (`state`), which may be deleted (`sweep`).
 //!
-//! Thousands wait at any time, nearly all for a time that is known: looking for those that may go costs
-//! what there is to find.
+//! Thousands wait at any time. They are sorted by the end of the wait, so that listing the deletable ones costs no more
+//! than their number.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,19 +16,19 @@ use storage::Key;
 #[derive(Default)]
 pub(crate) struct DeadObjects {
     by_key: BTreeMap<Key, Dead>,
-    /// Of which this owner has learnt since graces last began.
+    /// Objects added since [`Self::begin_graces`] was last called.
     unnoticed: Vec<Key>,
-    /// With the times at which their graces began, the oldest first; some may be gone.
+    /// Objects in their grace, with the time at which it began, the oldest first. Some may have been removed since.
     in_grace: VecDeque<(Duration, Key)>,
     /// Segments whose grace is over, by creation time.
     segments: BTreeSet<(i64, Key)>,
-    /// Others whose grace is over.
+    /// Other objects whose grace is over.
     others: BTreeSet<Key>,
 }
 
 struct Dead {
     row: rows::Dead,
-    /// By own clock.
+    /// On the monotonic clock.
     grace_began: Option<Duration>,
 }
 
@@ -45,22 +45,22 @@ impl DeadObjects {
         self.by_key.get(key).map(|dead| &dead.row)
     }
 
-    /// Sorted by key.
+    /// All rows, sorted by key.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &rows::Dead> {
         self.by_key.values().map(|dead| &dead.row)
     }
 
-    /// Sorted.
+    /// All keys, sorted.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.by_key.keys()
     }
 
-    /// From `first` on, sorted.
+    /// Keys from `first` on, sorted.
     pub(crate) fn keys_from(&self, first: &Key) -> impl Iterator<Item = &Key> {
         self.by_key.range(first..).map(|(key, _)| key)
     }
 
-    /// When the first of them died, in Unix milliseconds.
+    /// When the first object died, in Unix milliseconds.
     pub(crate) fn oldest_millis(&self) -> Option<i64> {
         self.by_key.values().map(|dead| dead.row.died_millis).min()
     }
@@ -80,7 +80,7 @@ impl DeadObjects {
         Some(row)
     }
 
-    /// Lets the grace begin for what has died since the last call. `now` is by own clock.
+    /// Begins the graces of objects added since the last call. `now` is on the monotonic clock.
     pub(crate) fn begin_graces(&mut self, now: Duration) {
         for key in self.unnoticed.drain(..) {
             if let Some(dead) = self.by_key.get_mut(&key)
@@ -107,7 +107,7 @@ impl DeadObjects {
         }
     }
 
-    /// Those whose grace is over, of segments only those created before `keys_needed_from`, in Unix milliseconds.
+    /// Objects whose grace is over; segments only if created before `keys_needed_from`, in Unix milliseconds.
     pub(crate) fn past_grace(&self, keys_needed_from: i64) -> impl Iterator<Item = &rows::Dead> {
         let unneeded = self.segments.iter().take_while(move |(millis, _)| *millis < keys_needed_from);
         let keys = self.others.iter().chain(unneeded.map(|(_, key)| key));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grace_begins_when_the_death_is_noticed_and_a_segment_waits_for_its_keys_too() {
+    fn a_grace_begins_when_the_death_is_noticed_and_a_segment_also_waits_for_its_keys() {
         let mut dead = DeadObjects::default();
         dead.insert(block(1, 20));
         dead.insert(segment(1, 5_000));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_was_read_before_a_grace_began_ends_none() {
+    fn a_time_read_before_a_grace_began_does_not_end_it() {
         let mut dead = DeadObjects::default();
         dead.insert(block(1, 20));
         dead.begin_graces(Duration::from_secs(5));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_and_dies_again_has_a_whole_grace() {
+    fn an_object_that_is_removed_and_dies_again_has_a_whole_grace() {
         let mut dead = DeadObjects::default();
         for row in [block(1, 20), segment(1, 0)] {
             dead.insert(row.clone());

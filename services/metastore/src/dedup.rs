@@ -1,6 +1,6 @@
 //! Decides which of several equal push items counts.
 //!
-//! Owns: the keys of the window, in memory. Does not own: their rows (`commit`), the window's end (`consume`).
+//! Owns: the keys of the window, in memory. Does not own: their rows and the window's end (`state`).
 //!
 //! A key is kept for as long as its minute is within the window. Forgetting is a number that rises:
 //! expired entries are skipped at once and reclaimed when their shard next grows.
@@ -13,16 +13,16 @@ use model::ItemKey;
 pub(crate) type Minute = i64;
 
 const SHARDS: usize = 256;
-/// An entry is 116 bits of the key and the low 12 bits of its minute: 68 hours apart are told apart.
+/// An entry is 116 bits of the key and the low 12 bits of its minute, which repeat after 68 hours.
 const MINUTE_BITS: u32 = 12;
 const MINUTE_MASK: u128 = (1 << MINUTE_BITS) - 1;
-/// Shards are at most this full, so that a probe ends soon.
+/// Shards are at most this full, so that probes are short.
 const LOAD_PERCENT_MAX: usize = 80;
-/// What a shard grows by: little, because every byte of slack is paid by every key.
+/// Growth of a shard: small, because every key pays for the slack.
 const GROWTH_PERCENT: usize = 15;
 const SLOTS_MIN: usize = 8;
 
-/// Every key that was counted within the window.
+/// All keys that were counted within the window.
 pub(crate) struct Dedup {
     shards: Vec<Shard>,
     /// Live keys by minute.
@@ -41,13 +41,13 @@ struct Shard {
 }
 
 impl Dedup {
-    /// Holds at most `keys_max` keys; over it the oldest minute is forgotten early.
+    /// Holds at most `keys_max` keys; above it the oldest minute is forgotten early.
     pub(crate) fn new(keys_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
         Self { shards, minutes: BTreeMap::new(), first_minute: Minute::MIN, len: 0, keys_max }
     }
 
-    /// Counts `key`, unless it was counted within the window; says whether it is the first.
+    /// Counts `key`. Returns whether it was not counted before within the window.
     pub(crate) fn insert(&mut self, key: ItemKey, minute: Minute) -> bool {
         let first_minute = self.first_minute;
         let shard = &mut self.shards[(key.0 >> 120) as usize];
@@ -96,11 +96,11 @@ impl Shard {
             self.rebuild(first_minute, minute);
         }
         let entry = entry_of(key, minute);
-        let mut at = home(entry, self.slots.len());
+        let mut index = home(entry, self.slots.len());
         loop {
-            let slot = self.slots[at];
+            let slot = self.slots[index];
             if slot == 0 {
-                self.slots[at] = entry;
+                self.slots[index] = entry;
                 self.used += 1;
                 return true;
             }
@@ -108,14 +108,18 @@ impl Shard {
                 if is_live(slot, first_minute, minute) {
                     return false;
                 }
-                self.slots[at] = entry;
+                self.slots[index] = entry;
                 return true;
             }
-            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+            index = self.next(index);
         }
     }
 
-    /// Leaves out what is expired, and makes room for one more.
+    fn next(&self, index: usize) -> usize {
+        if index + 1 == self.slots.len() { 0 } else { index + 1 }
+    }
+
+    /// Drops expired entries, and makes room for one more.
     fn rebuild(&mut self, first_minute: Minute, now: Minute) {
         let old = std::mem::take(&mut self.slots);
         let live = || old.iter().filter(|e| **e != 0 && is_live(**e, first_minute, now));
@@ -123,11 +127,11 @@ impl Shard {
         let wanted = (self.used + 1) * (100 + GROWTH_PERCENT) / LOAD_PERCENT_MAX + 1;
         self.slots = vec![0; wanted.max(SLOTS_MIN)];
         for entry in live() {
-            let mut at = home(*entry, self.slots.len());
-            while self.slots[at] != 0 {
-                at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+            let mut index = home(*entry, self.slots.len());
+            while self.slots[index] != 0 {
+                index = self.next(index);
             }
-            self.slots[at] = *entry;
+            self.slots[index] = *entry;
         }
     }
 }
@@ -137,7 +141,7 @@ fn entry_of(key: ItemKey, minute: Minute) -> u128 {
     (key.0 & !MINUTE_MASK) | (1 << MINUTE_BITS) | (minute as u128 & MINUTE_MASK)
 }
 
-/// Where the entry belongs, by the bits below those that chose the shard.
+/// Index at which the probe for an entry begins, from the bits below those that chose the shard.
 fn home(entry: u128, slots: usize) -> usize {
     let bits = (entry >> 56) as u64;
     ((u128::from(bits) * slots as u128) >> 64) as usize
@@ -147,7 +151,7 @@ fn home(entry: u128, slots: usize) -> usize {
 fn is_live(entry: u128, first_minute: Minute, now: Minute) -> bool {
     let span = 1 << MINUTE_BITS;
     let behind = (now - (entry & MINUTE_MASK) as Minute).rem_euclid(span);
-    // Up to a quarter of the span ahead: an entry of a writer whose clock is ahead.
+    // Up to a quarter of the span counts as ahead: the clock of the writer is.
     let minute = if behind >= span * 3 / 4 { now - behind + span } else { now - behind };
     minute >= first_minute
 }
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_counts_and_later_ones_do_not() {
+    fn only_the_first_of_equal_keys_counts() {
         let mut dedup = Dedup::new(1000);
         assert!(dedup.insert(key(1), 10));
         assert!(!dedup.insert(key(1), 11));
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_limit_the_oldest_minute_goes_early() {
+    fn above_the_limit_the_oldest_minute_is_forgotten_early() {
         let mut dedup = Dedup::new(100);
         for i in 0..150 {
             assert!(dedup.insert(key(i), i as i64 / 10));
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn it_agrees_with_a_plain_set_while_the_window_moves() {
+    fn it_agrees_with_a_plain_map_while_the_window_moves() {
         let mut dedup = Dedup::new(usize::MAX);
         let mut plain: std::collections::HashMap<u128, Minute> = std::collections::HashMap::new();
         let mut state = 1u64;

@@ -1,11 +1,12 @@
 //! The life of a deletion: made, applied by merges, finished.
 //!
-//! Owns: when a deletion is durable and in force, when nothing of what it erases is left, forgetting its words.
-//! Does not own: what an object still needs of it (`deletions`), rewriting (`plan`, `compactor`), deleting (`compactor`).
+//! Owns: when a deletion is durable and in force, when its data are gone from the bucket, forgetting its selector.
+//! Does not own: which objects still need it (`deletions`, `state/erasure`), rewriting (`plan`, `compactor`), deleting
+//! objects (`compactor`).
 //!
-//! A deletion erases what was stored before it: the logs are consumed to their ends first, and where they ended is part
-//! of the deletion. From its commit on every find hands it out with the objects it touches; merges apply it; and once no
-//! live object needs it and the dead ones are swept, a hash takes the place of its words.
+//! A deletion erases rows that were stored before it: the logs are consumed to their ends first, and these ends are
+//! part of the deletion. From its commit on, every find returns it with the objects that it touches, and merges apply
+//! it. Once no live object needs it and the dead ones are swept, a hash replaces its selector.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,25 +22,27 @@ use rpc::{DeleteRequest, DeletionProgress, DeletionStatus, Error, ErrorKind};
 use storage::{Created, Key};
 use tracing::{info, warn};
 
-use crate::deletions::{self, DeletionObject, InForce};
+use crate::deletions::{self, DeletionInForce, DeletionObject};
 use crate::error::{OpenError, of_header, of_store};
 use crate::reconcile::is_orphan;
 use crate::state::State;
 use crate::{Metastore, header};
 
-/// Most deletions of one tenant that live objects need: each is looked at for every object of the tenant that is found.
+/// Most deletions of one tenant that live objects need: a find compares each with every object of the tenant it
+/// returns.
 pub(crate) const DELETIONS_MAX: usize = 100;
-/// Most deletions of one tenant that only dead objects may need, or none. They are counted apart, so that deletions about
-/// nothing keep no other from being taken.
+/// Most deletions of one tenant that no live object needs. They have a limit of their own, so that deletions without
+/// effect do not use up the other one.
 pub(crate) const UNNEEDED_MAX: usize = 200;
-/// Most finished deletions that a list names.
+/// Most finished deletions in one list.
 const FINISHED_LISTED_MAX: usize = 100;
-/// Logs read, and deletions loaded, at once.
+/// Logs or deletions read at once.
 const READS_AT_ONCE: usize = 8;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The number of a deletion that is not in force yet. Dropping it gives the number up, unless the object of the deletion
-/// may be in the bucket: then the next owner puts the deletion in force, and no merge may count it as applied.
+/// The number of a deletion that is not in force yet. Dropping it gives the number up, unless the object of the
+/// deletion may be in the bucket: then the next owner puts the deletion in force, and no merge may count it as
+/// applied.
 struct Reservation<'a> {
     state: &'a Mutex<State>,
     object: DeletionObject,
@@ -56,7 +59,7 @@ impl Drop for Reservation<'_> {
 }
 
 impl Metastore {
-    /// Makes a deletion. When this returns, no answer that starts later contains what it erases.
+    /// Makes a deletion. When this returns, no answer that starts later contains the rows that it erases.
     pub(crate) async fn make_deletion(
         self: Arc<Self>,
         request: DeleteRequest,
@@ -69,7 +72,7 @@ impl Metastore {
         }
         self.ensure_owner().await?;
         self.consume_all().await.map_err(of_header)?;
-        // This turn commits the deletion and the segments consumed before it, together, and no other row.
+        // The next commit is the deletion, together with all pending steps.
         let turn = self.take_turn().await?;
         self.check_catalog().await?;
         let reservation = loop {
@@ -77,7 +80,7 @@ impl Metastore {
             if self.create_deletion(&mut reservation).await? == Created::Mine {
                 break reservation;
             }
-            // The object is of an owner that was replaced before it could commit, or of this one's replacement.
+            // The object belongs to an owner that was replaced before it could commit, or to this owner's successor.
             warn!(
                 deletion = reservation.object.row.number,
                 "a deletion of an earlier owner has this number, taking the next"
@@ -99,16 +102,16 @@ impl Metastore {
         Ok(status(&state, &reservation.deletion, row.created_millis))
     }
 
-    /// A deletion with the next number, as of what is consumed now.
+    /// Reserves the next number for a deletion of the rows consumed until now.
     fn reserve_deletion(&self, request: &DeleteRequest) -> Result<Reservation<'_>, Error> {
         let mut state = self.state.lock();
-        let about = Deletion {
+        let deletion = Deletion {
             number: state.deletions.last() + 1,
             tenant: request.tenant.clone(),
             selector: request.selector.clone(),
             range: request.range,
         };
-        let is_needed = state.touched_by(&about).next().is_some();
+        let is_needed = state.touched_by(&deletion).next().is_some();
         let (limit, kind_of_deletion) = match is_needed {
             true => (DELETIONS_MAX, "that live objects need"),
             false => {
@@ -125,8 +128,8 @@ impl Metastore {
         }
         let positions = state.logs().values().map(|log| (log.row.writer, log.row.next)).collect();
         let row = rows::Deletion {
-            number: about.number,
-            tenant: about.tenant,
+            number: deletion.number,
+            tenant: deletion.tenant,
             created_millis: self.clock.unix_millis(),
             state: DeletionState::InForce {
                 matchers: deletions::matchers_of(&request.selector),
@@ -140,7 +143,7 @@ impl Metastore {
         Ok(Reservation { state: &self.state, object, deletion, may_be_durable: false })
     }
 
-    /// All that is acknowledged when this begins is consumed when it ends.
+    /// Consumes every segment that was acknowledged before the call.
     async fn consume_all(&self) -> Result<(), header::Error> {
         let folders = self.store.list_folders("log").await?;
         let now = self.clock.monotonic();
@@ -175,7 +178,8 @@ impl Metastore {
         }
     }
 
-    /// Takes over deletions that an earlier owner made durable and did not commit; drops those that never were in force.
+    /// Takes over deletions that an earlier owner made durable and did not commit; buries objects of deletions that
+    /// never were in force.
     pub(crate) async fn adopt_deletions(&self) -> Result<(), OpenError> {
         let objects = read_deletions(&self.store).await?;
         let unix_millis = self.clock.unix_millis();
@@ -188,8 +192,8 @@ impl Metastore {
                 info!(deletion = number, "deletion of an earlier owner is in force");
                 object.row.put_into(state.pending_rows());
                 let version = state.version;
-                let taken = state.deletions.load(object.row, version);
-                taken.map_err(|reason| unreadable_deletion(number, reason))?;
+                let loaded = state.deletions.load(object.row, version);
+                loaded.map_err(|reason| unreadable_deletion(number, reason))?;
             }
         }
         for key in keys.into_iter().filter(|key| state.is_superfluous_deletion(key)).collect::<Vec<_>>() {
@@ -199,7 +203,7 @@ impl Metastore {
         Ok(())
     }
 
-    /// Finishes what can be finished; gives the number of deletions that are left.
+    /// Finishes deletions whose data are gone. Returns the number of unfinished ones.
     pub(crate) async fn advance_deletions(&self) -> Result<usize, Error> {
         if !self.state.lock().update_unswept() {
             return Ok(0);
@@ -228,12 +232,12 @@ impl Metastore {
 
     fn finishable(&self) -> Vec<rows::Deletion> {
         let state = self.state.lock();
-        let is_over = |in_force: &&InForce| in_force.unswept.as_ref().is_some_and(BTreeSet::is_empty);
+        let is_over = |in_force: &&DeletionInForce| in_force.unswept.as_ref().is_some_and(BTreeSet::is_empty);
         state.deletions.above(0).filter(is_over).map(|in_force| in_force.row.clone()).collect()
     }
 
-    /// Buries outputs of attempts that can no longer publish: they may hold what a deletion erased, and
-    /// reconciliation would leave them for a day. Gives their number.
+    /// Buries outputs of attempts that can no longer publish: they may hold erased rows, and reconciliation would leave
+    /// them for a day. Returns their number.
     async fn bury_outputs_of(&self, tenant: &TenantId) -> Result<usize, Error> {
         let listed = self.store.list(&Key::blocks_of(tenant)).await.map_err(of_store)?;
         let turn = self.take_turn().await?;
@@ -262,12 +266,12 @@ impl Metastore {
         Ok(count)
     }
 
-    /// Puts a hash in the place of the words of a deletion.
+    /// Replaces the selector of a deletion by a hash.
     async fn finish_deletion(&self, row: rows::Deletion) -> Result<(), Error> {
         let done = deletions::done_of(&row, self.clock.unix_millis());
         let id_tag = self.store.id_tag();
         let object = DeletionObject { epoch: self.catalog.epoch(), id_tag, row: done.clone() };
-        // One that is there already says the same, but perhaps of another time.
+        // An object that exists already differs at most in its time.
         self.store.settle_create(&object.key(), object.encode()).await.map_err(of_store)?;
         let turn = self.take_turn().await?;
         let mut batch = Batch::default();
@@ -285,15 +289,15 @@ impl Metastore {
             self.metrics.count(&state);
         }
         drop(turn);
-        info!(deletion = row.number, tenant = %row.tenant, "what the deletion erased is gone from the bucket");
-        // No snapshot names it, so it has no grace; the sweep deletes it if this does not.
+        info!(deletion = row.number, tenant = %row.tenant, "the data of the deletion are gone from the bucket");
+        // No snapshot names it, so it needs no grace; if this fails, the sweep deletes it.
         if let Err(error) = self.store.delete(&key).await {
-            warn!(%key, %error, "a finished deletion is deleted later");
+            warn!(%key, %error, "cannot delete the object of a finished deletion now, the sweep will");
         }
         Ok(())
     }
 
-    /// Deletions of `tenant`, newest first; of finished ones not all.
+    /// Deletions of `tenant`, newest first, with at most [`FINISHED_LISTED_MAX`] finished ones.
     pub(crate) fn list_deletions(&self, tenant: &TenantId) -> Vec<DeletionStatus> {
         let state = self.state.lock();
         let in_force = state.deletions.above(0).rev().filter(|in_force| in_force.deletion.tenant == *tenant);

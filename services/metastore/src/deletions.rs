@@ -1,7 +1,8 @@
-//! Deletions, as the owner knows them.
+//! The deletions that the owner knows.
 //!
-//! Owns: which deletions are in force, which of them an object still needs, the floor of what is consumed, their bytes.
-//! Does not own: how a deletion is made and finished (`delete`), what it erases (`query`).
+//! Owns: which deletions are in force, which of them an object still needs, the floor of consumed segments, the bytes
+//! of deletion objects. Does not own: how a deletion is made and finished (`deletion`), which rows it erases
+//! (`query`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,15 +17,15 @@ use query::{Deletion, Matcher, Selector};
 use storage::{IdTag, Key, Store};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// 2 added the tag of the cluster.
+/// Version of deletion objects; 2 added the tag of the cluster.
 const VERSION: u8 = 2;
 
 /// All deletions, by number.
 #[derive(Default)]
 pub(crate) struct Deletions {
-    in_force: BTreeMap<u64, InForce>,
-    done: BTreeMap<u64, Done>,
-    /// The highest number ever given.
+    in_force: BTreeMap<u64, DeletionInForce>,
+    done: BTreeMap<u64, FinishedDeletion>,
+    /// The highest number ever taken.
     last: u64,
     /// How often a deletion came into force.
     changes: u64,
@@ -32,21 +33,22 @@ pub(crate) struct Deletions {
 
 /// A deletion that some object may still need.
 #[derive(Debug)]
-pub(crate) struct InForce {
+pub(crate) struct DeletionInForce {
     pub(crate) deletion: Arc<Deletion>,
     pub(crate) row: rows::Deletion,
+    /// The next slot of each log when the deletion was made: it erases from the slots before.
     positions: BTreeMap<WriterId, u64>,
-    /// Whether the catalog has it: only then it is in force.
+    /// Whether the catalog has it. Until then its number is only reserved.
     pub(crate) is_made: bool,
-    /// Once no live object needs it: dead ones that are not swept yet.
+    /// If no live object needs it: the dead objects that may hold its rows and are not swept yet.
     pub(crate) unswept: Option<BTreeSet<Key>>,
 }
 
-/// A deletion of which only the number and a hash are left.
+/// A finished deletion: only its number and a hash are left.
 #[derive(Clone, Debug)]
-pub(crate) struct Done {
+pub(crate) struct FinishedDeletion {
     pub(crate) row: rows::Deletion,
-    /// The version that replaced its row, until no file of the catalog holds what was before.
+    /// The version that replaced its row; `None` once no file of the catalog holds the earlier row.
     pub(crate) replaced: Option<u64>,
 }
 
@@ -54,19 +56,20 @@ impl Deletions {
     /// Takes in a row of the catalog, as of `version`.
     ///
     /// # Errors
-    /// A matcher cannot be understood.
+    /// A matcher cannot be parsed.
     pub(crate) fn load(&mut self, row: rows::Deletion, version: u64) -> Result<(), String> {
         match row.state {
             DeletionState::InForce { .. } => self.add(row, true).map(drop),
             DeletionState::Done { .. } => {
                 self.last = self.last.max(row.number);
-                self.done.insert(row.number, Done { row, replaced: Some(version) });
+                self.done.insert(row.number, FinishedDeletion { row, replaced: Some(version) });
                 Ok(())
             }
         }
     }
 
-    /// Takes in a deletion that is in force, or will be. What is consumed from its positions on has it as floor.
+    /// Adds a deletion that is in force (`is_made`), or whose number is reserved. Slots from its positions on have it
+    /// as floor.
     pub(crate) fn add(&mut self, row: rows::Deletion, is_made: bool) -> Result<Arc<Deletion>, String> {
         let DeletionState::InForce { matchers, range, positions } = &row.state else {
             return Err(format!("deletion {} is finished", row.number));
@@ -85,12 +88,12 @@ impl Deletions {
         self.last = self.last.max(row.number);
         let deletion = Arc::new(deletion);
         self.changes += u64::from(is_made);
-        let in_force = InForce { deletion: deletion.clone(), row, positions, is_made, unswept: None };
+        let in_force = DeletionInForce { deletion: deletion.clone(), row, positions, is_made, unswept: None };
         self.in_force.insert(deletion.number, in_force);
         Ok(deletion)
     }
 
-    /// Puts a deletion that was added in force.
+    /// Puts a reserved deletion in force.
     pub(crate) fn made(&mut self, number: u64) {
         if let Some(deletion) = self.in_force.get_mut(&number) {
             deletion.is_made = true;
@@ -98,18 +101,18 @@ impl Deletions {
         }
     }
 
-    /// Forgets a deletion that was added and cannot be made. Its number is not given again.
+    /// Forgets a reserved deletion. Its number is not taken again.
     pub(crate) fn give_up(&mut self, number: u64) {
         self.in_force.remove(&number);
     }
 
-    /// Forgets what a deletion was about. Its row was replaced in `version`.
+    /// Replaces a deletion by its hash. Its row was replaced in `version`.
     pub(crate) fn finish(&mut self, row: rows::Deletion, version: u64) {
         self.in_force.remove(&row.number);
-        self.done.insert(row.number, Done { row, replaced: Some(version) });
+        self.done.insert(row.number, FinishedDeletion { row, replaced: Some(version) });
     }
 
-    /// Numbers up to `floor` were given.
+    /// Notes that numbers up to `floor` are taken.
     pub(crate) fn saw_floor(&mut self, floor: u64) {
         self.last = self.last.max(floor);
     }
@@ -119,20 +122,21 @@ impl Deletions {
         self.changes
     }
 
-    /// The highest number ever given.
+    /// The highest number ever taken.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// The newest deletion that is in force or finished: what a merge that begins now applies.
+    /// The newest deletion that a merge that begins now applies: it and all before it are in force or finished.
     pub(crate) fn floor(&self) -> u64 {
         let unmade = self.in_force.values().find(|deletion| !deletion.is_made);
         unmade.map_or(self.last, |deletion| deletion.deletion.number - 1)
     }
 
-    /// The floor of a segment: the last of the deletions that it was consumed after.
+    /// The floor of a segment: the newest deletion that was made before the segment was consumed.
     pub(crate) fn floor_of(&self, writer: WriterId, seq: u64) -> u64 {
-        let before = |deletion: &&InForce| deletion.positions.get(&writer).is_some_and(|next| seq < *next);
+        let before =
+            |deletion: &&DeletionInForce| deletion.positions.get(&writer).is_some_and(|next| seq < *next);
         self.in_force.values().find(before).map_or(self.last, |deletion| deletion.deletion.number - 1)
     }
 
@@ -141,8 +145,8 @@ impl Deletions {
         in_force.or_else(|| self.done.get(&number).map(|done| &done.row))
     }
 
-    /// Those above `floor`, oldest first.
-    pub(crate) fn above(&self, floor: u64) -> impl DoubleEndedIterator<Item = &InForce> {
+    /// Deletions in force above `floor`, oldest first.
+    pub(crate) fn above(&self, floor: u64) -> impl DoubleEndedIterator<Item = &DeletionInForce> {
         self.in_force
             .range(floor.saturating_add(1)..)
             .map(|(_, deletion)| deletion)
@@ -156,19 +160,19 @@ impl Deletions {
         touching.map(|in_force| in_force.deletion.clone()).collect()
     }
 
-    pub(crate) fn in_force_mut(&mut self) -> impl Iterator<Item = &mut InForce> {
+    pub(crate) fn in_force_mut(&mut self) -> impl Iterator<Item = &mut DeletionInForce> {
         self.in_force.values_mut().filter(|deletion| deletion.is_made)
     }
 
-    pub(crate) fn done(&self) -> impl DoubleEndedIterator<Item = &Done> {
+    pub(crate) fn done(&self) -> impl DoubleEndedIterator<Item = &FinishedDeletion> {
         self.done.values()
     }
 
-    pub(crate) fn done_mut(&mut self) -> impl Iterator<Item = &mut Done> {
+    pub(crate) fn done_mut(&mut self) -> impl Iterator<Item = &mut FinishedDeletion> {
         self.done.values_mut()
     }
 
-    /// When the oldest of which something may be left in the bucket was made, in Unix milliseconds.
+    /// When the oldest deletion was made whose data may still be in the bucket, in Unix milliseconds.
     pub(crate) fn unfinished_since_millis(&self) -> Option<i64> {
         let in_force = self.in_force.values().map(|deletion| &deletion.row);
         let replaced = self.done.values().filter(|done| done.replaced.is_some()).map(|done| &done.row);
@@ -178,7 +182,7 @@ impl Deletions {
     /// Number of deletions of `tenant` in force that live objects need, or that none needs, as of the last
     /// [`State::update_unswept`](crate::state::State::update_unswept).
     pub(crate) fn count_of(&self, tenant: &TenantId, is_needed: bool) -> usize {
-        let is_counted = |in_force: &&InForce| {
+        let is_counted = |in_force: &&DeletionInForce| {
             in_force.deletion.tenant == *tenant && in_force.unswept.is_none() == is_needed
         };
         self.in_force.values().filter(is_counted).count()
@@ -220,10 +224,10 @@ pub(crate) fn matchers_of(selector: &Selector) -> Vec<DeletionMatcher> {
     selector.matchers.iter().map(row).collect()
 }
 
-/// What is left of a deletion when it is finished.
+/// The row of a finished deletion, with a hash instead of its selector and range.
 pub(crate) fn done_of(row: &rows::Deletion, unix_millis: i64) -> rows::Deletion {
     let mut out = Writer::default();
-    let about = rows::Deletion {
+    let without_positions = rows::Deletion {
         state: match &row.state {
             DeletionState::InForce { matchers, range, .. } => {
                 DeletionState::InForce { matchers: matchers.clone(), range: *range, positions: Vec::new() }
@@ -232,23 +236,23 @@ pub(crate) fn done_of(row: &rows::Deletion, unix_millis: i64) -> rows::Deletion 
         },
         ..row.clone()
     };
-    about.encode(&mut out);
+    without_positions.encode(&mut out);
     let state = DeletionState::Done { hash: xxh3_128(&out.0), finished_millis: unix_millis };
     rows::Deletion { state, ..row.clone() }
 }
 
-/// A deletion as an object of the bucket: the truth, which rows only repeat.
+/// A deletion as an object of the bucket. The objects are the truth; rows repeat them.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct DeletionObject {
-    /// Of the owner that wrote it.
+    /// Epoch of the owner that wrote it.
     pub(crate) epoch: u64,
-    /// Of its cluster; `None` if that has none, or an earlier version wrote it.
+    /// Tag of its cluster; `None` if that has none, or an earlier version wrote the object.
     pub(crate) id_tag: Option<IdTag>,
     pub(crate) row: rows::Deletion,
 }
 
 impl DeletionObject {
-    /// Whether somebody has put the deletion of another cluster into this bucket.
+    /// Whether it is a deletion of another cluster that was copied into this bucket.
     pub(crate) fn is_of_another_cluster(&self, store: &Store) -> bool {
         store.id_tag().zip(self.id_tag).is_some_and(|(own, tag)| own != tag)
     }
@@ -289,8 +293,8 @@ pub(crate) fn key_of(row: &rows::Deletion) -> Key {
     Key::deletion(&row.tenant, row.number, matches!(row.state, DeletionState::Done { .. }))
 }
 
-/// Of several objects with one number, the one that is a deletion: a finished one, else that of the latest owner. The
-/// others were written by owners that had been replaced without knowing, and nobody was told that they are in force.
+/// Chooses one object for each number: the finished deletion, else that of the latest owner. The others were written by
+/// owners that had been replaced without knowing, and were never confirmed to a client.
 pub(crate) fn settle(objects: Vec<DeletionObject>) -> BTreeMap<u64, DeletionObject> {
     let mut settled: BTreeMap<u64, DeletionObject> = BTreeMap::new();
     for object in objects {
@@ -333,30 +337,30 @@ mod tests {
             assert!(DeletionObject::decode(&bytes[..len]).is_err());
         }
         let mut deletions = Deletions::default();
-        deletions.add(object.row, true).expect("is understood");
+        deletions.add(object.row, true).expect("is valid");
         let selector = deletions.above(0).next().expect("in force").deletion.selector.to_string();
         assert_eq!(selector, r#"{pod="p\"é",env!~"a|b"}"#);
     }
 
     #[test]
-    fn a_segment_is_older_than_the_deletions_that_count_it() {
+    fn a_segment_is_older_than_the_deletions_whose_positions_include_it() {
         let mut deletions = Deletions::default();
-        deletions.add(row(4, &[(1, 3)]), true).expect("is understood");
-        deletions.add(row(5, &[(1, 6), (2, 1)]), true).expect("is understood");
+        deletions.add(row(4, &[(1, 3)]), true).expect("is valid");
+        deletions.add(row(5, &[(1, 6), (2, 1)]), true).expect("is valid");
         let floors = |writer, seqs: &[u64]| -> Vec<u64> {
             seqs.iter().map(|seq| deletions.floor_of(WriterId(writer), *seq)).collect()
         };
         assert_eq!(floors(1, &[0, 2, 3, 5, 6]), [3, 3, 4, 4, 5]);
         assert_eq!(floors(2, &[0, 1]), [4, 5]);
-        assert_eq!(floors(3, &[0]), [5], "a log that was never heard of came later");
+        assert_eq!(floors(3, &[0]), [5], "a log that became known later");
     }
 
     #[test]
     fn a_deletion_is_unfinished_until_no_file_of_the_catalog_holds_it() {
         let mut deletions = Deletions::default();
         assert_eq!(deletions.unfinished_since_millis(), None);
-        deletions.add(row(7, &[]), true).expect("is understood");
-        deletions.add(rows::Deletion { created_millis: 12, ..row(8, &[]) }, true).expect("is understood");
+        deletions.add(row(7, &[]), true).expect("is valid");
+        deletions.add(rows::Deletion { created_millis: 12, ..row(8, &[]) }, true).expect("is valid");
         assert_eq!(deletions.unfinished_since_millis(), Some(9));
         deletions.finish(done_of(&row(7, &[]), 20), 3);
         assert_eq!(deletions.unfinished_since_millis(), Some(9));
@@ -365,25 +369,25 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_deletion_says_nothing_of_what_it_was_about() {
+    fn a_finished_deletion_holds_nothing_of_its_selector() {
         let done = done_of(&row(7, &[(1, 2)]), 11);
-        assert_eq!(done, done_of(&row(7, &[(8, 9)]), 11), "whatever its positions");
+        assert_eq!(done, done_of(&row(7, &[(8, 9)]), 11), "positions do not matter");
         let bytes = DeletionObject { epoch: 1, id_tag: None, row: done }.encode();
         assert!(!bytes.windows(3).any(|bytes| bytes == b"env"));
     }
 
     #[test]
-    fn of_deletions_with_one_number_the_finished_or_the_latest_counts() {
+    fn among_deletions_with_one_number_the_finished_or_the_latest_counts() {
         let tenant = |name: &str| TenantId::parse(name).expect("valid");
-        let of = |name: &str, epoch| DeletionObject {
+        let object = |name: &str, epoch| DeletionObject {
             epoch,
             id_tag: None,
             row: rows::Deletion { tenant: tenant(name), ..row(7, &[]) },
         };
-        let done = DeletionObject { epoch: 1, id_tag: None, row: done_of(&of("c", 1).row, 3) };
-        let settled = settle(vec![of("a", 4), of("b", 5), of("a", 3)]);
+        let done = DeletionObject { epoch: 1, id_tag: None, row: done_of(&object("c", 1).row, 3) };
+        let settled = settle(vec![object("a", 4), object("b", 5), object("a", 3)]);
         assert_eq!(settled[&7].row.tenant, tenant("b"));
-        let settled = settle(vec![of("a", 4), done, of("b", 5)]);
+        let settled = settle(vec![object("a", 4), done, object("b", 5)]);
         assert_eq!(settled[&7].row.tenant, tenant("c"));
     }
 }

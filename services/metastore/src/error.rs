@@ -1,3 +1,5 @@
+//! Errors of opening, and the errors of other crates as callers see them.
+
 use catalog::codec::DecodeError;
 use rpc::ErrorKind;
 

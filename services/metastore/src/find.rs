@@ -1,6 +1,6 @@
 //! Answers finds from memory.
 //!
-//! Owns: the live objects by tenant, service and day.
+//! Owns: the index of live objects by tenant, service and day.
 //! Does not own: which objects are live (`state`).
 
 use std::collections::BTreeMap;
@@ -17,48 +17,48 @@ use crate::deletions::Deletions;
 /// Length of a day of Unix time, in nanoseconds.
 const DAY_NANOS: i64 = DAY * 1_000_000_000;
 
-/// The live objects, by what finds ask for.
+/// The live objects, indexed for finds.
 #[derive(Default)]
 pub(crate) struct Index {
-    objects: HashMap<u64, Live>,
+    objects: HashMap<u64, Entry>,
     tenants: HashMap<TenantId, Tenant>,
     /// One copy of each distinct list of profile types: services have few, datasets are many.
     types: HashSet<Arc<[ProfileType]>>,
     next_id: u64,
 }
 
-struct Live {
+struct Entry {
     object: Arc<Object>,
-    /// Of all its datasets.
+    /// Rows and times of all its datasets.
     rows: u64,
     times: Times,
 }
 
 #[derive(Default)]
 struct Tenant {
-    /// All datasets of a service have this one copy of its name.
+    /// All datasets of a service share this copy of its name.
     services: BTreeMap<Arc<str>, Service>,
-    /// Datasets are sorted by tenant, so an object has one span of a tenant.
+    /// Spans by object. Datasets are sorted by tenant, so there is one span for each object.
     objects: BTreeMap<u64, Vec<Span>>,
 }
 
-/// A live object as finds see it.
+/// A live object, as finds return it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Object {
     pub(crate) key: Key,
     pub(crate) bytes: u64,
-    /// Sorted; empty for blocks.
+    /// Ordinals of items that do not count, sorted; empty for blocks.
     pub(crate) masked: Vec<u32>,
-    /// The newest deletion that it needs no more.
+    /// The newest deletion that the object needs no more.
     pub(crate) floor: u64,
     pub(crate) datasets: Vec<DatasetSummary>,
 }
 
-/// Where the datasets of one service lie.
+/// Spans of the datasets of one service.
 #[derive(Default)]
 struct Service {
     days: BTreeMap<i64, Vec<Span>>,
-    /// Datasets that touch more than one day; only segments have such.
+    /// Datasets that touch more than one day; only segments have them.
     wide: Vec<Span>,
 }
 
@@ -71,13 +71,13 @@ struct Span {
 }
 
 impl Span {
-    fn of<'a>(&self, object: &'a Object) -> &'a [DatasetSummary] {
+    fn datasets<'a>(&self, object: &'a Object) -> &'a [DatasetSummary] {
         &object.datasets[self.first as usize..self.end as usize]
     }
 }
 
 impl Index {
-    /// Makes an object visible to finds; gives the id by which it is removed.
+    /// Makes an object visible to finds. Returns the id by which it is removed.
     pub(crate) fn insert(&mut self, mut object: Object) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -100,13 +100,13 @@ impl Index {
         let rows = datasets().map(|entry| entry.rows).sum();
         let never = Times { first: i64::MAX, last: i64::MIN };
         let times = datasets().map(|entry| entry.times).reduce(Times::join).unwrap_or(never);
-        self.objects.insert(id, Live { object: Arc::new(object), rows, times });
+        self.objects.insert(id, Entry { object: Arc::new(object), rows, times });
         id
     }
 
     /// Hides an object from finds.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Arc<Object>> {
-        let Live { object, .. } = self.objects.remove(&id)?;
+        let Entry { object, .. } = self.objects.remove(&id)?;
         for entry in &object.datasets {
             let Some(tenant) = self.tenants.get_mut(&entry.tenant) else {
                 continue;
@@ -128,11 +128,11 @@ impl Index {
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<&Arc<Object>> {
-        self.objects.get(&id).map(|live| &live.object)
+        self.objects.get(&id).map(|entry| &entry.object)
     }
 
-    /// Every live object that holds a dataset `request` asks for, with just those datasets. What
-    /// ends before `kept_from(tenant, service)` is past its time and not found.
+    /// Every live object with a dataset that matches `request`, with only these datasets. Datasets that end before
+    /// `kept_from(tenant, service)` are expired and left out.
     pub(crate) fn find(
         &self,
         request: &FindRequest,
@@ -140,7 +140,7 @@ impl Index {
         kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Vec<Found> {
         let mut spans: Vec<Span> = Vec::new();
-        // The first instant that is kept, by the one copy of a service's name.
+        // Result of `kept_from` by the address of the service's name, which all datasets of the service share.
         let mut kept: HashMap<*const u8, i64> = HashMap::new();
         for id in &request.tenants {
             let Some(tenant) = self.tenants.get(id) else {
@@ -158,8 +158,8 @@ impl Index {
                 None => {
                     kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
                     let is_in_range = |id: &u64| {
-                        let live = self.objects.get(id);
-                        live.is_some_and(|live| request.range.overlaps(live.times))
+                        let entry = self.objects.get(id);
+                        entry.is_some_and(|entry| request.range.overlaps(entry.times))
                     };
                     let objects = tenant.objects.iter().filter(|(id, _)| is_in_range(id));
                     spans.extend(objects.flat_map(|(_, spans)| spans));
@@ -169,20 +169,20 @@ impl Index {
         // A tenant or service may be named twice.
         spans.sort_unstable();
         spans.dedup();
-        let mut types = Wanted::new(request.profile_type.as_ref());
+        let mut types = TypeFilter::new(request.profile_type.as_ref());
         let mut found: Vec<Found> = Vec::new();
         for spans in spans.chunk_by(|a, b| a.object == b.object) {
-            let Some(Live { object, rows, times }) = self.objects.get(&spans[0].object) else {
+            let Some(Entry { object, rows, times }) = self.objects.get(&spans[0].object) else {
                 continue;
             };
             if !request.range.overlaps(*times) {
                 continue;
             }
-            let mut datasets = Vec::with_capacity(spans.iter().map(|span| span.of(object).len()).sum());
-            for dataset in spans.iter().flat_map(|span| span.of(object)) {
+            let mut datasets = Vec::with_capacity(spans.iter().map(|span| span.datasets(object).len()).sum());
+            for dataset in spans.iter().flat_map(|span| span.datasets(object)) {
                 let is_kept =
                     kept.get(&dataset.service.as_ptr()).is_none_or(|from| dataset.times.last >= *from);
-                if is_kept && request.range.overlaps(dataset.times) && types.are_in(&dataset.profile_types) {
+                if is_kept && request.range.overlaps(dataset.times) && types.matches(&dataset.profile_types) {
                     datasets.push(FoundDataset {
                         position: dataset.position,
                         tenant: dataset.tenant.clone(),
@@ -206,7 +206,7 @@ impl Index {
         found
     }
 
-    /// What [`Index::find`] does not give of the tenants' datasets, by reason. Looks at all of them.
+    /// Counts the datasets of the tenants that [`Index::find`] leaves out, by reason. Looks at all of them.
     pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId, &str) -> i64) -> Pruned {
         let mut pruned = Pruned::default();
         for id in request.tenants.iter().collect::<HashSet<_>>() {
@@ -219,7 +219,7 @@ impl Index {
                 }
                 let from = kept_from(id, name);
                 for span in spans() {
-                    let Some(Live { object, .. }) = self.objects.get(&span.object) else {
+                    let Some(Entry { object, .. }) = self.objects.get(&span.object) else {
                         continue;
                     };
                     let dataset = &object.datasets[span.first as usize];
@@ -238,18 +238,19 @@ impl Index {
     }
 }
 
-/// Whether lists of profile types have one that is wanted. Neighbours mostly share one list.
-struct Wanted<'a> {
+/// Tells whether lists of profile types hold the wanted one. Neighbours mostly share one list, so the last result is
+/// kept.
+struct TypeFilter<'a> {
     wanted: Option<&'a ProfileType>,
     last: Option<(*const ProfileType, bool)>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> TypeFilter<'a> {
     fn new(wanted: Option<&'a ProfileType>) -> Self {
         Self { wanted, last: None }
     }
 
-    fn are_in(&mut self, types: &Arc<[ProfileType]>) -> bool {
+    fn matches(&mut self, types: &Arc<[ProfileType]>) -> bool {
         let Some(wanted) = self.wanted else {
             return true;
         };
@@ -264,11 +265,13 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// What a part of the rows of an object has of its bytes, at least one.
-fn share(bytes: u64, rows: u64, of: u64) -> u64 {
+/// Estimated bytes of `rows` out of `all_rows` of an object, at least one.
+fn share(bytes: u64, rows: u64, all_rows: u64) -> u64 {
     let share = match bytes.checked_mul(rows) {
-        Some(product) => product / of.max(1),
-        None => (u128::from(bytes) * u128::from(rows) / u128::from(of.max(1))).try_into().unwrap_or(bytes),
+        Some(product) => product / all_rows.max(1),
+        None => {
+            (u128::from(bytes) * u128::from(rows) / u128::from(all_rows.max(1))).try_into().unwrap_or(bytes)
+        }
     };
     share.max(1)
 }

@@ -9,7 +9,7 @@ use model::{DAY, HOUR, Shard, TenantId, Window};
 use storage::Key;
 
 use crate::config::Config;
-use crate::live::{Live, What};
+use crate::live::{Live, ObjectKind};
 
 /// This many blocks of about one size, in one window, are merged even while new ones come.
 const GATHER: usize = 4;
@@ -109,7 +109,7 @@ fn blocks_of_one_size<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Merge<'a>> {
 fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config) -> Option<Merge<'a>> {
     let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
-        if let What::Block { window, .. } = block.1.what
+        if let ObjectKind::Block { window, .. } = block.1.kind
             && window.length < length
         {
             hours.entry(window.start.div_euclid(HOUR)).or_default().push(*block);

@@ -1,10 +1,10 @@
-//! What an object says about itself.
+//! Headers: the part of an object that describes it.
 
 use async_trait::async_trait;
 use block::{Directory, Seal};
 use storage::{Key, Store};
 
-/// An object, by its header.
+/// An object as its header describes it.
 #[derive(Clone, Debug)]
 pub enum Header {
     Absent,
@@ -13,16 +13,16 @@ pub enum Header {
         bytes: u64,
         directory: Directory,
     },
-    /// Bytes that are no segment, block or seal, with what is wrong.
+    /// Bytes that are no segment, block or seal, with the reason.
     Unreadable(String),
 }
 
-/// Why a header is not known. Later it may be.
+/// Why a header could not be read. A later attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Store(#[from] storage::Error),
-    /// A newer release wrote it, and this one must not judge it.
+    /// A newer release wrote the object, so this one cannot judge it.
     #[error(transparent)]
     Newer(block::Error),
 }
@@ -30,7 +30,7 @@ pub enum Error {
 /// Reads headers.
 #[async_trait]
 pub trait Headers: Send + Sync {
-    /// `listed_bytes` is how long the object is, if a listing told: that saves a request.
+    /// `listed_bytes` is the length of the object, if it is known from a listing: that saves a request.
     async fn read(&self, key: &Key, listed_bytes: Option<u64>) -> Result<Header, Error>;
 }
 
@@ -66,7 +66,7 @@ impl Headers for Bucket {
             },
         };
         match block::Reader::open(&self.store, key, bytes, &self.cache).await {
-            Ok(opened) => Ok(Header::Object { bytes, directory: opened.directory().clone() }),
+            Ok(reader) => Ok(Header::Object { bytes, directory: reader.directory().clone() }),
             Err(block::Error::Storage(storage::Error::NotFound(_))) => Ok(Header::Absent),
             Err(block::Error::Storage(error)) => Err(error.into()),
             Err(error @ block::Error::Version { .. }) => Err(Error::Newer(error)),

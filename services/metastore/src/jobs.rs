@@ -1,7 +1,7 @@
 //! The life of a job: claimed, then published, failed or lapsed.
 //!
 //! Owns: attempts, and the one commit that replaces inputs by outputs.
-//! Does not own: what is worth merging (`plan`), merging (`compactor`).
+//! Does not own: which objects are worth merging (`plan`), merging (`compactor`).
 //!
 //! Leases only save work. Safety is that a publish commits only if its attempt is open and every
 //! input is still claimed by its job; both are checked in front of the commit, under the lock that
@@ -25,10 +25,10 @@ use crate::record::{Output, Record};
 use crate::state::{Death, JobState, State, put_block, row_count, summaries};
 use crate::{Metastore, plan};
 
-/// An attempt that fails is tried again this often, then its inputs are divided.
+/// Failed attempts of a job before its inputs are divided.
 const TRIES_MAX: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
-/// A published job is remembered for as long as a compactor may ask about it.
+/// A published job is remembered this long: until then a compactor may ask about it.
 const REMEMBERED_MILLIS: i64 = DAY * 1_000;
 
 impl Metastore {
@@ -57,7 +57,7 @@ impl Metastore {
         JobId(self.store.new_id(&self.clock))
     }
 
-    /// Opens the next attempt of a job that waits for one, or of a new job.
+    /// Opens the next attempt of a waiting job, or of a new one.
     fn open_attempt(&self, state: &mut State, now: Now, batch: &mut Batch) -> Option<Job> {
         let waiting = state.jobs().values().filter(|job| {
             matches!(job.row.state, JobProgress::Working { open: false, .. }) && job.due <= now.monotonic
@@ -121,7 +121,7 @@ impl Metastore {
                 return Ok(Published::Rejected);
             }
             let floor = job.row.floor;
-            let blocks = publication.outputs.iter().map(|o| block_of(o, &publication, work, floor));
+            let blocks = publication.outputs.iter().map(|output| block_of(output, &publication, work, floor));
             let blocks: Vec<Block> = blocks.collect::<Result<_, _>>()?;
             let record = record_of(&state, &job.row, work, &publication, unix_millis).encode();
             let mut batch = Batch::default();
@@ -155,15 +155,15 @@ impl Metastore {
             self.metrics.count(&state);
         }
         drop(turn);
-        // Without it the inputs are not swept; whoever owns the catalog next creates it.
+        // Inputs are not swept before it exists; the next call or the next owner creates it.
         if let Err(error) = self.create_records().await {
             warn!(job = %id, %error, "publish record is not created yet");
         }
         Ok(Published::Done)
     }
 
-    /// Creates every publish record that is not known to be in the bucket, up to the first that fails. Never one
-    /// before those of the jobs that made its inputs: a rebuild would count these twice.
+    /// Creates every publish record that is not known to be in the bucket, up to the first that fails. A record never
+    /// comes before those of the jobs that made its inputs: a rebuild would count these inputs twice.
     pub(crate) async fn create_records(&self) -> Result<(), Error> {
         let missing: BTreeMap<JobId, (i64, Bytes)> = {
             let state = self.state.lock();
@@ -207,7 +207,7 @@ impl Metastore {
         self.commit_in_turn(&turn, batch).await
     }
 
-    /// Forgets jobs that nobody can ask about any more.
+    /// Forgets published jobs that no compactor can ask about any more.
     pub(crate) fn forget_jobs(&self, state: &mut State, unix_millis: i64) {
         let old: Vec<JobId> = state
             .jobs()
@@ -224,8 +224,8 @@ impl Metastore {
     }
 }
 
-/// Records in an order in which each comes after those of the jobs that made its inputs. Times say nothing about
-/// that: the owners of before had clocks of their own.
+/// Sorts records so that each comes after those of the jobs that made its inputs. Their times do not show the order:
+/// earlier owners had other clocks.
 fn producers_first(mut left: BTreeMap<JobId, (i64, Bytes)>) -> Result<Vec<(JobId, i64, Bytes)>, Error> {
     let mut made_by: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
     for (id, (_, record)) in &left {
@@ -313,8 +313,8 @@ fn add_job(state: &mut State, id: JobId, work: Work, tries: u32, unix_millis: i6
     id
 }
 
-/// Takes an input out of the job that claims it. An open attempt is closed, because it still reads the input; the
-/// next one may begin at once.
+/// Takes an input out of the job that claims it. An open attempt is closed, because it still reads the input; the next
+/// one may begin at once.
 pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &mut Batch) {
     let Some(id) = state.release(input) else {
         return;
@@ -335,12 +335,12 @@ pub(crate) fn leave_job(state: &mut State, input: &Key, now: Duration, batch: &m
     }
 }
 
-/// Closes attempts whose time is over; gives their number.
+/// Closes attempts whose time is over. Returns their number.
 fn close_lapsed(state: &mut State, now: Now, new_job: &dyn Fn() -> JobId, batch: &mut Batch) -> usize {
     let open = state.jobs().values().filter(|job| {
         matches!(job.row.state, JobProgress::Working { open: true, .. }) && job.due <= now.monotonic
     });
-    // Perhaps the inputs ended the process, so they are divided, but alone none is condemned for it.
+    // The inputs may have ended the process, so they are divided. A single input is not quarantined: it may be sound.
     let failure = |job: &JobState| JobFailure {
         job: job.row.id,
         attempt: job.row.attempt,
@@ -354,8 +354,8 @@ fn close_lapsed(state: &mut State, now: Now, new_job: &dyn Fn() -> JobId, batch:
     lapsed.len()
 }
 
-/// Closes the open attempt of a job. After the last try, its inputs are divided between two jobs
-/// that are tried once, until a poisonous one is alone; that is quarantined.
+/// Closes the open attempt of a job. After the last try, its inputs are divided between two jobs that are tried once,
+/// until an input that fails is alone; it is quarantined.
 fn close_attempt(
     state: &mut State,
     failure: &JobFailure,

@@ -1,10 +1,12 @@
-//! Knows which objects exist and what they hold.
+//! The catalog: which objects exist, and which datasets they hold.
 //!
-//! Owns: consuming logs, deciding which of two equal pushes counts, finds, the plan of compaction,
-//! what may be deleted, rebuilding all of it from the bucket.
+//! Owns: consuming logs, deciding which of two equal pushes counts, finds, the plan of compaction, the list of objects
+//! that may be deleted, rebuilding all of it from the bucket.
 //! Does not own: the bytes of any object, merging, deleting.
 //!
-//! One owner at a time commits; all it knows is in its memory ([`state`]) and answers at once.
+//! Several processes may be candidates ([`ownership`]); one at a time is the owner ([`Metastore`]) and commits. It
+//! opens the catalog ([`opening`]), keeps all rows in memory ([`state`]), reads the writers' logs ([`consume`]), and
+//! answers finds from memory ([`find`]). Its loops are in [`run`], its commits in [`commit`].
 
 mod agenda;
 mod commit;
@@ -68,21 +70,20 @@ pub use view::Viewer;
 
 use header::Headers;
 use metrics::Metrics;
-use opening::{Opened, Opening};
+use opening::{OpenCatalog, Opening};
 use state::State;
 
-/// An owner answers finds only if it knew for sure, less than this ago, that it is one. A successor waits as long
-/// before it serves, unless the one before it has resigned, so that no two answer with different histories.
+/// An owner answers finds only if the store confirmed less than this ago that it is the owner. A successor waits as
+/// long before it serves, unless its predecessor has resigned, so that no two owners answer with different histories.
 const SURE_FOR: Duration = Duration::from_secs(1);
 
-/// Finds of an owner that has not looked through all logs for so long say that they are stale.
+/// Finds of an owner that has not read all logs for this long are marked as stale.
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// As [`SURE_FOR`], for the standing: who watches this owner asks often, and nothing follows from a wrong answer but
-/// that the others wait.
+/// As [`SURE_FOR`], for [`rpc::Metastore::standing`]: candidates ask often, and a wrong answer only makes them wait.
 const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
-/// Most segments consumed and not committed. Over it none is consumed, and logs are read later from the bucket.
+/// Most segments consumed and not committed. Above it no segment is consumed; logs are read later from the bucket.
 const PENDING_SEGMENTS_MAX: usize = 10_000;
 
 /// The owner of the catalog.
@@ -95,26 +96,26 @@ pub struct Metastore {
     metrics: Metrics,
     membership: Option<Arc<dyn Membership>>,
     catalog: Arc<dyn Catalog>,
-    /// No other process can open the catalog while this one runs.
+    /// Whether no other process can open the catalog while this one runs.
     is_alone: bool,
     state: Mutex<State>,
-    /// Held from the check of a commit's conditions until memory follows it.
+    /// Held from the check of a commit's conditions until the state follows the commit.
     turn: tokio::sync::Mutex<()>,
-    /// Something is pending.
+    /// Notified when a step is pending.
     work: Notify,
-    /// When a request last began that showed that this is the owner, by own clock.
+    /// When the last request began that confirmed that this is the owner, on the monotonic clock.
     sure: tokio::sync::Mutex<Duration>,
-    /// When the last look through all logs that succeeded began, by own clock.
+    /// When the last successful read of all logs began, on the monotonic clock.
     looked: Mutex<Duration>,
-    /// When logs that only membership tells of were last looked into, by own clock.
-    looked_into_unheard: Mutex<Duration>,
+    /// When logs known from membership alone were last read, on the monotonic clock.
+    unheard_probed: Mutex<Duration>,
     stop: watch::Sender<bool>,
-    /// A comparison found that the catalog lacks merges: it stopped, and has to be opened anew.
+    /// Whether a comparison found that the catalog lacks merges: the owner stopped, and the catalog is opened anew.
     is_outdated: AtomicBool,
     me: Weak<Self>,
 }
 
-/// What a metastore is made of, where a test has its own.
+/// The parts of a metastore that tests replace.
 #[derive(Clone)]
 pub struct Parts {
     pub headers: Arc<dyn Headers>,
@@ -122,7 +123,7 @@ pub struct Parts {
     pub is_alone: bool,
 }
 
-/// What an owner works with, beside its catalog.
+/// The parts of an owner, besides its catalog and state.
 struct Resources {
     config: Config,
     store: Store,
@@ -130,12 +131,12 @@ struct Resources {
     retention: Retention,
     clock: Clock,
     metrics: Metrics,
-    /// Tells which logs live ingesters write to; `None` if there is only this process.
+    /// Names the logs that live ingesters write to; `None` if members do not discover each other.
     membership: Option<Arc<dyn Membership>>,
 }
 
 impl Parts {
-    /// As a process has them. Old files of the catalog are kept for as long as dead objects are.
+    /// The parts of a real process. Old files of the catalog are kept for as long as dead objects.
     pub fn with(config: &Config, store: &Store, clock: &Clock) -> Self {
         let collect_after = config.sweep_grace.get();
         let look_within = collect_after * 7 / 15;
@@ -149,8 +150,8 @@ impl Parts {
 }
 
 impl Metastore {
-    /// Opens the catalog of `store`, takes it from any earlier owner, and consumes what was written
-    /// since. `retention` says how long data of a tenant's service are kept; `None` is for ever.
+    /// Opens the catalog of `store`, takes it from any earlier owner, and consumes the segments written since.
+    /// `retention` returns how long data of a tenant's service are kept; `None` means for ever.
     ///
     /// # Errors
     /// The catalog cannot be read, or is newer than this program.
@@ -165,7 +166,7 @@ impl Metastore {
         Self::open_parts(config, store, parts, Arc::new(retention), clock, registry).await
     }
 
-    /// As [`Self::open`], made of other parts.
+    /// As [`Self::open`], with other parts.
     pub async fn open_parts(
         config: Config,
         store: Store,
@@ -189,8 +190,8 @@ impl Metastore {
     }
 
     /// Becomes the owner of a catalog that was just opened.
-    async fn take_over(opened: Opened, resources: Resources) -> Result<Arc<Self>, OpenError> {
-        let Opened { catalog, state, fenced, may_answer_elsewhere } = opened;
+    async fn take_over(opened: OpenCatalog, resources: Resources) -> Result<Arc<Self>, OpenError> {
+        let OpenCatalog { catalog, state, fenced, may_answer_elsewhere } = opened;
         let Resources { config, store, parts, retention, clock, metrics, membership } = resources;
         let metastore = Arc::new_cyclic(|me| Self {
             config,
@@ -207,7 +208,7 @@ impl Metastore {
             work: Notify::new(),
             sure: tokio::sync::Mutex::new(fenced),
             looked: Mutex::new(fenced),
-            looked_into_unheard: Mutex::default(),
+            unheard_probed: Mutex::default(),
             stop: watch::Sender::new(false),
             is_outdated: AtomicBool::new(false),
             me: me.clone(),
@@ -223,7 +224,7 @@ impl Metastore {
         if may_answer_elsewhere {
             let waited = metastore.clock.monotonic() - fenced;
             metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;
-            // Until now an earlier owner may have told an ingester that it knows a segment.
+            // Until now an earlier owner may have confirmed a segment to an ingester.
             metastore.catch_up(false).await?;
         }
         Ok(metastore)
@@ -252,7 +253,7 @@ impl Metastore {
 #[async_trait]
 impl rpc::Metastore for Metastore {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
-        self.hinted(hint).await
+        self.take_hint(hint).await
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
@@ -262,8 +263,8 @@ impl rpc::Metastore for Metastore {
         self.ensure_not_stopped()?;
         let kept_from = |tenant: &TenantId, service: &str| self.kept_from(tenant, Some(service));
         let mut snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
-        let unlooked = began.saturating_sub(*self.looked.lock());
-        snapshot.stale = (unlooked > LOOKED_WITHIN).then_some(unlooked);
+        let behind = began.saturating_sub(*self.looked.lock());
+        snapshot.stale = (behind > LOOKED_WITHIN).then_some(behind);
         self.metrics.find_seconds.observe(self.clock.monotonic() - began);
         Ok(snapshot)
     }

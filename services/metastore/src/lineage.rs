@@ -1,11 +1,11 @@
-//! Which objects hold the data of a bucket, by its publish records alone.
+//! Which objects hold the data of a bucket, from its publish records alone.
 //!
 //! Owns: which records are in force, which objects they replaced, which outputs are live.
 //! Does not own: reading records (`rebuild`, `verify`), the catalog.
 //!
 //! In a whole bucket every record is in force. Two kinds of bucket are not whole:
-//! - A copy made while the bucket was written to may hold a record without its outputs. Inputs that were live when the
-//!   copy began are there: the record is undone, and its inputs count.
+//! - A copy made while merges went on may hold a record without its outputs. Inputs that were live when the copy began
+//!   are in it: the record is undone, and its inputs count.
 //! - A bucket whose catalog was lost while its logs still held merged segments may hold two records with the same
 //!   inputs. The earlier one is in force, the later one is undone.
 
@@ -19,12 +19,12 @@ use crate::listing::Listing;
 use crate::record::{Output, Record};
 use crate::retention::SEAL_KEPT_MILLIS;
 
-/// The records of a bucket, and what follows from them.
+/// The records of a bucket, and the live objects that follow from them.
 pub(crate) struct Lineage {
     records: Vec<Record>,
     /// Whether each record is undone.
     undone: Vec<bool>,
-    /// Whether another record of the same job stands for it.
+    /// Whether another record of the same job is used instead.
     doubled: Vec<bool>,
     /// Inputs of records in force.
     replaced: HashSet<Key>,
@@ -32,7 +32,7 @@ pub(crate) struct Lineage {
     restored: Vec<Key>,
 }
 
-/// Two records that cannot both be true, and neither can be undone.
+/// Two records that exclude each other, of which neither can be undone.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "publish records of jobs {first} and {second} both replaced {input}, and the bucket no longer holds the inputs of either"
@@ -45,7 +45,7 @@ pub(crate) struct Conflict {
 
 impl Lineage {
     /// # Errors
-    /// `Conflict` if data would be lost or counted twice, whichever record is believed.
+    /// `Conflict` if data would be lost or counted twice, whichever record were undone.
     pub(crate) fn trace(
         records: Vec<Record>,
         listing: &Listing,
@@ -76,21 +76,22 @@ impl Lineage {
 
     /// Records that are not in force, with their positions.
     pub(crate) fn undone(&self) -> impl Iterator<Item = (usize, &Record)> {
-        self.records.iter().enumerate().filter(|(at, _)| self.undone[*at] && !self.doubled[*at])
+        let records = self.records.iter().enumerate();
+        records.filter(|(index, _)| self.undone[*index] && !self.doubled[*index])
     }
 
-    /// Blocks that are there and hold data of their own.
+    /// Blocks of the bucket that hold data of their own.
     pub(crate) fn live_blocks(&self) -> &[Output] {
         &self.live_blocks
     }
 
-    /// Inputs that are there and count again, because the record that replaced them is undone.
+    /// Inputs in the bucket that count again, because the record that replaced them is undone.
     pub(crate) fn restored(&self) -> &[Key] {
         &self.restored
     }
 }
 
-/// [`Lineage`] in the making.
+/// The computation of a [`Lineage`].
 struct Trace<'a> {
     records: &'a [Record],
     undone: Vec<bool>,
@@ -101,23 +102,26 @@ struct Trace<'a> {
 
 impl<'a> Trace<'a> {
     fn new(records: &'a [Record], listing: &'a Listing, unix_millis: i64) -> Result<Self, Box<Conflict>> {
-        // A record that was lost, created again and restored is there twice: the one with more inputs counts.
+        // A record that was lost, created again and restored exists twice: the one with more inputs counts.
         let mut by_job: HashMap<JobId, usize> = HashMap::new();
         let mut doubled = vec![false; records.len()];
-        for (at, record) in records.iter().enumerate() {
-            let held = *by_job.entry(record.job).or_insert(at);
-            let (kept, other) =
-                if record.inputs.len() > records[held].inputs.len() { (at, held) } else { (held, at) };
+        for (index, record) in records.iter().enumerate() {
+            let known = *by_job.entry(record.job).or_insert(index);
+            let (kept, other) = if record.inputs.len() > records[known].inputs.len() {
+                (index, known)
+            } else {
+                (known, index)
+            };
             by_job.insert(record.job, kept);
             doubled[other] = kept != other;
         }
         let producer = |input: &Key| input.parse_block().and_then(|block| by_job.get(&block.job).copied());
         let order = producers_first(records, &producer);
-        // Whether all inputs of a record are there or can be restored; and whether those that cannot were made after the
-        // copy that this bucket is had listed them.
+        // Whether all inputs of a record exist or can be restored; and whether the others were made after the listing
+        // from which this bucket was copied.
         let (mut restorable, mut copied) = (vec![false; records.len()], vec![false; records.len()]);
-        for at in &order {
-            let record = &records[*at];
+        for index in &order {
+            let record = &records[*index];
             let age_millis = unix_millis - record.published_millis;
             let is_restorable =
                 |input: &Key| listing.contains(input) || producer(input).is_some_and(|made| restorable[made]);
@@ -127,68 +131,70 @@ impl<'a> Trace<'a> {
                     || producer(input).is_some_and(|made| copied[made])
             };
             let inputs = || record.inputs.iter().map(|(input, _)| input);
-            (restorable[*at], copied[*at]) = (inputs().all(is_restorable), inputs().all(is_copied));
+            (restorable[*index], copied[*index]) = (inputs().all(is_restorable), inputs().all(is_copied));
         }
         let mut trace = Self { records, undone: doubled.clone(), doubled, replaced: HashSet::new(), listing };
-        let undoable = |at: usize| restorable[at] || (copied[at] && records[at].records_deaths);
+        let undoable = |index: usize| restorable[index] || (copied[index] && records[index].records_deaths);
         let is_restorable =
-            |input: &Key| listing.contains(input) || producer(input).is_some_and(|at| restorable[at]);
+            |input: &Key| listing.contains(input) || producer(input).is_some_and(|index| restorable[index]);
         loop {
             trace.undo_incomplete(&order, &undoable);
             let undone = trace.undone.clone();
             trace.undo_repeated(&order, is_restorable)?;
-            // The inputs of a repeated record may be missing outputs of another one.
+            // Inputs of a repeated record may be the missing outputs of another one.
             if trace.undone == undone {
                 return Ok(trace);
             }
         }
     }
 
-    /// Undoes records whose outputs are neither there nor merged further, and all that merged other outputs of them.
+    /// Undoes records with an output that neither exists nor was merged further, and all records that merged their
+    /// other outputs.
     ///
-    /// That restores all of their inputs, or all that a copy has: the others were made while it was copied. A record before
-    /// version 2 does not tell outputs that were not copied from outputs past their time. Where nothing is left of the outputs, undoing
-    /// loses nothing.
+    /// That restores all of their inputs, or all that a copy has: the others were made while it was copied. With
+    /// records before version 2, an output that was not copied looks like one that has expired. Where none of the
+    /// outputs is left, undoing loses no data.
     fn undo_incomplete(&mut self, order: &[usize], undoable: &dyn Fn(usize) -> bool) {
         let mut consumers: HashMap<&Key, Vec<usize>> = HashMap::new();
-        for (at, record) in self.records.iter().enumerate() {
+        for (index, record) in self.records.iter().enumerate() {
             for (input, _) in &record.inputs {
-                consumers.entry(input).or_default().push(at);
+                consumers.entry(input).or_default().push(index);
             }
         }
-        let consumers_of = |at: usize| {
-            let outputs = self.records[at].outputs.iter();
+        let consumers_of = |index: usize| {
+            let outputs = self.records[index].outputs.iter();
             outputs.flat_map(|output| consumers.get(&output.key).into_iter().flatten().copied())
         };
         loop {
             let undone = &self.undone;
             let is_merged = |output: &Output| {
-                consumers.get(&output.key).is_some_and(|all| all.iter().any(|at| !undone[*at]))
+                consumers.get(&output.key).is_some_and(|all| all.iter().any(|index| !undone[*index]))
             };
-            let is_incomplete = |at: usize| {
-                let mut outputs = self.records[at].outputs.iter();
-                !undone[at] && !outputs.all(|output| self.listing.contains(&output.key) || is_merged(output))
+            let is_incomplete = |index: usize| {
+                let mut outputs = self.records[index].outputs.iter();
+                !undone[index]
+                    && !outputs.all(|output| self.listing.contains(&output.key) || is_merged(output))
             };
-            let mut chains = order.iter().rev().filter(|at| is_incomplete(**at)).filter_map(|at| {
-                let mut chain = BTreeSet::from([*at]);
-                let mut ahead = vec![*at];
-                while let Some(at) = ahead.pop() {
-                    let more = consumers_of(at).filter(|at| !undone[*at]).collect::<Vec<_>>();
-                    ahead.extend(more.into_iter().filter(|at| chain.insert(*at)));
+            let mut chains = order.iter().rev().filter(|index| is_incomplete(**index)).filter_map(|index| {
+                let mut chain = BTreeSet::from([*index]);
+                let mut ahead = vec![*index];
+                while let Some(index) = ahead.pop() {
+                    let more = consumers_of(index).filter(|index| !undone[*index]).collect::<Vec<_>>();
+                    ahead.extend(more.into_iter().filter(|index| chain.insert(*index)));
                 }
-                let is_void = |at: &usize| {
-                    let record = &self.records[*at];
+                let is_void = |index: &usize| {
+                    let record = &self.records[*index];
                     let mut outputs = record.outputs.iter();
                     record.records_deaths && !outputs.any(|output| self.listing.contains(&output.key))
                 };
-                let loses_nothing = chain.iter().all(|at| undoable(*at)) || chain.iter().all(is_void);
+                let loses_nothing = chain.iter().all(|index| undoable(*index)) || chain.iter().all(is_void);
                 loses_nothing.then_some(chain)
             });
             let Some(chain) = chains.next() else {
                 return;
             };
             drop(chains);
-            chain.into_iter().for_each(|at| self.undone[at] = true);
+            chain.into_iter().for_each(|index| self.undone[index] = true);
         }
     }
 
@@ -199,26 +205,26 @@ impl<'a> Trace<'a> {
         is_restorable: impl Fn(&Key) -> bool,
     ) -> Result<(), Box<Conflict>> {
         let mut replaced_by: HashMap<&Key, usize> = HashMap::new();
-        // Outputs of repeated records: their data are those of the record that came first.
+        // Outputs of repeated records: they hold the same data as those of the first record.
         let mut repeated: HashMap<&Key, usize> = HashMap::new();
-        for at in order.iter().copied() {
-            if self.undone[at] {
+        for index in order.iter().copied() {
+            if self.undone[index] {
                 continue;
             }
-            let record = &self.records[at];
+            let record = &self.records[index];
             let first = |input: &Key| replaced_by.get(input).or_else(|| repeated.get(input)).copied();
             let taken = record.inputs.iter().find_map(|(input, _)| Some((input, first(input)?)));
-            let Some((input, first_at)) = taken else {
-                replaced_by.extend(record.inputs.iter().map(|(input, _)| (input, at)));
+            let Some((input, first_index)) = taken else {
+                replaced_by.extend(record.inputs.iter().map(|(input, _)| (input, index)));
                 continue;
             };
             let mut left = record.inputs.iter().filter(|(input, _)| first(input).is_none());
             if !left.all(|(input, _)| is_restorable(input)) {
-                let first = self.records[first_at].job;
+                let first = self.records[first_index].job;
                 return Err(Box::new(Conflict { first, second: record.job, input: input.clone() }));
             }
-            self.undone[at] = true;
-            repeated.extend(record.outputs.iter().map(|output| (&output.key, first_at)));
+            self.undone[index] = true;
+            repeated.extend(record.outputs.iter().map(|output| (&output.key, first_index)));
         }
         self.replaced = replaced_by.into_keys().collect();
         Ok(())
@@ -238,7 +244,7 @@ impl Trace<'_> {
 
     fn restored(&self) -> Vec<Key> {
         let all = || self.records.iter().enumerate();
-        let undone = || all().filter(|(at, _)| self.undone[*at] && !self.doubled[*at]);
+        let undone = || all().filter(|(index, _)| self.undone[*index] && !self.doubled[*index]);
         let outputs = undone().flat_map(|(_, record)| &record.outputs);
         let void: HashSet<&Key> = outputs.map(|output| &output.key).collect();
         let inputs = undone().flat_map(|(_, record)| record.inputs.iter().map(|(key, _)| key));
@@ -246,8 +252,8 @@ impl Trace<'_> {
     }
 }
 
-/// Whether a segment that is not there was made after the log was listed for a copy. Segments are swept from the start of a
-/// log, and a log that is done keeps its seal for longer than its segments.
+/// Whether an absent segment was made after its log was listed for a copy. Segments are swept from the start of a
+/// log, and a finished log keeps its seal for longer than its segments.
 fn is_above_copy(listing: &Listing, input: &Key, age_millis: i64) -> bool {
     input.parse_log_slot().is_some_and(|(writer, seq)| match listing.last_slot(writer) {
         Some(last) => seq > last,
@@ -255,35 +261,35 @@ fn is_above_copy(listing: &Listing, input: &Key, age_millis: i64) -> bool {
     })
 }
 
-/// Positions of all records, each after those that made its inputs, otherwise in order of time. Records that name each
-/// other's outputs, which no healthy bucket has, come last.
+/// Positions of all records, each after those that made its inputs, otherwise by time. Records that name each other's
+/// outputs, which no sound bucket has, come last.
 fn producers_first(records: &[Record], producer: &dyn Fn(&Key) -> Option<usize>) -> Vec<usize> {
-    let producers = |at: usize| -> BTreeSet<usize> {
-        records[at]
+    let producers = |index: usize| -> BTreeSet<usize> {
+        records[index]
             .inputs
             .iter()
             .filter_map(|(input, _)| producer(input))
-            .filter(|made| *made != at)
+            .filter(|made| *made != index)
             .collect()
     };
-    let mut waiting: Vec<usize> = (0..records.len()).map(|at| producers(at).len()).collect();
+    let mut waiting: Vec<usize> = (0..records.len()).map(|index| producers(index).len()).collect();
     let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
-    for at in 0..records.len() {
-        producers(at).into_iter().for_each(|made| consumers[made].push(at));
+    for index in 0..records.len() {
+        producers(index).into_iter().for_each(|made| consumers[made].push(index));
     }
-    let time = |at: usize| (records[at].published_millis, records[at].job, at);
-    let mut ready: BTreeSet<_> = (0..records.len()).filter(|at| waiting[*at] == 0).map(time).collect();
+    let time = |index: usize| (records[index].published_millis, records[index].job, index);
+    let mut ready: BTreeSet<_> = (0..records.len()).filter(|index| waiting[*index] == 0).map(time).collect();
     let mut order = Vec::with_capacity(records.len());
-    while let Some((.., at)) = ready.pop_first() {
-        order.push(at);
-        for consumer in &consumers[at] {
+    while let Some((.., index)) = ready.pop_first() {
+        order.push(index);
+        for consumer in &consumers[index] {
             waiting[*consumer] -= 1;
             if waiting[*consumer] == 0 {
                 ready.insert(time(*consumer));
             }
         }
     }
-    let circular = (0..records.len()).filter(|at| waiting[*at] > 0);
+    let circular = (0..records.len()).filter(|index| waiting[*index] > 0);
     order.extend(circular);
     order
 }
@@ -304,7 +310,7 @@ mod tests {
         Key::block(&TenantId::anonymous(), place, BlockId { job: JobId(job), attempt: 1, part })
     }
 
-    /// A month later: logs that are done have lost their seals.
+    /// A month later: finished logs have lost their seals.
     const NOW_MILLIS: i64 = 30 * DAY * 1_000;
 
     /// A record of `job`, published at second `job`, that made blocks `0..parts`.
@@ -337,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_that_nothing_replaced_are_live() {
+    fn outputs_that_no_record_replaced_are_live() {
         let records = [record(2, &[block(1, 0)], 1), record(1, &[segment(0), segment(1)], 2)];
         let present = [block(1, 1), block(2, 0)];
         assert_eq!(traced(&records, &present), Ok((vec![block(1, 1), block(2, 0)], vec![])));
@@ -368,11 +374,11 @@ mod tests {
         let records = [record(1, &[segment(0)], 1), record(2, &[block(1, 0), block(9, 0)], 1)];
         let inputs = vec![block(9, 0), segment(0)];
         assert_eq!(traced(&records, &inputs), Ok((vec![], inputs.clone())));
-        // The second is whole, but the first made another block, which is not there.
+        // The second is complete, but the first made another block, which is missing.
         let records = [record(1, &[segment(0)], 2), record(2, &[block(1, 0)], 1)];
         let copied = [segment(0), block(2, 0)];
         assert_eq!(traced(&records, &copied), Ok((vec![], vec![segment(0)])));
-        // As before, but the segment is gone too: the rest counts.
+        // As before, but the segment is gone too: the existing block counts.
         assert_eq!(traced(&records, &[block(2, 0)]), Ok((vec![block(2, 0)], vec![])));
     }
 
@@ -387,9 +393,9 @@ mod tests {
     }
 
     #[test]
-    fn the_loss_of_one_output_takes_no_merge_back_whose_inputs_were_swept() {
-        // Both outputs of the first were merged on; one of these is lost. Its segment is there still, and the older blocks
-        // of the other are not.
+    fn the_loss_of_one_output_undoes_no_merge_whose_inputs_were_swept() {
+        // Both outputs of the first record were merged further; one of the results is lost. The segment still exists,
+        // the older block of the other merge does not.
         let records = [
             record(1, &[segment(5)], 2),
             record(2, &[block(1, 0), block(8, 0)], 1),
@@ -403,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_merge_gives_back_what_another_one_made_for_it() {
+    fn undoing_a_repeated_merge_restores_its_other_inputs() {
         let records = [
             record(1, &[segment(0)], 1),
             record(3, &[segment(0)], 1),
@@ -416,8 +422,8 @@ mod tests {
 
     #[test]
     fn two_records_of_one_job_are_one() {
-        let again = record(1, &[segment(1)], 1);
-        let records = [again, record(1, &[segment(0), segment(1)], 1)];
+        let second = record(1, &[segment(1)], 1);
+        let records = [second, record(1, &[segment(0), segment(1)], 1)];
         let present = [segment(0), segment(1), block(1, 0)];
         for records in [records.to_vec(), records.iter().rev().cloned().collect()] {
             assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![])));
@@ -429,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_merges_of_the_same_inputs_the_earlier_counts() {
+    fn the_earlier_of_two_merges_of_the_same_inputs_counts() {
         let records = [
             record(1, &[segment(0), segment(1)], 1),
             record(2, &[block(1, 0)], 1),
@@ -442,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_that_share_some_inputs_are_a_conflict_unless_the_rest_is_there() {
+    fn merges_that_share_some_inputs_conflict_unless_the_other_inputs_exist() {
         let records = [record(1, &[segment(0), segment(1)], 1), record(2, &[segment(1), segment(2)], 1)];
         let blocks = [block(1, 0), block(2, 0)];
         let conflict = Conflict { first: JobId(1), second: JobId(2), input: segment(1) };

@@ -1,7 +1,7 @@
 //! The live objects, as the planner and the catalog see them.
 //!
-//! Owns: which of them changed since somebody last asked, whatever changed them.
-//! Does not own: what finds see of them (`find`), why they change (`state`).
+//! Owns: the objects by key, totals by level, the keys that changed since the last call of [`Objects::take_changed`].
+//! Does not own: the parts that finds return (`find`), why they change (`state`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,39 +11,40 @@ use storage::Key;
 /// A live object.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
-    pub(crate) what: What,
+    pub(crate) kind: ObjectKind,
     pub(crate) bytes: u64,
     pub(crate) created_millis: i64,
-    /// Its id in the index; absent while quarantined.
+    /// Its id in the index of finds; `None` while quarantined.
     pub(crate) id: Option<u64>,
     pub(crate) claimed: Option<JobId>,
     /// Whether its rows are in the catalog.
     pub(crate) is_committed: bool,
-    /// The newest deletion that it needs no more.
+    /// The newest deletion that the object needs no more.
     pub(crate) floor: u64,
-    /// Of all datasets it was made with; 0 if unknown.
+    /// Rows of all datasets it was made with; 0 if unknown.
     pub(crate) rows: u64,
-    /// Of those that are live.
+    /// Rows of its live datasets.
     pub(crate) live_rows: u64,
 }
 
+/// Identity of a live object, as its row has it.
 #[derive(Clone, Debug)]
-pub(crate) enum What {
+pub(crate) enum ObjectKind {
     Segment { writer: WriterId, seq: u64 },
     Block { id: BlockId, tenant: TenantId, level: u8, window: Window },
 }
 
 impl Live {
-    /// 0 for segments.
+    /// Level of a block; 0 for segments.
     pub(crate) fn level(&self) -> u8 {
-        match self.what {
-            What::Segment { .. } => 0,
-            What::Block { level, .. } => level,
+        match self.kind {
+            ObjectKind::Segment { .. } => 0,
+            ObjectKind::Block { level, .. } => level,
         }
     }
 
     pub(crate) fn is_segment(&self) -> bool {
-        matches!(self.what, What::Segment { .. })
+        matches!(self.kind, ObjectKind::Segment { .. })
     }
 
     /// Whether a new job may take it.
@@ -52,12 +53,12 @@ impl Live {
     }
 }
 
-/// What the live objects of one level are together.
+/// Sums over the live objects of one level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Total {
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
-    /// Of all datasets that the objects were made with.
+    /// Rows of all datasets that the objects were made with.
     pub(crate) rows: u64,
 }
 
@@ -74,7 +75,7 @@ impl Objects {
         self.by_key.get(key)
     }
 
-    /// Counts as a change.
+    /// The object, which is then listed as changed.
     pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut Live> {
         let live = self.by_key.get_mut(key)?;
         self.changed.insert(key.clone());
@@ -106,7 +107,7 @@ impl Objects {
         total.rows -= live.rows;
     }
 
-    /// By level, also of levels of which nothing is left.
+    /// Sums by level, also of levels without objects.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (u8, Total)> {
         self.totals.iter().map(|(level, total)| (*level, *total))
     }
@@ -119,12 +120,12 @@ impl Objects {
         self.by_key.iter()
     }
 
-    /// From `first` on, sorted.
+    /// Keys from `first` on, sorted.
     pub(crate) fn keys_from(&self, first: &Key) -> impl Iterator<Item = &Key> {
         self.by_key.range(first..).map(|(key, _)| key)
     }
 
-    /// Those that are segments, at the cost of these alone.
+    /// All segments, without a look at the blocks.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (&Key, &Live)> {
         let first = Key::log_slot(WriterId(0), 0);
         self.by_key.range(first..).take_while(|(_, live)| live.is_segment())
@@ -138,7 +139,7 @@ impl Objects {
         self.by_key.len() - self.segment_count()
     }
 
-    /// Keys of what came, went or changed since the last call.
+    /// Keys of the objects added, removed or changed since the last call.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.changed)
     }
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn totals_count_each_live_object_once() {
         let live = |bytes| Live {
-            what: What::Segment { writer: WriterId(1), seq: 1 },
+            kind: ObjectKind::Segment { writer: WriterId(1), seq: 1 },
             bytes,
             created_millis: 0,
             id: None,

@@ -1,4 +1,4 @@
-//! Reads the rows of an earlier owner.
+//! Makes the state from the rows of the catalog.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::deletion::unreadable_deletion;
 use crate::error::OpenError;
 use crate::state::{JobState, State};
 
-/// Where rows are read.
+/// The catalog as its owner opened it, or as a viewer reads it.
 pub(crate) enum Source<'a> {
     Owned(&'a dyn Catalog),
     Viewed(&'a dyn View),
 }
 
-/// The state that the rows of `catalog` describe. Alone, nobody is left who works on an attempt.
+/// The state that the rows of `catalog` describe.
 pub(crate) async fn load(
     catalog: Source<'_>,
     config: &Config,
@@ -52,11 +52,11 @@ pub(crate) async fn load(
         datasets.entry(row.block).or_default().push(row.summary);
     }
     for row in rows::<Block>(&catalog).await? {
-        let of_block = datasets.remove(&row.id).unwrap_or_default();
-        state.add_block(&row, of_block);
+        let datasets = datasets.remove(&row.id).unwrap_or_default();
+        state.add_block(&row, datasets);
     }
     for row in rows::<Job>(&catalog).await? {
-        // Alone, an open attempt has lapsed with the process that worked on it.
+        // If this process is alone, the compactor of an open attempt ended with the process before.
         let due = if is_alone { Duration::ZERO } else { now + config.attempt_time.get() };
         if let JobProgress::Working { work, .. } = &row.state {
             for key in &work.inputs {
@@ -72,7 +72,7 @@ pub(crate) async fn load(
     Ok(state)
 }
 
-/// Whether the owner before this one stopped to answer before it committed for the last time.
+/// Whether the previous owner resigned: it stopped answering before its last commit.
 pub(crate) async fn has_resigned(catalog: &dyn Catalog) -> Result<bool, OpenError> {
     let resigned = rows::<Resignation>(&Source::Owned(catalog)).await?;
     Ok(resigned.iter().any(|row| row.epoch + 1 == catalog.epoch()))

@@ -1,3 +1,5 @@
+//! Metrics of a metastore. Counts and lags of the catalog are 0 in all processes but the owner.
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,7 +16,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct LevelLabels {
-    /// Of objects; 0 for segments.
+    /// Level of objects; 0 for segments.
     level: u8,
 }
 
@@ -44,7 +46,7 @@ pub(crate) struct Metrics {
     rows_live: Family<LevelLabels, Gauge>,
     objects_dead: Gauge,
     objects_quarantined: Gauge,
-    orders_in_force: Gauge,
+    deletions_in_force: Gauge,
     dedup_keys: Gauge,
     dedup_bytes: Gauge,
     pub(crate) dedup_window: Seconds,
@@ -75,82 +77,81 @@ impl Duration {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let of = &metrics;
         let counters = [
-            ("segments", "Segments consumed", &of.segments),
-            ("segments_unreadable", "Slots of logs that hold no readable segment", &of.segments_unreadable),
-            ("items_masked", "Push items that were counted elsewhere", &of.items_masked),
-            ("takeovers", "Times that this process became the owner of the catalog", &of.takeovers),
-            ("fenced", "Times that another process took the catalog from this one", &of.fenced),
-            ("commits", "Commits of the catalog", &of.commits),
-            ("jobs_claimed", "Attempts of jobs handed to compactors", &of.jobs_claimed),
-            ("jobs_published", "Jobs whose outputs became live", &of.jobs_published),
-            ("jobs_failed", "Attempts that compactors gave up", &of.jobs_failed),
+            ("segments", "Segments consumed", &metrics.segments),
+            ("segments_unreadable", "Slots of logs without a readable segment", &metrics.segments_unreadable),
+            ("items_masked", "Push items that were already counted", &metrics.items_masked),
+            ("takeovers", "Times this process became the owner of the catalog", &metrics.takeovers),
+            ("fenced", "Times another process took the catalog from this one", &metrics.fenced),
+            ("commits", "Commits of the catalog", &metrics.commits),
+            ("jobs_claimed", "Attempts of jobs that compactors have claimed", &metrics.jobs_claimed),
+            ("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published),
+            ("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed),
             (
                 "attempts_lapsed",
                 "Attempts that were neither published nor given up in time",
-                &of.attempts_lapsed,
+                &metrics.attempts_lapsed,
             ),
-            ("objects_expired", "Objects whose retention ended", &of.objects_expired),
+            ("objects_expired", "Objects whose retention ended", &metrics.objects_expired),
             (
                 "datasets_expired",
-                "Services within objects whose retention ended before that of others",
-                &of.datasets_expired,
+                "Datasets whose retention ended before that of others in the same object",
+                &metrics.datasets_expired,
             ),
             (
                 "objects_orphaned",
-                "Objects that nothing named when the bucket was compared with the catalog",
-                &of.objects_orphaned,
+                "Objects found unneeded when the bucket was compared with the catalog",
+                &metrics.objects_orphaned,
             ),
             (
                 "objects_missing",
-                "Objects that were named and gone when the bucket was compared with the catalog",
-                &of.objects_missing,
+                "Objects found missing when the bucket was compared with the catalog",
+                &metrics.objects_missing,
             ),
             (
                 "reconciliations",
-                "Comparisons of the bucket with the catalog that were finished",
-                &of.reconciliations,
+                "Finished comparisons of the bucket with the catalog",
+                &metrics.reconciliations,
             ),
-            ("delete_orders", "Deletions that were made", &of.deletions),
+            ("delete_orders", "Deletions made", &metrics.deletions),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("pyrograph_metastore_{name}"), help, counter.clone());
         }
         let gauges = [
-            ("owner", "1 if this process owns the catalog", &of.is_owner),
-            ("live_segments", "Segments that are not merged yet", &of.segments_live),
-            ("live_blocks", "Blocks that finds may name", &of.blocks_live),
+            ("owner", "1 if this process owns the catalog", &metrics.is_owner),
+            ("live_segments", "Segments not merged yet", &metrics.segments_live),
+            ("live_blocks", "Live blocks", &metrics.blocks_live),
             (
                 "comparison_stopped",
-                "1 if the last comparison found too many blocks without a publish record, and deleted none",
-                &of.comparison_stopped,
+                "1 if the last comparison found too many blocks without a publish record and deleted none",
+                &metrics.comparison_stopped,
             ),
-            ("dead_objects", "Objects that wait to be deleted", &of.objects_dead),
+            ("dead_objects", "Dead objects that are not deleted yet", &metrics.objects_dead),
             (
                 "quarantined_objects",
                 "Objects that cannot be read: answers over them are partial",
-                &of.objects_quarantined,
+                &metrics.objects_quarantined,
             ),
             (
                 "delete_orders_in_force",
-                "Deletions of which something may be left in the bucket",
-                &of.orders_in_force,
+                "Deletions whose data may still be in the bucket",
+                &metrics.deletions_in_force,
             ),
-            ("dedup_keys", "Keys of push items within the window", &of.dedup_keys),
-            ("dedup_bytes", "Memory of those keys", &of.dedup_bytes),
+            ("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys),
+            ("dedup_bytes", "Memory of the keys of push items", &metrics.dedup_bytes),
         ];
         for (name, help, gauge) in gauges {
             registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
         }
         let seconds = [
-            ("dedup_window", "Age of the oldest key that is remembered", &of.dedup_window),
-            ("consume_lag", "Every segment that is older than this has been consumed", &of.consume_lag),
-            ("oldest_dead_object", "How long the oldest dead object waits", &of.oldest_dead),
+            ("dedup_window", "Age of the oldest remembered key of a push item", &metrics.dedup_window),
+            ("consume_lag", "All segments older than this have been consumed", &metrics.consume_lag),
+            ("oldest_dead_object", "Time since the oldest dead object died", &metrics.oldest_dead),
             (
                 "oldest_delete_order",
-                "Age of the oldest deletion of which something may be left in the bucket",
-                &of.oldest_deletion,
+                "Age of the oldest deletion whose data may still be in the bucket",
+                &metrics.oldest_deletion,
             ),
         ];
         for (name, help, gauge) in seconds {
@@ -164,23 +165,23 @@ impl Metrics {
         }
         registry.register(
             "pyrograph_metastore_merge_lag_seconds",
-            "How long the oldest work for blocks of a level waits: 1 from segments, 2 in an hour, 3 in a day",
+            "Waiting time of the oldest merge into blocks of a level: 1 from segments, 2 in an hour, 3 in a day",
             metrics.merge_lag.clone(),
         );
         registry.register(
             "pyrograph_metastore_commit_duration_seconds",
-            "Time that a commit of the catalog took",
+            "Duration of a commit of the catalog",
             metrics.commit_seconds.0.clone(),
         );
         registry.register(
             "pyrograph_metastore_find_duration_seconds",
-            "Time from a find to its answer",
+            "Duration of a find",
             metrics.find_seconds.0.clone(),
         );
         metrics
     }
 
-    /// What only an owner knows is 0 in all others, so that the largest is the owner's.
+    /// Sets all metrics that only an owner knows to 0, so that the largest over all processes is the owner's.
     pub(crate) fn no_longer_owner(&self) {
         let counts = [
             &self.is_owner,
@@ -188,7 +189,7 @@ impl Metrics {
             &self.blocks_live,
             &self.objects_dead,
             &self.objects_quarantined,
-            &self.orders_in_force,
+            &self.deletions_in_force,
             &self.dedup_keys,
             &self.dedup_bytes,
         ];
@@ -203,7 +204,7 @@ impl Metrics {
         self.rows_live.clear();
     }
 
-    /// What can be counted at once.
+    /// Updates the counts of the state.
     pub(crate) fn count(&self, state: &State) {
         self.segments_live.set(state.live().segment_count() as i64);
         self.blocks_live.set(state.live().block_count() as i64);
@@ -214,12 +215,12 @@ impl Metrics {
         }
         self.objects_dead.set(state.dead().len() as i64);
         self.objects_quarantined.set(state.quarantined_count() as i64);
-        self.orders_in_force.set(state.deletions.len() as i64);
+        self.deletions_in_force.set(state.deletions.len() as i64);
         self.dedup_keys.set(state.dedup().len() as i64);
         self.dedup_bytes.set(state.dedup().byte_len() as i64);
     }
 
-    /// How far behind anything is; `merge_millis` by level.
+    /// Updates the lags; `merge_millis` by level, from 1 on.
     pub(crate) fn lags(&self, state: &State, merge_millis: [i64; LEVELS], unix_millis: i64) {
         let seconds = |millis: i64| millis.max(0) as f64 / 1e3;
         for (level, millis) in (1..).zip(merge_millis) {

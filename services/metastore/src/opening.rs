@@ -1,6 +1,6 @@
-//! Opens the catalog, and rebuilds it first if it is lost, or is not of this bucket.
+//! Opens the catalog, and rebuilds it first if it is lost or does not match the bucket.
 //!
-//! Owns: when the catalog is rebuilt without being asked. Does not own: how (`rebuild`), how it is recognised (`verify`).
+//! Owns: when the catalog is rebuilt without a command. Does not own: the rebuild (`rebuild`), the check (`verify`).
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::rebuild::{Progress, rebuild_with};
 use crate::state::State;
 use crate::verify::{missing_records, reason_to_rebuild};
 
-/// The catalog as this owner found it.
-pub(crate) struct Opened {
+/// A catalog that this owner has opened, and its state.
+pub(crate) struct OpenCatalog {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) state: State,
-    /// When every earlier owner was fenced, by own clock.
+    /// When every earlier owner was fenced, on the monotonic clock.
     pub(crate) fenced: std::time::Duration,
-    /// Whether an earlier owner may not know yet that it was replaced.
+    /// Whether an earlier owner may still answer because it does not know yet that it was replaced.
     pub(crate) may_answer_elsewhere: bool,
 }
 
@@ -34,12 +34,12 @@ pub(crate) struct Opening<'a> {
     pub(crate) store: &'a Store,
     pub(crate) parts: &'a Parts,
     pub(crate) clock: &'a Clock,
-    /// Where a rebuild says how far it is; without it, none is made.
+    /// Progress of a rebuild; without it, no rebuild is made.
     pub(crate) rebuild: Option<&'a Progress>,
 }
 
 impl Opening<'_> {
-    pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
+    pub(crate) async fn open(&self) -> Result<OpenCatalog, OpenError> {
         if !self.parts.engine.exists().await? && holds_data(self.store).await? {
             self.rebuild("the bucket holds data and no catalog").await?;
             return self.open_once().await;
@@ -50,7 +50,7 @@ impl Opening<'_> {
             None => {
                 let missing = missing_records(&opened.state, &listing);
                 if !missing.is_empty() {
-                    // Perhaps another owner's blocks have replaced them since.
+                    // Another owner may have replaced these blocks since this one opened the catalog.
                     opened.catalog.check().await?;
                     warn!(records = missing.len(), "publish records are missing, they are created again");
                     opened.state.publish_again(missing);
@@ -58,7 +58,7 @@ impl Opening<'_> {
                 Ok(opened)
             }
             Some(reason) => {
-                // Otherwise another owner may have published since this one opened the catalog.
+                // Fails if another owner has opened the catalog since: its publishes may explain the difference.
                 opened.catalog.check().await?;
                 self.rebuild(&reason).await?;
                 self.open_once().await
@@ -77,17 +77,17 @@ impl Opening<'_> {
         Ok(())
     }
 
-    async fn open_once(&self) -> Result<Opened, OpenError> {
+    async fn open_once(&self) -> Result<OpenCatalog, OpenError> {
         let catalog = self.parts.engine.open().await?;
         let fenced = self.clock.monotonic();
         let is_alone = self.parts.is_alone;
         let state = load::load(Source::Owned(&*catalog), self.config, is_alone, fenced).await?;
         let may_answer_elsewhere = !is_alone && !load::has_resigned(&*catalog).await?;
-        Ok(Opened { catalog, state, fenced, may_answer_elsewhere })
+        Ok(OpenCatalog { catalog, state, fenced, may_answer_elsewhere })
     }
 }
 
-/// Whether anything but logs is in the bucket: these may be older than the first catalog.
+/// Whether the bucket holds blocks, records or deletions. Logs do not count: they may be older than the first catalog.
 async fn holds_data(store: &Store) -> Result<bool, storage::Error> {
     let folders = ["block", "publish", "delete"].map(|folder| store.list_folders(folder));
     Ok(futures::future::try_join_all(folders).await?.iter().any(|folders| !folders.is_empty()))

@@ -1,12 +1,11 @@
-//! What a metastore process is: a candidate, which owns the catalog at some times and watches who does at others.
+//! A metastore process: a candidate, which owns the catalog at times and watches its owner otherwise.
 //!
-//! Owns: when the catalog is taken over, what is answered meanwhile. Does not own: what an owner does
-//! ([`Metastore`]), who is alive (`cluster`).
+//! Owns: when the catalog is taken over, the answers until then. Does not own: the work of an owner ([`Metastore`]),
+//! membership (`cluster`).
 //!
-//! The longest running metastore is the owner. The next takes over when every one before it leaves, or is gone from
-//! membership and either nobody listens at its address or it has failed direct calls for a while, by own clock. Nothing
-//! but time is lost by a wrong takeover: the engine lets one owner commit, and whom it fences off becomes a candidate
-//! again.
+//! The longest running metastore is the owner. The next one takes over when each before it leaves, or is gone from
+//! membership and either refuses connections or has failed direct calls for `takeover_after`, on the monotonic clock. A
+//! wrong takeover costs only time: the engine lets one owner commit, and a fenced owner becomes a candidate again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,27 +35,28 @@ use crate::rebuild::Progress;
 use crate::retention::Retention;
 use crate::{Metastore, Parts, Resources};
 
-/// Between looks at the others.
+/// Between calls of the other metastores.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Another that does not tell its standing within this time has failed to.
+/// A call of another metastore's standing fails after this time.
 const STANDING_MAX: Duration = Duration::from_secs(1);
 /// A fenced owner leaves the catalog alone for this long; twice as long each time that it is fenced again soon after.
 const FENCED_PAUSE_MIN: Duration = Duration::from_secs(10);
 const FENCED_PAUSE_MAX: Duration = Duration::from_secs(300);
-/// An owner for longer than this was not fenced soon.
+/// An owner that is fenced within this time was fenced soon.
 const FENCED_SOON: Duration = Duration::from_secs(60);
-/// Before a catalog that could not be opened is tried again.
+/// Before opening a catalog is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
+/// … if the failure lasts until an operator repairs the bucket.
 const LASTING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The place of a process among the metastores of its cluster.
 pub struct Seat {
-    /// The node that this process is.
+    /// Name of this process among the members.
     pub node: String,
     pub membership: Arc<dyn Membership>,
     pub others: Callers<dyn rpc::Metastore>,
-    /// Whether members come to be known one after another, and not all at once: then this process gives them time first,
-    /// and ingesters are taken to tell which logs they have open.
+    /// Whether members become known one after another, and not all at once: then this process gives them time first,
+    /// and relies on ingesters to report the logs that they have open.
     pub discovers: bool,
 }
 
@@ -71,33 +71,33 @@ pub struct Candidate {
     seat: Seat,
     owner: RwLock<Option<Arc<Metastore>>>,
     believed: Mutex<Standing>,
-    /// Of a rebuild that this process makes.
+    /// Progress of a rebuild by this process.
     progress: Progress,
     stop: watch::Sender<bool>,
 }
 
-/// What another metastore says when it is asked.
-enum Heard {
+/// The answer of another metastore to a call of its standing.
+enum Answer {
     Standing(Standing),
-    /// Nothing yet, or that it cannot tell.
-    Nothing,
-    /// Nobody listens at its address, or another process does.
+    /// No answer in time, or an error.
+    Failed,
+    /// Its address refuses connections, or belongs to another process now.
     Gone,
 }
 
-/// Another metastore, alive or only just gone.
+/// Another metastore, alive or gone a short time ago.
 struct Rival {
     member: Member,
     is_present: bool,
     is_gone: bool,
-    /// Since when it fails to tell its standing, by own clock.
+    /// Since when calls of its standing have failed, on the monotonic clock.
     failing: Option<Duration>,
     /// Whether it says that it owns the catalog.
     claims: bool,
 }
 
 impl Candidate {
-    /// Asks nobody and nothing before it runs.
+    /// Sends no request before [`Self::run`].
     pub fn new(
         config: Config,
         store: Store,
@@ -125,8 +125,8 @@ impl Candidate {
         })
     }
 
-    /// Takes the catalog, whoever has it: for a process that knows to be the only metastore, before it serves. A catalog
-    /// that has to be rebuilt first is left to [`Self::run`], so that pushes are taken meanwhile.
+    /// Takes the catalog from any owner: for a process that is the only metastore, before it serves. A catalog that
+    /// has to be rebuilt first is left to [`Self::run`], so that pushes are accepted meanwhile.
     ///
     /// # Errors
     /// The catalog cannot be read, or is newer than this program.
@@ -134,7 +134,7 @@ impl Candidate {
         match self.take_over(None).await {
             Err(OpenError::RebuildNeeded(reason)) => {
                 self.progress.begin();
-                warn!(reason, "questions are not answered until the catalog is rebuilt; pushes are taken");
+                warn!(reason, "questions are not answered until the catalog is rebuilt; pushes are accepted");
                 Ok(())
             }
             taken => taken,
@@ -163,7 +163,7 @@ impl Candidate {
         Ok(())
     }
 
-    /// Watches, and owns the catalog whenever it is this one's turn, until [`Self::drain`].
+    /// Watches the other metastores, and owns the catalog whenever it is this one's turn, until [`Self::drain`].
     pub async fn run(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
         let mut rivals = BTreeMap::new();
@@ -177,7 +177,7 @@ impl Candidate {
             let owner = self.owner.read().clone();
             if let Some(owner) = owner {
                 let began = self.clock.monotonic();
-                // To its end, also when it is time to stop: what it commits must not be cut off.
+                // Awaited to its end, even after the stop: a commit must not be cut off.
                 owner.clone().run().await;
                 if *self.stop.borrow() {
                     return;
@@ -203,8 +203,8 @@ impl Candidate {
         }
     }
 
-    /// Stops if another metastore is there to go on: to be called before the others are told that this process leaves,
-    /// so that whoever takes over finds the catalog without an owner.
+    /// Stops if another metastore can take over. Call before the members learn that this process leaves, so that the
+    /// successor finds the catalog without an owner.
     pub async fn hand_over(&self) {
         let members = self.seat.membership.members().borrow().clone();
         let mut others = members.iter().filter(|m| m.has(Role::Metastore) && m.node != self.seat.node);
@@ -213,7 +213,7 @@ impl Candidate {
         }
     }
 
-    /// Commits what is pending and stops; finds are not answered here from now on.
+    /// Commits the pending rows and stops; finds are not answered here from now on.
     pub async fn drain(&self) {
         self.stop.send_replace(true);
         let owner = self.owner.write().take();
@@ -224,13 +224,13 @@ impl Candidate {
         self.metrics.no_longer_owner();
     }
 
-    /// Whether finds are answered here, or this process knows where.
+    /// Whether finds are answered here, or this process knows the owner.
     pub fn is_ready(&self) -> bool {
         self.owner.read().is_some() || !self.believed.lock().owner.is_empty()
     }
 
-    /// Ready when this process has become the owner, `not_before` a time of own clock; one that is new waits only until
-    /// it knows of an owner.
+    /// Returns when this process has become the owner, not before `not_before` on the monotonic clock. A new process
+    /// waits only until it knows an owner.
     async fn watch_until_owner(
         &self,
         rivals: &mut BTreeMap<String, Rival>,
@@ -243,7 +243,7 @@ impl Candidate {
             self.look(rivals).await;
             let now = self.clock.monotonic();
             if is_new && !self.believed.lock().owner.is_empty() {
-                // The others have come to be known.
+                // By now the members are known.
                 (not_before, is_new) = (now, false);
             }
             if now >= not_before && self.is_its_turn(rivals) {
@@ -253,7 +253,7 @@ impl Candidate {
                         return;
                     }
                     Err(error) => {
-                        // A record that cannot be read stays so until somebody looks.
+                        // A record that cannot be read stays so until an operator repairs it.
                         let is_lasting = matches!(error, OpenError::Conflict(_) | OpenError::Object { .. });
                         let pause = if is_lasting { LASTING_PAUSE } else { FAILED_PAUSE };
                         let error: &dyn std::error::Error = &error;
@@ -266,12 +266,12 @@ impl Candidate {
         }
     }
 
-    /// How far a rebuild of the catalog is, in words; `None` if none is made.
+    /// The progress of a rebuild of the catalog, in words; `None` if there is none.
     pub fn rebuilding(&self) -> Option<String> {
         self.progress.is_running().then(|| self.progress.to_string())
     }
 
-    /// Brings `rivals` up to date: asks each how it stands.
+    /// Updates `rivals`: calls the standing of each.
     async fn look(&self, rivals: &mut BTreeMap<String, Rival>) {
         let members = self.seat.membership.members().borrow().clone();
         rivals.values_mut().for_each(|rival| rival.is_present = false);
@@ -290,11 +290,11 @@ impl Candidate {
         }
         let began = self.clock.monotonic();
         let asked = rivals.values_mut().map(|rival| async {
-            let heard = self.ask(&rival.member).await;
-            rival.is_gone = matches!(heard, Heard::Gone);
-            let standing = match heard {
-                Heard::Standing(standing) => Some(standing),
-                Heard::Nothing | Heard::Gone => None,
+            let answer = self.ask(&rival.member).await;
+            rival.is_gone = matches!(answer, Answer::Gone);
+            let standing = match answer {
+                Answer::Standing(standing) => Some(standing),
+                Answer::Failed | Answer::Gone => None,
             };
             rival.claims = standing.as_ref().is_some_and(|standing| standing.is_owner);
             rival.failing = match &standing {
@@ -311,15 +311,15 @@ impl Candidate {
         rivals.retain(|_, rival| rival.is_present || !(rival.is_gone || rival.failing.is_some_and(is_over)));
     }
 
-    async fn ask(&self, member: &Member) -> Heard {
+    async fn ask(&self, member: &Member) -> Answer {
         let Some(metastore) = self.seat.others.of(member) else {
-            return Heard::Nothing;
+            return Answer::Failed;
         };
         match self.clock.timeout(STANDING_MAX, metastore.standing()).await {
-            Some(Ok(standing)) if standing.node == member.node => Heard::Standing(standing),
-            Some(Ok(_)) => Heard::Gone,
-            Some(Err(error)) if error.is_refused() => Heard::Gone,
-            Some(Err(_)) | None => Heard::Nothing,
+            Some(Ok(standing)) if standing.node == member.node => Answer::Standing(standing),
+            Some(Ok(_)) => Answer::Gone,
+            Some(Err(error)) if error.is_refused() => Answer::Gone,
+            Some(Err(_)) | None => Answer::Failed,
         }
     }
 
@@ -333,14 +333,14 @@ impl Candidate {
         }
     }
 
-    /// Whether nobody is before this process, and nobody owns the catalog. One that leaves counts no more.
+    /// Whether no other metastore has a better rank or owns the catalog. Leaving ones do not count.
     fn is_its_turn(&self, rivals: &BTreeMap<String, Rival>) -> bool {
         let members = self.seat.membership.members().borrow().clone();
         let Some(me) = members.iter().find(|member| member.node == self.seat.node) else {
             return false;
         };
-        let mut staying = rivals.values().filter(|rival| !rival.member.is_leaving);
-        !me.is_leaving && !staying.any(|rival| rival.claims || rival.member.rank() < me.rank())
+        let mut others = rivals.values().filter(|rival| !rival.member.is_leaving);
+        !me.is_leaving && !others.any(|rival| rival.claims || rival.member.rank() < me.rank())
     }
 
     fn owner(&self) -> Result<Arc<Metastore>, Error> {
@@ -349,7 +349,7 @@ impl Candidate {
                 return Error::new(ErrorKind::Unavailable, progress);
             }
             let text = match self.believed.lock().owner.as_str() {
-                "" => "it does not own the catalog, and knows of nobody who does".to_owned(),
+                "" => "it does not own the catalog, and knows no owner".to_owned(),
                 owner => format!("it does not own the catalog, {owner} does"),
             };
             Error::new(ErrorKind::Unavailable, text)

@@ -16,7 +16,7 @@ use storage::Key;
 
 use crate::config::Config;
 use crate::group::shard_of;
-use crate::live::{Live, What};
+use crate::live::{Live, ObjectKind};
 use crate::state::State;
 
 /// Most inputs of one job, so that its row and its publish record stay small.
@@ -43,8 +43,8 @@ pub(crate) fn next(state: &mut State, config: &Config, unix_millis: i64) -> Opti
 }
 
 fn rewrite(state: &State, key: &Key) -> Work {
-    let (level, windows) = match state.live().get(key).map(|live| &live.what) {
-        Some(What::Block { level, window, .. }) => (*level, vec![*window]),
+    let (level, windows) = match state.live().get(key).map(|live| &live.kind) {
+        Some(ObjectKind::Block { level, window, .. }) => (*level, vec![*window]),
         _ => (LEVEL_FIRST, Vec::new()),
     };
     Work { level, windows, inputs: vec![key.clone()] }
@@ -71,9 +71,9 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
 
 /// Adds the open hours of rows between two times, in nanoseconds. Older rows go to their day.
 ///
-/// Windows are not shorter than an hour: a service has nearly the same stacktraces in five minutes as in a day, and each
-/// block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a question over
-/// many of them decodes and joins the same trees again and again. Short questions do not need short blocks: datasets
+/// Windows are not shorter than an hour: a service has nearly the same stacktraces in five minutes as in a day, and
+/// each block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a question
+/// over many of them decodes and joins the same trees many times. Short questions do not need short blocks: datasets
 /// name their times, and the index names those of each profile.
 fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BTreeSet<Window>) {
     let now = unix_millis.div_euclid(1_000);
@@ -166,7 +166,7 @@ mod tests {
     /// 2023-11-15 12:30:00 UTC.
     const NOW: i64 = 1_700_051_400;
 
-    /// The starts of the windows of rows between two times, in Unix seconds.
+    /// Starts of the windows of rows between two times, in Unix seconds.
     fn hours(from: i64, to: i64) -> Vec<i64> {
         let mut windows = BTreeSet::new();
         let times = Times { first: from * 1_000_000_000, last: to * 1_000_000_000 };
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_takes_late_data_for_a_while() {
+    fn an_hour_stays_open_for_late_data() {
         let config = Config::default();
         let eleven = Window::around(NOW - 5_400, HOUR);
         let day = Window::around(eleven.start, DAY);
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(target(day, &config, NOW * 1_000), day);
     }
 
-    /// A closed day of tenant `a` whose blocks have these keys and bytes, with so many services in each.
+    /// A closed day of tenant `a` with blocks of these keys and bytes, each with `services` services.
     fn day_of(blocks: &[(String, u64)], services: usize) -> State {
         let mut state = State::new(&Config::default());
         let day = NOW.div_euclid(DAY) * DAY - DAY;
@@ -235,14 +235,14 @@ mod tests {
 
     fn inputs(mut state: State) -> (Vec<String>, u8) {
         let config = Config::default();
-        let work = next(&mut state, &config, NOW * 1_000).expect("something is ripe");
+        let work = next(&mut state, &config, NOW * 1_000).expect("work is ready");
         let mut inputs: Vec<String> = work.inputs.iter().map(|key| key.as_str()[8..].to_owned()).collect();
         inputs.sort_unstable();
         (inputs, shard_bits(&state, &config, &work))
     }
 
     #[test]
-    fn blocks_that_do_not_fit_into_one_merge_keep_nobody_waiting() {
+    fn blocks_that_do_not_fit_into_one_merge_do_not_delay_others() {
         let large = Config::default().job_bytes_max - 1;
         let blocks = (0..8).map(|number| (number.to_string(), if number < 5 { large } else { 1_000 }));
         let (inputs, bits) = inputs(day_of(&blocks.collect::<Vec<_>>(), 1));

@@ -1,4 +1,4 @@
-//! Sets aside what a reader found damaged.
+//! Quarantines objects that a reader found damaged.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::jobs::leave_job;
 
 impl Metastore {
     pub(crate) async fn set_aside(self: Arc<Self>, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        // The first row of a segment, if it came later, would replace the one that says it is quarantined.
+        // A segment's first row, committed later, would replace the row that says it is quarantined.
         self.commit_pending().await.map_err(of_catalog)?;
         let turn = self.take_turn().await?;
         let now = self.clock.monotonic();

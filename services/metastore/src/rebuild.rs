@@ -1,10 +1,10 @@
 //! Makes the catalog anew from the bucket alone.
 //!
-//! Owns: what publish records, headers and keys of objects add up to.
-//! Does not own: the rows (`state`), putting the new catalog in force (`catalog::numbered`).
+//! Owns: the state that follows from publish records, headers and keys of objects.
+//! Does not own: which objects are live (`lineage`), the rows (`state`), putting the new catalog in force
+//! (`catalog::numbered`).
 //!
-//! `lineage` says which objects are live. Masks of merged segments stay; those of the others are decided anew, in the
-//! order of creation.
+//! Merged segments keep the masks of their records; those of the others are decided anew, in the order of creation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,16 +34,16 @@ use crate::state::{Data, Slot, State, put_block, row_count, summaries};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 16;
-/// A catalog written to more recently than this may have an owner.
+/// A catalog with a younger commit than this may have an owner.
 const QUIET_FOR: Duration = Duration::from_secs(60);
-/// Between two looks whether a catalog is written to.
+/// Between looks for a new commit.
 const QUIET_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two log lines about how far a rebuild is.
+/// Between log lines about the progress of a rebuild.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Most changes of one commit.
 const CHANGES_MAX: usize = 10_000;
 
-/// The contents of a rebuilt catalog, and the objects it was made from.
+/// Counts of a rebuilt catalog, and of the objects it was made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rebuilt {
     pub logs: usize,
@@ -77,7 +77,7 @@ impl fmt::Display for Rebuilt {
     }
 }
 
-/// How far a rebuild is; read by other tasks.
+/// The progress of a rebuild; read by other tasks.
 #[derive(Default)]
 pub struct Progress {
     is_running: AtomicBool,
@@ -118,11 +118,11 @@ impl fmt::Display for Progress {
 }
 
 /// Replaces the catalog of `store`, readable or not, by one made from the other objects. Unless `force` is set, or no
-/// other process can have the store open, it first waits until the catalog was left alone for a minute.
+/// other process can have the store open, it first waits for a minute without a commit.
 ///
 /// # Errors
-/// `Alive` if the catalog is written to meanwhile. An object that cannot be read is quarantined, not an error; a publish
-/// record is.
+/// `Alive` if there is a commit meanwhile. An object that cannot be read is quarantined, and no error; a publish record
+/// that cannot be read is.
 pub async fn rebuild(
     store: &Store,
     clock: &Clock,
@@ -144,7 +144,7 @@ pub(crate) async fn rebuild_with(
     progress: &Progress,
 ) -> Result<Rebuilt, OpenError> {
     progress.begin();
-    tell_progress(clock, progress, replace_catalog(store, clock, headers, config, progress)).await
+    log_progress(clock, progress, replace_catalog(store, clock, headers, config, progress)).await
 }
 
 async fn replace_catalog(
@@ -161,10 +161,10 @@ async fn replace_catalog(
     let records = read_records(store, &listing, progress).await?;
     Lineage::trace(records, &listing, clock.unix_millis())?;
     let rebuilding = engine.rebuild(newest_millis(&listing)).await?;
-    // Read once more: only now no earlier owner publishes any more.
-    let found = Found::read(store, headers, clock.unix_millis(), progress).await?;
-    let (mut state, mut batch) = assemble(&found, config, clock)?;
-    let rebuilt = found.summary(&state);
+    // Read again: earlier owners can publish until here.
+    let contents = Contents::read(store, headers, clock.unix_millis(), progress).await?;
+    let (mut state, mut batch) = assemble(&contents, config, clock)?;
+    let rebuilt = contents.summary(&state);
     Founding { millis: clock.unix_millis() }.put_into(&mut batch);
     let (rows, _) = state.take_pending(config.dedup_millis(), clock.unix_millis());
     batch.changes.extend(rows.changes);
@@ -179,7 +179,7 @@ fn newest_millis(listing: &Listing) -> i64 {
     objects.map(|object| object.modified_millis).max().unwrap_or(0)
 }
 
-/// Waits until the catalog was not written to for [`QUIET_FOR`], by the store's clock and by own clock.
+/// Waits until the last commit is [`QUIET_FOR`] old, by the store's clock and by the own one.
 pub(crate) async fn wait_until_quiet(store: &Store, clock: &Clock) -> Result<(), OpenError> {
     let (first, began) = (last_commit(store).await?, clock.monotonic());
     let Some((_, millis)) = &first else {
@@ -201,14 +201,14 @@ pub(crate) async fn wait_until_quiet(store: &Store, clock: &Clock) -> Result<(),
     Ok(())
 }
 
-/// The newest file of the catalog, with the time at which it was made, in Unix milliseconds.
+/// The newest file of the catalog, with its time in Unix milliseconds.
 async fn last_commit(store: &Store) -> Result<Option<(Key, i64)>, OpenError> {
     let files = store.list("catalog").await?.into_iter();
     Ok(files.map(|file| (file.modified_millis, file.key)).max().map(|(millis, key)| (key, millis)))
 }
 
-/// Logs how far `reading` is until it ends.
-async fn tell_progress<T>(clock: &Clock, progress: &Progress, reading: impl Future<Output = T>) -> T {
+/// Logs the progress of `reading` until it ends.
+async fn log_progress<T>(clock: &Clock, progress: &Progress, reading: impl Future<Output = T>) -> T {
     let mut reading = std::pin::pin!(reading);
     loop {
         match clock.timeout(PROGRESS_INTERVAL, &mut reading).await {
@@ -226,7 +226,7 @@ async fn commit(catalog: &dyn Catalog, batch: Batch) -> Result<(), OpenError> {
 }
 
 /// The contents of the bucket.
-struct Found {
+struct Contents {
     listing: Listing,
     lineage: Lineage,
     slots: BTreeMap<WriterId, BTreeMap<u64, Header>>,
@@ -235,7 +235,7 @@ struct Found {
     deletions: Vec<DeletionObject>,
 }
 
-impl Found {
+impl Contents {
     async fn read(
         store: &Store,
         headers: &dyn Headers,
@@ -307,19 +307,19 @@ pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, Open
         .map_err(|error| OpenError::Object { object: key.to_string(), reason: error.to_string() })
 }
 
-fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
-    let lineage = &found.lineage;
+fn assemble(contents: &Contents, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
+    let lineage = &contents.lineage;
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let now = clock.now();
-    for (number, DeletionObject { row, .. }) in deletions::settle(found.deletions.clone()) {
+    for (number, DeletionObject { row, .. }) in deletions::settle(contents.deletions.clone()) {
         row.put_into(&mut batch);
         state.deletions.load(row, 0).map_err(|reason| unreadable_deletion(number, reason))?;
     }
     let inputs = lineage.in_force().flat_map(|record| &record.inputs);
     let masks: HashMap<&Key, &[u32]> = inputs.map(|(key, masked)| (key, &masked[..])).collect();
     let merged_to = merged_to(lineage.records());
-    for (output, header) in &found.blocks {
+    for (output, header) in &contents.blocks {
         let Header::Object { bytes, directory } = header else {
             match unreadable_block(output, header) {
                 Some(block) => {
@@ -327,7 +327,9 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
                     put_block(&block, &[], &mut batch);
                     state.add_block(&block, Vec::new());
                 }
-                None => warn!(block = %output.key, "block is gone, or was none of ours, and is left out"),
+                None => {
+                    warn!(block = %output.key, "block is gone, or is no object of this program, and is left out")
+                }
             }
             continue;
         };
@@ -341,7 +343,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     let mut created: HashMap<Key, i64> = HashMap::new();
     let mut counted: Vec<(i64, Vec<ItemKey>)> = Vec::new();
     let mut open: Vec<(i64, WriterId, u64, Data)> = Vec::new();
-    for (writer, slots) in &found.slots {
+    for (writer, slots) in &contents.slots {
         let writer = *writer;
         let recorded: BTreeSet<u64> = masks
             .keys()
@@ -349,7 +351,7 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
             .filter(|(w, _)| *w == writer)
             .map(|(_, seq)| seq)
             .collect();
-        // Merged slots may be swept: a gap below one that was merged is none.
+        // Merged slots may be swept, so an absent slot below a merged one does not end the log.
         let mut next = merged_to.get(&writer).map_or(0, |(next, _)| *next);
         let mut is_sealed = false;
         let mut last_created = 0;
@@ -387,29 +389,31 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
         let moved_millis = if is_sealed { now.unix_millis } else { last_created };
         state.set_log(rows::Log { writer, next, sealed: is_sealed, moved_millis }, now.monotonic);
     }
-    // A log whose slots are all merged and swept may go on. Its seal, if it had one, would outlive the merge.
+    // A log whose slots are all merged and swept may continue: a seal would still be there, `SEAL_KEPT_MILLIS` after
+    // it.
     for (writer, (next, merged_millis)) in &merged_to {
-        if !found.slots.contains_key(writer) && now.unix_millis - merged_millis < SEAL_KEPT_MILLIS {
+        if !contents.slots.contains_key(writer) && now.unix_millis - merged_millis < SEAL_KEPT_MILLIS {
             let (writer, next, moved_millis) = (*writer, *next, *merged_millis);
             state.set_log(rows::Log { writer, next, sealed: false, moved_millis }, now.monotonic);
         }
     }
-    // What was merged has been counted, whenever it was created.
+    // Keys of merged segments have been counted, whenever they were created.
     for (created_millis, keys) in counted {
         state.count_keys(&keys, created_millis);
     }
-    // What a deletion erased was consumed before what came after it, and a resend of it must not count instead.
+    // Segments before a deletion were consumed before those after it: a resend must not count instead of an erased
+    // item.
     open.sort_by_key(|(created_millis, writer, seq, _)| {
         (state.deletions.floor_of(*writer, *seq), *created_millis, *writer, *seq)
     });
     for (created_millis, writer, seq, data) in open {
-        // Keys are counted again after the window, as they were the first time.
+        // After the window keys count again, as they did the first time.
         state.forget_keys_before(created_millis - config.dedup_millis());
         let segment = state.segment_of(writer, seq, data, created_millis, now.unix_millis);
         state.add_pending_segment(segment);
     }
     for record in lineage.in_force() {
-        for (key, _) in record.inputs.iter().filter(|(key, _)| found.listing.contains(key)) {
+        for (key, _) in record.inputs.iter().filter(|(key, _)| contents.listing.contains(key)) {
             let segment_millis = created.get(key).copied();
             let (died_millis, job) = (record.published_millis, Some(record.job));
             let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
@@ -426,12 +430,12 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
         }
         .put_into(&mut batch);
     }
-    // The inputs hold the data: were a record or its outputs left, the next rebuild would find both.
-    for (at, record) in lineage.undone() {
+    // The inputs hold the data. If a record or its outputs stayed, the next rebuild would find both.
+    for (index, record) in lineage.undone() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
-        let present = outputs.filter(|key| found.listing.contains(key) && !state.live().contains_key(key));
-        let superfluous: Vec<&Key> = present.chain([&found.listing.records[at].key]).collect();
+        let present = outputs.filter(|key| contents.listing.contains(key) && !state.live().contains_key(key));
+        let superfluous: Vec<&Key> = present.chain([&contents.listing.records[index].key]).collect();
         for key in superfluous {
             state.bury_unnamed(key.clone(), now.unix_millis).put_into(&mut batch);
         }
@@ -439,8 +443,8 @@ fn assemble(found: &Found, config: &Config, clock: &Clock) -> Result<(State, Bat
     Ok((state, batch))
 }
 
-/// Of each log: the slot after the last one that a record names, and when the newest of these records was made, in Unix
-/// milliseconds.
+/// For each log: the slot after the last one that a record names, and when the newest of these records was made, in
+/// Unix milliseconds.
 fn merged_to(records: &[Record]) -> BTreeMap<WriterId, (u64, i64)> {
     let mut merged_to: BTreeMap<WriterId, (u64, i64)> = BTreeMap::new();
     for record in records {
@@ -452,7 +456,7 @@ fn merged_to(records: &[Record]) -> BTreeMap<WriterId, (u64, i64)> {
     merged_to
 }
 
-/// An output that is there and cannot be read, by its key and its record.
+/// The block of an output that exists and cannot be read, made from its key and its record.
 fn unreadable_block(output: &Output, header: &Header) -> Option<Block> {
     let Header::Unreadable(reason) = header else {
         return None;

@@ -1,17 +1,17 @@
 //! Compares the bucket with the catalog, once a day.
 //!
-//! Owns: which objects nobody needs, which rows have lost their object.
-//! Does not own: deleting (`sweep` lists what is buried here, `compactor` deletes it), consuming logs.
+//! Owns: finding objects that are not needed, and rows whose object is gone.
+//! Does not own: deleting (`sweep` lists the objects buried here, `compactor` deletes them), consuming logs.
 //!
 //! An object is deleted on proof only, never because no row names it:
-//! - a block, if its publish record names other outputs, or if a record has it as an input; or if it has no record, its
-//!   attempt cannot publish any more, and this catalog was in force before the block was made;
-//! - a slot of a log, if the log went on past it, or was closed below it.
+//! - a block, if its publish record names other outputs, or if a record has it as an input; or, if it has no record, if
+//!   its attempt can no longer publish and this catalog was in force before the block was made;
+//! - a slot of a log, if the log continued past it, or was closed below it.
 //!
-//! All of them must be old by the store's own time: a merge or a put that is under way is younger. A block without
-//! proof that a record names as its output shows that the catalog lacks a merge: then nothing is deleted, and the
-//! catalog is opened anew, which rebuilds it. A deletion needs no age: what is under way is this owner's, which
-//! knows it.
+//! Each must be old by the store's own time: objects of a merge or a put in progress are younger. A block that a record
+//! names as its output, and that no record has as an input, shows that the catalog lacks a merge: then no object is
+//! deleted, and the catalog is opened anew, which rebuilds it. The object of a deletion needs no age: only this owner
+//! makes deletions, and it knows those in progress.
 
 use std::sync::atomic::Ordering;
 
@@ -35,39 +35,39 @@ use crate::state::State;
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 8;
-/// Blocks without a record are few and small: a comparison that finds more of them than this, and than the part of the
-/// live bytes that the configuration names, deletes none of them.
+/// Blocks without a record are few and small. A comparison that finds more bytes of them than this, and than
+/// `orphan_percent_max` of the live bytes, deletes none of them.
 const UNRECORDED_BYTES_MAX: u64 = 4 << 20;
-/// A publish record outlives what it tells of by so much that no paused process can bring that back.
+/// A publish record is kept at least this long: no process that was paused for less brings back an object it names
+/// without a record.
 const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
-/// What one comparison found.
+/// Counts of one comparison.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Reconciled {
-    /// Outputs of attempts that never published, slots that are no data, deletions that never were in force.
+    /// Outputs of attempts that never published, slots without data, deletions that never were in force.
     pub(crate) orphans: usize,
-    /// Publish records that tell of nothing any more.
+    /// Publish records that a rebuild no longer needs.
     pub(crate) records: usize,
     /// Objects that rows name and the bucket lacks.
     pub(crate) missing: usize,
 }
 
-/// Blocks that no row names, are old, and cannot be published any more.
+/// Old blocks that no row names and that can no longer be published, by the proof against them.
 #[derive(Default)]
 struct Unnamed {
-    /// Another attempt of their job was published, or they were merged, or their job is known and closed, or their time is
-    /// over.
+    /// Their job published another attempt, or is known and has closed theirs; or they were merged, or are expired.
     superfluous: Vec<Key>,
-    /// Made while this catalog was in force, by jobs that were given up, with their bytes.
+    /// Without a record, made while this catalog was in force, so their jobs were given up; with their bytes.
     unrecorded: Vec<(Key, u64)>,
-    /// Older than this catalog, and without a record.
+    /// Number of blocks without a record that are older than this catalog.
     unknown: usize,
     /// Outputs of a merge that the catalog lacks.
     published: Vec<Key>,
 }
 
 impl Metastore {
-    /// Buries what nobody needs, and quarantines what is gone.
+    /// Buries objects that are not needed, and quarantines live ones that are gone.
     pub(crate) async fn reconcile(&self) -> Result<Reconciled, Error> {
         let named: Vec<Key> = {
             let state = self.state.lock();
@@ -81,7 +81,7 @@ impl Metastore {
         let unnamed = self.unnamed_blocks(&listing).await.map_err(of_store)?;
         if let Some(first) = unnamed.published.first() {
             let objects = unnamed.published.len();
-            // A successor may have published them.
+            // Fails if a successor, which may have published them, has opened the catalog.
             self.check_catalog().await?;
             error!(objects, %first, "the catalog lacks merges that were published: nothing is deleted, it is opened anew");
             self.is_outdated.store(true, Ordering::SeqCst);
@@ -100,12 +100,12 @@ impl Metastore {
             orphans.extend(blocks.filter(|key| is_orphan(&state, key)));
             let old_slots =
                 listing.slots.iter().filter(|object| self.is_old(object)).map(|object| &object.key);
-            orphans.extend(old_slots.filter(|key| is_no_data(&state, key)));
+            orphans.extend(old_slots.filter(|key| is_without_data(&state, key)));
             orphans.extend(deletions.iter().filter(|key| state.is_superfluous_deletion(key)));
-            let records = superfluous(&state, &listing, &records);
+            let records = superfluous_records(&state, &listing, &records);
             let (orphan_count, record_count) = (orphans.len(), records.len());
             for key in orphans.into_iter().chain(records) {
-                warn!(%key, "object holds no data that counts, it will be deleted");
+                warn!(%key, "object is not needed, it will be deleted");
                 state.bury_unnamed(key.clone(), unix_millis).put_into(&mut batch);
             }
             let mut missing_count = 0;
@@ -131,7 +131,7 @@ impl Metastore {
         Ok(found)
     }
 
-    /// Deletions that are not, or no longer, in force.
+    /// Objects of deletions that never were, or are no longer, in force.
     async fn superfluous_deletions(&self) -> Result<Vec<Key>, storage::Error> {
         let listed = self.store.list("delete").await?.into_iter().map(|object| object.key);
         let listed: Vec<Key> = {
@@ -158,7 +158,7 @@ impl Metastore {
         age > self.config.orphan_grace.get().as_millis() as i64
     }
 
-    /// Sorts the old blocks that no row names by the proof there is against them.
+    /// Sorts the old blocks that no row names by the proof against them.
     async fn unnamed_blocks(&self, listing: &Listing) -> Result<Unnamed, storage::Error> {
         let candidates: Vec<&Object> = {
             let state = self.state.lock();
@@ -195,12 +195,13 @@ impl Metastore {
                 None if self.is_made_after(object, founded.map(|founded| founded + slack)).await => {
                     unnamed.unrecorded.push((object.key.clone(), object.bytes));
                 }
-                None if self.is_past_its_time(&object.key) => unnamed.superfluous.push(object.key.clone()),
+                None if self.is_expired(&object.key) => unnamed.superfluous.push(object.key.clone()),
                 None => unnamed.unknown += 1,
             }
         }
         if !outputs.is_empty() {
-            // A put that came back after the sweep: its block was merged, or died of its age, and says so here.
+            // A put may come back after the sweep: then a record has the block as an input, of a merge or of its
+            // expiry.
             let keys: Vec<Key> = listing.records.iter().map(|object| object.key.clone()).collect();
             let read = stream::iter(keys).map(|key| self.read_record(key));
             let records: Vec<Option<_>> = read.buffered(READS_AT_ONCE).try_collect().await?;
@@ -213,7 +214,7 @@ impl Metastore {
         Ok(unnamed)
     }
 
-    /// Whether a block says itself that it was made after `millis`: a store may have been moved since.
+    /// Whether a block was made after `millis` by its own header: the store's times change when a bucket is moved.
     async fn is_made_after(&self, object: &Object, millis: Option<i64>) -> bool {
         let Some(millis) = millis else {
             return true;
@@ -224,15 +225,15 @@ impl Metastore {
         }
     }
 
-    /// Whether nothing that the block can hold is kept any more.
-    fn is_past_its_time(&self, block: &Key) -> bool {
+    /// Whether all data that the block can hold are expired.
+    fn is_expired(&self, block: &Key) -> bool {
         let Some((tenant, place)) = block.parse_block_tenant().zip(block.parse_block_place()) else {
             return false;
         };
         place.window.times().last < self.kept_from(&tenant, None)
     }
 
-    /// Blocks without a record that may be deleted: all, unless they are too many.
+    /// Blocks without a record that may be deleted: all, or none if they have too many bytes.
     fn deletable(&self, unnamed: &Unnamed) -> Vec<Key> {
         if unnamed.unknown > 0 {
             let blocks = unnamed.unknown;
@@ -258,7 +259,7 @@ impl Metastore {
         unnamed.unrecorded.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// Those of `named` that the bucket lacks, by the listing and by asking for each.
+    /// Keys of `named` that are not in the bucket, neither in the listing nor by a request for each.
     async fn missing(&self, mut named: Vec<Key>, listing: &Listing) -> Result<Vec<Key>, Error> {
         named.retain(|key| !listing.contains(key));
         let asked = stream::iter(named).map(|key| self.if_absent(key));
@@ -271,7 +272,7 @@ impl Metastore {
         Ok(matches!(header, Header::Absent).then_some(key))
     }
 
-    /// Publish records that are old enough to go.
+    /// Publish records that are old enough to be deleted.
     async fn old_records(&self, listing: &Listing) -> Result<Vec<(Key, Record)>, storage::Error> {
         let unix_millis = self.clock.unix_millis();
         let is_old = |object: &&Object| unix_millis - object.modified_millis > RECORD_KEPT_MILLIS;
@@ -281,7 +282,7 @@ impl Metastore {
         Ok(records.into_iter().flatten().collect())
     }
 
-    /// `None` if the record is gone, or cannot be read: then it stays.
+    /// `None` if the record is gone, or cannot be decoded: then it stays.
     async fn read_record(&self, key: Key) -> Result<Option<(Key, Record)>, storage::Error> {
         match self.store.get(&key).await {
             Ok(bytes) => Ok(Record::decode(&bytes).ok().map(|record| (key, record))),
@@ -291,7 +292,7 @@ impl Metastore {
     }
 }
 
-/// Whether no row names a block, and its attempt can no longer publish. The block may still hold data that count, if the
+/// Whether no row names a block, and its attempt can no longer publish. The block may still hold data that count if the
 /// catalog lacks a merge.
 pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
     let Some(BlockId { job, attempt, .. }) = key.parse_block() else {
@@ -306,8 +307,8 @@ pub(crate) fn is_orphan(state: &State, key: &Key) -> bool {
     })
 }
 
-/// Whether a slot is neither data nor a seal: it lies above the seal of its log, or was swept before.
-fn is_no_data(state: &State, key: &Key) -> bool {
+/// Whether a slot is neither data nor a seal: it is above the seal of its log, or was swept before.
+fn is_without_data(state: &State, key: &Key) -> bool {
     let Some((writer, seq)) = key.parse_log_slot() else {
         return false;
     };
@@ -318,9 +319,9 @@ fn is_no_data(state: &State, key: &Key) -> bool {
     !is_known && (seq < log.row.next || (log.row.sealed && seq > log.row.next))
 }
 
-/// Records of which a rebuild needs nothing: all that they name is gone, no record is left that made
-/// their inputs, and another says of each log that lives on up to where it was swept.
-fn superfluous<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)]) -> Vec<&'a Key> {
+/// Records that a rebuild does not need: all objects they name are gone, no record of a job that made their inputs is
+/// left, and for each log that still exists another record names a later slot.
+fn superfluous_records<'a>(state: &State, listing: &Listing, records: &'a [(Key, Record)]) -> Vec<&'a Key> {
     let recorded: HashSet<JobId> = listing.records.iter().filter_map(|o| o.key.parse_publish()).collect();
     let logs: HashSet<WriterId> =
         listing.keys().filter_map(|key| key.parse_log_slot()).map(|(w, _)| w).collect();

@@ -1,12 +1,12 @@
-//! The record of one publish, `publish/<day>/<job>`: with the headers, all that a rebuild needs.
+//! The record of one publish, `publish/<day>/<job>`. Records and headers are all that a rebuild needs.
 
 use bytes::Bytes;
 use catalog::codec::{DecodeError, Reader, Writer};
 use model::{JobId, Window};
 use storage::Key;
 
-/// Since 2, the death of an output is always recorded: if it is gone and no record has it as an input, the bucket is a copy
-/// that lacks it, or has lost it. Before, outputs past their time went without a record.
+/// Since 2, the death of an output is always recorded: an output that is absent and in no record as an input was
+/// lost, or not copied. Before, expired outputs were deleted without a record.
 const VERSION: u8 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,10 +14,10 @@ pub(crate) struct Record {
     pub(crate) job: JobId,
     pub(crate) attempt: u32,
     pub(crate) published_millis: i64,
-    /// With the masks that were applied.
+    /// Keys, with the masks that were applied.
     pub(crate) inputs: Vec<(Key, Vec<u32>)>,
     pub(crate) outputs: Vec<Output>,
-    /// Whether each output that is gone is an input of another record.
+    /// Whether each dead output is an input of another record.
     pub(crate) records_deaths: bool,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Output {
     pub(crate) key: Key,
     pub(crate) bytes: u64,
     pub(crate) window: Window,
-    /// The newest deletion that is applied to all of it.
+    /// The newest deletion that was applied to all of it.
     pub(crate) floor: u64,
 }
 

@@ -1,10 +1,10 @@
-//! Ends what is past its time.
+//! Retention: ends data that are past their time.
 //!
-//! Owns: when datasets and whole objects die of age, and when a log's last traces go.
-//! Does not own: how long who keeps data (`limits`), rewriting (`plan`), deleting (`sweep`).
+//! Owns: when datasets and whole objects expire, and when the seal of a log does.
+//! Does not own: the periods (`limits`), rewriting (`plan`), deleting (`sweep`).
 //!
-//! A dataset past its time is left out of finds at once and then leaves the catalog; its object dies when no dataset
-//! is left, and is rewritten when less than half of it is. An object that a job works on waits for the job.
+//! Finds leave an expired dataset out at once; later it is dropped from the catalog. Its object dies when no dataset is
+//! left, and is rewritten when less than half of its rows are. An object that a job has claimed waits for the job.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ use model::{DAY, TenantId};
 use storage::Key;
 
 use crate::Metastore;
-use crate::live::What;
+use crate::live::ObjectKind;
 use crate::plan::INPUTS_MAX;
 use crate::record::Record;
 use crate::state::{JobState, State};
 
-/// How long data of a tenant's service are kept; `None` is for ever. Without a service: the longest that any
-/// service of the tenant has.
+/// How long data of a tenant's service are kept; `None` means for ever. Without a service: the longest period of the
+/// tenant's services.
 pub type Retention = Arc<dyn Fn(&TenantId, Option<&str>) -> Option<Duration> + Send + Sync>;
 
-/// Seals outlive their log, so that a process that was stopped for days still meets its own.
+/// Seals outlive the segments of their log, so that a process that was stopped for days still meets the seal of its
+/// own.
 pub(crate) const SEAL_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
-/// The first instant that is still kept, in Unix nanoseconds.
+/// Data that end before this time are expired; in Unix nanoseconds.
 pub(crate) fn kept_from(
     retention: &Retention,
     clock: &Clock,
@@ -50,12 +51,13 @@ impl Metastore {
         kept_from(&self.retention, &self.clock, tenant, service)
     }
 
-    /// Takes every dataset past its time out of the catalog, and buries objects without any other.
+    /// Drops expired datasets from the catalog, and buries objects that hold no other.
     ///
-    /// Objects die by a publish without outputs: a rebuild would take a segment that is missing and in no record for the end of
-    /// its log, and a block for one that was not copied.
+    /// Objects die by a publish without outputs: to a rebuild, a missing segment that no record names would be the
+    /// end of its log, and such a block would be one that was not copied.
     pub(crate) fn expire(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
+        // Objects with their masks, and the positions of expired datasets in other objects.
         let mut expired: Vec<(Key, Vec<u32>)> = Vec::new();
         let mut partly: Vec<(Key, BTreeSet<u32>)> = Vec::new();
         for (key, live) in state.live().iter() {
@@ -66,18 +68,18 @@ impl Metastore {
             let datasets = state.datasets_of(key, live);
             let past = datasets.iter().filter(|d| d.times.last < self.kept_from(&d.tenant, Some(&d.service)));
             let past: BTreeSet<u32> = past.map(|dataset| dataset.position).collect();
-            let is_past = match (&live.what, state.quarantined(key)) {
+            let is_past = match (&live.kind, state.quarantined(key)) {
                 _ if object.is_some() || !datasets.is_empty() => past.len() == datasets.len(),
-                (What::Block { tenant, .. }, Some(quarantined)) => {
+                (ObjectKind::Block { tenant, .. }, Some(quarantined)) => {
                     quarantined.why.times.last < self.kept_from(tenant, None)
                 }
-                // Unreadable, so nobody knows whose it is: the longest period of anybody may apply.
+                // An unreadable segment may hold data of any tenant, so the longest of all periods may apply.
                 _ => false,
             };
-            match live.what {
+            match live.kind {
                 _ if !is_past && !past.is_empty() && object.is_some() => partly.push((key.clone(), past)),
                 _ if !is_past => {}
-                What::Block { .. } | What::Segment { .. } => {
+                ObjectKind::Block { .. } | ObjectKind::Segment { .. } => {
                     let masked = object.map(|object| object.masked.clone()).unwrap_or_default();
                     expired.push((key.clone(), masked));
                 }
@@ -112,7 +114,7 @@ impl Metastore {
         state.pending_rows().changes.extend(batch.changes);
     }
 
-    /// Buries the seals of logs that were swept long ago.
+    /// Buries the seals of logs whose segments were swept more than [`SEAL_KEPT_MILLIS`] ago.
     pub(crate) fn end_logs(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
         let is_swept = |writer| {

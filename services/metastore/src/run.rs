@@ -1,7 +1,6 @@
 //! The loops of an owner: commits, probes of logs, retention and comparisons, deletions, lags.
 //!
-//! Owns: how often each step runs, and what a failed one does: it is logged and tried again. Only a failed commit ends
-//! the owner.
+//! Owns: how often each step runs. A failed step is logged and tried again; only a failed commit ends the owner.
 //! Does not own: the steps themselves.
 
 use std::time::Duration;

@@ -29,7 +29,7 @@ use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
 use crate::deletions::Deletions;
 use crate::find::{Index, Object};
-use crate::live::{Live, Objects, What};
+use crate::live::{Live, ObjectKind, Objects};
 use crate::record::Record;
 
 pub(crate) use death::Death;
@@ -106,7 +106,7 @@ impl State {
         &self.live
     }
 
-    /// A live object as finds see it; `None` while it is quarantined.
+    /// A live object as finds return it; `None` while it is quarantined.
     pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         self.index.get(self.live.get(key)?.id?)
     }
@@ -191,7 +191,7 @@ impl State {
         };
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
-            // Without known datasets it may hold any.
+            // If its datasets are not known, it may hold any.
             request.range.overlaps(quarantined.why.times)
                 && (datasets.is_empty() || datasets.iter().any(is_asked_for))
         });
@@ -217,7 +217,7 @@ impl State {
     pub(crate) fn add_segment(&mut self, segment: &Segment, is_committed: bool) {
         let Segment { writer, seq, created_millis, bytes, floor, rows, .. } = *segment;
         let key = Key::log_slot(writer, seq);
-        let what = What::Segment { writer, seq };
+        let kind = ObjectKind::Segment { writer, seq };
         let object = Object {
             key: key.clone(),
             bytes,
@@ -226,7 +226,7 @@ impl State {
             datasets: segment.datasets.clone(),
         };
         let live = Live {
-            what,
+            kind,
             bytes,
             created_millis,
             id: None,
@@ -248,11 +248,11 @@ impl State {
     pub(crate) fn add_block(&mut self, block: &Block, datasets: Vec<DatasetSummary>) {
         let key = block.key.clone();
         let (tenant, level, window) = (block.tenant.clone(), block.level, block.window);
-        let what = What::Block { id: block.id, tenant, level, window };
+        let kind = ObjectKind::Block { id: block.id, tenant, level, window };
         let Block { bytes, created_millis, floor, rows, .. } = *block;
         let object = Object { key: key.clone(), bytes, masked: Vec::new(), floor, datasets };
         let live = Live {
-            what,
+            kind,
             bytes,
             created_millis,
             id: None,
@@ -291,9 +291,9 @@ impl State {
         let (gone, left) = datasets.partition(|dataset| positions.contains(&dataset.position));
         let object = Object { datasets: left, ..(*object).clone() };
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
-        match &live.what {
-            What::Segment { .. } => object_rows::put_object(key, live, &object, None, batch),
-            What::Block { id, window, .. } => {
+        match &live.kind {
+            ObjectKind::Segment { .. } => object_rows::put_object(key, live, &object, None, batch),
+            ObjectKind::Block { id, window, .. } => {
                 let gone: Vec<DatasetSummary> = gone;
                 for summary in &gone {
                     batch.delete(rows::dataset_key(summary, window.day(), *id));
@@ -303,7 +303,7 @@ impl State {
         live.id = Some(self.index.insert(object));
     }
 
-    /// Takes an unreadable object out of the answers that it would make fail.
+    /// Moves an object that cannot be read out of the index of finds.
     pub(crate) fn quarantine(&mut self, key: &Key, reason: String, batch: &mut Batch) {
         let Some(live) = self.live.get_mut(key) else {
             return;

@@ -1,12 +1,12 @@
-//! Says which dead objects may be deleted.
+//! Lists the dead objects that may be deleted.
 //!
-//! Owns: what must hold before one may. Does not own: since when each is dead (`dead`), deleting (`compactor`).
+//! Owns: the conditions for it. Does not own: since when each is dead (`dead`), deleting (`compactor`).
 //!
-//! The grace counts from when this owner learnt of the death, by its monotonic clock: an owner whose wall clock is an
-//! hour ahead of its predecessor's, or is set, must not delete what a question of this moment reads.
+//! The grace counts from when this owner learnt of the death, on its monotonic clock: an owner whose wall clock is
+//! set, or is an hour ahead of its predecessor's, must not delete an object that a question still reads.
 //!
-//! A segment stays longer than a block: a rebuild decides anew which equal items count among the
-//! segments that no publish record names, and for that it needs the keys of all that could meet them.
+//! A segment stays longer than a block. A rebuild decides anew which equal items count among the segments that no
+//! publish record names, and needs the keys of every segment that could hold a duplicate.
 
 use catalog::rows::{Dead, JobProgress};
 use rpc::DeadObject;

@@ -1,4 +1,4 @@
-//! A metastore under virtual time: how tests write segments, do what compactors do, and ask.
+//! A metastore under virtual time: tests write segments, merge as compactors do, and find.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -25,10 +25,10 @@ mod ownership;
 mod reconcile;
 mod sweep;
 
-/// Keys are hashes, so tests' small numbers are moved to where hashes differ.
+/// Tests use small numbers as keys. Real keys are hashes, so the numbers are shifted to their high bits.
 const SPREAD: u32 = 40;
 
-/// Time of the paused runtime, plus what a test lets pass or sets the wall clock to.
+/// Time of the paused runtime, plus the time that a test lets pass and the offset of the wall clock that it sets.
 #[derive(Clone)]
 struct Time {
     start: tokio::time::Instant,
@@ -51,7 +51,7 @@ impl Source for Time {
         self.start.elapsed() + Duration::from_millis(self.passed_millis.load(Ordering::SeqCst))
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
@@ -71,12 +71,12 @@ impl Time {
         }
     }
 
-    /// Time goes by without anything happening; timers do not notice.
+    /// Lets time pass at once, without running timers.
     fn pass(&self, duration: Duration) {
         self.passed_millis.fetch_add(duration.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock ahead, or back.
     fn set(&self, by_millis: i64) {
         self.set_millis.fetch_add(by_millis, Ordering::SeqCst);
     }
@@ -89,7 +89,7 @@ fn mixed(i: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Headers of what a test wrote, so that objects need no real bytes.
+/// Headers of the objects that a test wrote, so that these need no real bytes.
 #[derive(Default)]
 struct Written {
     headers: Mutex<HashMap<Key, Header>>,
@@ -150,7 +150,7 @@ impl World {
         self.try_open(is_alone).await.expect("opens")
     }
 
-    /// Tries until the store lets it.
+    /// Tries again until it succeeds.
     async fn open_at_last(&self, is_alone: bool) -> Arc<Metastore> {
         for _ in 0..100 {
             if let Ok(metastore) = self.try_open(is_alone).await {
@@ -177,12 +177,12 @@ impl World {
         rebuild::rebuild_with(&self.store, &self.clock, &*self.written, &self.config, &progress).await
     }
 
-    /// Puts a segment with these keys; gives its hint. `None` if the slot is taken: the log is closed.
+    /// Puts a segment with these keys. Returns its hint, or `None` if the slot is taken: the log is closed.
     async fn put(&mut self, writer: u128, seq: u64, keys: &[u128]) -> Option<SegmentHint> {
         self.try_put(writer, seq, keys).await.expect("puts")
     }
 
-    /// As [`Self::put`]; after an error the segment may be there, or come later.
+    /// As [`Self::put`]; after an error the segment may exist, now or later.
     async fn try_put(
         &mut self,
         writer: u128,
@@ -204,7 +204,7 @@ impl World {
         Ok((created == storage::Created::Mine).then_some(hint))
     }
 
-    /// Does what a compactor does.
+    /// Merges as a compactor does.
     async fn merge(&mut self, job: &Job) -> Publication {
         self.try_merge(job).await.expect("puts")
     }
@@ -221,8 +221,8 @@ impl World {
             };
             let input_times = directory.datasets[0].times;
             times = Some(times.map_or(input_times, |times| times.join(input_times)));
-            let live = input.datasets.iter().map(|at| &directory.datasets[*at as usize].tenant);
-            let holds = |name| live.clone().any(|of| *of == tenant(name));
+            let tenants_live = input.datasets.iter().map(|index| &directory.datasets[*index as usize].tenant);
+            let holds = |name| tenants_live.clone().any(|live| *live == tenant(name));
             if holds("b") {
                 tenants.insert("b");
             }
@@ -231,7 +231,7 @@ impl World {
                 let counted = ordinals.filter(|(i, _)| !masked.contains(&(*i as u32))).map(|(_, k)| *k);
                 let before = keys.len();
                 keys.extend(counted.filter(|key| !deletions::is_erased(&input.deletions, *key)));
-                // What is wholly erased gives no output.
+                // An object whose rows are all erased makes no output.
                 if keys.len() > before || input.deletions.is_empty() {
                     tenants.insert("a");
                 }
@@ -252,15 +252,15 @@ impl World {
             self.store.settle_create(&key, bytes).await?;
             let header = Header::Object { bytes: 1 << 20, directory: directory.clone() };
             self.written.headers.lock().insert(key.clone(), header);
-            // Every key is held once: by the block of the first tenant.
-            let held = if name == "a" { keys.clone() } else { Vec::new() };
-            self.keys.insert(key.clone(), held);
+            // Every key is in one block: that of the first tenant.
+            let own = if name == "a" { keys.clone() } else { Vec::new() };
+            self.keys.insert(key.clone(), own);
             outputs.push(JobOutput { key, bytes: 1 << 20, tenant, window, directory });
         }
         Ok(Publication { job: job.id, attempt: job.attempt, outputs })
     }
 
-    /// How often each key counts.
+    /// How often each key is counted.
     async fn counts(&self, metastore: &Metastore) -> BTreeMap<u128, usize> {
         self.counts_of(metastore.find(everything()).await.expect("finds"))
     }
@@ -324,7 +324,7 @@ async fn found(metastore: &Metastore) -> usize {
     metastore.find(everything()).await.expect("finds").objects.len()
 }
 
-/// The failure of an attempt whose inputs are to blame.
+/// The failure of an attempt that its inputs caused.
 fn failure(job: &Job, reason: &str) -> JobFailure {
     JobFailure { job: job.id, attempt: job.attempt, reason: reason.to_owned(), inputs_sound: false }
 }
@@ -344,7 +344,7 @@ async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
     (metastore, job)
 }
 
-/// Lets a day and whatever a compactor sweeps in it go by, `days` times.
+/// Lets `days` pass, sweeping every hour as a compactor does.
 async fn sweep_for(world: &World, metastore: &Metastore, days: u64) {
     for _ in 0..days * 24 {
         world.time.pass(Duration::from_secs(3_600));

@@ -1,11 +1,11 @@
-//! Whether a catalog belongs to its bucket as it is now.
+//! Checks that a catalog matches its bucket.
 //!
 //! Owns: recognising a catalog that is older than its bucket, or newer, as after a restore or in a copy.
-//! Does not own: the rebuild that follows (`rebuild`), objects that nothing can bring back (`reconcile`).
+//! Does not own: the rebuild that follows (`rebuild`), objects that are lost for good (`reconcile`).
 //!
-//! Three listings tell a sound catalog: every live object is there, and every block that is there and has a publish
-//! record is live or dead. Only otherwise publish records are read: they tell whether a rebuild would find data that the
-//! catalog does not name.
+//! Three listings are enough for a sound catalog: every live object is in the bucket, and every block in the bucket
+//! that has a publish record is live or dead. Otherwise the publish records are read: they show whether a rebuild
+//! would find data that the catalog does not name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use tracing::warn;
 use crate::error::OpenError;
 use crate::lineage::Lineage;
 use crate::listing::Listing;
-use crate::live::What;
+use crate::live::ObjectKind;
 use crate::rebuild::read_record;
 use crate::record::{Output, Record};
 use crate::state::State;
@@ -27,8 +27,8 @@ use crate::state::State;
 /// Records read at once.
 const READS_AT_ONCE: usize = 16;
 
-/// Why the catalog must be rebuilt, in words; `None` if it need not be. `state` is the catalog before it consumed
-/// anything.
+/// Why the catalog must be rebuilt, in words; `None` if it need not be. `state` is the catalog before it consumed any
+/// segment.
 pub(crate) async fn reason_to_rebuild(
     store: &Store,
     state: &State,
@@ -48,7 +48,7 @@ pub(crate) async fn reason_to_rebuild(
     }
     let records = all_records(store, state, listing).await?;
     let lineage = Lineage::trace(records, listing, unix_millis)?;
-    // Merged, says the catalog, but the record of the merge is not here.
+    // Objects that the catalog holds as merged, but without a record of the merge in the bucket.
     let merged = state.dead().rows().filter(|dead| dead.job.is_some()).map(|dead| &dead.key);
     let unreplaced = merged.filter(|key| listing.contains(key) && !lineage.is_replaced(key));
     let holding = lineage.live_blocks().iter().map(|output| &output.key).chain(lineage.restored());
@@ -62,8 +62,8 @@ pub(crate) async fn reason_to_rebuild(
     )))
 }
 
-/// Publish records of live blocks that the bucket lacks, as a copy may, from what the catalog still knows: a rebuild would
-/// leave their blocks out. Masks of their inputs are not known any more.
+/// Publish records of live blocks that are missing from the bucket, as in a copy, made from the rows of the catalog: a
+/// rebuild would leave their blocks out. The masks of their inputs are no longer known.
 pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
     let listed: HashSet<JobId> =
         listing.records.iter().filter_map(|object| object.key.parse_publish()).collect();
@@ -75,8 +75,8 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
     };
     let mut records: BTreeMap<JobId, Record> = BTreeMap::new();
     for (key, live) in state.live().iter() {
-        let (Some(BlockId { job, attempt, .. }), What::Block { window, .. }) =
-            (key.parse_block(), &live.what)
+        let (Some(BlockId { job, attempt, .. }), ObjectKind::Block { window, .. }) =
+            (key.parse_block(), &live.kind)
         else {
             continue;
         };
@@ -104,12 +104,12 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
     records.into_values().collect()
 }
 
-/// Whether the catalog knows that the object is live, or dead for another reason than a merge.
+/// Whether the object is live, or dead for another reason than a merge.
 fn is_accounted(state: &State, key: &Key) -> bool {
     state.live().contains_key(key) || state.dead().get(key).is_some_and(|dead| dead.job.is_none())
 }
 
-/// Whether a publish record names a block that is there and that the catalog does not name.
+/// Whether a publish record names a block of the bucket that the catalog does not name.
 async fn names_unknown_block(store: &Store, state: &State, listing: &Listing) -> Result<bool, OpenError> {
     let records: HashMap<JobId, &Key> = listing
         .records
@@ -128,7 +128,7 @@ async fn names_unknown_block(store: &Store, state: &State, listing: &Listing) ->
     Ok(unnamed.iter().any(|(_, key)| outputs.contains(key)))
 }
 
-/// The records of the bucket, and those that the catalog holds because they are not created yet.
+/// The records of the bucket, and those in the catalog that are not created yet.
 async fn all_records(store: &Store, state: &State, listing: &Listing) -> Result<Vec<Record>, OpenError> {
     let keys = listing.records.iter().map(|object| object.key.clone()).collect();
     let mut records = read_all(store, keys).await?;
@@ -143,7 +143,7 @@ async fn all_records(store: &Store, state: &State, listing: &Listing) -> Result<
     Ok(records)
 }
 
-/// Those that are there and can be read: a rebuild says which cannot.
+/// Records that exist and can be read. A rebuild reports those that cannot.
 async fn read_all(store: &Store, keys: Vec<Key>) -> Result<Vec<Record>, OpenError> {
     let read = stream::iter(keys).map(|key| async move { read_if_possible(store, &key).await });
     let read: Vec<Option<Record>> = read.buffered(READS_AT_ONCE).try_collect().await?;

@@ -11,7 +11,7 @@ use storage::Key;
 
 use super::State;
 use super::object_rows::delete_rows;
-use crate::live::What;
+use crate::live::ObjectKind;
 
 /// A death whose rows are in a batch and that memory does not show yet.
 pub(crate) struct Death {
@@ -29,9 +29,9 @@ impl State {
     ) -> Option<Death> {
         let live = self.live.get(key)?;
         delete_rows(live, self.datasets_of(key, live), batch);
-        let segment_millis = match live.what {
-            What::Segment { .. } => Some(live.created_millis),
-            What::Block { .. } => None,
+        let segment_millis = match live.kind {
+            ObjectKind::Segment { .. } => Some(live.created_millis),
+            ObjectKind::Block { .. } => None,
         };
         let row = rows::Dead { key: key.clone(), died_millis: unix_millis, job, segment_millis };
         row.put_into(batch);

@@ -1,4 +1,4 @@
-//! Which objects deletions concern: those that must be rewritten, and dead ones that must be swept first.
+//! The objects that deletions concern: live ones that must be rewritten, and dead ones that must be swept.
 //!
 //! Does not own: deletions by themselves (`deletions`), when they are finished (`deletion`).
 
@@ -8,7 +8,7 @@ use storage::Key;
 
 use super::State;
 use crate::deletions::touches;
-use crate::live::{Live, What};
+use crate::live::{Live, ObjectKind};
 
 impl State {
     /// Live objects that may hold rows that the deletion erases.
@@ -23,10 +23,10 @@ impl State {
         if live.floor >= deletion.number {
             return false;
         }
-        let window_times = match &live.what {
-            What::Block { tenant, .. } if *tenant != deletion.tenant => return false,
-            What::Block { window, .. } => Some(window.times()),
-            What::Segment { .. } => None,
+        let window_times = match &live.kind {
+            ObjectKind::Block { tenant, .. } if *tenant != deletion.tenant => return false,
+            ObjectKind::Block { window, .. } => Some(window.times()),
+            ObjectKind::Segment { .. } => None,
         };
         let datasets = self.datasets_of(key, live);
         if datasets.iter().any(|dataset| touches(deletion, dataset)) {
@@ -38,7 +38,8 @@ impl State {
         holds_more && window_times.is_none_or(|times| deletion.range.overlaps(times))
     }
 
-    /// Whether a block holds rows that must leave the bucket: it is rewritten into one of the same window, or into none.
+    /// Whether a block holds rows that must leave the bucket: it is rewritten into one of the same window, or into
+    /// none.
     ///
     /// Segments need no rewrite: they are merged soon in any case.
     pub(crate) fn must_rewrite(&self, key: &Key, live: &Live) -> bool {
@@ -48,8 +49,8 @@ impl State {
             && (is_half_dead || deletions.any(|in_force| self.is_touched(key, live, &in_force.deletion)))
     }
 
-    /// Updates, for each deletion that no live object needs, the dead objects that may still hold its rows. Returns false
-    /// if there is no deletion.
+    /// Updates, for each deletion that no live object needs, the dead objects that may still hold its rows. Returns
+    /// false if all deletions are finished.
     pub(crate) fn update_unswept(&mut self) -> bool {
         let needed: Vec<u64> = (self.deletions.above(0))
             .filter(|in_force| self.touched_by(&in_force.deletion).next().is_some())

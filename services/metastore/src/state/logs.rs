@@ -86,8 +86,8 @@ impl State {
         Some(masked)
     }
 
-    /// The row of a slot, with the items that must not count. `before_millis` is when an unreadable slot was created, as
-    /// far as is known.
+    /// The row of a slot, with the items that must not count. `before_millis` is when an unreadable slot was created,
+    /// as far as is known.
     pub(crate) fn segment_of(
         &mut self,
         writer: WriterId,

@@ -5,7 +5,7 @@ use catalog::rows::{self, Block, Dataset, DatasetSummary, Quarantine, Row, Segme
 use storage::Key;
 
 use crate::find::Object;
-use crate::live::{Live, What};
+use crate::live::{Live, ObjectKind};
 
 /// Puts the row of an object itself. The datasets of a block have rows of their own.
 pub(super) fn put_object(
@@ -16,8 +16,8 @@ pub(super) fn put_object(
     batch: &mut Batch,
 ) {
     let Live { bytes, created_millis, floor, rows, .. } = *live;
-    match &live.what {
-        What::Segment { writer, seq } => Segment {
+    match &live.kind {
+        ObjectKind::Segment { writer, seq } => Segment {
             writer: *writer,
             seq: *seq,
             created_millis,
@@ -29,7 +29,7 @@ pub(super) fn put_object(
             rows,
         }
         .put_into(batch),
-        What::Block { id, tenant, level, window } => Block {
+        ObjectKind::Block { id, tenant, level, window } => Block {
             id: *id,
             key: key.clone(),
             tenant: tenant.clone(),
@@ -47,9 +47,9 @@ pub(super) fn put_object(
 
 /// Deletes the rows of an object.
 pub(super) fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
-    match &live.what {
-        What::Segment { writer, seq } => batch.delete(rows::segment_key(*writer, *seq)),
-        What::Block { id, tenant, level, window } => {
+    match &live.kind {
+        ObjectKind::Segment { writer, seq } => batch.delete(rows::segment_key(*writer, *seq)),
+        ObjectKind::Block { id, tenant, level, window } => {
             batch.delete(rows::block_key(tenant, *window, *level, *id));
             for summary in datasets {
                 batch.delete(rows::dataset_key(summary, window.day(), *id));

@@ -1,4 +1,4 @@
-//! Segments become known, by hints and by looking, and equal items count once.
+//! Segments become known by hints and by probes, and equal items count once.
 
 use super::*;
 
@@ -31,16 +31,16 @@ async fn a_segment_without_hint_is_found_by_probing_and_by_the_hint_after_it() {
     world.put(9, 0, &[4]).await.expect("free");
     world.time.pass(Duration::from_secs(11));
     metastore.look(&mut listed).await.expect("looks");
-    assert_eq!(found(&metastore).await, 4, "a log that nobody told of");
+    assert_eq!(found(&metastore).await, 4, "a log that was not reported");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_reads_and_closes_the_logs_of_before() {
+async fn a_restart_reads_and_closes_the_logs_of_the_process_before() {
     let mut world = World::new(3);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
     metastore.segment_written(hint).await.expect("takes the hint");
-    // Killed before anything is committed.
+    // Killed before a commit.
     drop(metastore);
     world.put(1, 1, &[2]).await.expect("free");
     let metastore = world.open().await;
@@ -131,22 +131,22 @@ async fn a_fenced_owner_takes_no_hints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_successor_knows_what_the_owner_before_it_was_told_last() {
+async fn a_successor_knows_the_last_hint_of_the_owner_before_it() {
     let mut world = World::new(21);
     let first = world.open_as(false).await;
     found(&first).await;
     let opener = world.clone();
     let opening = world.clock.spawn(async move { opener.open_as(false).await });
-    // By now the successor has looked at every log, and waits.
+    // By now the successor has read every log, and waits.
     world.clock.sleep(SURE_FOR / 2).await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
-    first.segment_written(hint).await.expect("is sure still");
+    first.segment_written(hint).await.expect("is still sure");
     let second = opening.await.expect("opens");
     assert_eq!(found(&second).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn steps_that_cannot_be_committed_are_bounded() {
+async fn uncommitted_steps_are_bounded() {
     let mut world = World::new(18);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
@@ -177,7 +177,7 @@ async fn a_drain_ends_although_the_store_is_down() {
     let took = world.clock.monotonic() - began;
     assert!(took <= commit::DRAIN_MAX, "{took:?}");
     running.abort();
-    // What was not committed is read again.
+    // Segments that were not committed are read again.
     world.faulty.set_create_rule(|_| None);
     assert_eq!(found(&*world.open().await).await, 1);
 }

@@ -1,4 +1,4 @@
-//! Deletions and retention: what no answer has from then on, whoever dies at which step.
+//! Deletions and retention: erased and expired data are in no later answer, whichever process dies at which step.
 
 use model::TimeRange;
 use query::{Deletion, Selector};
@@ -6,7 +6,7 @@ use rpc::{DeleteRequest, DeletionProgress, DeletionStatus};
 
 use super::*;
 
-/// Keys lie with tenant `a`; the label `key` is their number.
+/// Keys belong to tenant `a`; the label `key` is their number.
 pub(super) fn is_erased(deletions: &[Arc<Deletion>], key: ItemKey) -> bool {
     let number = (key.0 >> SPREAD).to_string();
     deletions.iter().any(|deletion| {
@@ -36,7 +36,7 @@ fn once(keys: &[u128]) -> BTreeMap<u128, usize> {
     keys.iter().map(|key| (*key, 1)).collect()
 }
 
-/// Merges whatever there is to merge; gives the number of jobs.
+/// Runs all jobs. Returns their number.
 async fn compact(world: &mut World, metastore: &Metastore) -> usize {
     metastore.commit_pending().await.expect("commits");
     world.time.pass(Duration::from_secs(31));
@@ -54,7 +54,7 @@ async fn rebuild(world: &World) -> Arc<Metastore> {
     world.open().await
 }
 
-/// As a compactor and time do.
+/// Lets four hours pass, sweeping as a compactor does.
 async fn sweep(world: &World, metastore: &Metastore) {
     for _ in 0..8 {
         world.time.pass(Duration::from_secs(30 * 60));
@@ -68,7 +68,7 @@ async fn sweep(world: &World, metastore: &Metastore) {
             world.store.delete(&object.key).await.expect("deletes");
         }
         metastore.swept(dead.into_iter().map(|d| d.key).collect()).await.expect("forgets");
-        metastore.advance_deletions().await.expect("goes on");
+        metastore.advance_deletions().await.expect("advances");
     }
 }
 
@@ -76,7 +76,7 @@ async fn holds_text(world: &World, text: &str) -> Vec<Key> {
     let mut found = Vec::new();
     for object in world.store.list("").await.expect("lists") {
         let bytes = world.store.get(&object.key).await.expect("gets");
-        if bytes.windows(text.len()).any(|at| at == text.as_bytes()) {
+        if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
             found.push(object.key);
         }
     }
@@ -84,11 +84,11 @@ async fn holds_text(world: &World, text: &str) -> Vec<Key> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_erases_what_was_stored_before_it_and_nothing_else() {
+async fn a_deletion_erases_the_rows_stored_before_it_and_no_others() {
     let mut world = World::new(50);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
-    // Acknowledged, and nobody told the metastore.
+    // Acknowledged, without a hint.
     world.put(1, 1, &[3, 10]).await.expect("free");
     world.put(2, 0, &[4, 20]).await.expect("free");
     let status = delete(&metastore, r#"{key=~"1|3|4|99"}"#).await;
@@ -110,7 +110,7 @@ async fn a_deletion_erases_what_was_stored_before_it_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_without_matcher_or_time_and_too_many_are_refused() {
+async fn deletions_without_matcher_or_time_and_too_many_are_refused() {
     let mut world = World::new(51);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1]).await;
@@ -126,24 +126,24 @@ async fn orders_without_matcher_or_time_and_too_many_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_about_nothing_keep_no_other_from_being_taken_and_end_at_the_next_look() {
+async fn deletions_that_match_no_data_do_not_block_others_and_finish_at_the_next_look() {
     let mut world = World::new(53);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
-    let about = async |service: &str| {
+    let delete_service = async |service: &str| {
         let selector = format!(r#"{{service_name="{service}"}}"#);
         metastore.delete(request(&selector)).await.map_err(|error| error.kind)
     };
     for i in 0..crate::deletion::UNNEEDED_MAX {
-        let made = about(&format!("nobody-{i}")).await.expect("takes the deletion");
+        let made = delete_service(&format!("absent-{i}")).await.expect("takes the deletion");
         assert_eq!(made.progress, DeletionProgress::Sweeping { objects: 0 });
     }
-    assert!(matches!(about("nobody").await, Err(ErrorKind::Exhausted { .. })));
+    assert!(matches!(delete_service("absent").await, Err(ErrorKind::Exhausted { .. })));
     let made = delete(&metastore, r#"{key="1"}"#).await;
     assert_eq!(made.progress, DeletionProgress::Rewriting { objects: 1, unreadable: 0 });
-    metastore.advance_deletions().await.expect("goes on");
-    assert_eq!(metastore.state.lock().deletions.len(), 1, "those about nothing are finished");
-    about("nobody").await.expect("takes the deletion");
+    metastore.advance_deletions().await.expect("advances");
+    assert_eq!(metastore.state.lock().deletions.len(), 1, "those without data are finished");
+    delete_service("absent").await.expect("takes the deletion");
     assert_eq!(world.counts(&metastore).await, once(&[2]));
 }
 
@@ -162,8 +162,8 @@ async fn a_deletion_is_finished_when_no_object_and_no_file_of_the_catalog_holds_
     assert!(compact(&mut world, &metastore).await >= 2, "a merge, and a rewrite of a block alone");
     assert_eq!(world.counts(&metastore).await, expected);
     let snapshot = metastore.find(everything()).await.expect("finds");
-    assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()), "nothing is left to filter");
-    assert_eq!(metastore.advance_deletions().await.expect("goes on"), 1, "dead objects hold it");
+    assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()), "no row is left to filter");
+    assert_eq!(metastore.advance_deletions().await.expect("advances"), 1, "dead objects hold it");
     let deletions = metastore.deletions(tenant("a")).await.expect("lists");
     assert!(matches!(deletions[0].progress, DeletionProgress::Sweeping { objects: 1.. }), "{deletions:?}");
     metastore.seal(WriterId(1)).await.expect("seals");
@@ -181,7 +181,7 @@ async fn a_deletion_is_finished_when_no_object_and_no_file_of_the_catalog_holds_
     for (n, is_rebuilt) in [false, true].into_iter().enumerate() {
         let metastore = if is_rebuilt { rebuild(&world).await } else { world.open().await };
         assert_eq!(world.counts(&metastore).await, expected);
-        // What comes later is kept, and the next deletion has the next number.
+        // Later pushes are kept, and the next deletion has the next number.
         let late = 40 + n as u128;
         push(&mut world, &metastore, late, 0, &[late]).await;
         expected.insert(late, 1);
@@ -192,7 +192,7 @@ async fn a_deletion_is_finished_when_no_object_and_no_file_of_the_catalog_holds_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resend_of_what_was_erased_stays_masked() {
+async fn a_resend_of_an_erased_item_stays_masked() {
     let mut world = World::new(53);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -201,7 +201,7 @@ async fn a_resend_of_what_was_erased_stays_masked() {
     assert_eq!(world.counts(&metastore).await, once(&[2]));
     compact(&mut world, &metastore).await;
     push(&mut world, &metastore, 2, 1, &[1]).await;
-    assert_eq!(world.counts(&metastore).await, once(&[2]), "after it was merged away");
+    assert_eq!(world.counts(&metastore).await, once(&[2]), "after its first copy was merged away");
     metastore.drain().await;
     assert_eq!(world.counts(&*world.open().await).await, once(&[2]), "after a restart");
     assert_eq!(world.counts(&*rebuild(&world).await).await, once(&[2]), "after a rebuild");
@@ -245,13 +245,13 @@ async fn a_deletion_between_claim_and_publish_filters_the_outputs_until_they_are
     let snapshot = metastore.find(everything()).await.expect("finds");
     assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()));
     assert_eq!(world.counts(&metastore).await, once(&[2]));
-    assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is left to rewrite");
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "no block is left to rewrite");
     metastore.drain().await;
     assert_eq!(world.counts(&*rebuild(&world).await).await, once(&[2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_is_wholly_erased_gives_no_output() {
+async fn an_object_whose_rows_are_all_erased_makes_no_output() {
     let mut world = World::new(56);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -261,11 +261,11 @@ async fn an_object_that_is_wholly_erased_gives_no_output() {
     compact(&mut world, &metastore).await;
     let snapshot = metastore.find(everything()).await.expect("finds");
     let tenants: Vec<_> = snapshot.objects.iter().map(|o| o.datasets[0].tenant.clone()).collect();
-    assert_eq!(tenants, [tenant("b")], "what others have stays");
+    assert_eq!(tenants, [tenant("b")], "data of others stay");
     assert_eq!(world.counts(&metastore).await, BTreeMap::new());
 }
 
-/// Every way to die within the step that makes a deletion, and what the next owner does with it.
+/// An owner that dies between the steps of a deletion, and its successor.
 #[tokio::test(start_paused = true)]
 async fn a_successor_applies_a_deletion_that_is_durable_and_not_committed() {
     for is_alone in [true, false] {
@@ -273,7 +273,7 @@ async fn a_successor_applies_a_deletion_that_is_durable_and_not_committed() {
         let metastore = world.open_as(is_alone).await;
         push(&mut world, &metastore, 1, 0, &[1, 2]).await;
         metastore.commit_pending().await.expect("commits");
-        // Consumed and not committed when it dies.
+        // Consumed and not committed when the owner dies.
         push(&mut world, &metastore, 1, 1, &[11, 12]).await;
         world.faulty.set_create_rule(|key| key.starts_with("catalog/").then_some(Fault::Fail));
         let died =
@@ -292,26 +292,26 @@ async fn a_successor_applies_a_deletion_that_is_durable_and_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_that_is_not_durable_never_was() {
+async fn a_deletion_that_is_not_durable_has_no_effect() {
     let mut world = World::new(58);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
     world.faulty.set_create_rule(|key| key.starts_with("delete/").then_some(Fault::Fail));
     let died = world.clock.timeout(Duration::from_secs(5), metastore.delete(request(r#"{key="1"}"#)));
     assert!(died.await.is_none(), "it cannot make it durable");
-    // Told to stop, it says that it does not know.
+    // Stopped, the owner answers that the outcome is unknown.
     push(&mut world, &metastore, 1, 1, &[3]).await;
     metastore.drain().await;
     world.faulty.set_create_rule(|_| None);
     let next = world.open().await;
     assert_eq!(world.counts(&next).await, once(&[1, 2, 3]));
-    // Whatever number it has, it is about all that is there.
+    // The next deletion, whatever its number, concerns all rows stored until now.
     delete(&next, r#"{key=~"1|3"}"#).await;
     assert_eq!(world.counts(&next).await, once(&[2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_that_was_committed_is_in_force_although_nobody_heard_of_it() {
+async fn a_committed_deletion_is_in_force_although_its_client_got_no_answer() {
     let mut world = World::new(59);
     let metastore = world.open().await;
     push(&mut world, &metastore, 1, 0, &[1, 2]).await;
@@ -329,7 +329,7 @@ async fn a_deletion_of_an_owner_that_had_been_replaced_is_dropped() {
     push(&mut world, &first, 1, 0, &[1, 2]).await;
     let second = world.open_as(false).await;
     second.delete(request(r#"{key="2"}"#)).await.expect("takes the deletion");
-    // Paused behind its last check.
+    // A deletion of the first owner, which was paused after its last check.
     let late = DeleteRequest { tenant: tenant("b"), ..request(r#"{key="1"}"#) };
     let row = catalog::rows::Deletion {
         number: 1,
@@ -370,7 +370,7 @@ async fn dying_while_a_deletion_is_finished_changes_no_answer() {
         metastore.commit_pending().await.expect("commits");
         metastore.observe();
         world.time.pass(Duration::from_secs(2 * 3600));
-        metastore.advance_deletions().await.expect("goes on");
+        metastore.advance_deletions().await.expect("advances");
         let dead = metastore.sweepable(1_000).await.expect("lists");
         for object in &dead {
             world.store.delete(&object.key).await.expect("deletes");
@@ -413,20 +413,20 @@ async fn a_deletion_waits_for_outputs_of_attempts_that_died() {
     sweep(&world, &metastore).await;
     let blocks: Vec<Key> =
         world.store.list("block").await.expect("lists").into_iter().map(|o| o.key).collect();
-    let of_a = |key: &Key| key.as_str().starts_with("block/a/");
-    let unused: Vec<&Key> = unused.outputs.iter().map(|o| &o.key).filter(|key| of_a(key)).collect();
+    let is_of_a = |key: &Key| key.as_str().starts_with("block/a/");
+    let unused: Vec<&Key> = unused.outputs.iter().map(|o| &o.key).filter(|key| is_of_a(key)).collect();
     assert!(unused.iter().all(|key| !blocks.contains(key)), "{blocks:?}");
     let deletions = metastore.deletions(tenant("a")).await.expect("lists");
     assert!(matches!(deletions[0].progress, DeletionProgress::Finished { .. }), "{deletions:?}");
 }
 
-/// Tenant `b` keeps a day, tenant `a` everything.
+/// Keeps data of tenant `b` for a day, those of `a` for ever.
 fn retention() -> Retention {
-    Arc::new(|of, _| (*of == tenant("b")).then(|| Duration::from_secs(86_400)))
+    Arc::new(|name, _| (*name == tenant("b")).then(|| Duration::from_secs(86_400)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_past_its_time_leaves_its_object_and_the_rest_stays() {
+async fn an_expired_dataset_leaves_its_object_and_the_others_stay() {
     let mut world = World::new(63);
     world.retention = retention();
     let metastore = world.open().await;
@@ -448,7 +448,7 @@ async fn a_service_past_its_time_leaves_its_object_and_the_rest_stays() {
     );
     assert_eq!(tenants(&metastore).await, [tenant("a")]);
     let job = metastore.claim_job().await.expect("claims").expect("a job");
-    assert_eq!(job.inputs[0].datasets, [0], "what is past its time does not go on");
+    assert_eq!(job.inputs[0].datasets, [0], "expired datasets are not merged");
     assert_eq!(world.counts(&*rebuild(&world).await).await, once(&[1, 2]));
 }
 
@@ -481,11 +481,11 @@ async fn a_block_is_rewritten_when_less_than_half_of_it_is_left() {
     }
     block.rows = 0;
     state.add_block(&block, Vec::new());
-    assert!(plan::next(&mut state, &Config::default(), 86_400_000).is_none(), "one of an older version");
+    assert!(plan::next(&mut state, &Config::default(), 86_400_000).is_none(), "a block of an older version");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_and_retention_meet_on_one_block() {
+async fn a_deletion_and_retention_concern_one_block() {
     let mut world = World::new(64);
     world.retention = retention();
     let metastore = world.open().await;
@@ -498,12 +498,12 @@ async fn a_deletion_and_retention_meet_on_one_block() {
     world.time.pass(Duration::from_secs(86_401));
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    assert_eq!(metastore.state.lock().live().iter().count(), 2, "it waits for the job");
+    assert_eq!(metastore.state.lock().live().iter().count(), 2, "retention waits for the job");
     let publication = world.merge(&job).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
-    metastore.advance_deletions().await.expect("goes on");
+    metastore.advance_deletions().await.expect("advances");
     let deletions = metastore.deletions(tenant("b")).await.expect("lists");
     assert!(!matches!(deletions[0].progress, DeletionProgress::Finished { .. }), "{deletions:?}");
     assert_eq!(world.counts(&metastore).await, once(&[1, 2]));

@@ -1,11 +1,11 @@
-//! Everything goes wrong at once, by seed, and every key counts exactly once.
+//! Random faults of every kind, by seed: every key counts exactly once.
 
 use super::*;
 
-/// Says which seed it was, whatever went wrong.
-struct Named(u64);
+/// Prints the seed of a run that panics.
+struct SeedPrinter(u64);
 
-impl Drop for Named {
+impl Drop for SeedPrinter {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("failed with seed {seed}: SEEDS={seed}..{next}", seed = self.0, next = self.0 + 1);
@@ -13,7 +13,7 @@ impl Drop for Named {
     }
 }
 
-/// A step of a process that dies after `limit`, if that is given.
+/// A step of a process that dies after `limit`, if there is one.
 async fn unless_it_dies<T>(
     world: &World,
     limit: Option<Duration>,
@@ -25,18 +25,18 @@ async fn unless_it_dies<T>(
     }
 }
 
-/// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any
-/// moment and go on as zombies, catalogs that are lost, racing compactors, sweeps, deletions: every key counts exactly once, or never
-/// again once a deletion erased it, before and after a rebuild.
+/// Writers that resend, lost hints, a store that fails in every way, owners that die or are replaced at any moment and
+/// go on as zombies, lost catalogs, racing compactors, sweeps, deletions: every key counts exactly once, or never again
+/// once a deletion erased it, before and after a rebuild.
 async fn check_exactly_once(seed: u64) {
-    let _named = Named(seed);
+    let _printer = SeedPrinter(seed);
     let mut world = World::new(seed);
     let mut rng = seed;
     let mut random = move |below: u64| {
         rng = mixed(rng);
         rng % below
     };
-    // A quarter of the runs have a store without faults, so that what fails there is plain.
+    // In a quarter of the runs the store has no faults, so that failures there are easy to understand.
     let share = random(4) as u32;
     let rates = Rates {
         fail: share * random(25) as u32,
@@ -53,15 +53,15 @@ async fn check_exactly_once(seed: u64) {
     let mut metastore = world.open_at_last(is_alone).await;
     let mut writers: Vec<(u128, u64)> = vec![(1, 0), (2, 0), (3, 0)];
     let mut minted = 3;
-    // With the time of the first push: a resend must come within the window.
+    // Keys with the time of their first push: a resend must come within the window.
     let mut pushed: BTreeMap<u128, i64> = BTreeMap::new();
     let mut given_up: Vec<u128> = Vec::new();
     let mut open_jobs: Vec<Publication> = Vec::new();
-    // Of deletions that were answered, and of those that may be in force.
+    // Keys of confirmed deletions, and of deletions that may be in force.
     let (mut erased, mut doubtful): (BTreeSet<u128>, BTreeSet<u128>) = Default::default();
     for step in 0..100 {
         if random(30) == 0 {
-            // What lands late lands, and an owner meets every log within seconds: only then time goes by.
+            // Late writes land, and the owner reads every log, before a long time passes.
             world.clock.sleep(Duration::from_secs(30)).await;
             while metastore.look(&mut Duration::default()).await.is_err() {}
             world.time.pass(Duration::from_secs(80 * 60));
@@ -71,10 +71,10 @@ async fn check_exactly_once(seed: u64) {
         let dies = (random(8) == 0).then(|| Duration::from_millis(random(3_000)));
         let lives = match random(14) {
             0..=5 => {
-                let at = random(3) as usize;
+                let index = random(3) as usize;
                 let since = world.clock.unix_millis() - 50 * 60_000;
                 let recent: Vec<u128> =
-                    pushed.iter().filter(|(_, at)| **at > since).map(|(k, _)| *k).collect();
+                    pushed.iter().filter(|(_, millis)| **millis > since).map(|(k, _)| *k).collect();
                 let keys: BTreeSet<u128> = (0..1 + random(4))
                     .map(|_| match random(3) {
                         0 if !recent.is_empty() => recent[random(recent.len() as u64) as usize],
@@ -84,15 +84,16 @@ async fn check_exactly_once(seed: u64) {
                 let keys: Vec<u128> = keys.into_iter().collect();
                 let pushed_millis = world.clock.unix_millis();
                 let hint = loop {
-                    let (writer, seq) = writers[at];
+                    let (writer, seq) = writers[index];
                     let put = world.try_put(writer, seq, &keys).await;
                     if let Ok(Some(hint)) = put {
-                        writers[at].1 += 1;
+                        writers[index].1 += 1;
                         break Some(hint);
                     }
-                    // Closed or in doubt: the ingester opens another log, and the client may resend.
+                    // The log is closed or the outcome unknown: the ingester opens another log, and the client may
+                    // resend.
                     minted += 1;
-                    writers[at] = (minted, 0);
+                    writers[index] = (minted, 0);
                     if put.is_err() && random(3) == 0 {
                         given_up.extend(keys.iter().filter(|key| !pushed.contains_key(*key)));
                         break None;
@@ -116,7 +117,7 @@ async fn check_exactly_once(seed: u64) {
             6 => unless_it_dies(&world, dies, metastore.commit_pending()).await.map(|_| ()),
             7 | 8 => match unless_it_dies(&world, dies, metastore.claim_job()).await {
                 Some(Ok(Some(job))) => match world.try_merge(&job).await {
-                    // Given up: the attempt lapses.
+                    // The compactor gives up, and the attempt lapses.
                     Err(_) => Some(()),
                     Ok(publication) if random(4) == 0 => {
                         open_jobs.push(publication);
@@ -162,14 +163,14 @@ async fn check_exactly_once(seed: u64) {
                 let keys: Vec<u128> = pushed.keys().filter(|_| random(8) == 0).copied().collect();
                 let numbers: Vec<String> = keys.iter().map(ToString::to_string).collect();
                 let deletion = deletions::request(&format!("{{key=~\"none|{}\"}}", numbers.join("|")));
-                // It waits for the store for as long as that takes.
+                // A deletion waits for the store without a limit.
                 let limit = dies.unwrap_or(Duration::from_secs(120));
-                let ordered = unless_it_dies(&world, Some(limit), metastore.delete(deletion)).await;
-                match &ordered {
+                let confirmed = unless_it_dies(&world, Some(limit), metastore.delete(deletion)).await;
+                match &confirmed {
                     Some(Ok(_)) => erased.extend(keys),
                     _ => doubtful.extend(keys),
                 }
-                ordered.map(|_| ())
+                confirmed.map(|_| ())
             }
             _ => {
                 if random(2) == 0 {
@@ -182,7 +183,7 @@ async fn check_exactly_once(seed: u64) {
             if random(3) == 0 {
                 world.time.set(random(120_000) as i64 - 60_000);
             }
-            // Nobody deletes the catalog of an owner that lives, and what is on its way to the store has arrived.
+            // A catalog is lost only without an owner, and after all writes have arrived.
             let loses_catalog = random(4) == 0;
             if loses_catalog {
                 world.clock.sleep(Duration::from_secs(60)).await;
@@ -198,7 +199,7 @@ async fn check_exactly_once(seed: u64) {
                 }
             }
         }
-        // Nothing is said while it is not sure that it is the owner.
+        // Finds fail while it is not sure that it is the owner.
         if let Ok(snapshot) = metastore.find(everything()).await {
             let counts = world.counts_of(snapshot);
             let double: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
@@ -208,7 +209,7 @@ async fn check_exactly_once(seed: u64) {
         }
     }
     world.faulty.set_rates(Rates::default());
-    // What lands late has landed.
+    // Wait until late writes have landed.
     world.clock.sleep(Duration::from_secs(60)).await;
     for writer in 1..=minted {
         metastore.probe(WriterId(writer)).await.expect("probes");
@@ -222,12 +223,12 @@ async fn check_exactly_once(seed: u64) {
     let mut counts = world.counts_of(before.clone());
     let back: Vec<_> = erased.iter().filter(|key| counts.contains_key(*key)).collect();
     assert!(back.is_empty(), "seed {seed}: {back:?} were erased");
-    let is_ordered = |key: &u128| erased.contains(key) || doubtful.contains(key);
-    let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key) && !is_ordered(key)).collect();
+    let is_deleted = |key: &u128| erased.contains(key) || doubtful.contains(key);
+    let lost: Vec<_> = pushed.keys().filter(|key| !counts.contains_key(*key) && !is_deleted(key)).collect();
     assert!(lost.is_empty(), "seed {seed}: {lost:?} were acknowledged and are lost");
     world.rebuild().await.expect("rebuilds");
     let after = world.open().await.find(everything()).await.expect("finds");
-    // A deletion that nobody was told of may have landed since; whoever comes next applies it.
+    // An unconfirmed deletion may have landed since; the next owner applies it.
     let mut rebuilt = world.counts_of(after.clone());
     rebuilt.extend(counts.iter().filter(|(key, _)| doubtful.contains(*key)));
     assert_eq!(rebuilt, counts, "seed {seed}, rebuilt");
@@ -241,13 +242,13 @@ async fn check_exactly_once(seed: u64) {
     assert_eq!(names(before), names(after), "seed {seed}: the same live set");
     counts.retain(|key, _| !pushed.contains_key(key));
     given_up.retain(|key| counts.remove(key).is_some());
-    assert_eq!(counts, BTreeMap::new(), "seed {seed}: nobody pushed these");
+    assert_eq!(counts, BTreeMap::new(), "seed {seed}: these were never pushed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_key_counts_exactly_once() {
-    // `SEEDS=from..to` for more of them.
-    #[allow(clippy::disallowed_methods)]
+    // `SEEDS=from..to` chooses others.
+    #[allow(clippy::disallowed_methods, reason = "a developer chooses the seeds")]
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
         let (from, to) = seeds.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What an optimised build may take; another one is only told how long it took.
+/// Limit for an optimised build; other builds only print the time.
 const FIND_MAX: Duration = Duration::from_millis(1);
 
 #[test]

@@ -64,7 +64,7 @@ async fn a_catalog_whose_rows_of_datasets_have_no_position_is_rebuilt() {
     catalog.commit(batch).await.expect("commits");
     let metastore = world.open().await;
     assert_eq!(datasets(&metastore).await, 4);
-    assert!(metastore.state.lock().founded_millis.is_some(), "it was made anew");
+    assert!(metastore.state.lock().founded_millis.is_some(), "it was rebuilt");
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,10 +76,10 @@ async fn only_the_open_attempt_publishes() {
     world.time.pass(Duration::from_secs(301));
     assert!(metastore.claim_job().await.expect("claims").is_none(), "it waits after a failure");
     world.time.pass(Duration::from_secs(11));
-    let again = metastore.claim_job().await.expect("claims").expect("the job again");
-    assert_eq!((again.id, again.attempt), (job.id, 2));
+    let second = metastore.claim_job().await.expect("claims").expect("the job again");
+    assert_eq!((second.id, second.attempt), (job.id, 2));
     assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected);
-    let publication = world.merge(&again).await;
+    let publication = world.merge(&second).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     assert_eq!(world.counts(&metastore).await, expected);
 }
@@ -118,7 +118,7 @@ async fn inputs_of_attempts_without_memory_are_divided_and_never_quarantined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poisonous_input_ends_alone_in_quarantine() {
+async fn an_input_that_fails_every_merge_ends_alone_in_quarantine() {
     let mut world = World::new(9);
     let (metastore, job) = with_one_job(&mut world).await;
     let poison = job.inputs[1].key.clone();
@@ -145,7 +145,7 @@ async fn a_poisonous_input_ends_alone_in_quarantine() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_object_is_set_aside_for_good_and_its_neighbours_are_merged_without_it() {
+async fn a_damaged_object_is_quarantined_for_good_and_its_neighbours_are_merged_without_it() {
     let mut world = World::new(11);
     let (metastore, job) = with_one_job(&mut world).await;
     let damaged = job.inputs[1].key.clone();
@@ -153,29 +153,29 @@ async fn a_damaged_object_is_set_aside_for_good_and_its_neighbours_are_merged_wi
     let uncommitted = Key::log_slot(WriterId(1), 3);
     metastore.segment_written(hint).await.expect("takes the hint");
     let late = world.merge(&job).await;
-    let told = vec![
+    let damages = vec![
         (damaged.clone(), "bad page".to_owned()),
         (uncommitted.clone(), "bad footer".to_owned()),
         (Key::from_text("block/a/1-0-300/x"), "unknown".to_owned()),
     ];
-    metastore.quarantine(told.clone()).await.expect("sets aside");
+    metastore.quarantine(damages.clone()).await.expect("quarantines");
     assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected, "it read the damaged one");
-    metastore.quarantine(told.clone()).await.expect("nothing is left to do");
+    metastore.quarantine(damages.clone()).await.expect("nothing is left to do");
     let of_service = |name: &str| FindRequest { services: Some(vec![name.to_owned()]), ..everything() };
-    for (service, lacking) in [("app", 2), ("another", 0)] {
+    for (service, missing) in [("app", 2), ("another", 0)] {
         let snapshot = metastore.find(of_service(service)).await.expect("finds");
-        assert_eq!(snapshot.quarantined.len(), lacking, "{service}");
+        assert_eq!(snapshot.quarantined.len(), missing, "{service}");
     }
-    let again = metastore.claim_job().await.expect("claims").expect("the job without it");
-    let inputs: Vec<&Key> = again.inputs.iter().map(|input| &input.key).collect();
+    let second = metastore.claim_job().await.expect("claims").expect("the job without it");
+    let inputs: Vec<&Key> = second.inputs.iter().map(|input| &input.key).collect();
     assert_eq!(inputs, [&job.inputs[0].key, &job.inputs[2].key]);
-    let publication = world.merge(&again).await;
+    let publication = world.merge(&second).await;
     assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
     let before = metastore.find(everything()).await.expect("finds");
     metastore.drain().await;
     let after = world.open().await.find(everything()).await.expect("finds");
     for snapshot in [before, after] {
-        assert_eq!(snapshot.quarantined, told[..2]);
+        assert_eq!(snapshot.quarantined, damages[..2]);
         assert!(snapshot.objects.iter().all(|o| o.key.as_str().starts_with("block/")));
     }
 }
@@ -185,7 +185,7 @@ async fn a_job_whose_only_input_is_damaged_ends() {
     let mut world = World::new(13);
     let (metastore, job) = with_one_job(&mut world).await;
     for input in &job.inputs {
-        metastore.quarantine(vec![(input.key.clone(), "bad page".to_owned())]).await.expect("sets aside");
+        metastore.quarantine(vec![(input.key.clone(), "bad page".to_owned())]).await.expect("quarantines");
     }
     assert!(metastore.state.lock().jobs().is_empty());
     world.time.pass(Duration::from_secs(35));
@@ -197,7 +197,7 @@ async fn a_job_whose_only_input_is_damaged_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_nothing_is_swept() {
+async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no_input_is_swept() {
     let mut world = World::new(10);
     let (metastore, job) = with_one_job(&mut world).await;
     let publication = world.merge(&job).await;
@@ -205,7 +205,7 @@ async fn a_missing_publish_record_is_created_by_the_next_owner_and_until_then_no
     let records = world.store.list("publish").await.expect("lists");
     let key = records[0].key.clone();
     let record = world.store.get(&key).await.expect("gets");
-    // As if it had died between the commit and the record.
+    // As if the owner had died between the commit and the record.
     world.store.delete(&key).await.expect("deletes");
     {
         let mut state = metastore.state.lock();
@@ -229,7 +229,7 @@ async fn records_are_created_producers_first_although_the_clock_was_set_back() {
     world.config.merge_after = limits::Duration::from_secs(0);
     let metastore = world.open().await;
     world.faulty.set_create_rule(|key| key.starts_with("publish/").then_some(Fault::Fail));
-    // More blocks of one window than may lie beside each other, then the job that merges them.
+    // Enough blocks of one window for a merge, then the job that merges them.
     for seq in 0..10 {
         if seq < 9 {
             let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
@@ -244,7 +244,7 @@ async fn records_are_created_producers_first_although_the_clock_was_set_back() {
         metastore.publish(publication).await.expect("publishes");
     }
     let expected = world.counts(&metastore).await;
-    // Dies after each record, whichever comes first.
+    // The owner dies after each of the records.
     for records in 1..=10 {
         let created = AtomicU64::new(0);
         world.faulty.set_create_rule(move |key| {

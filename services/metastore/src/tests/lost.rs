@@ -1,4 +1,4 @@
-//! The catalog is lost, damaged, older or newer than its bucket: what was acknowledged counts once, and stays.
+//! The catalog is lost, damaged, older or newer than its bucket: acknowledged data count once, and stay.
 
 use super::*;
 
@@ -68,7 +68,7 @@ fn each_once(count: u64) -> BTreeMap<u128, usize> {
     (1..=u128::from(count)).map(|key| (key, 1)).collect()
 }
 
-/// Days in which everything is compared and swept delete nothing that counts.
+/// Days of comparisons and sweeps delete no data that count.
 async fn check_stays(world: &World, metastore: &Arc<Metastore>, expected: &BTreeMap<u128, usize>) {
     for _ in 0..3 {
         sweep_for(world, metastore, 1).await;
@@ -93,7 +93,7 @@ async fn a_lost_catalog_is_rebuilt_when_the_bucket_is_opened() {
         let metastore = world.open_as(false).await;
         assert_eq!(world.counts(&metastore).await, each_once(7));
         check_stays(&world, &metastore, &each_once(7)).await;
-        // Merges go on, and another loss finds the same.
+        // Merges continue, and a second loss leads to the same answers.
         for seq in 7..9 {
             world.push(&metastore, seq).await;
         }
@@ -105,7 +105,7 @@ async fn a_lost_catalog_is_rebuilt_when_the_bucket_is_opened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_whose_slots_are_all_merged_and_swept_goes_on_after_a_loss() {
+async fn a_log_whose_slots_are_all_merged_and_swept_continues_after_a_loss() {
     let mut world = World::new(41);
     let metastore = with_blocks(&mut world, 4).await;
     sweep_for(&world, &metastore, 1).await;
@@ -157,7 +157,7 @@ async fn a_catalog_older_than_its_bucket_is_rebuilt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_catalog_that_lacks_no_merge_goes_on() {
+async fn an_older_catalog_that_lacks_no_merge_stays_in_use() {
     let mut world = World::new(34);
     let metastore = with_blocks(&mut world, 4).await;
     let older = world.files("catalog").await;
@@ -168,7 +168,7 @@ async fn an_older_catalog_that_lacks_no_merge_goes_on() {
     world.replace_folder("catalog", &older).await;
     let metastore = world.open().await;
     assert_eq!(world.counts(&metastore).await, each_once(6));
-    assert_eq!(metastore.state.lock().founded_millis, None, "nothing was rebuilt");
+    assert_eq!(metastore.state.lock().founded_millis, None, "it was not rebuilt");
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,13 +178,13 @@ async fn a_copy_whose_catalog_is_newer_than_its_blocks_is_rebuilt() {
         let metastore = with_blocks(&mut world, 4).await;
         world.push(&metastore, 4).await;
         metastore.commit_pending().await.expect("commits");
-        // Copied folder by folder while merges go on.
+        // Copied folder by folder while merges continue.
         let (blocks, records) = (world.files("block").await, world.files("publish").await);
         world.compact(&metastore).await;
         metastore.drain().await;
         world.replace_folder("block", &blocks).await;
         if !keeps_record {
-            // The catalog alone knows of the merge.
+            // Only the catalog knows the merge.
             world.replace_folder("publish", &records).await;
         }
         let metastore = world.open().await;
@@ -226,7 +226,7 @@ async fn a_rebuild_that_cannot_succeed_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_nothing_can_bring_back_is_no_reason_to_rebuild() {
+async fn a_block_that_is_lost_for_good_is_no_reason_to_rebuild() {
     let mut world = World::new(36);
     let metastore = with_blocks(&mut world, 4).await;
     sweep_for(&world, &metastore, 2).await;
@@ -241,7 +241,7 @@ async fn a_block_that_nothing_can_bring_back_is_no_reason_to_rebuild() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_comparison_that_finds_a_published_block_deletes_nothing_and_the_catalog_is_opened_anew() {
+async fn a_comparison_that_finds_an_unknown_published_block_deletes_no_object_and_reopens_the_catalog() {
     let mut world = World::new(37);
     let metastore = with_blocks(&mut world, 4).await;
     let older = world.files("catalog").await;
@@ -253,7 +253,7 @@ async fn a_comparison_that_finds_a_published_block_deletes_nothing_and_the_catal
         metastore.drain().await;
         (world.files("block").await, world.files("publish").await)
     };
-    // Blocks and records come back while an owner runs that does not know them.
+    // Blocks and records reappear under an owner that does not know them.
     world.replace_folder("catalog", &older).await;
     world.delete_folder("block").await;
     world.delete_folder("publish").await;
@@ -278,7 +278,7 @@ async fn blocks_without_a_record_are_deleted_only_if_the_catalog_saw_them_being_
         let key = Key::block(&tenant("a"), place, BlockId { job: JobId(job), attempt: 1, part: 0 });
         (key, Bytes::from(vec![0; bytes]))
     };
-    // Each says itself when it was made.
+    // The header of each says when it was made.
     let put = async |world: &World, job: u128, bytes: usize| {
         let (key, bytes) = unrecorded(job, bytes);
         let origin = Origin::Block { job: JobId(job), attempt: 1, part: 0, level: 1 };
@@ -347,8 +347,8 @@ async fn a_rebuild_waits_for_a_minute_of_quiet_and_gives_up_if_the_owner_commits
     rebuild::wait_until_quiet(&store, &clock).await.expect("is quiet");
 }
 
-/// All objects, whichever cluster they are of.
-async fn all_of(world: &World, folders: &[&str]) -> Files {
+/// All objects of all clusters.
+async fn all_files(world: &World, folders: &[&str]) -> Files {
     let store = Store::new(Arc::new(world.faulty.clone()), world.clock.clone(), storage::Metrics::default());
     let everything = World { store, ..world.clone() };
     let mut files = Vec::new();
@@ -375,7 +375,7 @@ async fn objects_of_another_cluster_are_neither_counted_nor_deleted() {
     let request = deletions::request(r#"{key="1"}"#);
     metastore.delete(request).await.expect("takes the deletion");
     metastore.drain().await;
-    let others = all_of(&other, &folders).await;
+    let others = all_files(&other, &folders).await;
     assert!(folders.iter().all(|folder| others.iter().any(|(key, _)| key.as_str().starts_with(folder))));
 
     let mut world = World::new(52);
@@ -396,6 +396,6 @@ async fn objects_of_another_cluster_are_neither_counted_nor_deleted() {
         check_stays(&world, &metastore, &each_once(5)).await;
         metastore.drain().await;
     }
-    let left = all_of(&world, &folders).await;
-    assert!(others.iter().all(|file| left.contains(file)), "nothing of the other is deleted");
+    let left = all_files(&world, &folders).await;
+    assert!(others.iter().all(|file| left.contains(file)), "no object of the other cluster is deleted");
 }

@@ -1,11 +1,11 @@
-//! Several metastores on one bucket, under virtual time: who owns the catalog, and what is answered meanwhile.
+//! Several metastores on one bucket, under virtual time: the owner of the catalog, and the answers without one.
 
 use clock::Task;
 use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
 
 use super::*;
 
-/// The way to a candidate; `Unavailable` while it is cut, or while it is refused.
+/// The connection to a candidate; `Unavailable` while it is cut or refused.
 struct Line {
     to: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
@@ -16,10 +16,10 @@ impl Line {
     fn through(&self) -> Result<&Candidate, Error> {
         if self.is_refused.load(Ordering::SeqCst) {
             let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-            return Err(Error::with_source(ErrorKind::Unavailable, "nobody listens", refused));
+            return Err(Error::with_source(ErrorKind::Unavailable, "connection refused", refused));
         }
         match self.is_cut.load(Ordering::SeqCst) {
-            true => Err(Error::new(ErrorKind::Unavailable, "nobody answers")),
+            true => Err(Error::new(ErrorKind::Unavailable, "no answer")),
             false => Ok(&self.to),
         }
     }
@@ -75,7 +75,7 @@ struct Process {
     registry: Registry,
 }
 
-/// Metastores `a`, `b`, … that started one second after another, and an ingester's root that asks them.
+/// Metastores `a`, `b`, … that started one second after another, and a root that calls them.
 struct Cluster {
     world: World,
     processes: Arc<Mutex<Vec<Process>>>,
@@ -84,7 +84,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn of(nodes: &str) -> Self {
+    async fn start_all(nodes: &str) -> Self {
         let world = World::new(77);
         let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
         let root = Arc::new(Fixed::new("root", Vec::new()));
@@ -126,7 +126,7 @@ impl Cluster {
         self.pass(1).await;
     }
 
-    /// From now on all see the same members.
+    /// Gives all processes the same list of members.
     fn agree(&self) {
         let processes = self.processes.lock();
         let members: Vec<Member> = processes.iter().map(|process| process.member.clone()).collect();
@@ -139,15 +139,15 @@ impl Cluster {
     fn kill(&self, node: &str) {
         {
             let mut processes = self.processes.lock();
-            let at = processes.iter().position(|process| process.member.node == node).expect("runs");
-            let killed = processes.remove(at);
+            let index = processes.iter().position(|process| process.member.node == node).expect("runs");
+            let killed = processes.remove(index);
             killed.running.abort();
             killed.is_cut.store(true, Ordering::SeqCst);
         }
         self.agree();
     }
 
-    /// Stops `node` as a process that is told to stop does.
+    /// Stops `node` in an orderly way.
     async fn stop(&self, node: &str) {
         let candidate = {
             let processes = self.processes.lock();
@@ -171,7 +171,7 @@ impl Cluster {
         self.world.clock.sleep(Duration::from_secs(seconds)).await;
     }
 
-    /// Those that say that they own the catalog.
+    /// Nodes that say that they own the catalog.
     async fn owners(&self) -> String {
         let candidates: Vec<Arc<Candidate>> =
             self.processes.lock().iter().map(|process| process.candidate.clone()).collect();
@@ -185,7 +185,7 @@ impl Cluster {
         owners
     }
 
-    /// The window of remembered keys in seconds, as each metastore exports it.
+    /// The window of remembered keys in seconds, as exported by each metastore.
     fn windows(&self) -> Vec<f64> {
         let exported = |process: &Process| {
             let mut text = String::new();
@@ -201,7 +201,7 @@ impl Cluster {
         self.owner.find(everything()).await.expect("finds")
     }
 
-    /// How long until finds are answered by an owner.
+    /// Time until an owner answers finds.
     async fn until_owned(&self) -> Duration {
         let began = self.world.clock.monotonic();
         while self.find().await.stale.is_some() {
@@ -223,8 +223,8 @@ fn dial(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_running_metastore_owns_and_the_others_say_so() {
-    let cluster = Cluster::of("abc").await;
+async fn the_longest_running_metastore_owns_the_catalog_and_the_others_name_it() {
+    let cluster = Cluster::start_all("abc").await;
     cluster.pass(7).await;
     assert_eq!(cluster.owners().await, "a");
     assert_eq!(cluster.find().await.epoch, 1);
@@ -235,12 +235,12 @@ async fn the_longest_running_metastore_owns_and_the_others_say_so() {
         (ErrorKind::Unavailable, "it does not own the catalog, a does")
     );
     cluster.pass(600).await;
-    assert_eq!(cluster.find().await.epoch, 1, "nobody takes it from a living owner");
+    assert_eq!(cluster.find().await.epoch, 1, "no process takes it from a living owner");
 }
 
 #[tokio::test(start_paused = true)]
-async fn finds_are_answered_by_a_successor_within_seven_seconds_and_without_one_by_what_was_known() {
-    let mut cluster = Cluster::of("ab").await;
+async fn a_successor_answers_finds_within_seven_seconds_and_until_then_the_last_catalog_does() {
+    let mut cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     let hint = cluster.world.put(1, 0, &[1, 2]).await.expect("free");
     cluster.owner.segment_written(hint).await.expect("an owner");
@@ -255,7 +255,7 @@ async fn finds_are_answered_by_a_successor_within_seven_seconds_and_without_one_
     assert_eq!((stale.objects.len(), stale.epoch), (1, 1));
     assert!(stale.version >= before.version);
     let took = cluster.until_owned().await;
-    // A find that meets no owner takes three seconds itself.
+    // A find without an owner takes three seconds itself.
     assert!(took < Duration::from_secs(7), "{took:?}");
     let after = cluster.find().await;
     assert_eq!((after.objects.len(), after.epoch), (2, 2));
@@ -263,8 +263,8 @@ async fn finds_are_answered_by_a_successor_within_seven_seconds_and_without_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_gone_from_membership_and_answers_is_not_replaced() {
-    let cluster = Cluster::of("ab").await;
+async fn an_owner_that_left_membership_and_answers_is_not_replaced() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     let b = cluster.processes.lock()[1].member.clone();
     cluster.processes.lock()[1].membership.set(vec![b]);
@@ -279,8 +279,8 @@ async fn one_that_is_gone_from_membership_and_answers_is_not_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_at_whose_address_nobody_listens_is_replaced_as_soon_as_it_is_gone_from_membership() {
-    let cluster = Cluster::of("ab").await;
+async fn an_owner_whose_address_refuses_connections_is_replaced_as_soon_as_it_left_membership() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     let b = {
         let processes = cluster.processes.lock();
@@ -298,8 +298,8 @@ async fn one_at_whose_address_nobody_listens_is_replaced_as_soon_as_it_is_gone_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_fails_calls_and_is_a_member_is_not_replaced() {
-    let cluster = Cluster::of("ab").await;
+async fn a_member_that_fails_calls_is_not_replaced() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     cluster.cut("a", true);
     cluster.pass(60).await;
@@ -307,8 +307,8 @@ async fn one_that_fails_calls_and_is_a_member_is_not_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_leaves_is_replaced_at_once_and_answers_nothing_more() {
-    let mut cluster = Cluster::of("abc").await;
+async fn an_owner_that_leaves_is_replaced_at_once_and_answers_no_more() {
+    let mut cluster = Cluster::start_all("abc").await;
     cluster.pass(7).await;
     let hint = cluster.world.put(1, 0, &[1, 2]).await.expect("free");
     cluster.owner.segment_written(hint).await.expect("an owner");
@@ -327,8 +327,8 @@ async fn one_that_leaves_is_replaced_at_once_and_answers_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_only_started_takes_over_from_one_that_leaves() {
-    let mut cluster = Cluster::of("a").await;
+async fn a_new_process_takes_over_from_an_owner_that_leaves() {
+    let mut cluster = Cluster::start_all("a").await;
     cluster.pass(7).await;
     cluster.start('b').await;
     cluster.stop("a").await;
@@ -338,16 +338,16 @@ async fn one_that_has_only_started_takes_over_from_one_that_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_without_a_successor_owns_the_catalog_until_it_drains() {
-    let cluster = Cluster::of("a").await;
+async fn an_owner_without_a_successor_owns_the_catalog_until_it_drains() {
+    let cluster = Cluster::start_all("a").await;
     cluster.pass(7).await;
     cluster.stop("a").await;
     assert_eq!(cluster.find().await.stale, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_leaves_and_cannot_commit_is_replaced_after_the_wait() {
-    let cluster = Cluster::of("ab").await;
+async fn an_owner_that_leaves_and_cannot_commit_is_replaced_after_the_wait() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     cluster.world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
     cluster.stop("a").await;
@@ -357,8 +357,8 @@ async fn one_that_leaves_and_cannot_commit_is_replaced_after_the_wait() {
     assert_eq!(cluster.owners().await, "b");
 }
 
-/// How long an opening takes before it serves.
-async fn opened(world: &World) -> (Arc<Metastore>, Duration) {
+/// Opens the catalog, and measures the time until it serves.
+async fn open_timed(world: &World) -> (Arc<Metastore>, Duration) {
     let began = world.clock.monotonic();
     let metastore = world.open_as(false).await;
     (metastore, world.clock.monotonic() - began)
@@ -367,21 +367,21 @@ async fn opened(world: &World) -> (Arc<Metastore>, Duration) {
 #[tokio::test(start_paused = true)]
 async fn a_successor_waits_unless_the_owner_right_before_it_has_resigned() {
     let world = World::new(6);
-    let (first, took) = opened(&world).await;
-    assert_eq!(took, SURE_FOR, "nobody has resigned");
+    let (first, took) = open_timed(&world).await;
+    assert_eq!(took, SURE_FOR, "no owner has resigned");
     first.drain().await;
-    let (_second, took) = opened(&world).await;
+    let (_second, took) = open_timed(&world).await;
     assert_eq!(took, Duration::ZERO);
-    let (third, took) = opened(&world).await;
+    let (third, took) = open_timed(&world).await;
     assert_eq!(took, SURE_FOR, "the second has not resigned, the first has");
     third.drain().await;
     let restarted = world.parts().engine.open().await.expect("opens");
-    let (_fifth, took) = opened(&world).await;
+    let (_fifth, took) = open_timed(&world).await;
     assert_eq!((restarted.epoch(), took), (4, SURE_FOR), "the third has resigned, the fourth may answer");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_resigns_answers_and_commits_nothing_from_the_moment_it_begins_to() {
+async fn an_owner_that_resigns_neither_answers_nor_commits_from_then_on() {
     let mut world = World::new(7);
     let metastore = world.open_as(false).await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
@@ -401,19 +401,19 @@ async fn an_owner_that_resigns_answers_and_commits_nothing_from_the_moment_it_be
     }
     let version = metastore.catalog.version();
     metastore.probe(WriterId(1)).await.expect("consumes");
-    metastore.commit_pending().await.expect("commits nothing");
+    metastore.commit_pending().await.expect("does nothing");
     assert_eq!(metastore.catalog.version(), version);
-    assert_eq!(opened(&world).await.1, Duration::ZERO);
+    assert_eq!(open_timed(&world).await.1, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fenced_owner_watches_and_owns_again_when_it_is_its_turn() {
-    let cluster = Cluster::of("ab").await;
+async fn a_fenced_owner_watches_and_owns_the_catalog_again_in_its_turn() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
-    // Both believe the other to be gone.
-    for (at, node) in ["a", "b"].into_iter().enumerate() {
+    // Each believes that the other is gone.
+    for (index, node) in ["a", "b"].into_iter().enumerate() {
         let processes = cluster.processes.lock();
-        processes[at].membership.set(vec![processes[at].member.clone()]);
+        processes[index].membership.set(vec![processes[index].member.clone()]);
         processes.iter().find(|p| p.member.node == node).expect("runs").is_cut.store(true, Ordering::SeqCst);
     }
     cluster.pass(8).await;
@@ -425,7 +425,7 @@ async fn a_fenced_owner_watches_and_owns_again_when_it_is_its_turn() {
     cluster.agree();
     cluster.pass(60).await;
     assert_eq!(cluster.owners().await, "b", "the first by rank leaves a living owner alone");
-    assert_eq!(cluster.windows(), [0.0, 4500.0], "only the owner says how far back it remembers keys");
+    assert_eq!(cluster.windows(), [0.0, 4500.0], "only the owner exports the window of its keys");
     cluster.kill("b");
     cluster.pass(8).await;
     assert_eq!(cluster.owners().await, "a");
@@ -433,8 +433,8 @@ async fn a_fenced_owner_watches_and_owns_again_when_it_is_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_that_cannot_see_each_other_take_turns_ever_more_rarely() {
-    let cluster = Cluster::of("ab").await;
+async fn two_metastores_that_cannot_see_each_other_take_turns_ever_more_rarely() {
+    let cluster = Cluster::start_all("ab").await;
     for process in cluster.processes.lock().iter() {
         process.membership.set(vec![process.member.clone()]);
         process.is_cut.store(true, Ordering::SeqCst);
@@ -449,8 +449,8 @@ async fn two_that_cannot_see_each_other_take_turns_ever_more_rarely() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_root_refuses_answers_of_an_owner_that_it_saw_replaced() {
-    let cluster = Cluster::of("ab").await;
+async fn a_root_refuses_answers_of_an_owner_that_it_knows_to_be_replaced() {
+    let cluster = Cluster::start_all("ab").await;
     cluster.pass(7).await;
     cluster.cut("a", true);
     let candidates: Vec<_> = cluster.processes.lock().iter().map(|p| p.candidate.clone()).collect();
@@ -464,7 +464,7 @@ async fn a_root_refuses_answers_of_an_owner_that_it_saw_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_log_that_no_ingester_claims_is_closed_after_half_a_minute() {
-    let mut cluster = Cluster::of("a").await;
+    let mut cluster = Cluster::start_all("a").await;
     cluster.pass(7).await;
     for writer in [1, 2] {
         let hint = cluster.world.put(writer, 0, &[writer]).await.expect("free");
@@ -484,7 +484,7 @@ async fn a_silent_log_that_no_ingester_claims_is_closed_after_half_a_minute() {
     see(vec![ingester(&[1])]);
     cluster.pass(5).await;
     let world = &mut cluster.world;
-    assert!(world.put(2, 1, &[3]).await.is_none(), "closed: all ingesters tell, and none has it");
+    assert!(world.put(2, 1, &[3]).await.is_none(), "closed: all ingesters report, and none has it");
     assert!(world.put(1, 1, &[4]).await.is_some(), "open: its ingester lives");
     cluster.pass(20).await;
     see(Vec::new());
@@ -494,7 +494,7 @@ async fn a_silent_log_that_no_ingester_claims_is_closed_after_half_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_found_by_its_claim_alone() {
-    let mut cluster = Cluster::of("a").await;
+    let mut cluster = Cluster::start_all("a").await;
     cluster.pass(15).await;
     let metastore = cluster.processes.lock()[0].member.clone();
     let ingester = Member { writers: vec![WriterId(1)], ..Member::new("i", [Role::Ingester]) };
@@ -506,7 +506,7 @@ async fn a_log_is_found_by_its_claim_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_known_too_long_ago_is_not_answered() {
+async fn a_catalog_that_was_read_too_long_ago_is_not_used_for_answers() {
     let world = World::new(5);
     let metastore = world.open_as(false).await;
     metastore.drain().await;
@@ -515,7 +515,7 @@ async fn what_was_known_too_long_ago_is_not_answered() {
     viewer.find(everything()).await.expect("reads the catalog");
     world.faulty.set_rates(Rates { fail: 1_000, ..Rates::default() });
     world.time.pass(world.config.sweep_grace.get() / 2 - Duration::from_secs(1));
-    let snapshot = viewer.find(everything()).await.expect("knows it still");
+    let snapshot = viewer.find(everything()).await.expect("still knows it");
     assert!(snapshot.stale.is_some());
     world.time.pass(Duration::from_secs(2));
     let error = viewer.find(everything()).await.expect_err("is too old").to_string();
@@ -523,8 +523,8 @@ async fn what_was_known_too_long_ago_is_not_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_cannot_look_into_the_logs_says_how_old_its_answers_are() {
-    let mut cluster = Cluster::of("a").await;
+async fn an_owner_that_cannot_read_the_logs_reports_the_age_of_its_answers() {
+    let mut cluster = Cluster::start_all("a").await;
     cluster.pass(7).await;
     cluster.world.put(1, 0, &[1]).await.expect("free");
     cluster.pass(12).await;

@@ -1,4 +1,4 @@
-//! The bucket is compared with the catalog, and the catalog is made again from it.
+//! The bucket is compared with the catalog, and the catalog is rebuilt from it.
 
 use super::*;
 
@@ -12,14 +12,14 @@ async fn outputs_of_a_dead_attempt_are_deleted_when_they_are_old() {
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0, "the attempt may still publish");
     metastore.fail_job(failure(&job, "slow")).await.expect("fails");
     world.time.pass(Duration::from_secs(11));
-    let again = metastore.claim_job().await.expect("claims").expect("the job again");
-    let publication = world.merge(&again).await;
+    let second = metastore.claim_job().await.expect("claims").expect("the job again");
+    let publication = world.merge(&second).await;
     metastore.publish(publication).await.expect("publishes");
     let expected = world.counts(&metastore).await;
     let found = metastore.reconcile().await.expect("compares");
-    assert_eq!((found.orphans, found.missing), (late.outputs.len(), 0), "what is live or young stays");
+    assert_eq!((found.orphans, found.missing), (late.outputs.len(), 0), "live and young objects stay");
     assert_eq!(metastore.publish(late.clone()).await.expect("asks"), Published::Rejected);
-    // The grace of the sweep is for them too, and a restart does not forget them.
+    // They have the grace of the sweep too, and a restart does not forget them.
     metastore.drain().await;
     let metastore = world.open().await;
     assert_eq!(metastore.sweepable(10).await.expect("lists").len(), 0);
@@ -69,11 +69,11 @@ async fn a_block_that_a_rebuild_cannot_read_is_quarantined_and_stays() {
     assert_eq!(metastore.reconcile().await.expect("compares").orphans, 0);
     world.time.pass(Duration::from_secs(31 * 86_400));
     metastore.tend();
-    assert!(metastore.state.lock().quarantined_count() == 0, "its tenant's time is over");
+    assert!(metastore.state.lock().quarantined_count() == 0, "its tenant's data are expired");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_are_no_data_are_deleted_when_they_are_old() {
+async fn slots_without_data_are_deleted_when_they_are_old() {
     let mut world = World::new(24);
     let (metastore, job) = with_one_job(&mut world).await;
     let publication = world.merge(&job).await;
@@ -81,7 +81,7 @@ async fn slots_that_are_no_data_are_deleted_when_they_are_old() {
     metastore.seal(WriterId(1)).await.expect("seals");
     sweep_for(&world, &metastore, 1).await;
     let expected = world.counts(&metastore).await;
-    // A put that comes back from the dead, one above the seal, and one that waits for the slots before it.
+    // A swept slot that is put again, a slot above the seal, and one that waits for the slots before it.
     world.put(1, 1, &[1]).await.expect("was swept");
     world.put(1, 7, &[7]).await.expect("free");
     world.put(2, 5, &[5]).await.expect("free");
@@ -97,7 +97,7 @@ async fn slots_that_are_no_data_are_deleted_when_they_are_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn publish_records_go_when_a_rebuild_needs_them_no_more() {
+async fn publish_records_are_deleted_when_a_rebuild_no_longer_needs_them() {
     let mut world = World::new(25);
     world.config.merge_after = limits::Duration::from_secs(0);
     let metastore = world.open().await;

@@ -1,4 +1,4 @@
-//! What is dead or past its time goes, and nothing else does.
+//! Dead and expired objects are deleted, and no others.
 
 use super::*;
 
@@ -41,7 +41,7 @@ async fn dead_segments_are_swept_after_their_keys_left_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_past_their_time_die() {
+async fn expired_objects_die() {
     let mut world = World::new(13);
     let metastore = world.open().await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
@@ -58,7 +58,7 @@ async fn objects_past_their_time_die() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_whose_clock_is_ahead_gives_what_has_just_died_its_grace() {
+async fn objects_that_have_just_died_keep_their_grace_under_an_owner_whose_clock_is_ahead() {
     let mut world = World::new(23);
     let (first, job) = with_one_job(&mut world).await;
     let publication = world.merge(&job).await;
@@ -82,7 +82,7 @@ async fn a_seal_stays_seven_days_after_its_log_was_swept() {
             let hint = world.put(1, seq, &[u128::from(seq)]).await.expect("free");
             metastore.segment_written(hint).await.expect("takes the hint");
         }
-        // The data may be old when the last of it goes: the seven days begin then.
+        // The seven days begin when the last segment is swept, however old it is.
         world.time.pass(Duration::from_secs(10 * 86_400));
         metastore.seal(WriterId(1)).await.expect("seals");
         metastore.commit_pending().await.expect("commits");
@@ -114,12 +114,12 @@ async fn a_rebuild_reads_past_the_gap_that_retention_made() {
     metastore.segment_written(hint).await.expect("takes the hint");
     sweep_for(&world, &metastore, 1).await;
     let slots = world.store.list("log").await.expect("lists");
-    assert_eq!(slots.len(), 1, "what is past its time is swept");
+    assert_eq!(slots.len(), 1, "expired segments are swept");
     metastore.drain().await;
     world.rebuild().await.expect("rebuilds");
     let metastore = world.open_as(false).await;
     assert_eq!(world.counts(&metastore).await, BTreeMap::from([(2, 1)]));
     let hint = world.put(1, 3, &[3]).await.expect("free");
     metastore.segment_written(hint).await.expect("takes the hint");
-    assert_eq!(found(&metastore).await, 2, "the log goes on where it was");
+    assert_eq!(found(&metastore).await, 2, "the log continues where it was");
 }
