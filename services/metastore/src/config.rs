@@ -1,3 +1,5 @@
+//! The `metastore` part of the configuration.
+
 use limits::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,29 +10,30 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Longest time between consuming a segment and its rows. Longer: fewer writes, more to read again after a crash.
     pub commit_interval: Duration,
-    /// Between looks at the next slot of a log whose segments nobody tells of.
+    /// Between probes of a log whose writer sends no hints.
     pub probe_interval: Duration,
-    /// … of a log that has been silent for eight times as long, or whose segments somebody tells of.
+    /// … of a log that has been silent for eight times as long, or whose writer sends hints.
     pub probe_interval_silent: Duration,
-    /// Between listings of logs that nobody told of.
+    /// Between listings for unknown logs.
     pub list_interval: Duration,
     /// A log is closed after this long without a new slot. Its writer, if alive, opens another.
     pub seal_after: Duration,
-    /// … if every ingester of the cluster tells which logs it has open, and none has this one.
+    /// … if every ingester of the cluster reports its open logs, and none has this one.
     pub seal_unclaimed_after: Duration,
     /// A metastore takes the catalog over when every one before it has been silent for this long. Shorter: fresh
-    /// data are answered sooner after a crash. Longer: no takeover while a machine is only slow.
+    /// data are found sooner after a crash. Longer: no takeover while a machine is only slow.
     pub takeover_after: Duration,
     /// Equal pushes count once if they come within this time.
     pub dedup_window: Duration,
     /// Added to the window for clocks that differ.
     pub dedup_slack: Duration,
-    /// Most keys of the window held in memory, at about 20 bytes each; over it the window shrinks.
+    /// Most keys of the window held in memory, at about 20 bytes each; above it the window shrinks.
     pub dedup_keys_max: usize,
     /// Segments are merged when the oldest is this old. Longer: fewer, larger merges, slower queries of fresh data.
     pub merge_after: Duration,
-    /// … or when they have this many bytes, which is also the most that one merge takes. Larger: fewer blocks, more memory.
-    /// Less than the default if this process merges, too, and its share of `server.memory_limit_bytes` is small.
+    /// … or when they have this many bytes, which is also the most that one merge takes. Larger: fewer blocks, more
+    /// memory. Less than the default if this process merges, too, and its share of `server.memory_limit_bytes` is
+    /// small.
     pub merge_bytes: u64,
     /// Most bytes of blocks that one merge takes. Less than the default if this process merges, too, and its share of
     /// `server.memory_limit_bytes` is small.
@@ -41,16 +44,18 @@ pub struct Config {
     pub settle_after: Duration,
     /// An attempt that did not publish within this time is given to another compactor.
     pub attempt_time: Duration,
-    /// Dead objects stay readable for this long, for questions that began before.
+    /// Dead objects stay readable for this long, for questions that began before their death.
     pub sweep_grace: Duration,
-    /// Between looks for data whose time is over.
+    /// Between looks for expired data.
     pub retention_interval: Duration,
-    /// Between comparisons of the bucket with the catalog. Longer: fewer listings. Shorter: what nobody needs goes sooner.
+    /// Between comparisons of the bucket with the catalog. Longer: fewer listings. Shorter: unneeded objects are
+    /// deleted sooner.
     pub reconcile_interval: Duration,
-    /// An object that holds no data that counts is deleted at this age. Must be longer than any merge, and than clocks differ.
+    /// An unneeded object is deleted at this age. Must be longer than any merge, and than the difference between
+    /// clocks.
     pub orphan_grace: Duration,
-    /// A comparison that finds more bytes of blocks without a publish record than this percentage of the live bytes, and
-    /// than 4 MiB, deletes none of them and logs an error. 100 deletes them always.
+    /// A comparison that finds more bytes of blocks without a publish record than this percentage of the live bytes,
+    /// and than 4 MiB, deletes none of them and logs an error. 100 deletes them always.
     pub orphan_percent_max: u8,
 }
 
