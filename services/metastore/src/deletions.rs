@@ -179,8 +179,8 @@ impl Deletions {
         in_force.chain(replaced).map(|row| row.created_millis).min()
     }
 
-    /// Number of deletions of `tenant` in force that live objects need, or that none needs, as of the last
-    /// [`State::update_unswept`](crate::state::State::update_unswept).
+    /// Number of deletions of `tenant` in force that live objects need, or that none needs, as of the last update of
+    /// [`DeletionInForce::unswept`].
     pub(crate) fn count_of(&self, tenant: &TenantId, is_needed: bool) -> usize {
         let is_counted = |in_force: &&DeletionInForce| {
             in_force.deletion.tenant == *tenant && in_force.unswept.is_none() == is_needed

@@ -139,36 +139,7 @@ impl Index {
         deletions: &Deletions,
         kept_from: impl Fn(&TenantId, &str) -> i64,
     ) -> Vec<Found> {
-        let mut spans: Vec<Span> = Vec::new();
-        // Result of `kept_from` by the address of the service's name, which all datasets of the service share.
-        let mut kept: HashMap<*const u8, i64> = HashMap::new();
-        for id in &request.tenants {
-            let Some(tenant) = self.tenants.get(id) else {
-                continue;
-            };
-            match &request.services {
-                Some(names) => {
-                    for (name, service) in
-                        names.iter().filter_map(|name| tenant.services.get_key_value(name.as_str()))
-                    {
-                        kept.insert(name.as_ptr(), kept_from(id, name));
-                        service.collect(request.range, &mut spans);
-                    }
-                }
-                None => {
-                    kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
-                    let is_in_range = |id: &u64| {
-                        let entry = self.objects.get(id);
-                        entry.is_some_and(|entry| request.range.overlaps(entry.times))
-                    };
-                    let objects = tenant.objects.iter().filter(|(id, _)| is_in_range(id));
-                    spans.extend(objects.flat_map(|(_, spans)| spans));
-                }
-            }
-        }
-        // A tenant or service may be named twice.
-        spans.sort_unstable();
-        spans.dedup();
+        let (spans, kept) = self.candidates(request, kept_from);
         let mut types = TypeFilter::new(request.profile_type.as_ref());
         let mut found: Vec<Found> = Vec::new();
         for spans in spans.chunk_by(|a, b| a.object == b.object) {
@@ -204,6 +175,45 @@ impl Index {
             }
         }
         found
+    }
+
+    /// Spans of the datasets that may match `request`, sorted, and the results of `kept_from` for their services,
+    /// each by the address of the service's name, which all datasets of the service share.
+    fn candidates(
+        &self,
+        request: &FindRequest,
+        kept_from: impl Fn(&TenantId, &str) -> i64,
+    ) -> (Vec<Span>, HashMap<*const u8, i64>) {
+        let mut spans: Vec<Span> = Vec::new();
+        let mut kept: HashMap<*const u8, i64> = HashMap::new();
+        for id in &request.tenants {
+            let Some(tenant) = self.tenants.get(id) else {
+                continue;
+            };
+            match &request.services {
+                Some(names) => {
+                    for (name, service) in
+                        names.iter().filter_map(|name| tenant.services.get_key_value(name.as_str()))
+                    {
+                        kept.insert(name.as_ptr(), kept_from(id, name));
+                        service.collect(request.range, &mut spans);
+                    }
+                }
+                None => {
+                    kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
+                    let is_in_range = |id: &u64| {
+                        let entry = self.objects.get(id);
+                        entry.is_some_and(|entry| request.range.overlaps(entry.times))
+                    };
+                    let objects = tenant.objects.iter().filter(|(id, _)| is_in_range(id));
+                    spans.extend(objects.flat_map(|(_, spans)| spans));
+                }
+            }
+        }
+        // A tenant or service may be named twice.
+        spans.sort_unstable();
+        spans.dedup();
+        (spans, kept)
     }
 
     /// Counts the datasets of the tenants that [`Index::find`] leaves out, by reason. Looks at all of them.

@@ -77,97 +77,9 @@ impl Duration {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let counters = [
-            ("segments", "Segments consumed", &metrics.segments),
-            ("segments_unreadable", "Slots of logs without a readable segment", &metrics.segments_unreadable),
-            ("items_masked", "Push items that were already counted", &metrics.items_masked),
-            ("takeovers", "Times this process became the owner of the catalog", &metrics.takeovers),
-            ("fenced", "Times another process took the catalog from this one", &metrics.fenced),
-            ("commits", "Commits of the catalog", &metrics.commits),
-            ("jobs_claimed", "Attempts of jobs that compactors have claimed", &metrics.jobs_claimed),
-            ("jobs_published", "Jobs whose outputs became live", &metrics.jobs_published),
-            ("jobs_failed", "Attempts that compactors gave up", &metrics.jobs_failed),
-            (
-                "attempts_lapsed",
-                "Attempts that were neither published nor given up in time",
-                &metrics.attempts_lapsed,
-            ),
-            ("objects_expired", "Objects whose retention ended", &metrics.objects_expired),
-            (
-                "datasets_expired",
-                "Datasets whose retention ended before that of others in the same object",
-                &metrics.datasets_expired,
-            ),
-            (
-                "objects_orphaned",
-                "Objects found unneeded when the bucket was compared with the catalog",
-                &metrics.objects_orphaned,
-            ),
-            (
-                "objects_missing",
-                "Objects found missing when the bucket was compared with the catalog",
-                &metrics.objects_missing,
-            ),
-            (
-                "reconciliations",
-                "Finished comparisons of the bucket with the catalog",
-                &metrics.reconciliations,
-            ),
-            ("delete_orders", "Deletions made", &metrics.deletions),
-        ];
-        for (name, help, counter) in counters {
-            registry.register(format!("pyrograph_metastore_{name}"), help, counter.clone());
-        }
-        let gauges = [
-            ("owner", "1 if this process owns the catalog", &metrics.is_owner),
-            ("live_segments", "Segments not merged yet", &metrics.segments_live),
-            ("live_blocks", "Live blocks", &metrics.blocks_live),
-            (
-                "comparison_stopped",
-                "1 if the last comparison found too many blocks without a publish record and deleted none",
-                &metrics.comparison_stopped,
-            ),
-            ("dead_objects", "Dead objects that are not deleted yet", &metrics.objects_dead),
-            (
-                "quarantined_objects",
-                "Objects that cannot be read: answers over them are partial",
-                &metrics.objects_quarantined,
-            ),
-            (
-                "delete_orders_in_force",
-                "Deletions whose data may still be in the bucket",
-                &metrics.deletions_in_force,
-            ),
-            ("dedup_keys", "Keys of push items within the window", &metrics.dedup_keys),
-            ("dedup_bytes", "Memory of the keys of push items", &metrics.dedup_bytes),
-        ];
-        for (name, help, gauge) in gauges {
-            registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
-        }
-        let seconds = [
-            ("dedup_window", "Age of the oldest remembered key of a push item", &metrics.dedup_window),
-            ("consume_lag", "All segments older than this have been consumed", &metrics.consume_lag),
-            ("oldest_dead_object", "Time since the oldest dead object died", &metrics.oldest_dead),
-            (
-                "oldest_delete_order",
-                "Age of the oldest deletion whose data may still be in the bucket",
-                &metrics.oldest_deletion,
-            ),
-        ];
-        for (name, help, gauge) in seconds {
-            registry.register(format!("pyrograph_metastore_{name}_seconds"), help, gauge.clone());
-        }
-        for (name, help, gauges) in [
-            ("live_bytes", "Bytes of live objects by level, 0 for segments", &metrics.bytes_live),
-            ("live_rows", "Samples in live objects by level, 0 for segments", &metrics.rows_live),
-        ] {
-            registry.register(format!("pyrograph_metastore_{name}"), help, gauges.clone());
-        }
-        registry.register(
-            "pyrograph_metastore_merge_lag_seconds",
-            "Waiting time of the oldest merge into blocks of a level: 1 from segments, 2 in an hour, 3 in a day",
-            metrics.merge_lag.clone(),
-        );
+        metrics.register_counters(registry);
+        metrics.register_gauges(registry);
+        metrics.register_levels(registry);
         registry.register(
             "pyrograph_metastore_commit_duration_seconds",
             "Duration of a commit of the catalog",
@@ -179,6 +91,102 @@ impl Metrics {
             metrics.find_seconds.0.clone(),
         );
         metrics
+    }
+
+    fn register_counters(&self, registry: &mut Registry) {
+        let counters = [
+            ("segments", "Segments consumed", &self.segments),
+            ("segments_unreadable", "Slots of logs without a readable segment", &self.segments_unreadable),
+            ("items_masked", "Push items that were already counted", &self.items_masked),
+            ("takeovers", "Times this process became the owner of the catalog", &self.takeovers),
+            ("fenced", "Times another process took the catalog from this one", &self.fenced),
+            ("commits", "Commits of the catalog", &self.commits),
+            ("jobs_claimed", "Attempts of jobs that compactors have claimed", &self.jobs_claimed),
+            ("jobs_published", "Jobs whose outputs became live", &self.jobs_published),
+            ("jobs_failed", "Attempts that compactors gave up", &self.jobs_failed),
+            (
+                "attempts_lapsed",
+                "Attempts that were neither published nor given up in time",
+                &self.attempts_lapsed,
+            ),
+            ("objects_expired", "Objects whose retention ended", &self.objects_expired),
+            (
+                "datasets_expired",
+                "Datasets whose retention ended before that of others in the same object",
+                &self.datasets_expired,
+            ),
+            (
+                "objects_orphaned",
+                "Objects found unneeded when the bucket was compared with the catalog",
+                &self.objects_orphaned,
+            ),
+            (
+                "objects_missing",
+                "Objects found missing when the bucket was compared with the catalog",
+                &self.objects_missing,
+            ),
+            ("reconciliations", "Finished comparisons of the bucket with the catalog", &self.reconciliations),
+            ("delete_orders", "Deletions made", &self.deletions),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(format!("pyrograph_metastore_{name}"), help, counter.clone());
+        }
+    }
+
+    fn register_gauges(&self, registry: &mut Registry) {
+        let gauges = [
+            ("owner", "1 if this process owns the catalog", &self.is_owner),
+            ("live_segments", "Segments not merged yet", &self.segments_live),
+            ("live_blocks", "Live blocks", &self.blocks_live),
+            (
+                "comparison_stopped",
+                "1 if the last comparison found too many blocks without a publish record and deleted none",
+                &self.comparison_stopped,
+            ),
+            ("dead_objects", "Dead objects that are not deleted yet", &self.objects_dead),
+            (
+                "quarantined_objects",
+                "Objects that cannot be read: answers over them are partial",
+                &self.objects_quarantined,
+            ),
+            (
+                "delete_orders_in_force",
+                "Deletions whose data may still be in the bucket",
+                &self.deletions_in_force,
+            ),
+            ("dedup_keys", "Keys of push items within the window", &self.dedup_keys),
+            ("dedup_bytes", "Memory of the keys of push items", &self.dedup_bytes),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(format!("pyrograph_metastore_{name}"), help, gauge.clone());
+        }
+        let seconds = [
+            ("dedup_window", "Age of the oldest remembered key of a push item", &self.dedup_window),
+            ("consume_lag", "All segments older than this have been consumed", &self.consume_lag),
+            ("oldest_dead_object", "Time since the oldest dead object died", &self.oldest_dead),
+            (
+                "oldest_delete_order",
+                "Age of the oldest deletion whose data may still be in the bucket",
+                &self.oldest_deletion,
+            ),
+        ];
+        for (name, help, gauge) in seconds {
+            registry.register(format!("pyrograph_metastore_{name}_seconds"), help, gauge.clone());
+        }
+    }
+
+    fn register_levels(&self, registry: &mut Registry) {
+        for (name, help, gauges) in [
+            ("live_bytes", "Bytes of live objects by level, 0 for segments", &self.bytes_live),
+            ("live_rows", "Samples in live objects by level, 0 for segments", &self.rows_live),
+        ] {
+            registry.register(format!("pyrograph_metastore_{name}"), help, gauges.clone());
+        }
+        registry.register(
+            "pyrograph_metastore_merge_lag_seconds",
+            "Waiting time of the oldest merge into blocks of a level: 1 from segments, 2 in an hour, 3 in a day",
+            self.merge_lag.clone(),
+        );
     }
 
     /// Sets all metrics that only an owner knows to 0, so that the largest over all processes is the owner's.

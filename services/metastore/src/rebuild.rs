@@ -6,14 +6,14 @@
 //!
 //! Merged segments keep the masks of their records; those of the others are decided anew, in the order of creation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use catalog::rows::{self, Block, Founding, JobProgress, Quarantine, Row};
+use catalog::rows::{self, Block, DatasetSummary, Founding, JobProgress, Quarantine, Row};
 use catalog::{Batch, Catalog, Numbered, numbered};
-use clock::Clock;
+use clock::{Clock, Now};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
 use model::{BlockId, ItemKey, WriterId};
@@ -307,8 +307,8 @@ pub(crate) async fn read_record(store: &Store, key: &Key) -> Result<Record, Open
         .map_err(|error| OpenError::Object { object: key.to_string(), reason: error.to_string() })
 }
 
+/// The state of a new catalog, and its rows, without those that are pending in the state.
 fn assemble(contents: &Contents, config: &Config, clock: &Clock) -> Result<(State, Batch), OpenError> {
-    let lineage = &contents.lineage;
     let mut state = State::new(config);
     let mut batch = Batch::default();
     let now = clock.now();
@@ -316,108 +316,132 @@ fn assemble(contents: &Contents, config: &Config, clock: &Clock) -> Result<(Stat
         row.put_into(&mut batch);
         state.deletions.load(row, 0).map_err(|reason| unreadable_deletion(number, reason))?;
     }
-    let inputs = lineage.in_force().flat_map(|record| &record.inputs);
-    let masks: HashMap<&Key, &[u32]> = inputs.map(|(key, masked)| (key, &masked[..])).collect();
-    let merged_to = merged_to(lineage.records());
     for (output, header) in &contents.blocks {
-        let Header::Object { bytes, directory } = header else {
-            match unreadable_block(output, header) {
-                Some(block) => {
-                    error!(block = %output.key, "block cannot be read: answers over its time are partial");
-                    put_block(&block, &[], &mut batch);
-                    state.add_block(&block, Vec::new());
-                }
-                None => {
-                    warn!(block = %output.key, "block is gone, or is no object of this program, and is left out")
-                }
-            }
-            continue;
-        };
-        let Some(block) = block_of(output, *bytes, directory) else {
-            warn!(block = %output.key, "block belongs to no job and is left out");
-            continue;
-        };
-        put_block(&block, &summaries(directory), &mut batch);
-        state.add_block(&block, summaries(directory));
-    }
-    let mut created: HashMap<Key, i64> = HashMap::new();
-    let mut counted: Vec<(i64, Vec<ItemKey>)> = Vec::new();
-    let mut open: Vec<(i64, WriterId, u64, Data)> = Vec::new();
-    for (writer, slots) in &contents.slots {
-        let writer = *writer;
-        let recorded: BTreeSet<u64> = masks
-            .keys()
-            .filter_map(|key| key.parse_log_slot())
-            .filter(|(w, _)| *w == writer)
-            .map(|(_, seq)| seq)
-            .collect();
-        // Merged slots may be swept, so an absent slot below a merged one does not end the log.
-        let mut next = merged_to.get(&writer).map_or(0, |(next, _)| *next);
-        let mut is_sealed = false;
-        let mut last_created = 0;
-        for (seq, header) in slots {
-            let seq = *seq;
-            if seq > next {
-                break;
-            }
-            let key = Key::log_slot(writer, seq);
-            match slot_of(writer, seq, header.clone()) {
-                None => {}
-                Some(Slot::Seal) => {
-                    is_sealed = true;
-                    next = seq;
-                    break;
-                }
-                Some(Slot::Data(Data::Segment { directory, .. })) if recorded.contains(&seq) => {
-                    last_created = directory.created_millis;
-                    created.insert(key.clone(), directory.created_millis);
-                    let masked = masks.get(&key).copied().unwrap_or_default();
-                    let ordinals = directory.keys.iter().enumerate();
-                    let kept = ordinals.filter(|(i, _)| masked.binary_search(&(*i as u32)).is_err());
-                    counted.push((directory.created_millis, kept.map(|(_, key)| *key).collect()));
-                }
-                Some(_) if recorded.contains(&seq) => {}
-                Some(Slot::Data(data)) => {
-                    if let Data::Segment { directory, .. } = &data {
-                        last_created = directory.created_millis;
-                    }
-                    open.push((last_created, writer, seq, data));
-                }
-            }
-            next = next.max(seq + 1);
+        if let Some((block, datasets)) = block_of(output, header) {
+            put_block(&block, &datasets, &mut batch);
+            state.add_block(&block, datasets);
         }
-        let moved_millis = if is_sealed { now.unix_millis } else { last_created };
-        state.set_log(rows::Log { writer, next, sealed: is_sealed, moved_millis }, now.monotonic);
     }
-    // A log whose slots are all merged and swept may continue: a seal would still be there, `SEAL_KEPT_MILLIS` after
-    // it.
+    let Segments { merged, mut open } = add_logs(contents, &mut state, now);
+    // Keys of merged segments have been counted, whenever they were created.
+    for segment in merged.values() {
+        state.count_keys(&segment.keys, segment.created_millis);
+    }
+    // Segments before a deletion were consumed before those after it: a resend must not count instead of an erased
+    // item.
+    open.sort_by_key(|segment| {
+        let OpenSegment { created_millis, writer, seq, .. } = *segment;
+        (state.deletions.floor_of(writer, seq), created_millis, writer, seq)
+    });
+    for OpenSegment { created_millis, writer, seq, data } in open {
+        // After the window keys count again, as they did the first time.
+        state.forget_keys_before(created_millis - config.dedup_millis());
+        let segment = state.segment_of(writer, seq, data, created_millis, now.unix_millis);
+        state.add_pending_segment(segment);
+    }
+    add_records(contents, &merged, &mut state, &mut batch);
+    bury_undone(contents, now.unix_millis, &mut state, &mut batch);
+    Ok((state, batch))
+}
+
+/// The segments in the bucket, each up to the end of its log.
+#[derive(Default)]
+struct Segments {
+    merged: MergedSegments,
+    open: Vec<OpenSegment>,
+}
+
+/// Merged segments, by log and slot.
+type MergedSegments = BTreeMap<(WriterId, u64), MergedSegment>;
+
+struct MergedSegment {
+    created_millis: i64,
+    /// Its keys that were not masked.
+    keys: Vec<ItemKey>,
+}
+
+/// A segment that no record in force names.
+struct OpenSegment {
+    created_millis: i64,
+    writer: WriterId,
+    seq: u64,
+    data: Data,
+}
+
+/// Adds all logs to the state. Returns their segments.
+fn add_logs(contents: &Contents, state: &mut State, now: Now) -> Segments {
+    let inputs = contents.lineage.in_force().flat_map(|record| &record.inputs);
+    let masks: HashMap<&Key, &[u32]> = inputs.map(|(key, masked)| (key, &masked[..])).collect();
+    let merged_to = merged_to(contents.lineage.records());
+    let mut segments = Segments::default();
+    for (writer, slots) in &contents.slots {
+        // Merged slots may be swept, so an absent slot below a merged one does not end the log.
+        let next = merged_to.get(writer).map_or(0, |(next, _)| *next);
+        state.set_log(segments.add_log(*writer, slots, next, &masks, now), now.monotonic);
+    }
+    // A log whose slots are all merged and swept may continue: a seal would be kept for `SEAL_KEPT_MILLIS`.
     for (writer, (next, merged_millis)) in &merged_to {
         if !contents.slots.contains_key(writer) && now.unix_millis - merged_millis < SEAL_KEPT_MILLIS {
             let (writer, next, moved_millis) = (*writer, *next, *merged_millis);
             state.set_log(rows::Log { writer, next, sealed: false, moved_millis }, now.monotonic);
         }
     }
-    // Keys of merged segments have been counted, whenever they were created.
-    for (created_millis, keys) in counted {
-        state.count_keys(&keys, created_millis);
+    segments
+}
+
+impl Segments {
+    /// Adds the segments of one log. `next` is the slot after the last merged one. Returns the row of the log.
+    fn add_log(
+        &mut self,
+        writer: WriterId,
+        slots: &BTreeMap<u64, Header>,
+        mut next: u64,
+        masks: &HashMap<&Key, &[u32]>,
+        now: Now,
+    ) -> rows::Log {
+        let mut last_created = 0;
+        for (seq, header) in slots {
+            let seq = *seq;
+            if seq > next {
+                break;
+            }
+            let masked = masks.get(&Key::log_slot(writer, seq)).copied();
+            match (slot_of(writer, seq, header.clone()), masked) {
+                (None, _) => {}
+                (Some(Slot::Seal), _) => {
+                    return rows::Log { writer, next: seq, sealed: true, moved_millis: now.unix_millis };
+                }
+                (Some(Slot::Data(Data::Segment { directory, .. })), Some(masked)) => {
+                    let created_millis = directory.created_millis;
+                    last_created = created_millis;
+                    let ordinals = directory.keys.iter().enumerate();
+                    let kept = ordinals.filter(|(i, _)| masked.binary_search(&(*i as u32)).is_err());
+                    let keys = kept.map(|(_, key)| *key).collect();
+                    self.merged.insert((writer, seq), MergedSegment { created_millis, keys });
+                }
+                (Some(Slot::Data(Data::Unreadable(_))), Some(_)) => {}
+                (Some(Slot::Data(data)), None) => {
+                    if let Data::Segment { directory, .. } = &data {
+                        last_created = directory.created_millis;
+                    }
+                    self.open.push(OpenSegment { created_millis: last_created, writer, seq, data });
+                }
+            }
+            next = next.max(seq + 1);
+        }
+        rows::Log { writer, next, sealed: false, moved_millis: last_created }
     }
-    // Segments before a deletion were consumed before those after it: a resend must not count instead of an erased
-    // item.
-    open.sort_by_key(|(created_millis, writer, seq, _)| {
-        (state.deletions.floor_of(*writer, *seq), *created_millis, *writer, *seq)
-    });
-    for (created_millis, writer, seq, data) in open {
-        // After the window keys count again, as they did the first time.
-        state.forget_keys_before(created_millis - config.dedup_millis());
-        let segment = state.segment_of(writer, seq, data, created_millis, now.unix_millis);
-        state.add_pending_segment(segment);
-    }
-    for record in lineage.in_force() {
+}
+
+/// Adds the jobs of all records in force, and those of their inputs that still exist as dead objects.
+fn add_records(contents: &Contents, merged: &MergedSegments, state: &mut State, batch: &mut Batch) {
+    for record in contents.lineage.in_force() {
         for (key, _) in record.inputs.iter().filter(|(key, _)| contents.listing.contains(key)) {
-            let segment_millis = created.get(key).copied();
+            let segment = key.parse_log_slot().and_then(|slot| merged.get(&slot));
+            let segment_millis = segment.map(|segment| segment.created_millis);
             let (died_millis, job) = (record.published_millis, Some(record.job));
             let dead = rows::Dead { key: key.clone(), died_millis, job, segment_millis };
-            dead.put_into(&mut batch);
+            dead.put_into(batch);
             state.add_dead(dead);
         }
         rows::Job {
@@ -428,19 +452,22 @@ fn assemble(contents: &Contents, config: &Config, clock: &Clock) -> Result<(Stat
             floor: 0,
             state: JobProgress::Published { record: None },
         }
-        .put_into(&mut batch);
+        .put_into(batch);
     }
-    // The inputs hold the data. If a record or its outputs stayed, the next rebuild would find both.
-    for (index, record) in lineage.undone() {
+}
+
+/// Buries undone records and their outputs. The inputs hold the data: if a record or its outputs stayed, the next
+/// rebuild would find both.
+fn bury_undone(contents: &Contents, unix_millis: i64, state: &mut State, batch: &mut Batch) {
+    for (index, record) in contents.lineage.undone() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
         let present = outputs.filter(|key| contents.listing.contains(key) && !state.live().contains_key(key));
         let superfluous: Vec<&Key> = present.chain([&contents.listing.records[index].key]).collect();
         for key in superfluous {
-            state.bury_unnamed(key.clone(), now.unix_millis).put_into(&mut batch);
+            state.bury_unnamed(key.clone(), unix_millis).put_into(batch);
         }
     }
-    Ok((state, batch))
 }
 
 /// For each log: the slot after the last one that a record names, and when the newest of these records was made, in
@@ -475,7 +502,32 @@ fn unreadable_block(output: &Output, header: &Header) -> Option<Block> {
     })
 }
 
-fn block_of(output: &Output, bytes: u64, directory: &block::Directory) -> Option<Block> {
+/// The block of an output, quarantined if it cannot be read; `None` if it is left out.
+fn block_of(output: &Output, header: &Header) -> Option<(Block, Vec<DatasetSummary>)> {
+    match header {
+        Header::Object { bytes, directory } => {
+            let block = readable_block(output, *bytes, directory);
+            if block.is_none() {
+                warn!(block = %output.key, "block belongs to no job and is left out");
+            }
+            Some((block?, summaries(directory)))
+        }
+        _ => {
+            let block = unreadable_block(output, header);
+            match &block {
+                Some(_) => {
+                    error!(block = %output.key, "block cannot be read: answers over its time are partial");
+                }
+                None => {
+                    warn!(block = %output.key, "block is gone, or is no object of this program, and is left out");
+                }
+            }
+            Some((block?, Vec::new()))
+        }
+    }
+}
+
+fn readable_block(output: &Output, bytes: u64, directory: &block::Directory) -> Option<Block> {
     let block::Origin::Block { job, attempt, part, level } = directory.origin else {
         return None;
     };
