@@ -114,9 +114,7 @@ impl Metastore {
         let is_needed = state.touched_by(&deletion).next().is_some();
         let (limit, kind_of_deletion) = match is_needed {
             true => (DELETIONS_MAX, "that live objects need"),
-            false => {
-                (UNNEEDED_MAX, "about nothing that is stored, or only about objects that wait to be swept,")
-            }
+            false => (UNNEEDED_MAX, "that match no stored data, or only objects that wait to be swept,"),
         };
         if state.deletions.count_of(&request.tenant, is_needed) >= limit {
             let message = format!(

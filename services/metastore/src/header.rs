@@ -38,7 +38,7 @@ pub trait Headers: Send + Sync {
 const TAIL_BYTES: u64 = 64 << 10;
 /// No seal is longer, and no segment is shorter.
 const SEAL_BYTES_MAX: u64 = 256;
-/// Headers are read once each, so nothing is worth keeping.
+/// Each header is read once, so the cache is small.
 const CACHE_BYTES: u64 = 1 << 20;
 
 /// Reads headers from the objects themselves.

@@ -28,6 +28,7 @@ mod load;
 mod metrics;
 mod opening;
 mod ownership;
+mod parts;
 mod plan;
 mod quarantine;
 mod rebuild;
@@ -47,7 +48,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catalog::{Catalog, Engine, Numbered, numbered};
+use catalog::Catalog;
 use clock::Clock;
 use cluster::Membership;
 use model::TenantId;
@@ -64,6 +65,7 @@ use tracing::warn;
 pub use config::Config;
 pub use error::OpenError;
 pub use ownership::{Candidate, Seat};
+pub use parts::Parts;
 pub use rebuild::{Progress, Rebuilt, rebuild};
 pub use retention::Retention;
 pub use view::Viewer;
@@ -71,6 +73,7 @@ pub use view::Viewer;
 use header::Headers;
 use metrics::Metrics;
 use opening::{OpenCatalog, Opening};
+use parts::Resources;
 use state::State;
 
 /// An owner answers finds only if the store confirmed less than this ago that it is the owner. A successor waits as
@@ -113,40 +116,6 @@ pub struct Metastore {
     /// Whether a comparison found that the catalog lacks merges: the owner stopped, and the catalog is opened anew.
     is_outdated: AtomicBool,
     me: Weak<Self>,
-}
-
-/// The parts of a metastore that tests replace.
-#[derive(Clone)]
-pub struct Parts {
-    pub headers: Arc<dyn Headers>,
-    pub engine: Arc<dyn Engine>,
-    pub is_alone: bool,
-}
-
-/// The parts of an owner, besides its catalog and state.
-struct Resources {
-    config: Config,
-    store: Store,
-    parts: Parts,
-    retention: Retention,
-    clock: Clock,
-    metrics: Metrics,
-    /// Names the logs that live ingesters write to; `None` if members do not discover each other.
-    membership: Option<Arc<dyn Membership>>,
-}
-
-impl Parts {
-    /// The parts of a real process. Old files of the catalog are kept for as long as dead objects.
-    pub fn with(config: &Config, store: &Store, clock: &Clock) -> Self {
-        let collect_after = config.sweep_grace.get();
-        let look_within = collect_after * 7 / 15;
-        let options = numbered::Options { collect_after, look_within, ..numbered::Options::default() };
-        Self {
-            headers: Arc::new(header::Bucket::new(store.clone())),
-            engine: Arc::new(Numbered::new(store.clone(), clock.clone(), options)),
-            is_alone: store.is_exclusive(),
-        }
-    }
 }
 
 impl Metastore {

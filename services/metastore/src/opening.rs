@@ -9,11 +9,11 @@ use clock::Clock;
 use storage::Store;
 use tracing::{info, warn};
 
-use crate::Parts;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::listing::Listing;
 use crate::load::{self, Source};
+use crate::parts::Parts;
 use crate::rebuild::{Progress, rebuild_with};
 use crate::state::State;
 use crate::verify::{missing_records, reason_to_rebuild};

@@ -27,13 +27,14 @@ use storage::{Key, Store};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::Metastore;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::metrics::Metrics;
 use crate::opening::Opening;
+use crate::parts::{Parts, Resources};
 use crate::rebuild::Progress;
 use crate::retention::Retention;
-use crate::{Metastore, Parts, Resources};
 
 /// Between calls of the other metastores.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

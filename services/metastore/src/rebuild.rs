@@ -121,8 +121,8 @@ impl fmt::Display for Progress {
 /// other process can have the store open, it first waits for a minute without a commit.
 ///
 /// # Errors
-/// `Alive` if there is a commit meanwhile. An object that cannot be read is quarantined, and no error; a publish record
-/// that cannot be read is.
+/// `Alive` if there is a commit meanwhile; `Object` if a publish record or a deletion cannot be read. Segments and
+/// blocks that cannot be read are quarantined.
 pub async fn rebuild(
     store: &Store,
     clock: &Clock,
@@ -161,7 +161,7 @@ async fn replace_catalog(
     let records = read_records(store, &listing, progress).await?;
     Lineage::trace(records, &listing, clock.unix_millis())?;
     let rebuilding = engine.rebuild(newest_millis(&listing)).await?;
-    // Read again: earlier owners can publish until here.
+    // Read again: earlier owners could publish until now.
     let contents = Contents::read(store, headers, clock.unix_millis(), progress).await?;
     let (mut state, mut batch) = assemble(&contents, config, clock)?;
     let rebuilt = contents.summary(&state);

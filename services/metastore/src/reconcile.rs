@@ -38,8 +38,7 @@ const READS_AT_ONCE: usize = 8;
 /// Blocks without a record are few and small. A comparison that finds more bytes of them than this, and than
 /// `orphan_percent_max` of the live bytes, deletes none of them.
 const UNRECORDED_BYTES_MAX: u64 = 4 << 20;
-/// A publish record is kept at least this long: no process that was paused for less brings back an object it names
-/// without a record.
+/// A publish record is kept this long, so that no paused process puts an object again that only this record disproves.
 const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// Counts of one comparison.
@@ -83,7 +82,7 @@ impl Metastore {
             let objects = unnamed.published.len();
             // Fails if a successor, which may have published them, has opened the catalog.
             self.check_catalog().await?;
-            error!(objects, %first, "the catalog lacks merges that were published: nothing is deleted, it is opened anew");
+            error!(objects, %first, "the catalog lacks merges that were published: no object is deleted, the catalog is opened anew");
             self.is_outdated.store(true, Ordering::SeqCst);
             self.stop.send_replace(true);
             return Err(Error::new(ErrorKind::Unavailable, "the catalog is older than its bucket"));

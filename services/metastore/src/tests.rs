@@ -335,9 +335,9 @@ async fn with_one_job(world: &mut World) -> (Arc<Metastore>, Job) {
         let hint = world.put(1, seq, &[u128::from(seq), 50]).await.expect("free");
         metastore.segment_written(hint).await.expect("takes the hint");
     }
-    assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is committed yet");
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "no segment is committed yet");
     metastore.commit_pending().await.expect("commits");
-    assert!(metastore.claim_job().await.expect("claims").is_none(), "nothing is old enough");
+    assert!(metastore.claim_job().await.expect("claims").is_none(), "no segment is old enough");
     world.time.pass(Duration::from_secs(31));
     let job = metastore.claim_job().await.expect("claims").expect("a job");
     assert_eq!((job.inputs.len(), job.attempt, job.level), (3, 1, 1));

@@ -125,7 +125,7 @@ async fn a_fenced_owner_takes_no_hints() {
     }
     running.await.expect("ends once it knows");
     let hint = world.put(1, 20, &[20]).await.expect("free");
-    let error = first.segment_written(hint).await.expect_err("owns nothing");
+    let error = first.segment_written(hint).await.expect_err("is no owner");
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(first.state.lock().pending_segment_count(), 0);
 }

@@ -160,7 +160,7 @@ async fn a_damaged_object_is_quarantined_for_good_and_its_neighbours_are_merged_
     ];
     metastore.quarantine(damages.clone()).await.expect("quarantines");
     assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected, "it read the damaged one");
-    metastore.quarantine(damages.clone()).await.expect("nothing is left to do");
+    metastore.quarantine(damages.clone()).await.expect("has no effect");
     let of_service = |name: &str| FindRequest { services: Some(vec![name.to_owned()]), ..everything() };
     for (service, missing) in [("app", 2), ("another", 0)] {
         let snapshot = metastore.find(of_service(service)).await.expect("finds");
