@@ -4,9 +4,9 @@
 //! that may be deleted, rebuilding all of it from the bucket.
 //! Does not own: the bytes of any object, merging, deleting.
 //!
-//! Several processes may be candidates ([`ownership`]); one at a time is the owner ([`Metastore`]) and commits. It
-//! opens the catalog ([`opening`]), keeps all rows in memory ([`state`]), reads the writers' logs ([`consume`]), and
-//! answers finds from memory ([`find`]). Its loops are in [`run`], its commits in [`commit`].
+//! Several processes may be candidates (`ownership`); one at a time is the owner ([`Metastore`]) and commits. It
+//! opens the catalog (`opening`), keeps all rows in memory (`state`), reads the writers' logs (`consume`), and
+//! answers finds from memory (`find`). Its loops are in `run`, its commits in `commit`.
 
 mod agenda;
 mod commit;
