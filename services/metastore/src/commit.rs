@@ -21,7 +21,7 @@ use crate::{Metastore, SURE_FOR};
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 impl Metastore {
-    /// Answers no more calls, and commits the pending rows with a resignation for the next owner, within [`DRAIN_MAX`].
+    /// Answers no more calls, and commits the pending rows with a resignation for the next owner, within `DRAIN_MAX`.
     pub async fn drain(&self) {
         self.stop.send_replace(true);
         match self.clock.timeout(DRAIN_MAX, self.resign()).await {
