@@ -3,6 +3,7 @@
 //! Everything else in the workspace speaks in these words (ARCHITECTURE.md, "Words").
 
 mod block;
+mod causes;
 mod id;
 pub mod label_names;
 mod labels;
@@ -14,6 +15,7 @@ mod tenant;
 mod time;
 
 pub use block::{BlockId, Shard};
+pub use causes::{append_causes, with_causes};
 pub use id::{ItemKey, JobId, ProfileId, WriterId};
 pub use labels::{Labels, LabelsBuilder};
 pub use profile::{Profile, SampleLabel, Samples, ValueType};

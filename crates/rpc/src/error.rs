@@ -1,8 +1,11 @@
+//! The error of every call between roles, and how each transport names its kind.
+
 use std::time::Duration;
 
 use memory::Refused;
+use tonic::Code;
 
-/// When to retry what was refused because others hold the memory.
+/// Advised delay before a retry if other requests hold the memory.
 const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A refusal or failure, with what the caller should do about it.
@@ -19,24 +22,37 @@ pub struct Error {
 pub enum ErrorKind {
     /// Fix the input; retrying cannot help.
     InvalidArgument,
-    /// What was named does not exist, or no longer.
+    /// The named object does not exist, or no longer.
     NotFound,
     /// Over a limit; retry after the given time.
     Exhausted { retry_after: Duration },
-    /// Over a limit, whatever else runs; retrying cannot help.
+    /// Over a limit even if nothing else ran; retrying cannot help.
     TooLarge,
     /// Nothing was decided; retry, here or elsewhere.
     Unavailable,
     /// The caller's time is up.
     DeadlineExceeded,
-    /// Stored bytes are not what they should be. Retrying cannot help.
+    /// Stored bytes are wrong. Retrying cannot help.
     Corrupt,
-    /// A fault of ours.
+    /// A fault of this server.
     Internal,
 }
 
 impl ErrorKind {
-    /// Of what found no memory.
+    /// Code of the kind over gRPC and Connect.
+    pub fn code(self) -> Code {
+        match self {
+            Self::InvalidArgument => Code::InvalidArgument,
+            Self::NotFound => Code::NotFound,
+            Self::Exhausted { .. } | Self::TooLarge => Code::ResourceExhausted,
+            Self::Unavailable => Code::Unavailable,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Corrupt => Code::DataLoss,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    /// Kind of an error for work that was refused memory.
     pub fn of_memory(refused: &Refused) -> Self {
         match refused.fits_alone() {
             true => Self::Exhausted { retry_after: MEMORY_RETRY_AFTER },
@@ -58,7 +74,7 @@ impl Error {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
 
-    /// Whether nobody listens at the address that was called: the process that did is gone.
+    /// Whether the peer refused the connection: no process listens at its address any more.
     pub fn is_refused(&self) -> bool {
         let source = self.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
         source.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)

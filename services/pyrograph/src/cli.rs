@@ -1,4 +1,4 @@
-//! The command line beside `server`: push, query, look inside.
+//! The commands beside `server`: push, query, inspect, repair, delete.
 
 mod admin;
 mod block;
@@ -32,11 +32,11 @@ enum Command {
     Server,
     /// Push profile files (pprof, or folded stacks) to a server.
     Push(push::Arguments),
-    /// Ask a server: top functions, flame graph, time series, labels. Exit code 3 and a warning on standard error: the
-    /// answer lacks something.
+    /// Query a server: top functions, flame graph, time series, labels. Exit code 3, with a warning on standard error,
+    /// means that the answer is incomplete.
     #[command(subcommand)]
     Query(query::Command),
-    /// Look into segments and blocks.
+    /// Inspect segments and blocks.
     #[command(subcommand)]
     Block(block::Command),
     /// Repair the catalog.
@@ -45,7 +45,7 @@ enum Command {
     /// Delete profiles for good.
     #[command(subcommand)]
     Admin(admin::Command),
-    /// Print what can be configured, check what is.
+    /// Print the configuration reference, or check a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -54,7 +54,7 @@ enum Command {
 enum ConfigCommand {
     /// Every value with its meaning, flag and default, as YAML.
     Reference,
-    /// Say whether a server would accept these flags, and the file that they name. Nothing is opened.
+    /// Check whether a server would accept these flags and the file that they name. Nothing is opened.
     Check {
         /// Flags of the server, after `--`, for example `-- -config.file=config.yaml`.
         #[arg(last = true)]
@@ -62,7 +62,7 @@ enum ConfigCommand {
     },
 }
 
-/// Exit code of a question that was answered, but without all that was acknowledged; 1 is a failure, 2 a wrong command line.
+/// Exit code for an incomplete answer; 1 is a failure, 2 a wrong command line.
 const INCOMPLETE: u8 = 3;
 
 pub(crate) fn main() -> ExitCode {
@@ -90,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// What is ignored is said, and is no error: a server starts with it.
+/// Ignored flags are warnings, not errors: a server starts with them.
 fn check(flags: &[String]) -> Result<(), Error> {
     let loaded = crate::config::load(flags)?;
     crate::targets::Targets::parse(&loaded.config.target)?;
@@ -103,16 +103,11 @@ fn check(flags: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a command gives back when it fails: words for a person.
+/// The failure of a command: text for a person.
 type Error = Box<dyn std::error::Error>;
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let mut text = format!("error: {error}");
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
+    let text = format!("error: {}", model::with_causes(error));
     eprintln!("{}", text::inert_lines(&storage::hide_url_secrets(&text)));
     ExitCode::FAILURE
 }

@@ -1,7 +1,7 @@
 //! `pyrograph server`: listens, serves the roles of this process, and drains on SIGTERM.
 //!
-//! Owns: the order of starting and stopping. Does not own: which roles there are and how they find one
-//! another (`roles`).
+//! Owns: the order of starting and stopping. Does not own: which roles there are (`roles`), how they find one
+//! another (`peers`).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, Hooks, Pools};
+use clock::{Clock, Hooks, Pools, Task};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,15 +21,16 @@ use crate::config::{self, Config};
 use crate::log::Log;
 use crate::peers::Peers;
 use crate::roles::Roles;
+use crate::self_profile::Sampler;
 use crate::shares::Shares;
 use crate::targets::{Role, Targets};
 use crate::{allocator, http, log, process, self_profile};
 
-/// Between looks at whether this process can serve, while it can and while it cannot.
+/// Intervals between checks of readiness, while this process is ready and while it is not.
 const READY_INTERVAL: Duration = Duration::from_secs(1);
 const NOT_READY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// EAFNOSUPPORT, for which the standard library has no kind.
+/// EAFNOSUPPORT; the standard library has no `ErrorKind` for it.
 const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
@@ -65,17 +66,14 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     code
 }
 
-/// Threads that read and write files. What they read is freed by other threads, and stays with them as free memory until
-/// they end: so they are few, and end soon. More would be more requests to a disk at once than it gains from.
+/// Threads that read and write files. Other threads free the buffers that they fill, and the allocator keeps that memory
+/// with the file thread until it ends: so there are few, and they end soon. A disk gains nothing from more requests at once.
 const FILE_THREADS_MAX: usize = 16;
 const FILE_THREADS_IDLE: Duration = Duration::from_secs(2);
 
-fn run(
-    config: Config,
-    given: &BTreeSet<String>,
-    open_files: Option<u64>,
-    log: &Log,
-) -> Result<(), Box<dyn std::error::Error>> {
+type Failure = Box<dyn std::error::Error>;
+
+fn run(config: Config, given: &BTreeSet<String>, open_files: Option<u64>, log: &Log) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(FILE_THREADS_MAX)
@@ -83,12 +81,12 @@ fn run(
         .on_thread_park(allocator::give_back_if_scarce)
         .build()?;
     let done = runtime.block_on(serve(config, given, open_files, log));
-    // Work that is still running is of clients that left, or past the deadline of the drain.
+    // Work that still runs belongs to clients that left, or outlived the drain.
     runtime.shutdown_background();
     done
 }
 
-/// Prints to stdout, whose reader may be gone.
+/// Prints to stdout. Its reader may be gone.
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,140 +94,176 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says on stderr, whose reader may be gone, why there is no start.
-fn refuse(what: &str, error: &dyn std::error::Error, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{what}: {}", storage::hide_url_secrets(&error.to_string()));
+/// Reports on stderr why the server does not start. The reader of stderr may be gone.
+fn refuse(failure: &str, error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{failure}: {}", storage::hide_url_secrets(&error.to_string()));
     ExitCode::from(code)
 }
 
-fn fail(cause: &dyn std::error::Error) -> ExitCode {
-    let mut text = cause.to_string();
-    let mut source = cause.source();
-    while let Some(inner) = source {
-        text.push_str(&format!(": {inner}"));
-        source = inner.source();
-    }
-    error!("{}", storage::hide_url_secrets(&text));
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    error!("{}", storage::hide_url_secrets(&model::with_causes(error)));
     ExitCode::FAILURE
 }
 
 async fn serve(
-    mut config: Config,
+    config: Config,
     given: &BTreeSet<String>,
     open_files: Option<u64>,
     log: &Log,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let last_words = log.clone();
-    let clock = Clock::system_with(move || last_words.flush());
-    // Before the start, which may take minutes: none of them ends the process.
-    clock.spawn_vital("signals", pass_over_signals()?);
-    let targets = Targets::parse(&config.target)?;
-    let origins = config.server.origins()?;
-    let shares = Shares::divide(&mut config, given, &targets);
-    // Before everything else: what starting costs is in the first profile.
-    let profiling = &config.self_profiling;
-    let profiles = targets.has(Role::Distributor) && !profiling.disable_push;
-    let sampler = if profiles { self_profile::Sampler::start(profiling, &clock) } else { None };
-    // Listeners are bound first: a port that is taken is noticed before anything is opened.
-    let (listener, between) = listen(&config, &targets).await?;
-    let local = listener.local_addr()?;
-    let hosts = config.server.hosts(local.ip().to_canonical().is_loopback())?;
+) -> Result<(), Failure> {
+    Server::start(config, given, open_files, log).await?.run().await
+}
 
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    allocator::watch(shares.room.clone())?;
-    let hooks = Hooks { after_long_work: allocator::give_back_if_scarce, on_idle: allocator::give_back };
-    let pools = Pools::new(cores, hooks);
-    let mut registry = Registry::default();
-    process::register(&config.target, &mut registry);
-    registry.register_collector(Box::new(shares.metrics()));
-    log.register(&mut registry);
-    let called_at = between.as_ref().map(|between| called_at(&config.server, between)).transpose()?;
-    let called_at = called_at.unwrap_or_default();
-    let peers =
-        Arc::new(Peers::join(&config, &targets, called_at, &clock, &pools.pushes, &mut registry).await?);
-    let roles =
-        Arc::new(Roles::build(&targets, &config, &shares, &peers, &clock, &pools, &mut registry).await?);
+/// A server whose listeners are bound and whose roles are built.
+struct Server {
+    config: Config,
+    clock: Clock,
+    pools: Pools,
+    /// Samples this process, if the server pushes its own profile.
+    sampler: Option<Sampler>,
+    public: TcpListener,
+    public_address: SocketAddr,
+    /// The listener between roles, if other processes call a role of this one.
+    between: Option<TcpListener>,
+    peers: Arc<Peers>,
+    roles: Arc<Roles>,
+    status: http::Status,
+    app: edge::App,
+}
 
-    let status = http::Status::default();
-    let drain_timeout = Duration::from(config.server.graceful_shutdown_timeout);
-    let (body_bytes_max, body_bytes_setting) = Shares::body_bytes_max(&config);
-    let edge_config = edge::Config {
-        multitenancy: config.multitenancy_enabled,
-        origins,
-        hosts,
-        connections_max: connections_max(&config.server, open_files),
-        body_bytes_max,
-        body_bytes_setting,
-        bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
-        answers_bytes_max: Shares::answers_bytes_max(&config),
-        drain_timeout,
-        ..edge::Config::default()
-    };
-    let shown = config::Shown::of(&config)?;
-    let exported = http::Exported::default();
-    let routes =
-        roles.routes().merge(http::routes(status.clone(), exported.clone(), shown, peers.membership.clone()));
-    for route in routes.table() {
-        debug!(method = %route.method, path = route.path, effect = route.effect.name(), "route");
+impl Server {
+    /// Binds the listeners, joins the cluster and builds the roles. Nothing is served yet.
+    ///
+    /// # Errors
+    /// Names the setting, the port, the bucket or the catalog that is wrong.
+    async fn start(
+        mut config: Config,
+        given: &BTreeSet<String>,
+        open_files: Option<u64>,
+        log: &Log,
+    ) -> Result<Self, Failure> {
+        let log_at_exit = log.clone();
+        let clock = Clock::system_with(move || log_at_exit.flush());
+        // First, because a start may take minutes: none of these signals may end the process.
+        clock.spawn_vital("signals", ignore_signals()?);
+        let targets = Targets::parse(&config.target)?;
+        let origins = config.server.origins()?;
+        let shares = Shares::divide(&mut config, given, &targets);
+        // Early, so that the first profile contains the cost of the start.
+        let sampler = start_sampler(&config, &targets, &clock);
+        // Before anything is opened, so that a port in use is noticed first.
+        let (public, between) = listen(&config, &targets).await?;
+        let public_address = public.local_addr()?;
+        let hosts = config.server.hosts(public_address.ip().to_canonical().is_loopback())?;
+
+        let pools = start_pools(&shares)?;
+        let mut registry = Registry::default();
+        process::register(&config.target, &mut registry);
+        registry.register_collector(Box::new(shares.metrics()));
+        log.register(&mut registry);
+        let address = match &between {
+            Some(listener) => advertised_address(&config.server, listener)?,
+            None => String::new(),
+        };
+        let peers = Peers::join(&config, &targets, address, &clock, &pools.pushes, &mut registry).await?;
+        let peers = Arc::new(peers);
+        let roles = Roles::build(&targets, &config, &shares, &peers, &clock, &pools, &mut registry).await?;
+
+        let (status, exported) = (http::Status::default(), http::Exported::default());
+        let shown = config::Shown::of(&config)?;
+        let own_routes = http::routes(status.clone(), exported.clone(), shown, peers.membership.clone());
+        let routes = roles.routes().merge(own_routes);
+        for route in routes.table() {
+            debug!(method = %route.method, path = route.path, effect = route.effect.name(), "route");
+        }
+        let edge_config = edge::Config { origins, hosts, ..edge_config(&config, open_files) };
+        let app = edge::App::new(routes, edge_config, clock.clone(), pools.clone(), &mut registry);
+        exported.set(registry);
+        let roles = Arc::new(roles);
+        Ok(Self { config, clock, pools, sampler, public, public_address, between, peers, roles, status, app })
     }
-    let app = edge::App::new(routes, edge_config, clock.clone(), pools.clone(), &mut registry);
-    exported.set(registry);
 
-    roles.run(&clock);
-    clock.spawn(allocator::keep_giving_back(clock.clone()));
-    let own_url = format!("http://{}", own_address(local));
-    if let Some(sampler) = sampler {
-        clock.spawn(self_profile::run(
-            sampler,
-            config.self_profiling.clone(),
-            config.multitenancy_enabled,
-            own_url.clone(),
-            clock.clone(),
-            pools.questions.clone(),
-        ));
+    /// Serves until a signal, or until the listener between roles ends; then stops.
+    async fn run(mut self) -> Result<(), Failure> {
+        self.roles.run(&self.clock);
+        self.clock.spawn(allocator::keep_giving_back(self.clock.clone()));
+        let url = format!("http://{}", own_address(self.public_address));
+        if let Some(sampler) = self.sampler.take() {
+            self.clock.spawn(self_profile::run(
+                sampler,
+                self.config.self_profiling.clone(),
+                self.config.multitenancy_enabled,
+                url.clone(),
+                self.clock.clone(),
+                self.pools.questions.clone(),
+            ));
+        }
+        let (stopping, between_ended) = (CancellationToken::new(), CancellationToken::new());
+        let between = self.between.take();
+        let between = between.map(|listener| self.serve_roles(listener, &stopping, &between_ended));
+        let stop_requested = stop_request(between_ended)?;
+        self.status.set(self.roles.missing(&self.clock).await, self.roles.remark());
+        let watching = watch_readiness(self.status.clone(), self.roles.clone(), self.clock.clone());
+        self.clock.spawn_vital("readiness", watching);
+        self.announce(&url);
+
+        let Self { public, app, status, roles, peers, .. } = self;
+        edge::serve(public, app, async {
+            stop_requested.await;
+            prepare_stop(&status, &roles, &peers, &stopping).await;
+        })
+        .await;
+        stop(between, &roles, &peers).await
     }
 
-    let (stopping, failed) = (CancellationToken::new(), CancellationToken::new());
-    let between = between.map(|listener| {
+    /// Serves the listener between roles until `stopping`. Cancels `ended` when it ends for any reason.
+    fn serve_roles(
+        &self,
+        listener: TcpListener,
+        stopping: &CancellationToken,
+        ended: &CancellationToken,
+    ) -> Task<Result<(), rpc::Error>> {
+        let services = self.roles.services(&self.pools.pushes);
+        let drain_timeout = Duration::from(self.config.server.graceful_shutdown_timeout);
         let shutdown = stopping.clone().cancelled_owned();
-        let serving =
-            rpc::grpc::serve(listener, roles.services(&pools.pushes), clock.clone(), drain_timeout, shutdown);
-        let failed = failed.clone().drop_guard();
-        clock.spawn_vital("listener between roles", async move {
-            let _failed = failed;
+        let serving = rpc::grpc::serve(listener, services, self.clock.clone(), drain_timeout, shutdown);
+        let ended = ended.clone().drop_guard();
+        self.clock.spawn_vital("listener between roles", async move {
+            let _ended = ended;
             serving.await
         })
-    });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    status.set(roles.lacks(&clock).await, roles.remark());
-    clock.spawn_vital("readiness", watch_readiness(status.clone(), roles.clone(), clock.clone()));
-    let target = &config.target;
-    info!(version = env!("CARGO_PKG_VERSION"), %target, address = %local, ui = %format!("{own_url}/explore"), "serving");
-    if local.ip().is_unspecified() {
-        warn!(
-            "listening on every network interface, without any login: whoever reaches port {} can read, add and \
-             delete profiles. Listen on this computer alone with -server.http-listen-address=127.0.0.1, or let only \
-             a proxy that asks for a login, or a trusted network, reach the port",
-            local.port()
-        );
     }
-    let (stopped, told, leaving) = (roles.clone(), stopping.clone(), peers.clone());
-    edge::serve(listener, app, async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: draining"),
-            _ = interrupt.recv() => info!("interrupted: draining"),
-            _ = quit.recv() => info!("SIGQUIT: draining"),
-            () = failed.cancelled() => info!("the listener between roles has ended: draining"),
+
+    fn announce(&self, url: &str) {
+        let (target, address) = (&self.config.target, self.public_address);
+        info!(version = env!("CARGO_PKG_VERSION"), %target, %address, ui = %format!("{url}/explore"), "serving");
+        if address.ip().is_unspecified() {
+            warn!(
+                "listening on every network interface, without any login: every client that reaches port {} can read, \
+                 add and delete profiles. Listen on this computer alone with -server.http-listen-address=127.0.0.1, \
+                 or let only a proxy that asks for a login, or a trusted network, reach the port",
+                address.port()
+            );
         }
-        status.stop();
-        stopped.hand_over().await;
-        leaving.leave().await;
-        told.cancel();
-        stopped.hurry().await;
-    })
-    .await;
+    }
+}
+
+/// The first half of a stop, while both listeners still answer: readiness probes fail, the catalog is handed over,
+/// peers choose other processes, pushes in flight become durable.
+async fn prepare_stop(status: &http::Status, roles: &Roles, peers: &Peers, stopping: &CancellationToken) {
+    status.stop();
+    roles.hand_over().await;
+    peers.leave().await;
+    stopping.cancel();
+    roles.hurry().await;
+}
+
+/// The second half of a stop, after the public listener is drained.
+async fn stop(
+    between: Option<Task<Result<(), rpc::Error>>>,
+    roles: &Roles,
+    peers: &Peers,
+) -> Result<(), Failure> {
     if let Some(between) = between {
         between.await??;
     }
@@ -238,7 +272,50 @@ async fn serve(
     Ok(())
 }
 
-/// Connections of the public listener at once, if the process may have so many open files.
+/// Completes at the first signal that stops a server, or when `between_ended` is cancelled.
+fn stop_request(between_ended: CancellationToken) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: draining"),
+            _ = interrupt.recv() => info!("interrupted: draining"),
+            _ = quit.recv() => info!("SIGQUIT: draining"),
+            () = between_ended.cancelled() => info!("the listener between roles has ended: draining"),
+        }
+    })
+}
+
+fn start_sampler(config: &Config, targets: &Targets, clock: &Clock) -> Option<Sampler> {
+    let profiling = &config.self_profiling;
+    let is_wanted = targets.has(Role::Distributor) && !profiling.disable_push;
+    if is_wanted { Sampler::start(profiling, clock) } else { None }
+}
+
+/// Starts the pools, and the thread that measures the memory in use.
+fn start_pools(shares: &Shares) -> io::Result<Pools> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    allocator::watch(shares.room.clone())?;
+    let hooks = Hooks { after_long_work: allocator::give_back_if_scarce, on_idle: allocator::give_back };
+    Ok(Pools::new(cores, hooks))
+}
+
+fn edge_config(config: &Config, open_files: Option<u64>) -> edge::Config {
+    let (body_bytes_max, body_bytes_setting) = Shares::body_bytes_max(config);
+    edge::Config {
+        multitenancy: config.multitenancy_enabled,
+        connections_max: connections_max(&config.server, open_files),
+        body_bytes_max,
+        body_bytes_setting,
+        bodies_bytes_max: config.server.request_bodies_bytes_max as usize,
+        answers_bytes_max: Shares::answers_bytes_max(config),
+        drain_timeout: Duration::from(config.server.graceful_shutdown_timeout),
+        ..edge::Config::default()
+    }
+}
+
+/// Maximum number of public connections: the setting, but at most half of the open files that the process may have.
 fn connections_max(server: &config::Server, open_files: Option<u64>) -> usize {
     let wanted = match server.http_listen_conn_limit {
         0 => edge::Config::default().connections_max,
@@ -255,8 +332,8 @@ fn connections_max(server: &config::Server, open_files: Option<u64>) -> usize {
     wanted.min(possible)
 }
 
-/// Signals that would end the process and do not. SIGHUP is heard by `config::overrides` too.
-fn pass_over_signals() -> io::Result<impl Future<Output = ()>> {
+/// Handles the signals that end a process by default and must not end this one. `config::overrides` acts on SIGHUP.
+fn ignore_signals() -> io::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
@@ -271,22 +348,22 @@ fn pass_over_signals() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Keeps `status` what the roles can do.
+/// Updates `status` from the roles until dropped.
 async fn watch_readiness(status: http::Status, roles: Arc<Roles>, clock: Clock) {
     loop {
         clock.sleep(if status.is_ready() { READY_INTERVAL } else { NOT_READY_INTERVAL }).await;
-        status.set(roles.lacks(&clock).await, roles.remark());
+        status.set(roles.missing(&clock).await, roles.remark());
     }
 }
 
-/// Where others call this process: the host is left out if the listener is on every interface.
-fn called_at(server: &config::Server, between: &TcpListener) -> io::Result<String> {
-    let local = between.local_addr()?;
+/// The address at which other processes call this one; without a host if the listener is on every interface.
+fn advertised_address(server: &config::Server, listener: &TcpListener) -> io::Result<String> {
+    let local = listener.local_addr()?;
     let is_everywhere = server.grpc_listen_address.is_empty() || local.ip().is_unspecified();
     Ok(if is_everywhere { format!(":{}", local.port()) } else { local.to_string() })
 }
 
-/// The public listener and, if roles of other processes call some of this one, the one for them.
+/// Binds the public listener and, if other processes call a role of this one, the listener between roles.
 async fn listen(config: &Config, targets: &Targets) -> Result<(TcpListener, Option<TcpListener>), String> {
     let server = &config.server;
     let public = bind(&server.http_listen_address, server.http_listen_port, "http").await?;
@@ -298,9 +375,9 @@ async fn listen(config: &Config, targets: &Targets) -> Result<(TcpListener, Opti
     Ok((public, between))
 }
 
-/// Binds what `server.<of>-listen-address` and `server.<of>-listen-port` name.
-async fn bind(host: &str, port: u16, of: &str) -> Result<TcpListener, String> {
-    let address = listen_address(host, port, of)?;
+/// Binds the address of `server.<protocol>-listen-address` and `server.<protocol>-listen-port`.
+async fn bind(host: &str, port: u16, protocol: &str) -> Result<TcpListener, String> {
+    let address = listen_address(host, port, protocol)?;
     let mut bound = TcpListener::bind(address).await;
     let is_without_ipv6 = |error: &io::Error| {
         [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable].contains(&error.kind())
@@ -314,17 +391,17 @@ async fn bind(host: &str, port: u16, of: &str) -> Result<TcpListener, String> {
             io::ErrorKind::AddrInUse => {
                 format!(
                     ". Another program has that port, perhaps a second pyrograph: stop it, or choose another \
-                     port with -server.{of}-listen-port"
+                     port with -server.{protocol}-listen-port"
                 )
             }
             io::ErrorKind::PermissionDenied => {
                 format!(
-                    ". Ports below 1024 are for privileged users: choose another with -server.{of}-listen-port"
+                    ". Ports below 1024 are for privileged users: choose another with -server.{protocol}-listen-port"
                 )
             }
             io::ErrorKind::AddrNotAvailable => {
                 format!(
-                    ". This computer does not have that address: choose another with -server.{of}-listen-address"
+                    ". This computer does not have that address: choose another with -server.{protocol}-listen-address"
                 )
             }
             _ => String::new(),
@@ -333,15 +410,15 @@ async fn bind(host: &str, port: u16, of: &str) -> Result<TcpListener, String> {
     })
 }
 
-fn listen_address(host: &str, port: u16, of: &str) -> Result<SocketAddr, String> {
+fn listen_address(host: &str, port: u16, protocol: &str) -> Result<SocketAddr, String> {
     let host = if host.is_empty() { "[::]" } else { host };
     let host = if host == "localhost" { "127.0.0.1" } else { host };
     format!("{host}:{port}")
         .parse()
-        .map_err(|_| format!("server.{of}-listen-address {host:?} is not an IP address"))
+        .map_err(|_| format!("server.{protocol}-listen-address {host:?} is not an IP address"))
 }
 
-/// Where this process reaches itself.
+/// The address at which this process reaches itself.
 fn own_address(local: SocketAddr) -> String {
     if local.ip().is_unspecified() { format!("localhost:{}", local.port()) } else { local.to_string() }
 }

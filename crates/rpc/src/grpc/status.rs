@@ -11,23 +11,23 @@ use wire::pyrograph::rpc::v1::error::Kind;
 use super::Unreadable;
 use crate::{Error, ErrorKind};
 
-/// Most bytes of the text of an error and, again, of its causes. A status travels in headers, of which
-/// peers take 16 KiB.
+/// Maximum size of an error's text, and of the texts of all its causes together. A status travels in headers,
+/// and peers accept 16 KiB of headers.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
-/// Most bytes of it in the plain status, for whoever looks at the wire.
+/// Maximum size of the plain text beside the encoded error; it is for people who inspect the traffic.
 const PLAIN_TEXT_BYTES_MAX: usize = 512;
 
 pub(super) fn status_of(error: &Error) -> Status {
-    let (code, kind) = match error.kind {
-        ErrorKind::InvalidArgument => (Code::InvalidArgument, Kind::InvalidArgument),
-        ErrorKind::NotFound => (Code::NotFound, Kind::NotFound),
-        ErrorKind::Exhausted { .. } => (Code::ResourceExhausted, Kind::Exhausted),
-        ErrorKind::TooLarge => (Code::ResourceExhausted, Kind::TooLarge),
-        ErrorKind::Unavailable => (Code::Unavailable, Kind::Unavailable),
-        ErrorKind::DeadlineExceeded => (Code::DeadlineExceeded, Kind::DeadlineExceeded),
-        ErrorKind::Corrupt => (Code::DataLoss, Kind::Corrupt),
-        ErrorKind::Internal => (Code::Internal, Kind::Internal),
+    let kind = match error.kind {
+        ErrorKind::InvalidArgument => Kind::InvalidArgument,
+        ErrorKind::NotFound => Kind::NotFound,
+        ErrorKind::Exhausted { .. } => Kind::Exhausted,
+        ErrorKind::TooLarge => Kind::TooLarge,
+        ErrorKind::Unavailable => Kind::Unavailable,
+        ErrorKind::DeadlineExceeded => Kind::DeadlineExceeded,
+        ErrorKind::Corrupt => Kind::Corrupt,
+        ErrorKind::Internal => Kind::Internal,
     };
     let retry_after = match error.kind {
         ErrorKind::Exhausted { retry_after } => retry_after,
@@ -50,27 +50,27 @@ pub(super) fn status_of(error: &Error) -> Status {
         causes,
     };
     let plain = shortened(&error.message, PLAIN_TEXT_BYTES_MAX);
-    Status::with_details(code, plain, details.encode_to_vec().into())
+    Status::with_details(error.kind.code(), plain, details.encode_to_vec().into())
 }
 
-/// What a call to `peer` failed of.
+/// The error of a call to `peer` that ended with `status`.
 pub(super) fn error_of(status: &Status, peer: &str) -> Error {
-    let told = proto::Error::decode(status.details()).ok().filter(|_| !status.details().is_empty());
-    if let Some(told) = told
-        && let Some(kind) = kind_of(&told)
+    let details = proto::Error::decode(status.details()).ok().filter(|_| !status.details().is_empty());
+    if let Some(details) = details
+        && let Some(kind) = kind_of(&details)
     {
         let cause =
-            told.causes.into_iter().rfold(None, |source, text| Some(Box::new(Cause { text, source })));
-        return Error { kind, message: told.message, source: cause.map(|cause| cause as _) };
+            details.causes.into_iter().rfold(None, |source, text| Some(Box::new(Cause { text, source })));
+        return Error { kind, message: details.message, source: cause.map(|cause| cause as _) };
     }
     let kind = match status.code() {
         Code::Cancelled if status.message() == TimeoutExpired(()).to_string() => ErrorKind::DeadlineExceeded,
         Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-        // Of a message that is larger than it may be, or not one of ours: it would be so again.
+        // The message is too large or not one of ours; a retry would fail the same way.
         Code::OutOfRange | Code::InvalidArgument => ErrorKind::InvalidArgument,
-        // Of a peer of another version.
+        // The peer runs another version.
         Code::Unimplemented => ErrorKind::Internal,
-        // Of a connection that could not be made, or that ended: a role names its own failures.
+        // No connection, or it broke: failures of the role itself carry details.
         _ => ErrorKind::Unavailable,
     };
     let text = format!("{peer}: {}", described(status));
@@ -86,12 +86,12 @@ fn is_refused(status: &Status) -> bool {
     io.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// What is wrong with a request that a server cannot read.
+/// The error for a request that the server cannot read.
 pub(super) fn unreadable_request(error: &Unreadable) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("request cannot be read: {error}"))
 }
 
-/// What is wrong with an answer that a client cannot read.
+/// The error for an answer that the client cannot read.
 pub(super) fn unreadable_answer(error: Unreadable, peer: &str) -> Error {
     match error {
         Unreadable::TooLarge(error) => {
@@ -101,31 +101,23 @@ pub(super) fn unreadable_answer(error: Unreadable, peer: &str) -> Error {
     }
 }
 
-/// The text of a status with its causes, of which the transport tells only there.
+/// The text of a status with its causes, which is where the transport reports the reason.
 fn described(status: &Status) -> String {
     let mut text = match status.message() {
         "" => status.code().description().to_owned(),
         message => message.to_owned(),
     };
-    let mut next = std::error::Error::source(status);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
+    model::append_causes(&mut text, status);
     text
 }
 
-fn kind_of(told: &proto::Error) -> Option<ErrorKind> {
-    match told.kind() {
+fn kind_of(details: &proto::Error) -> Option<ErrorKind> {
+    match details.kind() {
         Kind::Unspecified => None,
         Kind::InvalidArgument => Some(ErrorKind::InvalidArgument),
         Kind::NotFound => Some(ErrorKind::NotFound),
         Kind::Exhausted => {
-            Some(ErrorKind::Exhausted { retry_after: Duration::from_nanos(told.retry_after_nanos) })
+            Some(ErrorKind::Exhausted { retry_after: Duration::from_nanos(details.retry_after_nanos) })
         }
         Kind::TooLarge => Some(ErrorKind::TooLarge),
         Kind::Unavailable => Some(ErrorKind::Unavailable),
@@ -139,7 +131,7 @@ fn shortened(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-/// What led to an error of another process.
+/// A cause of an error in another process.
 #[derive(Debug)]
 struct Cause {
     text: String,
