@@ -1,13 +1,13 @@
-//! The allocator, told to give memory back soon.
+//! The allocator, and when it gives memory back to the system.
 //!
 //! Buffers of pushes and questions live for milliseconds, and mimalloc keeps freed pages for a second. A month's
 //! back-fill peaked at 961 MB and cost 1.64 ms of CPU per push with pages kept for 500 ms, at 753 MB and 1.84 ms with
-//! pages given back at once; 20 ms lies between. `.cargo/config.toml` has the other half of its set-up.
+//! pages given back at once; 20 ms lies between. `.cargo/config.toml` has the other half of the settings.
 //!
-//! A thread gives back only what it frees itself, and only when it allocates again: one that has become idle keeps
-//! what its last work needed. So each thread is made to give back what it kept once it has nothing to do; and while more
-//! than half of the process's memory is in use, after each piece of long work and whenever it waits. With a limit of
-//! 512 MiB eight questions at once left 300 MiB of free pages on threads otherwise.
+//! A thread gives back only pages that it frees itself, and only when it allocates again: an idle thread keeps the pages
+//! of its last work. So each thread gives its free pages back once it is idle; and, while more than half of the process's
+//! memory is in use, after each piece of long work and whenever it waits. Without this, eight questions at once left
+//! 300 MiB of free pages on threads, at a limit of 512 MiB.
 
 use std::cell::Cell;
 use std::fs;
@@ -25,14 +25,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc's `mi_option_e`, in milliseconds; the bindings lack its name.
 const PURGE_DELAY_MILLIS: mi_option_t = 15;
 
-/// Between rounds in which the threads that serve give memory back.
+/// Interval between rounds in which the serving threads give memory back.
 const ROUND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Memory is scarce while this part of it, in percent, is in use.
+/// Memory is scarce while more than this percentage of it is in use.
 const SCARCE_PERCENT: u64 = 50;
 
-/// Between two measurements of the memory in use, which cost 0.1 ms each: by the part of it in use, in percent, below
-/// which they hold. While memory is scarce, a thread gives back once per measurement.
+/// Intervals between measurements of the memory in use, which cost 0.1 ms each: `(percent, interval)` holds while less
+/// than `percent` is in use. While memory is scarce, a thread gives memory back once per measurement.
 const MEASURE_INTERVALS: [(u64, Duration); 2] =
     [(25, Duration::from_millis(100)), (SCARCE_PERCENT, Duration::from_millis(20))];
 const MEASURE_INTERVAL_SCARCE: Duration = Duration::from_millis(5);
@@ -43,8 +43,8 @@ static SCARCE: AtomicU64 = AtomicU64::new(0);
 /// A task stays this long on its thread, so that the other tasks of the round go to other threads.
 const ROUND_STAY: Duration = Duration::from_millis(1);
 
-/// To be called first in `main`, before threads exist.
-#[allow(unsafe_code)]
+/// Sets the delay after which freed pages are given back. Call it first in `main`, before other threads exist.
+#[allow(unsafe_code, reason = "the bindings of mimalloc are unsafe")]
 pub(crate) fn give_memory_back_soon() {
     // SAFETY: the call stores one number in a table inside the allocator, for an option that exists in
     // the version that is linked. No other thread runs yet.
@@ -52,7 +52,7 @@ pub(crate) fn give_memory_back_soon() {
 }
 
 /// Gives back the free pages that the calling thread keeps.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the bindings of mimalloc are unsafe")]
 pub(crate) fn give_back() {
     // SAFETY: the call touches the heap of the calling thread and the allocator's own locked structures.
     unsafe { mi_collect(true) }
@@ -69,10 +69,10 @@ pub(crate) fn give_back_if_scarce() {
     }
 }
 
-/// Measures the memory in use again and again, on a thread of its own: the others may be busy for long.
+/// Measures the memory in use periodically, on a thread of its own: other threads may be busy for long.
 ///
 /// # Errors
-/// There is no thread.
+/// The system has no thread for it.
 pub(crate) fn watch(room: Room) -> std::io::Result<()> {
     let watching = move || {
         for measurement in 1.. {
@@ -87,16 +87,16 @@ pub(crate) fn watch(room: Room) -> std::io::Result<()> {
     std::thread::Builder::new().name("memory".into()).spawn(watching).map(|_| ())
 }
 
-/// Resident memory without pages of files, which the system takes back when it needs them.
+/// Resident memory without pages of files, which the system reclaims when it needs memory.
 fn anonymous_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
-    let (resident, of_files) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.saturating_sub(of_files) * rustix::param::page_size() as u64)
+    let (resident, file_pages) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(file_pages) * rustix::param::page_size() as u64)
 }
 
-/// Makes the threads that serve give back what they keep, again and again. Threads of the pool do so on their own when
-/// they are idle.
+/// Makes the serving threads give their free pages back every [`ROUND_INTERVAL`]. Threads of the pools do so themselves
+/// when they are idle.
 pub(crate) async fn keep_giving_back(clock: Clock) {
     thread_local! {
         static LAST_ROUND: Cell<u64> = const { Cell::new(0) };

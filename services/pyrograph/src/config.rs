@@ -1,6 +1,6 @@
-//! Everything an operator can set, as one tree. Names and meanings are Pyroscope's wherever both agree.
+//! The configuration as one tree. Names and meanings are Pyroscope's where both servers have the value.
 //!
-//! Lowest to highest: defaults, the YAML file, flags. A flag is the path of the value with dashes
+//! Precedence, lowest first: defaults, the YAML file, flags. A flag is the path of the value with dashes
 //! (`server.http_listen_port` → `-server.http-listen-port`), except where Pyroscope's own name
 //! differs (`flags`).
 
@@ -20,22 +20,21 @@ pub(crate) use status::Shown;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Which roles this process runs, with commas between them: distributor, ingester, metastore, compactor,
-    /// querier, or all. Roles that it needs and does not run are found by gossip (`memberlist`), or at the addresses of
-    /// `peers`.
+    /// Roles of this process, separated by commas: distributor, ingester, metastore, compactor, querier, or all.
+    /// Other roles that it needs are found by gossip (`memberlist`) or at the addresses of `peers`.
     pub target: String,
-    /// Tell tenants apart by the header X-Scope-OrgID. Off: the header is ignored, and everything
-    /// belongs to the tenant `anonymous`.
+    /// Take the tenant from the header X-Scope-OrgID. Off: the header is ignored, and all data belong to the tenant
+    /// `anonymous`.
     pub multitenancy_enabled: bool,
     pub server: Server,
     pub memberlist: cluster::Config,
     pub instance: Instance,
     pub peers: Peers,
-    /// Where objects are kept.
+    /// The store that holds all objects.
     pub storage: storage::Config,
-    /// What one tenant may do.
+    /// Limits of every tenant.
     pub limits: limits::Limits,
-    /// Limits of single tenants.
+    /// Limits of single tenants, instead of `limits`.
     pub runtime_config: RuntimeConfig,
     pub distributor: distributor::Config,
     pub ingester: ingester::Config,
@@ -48,84 +47,83 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Server {
-    /// Address of the one public listener; empty means every interface.
+    /// Address of the public listener; empty means every interface.
     pub http_listen_address: String,
-    /// Port of the one public listener: REST, Connect, gRPC, gRPC-web and the UI.
+    /// Port of the public listener: REST, Connect, gRPC, gRPC-web and the UI.
     pub http_listen_port: u16,
-    /// Origins (`https://grafana.example.com`), with commas between them, whose pages may read and change everything
-    /// here from a browser, the server's own pages aside. `*` lets every page of the web that a user looks at read, and
-    /// none change. Empty: no other page reads or changes anything.
+    /// Origins (`https://grafana.example.com`), separated by commas, whose pages may read and change all data from a
+    /// browser; the server's own pages always may. `*`: every web page that a user opens may read, and none may change.
+    /// Empty: only the server's own pages may read or change data.
     pub cors_allowed_origins: String,
-    /// Host names, with commas between them, by which this server may be addressed beside `localhost` and IP addresses;
-    /// requests with others get 403, so that no page reads everything by having its own name resolved to this server.
-    /// Empty: every name, but none while the server listens on a loopback address.
+    /// Host names of this server, separated by commas, beside `localhost` and IP addresses. A request for another name
+    /// gets 403: otherwise a web page could read all data by resolving its own name to this server (DNS rebinding).
+    /// Empty: every name is accepted, or, on a loopback address, no further name.
     pub allowed_hosts: String,
-    /// Address of the listener between roles; empty means every interface. Whoever reaches it can read and
-    /// change everything: it belongs into a network of its own.
+    /// Address of the listener between roles; empty means every interface. Every client that reaches it can read and
+    /// change all data: keep it in a private network.
     pub grpc_listen_address: String,
-    /// Port on which roles of other processes reach those of this one; not opened by `all` without `memberlist.join`.
+    /// Port of the listener between roles, which other processes call. Not opened by `all` without `memberlist.join`.
     pub grpc_listen_port: u16,
-    /// How long a drain may take after SIGTERM before the process exits anyway.
+    /// Maximum time of a drain after SIGTERM; then the process exits.
     pub graceful_shutdown_timeout: limits::Duration,
-    /// debug, info, warn or error.
+    /// Level of the log: debug, info, warn or error.
     pub log_level: String,
-    /// logfmt (for people) or json.
+    /// Format of the log: logfmt (for people) or json.
     pub log_format: String,
-    /// Connections open at once. Beyond it, the one that was idle for longest is closed for a new one; if none is
-    /// idle, only `/ready` and `/metrics` are answered. 0 means 16384. Never more than half of the open files that
-    /// the process may have: the others are for data.
+    /// Maximum number of open connections. Beyond it, a new connection closes the one that was idle for longest; if none
+    /// is idle, it gets answers for `/ready` and `/metrics` only. 0 means 16384. At most half of the open files that the
+    /// process may have: the other half is for data.
     pub http_listen_conn_limit: usize,
     /// Bytes of memory that this process may use. 0: the limit of its control group (version 1 or 2), or half of the
-    /// machine's memory if it has none. The budgets of its roles are shares of it where nothing else is set.
+    /// machine's memory if it has none. Budgets of its roles that are not set are shares of this limit.
     pub memory_limit_bytes: u64,
-    /// What the bodies of all requests in flight may hold, decompressed and copied, in bytes; more are refused with
-    /// 503. A single request may take a third of it. Less than the default where the share of
-    /// `server.memory_limit_bytes` is less.
+    /// Bytes of memory for the bodies of all requests in flight, decompressed and copied; more are refused with 503. One
+    /// request may take a third of it. Not set: the default, or the share of `server.memory_limit_bytes` if that is less.
     pub request_bodies_bytes_max: u64,
 }
 
-/// Where this process runs.
+/// Place of this process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Instance {
-    /// Name of the zone, for example of a data centre: pushes go to ingesters of the same one while there are any.
+    /// Name of the zone, for example of a data centre. A push goes to an ingester of the same zone if there is one.
     pub zone: String,
 }
 
-/// Where roles are that other processes run, for a cluster without gossip: of no use with `memberlist.join`.
+/// Addresses of the roles of other processes, for a cluster without gossip. Not used with `memberlist.join`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Peers {
-    /// `<host>:<port>` of ingesters, with commas between them, for a distributor without one in its own process.
+    /// `<host>:<port>` of ingesters, separated by commas, for a distributor without an ingester in its own process.
     pub ingester_addresses: String,
-    /// `<host>:<port>` of queriers that scan for this one, with commas between them, itself included if it is to
-    /// scan as well. Every querier should have the same list. Empty: it scans alone.
+    /// `<host>:<port>` of the queriers that scan for this one, separated by commas; include this one if it scans as
+    /// well. Every querier should have the same list. Empty: it scans alone.
     pub leaf_addresses: String,
-    /// `<host>:<port>` of the metastore, for a process that does not run it.
+    /// `<host>:<port>` of the metastore, for a process without one.
     pub metastore_address: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SelfProfiling {
-    /// Do not profile this server into itself. A process without a distributor never does.
+    /// Do not push profiles of this server into itself. A process without a distributor never does.
     pub disable_push: bool,
-    /// Tenant that gets the server's own profiles while multitenancy is on; empty means `anonymous`.
+    /// Tenant of the server's own profiles with multitenancy; empty means `anonymous`.
     pub tenant_id: String,
     /// Samples per second of CPU time; five times as many while the server uses less than 5 % of a core.
-    /// More: finer flame graphs, more overhead.
+    /// Higher: finer flame graphs. Lower: less overhead.
     pub sample_rate: u32,
-    /// How much time one profile covers.
+    /// Time that one profile covers.
     pub interval: limits::Duration,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RuntimeConfig {
-    /// YAML file `overrides: {<tenant>: {<names of limits>}}`; what a tenant does not set is as in `limits`. A file
-    /// that is wrong is an error at the start, and changes nothing later.
+    /// YAML file `overrides: {<tenant>: {<limit>: <value>}}`; limits that a tenant does not set are those of `limits`. A
+    /// wrong file is an error at the start; later it is reported and changes nothing.
     pub file: String,
-    /// Between looks whether it has changed.
+    /// Interval between checks of the file for changes.
     pub period: limits::Duration,
 }
 
@@ -136,7 +134,7 @@ impl Default for RuntimeConfig {
 }
 
 impl Config {
-    /// Whether this process is one of several that find one another.
+    /// Whether this process finds its peers by gossip.
     pub(crate) fn gossips(&self) -> bool {
         !self.memberlist.join_members.trim().is_empty()
     }
@@ -144,16 +142,16 @@ impl Config {
 
 impl Server {
     /// # Errors
-    /// Names the flag and the first origin that is none.
+    /// Names the flag and the first value that is not an origin.
     pub(crate) fn origins(&self) -> Result<edge::Origins, String> {
         edge::Origins::parse(&self.cors_allowed_origins)
             .map_err(|error| format!("-server.cors-allowed-origins: {error}"))
     }
 
-    /// `is_loopback`: whether the public listener is.
+    /// `is_loopback`: whether the public listener is on a loopback address.
     ///
     /// # Errors
-    /// Names the flag and the first name that is none.
+    /// Names the flag and the first value that is not a host name.
     pub(crate) fn hosts(&self, is_loopback: bool) -> Result<edge::Hosts, String> {
         edge::Hosts::parse(&self.allowed_hosts, is_loopback)
             .map_err(|error| format!("-server.allowed-hosts: {error}"))

@@ -1,4 +1,4 @@
-//! What the process as a whole answers: readiness, members, metrics, version, configuration, feature flags.
+//! Routes of the process as a whole: readiness, members, metrics, version, configuration, feature flags.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,9 +27,9 @@ pub(crate) struct Status(Arc<Mutex<Readiness>>);
 
 #[derive(Clone)]
 enum Readiness {
-    /// With a remark about a part that is not.
+    /// With a remark about a part that is not ready.
     Ready(Option<String>),
-    /// What it waits for.
+    /// The reasons why it cannot serve yet.
     Starting(Vec<String>),
     Stopping,
 }
@@ -41,13 +41,14 @@ impl Default for Status {
 }
 
 impl Status {
-    /// `lacks` keeps it from serving; empty if nothing does. `remark` says what it cannot do although it serves.
-    pub(crate) fn set(&self, lacks: Vec<String>, remark: Option<String>) {
+    /// `missing` holds the reasons why the process cannot serve; empty if it can. `remark` is a limitation although it
+    /// serves.
+    pub(crate) fn set(&self, missing: Vec<String>, remark: Option<String>) {
         let mut readiness = self.0.lock();
         if matches!(*readiness, Readiness::Stopping) {
             return;
         }
-        *readiness = if lacks.is_empty() { Readiness::Ready(remark) } else { Readiness::Starting(lacks) };
+        *readiness = if missing.is_empty() { Readiness::Ready(remark) } else { Readiness::Starting(missing) };
     }
 
     pub(crate) fn stop(&self) {
@@ -96,21 +97,21 @@ async fn ready(State(Status(readiness)): State<Status>) -> Response {
     let not_running = match readiness {
         Readiness::Ready(None) => return edge::rest::text_response(StatusCode::OK, "ready"),
         Readiness::Ready(Some(remark)) => {
-            // Probes compare the body.
+            // The remark goes into a header, because probes compare the body.
             let mut response = edge::rest::text_response(StatusCode::OK, "ready");
             if let Ok(remark) = HeaderValue::from_str(&remark) {
                 response.headers_mut().insert("x-pyrograph-remark", remark);
             }
             return response;
         }
-        Readiness::Starting(lacks) => format!("Starting: [{}]", lacks.join(", ")),
+        Readiness::Starting(missing) => format!("Starting: [{}]", missing.join(", ")),
         Readiness::Stopping => "Stopping: [server]".to_owned(),
     };
     let text = format!("Some services are not Running:\n{not_running}\n");
     edge::rest::text_response(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-/// Who is in the cluster, as this process sees it.
+/// The members of the cluster, as this process sees them.
 async fn members(State(membership): State<Arc<dyn Membership>>) -> Response {
     let members = membership.members().borrow().clone();
     let shown = members.iter().map(|member| {
@@ -155,7 +156,7 @@ async fn build_info() -> Response {
 
 #[tonic::async_trait]
 impl Health for Status {
-    /// Every service serves as long as the process does; they are not told apart.
+    /// All services have the status of the process.
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
@@ -186,7 +187,7 @@ impl Version for Information {
 
 #[tonic::async_trait]
 impl FeatureFlagsService for Information {
-    /// The flags that clients ask for by name. UTF-8 label names are the client's to ask for, request by request.
+    /// The flags that clients query by name. A client asks for UTF-8 label names per request, so that flag is off.
     async fn get_feature_flags(
         &self,
         request: Request<GetFeatureFlagsRequest>,

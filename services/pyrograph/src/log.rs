@@ -1,10 +1,10 @@
 //! The log of this process: lines go through a queue to a thread that writes them to stderr.
 //!
 //! Owns: the queue and its limit, the count of lost lines, panics as log lines, the flush at the exit.
-//! Does not own: which events are logged, and by whom.
+//! Does not own: which events are logged.
 //!
-//! Logging never blocks and never fails. If the reader of stderr is gone or hangs, or its disk is full, lines are lost
-//! and counted.
+//! Logging never blocks and never fails. If the reader of stderr is gone or hangs, or its disk is full, lines are
+//! dropped and counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,11 +24,11 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config;
 
-/// Lines that wait for the thread; more are lost.
+/// Maximum size of the queue, in bytes; further lines are dropped.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Longest wait of [`Log::flush`].
+/// Maximum wait of [`Log::flush`].
 const FLUSH_TIME: Duration = Duration::from_secs(1);
-/// Before a descriptor that would block is written to again.
+/// Pause before the next write to a descriptor that would block.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The queue of lines. Cheap to clone.
@@ -39,7 +39,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// The queue has lines.
     filled: Condvar,
-    /// The thread has written all that it took.
+    /// The thread has written the lines that it took.
     written: Condvar,
     lost: Counter,
     is_json: bool,
@@ -47,25 +47,25 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// Whole lines, each with its line feed.
+    /// Whole lines, each with a line feed at its end.
     lines: Vec<u8>,
-    /// The thread writes lines that it took.
+    /// Whether the thread is writing lines that it took.
     is_writing: bool,
 }
 
-/// Where one event is written to.
+/// The writer of one event.
 pub(crate) struct Line<'a>(&'a Log);
 
-/// Starts the log of this process: its events, and its panics.
+/// Starts the log of this process, for events and panics.
 ///
 /// # Errors
-/// There is no thread or no descriptor for it.
+/// The system has no thread or no descriptor for it.
 pub(crate) fn start(config: &config::Server) -> io::Result<Log> {
-    // A descriptor of its own: the one of the standard library has a lock, which a write that hangs would hold.
+    // A descriptor of its own: a write that hangs would hold the lock of the standard library's stderr.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let is_terminal = io::IsTerminal::is_terminal(&stderr);
     let log = Log::to(stderr, config.log_format == "json")?;
-    // The sampler tells of every start and stop, which is every few seconds; gossip of every datagram that is lost.
+    // The sampler logs every start and stop, thus every few seconds; gossip logs every lost datagram.
     let filter = EnvFilter::try_new(format!("{},pprof=warn,chitchat=error", config.log_level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
@@ -84,7 +84,7 @@ pub(crate) fn start(config: &config::Server) -> io::Result<Log> {
 }
 
 impl Log {
-    /// A log whose lines a thread of its own writes to `output`.
+    /// A log with a thread that writes its lines to `output`.
     fn to(output: impl Write + Send + 'static, is_json: bool) -> io::Result<Self> {
         let log = Self(Arc::new(Shared {
             queue: Mutex::default(),
@@ -137,7 +137,7 @@ impl Log {
             let lost_now = output.write_lines(&taken);
             self.0.lost.inc_by(lost_now);
             let lost = self.0.lost.get();
-            // Once stderr takes lines again: a report that is lost must not lead to another one.
+            // Only while stderr takes lines: a dropped report must not cause another report.
             if lost_now == 0 && lost > reported {
                 warn!(lines = lost - reported, "log lines were lost, stderr did not take them");
                 reported = lost;
@@ -152,7 +152,7 @@ impl Log {
         let message = panic.payload_as_str().unwrap_or("a value that is no text");
         let backtrace = std::backtrace::Backtrace::capture();
         let mut time = String::new();
-        // Without its time the line still says what happened.
+        // A line without its time is still useful.
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let mut text = format!("thread {thread:?} panicked at {place}: {message}");
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
@@ -180,7 +180,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Write for Line<'_> {
-    /// Takes a whole line, or loses it; never fails.
+    /// Queues a whole line, or drops it; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -193,12 +193,12 @@ impl Write for Line<'_> {
 
 struct Output<W> {
     output: W,
-    /// The last write ended within a line.
+    /// Whether the last write ended within a line.
     is_mid_line: bool,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes `lines`, each of which ends with a line feed; returns how many were lost.
+    /// Writes `lines`, each of which ends with a line feed; returns the number of lost lines.
     fn write_lines(&mut self, lines: &[u8]) -> u64 {
         if self.is_mid_line && self.write_all(b"\n").is_err() {
             return count_lines(lines);
@@ -210,7 +210,7 @@ impl<W: Write> Output<W> {
     }
 
     /// # Errors
-    /// The count of bytes that were written before the output failed.
+    /// The number of bytes written before the output failed.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut written = 0;
         while written < bytes.len() {
@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes as many bytes of each write as a test allows; none: it fails.
+    /// Takes as many bytes of each write as the test allows; fails if that is 0.
     struct Narrow {
         allowed: Receiver<usize>,
         taken: Sender<Vec<u8>>,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_later_ones_begin_at_a_line() {
+    fn lost_lines_are_counted_and_the_next_line_begins_on_a_new_line() {
         let (log, allow, written) = narrow();
         for allowed in [4, 0, 1, 100] {
             allow.send(allowed).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_hangs_costs_lines_and_holds_nobody_up() {
+    fn an_output_that_hangs_loses_lines_and_blocks_no_caller() {
         let (log, allow, written) = narrow();
         let line = vec![b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<_>>();
         let lines = 3 * QUEUE_BYTES_MAX / line.len();

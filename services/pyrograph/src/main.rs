@@ -1,4 +1,4 @@
-//! The one binary: reads the configuration, builds the chosen roles, listens, drains; and the command line.
+//! The binary `pyrograph`: the server with its chosen roles, and the command line.
 
 mod allocator;
 mod cli;
@@ -21,13 +21,13 @@ use rustix::fs::Mode;
 fn main() -> ExitCode {
     allocator::give_memory_back_soon();
     keep_files_private();
-    // Before the first client is built: reqwest and object_store take whatever provider stands.
+    // Before the first client is built: reqwest and object_store use the provider that is installed then.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let first = arguments.first().map(String::as_str).unwrap_or_default();
     match first {
         "server" => server::main(&arguments[1..]),
-        // Flags without a command mean the server, as in `docker run pyrograph -target=all`.
+        // Flags without a command start the server, as in `docker run pyrograph -target=all`.
         flag if flag.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&flag) => {
             server::main(&arguments)
         }
@@ -35,8 +35,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Keeps other users of this computer out of all files that this process makes: files are 0640, folders 0750, or
-/// stricter if the umask was.
+/// Keeps other users of this computer out of all files that this process creates: files get mode 0640 and folders 0750,
+/// or stricter modes if the umask was stricter.
 fn keep_files_private() {
     let private = Mode::WGRP | Mode::RWXO;
     let before = rustix::process::umask(private);

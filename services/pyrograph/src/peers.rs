@@ -1,4 +1,4 @@
-//! Roles that other processes run: who they are, and the ways to them.
+//! The roles of other processes: members of the cluster, and clients that call them.
 //!
 //! Owns: this process as a member of its cluster, static addresses as members, connections.
 //! Does not own: how members find one another and are chosen (`cluster`), how a role is called (`rpc::grpc`).
@@ -21,7 +21,7 @@ use crate::targets::Targets;
 
 /// The cluster, as this process sees it.
 pub(crate) struct Peers {
-    /// The node that this process is.
+    /// The node id of this process.
     pub(crate) node: String,
     pub(crate) zone: String,
     pub(crate) membership: Arc<dyn Membership>,
@@ -31,7 +31,7 @@ pub(crate) struct Peers {
     pool: Pool,
 }
 
-/// Roles of this process, which are called without a network.
+/// Roles of this process, called without a network.
 #[derive(Default)]
 pub(crate) struct Own {
     pub(crate) metastore: OnceLock<Arc<dyn Metastore>>,
@@ -40,11 +40,11 @@ pub(crate) struct Own {
 }
 
 impl Peers {
-    /// Becomes a member, by gossip if seeds are given. `address` is where roles of this process are called; a host is
-    /// added if it has none.
+    /// Joins the cluster, by gossip if seeds are configured. Other processes call this one at `address`; a host is added
+    /// if it has none.
     ///
     /// # Errors
-    /// A needed role that neither this process runs nor can be found.
+    /// A needed role is neither run by this process nor configured, or gossip cannot start.
     pub(crate) async fn join(
         config: &Config,
         targets: &Targets,
@@ -78,12 +78,12 @@ impl Peers {
         Ok(Self { node, zone, membership, gossip, own: Arc::default(), clock, pool })
     }
 
-    /// Whether members come and go.
+    /// Whether members may come and go.
     pub(crate) fn discovers(&self) -> bool {
         self.gossip.is_some()
     }
 
-    /// Where the roles of this process are put once they are built.
+    /// The slots for the roles of this process, filled once they are built.
     pub(crate) fn own(&self) -> &Own {
         &self.own
     }
@@ -97,7 +97,7 @@ impl Peers {
         Callers::new(&*self.membership, dial)
     }
 
-    /// A push may take as long as `timeout`.
+    /// Clients of the ingesters; a push may take `timeout`.
     pub(crate) fn ingesters(&self, timeout: Duration) -> Callers<dyn Ingester> {
         let dial = self.dial(
             Some(timeout),
@@ -107,7 +107,7 @@ impl Peers {
         Callers::new(&*self.membership, dial)
     }
 
-    /// A scan may take as long as `timeout`.
+    /// Clients of the leaves; a scan may take `timeout`.
     pub(crate) fn leaves(&self, timeout: Duration) -> Arc<dyn Leaves> {
         let dial = self.dial(
             Some(timeout),
@@ -127,7 +127,7 @@ impl Peers {
         let (node, roles) = (self.node.clone(), self.own.clone());
         let (clock, pool) = (self.clock.clone(), self.pool.clone());
         let mut config = rpc::grpc::Config::default();
-        // A timeout of zero is none.
+        // A timeout of 0 means the default.
         if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
             config.timeout = timeout;
         }
@@ -140,8 +140,8 @@ impl Peers {
         }
     }
 
-    /// Tells the others which logs of this process are open, now and whenever they change.
-    pub(crate) fn tell_writers(&self, mut writers: watch::Receiver<Vec<model::WriterId>>) {
+    /// Publishes the open logs of this process to the cluster, now and whenever they change.
+    pub(crate) fn publish_writers(&self, mut writers: watch::Receiver<Vec<model::WriterId>>) {
         let membership = self.membership.clone();
         self.clock.spawn_vital("open logs of this process", async move {
             loop {
@@ -154,12 +154,12 @@ impl Peers {
         });
     }
 
-    /// Nobody should choose this process from now on.
+    /// Asks the other members to stop choosing this process.
     pub(crate) async fn leave(&self) {
         self.membership.leave().await;
     }
 
-    /// This process is gone, to the others.
+    /// Leaves the cluster.
     pub(crate) async fn stop(&self) {
         if let Some(gossip) = &self.gossip {
             gossip.stop().await;
@@ -167,10 +167,10 @@ impl Peers {
     }
 }
 
-/// The leaves that are members.
+/// The leaves among the members.
 struct LiveLeaves {
     callers: Callers<dyn Leaf>,
-    /// The members for which leaves were last listed, and those.
+    /// The members of the last listing, and their leaves.
     known: Mutex<(Arc<[Member]>, Arc<[NamedLeaf]>)>,
 }
 
@@ -184,7 +184,7 @@ impl Leaves for LiveLeaves {
         let all = self.callers.all(Role::Querier);
         let staying = all.iter().any(|(member, _)| !member.is_leaving);
         let chosen = all.into_iter().filter(|(member, _)| !(staying && member.is_leaving));
-        // Caches are found by name: it is the same after a restart. Where names are not distinct, nodes are.
+        // Objects are assigned to leaves by name, which survives a restart. Where two members share a name, node ids differ.
         let mut leaves: BTreeMap<String, Arc<dyn Leaf>> = BTreeMap::new();
         for (member, leaf) in chosen {
             let name = if leaves.contains_key(&member.name) { member.node } else { member.name };
@@ -195,14 +195,14 @@ impl Leaves for LiveLeaves {
     }
 }
 
-/// This process and those at static addresses: all that there are, for ever.
+/// This process and the ones at static addresses: a fixed list of members.
 fn named(config: &Config, targets: &Targets, mut me: Member) -> Result<Vec<Member>, String> {
     let peers = &config.peers;
     let split = |addresses: &'static str, text: &str| -> Vec<(&'static str, String)> {
         let all = text.split(',').map(str::trim).filter(|address| !address.is_empty());
         all.map(|address| (addresses, address.to_owned())).collect()
     };
-    let lacks = |role: &str, flag: &str| {
+    let missing = |role: &str, flag: &str| {
         Err(format!(
             "this process runs no {role}: add it to -target, say with -{flag} where one is, or with \
              -memberlist.join where some process of the cluster is"
@@ -213,20 +213,20 @@ fn named(config: &Config, targets: &Targets, mut me: Member) -> Result<Vec<Membe
         let metastores = split("metastore.address", &peers.metastore_address);
         let needed = [Role::Ingester, Role::Querier, Role::Compactor].iter().any(|role| targets.has(*role));
         if metastores.is_empty() && needed {
-            return lacks("metastore", "metastore.address");
+            return missing("metastore", "metastore.address");
         }
         named.push((Role::Metastore, metastores));
     }
     if targets.has(Role::Distributor) && !targets.has(Role::Ingester) {
         let ingesters = split("distributor.ingester-addresses", &peers.ingester_addresses);
         if ingesters.is_empty() {
-            return lacks("ingester", "distributor.ingester-addresses");
+            return missing("ingester", "distributor.ingester-addresses");
         }
         named.push((Role::Ingester, ingesters));
     }
     let leaves = split("querier.leaf-addresses", &peers.leaf_addresses);
     if !leaves.is_empty() {
-        // It is among them, if it is to scan as well.
+        // The list contains this process if it scans as well.
         me.roles.remove(&Role::Querier);
         named.push((Role::Querier, leaves));
     }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn static_addresses_are_members_and_what_is_needed_must_be_somewhere() {
+    fn static_addresses_are_members_and_every_needed_role_must_have_one() {
         let all = "me: distributor,ingester,metastore,compactor,querier";
         assert_eq!(check("all", |_| ()).as_deref(), Ok(all));
         let error = check("distributor", |_| ()).unwrap_err();

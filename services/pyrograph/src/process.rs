@@ -1,6 +1,6 @@
-//! What the operating system knows of this process, as metrics with the names that Prometheus gives them everywhere.
+//! Metrics of this process from the operating system, under the names that Prometheus clients share.
 //!
-//! Read from `/proc` when asked for; where there is none, they are left out.
+//! Read from `/proc` at each scrape; left out on systems without `/proc`.
 
 use std::fmt;
 use std::fs;
@@ -13,15 +13,15 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing::warn;
 
-/// Of the times in `/proc`, per second: the same on every Linux.
+/// Clock ticks per second in `/proc`: the same on every Linux.
 const TICKS: f64 = 100.0;
 
-/// Shows this process on `registry`, and what it is.
+/// Registers the metrics of this process, and its version and target.
 pub(crate) fn register(target: &str, registry: &mut Registry) {
     registry.register_collector(Box::new(Process));
     let info =
         Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("target", target.to_owned())]);
-    registry.register("pyrograph_build", "What runs", info);
+    registry.register("pyrograph_build", "Version and target of this process", info);
 }
 
 #[derive(Debug)]
@@ -59,10 +59,10 @@ impl Collector for Process {
     }
 }
 
-/// Raises the limit of open files of this process as far as it may.
+/// Raises the soft limit of open files of this process to its hard limit.
 ///
-/// Returns the limit; absent if there is none. The soft limit is often 1024 for the sake of programs that use
-/// `select`, of which this is none.
+/// Returns the limit; `None` if there is none. The soft limit is often 1024 for programs that use `select`, which this
+/// process does not.
 pub(crate) fn raise_open_files() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -75,7 +75,7 @@ pub(crate) fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// The fields after the name of the program, which may contain anything.
+/// A number of `/proc/self/stat`, counted from the field after the program name, which may contain any character.
 fn stat(field: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

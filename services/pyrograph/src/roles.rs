@@ -1,4 +1,4 @@
-//! The roles of this process: what they serve, and how they start and stop.
+//! The roles of this process: their routes and services, their start and their stop.
 
 mod build;
 
@@ -11,15 +11,15 @@ use rpc::grpc::Services;
 use storage::Store;
 use tracing::info;
 
-/// A metastore that does not tell its standing within this time does not answer.
+/// Time limit for the standing of a metastore; without an answer it counts as unreachable.
 const STANDING_MAX: Duration = Duration::from_secs(1);
-/// A directory that cannot be looked at within this time does not answer.
+/// Time limit for the check that the storage directory is present.
 const PRESENCE_MAX: Duration = Duration::from_secs(1);
 
-/// What this process runs; a leaf comes with every querier.
+/// The roles of this process; a leaf comes with every querier.
 #[derive(Default)]
 pub(crate) struct Roles {
-    /// Where the roles keep objects, if one does.
+    /// The store, if a role uses it.
     pub(crate) store: Option<Store>,
     pub(crate) metastore: Option<Arc<metastore::Candidate>>,
     pub(crate) ingester: Option<Arc<ingester::Ingester>>,
@@ -27,16 +27,16 @@ pub(crate) struct Roles {
     pub(crate) leaf: Option<Arc<querier::Leaf>>,
     pub(crate) querier: Option<Arc<querier::Querier>>,
     pub(crate) compactor: Option<Arc<compactor::Compactor>>,
-    /// How this process asks the metastore, if a role of it does.
+    /// The client of the metastore, if a role uses it.
     owner: Option<Arc<cluster::Owner>>,
-    /// How this process finds ingesters, if it distributes.
+    /// The client of the ingesters, if this process is a distributor.
     ingesters: Option<Arc<cluster::Ingesters>>,
-    /// Whether a metastore has answered a querier; from then on it can do without one for a while.
+    /// Whether a metastore has answered this process once; from then on a querier can do without one for a while.
     has_met_owner: AtomicBool,
 }
 
 impl Roles {
-    /// What users may call.
+    /// Routes of the public listener.
     pub(crate) fn routes(&self) -> edge::Routes {
         let mut routes = edge::Routes::new();
         if let Some(distributor) = &self.distributor {
@@ -48,7 +48,7 @@ impl Roles {
         routes
     }
 
-    /// What roles of other processes may call.
+    /// Services of the listener between roles.
     pub(crate) fn services(&self, pool: &Pool) -> Services {
         let mut services = Services::new(pool.clone());
         if let Some(metastore) = &self.metastore {
@@ -63,7 +63,7 @@ impl Roles {
         services
     }
 
-    /// Starts what works without being called.
+    /// Starts the roles that work without being called.
     pub(crate) fn run(&self, clock: &Clock) {
         if let Some(metastore) = &self.metastore {
             clock.spawn_vital("metastore", metastore.clone().run());
@@ -73,26 +73,26 @@ impl Roles {
         }
     }
 
-    /// What keeps this process from serving, in words; empty if nothing does.
-    pub(crate) async fn lacks(&self, clock: &Clock) -> Vec<String> {
-        let mut lacks = Vec::new();
+    /// The reasons why this process cannot serve; empty if it can.
+    pub(crate) async fn missing(&self, clock: &Clock) -> Vec<String> {
+        let mut missing = Vec::new();
         if let Some(store) = &self.store {
             match clock.timeout(PRESENCE_MAX, store.check_presence()).await {
                 Some(Ok(())) => {}
-                Some(Err(problem)) => lacks.push(format!("storage: {problem}")),
-                None => lacks.push(format!("storage: {store} does not answer")),
+                Some(Err(problem)) => missing.push(format!("storage: {problem}")),
+                None => missing.push(format!("storage: {store} does not answer")),
             }
         }
         if self.remark().is_some() && self.ingester.is_some() {
-            // Pushes are taken; questions say why they fail.
-            return lacks;
+            // Pushes are accepted; questions fail with the reason.
+            return missing;
         }
         if self.ingesters.as_ref().is_some_and(|ingesters| ingesters.count() == 0) {
-            lacks.push("distributor: no ingester is known".to_owned());
+            missing.push("distributor: no ingester is known".to_owned());
         }
         if let Some(metastore) = self.metastore.as_ref().filter(|metastore| !metastore.is_ready()) {
             let neither = || "neither owns the catalog nor knows who does".to_owned();
-            lacks.push(format!("metastore: {}", metastore.rebuilding().unwrap_or_else(neither)));
+            missing.push(format!("metastore: {}", metastore.rebuilding().unwrap_or_else(neither)));
         }
         if let (Some(owner), Some(_)) = (&self.owner, &self.querier)
             && !self.has_met_owner.load(Ordering::Relaxed)
@@ -100,33 +100,33 @@ impl Roles {
             let standing = clock.timeout(STANDING_MAX, rpc::Metastore::standing(&**owner)).await;
             match standing {
                 Some(Ok(_)) => self.has_met_owner.store(true, Ordering::Relaxed),
-                _ => lacks.push("querier: no metastore has answered yet".to_owned()),
+                _ => missing.push("querier: no metastore has answered yet".to_owned()),
             }
         }
-        lacks
+        missing
     }
 
-    /// What this process cannot do although it serves, in words.
+    /// A limitation of this process although it serves, in words.
     pub(crate) fn remark(&self) -> Option<String> {
         let progress = self.metastore.as_ref()?.rebuilding()?;
         Some(format!("{progress}; questions are not answered until then"))
     }
 
-    /// Gives up what another process is to have next, while this one is still called.
+    /// Hands the catalog over to another process, while this one still answers.
     pub(crate) async fn hand_over(&self) {
         if let Some(metastore) = &self.metastore {
             metastore.hand_over().await;
         }
     }
 
-    /// Makes pushes in flight, which wait for the next flush, durable at once.
+    /// Makes pushes that wait for the next flush durable at once.
     pub(crate) async fn hurry(&self) {
         if let Some(ingester) = &self.ingester {
             ingester.drain().await;
         }
     }
 
-    /// Stops what nobody calls any more.
+    /// Stops the roles, once they are no longer called.
     pub(crate) async fn drain(&self) {
         if let Some(compactor) = &self.compactor {
             compactor.drain().await;

@@ -1,7 +1,7 @@
-//! Profiles this process and pushes the result into itself, by the way every client's profile takes.
+//! Profiles this process and pushes the result into itself, through the same route as any client.
 //!
-//! Owns: sampling, naming frames, the push. A profile that cannot be taken or pushed is dropped
-//! with a warning: the server does not depend on watching itself.
+//! Owns: sampling, naming frames, the push. A profile that cannot be taken or pushed is dropped with a warning: the
+//! server does not depend on its own profiles.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,35 +12,35 @@ use tracing::{debug, warn};
 
 use crate::config::SelfProfiling;
 
-/// Of the first profile, so that a new server soon has something to show.
+/// Time of the first profile: short, so that a new server soon has something to show.
 const FIRST_INTERVAL: Duration = Duration::from_secs(4);
 
-/// A process that uses less than one part in so many of a core is quiet.
+/// A process that uses less than 1/`QUIET_PARTS` of a core is quiet.
 const QUIET_PARTS: i64 = 20;
 
-/// How much oftener a quiet process is sampled: little CPU time needs finer steps, and costs little to watch.
+/// Factor on the sample rate of a quiet process: little CPU time needs finer steps, and costs little to sample.
 const QUIET_RATE_FACTOR: u32 = 5;
 
-/// Samples per second of CPU time; finer than what the systems measure by.
+/// Maximum rate, in samples per second of CPU time; finer than the clock ticks of the systems.
 const RATE_MAX: u32 = 1000;
 
-/// Distinct stacktraces of one sampler at most; then a new one begins. Each takes about a kilobyte.
+/// Distinct stacktraces after which a sampler is replaced. Each takes about a kilobyte.
 const STACKTRACES_MAX: usize = 1024;
 
-/// Samples the CPU time of this process. There can be one at a time.
+/// Samples the CPU time of this process. Only one can exist at a time.
 ///
-/// Beginning anew is what costs most of all that an idle server does, so one sampler goes on over many profiles.
+/// Starting a sampler is the most expensive work of an idle server, so one sampler serves many profiles.
 pub(crate) struct Sampler {
     guard: pprof::ProfilerGuard<'static>,
     rate: u32,
-    /// What is in earlier profiles.
+    /// Samples of earlier profiles.
     seen: Option<pprof::UnresolvedReport>,
     taken_nanos: i64,
     used_nanos: i64,
 }
 
-/// What a sampler met since the profile before.
-struct Sampled {
+/// Samples since the previous profile.
+struct SampleBatch {
     report: pprof::UnresolvedReport,
     /// CPU time that one sample stands for.
     period_nanos: i64,
@@ -51,14 +51,14 @@ struct Sampled {
 }
 
 impl Sampler {
-    /// Of a server that starts. None, with a warning, where the system does not let us.
+    /// The sampler of a server that starts. `None`, with a warning, if the system does not allow it.
     pub(crate) fn start(config: &SelfProfiling, clock: &Clock) -> Option<Self> {
         Self::start_at(rate(config, true), clock)
     }
 
     /// `rate` in samples per second of CPU time.
     fn start_at(rate: u32, clock: &Clock) -> Option<Self> {
-        // The vdso's unwind tables are wrong on some systems. Other libraries stay in: an idle server
+        // The vdso's unwind tables are wrong on some systems. Other libraries stay: an idle server
         // spends what little time it needs in libc.
         let guard =
             pprof::ProfilerGuardBuilder::default().frequency(rate as i32).blocklist(&["vdso"]).build();
@@ -77,8 +77,8 @@ impl Sampler {
         }
     }
 
-    /// Another sampler in its place, unless it will do.
-    fn or_anew(self, rate: u32, clock: &Clock) -> Option<Self> {
+    /// This sampler, or a new one if the rate changes or it has too many stacktraces.
+    fn renewed(self, rate: u32, clock: &Clock) -> Option<Self> {
         let stacktraces = self.seen.as_ref().map_or(0, |seen| seen.data.len());
         if rate == self.rate && stacktraces < STACKTRACES_MAX {
             return Some(self);
@@ -89,18 +89,18 @@ impl Sampler {
         Some(Self { taken_nanos, used_nanos, ..started })
     }
 
-    /// Names are found later, so that this work is sampled as well.
-    fn take(&mut self, clock: &Clock) -> pprof::Result<Sampled> {
+    /// Takes the samples since the last call. Names are resolved later, so that this work is sampled as well.
+    fn take(&mut self, clock: &Clock) -> pprof::Result<SampleBatch> {
         let report = self.guard.report().build_unresolved()?;
         let seen = self.seen.take();
-        let seen = |frames| seen.as_ref().and_then(|seen| seen.data.get(frames)).copied().unwrap_or(0);
-        let fresh = report.data.iter().map(|(frames, count)| (frames, count - seen(frames)));
+        let seen_count = |frames| seen.as_ref().and_then(|seen| seen.data.get(frames)).copied().unwrap_or(0);
+        let fresh = report.data.iter().map(|(frames, count)| (frames, count - seen_count(frames)));
         let fresh = fresh.filter(|(_, count)| *count > 0).map(|(frames, count)| (frames.clone(), count));
         let fresh = pprof::UnresolvedReport { data: fresh.collect(), timing: report.timing.clone() };
         self.seen = Some(report);
         let (started_nanos, used_before_nanos) = (self.taken_nanos, self.used_nanos);
         (self.taken_nanos, self.used_nanos) = (clock.unix_nanos(), process_cpu_nanos());
-        Ok(Sampled {
+        Ok(SampleBatch {
             report: fresh,
             period_nanos: (1_000_000_000 / i64::from(self.rate)).max(tick_nanos()),
             started_nanos,
@@ -115,7 +115,7 @@ fn rate(config: &SelfProfiling, is_quiet: bool) -> u32 {
     if is_quiet { (rate * QUIET_RATE_FACTOR).min(RATE_MAX) } else { rate }
 }
 
-/// Pushes what `sampler` met to `url`, every `interval`, until dropped.
+/// Pushes the samples of `sampler` to `url` every `interval`, until dropped.
 pub(crate) async fn run(
     mut sampler: Sampler,
     config: SelfProfiling,
@@ -139,7 +139,7 @@ pub(crate) async fn run(
             }
         };
         let is_quiet = sampled.used_nanos < sampled.duration_nanos / QUIET_PARTS;
-        let Some(next) = sampler.or_anew(rate(&config, is_quiet), &clock) else { return };
+        let Some(next) = sampler.renewed(rate(&config, is_quiet), &clock) else { return };
         sampler = next;
         let (from, until) = (sampled.started_nanos, sampled.started_nanos + sampled.duration_nanos);
         let unsampled_nanos = balance.settle(&sampled);
@@ -163,18 +163,18 @@ pub(crate) async fn run(
     }
 }
 
-/// CPU time used but not yet in any profile; negative while samples stood for more than was used.
+/// CPU time that was used but is not in a profile yet; negative while samples stood for more than was used.
 ///
 /// A sample stands for a whole period although the thread may have run for less or more of it. Over many
-/// profiles that evens out: only what stays uncovered by a whole period is work that samples do not meet.
+/// profiles that evens out: only a balance of a whole period or more is work that no sample met.
 #[derive(Default)]
 struct Balance {
     nanos: i64,
 }
 
 impl Balance {
-    /// How much of the CPU time of `sampled` and before it no sample stands for.
-    fn settle(&mut self, sampled: &Sampled) -> i64 {
+    /// CPU time until the end of `sampled` that no sample stands for; 0 if it is less than a period.
+    fn settle(&mut self, sampled: &SampleBatch) -> i64 {
         let samples: isize = sampled.report.data.values().sum();
         self.add(sampled.used_nanos - samples as i64 * sampled.period_nanos, sampled.period_nanos)
     }
@@ -193,13 +193,13 @@ fn hostname() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// CPU time of all threads of this process so far.
+/// CPU time of all threads of this process since its start.
 fn process_cpu_nanos() -> i64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// The step in which the system looks whether a thread is running: a sample stands for no less.
+/// Interval at which the system checks which threads run: a sample stands for no less.
 fn tick_nanos() -> i64 {
     #[cfg(target_os = "linux")]
     {
@@ -212,9 +212,9 @@ fn tick_nanos() -> i64 {
 
 /// CPU nanoseconds per stacktrace, with a root frame for the kind of thread that ran.
 ///
-/// An idle server works in slices that few samples meet. What was used beyond the samples has a frame of
-/// its own, so that the total is what the process really took.
-fn to_profile(sampled: Sampled, unsampled_nanos: i64) -> Profile {
+/// An idle server works in slices that few samples meet. CPU time beyond the samples has a frame of its own, so that
+/// the total is the CPU time of the process.
+fn to_profile(sampled: SampleBatch, unsampled_nanos: i64) -> Profile {
     let mut strings = Strings::default();
     strings.push(b"");
     let cpu = strings.push(b"cpu");
@@ -258,7 +258,7 @@ fn to_profile(sampled: Sampled, unsampled_nanos: i64) -> Profile {
 /// One location per function.
 struct Locations {
     symbols: Symbols,
-    /// By the name that the linker knows: it is made readable once.
+    /// Location by linker name; each name is demangled once.
     known: HashMap<Vec<u8>, u32>,
 }
 
@@ -286,22 +286,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_no_sample_met_is_still_in_the_total_and_nothing_is_there_twice() {
+    fn cpu_time_without_a_sample_is_in_the_total_once() {
         const PERIOD: i64 = 4;
         #[track_caller]
         fn check(unsampled: &[i64], expected: &[i64]) {
             let mut balance = Balance::default();
-            let told: Vec<i64> = unsampled.iter().map(|nanos| balance.add(*nanos, PERIOD)).collect();
-            assert_eq!(told, expected);
+            let settled: Vec<i64> = unsampled.iter().map(|nanos| balance.add(*nanos, PERIOD)).collect();
+            assert_eq!(settled, expected);
         }
         check(&[30, 30], &[30, 30]);
         check(&[3, 3, 3], &[0, 6, 0]);
         check(&[-5, 3, 6], &[0, 0, 4]);
     }
 
-    // The sampler is one of the whole process: what needs it is one test.
+    // A process has one sampler, so one test uses it.
     #[test]
-    fn a_profile_names_the_functions_that_ran_and_says_how_long() {
+    fn a_profile_has_the_functions_that_ran_with_their_cpu_time() {
         let clock = Clock::system();
         let mut sampler = Sampler::start_at(500, &clock).expect("sampler");
         spin(Duration::from_millis(200));
@@ -316,14 +316,14 @@ mod tests {
         let names: Vec<_> = functions.map(|f| profile.symbols.strings.text(f.name)).collect();
         assert!(names.iter().any(|name| name == "pyrograph::self_profile::tests::spin"), "{names:?}");
 
-        let again = sampler.take(&clock).expect("samples");
-        let met: isize = again.report.data.values().sum();
+        let second = sampler.take(&clock).expect("samples");
+        let met: isize = second.report.data.values().sum();
         assert!(
-            met as i64 * again.period_nanos < 200_000_000,
+            met as i64 * second.period_nanos < 200_000_000,
             "{met} samples are in the next profile once more"
         );
-        let mut anew = sampler.or_anew(100, &clock).expect("sampler");
-        assert_eq!(anew.take(&clock).expect("samples").period_nanos, 10_000_000);
+        let mut renewed = sampler.renewed(100, &clock).expect("sampler");
+        assert_eq!(renewed.take(&clock).expect("samples").period_nanos, 10_000_000);
     }
 
     #[inline(never)]

@@ -1,7 +1,7 @@
 //! Divides the memory of this process between its roles.
 //!
-//! Owns: how much is left to the allocator and the runtime, how large each share is. Does not own: how the limit is
-//! read, and how leases of a share are counted (`memory`).
+//! Owns: the part that is left to the allocator and the runtime, the size of each share. Does not own: reading the
+//! limit, counting leases (`memory`).
 
 use std::collections::BTreeSet;
 
@@ -11,30 +11,30 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::targets::{Role, Targets};
 
-/// Of the limit, in percent, what is divided. The rest is what freed pages, fragments and thread stacks take.
+/// Percentage of the limit that is divided. The rest is for freed pages, fragmentation and thread stacks.
 const DIVIDED_PERCENT: u64 = 85;
 
-/// What the process holds while it does nothing.
+/// Memory of an idle process, in bytes.
 const IDLE_BYTES: u64 = 32 << 20;
 
-/// A process with less cannot do its work; it starts all the same.
+/// Minimum for useful work, in bytes. A process with less starts with a warning.
 const LIMIT_BYTES_MIN: u64 = 192 << 20;
 
-/// A single request may hold this part of all bodies: compressed, decompressed, and as the service's decoder copies it.
+/// One request may hold 1/`BODY_PART` of the memory for bodies: compressed, decompressed, and as the decoder's copy.
 const BODY_PART: u64 = 3;
 
-/// Answers that wait for their clients take this part of the memory of questions.
+/// Answers that wait for their clients may take 1/`ANSWERS_PART` of the memory of questions.
 const ANSWERS_PART: u64 = 2;
 
-/// A merge takes inputs of this part of its memory: decoded they are several times as large.
+/// The inputs of a merge may take 1/`JOB_PART` of its memory: decoded they are several times as large.
 const JOB_PART: u64 = 4;
 
-/// Smaller merges would only make more objects.
+/// Minimum size of a merge's inputs, in bytes. Smaller merges would only make more objects.
 const JOB_BYTES_MIN: u64 = 4 << 20;
 
 const MIB: u64 = 1 << 20;
 
-/// How the memory is divided.
+/// The shares of the memory.
 pub(crate) struct Shares {
     pub(crate) limit: Limit,
     pub(crate) room: Room,
@@ -45,13 +45,13 @@ pub(crate) struct Shares {
 /// A budget of the configuration.
 struct Budget {
     path: &'static str,
-    /// The process has it if it has this role.
+    /// The role that uses the budget.
     role: Role,
-    /// Part of what is divided, relative to those of the others.
+    /// Relative weight among all budgets.
     weight: u64,
-    /// Less would refuse what the limits of tenants allow.
+    /// Minimum. Less would refuse requests that the limits of tenants allow.
     least: u64,
-    /// The default, which is enough on a large machine.
+    /// Maximum: the default, which is enough on a large machine.
     most: u64,
 }
 
@@ -67,7 +67,7 @@ const CACHE: Budget = budget("querier.cache_bytes", Role::Querier, 8, 4, 128);
 const MERGES: Budget = budget("compactor.max_memory_bytes", Role::Compactor, 20, 24, UNLIMITED_MIB);
 const QUESTIONS: Budget = budget("querier.max_memory_bytes", Role::Querier, 37, 32, UNLIMITED_MIB);
 
-/// Segments are encoded beside the pushes that they are of; no setting limits that.
+/// Weight of encoding segments, which takes memory beside the pushes in them; no setting limits it.
 const ENCODING_WEIGHT: u64 = 5;
 
 const UNLIMITED_MIB: u64 = 1 << 40;
@@ -75,7 +75,7 @@ const UNLIMITED_MIB: u64 = 1 << 40;
 const BUDGETS: [&Budget; 7] = [&BODIES, &PROFILES, &PUSHES, &SYMBOLS, &CACHE, &MERGES, &QUESTIONS];
 
 impl Shares {
-    /// Reads the limit, and sets every budget of `config` that is not in `given` to its share.
+    /// Reads the limit, and sets every budget of `config` that is not in `given` to its share of the limit.
     pub(crate) fn divide(config: &mut Config, given: &BTreeSet<String>, targets: &Targets) -> Self {
         let limit = Limit::read(config.server.memory_limit_bytes);
         let divided = (limit.bytes / 100 * DIVIDED_PERCENT).saturating_sub(IDLE_BYTES);
@@ -104,7 +104,7 @@ impl Shares {
         shares
     }
 
-    /// Largest body of one request, in bytes, and the setting that makes it larger.
+    /// Maximum body of one request, in bytes, and the setting that raises it.
     pub(crate) fn body_bytes_max(config: &Config) -> (usize, &'static str) {
         let share = (config.server.request_bodies_bytes_max / BODY_PART) as usize;
         let limit = config.limits.ingestion_body_bytes();
@@ -114,13 +114,14 @@ impl Shares {
         }
     }
 
-    /// Most bytes of answers that clients have not read yet. Those of questions hold their memory until they are sent.
+    /// Maximum bytes of answers that clients have not read yet. Answers to questions hold their memory until they are
+    /// sent.
     pub(crate) fn answers_bytes_max(config: &Config) -> usize {
         let part = usize::try_from(config.querier.max_memory_bytes / ANSWERS_PART).unwrap_or(usize::MAX);
         part.min(edge::Config::default().answers_bytes_max)
     }
 
-    /// Shows the limit, the shares, and what is leased of them.
+    /// Metrics of the limit, the shares, and their leases.
     pub(crate) fn metrics(&self) -> SharesMetrics {
         SharesMetrics {
             limit_bytes: self.limit.bytes,
@@ -147,12 +148,12 @@ impl Shares {
     }
 }
 
-/// What each budget gets.
+/// The bytes of each budget.
 struct Division(Vec<(&'static Budget, u64)>);
 
 impl Division {
     fn new(divided: u64, given: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
-        // 0 switches a cache off, and stands for a share elsewhere.
+        // 0 switches a cache off; for other budgets it means a share.
         let is_off = |budget: &Budget| [CACHE.path, SYMBOLS.path].contains(&budget.path);
         let is_given =
             |budget: &Budget| given.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
@@ -169,7 +170,7 @@ impl Division {
             (false, false) => (budget, budget.least),
         };
         let mut shares: Vec<_> = BUDGETS.into_iter().map(share).collect();
-        // Questions take what others leave, for example because their defaults are enough.
+        // Questions take the rest, for example where the defaults of other budgets are enough.
         if !is_given(&QUESTIONS) && targets.has(Role::Querier) {
             let others = |(budget, _): &&(&'static Budget, u64)| {
                 targets.has(budget.role) && budget.path != QUESTIONS.path
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn budgets_of_one_process_fit_its_memory_together() {
+    fn the_budgets_of_one_process_fit_its_memory_together() {
         for limit in [256, 512, 1024, 2048, 16_384] {
             let config = divided(limit, "all", &[], |_| {});
             assert!(sum(&config) <= limit * MIB / 100 * 85, "{limit}: {} of it", sum(&config) / MIB);
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_stays_and_others_get_less() {
+    fn a_budget_that_is_set_stays_and_the_others_shrink() {
         let path = "ingester.inflight_bytes_max";
         let config = divided(512, "all", &[path], |config| config.ingester.inflight_bytes_max = 200 << 20);
         assert_eq!(config.ingester.inflight_bytes_max, 200 << 20);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_of_the_largest_size_is_let_in_even_where_memory_is_small() {
+    fn a_profile_of_the_largest_size_is_accepted_even_with_little_memory() {
         let config = divided(256, "all", &[], |_| {});
         assert!(Shares::body_bytes_max(&config).0 > config.limits.max_profile_size_bytes);
     }

@@ -1,10 +1,10 @@
-//! Which roles this process runs.
+//! The roles that this process runs.
 
 use std::collections::BTreeSet;
 
 pub(crate) use cluster::Role;
 
-/// What a target may be called; the last two are Pyroscope's names of the same.
+/// Names of targets; the last two are Pyroscope's names for roles listed above.
 const NAMES: &[(&str, &[Role])] = &[
     ("all", &Role::ALL),
     ("distributor", &[Role::Distributor]),
@@ -16,12 +16,12 @@ const NAMES: &[(&str, &[Role])] = &[
     ("compaction-worker", &[Role::Compactor]),
 ];
 
-/// Some roles; those of a server are one at least.
+/// A set of roles; a server has at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Targets(BTreeSet<Role>);
 
 impl Targets {
-    /// Reads names with commas between them.
+    /// Reads names separated by commas.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut roles = BTreeSet::new();
         for name in text.split(',').map(str::trim) {
@@ -36,7 +36,7 @@ impl Targets {
         Ok(Self(roles))
     }
 
-    /// Of a process that serves nothing.
+    /// The targets of a process that serves nothing.
     pub(crate) fn none() -> Self {
         Self(BTreeSet::new())
     }
@@ -49,7 +49,7 @@ impl Targets {
         self.0.contains(&role)
     }
 
-    /// Whether this process needs no other.
+    /// Whether this process runs every role.
     pub(crate) fn are_all(&self) -> bool {
         self.0.len() == Role::ALL.len()
     }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_target_is_told_the_nearest() {
+    fn an_unknown_target_is_refused_with_the_nearest_name() {
         let error = Targets::parse("ingestor").unwrap_err();
         assert!(error.contains("\"ingestor\"") && error.ends_with("; did you mean ingester?"), "{error}");
         assert!(Targets::parse("").is_err());

@@ -13,11 +13,11 @@ struct Files;
 const ABSENT: &str =
     "The UI was not built into this binary: run `make ui`, then build again. The API works without it.\n";
 
-/// No script, style or connection but our own.
+/// Scripts, styles and connections of this server only.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      font-src 'self'; worker-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-/// The pages (all of them one document that reads its URL) and their assets.
+/// The pages, which are one document that reads its URL, and their assets.
 pub(crate) fn routes() -> edge::Routes {
     let mut routes =
         edge::Routes::new()
@@ -32,8 +32,8 @@ pub(crate) fn routes() -> edge::Routes {
     routes
 }
 
-/// `named_by_content`: the name changes with the bytes, so a browser may keep it for ever.
-fn asset(path: &str, named_by_content: bool) -> Response {
+/// `is_named_by_content`: the name changes with the bytes, so a browser may cache it without a limit.
+fn asset(path: &str, is_named_by_content: bool) -> Response {
     let Some(EmbeddedFile { data, metadata }) = Files::get(path) else {
         return (StatusCode::NOT_FOUND, ABSENT).into_response();
     };
@@ -42,7 +42,7 @@ fn asset(path: &str, named_by_content: bool) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(path)));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let caching = if named_by_content { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let caching = if is_named_by_content { "public, max-age=31536000, immutable" } else { "no-cache" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     let digest: String = metadata.sha256_hash()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{digest}\"")) {

@@ -1,4 +1,4 @@
-//! `pyrograph admin`: what changes data for good.
+//! `pyrograph admin`: permanent changes of data.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -16,25 +16,25 @@ const PATH: &str = "/api/v1/delete";
 pub(super) enum Command {
     /// Delete profiles by selector and time: gone from answers at once, from the bucket within minutes.
     Delete(Delete),
-    /// Deletions, and how far they have come.
+    /// List deletions and their progress.
     Deletes(Deletes),
 }
 
 #[derive(clap::Args)]
 pub(super) struct Delete {
-    /// Which series, with at least one matcher: `{service_name="my-app",pod="pod-1"}`.
+    /// Selector of the series, with at least one matcher: `{service_name="my-app",pod="pod-1"}`.
     #[arg(long)]
     selector: String,
-    /// First instant: Unix seconds or milliseconds, `now-1h`; 0 for the beginning.
+    /// Start, included: Unix seconds or milliseconds, `now-1h`; 0 for the beginning.
     #[arg(long)]
     from: String,
-    /// First instant that is kept again.
+    /// End, not included.
     #[arg(long, default_value = "now")]
     until: String,
-    /// Only say how much it would be.
+    /// Only print the number of profiles that would be deleted.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask whether that is meant.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -104,7 +104,7 @@ async fn delete(arguments: Delete) -> Result<(), Error> {
             println!("  {} {}", service.profiles, inert(&service.name));
         }
         if trial.unreadable > 0 {
-            println!("and whatever {} unreadable objects hold", trial.unreadable);
+            println!("and the profiles of {} unreadable objects", trial.unreadable);
         }
     }
     if arguments.dry_run || (!arguments.yes && !confirmed()?) {
@@ -152,11 +152,11 @@ async fn list(arguments: Deletes) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks the person in front of it; without one, nothing is meant.
+/// Asks the user for confirmation; an error without a terminal.
 fn confirmed() -> Result<bool, Error> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err("nobody is there to confirm: say --yes".into());
+        return Err("there is no terminal for the confirmation: use --yes".into());
     }
     print!("Delete them for good? Type yes: ");
     std::io::stdout().flush()?;
@@ -165,9 +165,9 @@ fn confirmed() -> Result<bool, Error> {
     Ok(line.trim() == "yes")
 }
 
-/// Reads a time as Unix milliseconds. What is deleted must not depend on a guess, so everything else is refused.
+/// Reads a time as Unix milliseconds. Every other form is refused: a deletion must not depend on a guess.
 fn millis(text: &str, now_millis: i64) -> Result<i64, Error> {
-    let refused = || format!("{text:?} is no time: say now, now-1h, Unix seconds or milliseconds");
+    let refused = || format!("{text:?} is not a time: use now, now-1h, Unix seconds or milliseconds");
     if let Some(back) = text.strip_prefix("now") {
         let back = match back.strip_prefix('-') {
             Some(length) => length.parse::<limits::Duration>().map_err(|_| refused())?,

@@ -1,4 +1,4 @@
-//! `pyrograph block`: what an object holds.
+//! `pyrograph block`: the directory of a segment or block.
 
 use std::path::PathBuf;
 

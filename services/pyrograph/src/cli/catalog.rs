@@ -1,4 +1,4 @@
-//! `pyrograph catalog`: repair from the bucket alone.
+//! `pyrograph catalog`: rebuilds the catalog from the bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,30 +14,30 @@ use crate::config::Config;
 use crate::peers::Peers;
 use crate::targets::Targets;
 
-/// How long the first metastore of the cluster is given to be heard of, and then the others.
+/// Wait for gossip about the first metastore of the cluster, and then about the others.
 const MET_WITHIN: Duration = Duration::from_secs(5);
 const ALL_MET_WITHIN: Duration = Duration::from_secs(1);
-/// A metastore that does not tell its standing within this time does not answer.
+/// Time limit for the standing of a metastore.
 const STANDING_MAX: Duration = Duration::from_secs(2);
 
-/// Between two looks how far the rebuild is.
+/// Interval between updates of the shown progress.
 const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Make the catalog anew from the other objects in the bucket, whether it is lost, damaged or whole. No metastore may
-    /// be running on it: those that can be found by `-memberlist.join` or `-metastore.address` are asked, and a catalog
-    /// that was written to within the last minute is watched for the rest of that minute.
+    /// Rebuild the catalog, lost, damaged or whole, from the other objects in the bucket. No metastore may run on it: the
+    /// command asks the metastores that `-memberlist.join` or `-metastore.address` lead to, and watches a catalog that was
+    /// written to within the last minute for the rest of that minute.
     Rebuild(Rebuild),
 }
 
 #[derive(clap::Args)]
 pub(super) struct Rebuild {
-    /// Ask nobody, wait for nothing, and rebuild although a metastore may run. It is fenced off, and takes the catalog
+    /// Rebuild without asking or waiting, although a metastore may run. That metastore is fenced off and takes the catalog
     /// back ten seconds later: a rebuild that is not done by then fails and changes nothing.
     #[arg(long)]
     force: bool,
-    /// Flags of the server that say where the bucket is, after `--`, for example
+    /// Flags of the server that name the bucket, after `--`, for example
     /// `-- -storage.filesystem.dir=./data`.
     #[arg(last = true)]
     flags: Vec<String>,
@@ -95,21 +95,22 @@ async fn refuse_while_one_runs(config: &Config, clock: &Clock) -> Result<(), Err
     })
 }
 
-/// A metastore that would not leave the catalog alone, in words.
+/// Describes a metastore that might write to the catalog, if there is one.
 async fn running(metastores: &Callers<dyn Metastore>, clock: &Clock) -> Option<String> {
     for (member, metastore) in metastores.all(Role::Metastore) {
-        if let Some(does) = in_the_way(clock.timeout(STANDING_MAX, metastore.standing()).await) {
-            return Some(format!("metastore {} at {} {does}", member.name, member.address));
+        if let Some(reason) = conflict(clock.timeout(STANDING_MAX, metastore.standing()).await) {
+            return Some(format!("metastore {} at {} {reason}", member.name, member.address));
         }
     }
     None
 }
 
-/// `None` if nobody is there; `told` is nothing if no answer came in time.
-fn in_the_way(told: Option<Result<Standing, rpc::Error>>) -> Option<&'static str> {
-    match told {
+/// Why a metastore with this answer forbids a rebuild; `None` if no process listens at its address. `answer` is `None` if
+/// none came in time.
+fn conflict(answer: Option<Result<Standing, rpc::Error>>) -> Option<&'static str> {
+    match answer {
         Some(Ok(standing)) if standing.is_owner => Some("owns the catalog"),
-        Some(Ok(_)) => Some("runs, and takes the catalog if nobody has it"),
+        Some(Ok(_)) => Some("runs, and takes the catalog if it has no owner"),
         Some(Err(error)) if error.is_refused() => None,
         _ => Some("does not answer, and may run"),
     }
@@ -124,15 +125,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_metastore_at_whose_address_nobody_listens_is_not_in_the_way() {
+    fn only_a_metastore_that_refuses_the_connection_allows_a_rebuild() {
         let owns = |is_owner| Some(Ok(Standing { is_owner, ..Standing::default() }));
         let failed = |kind| Some(Err(Error::with_source(ErrorKind::Unavailable, "", io::Error::from(kind))));
-        let says =
-            |told, expected: &str| assert!(in_the_way(told).is_some_and(|text| text.contains(expected)));
-        says(owns(true), "owns the catalog");
-        says(owns(false), "runs");
-        says(failed(io::ErrorKind::ConnectionReset), "may run");
-        says(None, "may run");
-        assert_eq!(in_the_way(failed(io::ErrorKind::ConnectionRefused)), None);
+        let check =
+            |answer, expected: &str| assert!(conflict(answer).is_some_and(|text| text.contains(expected)));
+        check(owns(true), "owns the catalog");
+        check(owns(false), "runs");
+        check(failed(io::ErrorKind::ConnectionReset), "may run");
+        check(None, "may run");
+        assert_eq!(conflict(failed(io::ErrorKind::ConnectionRefused)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Talks Connect to a server, as any client does.
+//! A client of the public API, over Connect and REST.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use reqwest::header::HeaderMap;
 use super::Error;
 use super::text::inert;
 
-/// Where the server is, and as whom to ask.
+/// Address of the server, and the tenant of the requests.
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// Base URL of the server.
     #[arg(long, default_value = "http://localhost:4040", env = "PYROGRAPH_URL", global = true)]
     pub url: String,
-    /// Tenant to act for, where the server tells tenants apart.
+    /// Tenant of the request, for a server with multitenancy.
     #[arg(long, env = "PYROGRAPH_TENANT", global = true)]
     pub tenant: Option<String>,
-    /// What the answers so far lack.
+    /// The gaps of the answers so far.
     #[arg(skip)]
     shortfall: Arc<Mutex<Shortfall>>,
 }
 
-/// What an answer says that it lacks; the server sends it in headers.
+/// Gaps of answers, as the server reports them in headers.
 #[derive(Default)]
 struct Shortfall {
     /// Objects that could not be read.
     missing_objects: u64,
-    /// The first of them and why, as far as the server names them.
+    /// The first such object and the reason, if the server names them.
     first: Option<String>,
-    /// How old the catalog was that answered.
+    /// Age of the catalog that answered, in seconds.
     stale_secs: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Shortfall {
         self.stale_secs = self.stale_secs.max(number("x-pyrograph-stale"));
     }
 
-    /// A line for each kind; none if nothing is lacking.
+    /// A line for each kind of gap; empty if the answers are complete.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.missing_objects > 0 {
@@ -68,7 +68,7 @@ impl Shortfall {
     }
 }
 
-/// From a JSON list of `{object, why}`.
+/// The first entry of a JSON list of `{object, why}`.
 fn first_reason(json: &str) -> Option<String> {
     let listed: serde_json::Value = serde_json::from_str(json).ok()?;
     let first = listed.get(0)?;
@@ -76,7 +76,7 @@ fn first_reason(json: &str) -> Option<String> {
 }
 
 impl Server {
-    /// Says on standard error what the answers so far lack, in amber on a terminal. False if they lack something.
+    /// Reports the gaps of the answers so far on standard error, in amber on a terminal. Returns whether there are none.
     pub(super) fn report_completeness(&self) -> bool {
         let lines = self.shortfall.lock().lines();
         let (amber, plain) = if std::io::stderr().is_terminal() { ("\x1b[33m", "\x1b[0m") } else { ("", "") };
@@ -100,7 +100,7 @@ impl Server {
         Ok(A::decode(self.send(request).await?)?)
     }
 
-    /// The same with JSON in and out.
+    /// As [`Self::call`], with JSON in and out.
     pub(super) async fn call_json(
         &self,
         method: &str,
@@ -110,12 +110,12 @@ impl Server {
         Ok(String::from_utf8(self.send(request).await?.to_vec())?)
     }
 
-    /// Has a question answered, and prints how the answer came about instead of the answer.
+    /// Sends a question, and prints the server's explanation of the answer instead of the answer.
     pub(super) async fn explain(&self, method: &str, question: &serde_json::Value) -> Result<(), Error> {
         let request = self.post(&format!("/{method}?explain=true")).json(question);
         let answer: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
         let Some(explained) = answer.get("explained") else {
-            return Err(format!("{} does not explain its answers: it is another release", self.url).into());
+            return Err(format!("{} does not explain its answers: it runs another release", self.url).into());
         };
         print(format!("{explained:#}\n").as_bytes())
     }
@@ -142,7 +142,7 @@ impl Server {
         Ok(self.send_for_answer(request).await?.1)
     }
 
-    /// The headers of the answer.
+    /// Sends `request`; returns the headers of the answer.
     pub(super) async fn send_for_headers(
         &self,
         request: reqwest::RequestBuilder,
@@ -178,7 +178,7 @@ impl Server {
     }
 }
 
-/// A spinner on standard error, if that is a terminal and the wait is long enough to wonder.
+/// A spinner on standard error, shown only on a terminal.
 pub(super) fn waiting(message: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(message.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
@@ -190,7 +190,7 @@ pub(super) fn progress(total: u64, noun: &str) -> ProgressBar {
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Writes to standard output; a reader that closed its end is no error.
+/// Writes to standard output; a reader that closed its end is not an error.
 pub(super) fn print(bytes: &[u8]) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_lacks_nothing_has_no_line() {
+    fn a_complete_answer_has_no_line() {
         assert!(lines(&[&[]]).is_empty());
     }
 
     #[test]
-    fn what_any_of_several_answers_lacks_is_said_once() {
+    fn the_gaps_of_several_answers_are_reported_once() {
         let why =
             ("x-pyrograph-partial-why", r#"[{"object":"block/a","why":"gone"},{"object":"b","why":"?"}]"#);
         let partial = [("x-pyrograph-partial", "2"), why];

@@ -1,14 +1,14 @@
-//! `pyrograph push`: files to a server.
+//! `pyrograph push`: pushes files to a server.
 
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::client::{Server, progress};
 
-/// How many samples of a file are stored, in an answer of the server.
+/// Header of an answer with the number of samples that were stored.
 const STORED_SAMPLES_HEADER: &str = "x-pyrograph-stored-samples";
 
-/// Beside it: how many were left out, by reason.
+/// Header of an answer with the number of samples that were left out, by reason.
 const DISCARDED_SAMPLES_HEADER: &str = "x-pyrograph-discarded-samples";
 
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// Further labels, `name=value`; repeatable.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// When the profiles were taken, for files that do not say: `now`, `now-1h`, or Unix seconds.
+    /// Time of the profiles, for files without one: `now`, `now-1h`, or Unix seconds.
     #[arg(long, default_value = "now")]
     at: String,
 }
@@ -45,10 +45,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-/// Service and labels as the parameter `name` carries them, which knows neither quotes nor escapes.
+/// Service and labels in the form of the parameter `name`, which has neither quotes nor escapes.
 ///
 /// # Errors
-/// If it would be read as other labels than these.
+/// The server would read other labels than these.
 fn application_name(service: &str, labels: &[String]) -> Result<String, String> {
     if service.contains(['{', '}']) {
         return Err(format!("service {service:?} has a brace; labels are given with --label"));
@@ -75,13 +75,13 @@ fn application_name(service: &str, labels: &[String]) -> Result<String, String> 
     Ok(format!("{service}{{{}}}", labels.join(",")))
 }
 
-/// Sends one file; gives what of it was left out.
+/// Sends one file; returns the samples that were left out, by reason.
 async fn push(arguments: &Arguments, name: &str, file: &Path) -> Result<Option<String>, Error> {
     let body = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     if body.is_empty() {
         return Err(format!("{} is empty: nothing was pushed", file.display()).into());
     }
-    // Without a format: the server tells pprof from text by the content.
+    // Without a format: the server recognises pprof and text by the content.
     let request = arguments
         .server
         .post("/ingest")
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_sent_as_they_are_or_not_at_all() {
+    fn labels_are_sent_unchanged_or_refused() {
         let name = |labels: &[&str]| {
             let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
             application_name("app", &labels)

@@ -1,4 +1,4 @@
-//! `pyrograph query`: questions to a server, answered as tables, trees, or files.
+//! `pyrograph query`: questions to a server; answers as tables, trees or files.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ struct Question {
     range: Range,
     #[command(flatten)]
     server: Server,
-    /// Tell what answering took instead: blocks found and pruned, who scanned them, bytes, time per step.
+    /// Show how the question was answered instead: blocks found and pruned, leaves that scanned them, bytes, time per step.
     #[arg(long)]
     explain: bool,
 }
@@ -66,7 +66,7 @@ enum Output {
 pub(super) struct Top {
     #[command(flatten)]
     question: Question,
-    /// How many functions.
+    /// Number of functions.
     #[arg(long, default_value_t = 20)]
     limit: usize,
     #[arg(long, value_enum, default_value = "table")]
@@ -77,10 +77,10 @@ pub(super) struct Top {
 pub(super) struct Flamegraph {
     #[command(flatten)]
     question: Question,
-    /// Branches with less than this share of the total are left out, in percent.
+    /// Hide branches with less than this share of the total, in percent.
     #[arg(long, default_value_t = 1.0)]
     min_percent: f64,
-    /// Levels shown.
+    /// Number of levels.
     #[arg(long, default_value_t = 40)]
     max_depth: usize,
     #[arg(long, value_enum, default_value = "table")]
@@ -94,10 +94,10 @@ pub(super) struct Series {
     /// One line per value of this label; repeatable.
     #[arg(long = "by")]
     by: Vec<String>,
-    /// Seconds per point; 0 takes a sixtieth of the range, 15 at least.
+    /// Seconds per point; 0 means a sixtieth of the range, at least 15.
     #[arg(long, default_value_t = 0.0)]
     step: f64,
-    /// At most this many lines, largest first.
+    /// Maximum number of lines, largest first.
     #[arg(long, default_value_t = 20)]
     limit: i64,
     #[arg(long, value_enum, default_value = "table")]
@@ -115,7 +115,7 @@ pub(super) struct Labels {
     range: Range,
     #[command(flatten)]
     server: Server,
-    /// Tell what answering took instead.
+    /// Show how the question was answered instead.
     #[arg(long)]
     explain: bool,
     #[arg(long, value_enum, default_value = "table")]
@@ -124,7 +124,7 @@ pub(super) struct Labels {
 
 const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 
-/// Exits with [`INCOMPLETE`] if the answer lacks something.
+/// Exits with [`INCOMPLETE`] if the answer has gaps.
 pub(super) async fn run(command: Command) -> Result<ExitCode, Error> {
     let server = command.server().clone();
     match command {
@@ -187,7 +187,7 @@ async fn flamegraph(arguments: Flamegraph) -> Result<(), Error> {
     print(out.as_bytes())
 }
 
-/// The merged profile of a question; `None` if nothing matched or it was already written out in another form.
+/// The merged profile of a question; `None` if nothing matched or it was already printed in another form.
 async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, Error> {
     let (profile_type, selector) = split_query(&question.query)?;
     let (start, end) = question.range.millis();
@@ -327,17 +327,17 @@ async fn labels(arguments: Labels) -> Result<(), Error> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["label", "values", "for example"]);
     for name in &names.names {
-        let found = values(name).await?;
-        let example = found.first().map(|value| inert(value)).unwrap_or_default();
-        table.add_row([inert(name).into_owned(), found.len().to_string(), example.into_owned()]);
+        let values = values(name).await?;
+        let example = values.first().map(|value| inert(value)).unwrap_or_default();
+        table.add_row([inert(name).into_owned(), values.len().to_string(), example.into_owned()]);
     }
     print(format!("{table}\n").as_bytes())
 }
 
 /// `type{selector}` → the type and `{selector}`.
 fn split_query(query: &str) -> Result<(String, String), Error> {
-    let at = query.find('{').unwrap_or(query.len());
-    let (profile_type, selector) = (query[..at].trim(), query[at..].trim());
+    let brace = query.find('{').unwrap_or(query.len());
+    let (profile_type, selector) = (query[..brace].trim(), query[brace..].trim());
     let profile_type = if profile_type.is_empty() { CPU } else { profile_type };
     profile_type.parse::<ProfileType>()?;
     Ok((profile_type.to_owned(), if selector.is_empty() { "{}".into() } else { selector.to_owned() }))
@@ -346,12 +346,12 @@ fn split_query(query: &str) -> Result<(String, String), Error> {
 impl Range {
     fn millis(&self) -> (i64, i64) {
         let now = clock::Clock::system().unix_nanos();
-        let at = |text: &str| formats::ingest::attime(text, now) / 1_000_000;
-        (at(&self.from), at(&self.until))
+        let millis = |text: &str| formats::ingest::attime(text, now) / 1_000_000;
+        (millis(&self.from), millis(&self.until))
     }
 }
 
-/// Function names from the root, with the value of the first sample type.
+/// Stacks of function names, root first, with the value of the first sample type.
 fn named_stacks(profile: &Profile) -> Vec<(Vec<String>, i64)> {
     let symbols = &profile.symbols;
     let width = profile.sample_types.len().max(1);
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn quantities_read_well() {
+    fn quantities_have_a_readable_unit() {
         for (value, unit, expected) in [
             (1_234_000_000, "nanoseconds", "1.23 s"),
             (950, "nanoseconds", "950 ns"),
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn recursion_counts_once_in_a_total() {
+    fn recursion_counts_once_in_the_total() {
         let mut node = Node::default();
         node.add(&["f".into(), "f".into()], 3);
         assert_eq!(node.children["f"].total, 3);

@@ -1,7 +1,7 @@
-//! Text of others on its way to a terminal.
+//! Makes untrusted text safe to print on a terminal.
 //!
-//! Names in profiles are whatever somebody pushed. A terminal obeys some characters instead of showing them: they move the
-//! cursor, change the window's title, reverse the order of what follows. Those are shown as escapes.
+//! Names in profiles are arbitrary text from clients. A terminal obeys some characters instead of showing them: they move
+//! the cursor, change the window's title, reverse the direction of text. Those are shown as escapes.
 
 use std::borrow::Cow;
 
@@ -22,12 +22,12 @@ pub(super) fn inert(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The same for text that may have several lines.
+/// As [`inert`], for text of several lines.
 pub(super) fn inert_lines(text: &str) -> String {
     text.split('\n').map(inert).collect::<Vec<_>>().join("\n")
 }
 
-/// Controls of ASCII and Latin-1, ends of lines and paragraphs, and what sets the direction of text.
+/// Controls of ASCII and Latin-1, separators of lines and paragraphs, and marks that set the direction of text.
 fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn characters_that_a_terminal_obeys_are_escaped() {
         assert_eq!(inert("größer → main.(*T).work<é>\\"), "größer → main.(*T).work<é>\\");
         assert_eq!(
             inert("a\u{1b}[31mred\nforged 100%\r\t\0\u{7f}\u{9b}2J\u{202e}"),

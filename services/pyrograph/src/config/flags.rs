@@ -1,6 +1,6 @@
-//! Flag names: derived from the path of a value, or Pyroscope's own where that differs.
+//! Names of flags: derived from the path of a value, or Pyroscope's name where that differs.
 
-/// `(flag, path)` where the flag is not the path with dashes. A path may have several flags.
+/// `(flag, path)` of each flag that is not the path with dashes. A path may have several flags.
 const NAMES: &[(&str, &str)] = &[
     ("auth.multitenancy-enabled", "multitenancy_enabled"),
     ("log.level", "server.log_level"),
@@ -42,8 +42,8 @@ const NAMES: &[(&str, &str)] = &[
     ("storage.s3.max-idle-connections-per-host", "storage.s3.http.max_idle_connections_per_host"),
 ];
 
-/// Pyroscope flags (and everything below them) that have no meaning here and do no harm:
-/// accepted with a warning, so that an existing command line starts.
+/// Pyroscope flags, and prefixes of such flags, without a meaning here. They are accepted with a warning, so that an
+/// existing command line starts.
 const IGNORED: &[&str] = &[
     "architecture.storage",
     "adaptive-placement",
@@ -93,7 +93,7 @@ const IGNORED: &[&str] = &[
     "compactor.blocks-retention-period",
 ];
 
-/// Values whose flag may be given several times: each adds to a list with commas.
+/// Values whose flag may be given several times: each occurrence appends to a comma-separated list.
 pub(super) const LISTS: &[&str] =
     &["memberlist.join_members", "server.allowed_hosts", "server.cors_allowed_origins"];
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_point_at_values_that_exist() {
+    fn every_flag_sets_a_value_that_exists() {
         let defaults = serde_json::to_value(super::super::Config::default()).expect("serializes");
         for (flag, path) in NAMES {
             let pointer = format!("/{}", path.replace('.', "/"));
@@ -124,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_a_special_name_has_its_path() {
+    fn the_default_name_of_a_flag_is_the_path_of_its_value() {
         assert_eq!(flags_of("storage.s3.bucket_name"), ["storage.s3.bucket-name"]);
         assert_eq!(flags_of("multitenancy_enabled"), ["auth.multitenancy-enabled"]);
     }
 
     #[test]
-    fn ignored_names_cover_what_lies_below_them() {
+    fn ignored_names_cover_the_flags_below_them() {
         assert!(is_ignored("memberlist.gossip-interval"));
         assert!(!is_ignored("memberlist.bind-port"));
         assert!(is_ignored("usage-stats.enabled"));

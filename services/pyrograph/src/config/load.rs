@@ -1,4 +1,6 @@
-//! Defaults, then YAML, then flags: one strict tree. An unknown name is an error that says the nearest one.
+//! Reads the configuration: defaults, then the YAML file, then flags, in one tree.
+//!
+//! Unknown names are errors that suggest the nearest known name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,13 +38,13 @@ impl LoadError {
 
 pub(crate) struct Loaded {
     pub config: Config,
-    /// Paths of the values that the file or the flags set, whatever to.
+    /// Paths of all values in the file and the flags, equal to their defaults or not.
     pub given: BTreeSet<String>,
-    /// What was accepted without having a meaning.
+    /// Flags that were accepted and ignored, in words.
     pub warnings: Vec<String>,
 }
 
-/// Reads the server's command line, and the file and environment variables that it names.
+/// Reads the server's command line, the file that it names, and the environment variables of the file.
 pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
     let mut tree = default_tree()?;
     let names = flag_names(&tree);
@@ -63,7 +65,7 @@ pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
         let error = |reason: String| LoadError::File { path: path.clone(), reason };
         let mut text = std::fs::read_to_string(&path).map_err(|e| error(e.to_string()))?;
         if expand {
-            #[allow(clippy::disallowed_methods)]
+            #[allow(clippy::disallowed_methods, reason = "config.expand-env asks for the environment")]
             let environment = |name: &str| std::env::var(name).ok();
             text = expand_variables(&text, environment);
         }
@@ -94,7 +96,7 @@ pub(super) fn default_tree() -> Result<Value, LoadError> {
     serde_json::to_value(Config::default()).map_err(|e| LoadError::Invalid(e.to_string()))
 }
 
-/// Flag → path of the value it sets.
+/// Path of the value by flag.
 fn flag_names(tree: &Value) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for path in leaves(tree, "") {
@@ -144,7 +146,7 @@ fn split_flags(
         let value = match given {
             Some(value) => value,
             None if name == "config.expand-env" || path.is_some_and(|p| is_bool(tree, p)) => "true".into(),
-            // Nothing says whether an ignored flag takes a value: a word that is no flag is taken as one.
+            // It is not known whether an ignored flag takes a value: a next word that is not a flag is taken as one.
             None if path.is_none() && !special => {
                 let next_is_value = rest.as_slice().first().is_some_and(|next| !next.starts_with('-'));
                 if next_is_value { rest.next().cloned().unwrap_or_default() } else { String::new() }
@@ -184,11 +186,11 @@ fn set(tree: &mut Value, path: &str, flag: &str, text: &str) -> Result<(), LoadE
         Value::String(_) => Value::String(text.to_owned()),
         _ => serde_yaml::from_str(text).map_err(|e| bad(&e.to_string()))?,
     };
-    // The whole tree is read once at the end; here only so that the error names the flag.
+    // The tree is read once more at the end; this reading lets the error name the flag.
     serde_json::from_value::<Config>(tree.clone()).map(drop).map_err(|e| bad(&e.to_string()))
 }
 
-pub(super) fn merge(tree: &mut Value, given: Value, at: &str, file: &str) -> Result<(), LoadError> {
+pub(super) fn merge(tree: &mut Value, given: Value, path: &str, file: &str) -> Result<(), LoadError> {
     let (Value::Object(known), Value::Object(fields)) = (&mut *tree, &given) else {
         *tree = given;
         return Ok(());
@@ -198,7 +200,7 @@ pub(super) fn merge(tree: &mut Value, given: Value, at: &str, file: &str) -> Res
         return Ok(());
     }
     for (name, value) in fields {
-        let field = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match known.get_mut(name) {
             Some(slot) if !value.is_null() => merge(slot, value.clone(), &field, file)?,
             Some(_) => {}
@@ -211,7 +213,7 @@ pub(super) fn merge(tree: &mut Value, given: Value, at: &str, file: &str) -> Res
     Ok(())
 }
 
-/// The name that somebody may have meant.
+/// The known name most like `name`, if one is similar enough.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
@@ -224,7 +226,7 @@ fn nearest_words(nearest: &Option<String>, dash: &str) -> String {
     nearest.as_ref().map(|name| format!("; did you mean {dash}{name}?")).unwrap_or_default()
 }
 
-/// Replaces `${NAME}`, `${NAME:-default}` and `${NAME:=default}`; a missing variable becomes nothing.
+/// Replaces `${NAME}`, `${NAME:-default}` and `${NAME:=default}`; a missing variable is empty.
 fn expand_variables(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_is_told_even_if_it_is_the_default() {
+    fn values_that_were_set_are_listed_even_if_equal_to_the_default() {
         let file = tempfile::NamedTempFile::new().expect("temp file");
         std::fs::write(file.path(), "querier: {cache_bytes: 134217728}\n").expect("write");
         let file = format!("-config.file={}", file.path().display());

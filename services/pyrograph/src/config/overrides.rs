@@ -1,4 +1,4 @@
-//! The file of limits per tenant, read at the start and again while the server runs.
+//! The file with limits per tenant: read at the start, and again while the server runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tracing::{info, warn};
 use super::RuntimeConfig;
 use super::load::{LoadError, merge};
 
-/// The limits of every tenant that the file names; without a file, of none.
+/// The limits of every tenant in the file; empty without a file.
 ///
 /// # Errors
-/// The file cannot be read, or names something that is no limit.
+/// The file cannot be read, or names an unknown limit.
 pub(crate) fn read(config: &RuntimeConfig, default: &Limits) -> Result<HashMap<TenantId, Limits>, LoadError> {
     let path = &config.file;
     if path.is_empty() {
@@ -51,7 +51,7 @@ fn parse(text: &str, path: &str, default: &Limits) -> Result<HashMap<TenantId, L
     Ok(all)
 }
 
-/// Reads the file once per period, and at each `hangup`. A file that cannot be read changes nothing.
+/// Reads the file once per period, and at each `hangup`. A file that is missing or wrong changes no limits.
 pub(crate) async fn keep_reading(
     config: RuntimeConfig,
     default: Limits,
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_inherit_what_they_do_not_set() {
+    fn tenants_inherit_limits_that_they_do_not_set() {
         let text = "overrides:\n  a:\n    retention_period: 1d\n    retention_by_service:\n    - {service: x, period: 2d}\n  b:\n";
         let all = check(text).unwrap();
         let a = &all[&TenantId::parse("a").unwrap()];
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_limit_names_the_nearest() {
+    fn an_unknown_limit_is_refused_with_the_nearest_name() {
         let error = check("overrides:\n  a:\n    retention_perod: 1d\n").unwrap_err();
         assert!(
             error.ends_with("field overrides.a.retention_perod is not known; did you mean retention_period?"),

@@ -1,10 +1,10 @@
-//! `config/reference.yaml`: every value with what it means, its flag and its default.
+//! `config/reference.yaml`: every value with its meaning, flag and default.
 
 use serde_json::Value;
 
 use super::{Config, LoadError, flags, load};
 
-/// The whole reference as YAML, made of the doc comments of the config structs.
+/// The reference as YAML, made from the doc comments of the config structs.
 pub(crate) fn reference() -> Result<String, LoadError> {
     let defaults = load::default_tree()?;
     let schema = schemars::schema_for!(Config).to_value();
@@ -38,7 +38,7 @@ fn write_fields(out: &mut String, values: &Value, schema: &Value, root: &Value, 
     }
 }
 
-/// Follows `$ref`, also inside the one-element `allOf` that a described reference becomes.
+/// Follows `$ref`, also inside the one-element `allOf` of a reference with a description.
 fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     let reference = schema.get("$ref").or_else(|| schema.pointer("/allOf/0/$ref")).and_then(Value::as_str);
     match reference.and_then(|r| root.pointer(r.trim_start_matches('#'))) {

@@ -1,20 +1,20 @@
-//! The configuration as `/api/v1/status/config` shows it.
+//! The configuration for `/api/v1/status/config`, without secrets.
 
 use serde_json::Value;
 
 use super::Config;
 
-/// What stands for a secret.
+/// Shown instead of a secret.
 const HIDDEN: &str = "********";
 
-/// What the names of secrets contain.
+/// Parts of the names of secrets.
 const SECRET_WORDS: [&str; 6] =
     ["secret", "password", "token", "account_key", "customer_key", "service_account"];
 
-/// What the names of addresses contain, which may be URLs without a scheme.
+/// Parts of the names of addresses, which may be URLs without a scheme.
 const ADDRESS_WORDS: [&str; 6] = ["url", "endpoint", "addr", "proxy", "join", "origins"];
 
-/// The configuration of this process in YAML, without its secrets: all of it, its defaults, and what differs.
+/// The configuration of this process in YAML, without its secrets: all values, the defaults, and the differences.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) all: String,
@@ -24,7 +24,7 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// # Errors
-    /// If the configuration cannot be written as YAML.
+    /// The configuration cannot be written as YAML.
     pub(crate) fn of(config: &Config) -> Result<Self, Box<dyn std::error::Error>> {
         let tree = |config: &Config| serde_json::to_value(config).map(hide_secrets);
         let (all, defaults) = (tree(config)?, tree(&Config::default())?);
@@ -38,7 +38,7 @@ fn hide_secrets(tree: Value) -> Value {
     hide_named("", tree)
 }
 
-/// `name` is that of the field with this value, or of the list that it is in.
+/// `name` is the field of this value, or the field of the list that contains it.
 fn hide_named(name: &str, value: Value) -> Value {
     let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
     match value {
@@ -60,7 +60,7 @@ fn hide_named(name: &str, value: Value) -> Value {
     }
 }
 
-/// What of `tree` is not as in `defaults`; `None` if all of it is.
+/// The part of `tree` that differs from `defaults`; `None` if nothing differs.
 fn changed(tree: &Value, defaults: &Value) -> Option<Value> {
     match (tree, defaults) {
         (Value::Object(fields), Value::Object(known)) => {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_told_and_secrets_are_not() {
+    fn differences_are_shown_and_secrets_are_not() {
         let mut config = Config::default();
         let shown = Shown::of(&config).unwrap();
         assert_eq!(shown.changed, "{}\n");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_urls_hold_beside_their_place_is_hidden_in_every_value() {
+    fn credentials_and_queries_of_urls_are_hidden_in_every_value() {
         fn fill(value: &mut Value) {
             match value {
                 Value::String(text) => *text = "http://user:hush@host:1/path?sig=hush".into(),

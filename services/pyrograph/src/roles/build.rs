@@ -1,4 +1,4 @@
-//! Builds the roles of this process, each from its configuration and the ways to the roles that it calls.
+//! Builds the roles of this process, each from its configuration and clients of the roles that it calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::targets::{Role, Targets};
 
 type Error = Box<dyn std::error::Error>;
 
-/// What questions have read of a local directory is forgotten when none came for so long: to read and decode it again
-/// takes a little longer, and a computer has other uses for its memory.
+/// The read cache of a local directory is emptied after this time without a question: reading and decoding again takes a
+/// little longer, and a personal computer has other uses for its memory.
 const DIRECTORY_CACHE_IDLE: Duration = Duration::from_secs(25);
 
 impl Roles {
-    /// Builds those of `targets`, each after those that it calls.
+    /// Builds the roles of `targets`, each after the roles that it calls.
     ///
     /// # Errors
-    /// Says what of the configuration, the bucket or the catalog is wrong.
+    /// Describes the fault of the configuration, the bucket or the catalog.
     pub(crate) async fn build(
         targets: &Targets,
         config: &Config,
@@ -78,7 +78,7 @@ fn is_full(error: &metastore::OpenError) -> bool {
     }
 }
 
-/// Reads the limits of single tenants, now, whenever their file changes, and at SIGHUP.
+/// Reads the limits of single tenants: now, whenever their file changes, and at SIGHUP.
 fn limits_of_tenants(config: &Config, clock: &Clock) -> Result<Arc<limits::Overrides>, Error> {
     let tenants = overrides::read(&config.runtime_config, &config.limits)?;
     let limits = Arc::new(limits::Overrides::new(config.limits.clone(), tenants.clone()));
@@ -91,7 +91,7 @@ fn limits_of_tenants(config: &Config, clock: &Clock) -> Result<Arc<limits::Overr
     Ok(limits)
 }
 
-/// What roles are built from.
+/// The parts that all roles are built from.
 struct Builder<'a> {
     config: &'a Config,
     shares: &'a Shares,
@@ -129,8 +129,8 @@ impl Builder<'_> {
             self.registry,
         );
         if !self.peers.discovers() {
-            // Nobody else can own the catalog: what is wrong with it is better said now. Only a full disk may get well
-            // while this process runs, which tries again.
+            // No other process can own the catalog, so its faults are reported now. Only a full disk may recover while
+            // this process runs; the metastore tries again.
             match candidate.take_over_at_start().await {
                 Err(error) if is_full(&error) => {
                     warn!(error = &error as &dyn std::error::Error, "starts without the catalog");
@@ -149,7 +149,7 @@ impl Builder<'_> {
         })
     }
 
-    /// The way to whoever owns the catalog. If `views`, it reads the catalog itself while nobody answers.
+    /// The client of the catalog's owner. With `views`, it reads the catalog itself while no owner answers.
     fn owner(&self, parts: metastore::Parts, views: bool) -> Arc<cluster::Owner> {
         let config = self.config.metastore.clone();
         let last_known = views.then(|| {
@@ -168,7 +168,7 @@ impl Builder<'_> {
             self.pools.pushes.clone(),
             self.registry,
         );
-        self.peers.tell_writers(ingester.writers());
+        self.peers.publish_writers(ingester.writers());
         let _ = self.peers.own().ingester.set(ingester.clone());
         ingester
     }
@@ -226,7 +226,7 @@ impl Builder<'_> {
         )
     }
 
-    /// The way to ingesters.
+    /// The client of the ingesters.
     fn ingesters(&mut self) -> Arc<cluster::Ingesters> {
         let callers = self.peers.ingesters(Duration::from(self.config.distributor.push_timeout));
         let zone = self.peers.zone.as_str();
