@@ -1,12 +1,11 @@
-//! The traits over a network: for each a client that is one, and a server around one.
+//! The traits over gRPC: for each, a client that implements it and a server that wraps an implementation.
 //!
-//! Owns: what messages look like (`proto/pyrograph`), that nothing of a question or an answer is lost on
-//! the way, that nothing unchecked gets in, deadlines, how a failure arrives as the [`crate::Error`] that
-//! it was.
-//! Does not own: who the peers are, to which of them one turns, whether one asks again.
+//! Owns: the form of messages (`proto/pyrograph`), lossless conversion of questions and answers, checks of everything
+//! that arrives, deadlines, transport of a failure as the same [`crate::Error`].
+//! Does not own: who the peers are, which of them is called, retries.
 //!
-//! Dropping the future of a call resets its stream, and the server drops what it does for it. A call
-//! brings its deadline along, and ends at it whether the peer answers or not.
+//! Dropping the future of a call resets its stream, and the server drops its work for the call. The deadline travels
+//! with the call, which ends then whether the peer answers or not.
 
 mod columns;
 mod convert;
@@ -28,18 +27,17 @@ pub use metastore::MetastoreClient;
 pub use peer::{Config, Peer};
 pub use serve::{Services, serve};
 
-/// Largest message, in bytes, either way. What is larger has to be asked for in smaller pieces.
+/// Maximum size of a message, in bytes, in both directions. Larger answers must be requested in smaller pieces.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-/// Messages up to so many bytes are converted where they are awaited: going to the pool and back would
-/// take longer.
+/// Messages up to this size are converted inline: a round trip to the pool costs more.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
-/// Why a message makes no sense.
+/// Why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
-    #[error("{field} {what}")]
-    Field { field: &'static str, what: String },
+    #[error("{field} {problem}")]
+    Field { field: &'static str, problem: String },
     #[error("{field} is {malformed}")]
     Columns { field: &'static str, malformed: block::codec::Malformed },
     #[error(transparent)]
@@ -47,15 +45,15 @@ enum Unreadable {
 }
 
 impl Unreadable {
-    fn new(field: &'static str, what: impl Into<String>) -> Self {
-        Self::Field { field, what: what.into() }
+    fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Field { field, problem: problem.into() }
     }
 
     fn missing(field: &'static str) -> Self {
         Self::new(field, "is missing")
     }
 
-    /// For columns that cannot be read.
+    /// Makes the error for columns of `field` that cannot be read.
     fn columns(field: &'static str) -> impl Fn(block::codec::Malformed) -> Self {
         move |malformed| Self::Columns { field, malformed }
     }

@@ -1,3 +1,5 @@
+//! The trait of a leaf, with its request and its answer.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,11 +11,11 @@ use crate::{Error, Found};
 /// Scans objects for a part of an answer.
 #[async_trait]
 pub trait Leaf: Send + Sync {
-    /// The mergeable answer of `objects`, masks applied. Objects whose bytes are wrong are left out and named.
+    /// Returns the mergeable answer of `objects`, with masks applied. Damaged objects are left out and named.
     ///
     /// # Errors
-    /// `NotFound` if an object is gone: the snapshot is too old, ask for a new one. `Unavailable` if the store
-    /// could not be asked for one. The request says for either whether the object is left out instead.
+    /// `NotFound` if an object is gone: the snapshot is too old, find again. `Unavailable` if the store does not answer
+    /// for an object. For both, the request can ask to leave the object out instead.
     async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error>;
 }
 
@@ -22,55 +24,55 @@ pub struct ScanRequest {
     pub query: Query,
     /// Objects of one snapshot.
     pub objects: Vec<Found>,
-    /// What is left to whoever asked first; an answer that takes longer is of no use. `None`: no limit.
+    /// Time left until the deadline of the question; a later answer is useless. `None`: no limit.
     pub time_left: Option<Duration>,
-    /// An object that is gone is left out and named.
+    /// Leave out and name objects that are gone.
     pub skip_gone: bool,
-    /// An object that the store does not give is left out and named.
+    /// Leave out and name objects that the store does not return.
     pub skip_unavailable: bool,
     /// Whether to measure the effort.
     pub explain: bool,
-    /// What the question holds in this process. It does not travel: another process opens an account of its own.
+    /// Memory of the question in this process. Not sent: another process opens its own account.
     pub memory: memory::Account,
 }
 
-/// What a leaf found.
+/// The answer of a leaf.
 #[derive(Debug)]
 pub struct Scanned {
     pub partial: Partial,
-    /// What could not be read.
+    /// Objects and datasets that could not be read.
     pub missing: Vec<Missing>,
-    /// If it was asked for.
+    /// Present if the request asked for it.
     pub effort: Option<Effort>,
 }
 
-/// An object, or some dataset of it, that is not part of an answer.
+/// An object of which at least one dataset is missing from an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Missing {
     pub key: Key,
     pub reason: String,
-    /// Whether the store itself, asked past all caches, gave wrong bytes.
+    /// Whether the store itself returned wrong bytes, read without caches.
     pub is_damaged: bool,
 }
 
-/// What a scan did. Objects are scanned at once: times of steps are sums, and may exceed `took`.
+/// Cost of a scan. Objects are scanned concurrently: times of steps are sums, and may exceed `took`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Effort {
     pub took: Duration,
-    /// Waiting for a turn to read and for bytes, cached or not.
+    /// Waiting for a permit to read, and for the bytes, cached or not.
     pub fetch: Duration,
     /// Matching series, decoding, adding up.
     pub scan: Duration,
-    /// Joining what objects answered.
+    /// Merging the answers of objects.
     pub merge: Duration,
-    /// Datasets that the snapshot knew enough of.
+    /// Datasets that were answered from the snapshot alone.
     pub known_datasets: u64,
-    /// Decoded parts of objects that were in memory, and that were not.
+    /// Decoded parts of objects that were in the memory cache, and parts that were not.
     pub memory_hits: u64,
     pub memory_misses: u64,
-    /// Encoded bytes that the local disk gave.
+    /// Encoded bytes read from the local disk.
     pub disk_bytes: u64,
-    /// Encoded bytes that the object store gave, and in how many requests.
+    /// Encoded bytes read from the object store, and the number of requests.
     pub store_bytes: u64,
     pub store_requests: u64,
 }

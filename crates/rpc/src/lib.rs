@@ -1,5 +1,7 @@
-//! What roles say to each other: one trait per role. A role is handed the traits it calls; whether
-//! they are answered in this process or over a network ([`grpc`]) is not its business.
+//! The calls between roles: one trait per role.
+//!
+//! A role is given implementations of the traits that it calls, and does not know whether they run in this process or
+//! over the network ([`grpc`]).
 
 mod error;
 pub mod grpc;

@@ -1,3 +1,8 @@
+//! The trait of the metastore, with its requests and answers.
+//!
+//! Owns: the meaning of each call for its caller. Does not own: how the catalog is kept (`metastore`), who owns it
+//! (`cluster`).
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,44 +17,44 @@ use crate::Error;
 /// Knows which objects exist and what they hold.
 #[async_trait]
 pub trait Metastore: Send + Sync {
-    /// Tells of a segment that became durable. When this returns, every find sees it.
+    /// Announces a segment that became durable. Once this returns, every find sees it.
     ///
-    /// Best effort: a segment that nobody tells of is found by probing its log.
+    /// Best effort: a segment that was not announced is found by probing its log.
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error>;
 
-    /// All live objects that may answer `request`, as of one version of the catalog.
+    /// Returns all live objects that may answer `request`, as of one version of the catalog.
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error>;
 
-    /// Hands out one job to merge, and opens an attempt of it; `None` if there is nothing to do.
+    /// Assigns one job and opens an attempt of it; `None` if no job is ready.
     async fn claim_job(&self) -> Result<Option<Job>, Error>;
 
-    /// Replaces a job's inputs by outputs in one commit, if that attempt is still open.
+    /// Replaces a job's inputs by its outputs in one commit, if the attempt is still open.
     async fn publish(&self, publication: Publication) -> Result<Published, Error>;
 
     /// Closes an attempt that could not be finished, with the reason.
     async fn fail_job(&self, failure: JobFailure) -> Result<(), Error>;
 
-    /// Dead objects whose grace is over, at most `limit`.
+    /// Returns up to `limit` dead objects whose grace period is over.
     async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error>;
 
-    /// Tells that these objects are gone from the bucket.
+    /// Reports that these objects were deleted from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
 
-    /// Deletes what is stored now. When this returns, no answer that starts later contains it, and in
-    /// time it is gone from the bucket.
+    /// Deletes matching profiles that are stored now. Once this returns, no answer that starts later contains them; they
+    /// leave the bucket later.
     ///
-    /// After an error that does not say that the request is wrong, the deletion may be in force all the same.
+    /// After an error other than a refusal of the request itself, the deletion may be in force nevertheless.
     async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error>;
 
-    /// The deletions of a tenant, newest first; of finished ones not all.
+    /// Returns the deletions of a tenant, newest first; not all of the finished ones.
     async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error>;
 
-    /// Sets objects aside whose bytes the store itself gave wrong, each with the reason. When this returns, every find
-    /// names them among the quarantined. Those that are not live, or were set aside before, are left as they are.
+    /// Quarantines objects for which the store itself returned wrong bytes, each with the reason. Once this returns,
+    /// every find names them as quarantined. Objects that are not live, or already quarantined, do not change.
     async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error>;
 
-    /// Tells which process answers here, and whether it owns the catalog. Every other method fails with
-    /// `Unavailable` where it does not.
+    /// Returns which process answers, and whether it owns the catalog. If it does not, every other method fails with
+    /// `Unavailable`.
     async fn standing(&self) -> Result<Standing, Error>;
 }
 
@@ -61,7 +66,7 @@ pub struct SegmentHint {
     pub directory: Directory,
 }
 
-/// What to look for; objects without any match are not named.
+/// The datasets to find. Objects without a match are not returned.
 #[derive(Clone, Debug)]
 pub struct FindRequest {
     /// At least one.
@@ -71,7 +76,7 @@ pub struct FindRequest {
     pub services: Option<Vec<String>>,
     /// Only this profile type, if given.
     pub profile_type: Option<ProfileType>,
-    /// Whether to count what does not match.
+    /// Whether to count the datasets that do not match.
     pub explain: bool,
 }
 
@@ -79,14 +84,15 @@ pub struct FindRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
-    /// Of the owner that answered; rises with every change of owner. Whoever saw a higher one must not use this.
+    /// Epoch of the owner that answered; rises with every change of owner. A caller that has seen a higher epoch must not
+    /// use this snapshot.
     pub epoch: u64,
-    /// Given if nobody owned the catalog, or its owner could not look into the logs: what was known this long ago.
+    /// Age of the snapshot, if the catalog had no owner or its owner could not read the logs.
     pub stale: Option<Duration>,
     pub objects: Vec<Found>,
     /// Objects in range that cannot be read, with the reason: the answer is partial.
     pub quarantined: Vec<(Key, String)>,
-    /// If it was asked for.
+    /// Present if the request asked for it.
     pub pruned: Option<Pruned>,
 }
 
@@ -96,19 +102,19 @@ pub struct Pruned {
     pub by_service: u64,
     pub by_time: u64,
     pub by_profile_type: u64,
-    /// Past what is kept, and not deleted yet.
+    /// Older than the retention, and not deleted yet.
     pub by_retention: u64,
 }
 
-/// What a metastore says of itself.
+/// The state of a metastore, as it reports it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
-    /// The node that it is in the cluster.
+    /// Its node id in the cluster.
     pub node: String,
     pub is_owner: bool,
-    /// Highest that it knows of; its own if it is the owner.
+    /// The highest epoch that it knows; its own if it is the owner.
     pub epoch: u64,
-    /// The node that it believes to be the owner; empty if it knows of none.
+    /// Node id of the owner as it knows it; empty if it knows none.
     pub owner: String,
 }
 
@@ -116,15 +122,15 @@ pub struct Standing {
 pub struct Found {
     pub key: Key,
     pub bytes: u64,
-    /// Ordinals of push items that were counted elsewhere; sorted. Empty for blocks.
+    /// Ordinals of push items that already count in another object; sorted. Empty for blocks.
     pub masked: Vec<u32>,
-    /// Deletions that are not applied to the object yet and may erase something of it; most objects have none.
+    /// Deletions that are not applied to the object yet and may erase parts of it; most objects have none.
     pub deletions: Vec<Arc<Deletion>>,
     pub datasets: Vec<FoundDataset>,
 }
 
 impl Found {
-    /// Deletions that may erase something of `dataset`.
+    /// Deletions that may erase parts of `dataset`.
     pub fn deletions_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<Deletion>> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
         let touches =
@@ -132,11 +138,11 @@ impl Found {
         self.deletions.iter().filter(touches)
     }
 
-    /// The times of what the deletions leave of `dataset` at most, as far as can be told without reading it.
+    /// Upper bound of the times that the deletions leave of `dataset`, known without reading it. `None` if they leave none.
     pub fn left_of(&self, dataset: &FoundDataset) -> Option<Times> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
         let mut left = *times;
-        // What one deletion leaves in the middle another may leave at an end.
+        // A deletion in the middle cuts nothing until another one has cut up to it: so all are tried once per deletion.
         for _ in &self.deletions {
             for deletion in &self.deletions {
                 left = deletion.left_of(tenant, service, profile_types, left)?;
@@ -152,7 +158,7 @@ pub struct FoundDataset {
     pub position: u32,
     pub tenant: TenantId,
     pub service: Arc<str>,
-    /// About so many bytes of the object are of this dataset.
+    /// Approximate number of bytes of this dataset in the object.
     pub bytes: u64,
     pub times: Times,
     /// Sorted and distinct; shared by all datasets with the same types.
@@ -167,7 +173,8 @@ pub struct Job {
     pub inputs: Vec<JobInput>,
     /// Level of the outputs.
     pub level: u8,
-    /// Rows are divided by tenant and by these windows, which are sorted and do not overlap. Rows outside all of them go to the day of their time.
+    /// Rows are divided by tenant and by these windows, which are sorted and do not overlap. A row outside all of them goes
+    /// to the day of its time.
     pub windows: Vec<Window>,
     /// Outputs are divided by this many bits of the hash of their service as well.
     pub shard_bits: u8,
@@ -178,13 +185,13 @@ pub struct JobInput {
     pub key: Key,
     pub bytes: u64,
     pub masked: Vec<u32>,
-    /// Positions of the datasets that are still live, sorted. Others do not go on.
+    /// Positions of the datasets that are still live, sorted. The merge drops all others.
     pub datasets: Vec<u32>,
     /// Deletions that the merge must apply.
     pub deletions: Vec<Arc<Deletion>>,
 }
 
-/// A block that an attempt made.
+/// A block that an attempt created.
 #[derive(Clone, Debug)]
 pub struct JobOutput {
     pub key: Key,
@@ -207,7 +214,7 @@ pub struct JobFailure {
     pub job: JobId,
     pub attempt: u32,
     pub reason: String,
-    /// Whether the inputs are not to blame, for example because memory was short: they may be divided between jobs,
+    /// Whether the failure is not the fault of the inputs, for example with too little memory: they may be divided between jobs,
     /// but none is quarantined.
     pub inputs_sound: bool,
 }
@@ -228,23 +235,23 @@ pub struct DeleteRequest {
     pub range: TimeRange,
 }
 
-/// A deletion, and how far it has come.
+/// A deletion and its progress.
 #[derive(Clone, Debug)]
 pub struct DeletionStatus {
     pub number: u64,
     pub created_millis: i64,
-    /// What it is about; gone once nothing of that is left.
+    /// The deletion itself; absent once no data that it erases are left.
     pub deletion: Option<Arc<Deletion>>,
     pub progress: DeletionProgress,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeletionProgress {
-    /// So many objects may still hold what it erases; those that are unreadable cannot be rewritten.
+    /// `objects` may still hold erased data; `unreadable` of them cannot be rewritten.
     Rewriting { objects: usize, unreadable: usize },
-    /// So many objects that may hold it wait to be deleted, and perhaps old files of the catalog.
+    /// `objects` that may hold erased data, and perhaps old files of the catalog, wait to be deleted from the bucket.
     Sweeping { objects: usize },
-    /// Nothing of it is left in the bucket.
+    /// No erased data are left in the bucket.
     Finished { millis: i64 },
 }
 

@@ -1,4 +1,4 @@
-//! A metastore for tests of those who ask one: they say what it does with finds, hints and damage, the rest it refuses.
+//! A metastore for tests of its callers: a test defines finds, hints and quarantines; every other call is refused.
 
 use async_trait::async_trait;
 use model::TenantId;
@@ -9,7 +9,7 @@ use crate::{
     Publication, Published, SegmentHint, Snapshot, Standing,
 };
 
-/// What of a metastore a test needs; it makes a [`Metastore`] that does nothing else.
+/// The calls of a metastore that a test defines. Every implementation is a [`Metastore`] that refuses all other calls.
 #[async_trait]
 pub trait Catalog: Send + Sync {
     async fn find(&self, _: FindRequest) -> Result<Snapshot, Error> {
@@ -26,7 +26,7 @@ pub trait Catalog: Send + Sync {
 }
 
 fn refused<T>() -> Result<T, Error> {
-    Err(Error::new(ErrorKind::Unavailable, "this metastore only finds, for a test"))
+    Err(Error::new(ErrorKind::Unavailable, "this metastore of a test does not implement the call"))
 }
 
 #[async_trait]

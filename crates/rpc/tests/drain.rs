@@ -1,6 +1,6 @@
-//! Strangers on the listener between roles do not hold up a shutdown.
+//! Foreign clients on the listener between roles do not delay a shutdown.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
-async fn connections_without_a_call_are_not_waited_for() {
+async fn a_shutdown_does_not_wait_for_connections_without_a_call() {
     let clock = Clock::system();
     let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for sent in [&b""[..], b"PRI", b"GET / HTTP/1.1\r\n", hello] {

@@ -1,4 +1,4 @@
-//! Columns that several messages have in common: values, text, label sets.
+//! Columns of several messages: values, text, label sets.
 
 use block::codec::{Cursor, Malformed, put, put_signed};
 use bytes::Bytes;
@@ -6,11 +6,11 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use model::{Labels, LabelsBuilder, NONE};
 
-/// Most bytes of labels of one message once every label set is written out: a set may be referred to
-/// often, so their size is not bounded by the bytes that hold them.
+/// Maximum bytes of the labels of one message with every reference expanded. A set may be referred to often, so the size
+/// of the message does not bound them.
 const LABEL_BYTES_MAX: usize = 1 << 30;
 
-/// Values as multiples of what divides them all: samples of one period are then small numbers.
+/// Encodes values as multiples of their greatest common divisor: samples of one period are then small numbers.
 pub(super) fn put_values(out: &mut Vec<u8>, values: &[i64]) {
     let factor = match values.iter().fold(0, |all, value| common_divisor(all, value.unsigned_abs())) {
         0 => 1,
@@ -23,7 +23,7 @@ pub(super) fn put_values(out: &mut Vec<u8>, values: &[i64]) {
     }
 }
 
-/// What [`put_values`] wrote of `count` values.
+/// Reads `count` values that [`put_values`] wrote.
 pub(super) fn values(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
     let factor = cursor.varint()? as i64;
     if count > cursor.remaining() {
@@ -37,7 +37,7 @@ pub(super) fn values(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
 }
 
 fn common_divisor(mut a: u64, mut b: u64) -> u64 {
-    // Nearly every number is a multiple of what divided those before it.
+    // Nearly every number is a multiple of the divisor of the previous ones.
     if a == 1 || b == 0 {
         return a;
     }
@@ -47,21 +47,21 @@ fn common_divisor(mut a: u64, mut b: u64) -> u64 {
     b
 }
 
-/// An index, or [`NONE`].
+/// Encodes an index, or [`NONE`].
 pub(super) fn put_index(out: &mut Vec<u8>, index: u32) {
     put(out, u64::from(index.wrapping_add(1)));
 }
 
-/// What [`put_index`] wrote, if it is [`NONE`] or below `limit`.
-pub(super) fn index(cursor: &mut Cursor<'_>, limit: usize, what: &'static str) -> Result<u32, Malformed> {
+/// Reads an index that [`put_index`] wrote: [`NONE`], or below `limit`. `problem` is the error otherwise.
+pub(super) fn index(cursor: &mut Cursor<'_>, limit: usize, problem: &'static str) -> Result<u32, Malformed> {
     let value = cursor.u32()?;
     if value as usize > limit {
-        return Err(cursor.malformed(what));
+        return Err(cursor.malformed(problem));
     }
     Ok(value.checked_sub(1).unwrap_or(NONE))
 }
 
-/// All lengths, then all bytes.
+/// Encodes all lengths, then all bytes.
 pub(super) fn put_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone) {
     put(out, strings.len() as u64);
     let mut bytes = 0;
@@ -73,7 +73,8 @@ pub(super) fn put_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator
     strings.for_each(|string| out.extend_from_slice(string));
 }
 
-/// What [`put_strings`] wrote: its bytes within `all`, which the cursor reads, and `(offset, length)` of each.
+/// Reads the output of [`put_strings`]: all bytes, as a slice of `all`, which the cursor reads, and `(offset, length)` of each
+/// string.
 pub(super) fn strings(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<(Bytes, Vec<(u32, u32)>), Malformed> {
     let count = cursor.count()?;
     let mut spans = Vec::with_capacity(count);
@@ -91,7 +92,7 @@ pub(super) fn strings(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<(Bytes, Ve
     Ok((all.slice(start..start + offset as usize), spans))
 }
 
-/// Label sets, each once.
+/// Distinct label sets of a message that is written.
 #[derive(Default)]
 pub(super) struct LabelSets<'a> {
     ids: HashMap<&'a Labels, u32, RandomState>,
@@ -126,14 +127,14 @@ impl<'a> LabelSets<'a> {
     }
 }
 
-/// Label sets that were read, and what is left of [`LABEL_BYTES_MAX`].
+/// Label sets of a message that is read, and the rest of [`LABEL_BYTES_MAX`].
 pub(super) struct ReadSets {
     sets: Vec<Labels>,
     left: usize,
 }
 
 impl ReadSets {
-    /// Reads what [`LabelSets::put`] wrote.
+    /// Reads the output of [`LabelSets::put`].
     pub(super) fn read(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<Self, Malformed> {
         let (data, spans) = strings(cursor, all)?;
         let mut texts = Vec::with_capacity(spans.len());
@@ -145,14 +146,14 @@ impl ReadSets {
         let mut read = Self { sets: Vec::with_capacity(count), left: LABEL_BYTES_MAX };
         for _ in 0..count {
             let mut labels = LabelsBuilder::default();
-            let mut before = None;
+            let mut previous = None;
             for _ in 0..cursor.count()? {
                 let name = texts[cursor.index(texts.len(), "a label's name does not exist")? as usize];
                 let value = texts[cursor.index(texts.len(), "a label's value does not exist")? as usize];
-                if before.is_some_and(|before| before >= name) {
+                if previous.is_some_and(|previous| previous >= name) {
                     return Err(cursor.malformed("labels are not sorted by name"));
                 }
-                before = Some(name);
+                previous = Some(name);
                 read.spend(cursor, name.len() + value.len())?;
                 labels.push(name, value);
             }
@@ -161,12 +162,12 @@ impl ReadSets {
         Ok(read)
     }
 
-    /// The id of a set.
+    /// Reads the id of a set.
     pub(super) fn id(&self, cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
         Ok(cursor.index(self.sets.len(), "a label set does not exist")? as usize)
     }
 
-    /// A copy of the set whose id is next.
+    /// Reads the id of a set, and copies the set.
     pub(super) fn copy(&mut self, cursor: &mut Cursor<'_>) -> Result<Labels, Malformed> {
         let id = self.id(cursor)?;
         self.spend(cursor, self.sets[id].byte_len())?;
@@ -181,7 +182,7 @@ impl ReadSets {
         self.sets.len()
     }
 
-    /// The set that an [`Self::id`] is of.
+    /// The set with the id `id`, as [`Self::id`] returns it.
     pub(super) fn get(&self, id: usize) -> &Labels {
         &self.sets[id]
     }

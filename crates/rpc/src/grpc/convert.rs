@@ -1,4 +1,4 @@
-//! What the messages of several roles have in common.
+//! Parts of the messages of several roles.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use ::query::Deletion;
 use super::{Unreadable, query};
 use crate::{Found, FoundDataset};
 
-/// What one dataset of an object takes of a message, roughly, in bytes; and at least.
+/// Approximate and minimum size of one dataset in a message, in bytes.
 pub(super) const DATASET_BYTES: usize = 24;
 const DATASET_BYTES_MIN: usize = 7;
 
@@ -67,13 +67,13 @@ pub(super) fn range(range: Option<proto::TimeRange>) -> Result<TimeRange, Unread
     Ok(TimeRange { start, end })
 }
 
-pub(super) fn put_profile_type(of: &ProfileType) -> proto::ProfileType {
-    let ProfileType { name, sample_type, sample_unit, period_type, period_unit } = of.clone();
+pub(super) fn put_profile_type(profile_type: &ProfileType) -> proto::ProfileType {
+    let ProfileType { name, sample_type, sample_unit, period_type, period_unit } = profile_type.clone();
     proto::ProfileType { name, sample_type, sample_unit, period_type, period_unit }
 }
 
-pub(super) fn profile_type(of: proto::ProfileType) -> ProfileType {
-    let proto::ProfileType { name, sample_type, sample_unit, period_type, period_unit } = of;
+pub(super) fn profile_type(profile_type: proto::ProfileType) -> ProfileType {
+    let proto::ProfileType { name, sample_type, sample_unit, period_type, period_unit } = profile_type;
     ProfileType { name, sample_type, sample_unit, period_type, period_unit }
 }
 
@@ -95,7 +95,7 @@ pub(super) fn labels(labels: Vec<proto::Label>) -> Result<Labels, Unreadable> {
     Ok(builder.build())
 }
 
-/// Ordinals of items are looked up in their order.
+/// Checks that ordinals are sorted: they are looked up in order.
 pub(super) fn masked(masked: Vec<u32>) -> Result<Vec<u32>, Unreadable> {
     match masked.is_sorted() {
         true => Ok(masked),
@@ -103,12 +103,12 @@ pub(super) fn masked(masked: Vec<u32>) -> Result<Vec<u32>, Unreadable> {
     }
 }
 
-/// A number of this many bits.
+/// `value` as the narrower type `T`.
 pub(super) fn narrow<T: TryFrom<u64>>(value: u64, field: &'static str) -> Result<T, Unreadable> {
     T::try_from(value).map_err(|_| Unreadable::new(field, format!("is {value}, which is too large")))
 }
 
-/// Deletions that are told once, and then by their number in this table.
+/// Deletions of a message: each is written once, and then referred to by its place in the table.
 #[derive(Default)]
 pub(super) struct Deletions {
     places: HashMap<u64, u32, RandomState>,
@@ -127,9 +127,9 @@ impl Deletions {
     }
 }
 
-/// What [`Deletions`] put into its table.
+/// Reads the table of [`Deletions`].
 pub(super) fn deletions(table: Vec<proto::Deletion>) -> Result<Vec<Arc<Deletion>>, Unreadable> {
-    table.into_iter().map(|read| deletion(read).map(Arc::new)).collect()
+    table.into_iter().map(|entry| deletion(entry).map(Arc::new)).collect()
 }
 
 pub(super) fn put_deletion(deletion: &Deletion) -> proto::Deletion {
@@ -154,7 +154,7 @@ pub(super) fn deletion(deletion: proto::Deletion) -> Result<Deletion, Unreadable
     })
 }
 
-/// Those that are named by their places.
+/// The deletions at `places` of the table.
 pub(super) fn deletions_at(
     table: &[Arc<Deletion>],
     places: &[u32],
@@ -162,11 +162,11 @@ pub(super) fn deletions_at(
     places.iter().map(|place| at(table, *place, "deletion")).collect()
 }
 
-/// What many datasets have in common is told once.
+/// Encodes objects. Tenants, services, profile types and deletions are written once, in tables.
 pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
     let mut tenants: HashMap<&str, u32, RandomState> = HashMap::default();
     let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
-    // Datasets with the same types share one list.
+    // Datasets with the same types share one list, recognised by its address.
     let mut types: HashMap<*const ProfileType, u32, RandomState> = HashMap::default();
     let mut deletions = Deletions::default();
     let mut out = proto::Objects::default();
@@ -237,7 +237,7 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
     Ok(all)
 }
 
-/// Those of one object.
+/// Reads the datasets of one object.
 fn datasets(
     bytes: &[u8],
     tenants: &[TenantId],

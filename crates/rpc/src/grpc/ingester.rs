@@ -17,7 +17,7 @@ use super::serve::{failed, refused};
 use super::{Unreadable, convert as common, profile};
 use crate::{Error, Ingester};
 
-/// Bytes of a span: its id and that of its trace.
+/// Bytes of a span: its id and the id of its trace.
 const SPAN_BYTES: usize = 24;
 
 /// The ingester of another process.
@@ -100,8 +100,8 @@ fn item(item: proto::Item) -> Result<PushItem, Unreadable> {
     for rows in item.series {
         let sample_ids = read_samples(&rows.samples, samples).map_err(Unreadable::columns("samples"))?;
         if !rows.spans.is_empty() && rows.spans.len() != sample_ids.len() * SPAN_BYTES {
-            let what = format!("has {} bytes, not {SPAN_BYTES} per sample", rows.spans.len());
-            return Err(Unreadable::new("spans", what));
+            let problem = format!("has {} bytes, not {SPAN_BYTES} per sample", rows.spans.len());
+            return Err(Unreadable::new("spans", problem));
         }
         series.push(SeriesRows {
             labels: common::labels(rows.labels)?,
@@ -123,7 +123,7 @@ fn item(item: proto::Item) -> Result<PushItem, Unreadable> {
 
 fn put_schema(schema: &ValueSchema) -> proto::Schema {
     let column =
-        |(of, unit): &(String, String)| proto::schema::Column { r#type: of.clone(), unit: unit.clone() };
+        |(name, unit): &(String, String)| proto::schema::Column { r#type: name.clone(), unit: unit.clone() };
     proto::Schema {
         name: schema.name.clone(),
         columns: schema.columns.iter().map(column).collect(),

@@ -18,7 +18,7 @@ use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, partial, query};
 use crate::{Effort, Error, ErrorKind, Leaf, Missing, ScanRequest, Scanned};
 
-/// Memory of a decoded answer: so many times its encoded bytes.
+/// Memory of a decoded answer, as a multiple of its encoded bytes.
 const DECODED_SIZES: u64 = 2;
 
 /// The leaf of another process.
@@ -39,11 +39,11 @@ impl LeafClient {
 #[async_trait]
 impl Leaf for LeafClient {
     async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
-        let asked = request.query.clone();
+        let query = request.query.clone();
         let limit = self.peer.limit(request.time_left);
         let memory = request.memory.lease();
         let request = proto::ScanRequest {
-            query: Some(query::put(&request.query)),
+            query: Some(super::query::put(&request.query)),
             objects: Some(common::put_objects(&request.objects)),
             time_left_nanos: request.time_left.map(nanos),
             skip_gone: request.skip_gone,
@@ -54,12 +54,12 @@ impl Leaf for LeafClient {
         let mut client = self.client.clone();
         let answer = self.peer.answer_within(limit, client.scan(request)).await?;
         let bytes = answer.encoded_len();
-        // Until it is converted; what becomes of it is charged for by the caller.
+        // Held during the conversion; the caller charges for the result.
         memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refused| {
             let text = format!("the answer of {} {refused}", self.peer.name());
             Error::with_source(ErrorKind::of_memory(&refused), text, refused)
         })?;
-        let read = self.peer.convert(bytes, move || scanned(answer, &asked)).await;
+        let read = self.peer.convert(bytes, move || scanned(answer, &query)).await;
         read.map_err(|error| unreadable_answer(error, self.peer.name()))
     }
 }
@@ -140,7 +140,7 @@ fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<Scanned, 
     Ok(Scanned { partial: partial::read_partial(response, query)?, missing, effort })
 }
 
-/// About 584 years at most.
+/// Nanoseconds, at most `u64::MAX` (584 years).
 fn nanos(time: Duration) -> u64 {
     time.as_nanos().try_into().unwrap_or(u64::MAX)
 }

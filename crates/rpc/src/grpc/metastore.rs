@@ -62,8 +62,12 @@ impl Metastore for MetastoreClient {
             explain: request.explain,
         })?;
         let answer = self.peer.answer(self.client.clone().find(request)).await?;
-        let bytes =
-            answer.objects.iter().flat_map(|of| &of.objects).map(|object| object.datasets.len()).sum();
+        let bytes = answer
+            .objects
+            .iter()
+            .flat_map(|objects| &objects.objects)
+            .map(|object| object.datasets.len())
+            .sum();
         self.peer.convert(bytes, || snapshot(answer)).await.map_err(self.unreadable())
     }
 
@@ -157,14 +161,14 @@ fn put_status(status: DeletionStatus) -> proto::DeletionStatus {
 }
 
 fn status(status: proto::DeletionStatus) -> Result<DeletionStatus, Unreadable> {
-    use proto::deletion_status::Progress;
+    use proto::deletion_status::{Finished, Progress, Rewriting, Sweeping};
     let count = |count| common::narrow(count, "number of objects");
     let progress = match status.progress.ok_or_else(|| Unreadable::missing("progress"))? {
-        Progress::Rewriting(of) => {
-            DeletionProgress::Rewriting { objects: count(of.objects)?, unreadable: count(of.unreadable)? }
+        Progress::Rewriting(Rewriting { objects, unreadable }) => {
+            DeletionProgress::Rewriting { objects: count(objects)?, unreadable: count(unreadable)? }
         }
-        Progress::Sweeping(of) => DeletionProgress::Sweeping { objects: count(of.objects)? },
-        Progress::Finished(of) => DeletionProgress::Finished { millis: of.millis },
+        Progress::Sweeping(Sweeping { objects }) => DeletionProgress::Sweeping { objects: count(objects)? },
+        Progress::Finished(Finished { millis }) => DeletionProgress::Finished { millis },
     };
     Ok(DeletionStatus {
         number: status.number,

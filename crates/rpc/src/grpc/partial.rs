@@ -1,4 +1,4 @@
-//! A [`Partial`] as a message.
+//! A [`Partial`], the answer of a leaf, as a message.
 
 use std::sync::Arc;
 
@@ -18,21 +18,21 @@ use wire::pyrograph::leaf::v1::scan_response::Answer as ProtoAnswer;
 use super::Unreadable;
 use super::columns::{LabelSets, ReadSets, put_strings, put_values, strings, values};
 
-/// Parts with more nodes than this in all are joined before they are sent: names and nodes that they have
-/// in common then travel once.
+/// Flame graph parts with more nodes than this in total are joined before they are sent, so that common names and nodes
+/// are sent once.
 const NODES_MAX: usize = 1 << 20;
 
-/// A name that no node of the parts so far has.
-const NOWHERE: u32 = u32::MAX;
+/// Marks a name that no node has used yet.
+const UNUSED: u32 = u32::MAX;
 
-/// What a partial takes of a message, very roughly, in bytes.
+/// Very rough size of a partial as a message, in bytes.
 pub(super) fn bytes(partial: &Partial) -> usize {
     match &partial.answer {
         Answer::MergeStacktraces(parts) => parts.iter().map(Part::nodes).sum::<usize>() * 4,
         Answer::MergeProfile(merged) => merged.symbols.byte_len(),
         Answer::Series(grouped) => grouped.groups().map(|(_, points)| points.len()).sum::<usize>() * 8,
         Answer::Heatmap(points) => points.as_slice().len() * 24,
-        Answer::Labels(found) => (found.texts.len() + found.sets.len()) * 24,
+        Answer::Labels(labels) => (labels.texts.len() + labels.sets.len()) * 24,
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn put_partial(partial: Partial) -> proto::ScanResponse {
     proto::ScanResponse { stats: Some(stats), answer: Some(answer), ..Default::default() }
 }
 
-/// The answer of a leaf that was asked `query`.
+/// Reads the answer of a leaf to `query`.
 pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Result<Partial, Unreadable> {
     let stats = response.stats.unwrap_or_default();
     let answer = match response.answer.ok_or_else(|| Unreadable::missing("answer"))? {
@@ -99,9 +99,9 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
     Ok(Partial { answer, stats, charge: Charge::default() })
 }
 
-/// The names of all parts; how many parts there are; then of each part its names, as differences, its
-/// nodes but the root: how many, their names, how far up from the node before the parent is; and the
-/// weight of every node. Nodes below which there is no weight are left out.
+/// Encodes parts as: the names of all parts; the number of parts; then for each part its names, as differences, its nodes
+/// except the root (their number, their names, and for each the number of levels from the previous node up to its parent),
+/// and the weight of every node. Nodes with a total weight of 0 are left out.
 fn put_parts(parts: &[Part]) -> Vec<u8> {
     let mut ids: HashMap<&[u8], u32, RandomState> = HashMap::default();
     let mut names: Vec<&[u8]> = Vec::new();
@@ -111,7 +111,7 @@ fn put_parts(parts: &[Part]) -> Vec<u8> {
     let (mut own, mut path) = (Vec::new(), Vec::new());
     for part in parts {
         let tree = part.tree();
-        let mut locals = vec![NOWHERE; tree.names.len()];
+        let mut locals = vec![UNUSED; tree.names.len()];
         [&mut used, &mut nodes, &mut ups, &mut path].into_iter().for_each(Vec::clear);
         own.clear();
         own.push(part.own(0));
@@ -123,7 +123,7 @@ fn put_parts(parts: &[Part]) -> Vec<u8> {
                 continue;
             }
             let local = &mut locals[tree.name[node as usize] as usize];
-            if *local == NOWHERE {
+            if *local == UNUSED {
                 *local = used.len() as u32;
                 let name = tree.name_of(node);
                 used.push(*ids.entry(name).or_insert_with(|| {
@@ -155,7 +155,7 @@ fn put_parts(parts: &[Part]) -> Vec<u8> {
     out
 }
 
-/// What [`put_parts`] wrote. Names share the bytes.
+/// Reads the output of [`put_parts`]. Names share the bytes.
 fn parts(bytes: &Bytes) -> Result<Vec<Part>, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
@@ -163,7 +163,7 @@ fn parts(bytes: &Bytes) -> Result<Vec<Part>, Malformed> {
     let count = cursor.count()?;
     let mut parts = Vec::new();
     for _ in 0..count {
-        // The first is the root's, which has none.
+        // The first entry is the root, which has no name.
         let used = cursor.count()?;
         let mut own_spans = Vec::with_capacity(used + 1);
         own_spans.push((0, 0));
@@ -209,7 +209,7 @@ fn profile(merged: &proto::scan_response::Profile) -> Result<profile::Merged, Un
     Ok(profile::Merged::from_columns(symbols, values)?)
 }
 
-/// All label sets; how many groups there are; then of each group its labels and, by grid point, its points.
+/// Encodes all label sets; the number of groups; then for each group its labels and its points in the order of the grid.
 fn put_series(grouped: &series::Grouped) -> Vec<u8> {
     let mut sets = LabelSets::default();
     let mut rows = Vec::new();
@@ -217,13 +217,14 @@ fn put_series(grouped: &series::Grouped) -> Vec<u8> {
     for (labels, points) in grouped.groups() {
         put(&mut rows, u64::from(sets.id(labels)));
         put(&mut rows, points.len() as u64);
-        let mut points: Vec<(i64, &series::Point)> = points.iter().map(|(at, point)| (*at, point)).collect();
-        points.sort_unstable_by_key(|(at, _)| *at);
+        let mut points: Vec<(i64, &series::Point)> =
+            points.iter().map(|(time, point)| (*time, point)).collect();
+        points.sort_unstable_by_key(|(time, _)| *time);
         let mut bucket = Delta::default();
-        for (at, point) in points {
-            bucket.put(&mut rows, at);
+        for (time, point) in points {
+            bucket.put(&mut rows, time);
             put_signed(&mut rows, point.sum);
-            // Twice the count, plus whether there is an exemplar.
+            // The lowest bit says whether an exemplar follows.
             put(&mut rows, point.count << 1 | u64::from(point.exemplar.is_some()));
             if let Some(exemplar) = &point.exemplar {
                 put_signed(&mut rows, exemplar.value);
@@ -256,7 +257,7 @@ fn group(cursor: &mut Cursor<'_>, sets: &mut ReadSets) -> Result<series::PointsB
     let mut points = series::PointsByBucket::with_capacity(count);
     let mut bucket = Delta::default();
     for _ in 0..count {
-        let at = bucket.read(cursor)?;
+        let time = bucket.read(cursor)?;
         let sum = cursor.signed()?;
         let count = cursor.varint()?;
         let exemplar = match count & 1 {
@@ -268,12 +269,12 @@ fn group(cursor: &mut Cursor<'_>, sets: &mut ReadSets) -> Result<series::PointsB
                 labels: sets.copy(cursor)?,
             }),
         };
-        points.insert(at, series::Point { sum, count: count >> 1, exemplar });
+        points.insert(time, series::Point { sum, count: count >> 1, exemplar });
     }
     Ok(points)
 }
 
-/// All label sets; how many points there are; then each of them.
+/// Encodes all label sets; the number of points; then each point.
 fn put_points(points: &[heatmap::Point]) -> Vec<u8> {
     let mut sets = LabelSets::default();
     let mut rows = Vec::with_capacity(points.len() * 20);
@@ -281,7 +282,7 @@ fn put_points(points: &[heatmap::Point]) -> Vec<u8> {
     let mut time = Delta::default();
     let mut group: Option<(&Arc<Labels>, u32)> = None;
     for point in points {
-        // Neighbours are of one group, whose labels need not be hashed again.
+        // Neighbours often share a group, whose labels need not be hashed again.
         let id = match group {
             Some((labels, id)) if Arc::ptr_eq(labels, &point.group) => id,
             _ => sets.id(&point.group),
@@ -314,7 +315,7 @@ fn read_points(bytes: &Bytes) -> Result<Vec<heatmap::Point>, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
     let mut sets = ReadSets::read(cursor, bytes)?;
-    // Few of the sets are groups; a group is shared by its points.
+    // Few of the sets are groups; the points of a group share it.
     let mut groups: Vec<Option<Arc<Labels>>> = vec![None; sets.len()];
     let count = cursor.count()?;
     let mut points = Vec::new();

@@ -1,4 +1,4 @@
-//! A connection to one other process.
+//! The connection to one other process: deadlines, limits, conversion of messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, status};
 use crate::{Error, ErrorKind};
 
-/// A peer that answers no ping for as long is gone: all its calls fail then, and the next one connects anew.
+/// A peer that answers no ping within the timeout is gone: its calls fail, and the next call connects again.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -19,14 +19,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// How a peer is called.
+/// Settings of calls to a peer.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A call that takes longer fails, here and there.
+    /// Maximum time of a call; it then fails at the caller and at the peer.
     pub timeout: Duration,
-    /// A peer that is not connected to within is unavailable.
+    /// Maximum time to connect; the peer is then unavailable.
     pub connect_timeout: Duration,
-    /// Larger messages are refused, by whoever would send them and by whoever gets them.
+    /// Maximum size of a message; sender and receiver refuse larger ones.
     pub message_bytes_max: usize,
 }
 
@@ -40,12 +40,11 @@ impl Default for Config {
     }
 }
 
-/// One other process; cheap to clone. It is connected to when it is first called, and again after a
-/// connection ended.
+/// One other process; cheap to clone. The first call connects, and so does the first call after a connection ended.
 #[derive(Clone)]
 pub struct Peer {
     channel: Channel,
-    /// What errors call it.
+    /// Its address, for errors.
     name: Arc<str>,
     config: Arc<Config>,
     clock: Clock,
@@ -56,7 +55,7 @@ impl Peer {
     /// `address` is `<host>:<port>`. Must be called within a runtime.
     ///
     /// # Errors
-    /// `InvalidArgument` if the address is none.
+    /// `InvalidArgument` if `address` has another form.
     pub fn new(address: &str, config: Config, clock: Clock, pool: Pool) -> Result<Self, Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
             let text = format!("address {address:?} is not <host>:<port>");
@@ -77,7 +76,7 @@ impl Peer {
         self.channel.clone()
     }
 
-    /// Its address.
+    /// The address of the peer.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -86,7 +85,7 @@ impl Peer {
         self.config.message_bytes_max
     }
 
-    /// How long a call may take whose caller has `time_left`.
+    /// Time limit of a call whose caller has `time_left`.
     pub(super) fn limit(&self, time_left: Option<Duration>) -> Duration {
         time_left.map_or(self.config.timeout, |left| left.min(self.config.timeout))
     }
@@ -94,7 +93,7 @@ impl Peer {
     /// `message` with the deadline of a call.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is over the limit: the transport would only say that the call was cut off.
+    /// `InvalidArgument` if the message is too large: the transport would only report a call that was cut off.
     pub(super) fn request<T: Message>(&self, message: T) -> Result<Request<T>, Error> {
         self.request_within(message, self.config.timeout)
     }
@@ -135,7 +134,7 @@ impl Peer {
         }
     }
 
-    /// Converts a message of so many bytes.
+    /// Converts a message of `bytes` bytes.
     pub(super) async fn convert<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -145,7 +144,7 @@ impl Peer {
     }
 }
 
-/// Converts a message of so many bytes: here if it is small, on the pool if not.
+/// Converts a message of `bytes` bytes: inline if it is small, otherwise on the pool.
 pub(super) async fn convert<T: Send + 'static>(
     pool: &Pool,
     bytes: usize,

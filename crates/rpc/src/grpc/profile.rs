@@ -1,5 +1,6 @@
-//! Columns of a [`Profile`]: as it is, for this is on the way of every push. References to nothing stay
-//! such; ids of strings need not exist, as nobody relies on them.
+//! The columns of a [`Profile`], without any change to them: this code is on the path of every push.
+//!
+//! Absent references stay absent. Ids of strings are not checked, because no reader relies on them.
 
 use block::codec::{Cursor, Delta, Malformed, put, put_signed};
 use bytes::Bytes;
@@ -22,12 +23,12 @@ pub(super) fn encode(profile: &Profile) -> Bytes {
     put_symbols(&mut out, symbols);
     put_samples(&mut out, &profile.samples);
     put(&mut out, profile.sample_types.len() as u64);
-    profile.sample_types.iter().for_each(|of| put_value_type(&mut out, *of));
+    profile.sample_types.iter().for_each(|value_type| put_value_type(&mut out, *value_type));
     put_index(&mut out, profile.default_sample_type);
     match profile.period_type {
-        Some(of) => {
+        Some(value_type) => {
             out.push(1);
-            put_value_type(&mut out, of);
+            put_value_type(&mut out, value_type);
         }
         None => out.push(0),
     }
@@ -41,7 +42,7 @@ pub(super) fn encode(profile: &Profile) -> Bytes {
     out.into()
 }
 
-/// Strings of the profile share the bytes.
+/// The strings of the profile share `bytes`.
 pub(super) fn decode(bytes: &Bytes) -> Result<Profile, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
@@ -192,9 +193,9 @@ fn samples(cursor: &mut Cursor<'_>) -> Result<Samples, Malformed> {
     Ok(Samples { values, label_offsets, labels })
 }
 
-fn put_value_type(out: &mut Vec<u8>, of: ValueType) {
-    put_index(out, of.r#type);
-    put_index(out, of.unit);
+fn put_value_type(out: &mut Vec<u8>, value_type: ValueType) {
+    put_index(out, value_type.r#type);
+    put_index(out, value_type.unit);
 }
 
 fn value_type(cursor: &mut Cursor<'_>) -> Result<ValueType, Malformed> {
@@ -229,7 +230,7 @@ fn put_lengths(out: &mut Vec<u8>, offsets: &[u32]) {
     offsets.windows(2).for_each(|pair| put(out, u64::from(pair[1] - pair[0])));
 }
 
-/// Offsets of `count` lists, whose elements take at least one byte each of what follows.
+/// Offsets of `count` lists. Each element takes at least one of the following bytes.
 fn offsets(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u32>, Malformed> {
     if count > cursor.remaining() {
         return Err(cursor.malformed("there are fewer lists than there must be"));

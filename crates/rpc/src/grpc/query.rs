@@ -55,7 +55,7 @@ pub(super) fn put(query: &Query) -> proto::Query {
 pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
     let query = query.ok_or_else(|| Unreadable::missing("query"))?;
     let kind = match query.kind.ok_or_else(|| Unreadable::missing("kind of query"))? {
-        ProtoKind::MergeStacktraces(of) => Kind::MergeStacktraces(filter(of)?),
+        ProtoKind::MergeStacktraces(proto_filter) => Kind::MergeStacktraces(filter(proto_filter)?),
         ProtoKind::MergeProfile(question) => Kind::MergeProfile(profile::Question {
             filter: filter(question.filter.unwrap_or_default())?,
             go_pgo: question.go_pgo.map(|pgo| profile::GoPgo {
@@ -92,7 +92,7 @@ pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
     })
 }
 
-/// Times are divided by it.
+/// At least 1, because times are divided by it.
 fn step(millis: i64) -> Result<i64, Unreadable> {
     match millis {
         1.. => Ok(millis),
@@ -106,8 +106,8 @@ pub(super) fn put_selector(selector: &Selector) -> Vec<common::Matcher> {
 
 pub(super) fn selector(matchers: Vec<common::Matcher>) -> Result<Selector, Unreadable> {
     if matchers.len() > MATCHERS_MAX {
-        let what = format!("has {} matchers, limit is {MATCHERS_MAX}", matchers.len());
-        return Err(Unreadable::new("selector", what));
+        let problem = format!("has {} matchers, limit is {MATCHERS_MAX}", matchers.len());
+        return Err(Unreadable::new("selector", problem));
     }
     let matchers = matchers.into_iter().map(matcher).collect::<Result<_, Unreadable>>()?;
     Ok(Selector { matchers })
@@ -127,7 +127,7 @@ fn matcher(matcher: common::Matcher) -> Result<Matcher, Unreadable> {
     let op = matcher.op();
     let regex = |negated| {
         Matcher::regex(&matcher.name, &matcher.value, negated)
-            .map_err(|what| Unreadable::new("matcher", what))
+            .map_err(|problem| Unreadable::new("matcher", problem))
     };
     let plain = |op| Matcher { name: matcher.name.as_str().into(), value: matcher.value.as_str().into(), op };
     match op {

@@ -1,4 +1,4 @@
-//! The listener between roles.
+//! The listener between roles: its services, calls in flight, and its drain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,20 +26,20 @@ use crate::{Error, ErrorKind, Ingester, Leaf, Metastore};
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Calls of one connection that are answered at once; more wait at the caller's.
+/// Maximum number of concurrent calls of one connection; more wait at the caller.
 const STREAMS_MAX: u32 = 1024;
 
 /// Flow control: a request of ordinary size arrives without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// At a shutdown, how long connections without a call have for saying goodbye; strangers never do.
+/// Time without a call after which a shutdown stops waiting for connections to close; foreign clients never close them.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Between looks at the calls in flight of a shutdown.
+/// Interval between checks of the calls in flight during a shutdown.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
-/// The roles of this process that others may call.
+/// The roles of this process that other processes may call.
 pub struct Services {
     routes: RoutesBuilder,
     pool: Pool,
@@ -52,7 +52,7 @@ impl Services {
         Self { routes: RoutesBuilder::default(), pool, message_bytes_max: MESSAGE_BYTES_MAX }
     }
 
-    /// Larger messages are refused, instead of those over [`MESSAGE_BYTES_MAX`]. For roles that are added later.
+    /// Sets the maximum size of messages, instead of [`MESSAGE_BYTES_MAX`], for roles that are added afterwards.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.message_bytes_max = bytes;
         self
@@ -83,8 +83,8 @@ impl Services {
     }
 }
 
-/// Answers calls until `shutdown` completes; then takes no more, and waits for those in flight for up to
-/// `drain`. Connections without a call are not waited for.
+/// Answers calls until `shutdown` completes; then accepts no more, and waits up to `drain` for the calls in flight.
+/// Does not wait for connections without a call.
 ///
 /// # Errors
 /// `Internal` if the listener fails.
@@ -102,7 +102,7 @@ pub async fn serve(
         let call = counted.begin();
         async move {
             let answer: Result<http::Response<tonic::body::Body>, _> = answer.await;
-            // The call lasts until its answer was handed over.
+            // A call lasts until its whole answer was handed to the connection.
             answer.map(|answer| answer.map(|body| body.map_frame(move |frame| call.keep(frame))))
         }
     });
@@ -150,7 +150,7 @@ impl Calls {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Until there was no call for the time that a goodbye takes.
+    /// Completes after [`GOODBYE`] without a call.
     async fn ended(&self, clock: &Clock) {
         let mut quiet_since = clock.monotonic();
         while clock.monotonic().saturating_sub(quiet_since) < GOODBYE {
@@ -162,7 +162,7 @@ impl Calls {
     }
 }
 
-/// One call until dropped.
+/// A call in flight, until dropped.
 struct Call(Calls);
 
 impl Call {
@@ -178,12 +178,12 @@ impl Drop for Call {
     }
 }
 
-/// The status of a request that makes no sense.
+/// The status for a request that cannot be read.
 pub(super) fn refused(error: Unreadable) -> tonic::Status {
     status::status_of(&status::unreadable_request(&error))
 }
 
-/// The status of what a role says.
+/// The status for the error of a role.
 pub(super) fn failed(error: Error) -> tonic::Status {
     status::status_of(&error)
 }

@@ -1,4 +1,4 @@
-//! Bytes that lie. What is honest is in `tests/conformance`.
+//! Messages that are malformed or dishonest. Valid ones are in `tests/conformance`.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn parts() -> Vec<Part> {
     vec![Part::new(tree.clone(), &[10, 30], &[]), Part::new(tree, &[0, 5], &[])]
 }
 
-/// One honest answer of every kind.
+/// One valid answer of every kind.
 fn answers() -> Vec<(Query, proto::ScanResponse)> {
     let labels = |text: &str| Labels::from_pairs([("pod", text), ("zone", "z")]);
     let exemplar = points_of::Exemplar { value: 1, time_nanos: 2, profile: 3, labels: labels("b") };
@@ -95,7 +95,7 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         .collect()
 }
 
-/// Reads an answer, and does with it what a root does.
+/// Reads an answer and uses it as a root does.
 fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unreadable> {
     let mut partial = read_partial(response, query)?;
     let mut other = Partial::empty(query);
@@ -123,7 +123,7 @@ fn wrong_parts(bytes: Vec<u8>, expected: &str) {
     assert!(text.contains(expected), "{text:?} should say {expected:?}");
 }
 
-/// One name, one part with it, and its nodes as given: names, ups, then the weights times 1.
+/// One name, and one part that uses it with the given nodes: names, levels up, then the weights times 1.
 fn tree(nodes: &[(u64, u64)], weights: &[i64]) -> Vec<u8> {
     let mut out = vec![1, 1, b'f', 1, 1, 0];
     put(&mut out, nodes.len() as u64);
@@ -135,9 +135,9 @@ fn tree(nodes: &[(u64, u64)], weights: &[i64]) -> Vec<u8> {
 }
 
 #[test]
-fn a_tree_that_is_none_is_refused() {
-    let honest = tree(&[(0, 0), (0, 0), (0, 1)], &[0, 1, 2, 3]);
-    let answer = Some(ProtoAnswer::MergeStacktraces(honest.clone().into()));
+fn a_malformed_tree_is_refused() {
+    let valid = tree(&[(0, 0), (0, 0), (0, 1)], &[0, 1, 2, 3]);
+    let answer = Some(ProtoAnswer::MergeStacktraces(valid.clone().into()));
     let response = proto::ScanResponse { answer, ..Default::default() };
     assert!(use_answer(response, &query(Kind::MergeStacktraces(SampleFilter::default()))).is_ok());
 
@@ -147,7 +147,7 @@ fn a_tree_that_is_none_is_refused() {
     wrong_parts(tree(&[(0, 0)], &[0, -1]), "a weight is negative");
     wrong_parts(tree(&[(0, 0)], &[0]), "fewer values");
     wrong_parts(tree(&[(0, 0)], &[0, 1, 1]), "bytes after its end");
-    wrong_parts(honest[..6].to_vec(), "ends too early");
+    wrong_parts(valid[..6].to_vec(), "ends too early");
     // One name that does not exist; more nodes than bytes.
     wrong_parts(vec![1, 1, b'f', 1, 1, 2, 0, 1, 0], "a name does not exist");
     let mut endless = vec![1, 1, b'f', 1, 1, 0];
@@ -156,7 +156,7 @@ fn a_tree_that_is_none_is_refused() {
 }
 
 #[test]
-fn labels_that_are_none_are_refused() {
+fn malformed_labels_are_refused() {
     let refused = |sets: Vec<u8>, expected: &str| {
         let labels = proto::scan_response::Labels { texts: Vec::new(), sets: sets.into() };
         let answer = Some(ProtoAnswer::Labels(labels));
@@ -172,7 +172,7 @@ fn labels_that_are_none_are_refused() {
     refused(set(&[1, 2, 0]), "a label's name does not exist");
     refused(set(&[1, 0, 2]), "a label's value does not exist");
     refused(vec![1, 1, 0xff, 0], "a label is not UTF-8");
-    // A long text that is named very often.
+    // A long text that is referred to very often.
     let mut often = Vec::new();
     put(&mut often, 2);
     put(&mut often, 1);
@@ -193,7 +193,7 @@ fn an_answer_to_another_question_is_refused() {
 }
 
 #[test]
-fn references_of_a_profile_to_what_does_not_exist_are_refused() {
+fn references_of_a_profile_to_missing_entries_are_refused() {
     let refused = |change: fn(&mut Symbols), expected: &str| {
         let mut profile = Profile { symbols: symbols(), ..Profile::default() };
         change(&mut profile.symbols);
@@ -209,16 +209,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn bytes_that_were_changed_on_the_way_do_no_harm(
-        which in 0usize..5,
+    fn a_corrupted_answer_does_no_harm(
+        kind in 0usize..5,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let (query, response) = answers().swap_remove(which);
+        let (query, response) = answers().swap_remove(kind);
         let mut bytes = response.encode_to_vec();
-        for (at, byte) in changes {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
+        for (position, byte) in changes {
+            let index = position.index(bytes.len());
+            bytes[index] = byte;
         }
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
@@ -229,13 +229,13 @@ proptest! {
     }
 
     #[test]
-    fn a_profile_that_was_changed_on_the_way_does_no_harm(
+    fn a_corrupted_profile_does_no_harm(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut bytes = profile::encode(&Profile { symbols: symbols(), ..Profile::default() }).to_vec();
-        for (at, byte) in changes {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
+        for (position, byte) in changes {
+            let index = position.index(bytes.len());
+            bytes[index] = byte;
         }
         let _ = profile::decode(&bytes.into());
     }

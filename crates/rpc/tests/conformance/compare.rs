@@ -1,4 +1,4 @@
-//! What two things have to have in common to be the same: their content, wherever it lies in memory.
+//! Compares values by their content, wherever it is in memory.
 
 use model::{PushItem, Symbols};
 use query::flamegraph::{Real, finish};
@@ -19,9 +19,9 @@ pub(crate) fn scan(request: &ScanRequest) -> String {
     format!("{request:?}")
 }
 
-pub(crate) fn symbols(of: &Symbols) -> String {
-    let strings: Vec<_> = of.strings.iter().map(String::from_utf8_lossy).collect();
-    let Symbols { mappings, functions, locations, stacktraces, .. } = of;
+pub(crate) fn symbols(symbols: &Symbols) -> String {
+    let strings: Vec<_> = symbols.strings.iter().map(String::from_utf8_lossy).collect();
+    let Symbols { mappings, functions, locations, stacktraces, .. } = symbols;
     format!("{strings:?} {mappings:?} {functions:?} {locations:?} {stacktraces:?}")
 }
 

@@ -1,4 +1,4 @@
-//! Roles that remember what they were asked, and do what a test says.
+//! Roles that record their requests and answer as a test says.
 
 use std::sync::Mutex;
 
@@ -16,8 +16,8 @@ use crate::{compare, made};
 
 /// Every role at once.
 pub(crate) struct Fake {
-    pub(crate) does: Mutex<Does>,
-    /// What it was asked last.
+    pub(crate) behaviour: Mutex<Behaviour>,
+    /// The last request.
     pub(crate) asked: Mutex<String>,
     pub(crate) snapshot: Mutex<Snapshot>,
     pub(crate) job: Mutex<Option<Job>>,
@@ -29,7 +29,7 @@ pub(crate) struct Fake {
     pub(crate) dropped: Semaphore,
 }
 
-pub(crate) enum Does {
+pub(crate) enum Behaviour {
     Answer,
     Fail(fn() -> Error),
     Hang,
@@ -38,7 +38,7 @@ pub(crate) enum Does {
 impl Default for Fake {
     fn default() -> Self {
         Self {
-            does: Mutex::new(Does::Answer),
+            behaviour: Mutex::new(Behaviour::Answer),
             asked: Mutex::default(),
             snapshot: Mutex::default(),
             job: Mutex::default(),
@@ -59,12 +59,12 @@ impl Drop for Dropped<'_> {
 }
 
 impl Fake {
-    async fn ask(&self, what: String) -> Result<(), Error> {
-        *self.asked.lock().unwrap() = what;
-        let failure = match *self.does.lock().unwrap() {
-            Does::Answer => return Ok(()),
-            Does::Fail(error) => Some(error()),
-            Does::Hang => None,
+    async fn ask(&self, request: String) -> Result<(), Error> {
+        *self.asked.lock().unwrap() = request;
+        let failure = match *self.behaviour.lock().unwrap() {
+            Behaviour::Answer => return Ok(()),
+            Behaviour::Fail(error) => Some(error()),
+            Behaviour::Hang => None,
         };
         self.begun.add_permits(1);
         match failure {

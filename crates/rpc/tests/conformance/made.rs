@@ -1,4 +1,4 @@
-//! Questions, answers and profiles in which everything is set.
+//! Questions, answers and profiles with a value in every field.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(crate) fn symbols() -> Symbols {
 
 fn profile() -> Profile {
     let mut symbols = symbols();
-    // Of a sample that does not count, whose location the document lacks.
+    // A sample without weight, whose location is missing in the document.
     symbols.stacktraces.push(&[NONE, 1]);
     Profile {
         symbols,
@@ -216,7 +216,7 @@ pub(crate) fn finds() -> Vec<FindRequest> {
             profile_type: Some(profile_type()),
             explain: true,
         },
-        // No service at all is another question than any service.
+        // An empty list of services is another question than no list.
         FindRequest {
             tenants: vec![tenant("a")],
             range,
@@ -304,7 +304,7 @@ fn selector() -> Selector {
     Selector::parse(r#"{service_name="app", a!="\"", b=~"x|y.*", c!~"z+", d=""}"#).unwrap()
 }
 
-/// A request that says nothing but what to scan.
+/// A scan request with default options.
 pub(crate) fn scan_of(query: Query, objects: Vec<Found>) -> ScanRequest {
     ScanRequest {
         query,
@@ -332,7 +332,7 @@ fn effort() -> Effort {
     }
 }
 
-/// Every kind of question with an answer of everything.
+/// Every kind of question, with an answer in which every field is set.
 pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
     let stats = Stats { objects: 1, datasets: 2, summed: 5, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
     let series = series::Question {
@@ -397,7 +397,7 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
         .collect()
 }
 
-/// Two trees with names in common, nodes without weight, and one name that is empty.
+/// Two trees with common names, nodes without weight, and one empty name.
 pub(crate) fn parts() -> Vec<Part> {
     let tree = |names: &[&str]| {
         let mut strings = NameTree::default().names;

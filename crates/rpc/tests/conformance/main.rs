@@ -1,4 +1,4 @@
-//! What holds for the roles' traits, in this process and over gRPC alike.
+//! Conformance of the roles' traits, in this process and over gRPC.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -18,12 +18,12 @@ use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published, Scanned};
 use storage::Key;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::fake::{Does, Fake};
+use crate::fake::{Behaviour, Fake};
 
-/// Longer than anything here takes.
+/// Longer than any step of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The roles as somebody calls them, and what is behind.
+/// Clients of the roles, and the role that they reach.
 struct Form {
     name: &'static str,
     fake: Arc<Fake>,
@@ -72,15 +72,15 @@ async fn forms() -> [Form; 2] {
 }
 
 impl Form {
-    fn does(&self, does: Does) {
-        *self.fake.does.lock().unwrap() = does;
+    fn set_behaviour(&self, behaviour: Behaviour) {
+        *self.fake.behaviour.lock().unwrap() = behaviour;
     }
 
     fn asked(&self) -> String {
         self.fake.asked.lock().unwrap().clone()
     }
 
-    /// Every method, asked something ordinary.
+    /// A call of every method with ordinary arguments.
     fn calls(&self) -> Vec<(&'static str, BoxFuture<'_, Result<(), Error>>)> {
         let (leaf, metastore) = (&self.leaf, &self.metastore);
         vec![
@@ -102,7 +102,7 @@ impl Form {
 }
 
 #[tokio::test]
-async fn a_push_arrives_as_it_was_given() {
+async fn a_push_arrives_unchanged() {
     for form in forms().await {
         form.ingester.push(made::items()).await.unwrap();
         assert_eq!(form.asked(), compare::items(&made::items()), "{}", form.name);
@@ -112,7 +112,7 @@ async fn a_push_arrives_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn every_kind_of_question_and_answer_arrives_as_it_was_given() {
+async fn every_kind_of_question_and_answer_arrives_unchanged() {
     for form in forms().await {
         for ((request, partial), (asked, expected)) in made::questions().into_iter().zip(made::questions()) {
             *form.fake.scanned.lock().unwrap() = Some(partial);
@@ -124,7 +124,7 @@ async fn every_kind_of_question_and_answer_arrives_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn answers_that_arrived_merge_as_those_that_never_left() {
+async fn answers_merge_the_same_after_the_transport() {
     let nth = |i| made::questions().swap_remove(i);
     for form in forms().await {
         for i in 0..made::questions().len() {
@@ -143,14 +143,14 @@ async fn answers_that_arrived_merge_as_those_that_never_left() {
 }
 
 #[tokio::test]
-async fn a_snapshot_arrives_as_it_was_found() {
+async fn a_snapshot_arrives_unchanged() {
     for form in forms().await {
         *form.fake.snapshot.lock().unwrap() = made::snapshot();
         for request in made::finds() {
             let found = form.metastore.find(request.clone()).await.unwrap();
             assert_eq!(form.asked(), format!("{request:?}"), "{}", form.name);
             assert_eq!(format!("{found:?}"), format!("{:?}", made::snapshot()), "{}", form.name);
-            // What lists types once must still be able to tell that it did.
+            // The list of types that two datasets share is still shared.
             let datasets = [&found.objects[0].datasets[0], &found.objects[1].datasets[1]];
             assert!(Arc::ptr_eq(&datasets[0].profile_types, &datasets[1].profile_types), "{}", form.name);
         }
@@ -158,7 +158,7 @@ async fn a_snapshot_arrives_as_it_was_found() {
 }
 
 #[tokio::test]
-async fn everything_else_of_a_metastore_arrives_as_it_was_given() {
+async fn every_other_call_of_a_metastore_arrives_unchanged() {
     for form in forms().await {
         form.metastore.segment_written(made::hint()).await.unwrap();
         assert_eq!(form.asked(), format!("{:?}", made::hint()), "{}", form.name);
@@ -228,7 +228,7 @@ async fn every_error_of_every_method_arrives_with_its_kind_text_hint_and_causes(
     ];
     for form in forms().await {
         for (kind, failure) in failures {
-            form.does(Does::Fail(failure));
+            form.set_behaviour(Behaviour::Fail(failure));
             for (method, call) in form.calls() {
                 let error = call.await.expect_err(method);
                 assert_eq!(error.kind, kind, "{} {method}", form.name);
@@ -252,7 +252,7 @@ fn causes(error: &Error) -> Vec<String> {
 #[tokio::test]
 async fn an_error_with_a_very_long_text_arrives_with_its_beginning() {
     let form = over_grpc(Config::default(), rpc::grpc::MESSAGE_BYTES_MAX).await;
-    form.does(Does::Fail(|| {
+    form.set_behaviour(Behaviour::Fail(|| {
         let cause = std::io::Error::other("ü".repeat(100_000));
         Error::with_source(ErrorKind::Corrupt, "é".repeat(100_000), cause)
     }));
@@ -267,7 +267,7 @@ async fn an_error_with_a_very_long_text_arrives_with_its_beginning() {
 #[tokio::test]
 async fn a_call_that_is_dropped_stops_the_work_of_the_role() {
     for form in forms().await {
-        form.does(Does::Hang);
+        form.set_behaviour(Behaviour::Hang);
         for (method, call) in form.calls() {
             tokio::select! {
                 _ = call => panic!("{method} answered"),
@@ -283,19 +283,19 @@ async fn a_call_that_is_dropped_stops_the_work_of_the_role() {
 async fn a_call_past_its_deadline_fails_and_stops_the_work_of_the_role() {
     let config = Config { timeout: Duration::from_millis(200), ..Config::default() };
     let form = over_grpc(config, rpc::grpc::MESSAGE_BYTES_MAX).await;
-    form.does(Does::Hang);
+    form.set_behaviour(Behaviour::Hang);
     for (method, call) in form.calls() {
         let error = call.await.expect_err(method);
         assert_eq!(error.kind, ErrorKind::DeadlineExceeded, "{method}: {error}");
         let dropped = Clock::system().timeout(PATIENCE, form.fake.dropped.acquire()).await;
         dropped.unwrap_or_else(|| panic!("{method} goes on")).unwrap().forget();
     }
-    // The connection is as good as before.
-    form.does(Does::Answer);
+    // The connection still works.
+    form.set_behaviour(Behaviour::Answer);
     form.ingester.push(made::items()).await.unwrap();
 }
 
-/// An answer of label names, of this many bytes in all.
+/// An answer of label names with `bytes` bytes in total.
 fn large_answer(bytes: usize) -> Scanned {
     let mut partial = Partial::empty(&made::query(Kind::LabelNames));
     if let Answer::Labels(found) = &mut partial.answer {
@@ -305,7 +305,7 @@ fn large_answer(bytes: usize) -> Scanned {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_refused_with_its_size_whoever_notices() {
+async fn client_and_server_refuse_a_message_over_the_limit_with_its_size() {
     let limit = 1 << 20;
     let small = Config { message_bytes_max: limit, ..Config::default() };
     for (name, config, server_limit) in
@@ -328,10 +328,10 @@ async fn a_message_over_the_limit_is_refused_with_its_size_whoever_notices() {
     }
 }
 
-/// Stands between caller and role, and can go away.
-struct Between(clock::Task<()>);
+/// A proxy between caller and role that can be stopped.
+struct Proxy(clock::Task<()>);
 
-impl Between {
+impl Proxy {
     async fn start(listener: TcpListener, server: SocketAddr) -> Self {
         Self(Clock::system().spawn(async move {
             loop {
@@ -342,27 +342,27 @@ impl Between {
         }))
     }
 
-    async fn go_away(self) {
+    async fn stop(self) {
         self.0.abort();
         let _ = self.0.await;
     }
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_away_is_unavailable_at_once_and_is_called_again_once_it_is_back() {
+async fn a_peer_that_is_gone_is_unavailable_at_once_and_is_called_again_once_it_is_back() {
     let fake = Arc::new(Fake::default());
     let server = start(fake.clone(), rpc::grpc::MESSAGE_BYTES_MAX).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut between = Between::start(listener, server).await;
+    let mut proxy = Proxy::start(listener, server).await;
     let form = called_at(address, Config::default(), fake);
     for i in 0..form.calls().len() {
-        // In the middle of a call.
-        form.does(Does::Hang);
+        // The peer goes away during a call.
+        form.set_behaviour(Behaviour::Hang);
         let (method, call) = form.calls().swap_remove(i);
         let leave = async {
             form.fake.begun.acquire().await.unwrap().forget();
-            between.go_away().await;
+            proxy.stop().await;
         };
         let clock = Clock::system();
         let (answer, ()) = futures::join!(clock.timeout(PATIENCE, call), leave);
@@ -371,23 +371,23 @@ async fn a_peer_that_goes_away_is_unavailable_at_once_and_is_called_again_once_i
         assert!(error.message.contains(&address.to_string()), "{method}: {error}");
         assert!(!error.is_refused(), "{method}: {error}");
 
-        // While nobody is there.
+        // A call while the peer is gone.
         let (method, call) = form.calls().swap_remove(i);
         let error = call.await.expect_err(method);
         assert_eq!(error.kind, ErrorKind::Unavailable, "{method}: {error}");
         assert!(error.is_refused(), "{method}: {error}");
 
-        // And back.
+        // A call after it is back.
         let listener = TcpListener::bind(address).await.unwrap();
-        between = Between::start(listener, server).await;
-        form.does(Does::Answer);
+        proxy = Proxy::start(listener, server).await;
+        form.set_behaviour(Behaviour::Answer);
         let (method, call) = form.calls().swap_remove(i);
         call.await.unwrap_or_else(|error| panic!("{method}: {error}"));
     }
 }
 
 #[tokio::test]
-async fn a_listener_that_is_told_to_stop_answers_what_it_was_asked_and_takes_no_more() {
+async fn a_stopping_listener_answers_calls_in_flight_and_accepts_no_more() {
     let fake = Arc::new(Fake::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -404,12 +404,12 @@ async fn a_listener_that_is_told_to_stop_answers_what_it_was_asked_and_takes_no_
     assert_eq!(error.kind, ErrorKind::Internal, "{error}");
     stop.send(()).unwrap();
     clock.timeout(PATIENCE, server).await.expect("it stops").unwrap().unwrap();
-    let error = form.metastore.claim_job().await.expect_err("nobody is there");
+    let error = form.metastore.claim_job().await.expect_err("the listener is closed");
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_refused() {
+async fn an_address_without_host_and_port_is_refused() {
     let error = Peer::new("not an address", Config::default(), Clock::system(), Pool::inline());
     assert_eq!(error.err().map(|error| error.kind), Some(ErrorKind::InvalidArgument));
 }
