@@ -1,3 +1,5 @@
+//! Clients of one role of the members.
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -5,18 +7,18 @@ use tokio::sync::watch;
 
 use crate::{Member, Membership, Role};
 
-/// The way to one role of other members: made for each when it is first needed, dropped when the member is gone.
+/// Clients of one role, one per member: created at the first call, dropped when the member is gone.
 pub struct Callers<T: ?Sized> {
     dial: Box<Dial<T>>,
-    dialled: Mutex<Dialled<T>>,
+    connections: Mutex<Connections<T>>,
 }
 
-/// Gives the role of a member; `None` if it cannot be called.
+/// Returns a client of the member's role; `None` if it cannot be called.
 pub type Dial<T> = dyn Fn(&Member) -> Option<Arc<T>> + Send + Sync;
 
-struct Dialled<T: ?Sized> {
+struct Connections<T: ?Sized> {
     members: watch::Receiver<Arc<[Member]>>,
-    /// By node.
+    /// `(node, client)`.
     callers: Vec<(String, Arc<T>)>,
 }
 
@@ -26,29 +28,29 @@ impl<T: ?Sized> Callers<T> {
         dial: impl Fn(&Member) -> Option<Arc<T>> + Send + Sync + 'static,
     ) -> Self {
         let members = membership.members();
-        Self { dial: Box::new(dial), dialled: Mutex::new(Dialled { members, callers: Vec::new() }) }
+        Self { dial: Box::new(dial), connections: Mutex::new(Connections { members, callers: Vec::new() }) }
     }
 
-    /// Who is alive, in rank order.
+    /// The live members, in rank order.
     pub fn members(&self) -> Arc<[Member]> {
-        let mut dialled = self.dialled.lock();
-        dialled.forget_gone();
-        dialled.members.borrow().clone()
+        let mut connections = self.connections.lock();
+        connections.forget_gone();
+        connections.members.borrow().clone()
     }
 
-    /// How `member` is called. Calls in flight go on when it is gone.
+    /// The client of `member`. Calls in flight go on when the member is gone.
     pub fn of(&self, member: &Member) -> Option<Arc<T>> {
-        let mut dialled = self.dialled.lock();
-        dialled.forget_gone();
-        if let Some((_, caller)) = dialled.callers.iter().find(|(node, _)| *node == member.node) {
+        let mut connections = self.connections.lock();
+        connections.forget_gone();
+        if let Some((_, caller)) = connections.callers.iter().find(|(node, _)| *node == member.node) {
             return Some(caller.clone());
         }
         let caller = (self.dial)(member)?;
-        dialled.callers.push((member.node.clone(), caller.clone()));
+        connections.callers.push((member.node.clone(), caller.clone()));
         Some(caller)
     }
 
-    /// Those that have `role` and can be called, in rank order; those that leave come last.
+    /// All members with `role` that can be called, in rank order; leaving members come last.
     pub fn all(&self, role: Role) -> Vec<(Member, Arc<T>)> {
         let members = self.members();
         let mut all: Vec<&Member> = members.iter().filter(|member| member.has(role)).collect();
@@ -56,18 +58,18 @@ impl<T: ?Sized> Callers<T> {
         all.into_iter().filter_map(|member| Some((member.clone(), self.of(member)?))).collect()
     }
 
-    /// Ready when `member` is gone.
+    /// Completes when `member` is gone.
     pub async fn gone(&self, member: &Member) {
-        let mut members = self.dialled.lock().members.clone();
+        let mut members = self.connections.lock().members.clone();
         let is_gone = |members: &Arc<[Member]>| !members.iter().any(|other| other.node == member.node);
         if members.wait_for(is_gone).await.is_err() {
-            // Nobody is left who could tell.
+            // The membership itself has ended: it will not report a departure.
             std::future::pending::<()>().await;
         }
     }
 }
 
-impl<T: ?Sized> Dialled<T> {
+impl<T: ?Sized> Connections<T> {
     fn forget_gone(&mut self) {
         if self.members.has_changed().unwrap_or(false) {
             let members = self.members.borrow_and_update().clone();

@@ -3,34 +3,34 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::gossip::seeds;
 
-/// How processes find one another. Without `join` they do not, and no port is opened.
+/// Gossip between processes. Without `join` there is none, and no port is opened.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `<host>:<port>` of some others, as a list or with commas between them; the port may be left out if it is `bind_port`. A name is asked
-    /// for again from time to time, and all addresses that it has are used: a headless service of Kubernetes is enough. This
-    /// process may be among them, and none needs to be there already.
+    /// `<host>:<port>` of some other processes, as a list or separated by commas; the port may be omitted if it is
+    /// `bind_port`. Names are resolved again periodically, to all their addresses: a headless service of Kubernetes is
+    /// enough. The list may contain this process, and processes that have not started yet.
     #[serde(deserialize_with = "joined")]
     pub join_members: String,
-    /// Address to gossip at; empty means every interface.
+    /// Address for gossip; empty means every interface.
     pub bind_addr: String,
-    /// UDP port to gossip at.
+    /// UDP port for gossip.
     pub bind_port: u16,
-    /// Address at which others reach this process, for gossip and for calls between roles, wherever it listens; empty means
-    /// the one it listens at, or if that is every interface, the one it has in the network of its default route.
+    /// Address at which other processes reach this one, for gossip and for calls between roles, independent of the address
+    /// that it listens at. Empty means the address that it listens at, or, if that is every interface, its address in the
+    /// network of the default route.
     pub advertise_addr: String,
-    /// UDP port at which others reach this process; 0 means `bind_port`.
+    /// UDP port at which other processes reach this one; 0 means `bind_port`.
     pub advertise_port: u16,
-    /// Processes with another label are strangers: what they say is ignored.
+    /// Label of the cluster. Gossip of processes with another label is ignored.
     pub cluster_label: String,
-    /// Name of this process for people, and for what is placed by name: should be the same after a restart, and different for
-    /// each process. Empty means the host's name.
+    /// Name of this process, for people and for placement: the same after a restart, and different for each process. Empty
+    /// means the host's name.
     pub node_name: String,
 }
 
 impl Config {
-    /// For a process beside one that has this configuration already, maybe on the same host: finds the same others, at
-    /// a port of its own.
+    /// The configuration for a second process, perhaps on the same host: the same cluster, but a port and a name of its own.
     pub fn beside(&self, node_name: &str) -> Self {
         Self {
             join_members: seeds::split(&self.join_members, self.bind_port).join(","),
@@ -56,7 +56,7 @@ impl Default for Config {
     }
 }
 
-/// A text, or a list of texts that are joined by commas.
+/// Reads a string, or a list of strings, which are joined by commas.
 fn joined<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -6,19 +6,19 @@ use tokio::sync::watch;
 
 use crate::{Member, Membership};
 
-/// Members that are set by hand: static addresses, a process alone, tests.
+/// A fixed list of members: static addresses, a single process, tests.
 pub struct Fixed {
     me: String,
     members: watch::Sender<Arc<[Member]>>,
 }
 
 impl Fixed {
-    /// `me` is the node that this process is; it need not be a member.
+    /// `me` is the node id of this process, which need not be a member.
     pub fn new(me: impl Into<String>, members: Vec<Member>) -> Self {
         Self { me: me.into(), members: watch::Sender::new(ranked(members)) }
     }
 
-    /// From now on these, and no others, are alive.
+    /// Replaces the list of members.
     pub fn set(&self, members: Vec<Member>) {
         self.members.send_replace(ranked(members));
     }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_tells_of_itself_only() {
+    async fn a_process_changes_only_its_own_entry() {
         let fixed = Fixed::new("a", vec![member("a", 1), member("b", 2)]);
         let mut seen = fixed.members();
         fixed.set_writers(vec![WriterId(7)]);

@@ -1,10 +1,10 @@
-//! Membership by gossip: every process tells some others, several times a second, what it knows of all.
+//! Membership by gossip: several times a second, every process sends its knowledge of all members to some of them.
 //!
-//! Owns: the UDP port, finding the first others (`seeds`), what a process tells of itself, when one that is
-//! silent counts as dead. Does not own: what members are chosen for.
+//! Owns: the UDP port, finding the first members (`seeds`), the published state of a process, when a silent process
+//! counts as dead. Does not own: what members are chosen for.
 //!
-//! This is the one part of the cluster with a clock and randomness of its own (those of `chitchat`): whatever
-//! must be repeatable is given a [`crate::Fixed`] instead.
+//! Only this part of the cluster has a clock and randomness of its own (those of `chitchat`): repeatable tests use
+//! [`crate::Fixed`] instead.
 
 mod datagrams;
 pub(crate) mod seeds;
@@ -34,25 +34,24 @@ use crate::{Config, Member, Membership, Role};
 use datagrams::Datagrams;
 use seeds::Seeds;
 
-/// Between two rounds, in each of which three others are told.
+/// Interval between rounds of gossip; each reaches three other members.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Words of another process older than this do not tell how regularly it speaks.
+/// Longer intervals between messages of a process do not count in the failure detector's estimate.
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
-/// With a window of one interval, which weighs a sixth, the detector's adaptive limit is this: five times half a
-/// second and the last interval, so 2.5 to 3.5 s of silence. A pause of one second passes, a dead process is gone
-/// within four.
+/// With a window of one interval, which weighs a sixth, the detector's limit is five times half a second plus the last
+/// interval: 2.5 to 3.5 s of silence. A pause of one second passes; a dead process is gone within four.
 const SILENCE_FACTOR: f64 = 6.0;
 const INTERVAL_EXPECTED: Duration = Duration::from_millis(500);
-/// For how long a dead process is remembered, and spoken to once in a while: it may only have been cut off.
+/// Time that a dead process is remembered, and contacted occasionally: it may only have been cut off.
 const DEAD_REMEMBERED: Duration = Duration::from_secs(60 * 60);
-/// After a change that others should know at once, how long they are given to hear of it.
+/// Wait after an urgent change, so that it reaches the other members.
 const HEARD_AFTER: Duration = Duration::from_millis(500);
-/// Ids of logs in one value: about a kilobyte, so that it fits whatever else a datagram has.
+/// Ids of logs per value: about a kilobyte, so that a value always fits in a datagram with others.
 const WRITERS_PER_VALUE: usize = 30;
-/// Values with ids that are told and read; a process has one open log and a few that it just left.
+/// Number of values with ids of logs; a process has one open log and a few that it has just closed.
 const WRITER_VALUES_MAX: usize = 8;
 
-/// What a process that takes part in gossip is, to the others.
+/// States that a process publishes.
 const SERVING: &str = "serving";
 const LEAVING: &str = "leaving";
 const LEFT: &str = "left";
@@ -66,7 +65,7 @@ pub enum GossipError {
     Bind { address: SocketAddr, reason: String },
 }
 
-/// A member of a cluster of processes that find one another.
+/// Membership of this process in a cluster, by gossip.
 pub struct Gossip {
     handle: ChitchatHandle,
     clock: Clock,
@@ -74,18 +73,18 @@ pub struct Gossip {
     own: watch::Sender<Own>,
 }
 
-/// What this process tells of itself and may change.
+/// The changing part of the state that this process publishes.
 struct Own {
     writers: Vec<WriterId>,
     state: &'static str,
 }
 
 impl Gossip {
-    /// Starts to gossip as `me`. The host of its address becomes the one that is advertised, if `config` sets one or
-    /// the address is only a port (`:9095`).
+    /// Starts gossip as the member `me`. The host of its address becomes the advertised one, if `config` sets that or the
+    /// address is only a port (`:9095`).
     ///
     /// # Errors
-    /// An address that is none, or a port that is taken. Seeds that cannot be reached are no error.
+    /// An invalid address, or a port in use. Unreachable seeds are not an error.
     pub async fn start(
         config: &Config,
         mut me: Member,
@@ -97,17 +96,17 @@ impl Gossip {
         let failed = |error: anyhow::Error| GossipError::Bind { address, reason: format!("{error:#}") };
         let socket = UdpSocket::open(address).await.map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?;
-        let said = address_of(&config.advertise_addr, "advertise-addr")?;
-        let host = match said {
+        let configured = address_of(&config.advertise_addr, "advertise-addr")?;
+        let host = match configured {
             Some(host) => host,
             None if !bind.is_unspecified() => bind,
             None => own_address(),
         };
         let port = if config.advertise_port == 0 { local.port() } else { config.advertise_port };
         let advertised = SocketAddr::new(host, port);
-        let called = me.address.rsplit_once(':').and_then(|(at, port)| Some((at, port.parse().ok()?)));
-        if let Some((at, port)) = called
-            && (at.is_empty() || said.is_some())
+        let called = me.address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        if let Some((own_host, port)) = called
+            && (own_host.is_empty() || configured.is_some())
         {
             me.address = SocketAddr::new(host, port).to_string();
         }
@@ -119,7 +118,7 @@ impl Gossip {
             cluster_id: datagrams.label().to_owned(),
             gossip_interval: INTERVAL,
             listen_addr: local,
-            // Seeds are asked by `Seeds`, sooner and more often than chitchat does.
+            // `Seeds` contacts the seeds, sooner and more often than chitchat does.
             seed_nodes: Vec::new(),
             failure_detector_config: FailureDetectorConfig {
                 phi_threshold: SILENCE_FACTOR,
@@ -133,30 +132,30 @@ impl Gossip {
             extra_liveness_predicate: None,
             protocol_version: ProtocolVersion::V1,
         };
-        let handle = spawn_chitchat(chitchat, told_of(&me), &datagrams).await.map_err(failed)?;
+        let handle = spawn_chitchat(chitchat, initial_values(&me), &datagrams).await.map_err(failed)?;
         info!(node = %me.node, name = %me.name, at = %advertised, called_at = %me.address, "gossips");
 
-        let (told, members) = watch::channel(Arc::from([me.clone()]));
+        let (published, members) = watch::channel(Arc::from([me.clone()]));
         let (own, changes) = watch::channel(Own { writers: me.writers.clone(), state: SERVING });
         let gossip = Arc::new(Self { handle, clock: clock.clone(), members, own });
-        gossip.follow(told, me, metrics).await;
-        gossip.tell(changes);
-        gossip.watch_over();
+        gossip.follow(published, me, metrics).await;
+        gossip.publish(changes);
+        gossip.end_with_chitchat();
         let port = if config.bind_port == 0 { Config::default().bind_port } else { config.bind_port };
         let seeds = Seeds::new(&config.join_members, port, advertised, clock.clone());
         clock.spawn(seeds.run(Arc::downgrade(&gossip)));
         Ok(gossip)
     }
 
-    /// Tells the others that this process is gone, and stops.
+    /// Announces that this process is gone, and stops gossip.
     pub async fn stop(&self) {
         self.own.send_replace(Own { writers: Vec::new(), state: LEFT });
-        self.become_now(LEFT).await;
+        self.announce(LEFT).await;
         self.clock.sleep(INTERVAL).await;
         let _ = self.handle.initiate_shutdown();
     }
 
-    /// Keeps `members` what chitchat knows, `me` always among them.
+    /// Updates `members` from chitchat's live nodes. `me` is always a member.
     async fn follow(&self, members: watch::Sender<Arc<[Member]>>, me: Member, metrics: Metrics) {
         let mut live = self.handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
         self.clock.spawn_vital("membership", async move {
@@ -178,8 +177,8 @@ impl Gossip {
         });
     }
 
-    /// Passes on what this process changes of itself.
-    fn tell(&self, mut changes: watch::Receiver<Own>) {
+    /// Publishes changes of this process's own state.
+    fn publish(&self, mut changes: watch::Receiver<Own>) {
         let chitchat = self.handle.chitchat();
         self.clock.spawn_vital("membership of this process", async move {
             while changes.changed().await.is_ok() {
@@ -197,8 +196,8 @@ impl Gossip {
         });
     }
 
-    /// Without gossip the process would work with what it knew last, for ever.
-    fn watch_over(&self) {
+    /// Ends the process if gossip ends: it would work with outdated members from then on.
+    fn end_with_chitchat(&self) {
         let ended = self.handle.termination_watcher();
         self.clock.spawn_vital("gossip", async move {
             if let Err(error) = ended.await {
@@ -207,8 +206,8 @@ impl Gossip {
         });
     }
 
-    /// Tells everybody of a state at once, and not one after another as rounds go.
-    async fn become_now(&self, state: &'static str) {
+    /// Publishes `state` to all live members at once, instead of round by round.
+    async fn announce(&self, state: &'static str) {
         let addresses: Vec<SocketAddr> = self
             .handle
             .with_chitchat(|chitchat| {
@@ -221,8 +220,8 @@ impl Gossip {
         }
     }
 
-    /// Addresses at which live members gossip.
-    async fn gossiping(&self) -> Vec<SocketAddr> {
+    /// Gossip addresses of the live members.
+    async fn live_addresses(&self) -> Vec<SocketAddr> {
         let live = |chitchat: &mut chitchat::Chitchat| {
             chitchat.live_nodes().map(|id| id.gossip_advertise_addr).collect()
         };
@@ -230,7 +229,7 @@ impl Gossip {
     }
 
     fn greet(&self, address: SocketAddr) {
-        // It only fails when gossip has ended, which is watched over.
+        // It fails only if gossip has ended, which ends the process.
         let _ = self.handle.gossip(address);
     }
 }
@@ -247,7 +246,7 @@ impl Membership for Gossip {
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.own.send_modify(|own| own.state = LEAVING);
-            self.become_now(LEAVING).await;
+            self.announce(LEAVING).await;
             if self.members.borrow().len() > 1 {
                 self.clock.sleep(HEARD_AFTER).await;
             }
@@ -269,8 +268,8 @@ fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: &Member) -> Arc<[Membe
     members.into()
 }
 
-/// What a process tells of itself when it starts.
-fn told_of(me: &Member) -> Vec<(String, String)> {
+/// The values that a process publishes when it starts.
+fn initial_values(me: &Member) -> Vec<(String, String)> {
     let roles: Vec<&str> = me.roles.iter().map(|role| role.name()).collect();
     let mut values: Vec<(String, String)> = vec![
         ("name".into(), me.name.clone()),
@@ -284,7 +283,7 @@ fn told_of(me: &Member) -> Vec<(String, String)> {
     values
 }
 
-/// All pieces, the empty ones too: they replace what was told before.
+/// All values with ids of logs, empty ones included: they replace earlier values.
 fn writer_values(writers: &[WriterId]) -> Vec<(String, String)> {
     let mut pieces = writers.chunks(WRITERS_PER_VALUE);
     let values = (0..WRITER_VALUES_MAX).map(|piece| {
@@ -294,10 +293,10 @@ fn writer_values(writers: &[WriterId]) -> Vec<(String, String)> {
     values.collect()
 }
 
-/// `None` for one that is gone, or of which not everything has been heard yet.
+/// `None` for a process that is gone, or whose state has not arrived completely.
 fn member_of(node: &str, state: &NodeState) -> Option<Member> {
-    let told = state.get("state")?;
-    if told == LEFT {
+    let status = state.get("state")?;
+    if status == LEFT {
         return None;
     }
     let pieces = (0..WRITER_VALUES_MAX).filter_map(|piece| state.get(&format!("writers.{piece}")));
@@ -306,12 +305,12 @@ fn member_of(node: &str, state: &NodeState) -> Option<Member> {
         node: node.to_owned(),
         name: state.get("name")?.to_owned(),
         zone: state.get("zone")?.to_owned(),
-        // A role of a later version is none that this one could choose.
+        // A role that only a later version knows is skipped.
         roles: state.get("roles")?.split(',').filter_map(Role::named).collect(),
         address: state.get("address")?.to_owned(),
         started_millis: state.get("started")?.parse().ok()?,
         writers: writers.collect(),
-        is_leaving: told == LEAVING,
+        is_leaving: status == LEAVING,
     })
 }
 
@@ -326,20 +325,20 @@ fn address_of(text: &str, name: &'static str) -> Result<Option<IpAddr>, GossipEr
     }
 }
 
-/// The address from which this host would speak to the rest of the world; nothing is sent.
+/// The local address of the default route; nothing is sent.
 fn own_address() -> IpAddr {
-    // Of the block for documentation: no route but the default one leads there.
+    // An address reserved for documentation: only the default route leads there.
     let anywhere = SocketAddr::from(([192, 0, 2, 1], 9));
-    let asked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+    let local = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
         socket.connect(anywhere)?;
         socket.local_addr()
     });
-    match asked {
+    match local {
         Ok(address) => address.ip(),
         Err(error) => {
             warn!(
                 %error,
-                "this host has no default route, so others are told to find it at 127.0.0.1: say its address with \
+                "this host has no default route, so it advertises 127.0.0.1 to other processes: set its address with \
                  -memberlist.advertise-addr"
             );
             Ipv4Addr::LOCALHOST.into()

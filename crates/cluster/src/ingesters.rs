@@ -1,10 +1,10 @@
 //! The ingesters of the cluster: which of them gets which push.
 //!
-//! Owns: placement, spreading what is too much for one, trying the next. Does not own: what an item is, who waits
-//! for how long (`distributor`).
+//! Owns: placement, spreading a busy service over several ingesters, retries on the next ingester. Does not own: the
+//! content of an item, timeouts (`distributor`).
 //!
-//! A service's items go to one ingester as long as that can take them, so that their symbols lie in few segments.
-//! Nothing depends on it: an item counts once wherever, and however often, it becomes durable.
+//! The items of a service go to one ingester while that can keep up, so that few segments hold its symbols. Correctness
+//! does not depend on it: an item counts once, wherever and however often it becomes durable.
 
 use std::time::Duration;
 
@@ -22,40 +22,40 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Callers, Member, Role, place};
 
-/// Ingesters that are asked to take an item, one after another.
+/// Maximum number of ingesters that are tried for an item.
 const TRIES_MAX: usize = 3;
-/// A service is spread over one more ingester for each so many bytes that it pushes in a second.
+/// A service is spread over one more ingester for each multiple of this rate.
 const BYTES_PER_SECOND_AND_INGESTER: f64 = 8e6;
-/// What a service pushed this long ago counts 1/e as much as what it pushes now.
+/// Time after which pushed bytes weigh 1/e in the rate of a service.
 const RATE_MEMORY: Duration = Duration::from_secs(10);
-/// Services whose rates are remembered; over it the slowest are forgotten.
+/// Maximum number of services with a rate; beyond it the slowest are forgotten.
 const SERVICES_MAX: usize = 10_000;
-/// An ingester that refused or was lost is tried last for this long.
+/// Time for which an ingester that refused or was lost is tried last.
 const AVOIDED_FOR: Duration = Duration::from_secs(2);
 
-/// Hands items to the ingesters that are alive.
+/// Distributes items among the live ingesters.
 pub struct Ingesters {
     callers: Callers<dyn Ingester>,
     /// Ingesters of other zones are used only if those of this one fail.
     zone: String,
     clock: Clock,
     rates: Mutex<HashMap<u64, Rate>>,
-    /// Until when each node is avoided, by own clock.
+    /// End of the time in which a node is avoided, in monotonic time.
     avoided: Mutex<HashMap<String, Duration>>,
     retries: Counter,
 }
 
-/// Bytes that a service pushed, decaying.
+/// Bytes that a service pushed, with exponential decay.
 #[derive(Clone, Copy)]
 struct Rate {
     bytes: f64,
-    at: Duration,
+    updated: Duration,
 }
 
-/// An item and the members that may take it, the next one last.
-struct Placed {
+/// An item and its candidate ingesters, the next one last.
+struct Placement {
     item: PushItem,
-    places: Vec<Member>,
+    candidates: Vec<Member>,
 }
 
 impl Ingesters {
@@ -68,64 +68,65 @@ impl Ingesters {
         let retries = Counter::default();
         registry.register(
             "pyrograph_cluster_push_retries",
-            "Push items that an ingester refused or lost, and the next was asked to take",
+            "Push items that were sent to another ingester after one refused or lost them",
             retries.clone(),
         );
         let (rates, avoided) = (Mutex::default(), Mutex::default());
         Self { callers, zone: zone.into(), clock, rates, avoided, retries }
     }
 
-    /// How many ingesters can be chosen now.
+    /// Number of ingesters that can be chosen now.
     pub fn count(&self) -> usize {
         self.callers.members().iter().filter(|member| is_open(member)).count()
     }
 
-    /// Members that may take `item`, the best last.
-    fn places(&self, item: &PushItem, members: &[Member], now: Duration) -> Vec<Member> {
+    /// Candidate ingesters for `item`, the best last.
+    fn candidates(&self, item: &PushItem, members: &[Member], now: Duration) -> Vec<Member> {
         let service = item.series.first().and_then(|rows| rows.labels.get(SERVICE_NAME)).unwrap_or_default();
         let key = xxh3_64(format!("{}\0{service}", item.tenant).as_bytes());
         let open = || members.iter().filter(|member| is_open(member));
-        let mut places = place(key, open().filter(|member| member.zone == self.zone));
-        let near = places.len();
-        places.extend(place(key, open().filter(|member| member.zone != self.zone)));
-        // The same item goes to the same one again: then it may be found equal within one segment.
-        let spread = self.spread(key, item.byte_len(), now).min(if near > 0 { near } else { places.len() });
+        let mut candidates = place(key, open().filter(|member| member.zone == self.zone));
+        let near = candidates.len();
+        candidates.extend(place(key, open().filter(|member| member.zone != self.zone)));
+        // A repeated item goes to the same ingester, where it may be recognised within one segment.
+        let spread =
+            self.spread(key, item.byte_len(), now).min(if near > 0 { near } else { candidates.len() });
         if spread > 1 {
-            places[..spread].rotate_left((item.key.0 % spread as u128) as usize);
+            candidates[..spread].rotate_left((item.key.0 % spread as u128) as usize);
         }
         let avoided = self.avoided.lock();
         if !avoided.is_empty() {
-            places.sort_by_key(|member| avoided.get(&member.node).is_some_and(|until| now < *until));
+            candidates.sort_by_key(|member| avoided.get(&member.node).is_some_and(|until| now < *until));
         }
-        places.truncate(TRIES_MAX);
-        places.into_iter().rev().cloned().collect()
+        candidates.truncate(TRIES_MAX);
+        candidates.into_iter().rev().cloned().collect()
     }
 
-    /// Over how many ingesters a service is spread that pushes so many bytes more.
+    /// Adds `bytes` to the rate of a service; returns the number of ingesters that it is spread over.
     fn spread(&self, key: u64, bytes: usize, now: Duration) -> usize {
         let mut rates = self.rates.lock();
         if rates.len() >= SERVICES_MAX && !rates.contains_key(&key) {
-            rates.retain(|_, rate| rate.at_least(now) > BYTES_PER_SECOND_AND_INGESTER / 8.0);
+            rates.retain(|_, rate| rate.per_second(now) > BYTES_PER_SECOND_AND_INGESTER / 8.0);
             if rates.len() >= SERVICES_MAX {
                 return 1;
             }
         }
-        let rate = rates.entry(key).or_insert(Rate { bytes: 0.0, at: now });
-        *rate = Rate { bytes: rate.decayed(now) + bytes as f64, at: now };
-        (rate.at_least(now) / BYTES_PER_SECOND_AND_INGESTER) as usize + 1
+        let rate = rates.entry(key).or_insert(Rate { bytes: 0.0, updated: now });
+        *rate = Rate { bytes: rate.decayed(now) + bytes as f64, updated: now };
+        (rate.per_second(now) / BYTES_PER_SECOND_AND_INGESTER) as usize + 1
     }
 
-    /// Gives each item to the next of its places, and those that are not taken to the ones after it.
-    fn hand_over(&self, items: Vec<Placed>) -> BoxFuture<'_, Result<(), Error>> {
-        let mut groups: Vec<(Member, Vec<Placed>)> = Vec::new();
-        for mut placed in items {
-            let Some(member) = placed.places.pop() else {
+    /// Sends each item to its next candidate, and refused items to the candidates after it.
+    fn hand_over(&self, items: Vec<Placement>) -> BoxFuture<'_, Result<(), Error>> {
+        let mut groups: Vec<(Member, Vec<Placement>)> = Vec::new();
+        for mut placement in items {
+            let Some(member) = placement.candidates.pop() else {
                 let error = Error::new(ErrorKind::Unavailable, "no ingester is known");
                 return Box::pin(std::future::ready(Err(error)));
             };
-            match groups.iter_mut().find(|(of, _)| of.node == member.node) {
-                Some((_, group)) => group.push(placed),
-                None => groups.push((member, vec![placed])),
+            match groups.iter_mut().find(|(other, _)| other.node == member.node) {
+                Some((_, group)) => group.push(placement),
+                None => groups.push((member, vec![placement])),
             }
         }
         Box::pin(async move {
@@ -134,8 +135,8 @@ impl Ingesters {
         })
     }
 
-    async fn hand_over_to(&self, member: Member, group: Vec<Placed>) -> Result<(), Error> {
-        let items = group.iter().map(|placed| placed.item.clone()).collect();
+    async fn hand_over_to(&self, member: Member, group: Vec<Placement>) -> Result<(), Error> {
+        let items = group.iter().map(|placement| placement.item.clone()).collect();
         let refused = match self.push_to(&member, items).await {
             Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted { .. }) => error,
             answer => return answer,
@@ -146,17 +147,17 @@ impl Ingesters {
             avoided.retain(|_, until| now < *until);
             avoided.insert(member.node, now + AVOIDED_FOR);
         }
-        if group.iter().any(|placed| placed.places.is_empty()) {
+        if group.iter().any(|placement| placement.candidates.is_empty()) {
             return Err(refused);
         }
         self.retries.inc_by(group.len() as u64);
         self.hand_over(group).await
     }
 
-    /// One that is gone while it is asked will not answer.
+    /// Waits for the answer of `member`, or until it is gone, which means that it will not answer.
     async fn push_to(&self, member: &Member, items: Vec<PushItem>) -> Result<(), Error> {
-        let unavailable = |what: &str| {
-            let text = format!("ingester {} {what}", member.name);
+        let unavailable = |problem: &str| {
+            let text = format!("ingester {} {problem}", member.name);
             Err(Error::new(ErrorKind::Unavailable, text))
         };
         let Some(ingester) = self.callers.of(member) else {
@@ -176,12 +177,12 @@ fn is_open(member: &Member) -> bool {
 
 impl Rate {
     fn decayed(&self, now: Duration) -> f64 {
-        let passed = now.saturating_sub(self.at).as_secs_f64();
+        let passed = now.saturating_sub(self.updated).as_secs_f64();
         self.bytes * (-passed / RATE_MEMORY.as_secs_f64()).exp()
     }
 
-    /// Bytes per second: what decays with a memory of ten seconds sums up to ten seconds' worth.
-    fn at_least(&self, now: Duration) -> f64 {
+    /// Bytes per second: with a decay over [`RATE_MEMORY`], a constant rate sums up to the bytes of that time.
+    fn per_second(&self, now: Duration) -> f64 {
         self.decayed(now) / RATE_MEMORY.as_secs_f64()
     }
 }
@@ -189,7 +190,7 @@ impl Rate {
 #[async_trait]
 impl Ingester for Ingesters {
     /// # Errors
-    /// That of an item that was not taken; others may be durable all the same.
+    /// The error of an item that no ingester accepted; other items may be durable nevertheless.
     async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
         let members = self.callers.members();
         let mut open = members.iter().filter(|member| is_open(member));
@@ -197,8 +198,10 @@ impl Ingester for Ingesters {
             return self.push_to(only, items).await;
         }
         let now = self.clock.monotonic();
-        let placed = items.into_iter().map(|item| Placed { places: self.places(&item, &members, now), item });
-        self.hand_over(placed.collect()).await
+        let placements = items
+            .into_iter()
+            .map(|item| Placement { candidates: self.candidates(&item, &members, now), item });
+        self.hand_over(placements.collect()).await
     }
 }
 
@@ -250,7 +253,7 @@ mod tests {
         }
     }
 
-    /// `names` with the zone of each: `a1` is `a` in zone 1; the distributor is in zone 1.
+    /// Names with zones: `a1` is `a` in zone 1. The distributor is in zone 1.
     fn rig(names: &[&str]) -> Rig {
         let member =
             |name: &&str| Member { zone: name[1..].into(), ..Member::new(&name[..1], [Role::Ingester]) };
@@ -258,12 +261,10 @@ mod tests {
         let ones: Arc<HashMap<String, One>> =
             Arc::new(members.iter().map(|member| (member.node.clone(), One::default())).collect());
         let fixed = Arc::new(Fixed::new("", members));
-        let of = ones.clone();
-        let callers =
-            Callers::new(
-                &*fixed,
-                move |member| Some(Arc::new(Through(of.clone(), member.node.clone())) as _),
-            );
+        let all = ones.clone();
+        let callers = Callers::new(&*fixed, move |member| {
+            Some(Arc::new(Through(all.clone(), member.node.clone())) as _)
+        });
         let ingesters = Ingesters::new(callers, "1", Clock::system(), &mut Registry::default());
         Rig { fixed, ones, ingesters: Arc::new(ingesters) }
     }
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_goes_to_one_ingester_of_the_own_zone_and_many_to_all() {
+    async fn a_service_goes_to_one_ingester_of_its_zone_and_many_services_to_all() {
         let rig = rig(&["a1", "b1", "c2", "d1"]);
         for key in 0..50 {
             rig.push(vec![item("app", key, 10)]).await.unwrap();
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_pushes_much_is_spread() {
+    async fn a_busy_service_is_spread_over_several_ingesters() {
         let rig = rig(&["a1", "b1", "c1", "d1", "e1"]);
         // 20 MB/s over the memory of ten seconds, in pushes of 1 MB.
         for key in 0..200 {
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_refuses_is_passed_over_and_avoided_for_a_while() {
+    async fn an_ingester_that_refuses_is_skipped_and_avoided_for_a_while() {
         let rig = rig(&["a1", "b1", "c2"]);
         let exhausted = ErrorKind::Exhausted { retry_after: Duration::from_secs(1) };
         *rig.ones["a"].refuses.lock() = Some(exhausted);
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_gone_while_it_is_asked_is_lost_and_one_that_leaves_is_not_asked() {
+    async fn items_of_a_lost_ingester_go_to_the_next_and_a_leaving_one_gets_none() {
         let rig = rig(&["a1", "b1"]);
         rig.ones["a"].hangs.store(true, Ordering::SeqCst);
         let left = vec![rig.fixed.members().borrow()[1].clone()];

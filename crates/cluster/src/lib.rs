@@ -1,10 +1,12 @@
-//! Who is alive, and who of them gets what.
+//! The members of a cluster, and which of them is called.
 //!
-//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and set by hand ([`Fixed`]), the order in which
-//! members are chosen ([`place()`]), the ways to them ([`Callers`]), which metastore is asked ([`Owner`]), which ingester gets a push
-//! ([`Ingesters`]).
-//! Does not own: how a role is called, who becomes the owner of the catalog. Membership is a hint everywhere:
-//! two processes may see different members at one time, and nothing may be wrong by it.
+//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and by a fixed list ([`Fixed`]), placement of keys on
+//! members ([`place()`]), clients of members ([`Callers`]), which metastore is asked ([`Owner`]), which ingester gets a
+//! push ([`Ingesters`]).
+//! Does not own: how a role is called, who becomes the owner of the catalog.
+//!
+//! Membership is only a hint: two processes may see different members at the same time, and correctness must not depend
+//! on it.
 
 mod callers;
 mod config;
@@ -31,15 +33,15 @@ pub use member::{Member, Role};
 pub use owner::{LastKnown, Owner};
 pub use place::place;
 
-/// The processes of one cluster, as one of them sees them.
+/// The live processes of a cluster, as one of them sees them.
 pub trait Membership: Send + Sync {
-    /// Those that are alive, this one included, in rank order.
+    /// The live members, this process included, in rank order.
     fn members(&self) -> watch::Receiver<Arc<[Member]>>;
 
-    /// Tells the others which logs of this process are open.
+    /// Publishes the open logs of this process to the other members.
     fn set_writers(&self, writers: Vec<WriterId>);
 
-    /// Tells the others that this process stops soon: nobody should choose it any more. Ready when they had
-    /// time to hear of it.
+    /// Announces that this process stops soon, so that other members stop choosing it. Completes when they have had time to
+    /// receive that.
     fn leave(&self) -> BoxFuture<'_, ()>;
 }

@@ -1,9 +1,11 @@
+//! A process of the cluster, and its roles.
+
 use std::collections::BTreeSet;
 use std::fmt;
 
 use model::WriterId;
 
-/// What a process can do.
+/// A part of the server that a process may run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
     Distributor,
@@ -27,7 +29,7 @@ impl Role {
         }
     }
 
-    /// The role that [`Self::name`] calls `name`.
+    /// The role whose [`Self::name`] is `name`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -39,19 +41,19 @@ impl fmt::Display for Role {
     }
 }
 
-/// One process that is alive.
+/// A live process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Random; another one after every start.
+    /// Random id; new at every start.
     pub node: String,
-    /// For people, and what placement goes by: the same after a restart.
+    /// Name for people and for placement; the same after a restart.
     pub name: String,
-    /// Empty: of no zone.
+    /// Empty: no zone.
     pub zone: String,
     pub roles: BTreeSet<Role>,
-    /// `<host>:<port>` between roles; empty if it cannot be called.
+    /// `<host>:<port>` of its listener between roles; empty if it cannot be called.
     pub address: String,
-    /// When it started, by its own clock, in Unix milliseconds.
+    /// Start time in Unix milliseconds, read from the clock of the member.
     pub started_millis: i64,
     /// Open logs of an ingester.
     pub writers: Vec<WriterId>,
@@ -59,7 +61,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// One that has just these roles and nothing else.
+    /// A member with these roles, and defaults in all other fields.
     pub fn new(node: impl Into<String>, roles: impl IntoIterator<Item = Role>) -> Self {
         let node = node.into();
         Self {
@@ -78,7 +80,7 @@ impl Member {
         self.roles.contains(&role)
     }
 
-    /// The order in which members may own what has one owner: the longest running first.
+    /// Order in which members become the owner of the catalog: the longest running first.
     pub fn rank(&self) -> (i64, &str) {
         (self.started_millis, &self.node)
     }

@@ -8,12 +8,12 @@ use crate::{Member, Role};
 
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
-    members: Family<OfRole, Gauge>,
+    members: Family<RoleLabel, Gauge>,
     pub(crate) strangers: Counter,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct OfRole {
+struct RoleLabel {
     role: &'static str,
 }
 
@@ -22,12 +22,12 @@ impl Metrics {
         let metrics = Self::default();
         registry.register(
             "pyrograph_cluster_members",
-            "Live processes that have a role and do not leave, as this one sees them",
+            "Live processes with a role that are not leaving, as this process sees them",
             metrics.members.clone(),
         );
         registry.register(
             "pyrograph_cluster_strangers",
-            "Datagrams of other clusters that were ignored",
+            "Ignored datagrams of other clusters",
             metrics.strangers.clone(),
         );
         metrics
@@ -36,7 +36,7 @@ impl Metrics {
     pub(crate) fn members(&self, members: &[Member]) {
         for role in Role::ALL {
             let count = members.iter().filter(|member| member.has(role) && !member.is_leaving).count();
-            self.members.get_or_create(&OfRole { role: role.name() }).set(count as i64);
+            self.members.get_or_create(&RoleLabel { role: role.name() }).set(count as i64);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The metastore of the cluster: whichever of them owns the catalog.
+//! Calls the metastore that owns the catalog.
 //!
-//! Owns: whom to ask, in which order, and what is believed of an answer. Does not own: who becomes the owner
-//! (`metastore`), what is known without one ([`LastKnown`]).
+//! Owns: the order in which metastores are asked, which answers are accepted. Does not own: who becomes the owner
+//! (`metastore`), answers without an owner ([`LastKnown`]).
 //!
-//! Who is no owner says so, and the next is asked. An answer of a lower epoch than one that was seen is of an owner
-//! that another has replaced, and is not used.
+//! A metastore that is not the owner says so, and the next one is asked. An answer with a lower epoch than one seen
+//! before comes from a replaced owner, and is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,37 +22,37 @@ use tracing::warn;
 
 use crate::{Callers, Member, Role};
 
-/// How long a find looks for an owner before it is answered by what was known last; a planned change of owner takes less.
+/// Time that a find looks for an owner before it falls back to [`LastKnown`]; a planned change of owner takes less.
 const OWNER_WAIT: Duration = Duration::from_secs(3);
-/// Between two rounds through all metastores.
+/// Pause between two rounds through all metastores.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the catalog says while nobody owns it.
+/// Answers finds from the stored catalog while it has no owner.
 #[async_trait]
 pub trait LastKnown: Send + Sync {
-    /// As [`Metastore::find`], `stale` given.
+    /// As [`Metastore::find`], with `stale` set.
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error>;
 
-    /// There is an owner again: nothing needs to be remembered.
+    /// Called once there is an owner again: cached data may be dropped.
     async fn forget(&self);
 }
 
-/// Asks whichever metastore owns the catalog.
+/// The client of the metastore that owns the catalog.
 pub struct Owner {
     metastores: Callers<dyn Metastore>,
     last_known: Option<Arc<dyn LastKnown>>,
     clock: Clock,
-    seen: Mutex<Seen>,
+    history: Mutex<History>,
 }
 
 #[derive(Default)]
-struct Seen {
-    /// Node of the one that answered last.
+struct History {
+    /// Node id of the metastore that answered last.
     owner: String,
-    /// Highest epoch, and highest version of it.
+    /// Highest epoch seen, and highest version within it.
     newest: (u64, u64),
-    /// Whether what was known last was asked since.
-    was_without: bool,
+    /// Whether `last_known` has answered since the owner answered last.
+    has_fallen_back: bool,
 }
 
 impl Owner {
@@ -62,18 +62,18 @@ impl Owner {
         last_known: Option<Arc<dyn LastKnown>>,
         clock: Clock,
     ) -> Self {
-        Self { metastores, last_known, clock, seen: Mutex::default() }
+        Self { metastores, last_known, clock, history: Mutex::default() }
     }
 
-    /// One round: asks every metastore until one answers, the one that answered last first.
+    /// One round: asks the metastores until one answers, beginning with the one that answered last.
     async fn ask<T, F: Future<Output = Result<T, Error>>>(
         &self,
         question: impl Fn(Arc<dyn Metastore>) -> F,
     ) -> Result<T, Error> {
         let mut metastores = self.metastores.all(Role::Metastore);
         {
-            let seen = self.seen.lock();
-            if let Some(last) = metastores.iter().position(|(member, _)| member.node == seen.owner) {
+            let history = self.history.lock();
+            if let Some(last) = metastores.iter().position(|(member, _)| member.node == history.owner) {
                 metastores[..=last].rotate_right(1);
             }
         }
@@ -85,9 +85,9 @@ impl Owner {
                     refused = Error { message: text, ..error };
                 }
                 answer => {
-                    let mut seen = self.seen.lock();
-                    if answer.is_ok() && seen.owner != member.node {
-                        seen.owner = member.node;
+                    let mut history = self.history.lock();
+                    if answer.is_ok() && history.owner != member.node {
+                        history.owner = member.node;
                     }
                     return answer;
                 }
@@ -96,7 +96,7 @@ impl Owner {
         Err(refused)
     }
 
-    /// A member that is gone while it is asked will not answer.
+    /// Waits for `answer`, or until `member` is gone, which means that it will not answer.
     async fn ask_one<T>(
         &self,
         member: &Member,
@@ -111,21 +111,21 @@ impl Owner {
         }
     }
 
-    /// The answer of a find that began when `floor` was the highest epoch and version.
+    /// Accepts the answer of a find. `floor` was the highest epoch and version seen when the find began.
     ///
     /// # Errors
-    /// `Unavailable` if it is below: of an owner that another has replaced.
-    fn believe(&self, snapshot: Snapshot, floor: (u64, u64)) -> Result<Snapshot, Error> {
-        let found = (snapshot.epoch, snapshot.version);
-        if found < floor {
+    /// `Unavailable` if the answer is older: it comes from a replaced owner.
+    fn accept(&self, snapshot: Snapshot, floor: (u64, u64)) -> Result<Snapshot, Error> {
+        let answered = (snapshot.epoch, snapshot.version);
+        if answered < floor {
             let text = format!(
                 "answers with version {} of epoch {}, after version {} of epoch {} was seen",
-                found.1, found.0, floor.1, floor.0
+                answered.1, answered.0, floor.1, floor.0
             );
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        let mut seen = self.seen.lock();
-        seen.newest = seen.newest.max(found);
+        let mut history = self.history.lock();
+        history.newest = history.newest.max(answered);
         Ok(snapshot)
     }
 }
@@ -142,35 +142,37 @@ impl Metastore for Owner {
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         let began = self.clock.monotonic();
-        let (floor, was_without) = {
-            let seen = self.seen.lock();
-            (seen.newest, seen.was_without)
+        let (floor, has_fallen_back) = {
+            let history = self.history.lock();
+            (history.newest, history.has_fallen_back)
         };
-        // One question waits, not each of those that follow.
-        let patience = if was_without { Duration::ZERO } else { OWNER_WAIT };
+        // Only the first question waits; later ones fall back at once.
+        let patience = if has_fallen_back { Duration::ZERO } else { OWNER_WAIT };
         loop {
-            let found = self.ask(|metastore| {
+            let answer = self.ask(|metastore| {
                 let request = request.clone();
-                async move { self.believe(metastore.find(request).await?, floor) }
+                async move { self.accept(metastore.find(request).await?, floor) }
             });
-            let error = match found.await {
+            let error = match answer.await {
                 Err(error) if error.kind == ErrorKind::Unavailable => error,
-                found => {
-                    let was_without = std::mem::take(&mut self.seen.lock().was_without);
-                    if let Some(known) = self.last_known.as_ref().filter(|_| was_without && found.is_ok()) {
+                answer => {
+                    let has_fallen_back = std::mem::take(&mut self.history.lock().has_fallen_back);
+                    if let Some(known) =
+                        self.last_known.as_ref().filter(|_| has_fallen_back && answer.is_ok())
+                    {
                         known.forget().await;
                     }
-                    return found;
+                    return answer;
                 }
             };
             let waited = self.clock.monotonic() - began;
             match &self.last_known {
                 _ if waited < patience => self.clock.sleep(PAUSE).await,
                 Some(known) => {
-                    self.seen.lock().was_without = true;
-                    warn!(%error, "nobody owns the catalog: answering from what was known last");
+                    self.history.lock().has_fallen_back = true;
+                    warn!(%error, "the catalog has no owner: answering from its last known state");
                     return match known.find(request).await {
-                        Ok(snapshot) => self.believe(snapshot, floor),
+                        Ok(snapshot) => self.accept(snapshot, floor),
                         Err(unknown) => {
                             let message = format!("{}; {}", error.message, unknown.message);
                             Err(Error { message, ..unknown })

@@ -1,12 +1,14 @@
+//! Placement of keys on members.
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::Member;
 
-/// Members in the order in which `key` prefers them, best first.
+/// Members in the order of preference of `key`, best first.
 ///
-/// Rendezvous hashing: each key has an order of its own, every member is first for an equal share of all keys,
-/// and one that comes or goes leaves the order of the others as it was. Goes by name, so a restart moves
-/// nothing; members of one name share its place, each key preferring one of them.
+/// Rendezvous hashing: each key has its own order, every member is first for an equal share of all keys, and a member
+/// that comes or goes does not change the order of the others. It hashes names, so a restart moves no key; members with
+/// the same name are neighbours in the order, and share the keys of the name.
 pub fn place<'a>(key: u64, members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
     let weight = |text: &str| xxh3_64_with_seed(text.as_bytes(), key);
     let mut weighed: Vec<_> =
@@ -32,17 +34,17 @@ mod tests {
     }
 
     #[test]
-    fn the_order_depends_on_the_key_and_on_nothing_else() {
-        let (all, turned) = (members("abcde"), members("edcba"));
+    fn the_order_depends_on_the_key_only() {
+        let (all, reversed) = (members("abcde"), members("edcba"));
         for key in 0..1000 {
-            assert_eq!(order(key, &all), order(key, &turned));
+            assert_eq!(order(key, &all), order(key, &reversed));
         }
         let distinct: std::collections::BTreeSet<String> = (0..1000).map(|key| order(key, &all)).collect();
         assert!(distinct.len() > 100, "{}", distinct.len());
     }
 
     #[test]
-    fn a_member_that_goes_leaves_the_order_of_the_others() {
+    fn a_member_that_leaves_does_not_change_the_order_of_the_others() {
         let (all, without) = (members("abcde"), members("abde"));
         for key in 0..1000 {
             assert_eq!(order(key, &all).replace('c', ""), order(key, &without));
@@ -60,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_under_the_same_name_moves_nothing() {
+    fn a_restart_under_the_same_name_moves_no_key() {
         let mut all = members("abc");
         let before: Vec<String> = (0..100).map(|key| order(key, &all)).collect();
         all[1].node = "another start".into();

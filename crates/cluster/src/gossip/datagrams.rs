@@ -1,4 +1,4 @@
-//! The socket of gossip, which hears only its own cluster and never breaks.
+//! The UDP socket of gossip: drops messages of other clusters, and survives read errors.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
-/// Before the socket is read again after an error.
+/// Pause before the next read after an error.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two warnings about strangers.
+/// Interval between warnings about other clusters.
 const WARN_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// A socket that is bound already, for chitchat to take.
+/// A transport for chitchat with a socket that is already bound.
 pub(super) struct Datagrams {
     socket: Mutex<Option<UdpSocket>>,
     label: String,
@@ -30,7 +30,7 @@ impl Datagrams {
         Self { socket: Mutex::new(Some(socket)), label: format!("pyrograph {label}"), clock, metrics }
     }
 
-    /// As datagrams carry it.
+    /// The label of the cluster, as in datagrams.
     pub(super) fn label(&self) -> &str {
         &self.label
     }
@@ -63,9 +63,9 @@ struct Filtered {
 }
 
 impl Filtered {
-    /// Only the first message of an exchange carries a label; strangers get no answer to theirs, and give none
-    /// to ours.
-    fn is_of_stranger(&mut self, from: SocketAddr, message: &ChitchatMessage) -> bool {
+    /// Whether a message comes from another cluster. Only the first message of an exchange has a label; two clusters never
+    /// answer each other's first message.
+    fn is_foreign(&mut self, from: SocketAddr, message: &ChitchatMessage) -> bool {
         let their = match message {
             ChitchatMessage::Syn { cluster_id, .. } if *cluster_id == self.label => return false,
             ChitchatMessage::Syn { cluster_id, .. } => cluster_id,
@@ -74,7 +74,7 @@ impl Filtered {
         };
         self.metrics.strangers.inc();
         let now = self.clock.monotonic();
-        if self.warned.is_none_or(|at| now - at >= WARN_AGAIN_AFTER) {
+        if self.warned.is_none_or(|warned| now - warned >= WARN_AGAIN_AFTER) {
             self.warned = Some(now);
             warn!(%from, own = %self.label, their, "ignores gossip of another cluster");
         }
@@ -95,7 +95,7 @@ impl Socket for Filtered {
     async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
         loop {
             match self.inner.recv().await {
-                Ok(received) if self.is_of_stranger(received.from_addr, &received.envelope.message) => {}
+                Ok(received) if self.is_foreign(received.from_addr, &received.envelope.message) => {}
                 Ok(received) => return Ok(received),
                 Err(error) => {
                     warn!(error = %format!("{error:#}"), "cannot read gossip, trying again");

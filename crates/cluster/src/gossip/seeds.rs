@@ -1,4 +1,4 @@
-//! Finds the first others, and those that were cut off.
+//! Finds the first members, and members that were cut off.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use tracing::{info, warn};
 use super::Gossip;
 use crate::Membership;
 
-/// Between two looks while no other member is known.
+/// Intervals between rounds: while no other member is known, and otherwise.
 const ALONE_INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A name is given up for this time if it is not resolved by then.
+/// Maximum time to resolve a name; the next round tries again.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
-/// Addresses that are greeted at one look.
+/// Maximum number of addresses in one round.
 const ADDRESSES_MAX: usize = 256;
-/// Between two lines that say that nobody was found.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Interval between log lines that report that no member was found.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Seeds {
     /// `<host>:<port>` each.
@@ -29,28 +29,28 @@ pub(super) struct Seeds {
 }
 
 impl Seeds {
-    /// `port` is that of a seed without one.
+    /// `port` is the port of seeds without one.
     pub(super) fn new(seeds: &str, port: u16, own: SocketAddr, clock: Clock) -> Self {
         Self { seeds: split(seeds, port), own, clock }
     }
 
-    /// Greets, until gossip is dropped, whoever lies at the seeds' addresses and is no live member.
+    /// Contacts every address of the seeds that is not a live member, until gossip is dropped.
     pub(super) async fn run(self, gossip: Weak<Gossip>) {
-        let mut said = None;
+        let mut logged = None;
         loop {
             let (found, unresolved) = self.resolve().await;
             let Some(gossip) = gossip.upgrade() else {
                 return;
             };
-            let live = gossip.gossiping().await;
+            let live = gossip.live_addresses().await;
             for address in found.iter().filter(|address| **address != self.own && !live.contains(address)) {
                 gossip.greet(*address);
             }
             let is_alone = gossip.members().borrow().len() < 2;
             drop(gossip);
             let now = self.clock.monotonic();
-            if is_alone && said.is_none_or(|at| now - at >= SAY_AGAIN_AFTER) {
-                said = Some(now);
+            if is_alone && logged.is_none_or(|time| now - time >= LOG_INTERVAL) {
+                logged = Some(now);
                 let seeds = self.seeds.join(",");
                 match unresolved {
                     Some(error) => {
@@ -63,7 +63,7 @@ impl Seeds {
         }
     }
 
-    /// All addresses of all seeds, and why one has none.
+    /// All addresses of all seeds, and an error of a seed without one.
     async fn resolve(&self) -> (BTreeSet<SocketAddr>, Option<String>) {
         let (mut found, mut unresolved) = (BTreeSet::new(), None);
         for seed in &self.seeds {
@@ -83,7 +83,7 @@ impl Seeds {
 pub(crate) fn split(seeds: &str, port: u16) -> Vec<String> {
     let seeds = seeds.split(',').map(str::trim).filter(|seed| !seed.is_empty());
     let with_port = seeds.map(|seed| {
-        // How programs in Go are told to ask for every address, which is done here anyway.
+        // Programs in Go need this prefix to use every address of a name; here that is always so.
         let seed = seed.strip_prefix("dns+").unwrap_or(seed);
         let bare = seed.rsplit_once(']').map_or(seed, |(_, rest)| rest);
         let colons = bare.matches(':').count();

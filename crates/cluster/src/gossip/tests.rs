@@ -1,4 +1,4 @@
-//! Real datagrams over the loopback.
+//! Tests with real datagrams on the loopback interface.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn names(members: &[Member]) -> String {
     names.join("")
 }
 
-/// Waits until `gossip` sees what `wanted` wants; gives how long that took.
+/// Waits until the members that `gossip` sees satisfy `wanted`; returns the time that it took.
 async fn sees(gossip: &Gossip, wanted: impl Fn(&[Member]) -> bool) -> Duration {
     let clock = Clock::system();
     let (mut members, began) = (gossip.members(), clock.monotonic());
@@ -55,18 +55,19 @@ async fn five() -> Vec<Arc<Gossip>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_find_each_other_and_agree_on_all_that_they_tell() {
+async fn members_find_each_other_and_agree_on_their_published_state() {
     let all = five().await;
     let writers: Vec<WriterId> = (0..100).map(WriterId).collect();
     all[2].set_writers(writers.clone());
     for gossip in &all {
-        let told = |members: &[Member]| members.iter().any(|m| m.name == "c" && m.writers == writers);
-        sees(gossip, told).await;
+        let has_all = |members: &[Member]| members.iter().any(|m| m.name == "c" && m.writers == writers);
+        sees(gossip, has_all).await;
     }
     all[2].set_writers(vec![WriterId(7)]);
     for gossip in &all {
-        let told = |members: &[Member]| members.iter().any(|m| m.name == "c" && m.writers == [WriterId(7)]);
-        sees(gossip, told).await;
+        let has_one =
+            |members: &[Member]| members.iter().any(|m| m.name == "c" && m.writers == [WriterId(7)]);
+        sees(gossip, has_one).await;
         assert_eq!(*gossip.members().borrow(), *all[0].members().borrow());
     }
     let member = all[0].members().borrow()[1].clone();
@@ -75,7 +76,7 @@ async fn members_find_each_other_and_agree_on_all_that_they_tell() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_is_called_where_it_says_even_if_it_listens_elsewhere() {
+async fn a_process_is_called_at_its_advertised_address() {
     let check = async |listens: &str, advertise: &str, expected: &str| {
         let config = Config {
             bind_addr: "127.0.0.1".into(),
@@ -96,7 +97,7 @@ async fn a_process_is_called_where_it_says_even_if_it_listens_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_is_known_to_leave_and_then_gone_at_once() {
+async fn a_leaving_member_is_known_to_leave_and_then_gone_at_once() {
     let all = five().await;
     let leaves = all[4].clone();
     let left = Clock::system().spawn(async move {
@@ -131,7 +132,7 @@ async fn a_death_is_noticed_soon_and_a_pause_of_a_second_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_with_another_label_is_not_heard() {
+async fn gossip_of_a_cluster_with_another_label_is_ignored() {
     let a = start("a", "one", &[]).await;
     let b = start("b", "two", &[&a]).await;
     let c = start("c", "one", &[&a, &b]).await;
@@ -162,7 +163,7 @@ async fn a_seed_that_starts_later_is_found_later() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn a_port_in_use_is_named_in_the_error() {
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let bind_port = taken.local_addr().unwrap().port();
     let config = Config { bind_addr: "127.0.0.1".into(), bind_port, ..Config::default() };
