@@ -1,6 +1,6 @@
-//! Time, sleep, randomness and new ids, behind one handle that a simulation can replace.
+//! Time, sleep, randomness and spawning, behind one handle that a simulation can replace.
 //!
-//! Nothing else in the workspace may read a clock or draw a random number (`clippy.toml`).
+//! No other crate of the workspace may read a clock or draw a random number (`clippy.toml`).
 
 mod pool;
 mod task;
@@ -17,36 +17,36 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tracing::error;
 
-/// A handle to time and chance; cheap to clone.
+/// A handle to time and randomness; cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Source>);
 
-/// One moment, by both times of a [`Clock`].
+/// One moment, in both times of a [`Clock`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
     /// For durations and deadlines within this process.
     pub monotonic: Duration,
-    /// For what is stored or shown; may jump.
+    /// For times that are stored or shown; may jump.
     pub unix_millis: i64,
 }
 
-/// What a clock is made of.
+/// The implementation of a clock.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Unix time; may jump.
     fn unix(&self) -> Duration;
-    /// Time since some fixed moment of this process, suspended time included; never goes back.
+    /// Time since a fixed moment of this process, suspended time included; never goes back.
     fn monotonic(&self) -> Duration;
     async fn sleep(&self, duration: Duration);
     fn random(&self) -> u128;
 
-    /// Runs a task of its own, to its end.
-    #[allow(clippy::disallowed_methods)]
+    /// Runs `task` to its end, independent of the caller.
+    #[allow(clippy::disallowed_methods, reason = "the clock is the only spawner")]
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         tokio::spawn(task);
     }
 
-    /// Ends the process, which cannot do without a task that has panicked. `report` logs why; it may hang or panic.
+    /// Ends the process because a vital task has panicked. `report` logs the reason; it may hang or panic.
     fn exit(&self, report: Box<dyn FnOnce() + Send>) {
         end_process(report);
     }
@@ -54,15 +54,15 @@ pub trait Source: Send + Sync {
 
 /// Exit code of a process whose vital task has panicked.
 const EXIT_PANICKED: i32 = 70;
-/// Longest time that a report of the end holds up the end.
+/// Maximum time that the last report may delay the end of the process.
 const REPORT_TIME: Duration = Duration::from_secs(2);
 
-/// Ends the process within [`REPORT_TIME`], whatever becomes of `report`: it has a thread of its own, in which it may
-/// panic, or hang on a log that nobody reads.
+/// Ends the process within [`REPORT_TIME`]. `report` runs in a thread of its own, where it may panic, or hang on a log
+/// without a reader.
 fn end_process(report: impl FnOnce() + Send + 'static) -> ! {
     let (reporting, reported) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::Builder::new().name("last report".into()).spawn(move || {
-        let _ends_with_the_report = reporting;
+        let _dropped_with_the_report = reporting;
         report();
     });
     if thread.is_ok() {
@@ -77,8 +77,8 @@ impl Clock {
         Self::system_with(|| {})
     }
 
-    /// As [`Self::system`]. `flush` is called after the last report of a process that a vital task ends, to write out
-    /// its log; the process ends within seconds even if it hangs or panics.
+    /// As [`Self::system`]. When a vital task ends the process, `flush` is called after the last report, to write out
+    /// the log; the process ends within seconds even if `flush` hangs or panics.
     pub fn system_with(flush: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(System { flush: Arc::new(flush) }))
     }
@@ -97,7 +97,7 @@ impl Clock {
         self.0.unix().as_millis() as i64
     }
 
-    /// For measuring how long something took; never goes back, and counts suspended time.
+    /// Time for measuring durations; never goes back, and counts suspended time.
     pub fn monotonic(&self) -> Duration {
         self.0.monotonic()
     }
@@ -116,15 +116,15 @@ impl Clock {
         self.0.random()
     }
 
-    /// Starts a task of its own; dropping the handle does not stop it.
+    /// Starts a task; dropping the handle does not stop it.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        let (task, running) = Task::of(task);
+        let (task, running) = Task::new(task);
         self.0.spawn(Box::pin(running));
         task
     }
 
-    /// Starts a task that the process cannot do without: if it panics, the process ends instead of
-    /// living on as if it served. Nothing acknowledged is lost by that, and whoever runs it starts it again.
+    /// Starts a vital task: if it panics, the process ends instead of running on without it. No acknowledged data are
+    /// lost by that, and a supervisor starts the process again.
     pub fn spawn_vital<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -136,10 +136,7 @@ impl Clock {
                 Ok(output) => output,
                 Err(_) => {
                     clock.0.exit(Box::new(move || {
-                        error!(
-                            task = name,
-                            "a task that this process cannot do without has panicked: exiting"
-                        );
+                        error!(task = name, "a vital task has panicked: exiting");
                     }));
                     std::future::pending().await
                 }
@@ -171,24 +168,24 @@ impl Source for System {
         });
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "the only reader of the system's time")]
     fn unix(&self) -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     fn monotonic(&self) -> Duration {
-        // CLOCK_BOOTTIME, unlike `Instant`, goes on while the machine sleeps: a writer that was
+        // CLOCK_BOOTTIME, unlike `Instant`, advances while the machine is suspended: a writer that was
         // suspended must notice that its put is old.
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "the only sleeper")]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
     fn random(&self) -> u128 {
         rand::random()
     }
@@ -199,7 +196,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_timeout_ends_what_takes_too_long() {
+    async fn a_timeout_ends_a_future_that_takes_too_long() {
         let clock = Clock::system();
         let never = std::future::pending::<()>();
         assert_eq!(clock.timeout(Duration::from_millis(1), never).await, None);

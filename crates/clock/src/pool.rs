@@ -1,3 +1,7 @@
+//! Threads for work that computes.
+//!
+//! Owns: the queue, the threads, and the hooks between pieces of work. Does not own: the number of threads, the work.
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,47 +12,47 @@ use tokio::sync::oneshot;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread without work for this long is idle.
+/// Time without work after which a thread is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// An idle thread says so again: meanwhile others may have freed memory that it allocated.
+/// Interval at which an idle thread calls its hook again: other threads may have freed memory that it allocated.
 const IDLE_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
-/// Work that takes so long may have left much memory behind.
+/// Work that takes this long counts as long: it may have left much free memory behind.
 const LONG_WORK: Duration = Duration::from_millis(2);
 
-/// What threads of a pool call between pieces of work, for example to give memory back.
+/// Functions that threads of a pool call between pieces of work, for example to give memory back.
 #[derive(Clone, Copy)]
 pub struct Hooks {
     /// After a piece of work that took 2 ms or more.
     pub after_long_work: fn(),
-    /// When the thread has had no work for a second, and every 15 s from then on.
+    /// After a second without work, and then every 15 s.
     pub on_idle: fn(),
 }
 
 impl Hooks {
-    /// Nothing is called.
+    /// Hooks that do nothing.
     pub const NONE: Self = Self { after_long_work: || (), on_idle: || () };
 }
 
-/// A bounded number of threads for work that computes instead of waiting: decoding, encoding,
-/// scanning. Such work never runs on the threads that serve connections. Cheap to clone.
+/// A bounded number of threads for work that computes instead of waiting: decoding, encoding, scanning. Such work never
+/// runs on the threads that serve connections. Cheap to clone.
 ///
-/// The threads are the pool's own and live as long as it. An allocator keeps memory per thread: work that
-/// wanders over many threads leaves on each of them what it once needed.
+/// The threads belong to the pool and live as long as it. Few threads, because the allocator keeps free memory per
+/// thread: work spread over many threads leaves free memory on each.
 #[derive(Clone)]
 pub struct Pool {
-    /// Absent: run inline, for simulations.
+    /// `None`: run inline, for simulations.
     queue: Option<Arc<Sender>>,
 }
 
-/// The pools of one process. A piece of a question may compute for a second; pushes do not queue behind it, but have
-/// threads of their own, among which the system divides the cores.
+/// The pools of one process. A piece of a question may compute for a second, so pushes have threads of their own
+/// instead of queueing behind it; the system divides the cores among all threads.
 #[derive(Clone)]
 pub struct Pools {
-    /// For pushes, and for messages between roles: work that is short, and that a client waits for.
+    /// For pushes, and for messages between roles: short work that a client waits for.
     pub pushes: Pool,
-    /// For questions, merges and the rest.
+    /// For questions, merges and all other work.
     pub questions: Pool,
 }
 
@@ -65,7 +69,7 @@ impl Pools {
     }
 }
 
-/// Closes the queue when the last pool of it is gone.
+/// Closes the queue when the last clone of its pool is dropped.
 struct Sender(Arc<Queue>);
 
 #[derive(Default)]
@@ -81,7 +85,7 @@ struct State {
 }
 
 impl Pool {
-    /// At most `threads` pieces of work at once; more wait in the order they came.
+    /// Runs at most `threads` pieces of work at once; more wait in order of arrival.
     pub fn new(threads: usize) -> Self {
         Self::with_hooks("pool", threads, Hooks::NONE)
     }
@@ -94,7 +98,7 @@ impl Pool {
             let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
             thread.spawn(move || work_off(&queue, hooks)).is_ok()
         });
-        // A system that gives no thread at all is left with those that serve.
+        // Without any thread, work runs on the threads that serve.
         let any = started.count() > 0;
         Self { queue: any.then(|| Arc::new(Sender(queue))) }
     }
@@ -104,8 +108,8 @@ impl Pool {
         Self { queue: None }
     }
 
-    /// Runs `work` and gives its result. A panic inside it goes on in the caller. Dropping the future
-    /// takes back work that has not begun.
+    /// Runs `work` and returns its result. A panic of `work` resumes in the caller. Dropping the future cancels work
+    /// that has not begun.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let Some(queue) = &self.queue else {
             return work();
@@ -117,14 +121,14 @@ impl Pool {
                 return;
             }
             let _entered = runtime.as_ref().map(Handle::enter);
-            // Whoever waits may have gone away meanwhile.
+            // The caller may have dropped its future.
             let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
         }));
         let outcome = result.await;
         match outcome {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
-            // The threads outlive the queue, and answer whoever waits.
+            // Not reached: the threads work off the whole queue, and send every result that is awaited.
             Err(_) => std::future::pending().await,
         }
     }
@@ -140,7 +144,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// The next work; `None` once the queue is closed and nothing waits.
+    /// The next piece of work; `None` once the queue is closed and empty.
     fn next(&self, on_idle: fn()) -> Option<Work> {
         let mut state = self.lock();
         let mut is_idle = false;
@@ -153,8 +157,8 @@ impl Queue {
             }
             let time = if is_idle { IDLE_AGAIN_AFTER } else { IDLE_AFTER };
             let waited = self.changed.wait_timeout(state, time);
-            let (again, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = again;
+            let (relocked, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = relocked;
             if waited.timed_out() && state.waiting.is_empty() {
                 is_idle = true;
                 drop(state);
@@ -172,9 +176,11 @@ impl Drop for Sender {
     }
 }
 
-/// Until the last pool of this queue is gone and nothing waits.
-// Not of the clock: a simulation has no threads.
-#[allow(clippy::disallowed_methods)]
+/// Runs work until the queue is closed and empty.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a simulation has no threads, so this need not be a simulated clock"
+)]
 fn work_off(queue: &Queue, hooks: Hooks) {
     while let Some(work) = queue.next(hooks.on_idle) {
         let began = Instant::now();
@@ -194,13 +200,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_gives_its_result() {
+    async fn work_returns_its_result() {
         assert_eq!(Pool::new(1).run(|| 7).await, 7);
         assert_eq!(Pool::inline().run(|| 8).await, 8);
     }
 
     #[tokio::test]
-    async fn a_panic_goes_on_in_the_caller_and_the_thread_works_on() {
+    async fn a_panic_resumes_in_the_caller_and_the_thread_continues() {
         let pool = Pool::new(1);
         let panicking = AssertUnwindSafe(pool.run(|| panic!("of the work")));
         assert!(panicking.catch_unwind().await.is_err());
@@ -208,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_tells_that_it_has_become_idle() {
+    async fn the_idle_hook_is_called_once_a_thread_is_idle() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static IDLE: AtomicUsize = AtomicUsize::new(0);
         let on_idle = || _ = IDLE.fetch_add(1, Ordering::SeqCst);
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_work_is_followed_by_its_hook() {
+    async fn the_hook_for_long_work_is_called_after_it() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         let after_long_work = || _ = CALLS.fetch_add(1, Ordering::SeqCst);
@@ -233,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_has_not_begun_is_taken_back() {
+    async fn dropping_the_future_cancels_work_that_has_not_begun() {
         let pool = Pool::new(1);
         let (release, released) = channel::<()>();
         let mut first = Box::pin(pool.run(move || released.recv().is_ok()));
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_future_that_nobody_polls_keeps_nobody_waiting() {
+    async fn a_future_that_is_not_polled_does_not_block_others() {
         let pool = Pool::new(1);
         let mut idle = Box::pin(pool.run(|| 1));
         let first = poll_once(idle.as_mut()).await;

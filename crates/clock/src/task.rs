@@ -1,3 +1,5 @@
+//! A spawned task, and the future of its result.
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +8,7 @@ use std::task::{Context, Poll};
 use futures::future::AbortHandle;
 use tokio::sync::oneshot;
 
-/// A task that runs on its own; gives its result. Dropping it does not stop the task.
+/// A spawned task; awaiting it returns its result. Dropping it does not stop the task.
 #[derive(Debug)]
 pub struct Task<T> {
     result: oneshot::Receiver<T>,
@@ -14,14 +16,14 @@ pub struct Task<T> {
     ended: Arc<AtomicBool>,
 }
 
-/// A task was stopped, or has panicked, before it had a result.
+/// The task was stopped, or has panicked, before it had a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a task ended without a result")]
 pub struct Cut;
 
 impl<T: Send + 'static> Task<T> {
-    /// The task, and the future that somebody has to run for it.
-    pub(crate) fn of(
+    /// The handle, and the future that the executor has to run.
+    pub(crate) fn new(
         future: impl Future<Output = T> + Send + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (done, result) = oneshot::channel();
@@ -31,7 +33,7 @@ impl<T: Send + 'static> Task<T> {
         let running = async move {
             let _on_end = on_end;
             if let Ok(output) = future.await {
-                // Whoever asked may have gone away.
+                // The handle may have been dropped.
                 let _ = done.send(output);
             }
         };
@@ -40,12 +42,12 @@ impl<T: Send + 'static> Task<T> {
 }
 
 impl<T> Task<T> {
-    /// Stops the task at the next moment that it waits.
+    /// Stops the task when it waits next.
     pub fn abort(&self) {
         self.abort.abort();
     }
 
-    /// Whether it has ended, in whatever way.
+    /// Whether the task has ended, with a result, by a panic, or by [`Self::abort`].
     pub fn is_finished(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! What becomes of a process whose vital task panics.
+//! The end of a process whose vital task panics.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -8,10 +8,10 @@ use clock::Clock;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Set in the process that is to die, to how its log behaves.
+/// Set in the process that is to die, to the behaviour of its log.
 const CHILD: &str = "PYROGRAPH_TEST_VITAL_CHILD";
 
-/// A log that fails as it is told.
+/// A log that behaves as its text says.
 struct Log(String);
 
 impl Subscriber for Log {
@@ -40,22 +40,22 @@ impl Subscriber for Log {
 }
 
 #[test]
-fn a_vital_task_that_panics_ends_the_process_with_70_whatever_its_log_does() {
+fn a_panic_of_a_vital_task_ends_the_process_with_70_even_if_the_log_fails() {
     for log in ["works", "panics", "hangs"] {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_vital_task_that_ends_is_only_a_task", "--nocapture"])
+            .args(["--exact", "a_vital_task_may_end_with_a_result", "--nocapture"])
             .env(CHILD, log)
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&child.stderr);
-        assert_eq!(child.status.code(), Some(70), "a log that {log}: {told}");
-        assert!(told.contains("broken"), "the panic itself is shown too: {told}");
+        let stderr = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), Some(70), "a log that {log}: {stderr}");
+        assert!(stderr.contains("broken"), "the panic itself is shown too: {stderr}");
     }
 }
 
-/// With its variable, the process that dies.
+/// With the variable [`CHILD`], this test is the process that dies.
 #[tokio::test]
-async fn a_vital_task_that_ends_is_only_a_task() {
+async fn a_vital_task_may_end_with_a_result() {
     let clock = Clock::system();
     assert_eq!(clock.spawn_vital("whole", async { 7 }).await.unwrap(), 7);
     if let Some(log) = std::env::var_os(CHILD) {
