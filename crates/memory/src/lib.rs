@@ -1,11 +1,11 @@
-//! The memory of this process: how much it may use, and which kind of work holds how much of it.
+//! The memory of this process: its limit, and the bytes that each kind of work holds.
 //!
 //! Owns: reading the limit (control groups, RAM), shares, leases, refusals with numbers, metrics.
-//! Does not own: how large a share is (the binary), what a structure weighs (its crate).
+//! Does not own: the size of a share (the binary), the size of a structure (its crate).
 //!
-//! A [`Share`] is what one kind of work may hold. One request is an [`Account`] of it; everything that the request
-//! holds is a [`Lease`] of that account. Nobody waits here: a lease that does not fit is refused, and its owner
-//! decides whether to wait, to hold less, or to tell the client. [`Room`] is what the whole process uses, as measured.
+//! A [`Share`] is the budget of one kind of work. A request is an [`Account`] of the share; its bytes are held by
+//! [`Lease`]s of the account. This crate never waits: a lease that does not fit is refused, and the caller decides
+//! whether to wait, to hold less, or to refuse the request. [`Room`] is the measured memory of the whole process.
 
 mod limit;
 mod room;

@@ -1,11 +1,13 @@
+//! The memory limit of this process: a setting, its control groups, or part of the RAM.
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Without a control group the machine is shared with others: one part in so many is ours.
+/// Without a limit of its control group, a process may use 1/`RAM_PART` of the RAM: other programs share the machine.
 const RAM_PART: u64 = 2;
 
-/// Bytes of memory that this process may use, and what says so.
+/// Bytes of memory that this process may use, and the source of the number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit {
     pub bytes: u64,
@@ -20,7 +22,7 @@ pub enum Source {
     ControlGroup,
     /// Half of the machine's memory.
     Ram,
-    /// Nothing could be read.
+    /// The system reports no memory size.
     Unknown,
 }
 
@@ -36,10 +38,10 @@ impl fmt::Display for Source {
 }
 
 impl Limit {
-    /// Used if the system tells nothing: a small server.
+    /// Limit if the system reports no memory size: a small server.
     const FALLBACK_BYTES: u64 = 1 << 30;
 
-    /// `setting`, or, if that is 0, what the system says of this process.
+    /// `setting`, or, if that is 0, the limit that the system sets for this process.
     pub fn read(setting: u64) -> Self {
         match setting {
             0 => Self::of_system(Path::new("/")),
@@ -47,8 +49,8 @@ impl Limit {
         }
     }
 
-    /// The smallest limit of the process's control groups and all above them, but no more than the machine has;
-    /// half of the machine's memory if no group has a limit. `root` is where `proc` and `sys` lie.
+    /// The smallest limit of the process's control groups and their ancestors, if it is below the machine's memory;
+    /// half of that memory if no group has a limit. `root` contains `proc` and `sys`.
     fn of_system(root: &Path) -> Self {
         let ram = ram_bytes(&root.join("proc/meminfo"));
         let groups = control_groups(root);
@@ -63,13 +65,13 @@ impl Limit {
     }
 }
 
-/// Files that may hold a limit: of each group that the process belongs to, and of its ancestors.
+/// Files that may hold a limit: one of each control group of the process, and of each ancestor.
 fn control_groups(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let listed = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     for line in listed.lines() {
-        // `<hierarchy>:<controllers>:<path>`; version 2 has no controllers here.
+        // `<hierarchy>:<controllers>:<path>`; the controllers are empty in version 2.
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
@@ -84,7 +86,7 @@ fn control_groups(root: &Path) -> Vec<PathBuf> {
         };
         for mount in mounts.lines().filter_map(Mount::parse).filter(|mount| is_wanted(mount)) {
             let top = root.join(mount.point.trim_start_matches('/'));
-            // Inside a container the path may be the host's, of which only the end is mounted here.
+            // In a container, the path may be the one of the host, of which only the end is mounted.
             let below = Path::new(path).strip_prefix(mount.root).unwrap_or(Path::new(""));
             let below: PathBuf = below.components().filter(|part| part.as_os_str() != "/").collect();
             files.extend(below.ancestors().map(|group| top.join(group).join(name)));
@@ -95,7 +97,7 @@ fn control_groups(root: &Path) -> Vec<PathBuf> {
 
 /// One line of `/proc/self/mountinfo`.
 struct Mount<'a> {
-    /// The path within the hierarchy that is mounted.
+    /// Path within the hierarchy of the mounted directory.
     root: &'a str,
     point: &'a str,
     kind: &'a str,
@@ -113,7 +115,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// `None` if there is no such file, or it says `max`.
+/// `None` if the file does not exist, or contains `max`.
 fn limit_of(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -145,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_needs_no_system() {
+    fn a_setting_is_used_without_asking_the_system() {
         assert_eq!(Limit::read(7), Limit { bytes: 7, source: Source::Setting });
     }
 
     #[test]
-    fn version_2_has_the_smallest_limit_up_to_the_root() {
+    fn version_2_takes_the_smallest_limit_up_to_the_root() {
         let found = limit(&[
             MEMINFO,
             ("proc/self/cgroup", "0::/kubepods/pod1/container\n"),
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_in_a_namespace_of_its_own_has_the_limit_at_the_top() {
+    fn version_2_in_its_own_namespace_has_the_limit_at_the_top() {
         let found = limit(&[
             MEMINFO,
             ("proc/self/cgroup", "0::/\n"),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_has_a_hierarchy_of_its_own_for_memory() {
+    fn version_1_has_a_separate_hierarchy_for_memory() {
         let found = limit(&[
             MEMINFO,
             ("proc/self/cgroup", "5:cpu:/other\n4:memory:/docker/abc\n0::/\n"),
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_in_a_container_is_mounted_from_its_own_group_on() {
+    fn version_1_in_a_container_is_mounted_at_its_own_group() {
         let mounts = "32 24 0:28 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
         let group = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n");
         for path in ["4:memory:/docker/abc\n", "4:memory:/elsewhere\n"] {
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_it_is_half_of_the_ram() {
+    fn without_a_control_group_limit_half_of_the_ram_is_used() {
         let half = Limit { bytes: 4 << 30, source: Source::Ram };
         assert_eq!(limit(&[MEMINFO]), half);
         let unlimited = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_tells_nothing_is_taken_for_a_small_one() {
+    fn a_system_without_any_information_counts_as_small() {
         assert_eq!(limit(&[]), Limit { bytes: 1 << 30, source: Source::Unknown });
         assert_eq!(
             limit(&[("proc/self/cgroup", "rubbish\n:::\n"), ("proc/self/mountinfo", "- -\n")]),

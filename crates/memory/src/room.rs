@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Of the limit, in percent: a process that uses more has no room for what can wait or be refused.
+/// Percentage of the limit from which the process is full: work that can wait or be refused gets no more memory.
 const FULL_PERCENT: u64 = 85;
 
-/// What the whole process uses of its memory, as the system says. Leases are counted by estimates, and freed memory
-/// goes back late: so shares look here as well. Cheap to clone.
+/// The memory that the whole process uses, as measured by the system. Leases are estimates, and freed memory returns
+/// to the system late, so shares check this as well. Cheap to clone.
 #[derive(Clone)]
 pub struct Room(Arc<Inner>);
 
@@ -16,12 +16,12 @@ struct Inner {
 }
 
 impl Room {
-    /// Of a process that may use `limit` bytes, and uses none yet.
+    /// The room of a process that may use `limit` bytes; 0 bytes are in use until [`Self::measured`].
     pub fn new(limit: u64) -> Self {
         Self(Arc::new(Inner { limit, used: AtomicU64::new(0) }))
     }
 
-    /// Notes how many bytes the process uses now.
+    /// Records the bytes that the process uses now.
     pub fn measured(&self, used: u64) {
         self.0.used.store(used, Ordering::Relaxed);
     }
@@ -31,12 +31,12 @@ impl Room {
         self.0.limit
     }
 
-    /// Bytes that the process used when it was measured last.
+    /// Bytes that the process used at the last measurement.
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no room for what can wait or be refused.
+    /// Whether there is no memory left for work that can wait or be refused.
     pub fn is_full(&self) -> bool {
         self.used() / FULL_PERCENT >= self.0.limit / 100
     }

@@ -1,3 +1,7 @@
+//! Shares of the memory, accounts of requests, and leases.
+//!
+//! Owns: counting bytes, refusals. Does not own: the measured memory of the process (`room`).
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +13,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::room::Room;
 
-/// Bytes that one kind of work may hold in memory; cheap to clone.
+/// The budget of one kind of work, in bytes; cheap to clone.
 #[derive(Clone)]
 pub struct Share(Arc<Inner>);
 
 struct Inner {
     name: &'static str,
-    /// The setting that makes it larger, for refusals.
+    /// The setting that raises the limit, for refusals.
     setting: &'static str,
     limit: u64,
     held: AtomicU64,
@@ -23,38 +27,38 @@ struct Inner {
     room: Option<Room>,
 }
 
-/// An account that holds less is not refused because the process is full: it makes no difference.
+/// Accounts up to this size are not refused because the process is full: they make no difference.
 const SMALL_BYTES: u64 = 1 << 20;
 
-/// The setting that gives the process more memory, for refusals.
+/// The setting that raises the limit of the process, for refusals.
 const PROCESS_SETTING: &str = "server.memory_limit_bytes";
 
-/// What one request, or one job, holds of a share; cheap to clone. The default is of no share: it counts nothing and
-/// refuses nothing.
+/// The memory of one request or one job within a share; cheap to clone. The default belongs to no share: it counts
+/// nothing and refuses nothing.
 #[derive(Clone, Default)]
-pub struct Account(Option<Arc<Open>>);
+pub struct Account(Option<Arc<AccountState>>);
 
-struct Open {
+struct AccountState {
     share: Share,
     held: AtomicU64,
 }
 
-/// Bytes of an account, given back when the last clone is dropped. The default belongs to no account: it counts
+/// Bytes of an account, released when the last clone is dropped. The default belongs to no account: it counts
 /// nothing and refuses nothing.
 #[derive(Clone, Default)]
-pub struct Lease(Option<Arc<Held>>);
+pub struct Lease(Option<Arc<LeaseState>>);
 
-struct Held {
-    account: Arc<Open>,
+struct LeaseState {
+    account: Arc<AccountState>,
     bytes: AtomicU64,
 }
 
-/// A share has no room for what an account asked for.
+/// A lease was refused: the share, or the process, has too little memory left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refused {
     pub share: &'static str,
     pub setting: &'static str,
-    /// Bytes that the account would hold.
+    /// Bytes that the account would hold with the lease.
     pub needed: u64,
     /// Bytes that other accounts hold.
     pub others: u64,
@@ -63,7 +67,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Whether it would have had room if nothing else ran.
+    /// Whether the request would fit if it ran alone.
     pub fn fits_alone(&self) -> bool {
         self.needed <= self.limit
     }
@@ -83,13 +87,12 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Share {
-    /// `setting` is the name, in the configuration, of what makes it larger.
+    /// `setting` is the name of the setting that raises `limit`.
     pub fn new(name: &'static str, setting: &'static str, limit: u64) -> Self {
         Self::of(name, setting, limit, None)
     }
 
-    /// As [`Self::new`], of a process that has `room`: while that is full, nothing more is leased, whatever the share has
-    /// left.
+    /// As [`Self::new`], within `room`: while that is full, leases are refused even if the share has bytes left.
     pub fn within(name: &'static str, setting: &'static str, limit: u64, room: Room) -> Self {
         Self::of(name, setting, limit, Some(room))
     }
@@ -108,25 +111,25 @@ impl Share {
         self.0.name
     }
 
-    /// Bytes that may be held.
+    /// Maximum bytes of all leases.
     pub fn limit(&self) -> u64 {
         self.0.limit
     }
 
-    /// Bytes that are held.
+    /// Bytes of all leases.
     pub fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)
     }
 
-    /// An account that holds nothing yet.
+    /// A new account of 0 bytes.
     pub fn account(&self) -> Account {
-        Account(Some(Arc::new(Open { share: self.clone(), held: AtomicU64::new(0) })))
+        Account(Some(Arc::new(AccountState { share: self.clone(), held: AtomicU64::new(0) })))
     }
 
-    /// A lease of `bytes` by an account of its own.
+    /// A lease of `bytes`, with an account of its own.
     ///
     /// # Errors
-    /// There is no room.
+    /// There is not enough memory.
     pub fn take(&self, bytes: u64) -> Result<Lease, Refused> {
         let lease = self.account().lease();
         lease.grow(bytes)?;
@@ -141,22 +144,26 @@ impl fmt::Debug for Share {
 }
 
 impl Account {
-    /// A lease that holds nothing yet.
+    /// A new lease of 0 bytes.
     pub fn lease(&self) -> Lease {
-        Lease(self.0.as_ref().map(|open| Arc::new(Held { account: open.clone(), bytes: AtomicU64::new(0) })))
+        Lease(
+            self.0
+                .as_ref()
+                .map(|open| Arc::new(LeaseState { account: open.clone(), bytes: AtomicU64::new(0) })),
+        )
     }
 
-    /// Bytes that all leases of the account hold.
+    /// Bytes of all leases of the account.
     pub fn held(&self) -> u64 {
         self.0.as_ref().map_or(0, |open| open.held.load(Ordering::Relaxed))
     }
 
-    /// Whether it is of a share.
+    /// Whether the account belongs to a share.
     pub fn is_counted(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Bytes that all accounts of its share may hold together; `u64::MAX` without one.
+    /// Maximum bytes of all accounts of the share; `u64::MAX` without a share.
     pub fn limit(&self) -> u64 {
         self.0.as_ref().map_or(u64::MAX, |open| open.share.limit())
     }
@@ -168,7 +175,7 @@ impl fmt::Debug for Account {
     }
 }
 
-impl Open {
+impl AccountState {
     fn grow(&self, bytes: u64) -> Result<(), Refused> {
         let inner = &self.share.0;
         let own = self.held.load(Ordering::Relaxed);
@@ -209,31 +216,31 @@ impl Open {
 }
 
 impl Lease {
-    /// Bytes held.
+    /// Bytes of this lease.
     pub fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |held| held.bytes.load(Ordering::Relaxed))
     }
 
-    /// Whether it is of an account.
+    /// Whether the lease belongs to an account.
     pub fn is_counted(&self) -> bool {
         self.0.is_some()
     }
 
     /// An empty lease of the same account.
     pub fn sibling(&self) -> Self {
-        let account = |held: &Arc<Held>| held.account.clone();
+        let account = |held: &Arc<LeaseState>| held.account.clone();
         Account(self.0.as_ref().map(account)).lease()
     }
 
-    /// Bytes that all accounts of its share may hold together; `u64::MAX` without one.
+    /// Maximum bytes of all accounts of the share; `u64::MAX` without a share.
     pub fn limit(&self) -> u64 {
         self.0.as_ref().map_or(u64::MAX, |held| held.account.share.limit())
     }
 
-    /// Holds `bytes` more.
+    /// Adds `bytes`.
     ///
     /// # Errors
-    /// There is no room; it holds what it held.
+    /// There is not enough memory; the lease does not change.
     pub fn grow(&self, bytes: u64) -> Result<(), Refused> {
         if let Some(held) = &self.0 {
             held.account.grow(bytes)?;
@@ -242,7 +249,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives back what it holds beyond `bytes`.
+    /// Releases the bytes beyond `bytes`.
     pub fn shrink_to(&self, bytes: u64) {
         if let Some(held) = &self.0 {
             let before = held.bytes.fetch_min(bytes, Ordering::Relaxed);
@@ -250,10 +257,10 @@ impl Lease {
         }
     }
 
-    /// Holds `bytes`, whether that is more or less than before.
+    /// Sets the lease to `bytes`, more or less than before.
     ///
     /// # Errors
-    /// There is no room for more; it holds what it held.
+    /// There is not enough memory for more; the lease does not change.
     pub fn resize(&self, bytes: u64) -> Result<(), Refused> {
         match bytes.saturating_sub(self.bytes()) {
             0 => {
@@ -264,7 +271,7 @@ impl Lease {
         }
     }
 
-    /// Holds what both held. One of no account becomes the other.
+    /// Takes over the bytes of `other`. A lease without an account becomes `other`.
     pub fn absorb(&mut self, other: Self) {
         match (&self.0, &other.0) {
             (None, _) => *self = other,
@@ -273,7 +280,7 @@ impl Lease {
                 let bytes = others.bytes.swap(0, Ordering::Relaxed);
                 own.bytes.fetch_add(bytes, Ordering::Relaxed);
                 if !Arc::ptr_eq(&own.account, &others.account) {
-                    // The share's sum stays; only the owner within it is another.
+                    // The sum of the share stays the same; the bytes only move to another account.
                     others.account.held.fetch_sub(bytes, Ordering::Relaxed);
                     own.account.held.fetch_add(bytes, Ordering::Relaxed);
                 }
@@ -288,13 +295,13 @@ impl fmt::Debug for Lease {
     }
 }
 
-impl Drop for Held {
+impl Drop for LeaseState {
     fn drop(&mut self) {
         self.account.shrink(*self.bytes.get_mut());
     }
 }
 
-/// Shows shares, and what they are parts of.
+/// Metrics of the limit and the shares.
 #[derive(Debug)]
 pub struct SharesMetrics {
     pub limit_bytes: u64,
@@ -310,7 +317,7 @@ impl Collector for SharesMetrics {
             None,
             limit.metric_type(),
         )?)?;
-        let gauge = |of: fn(&Share) -> u64| move |share: &Share| ConstGauge::new(of(share) as i64);
+        let gauge = |value: fn(&Share) -> u64| move |share: &Share| ConstGauge::new(value(share) as i64);
         self.family(
             &mut encoder,
             "share_limit_bytes",
@@ -324,7 +331,7 @@ impl Collector for SharesMetrics {
             gauge(Share::held),
         )?;
         let refusals = |share: &Share| ConstCounter::new(share.0.refusals.load(Ordering::Relaxed));
-        self.family(&mut encoder, "share_refusals", "Leases that a share had no room for", refusals)
+        self.family(&mut encoder, "share_refusals", "Leases that were refused for lack of memory", refusals)
     }
 }
 
@@ -356,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_can_be_leased_again() {
+    fn the_bytes_of_a_dropped_lease_can_be_leased_again() {
         let share = share(10);
         let first = share.take(6).unwrap();
         let refused = share.take(5).unwrap_err();
@@ -368,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_bytes_and_setting() {
+    fn a_refusal_names_bytes_and_setting() {
         let share = share(10);
         let _others = share.take(3).unwrap();
         let lease = share.account().lease();
@@ -383,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_process_leases_nothing_but_little() {
+    fn a_full_process_grants_only_small_leases() {
         const MIB: u64 = 1 << 20;
         let room = Room::new(100 * MIB);
         let share = Share::within("questions", "querier.max_memory_bytes", 50 * MIB, room.clone());
@@ -418,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_given_back_with_its_last_clone() {
+    fn a_lease_is_released_with_its_last_clone() {
         let share = share(10);
         let lease = share.take(7).unwrap();
         let clone = lease.clone();
@@ -429,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn absorbed_bytes_are_given_back_once() {
+    fn absorbed_bytes_are_released_once() {
         let share = share(100);
         let mut first = share.take(7).unwrap();
         first.absorb(share.take(5).unwrap());
@@ -446,14 +453,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_no_share_refuses_nothing() {
+    fn a_lease_without_a_share_refuses_nothing() {
         let lease = Account::default().lease();
         assert!(lease.grow(u64::MAX).is_ok() && lease.grow(1).is_ok());
         assert_eq!((lease.bytes(), lease.limit()), (0, u64::MAX));
     }
 
     #[test]
-    fn shares_are_shown_with_limit_bytes_and_refusals() {
+    fn metrics_have_limit_bytes_and_refusals_of_each_share() {
         let share = share(10);
         let _held = share.take(4).unwrap();
         let _ = share.take(7);
