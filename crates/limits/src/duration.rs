@@ -1,13 +1,15 @@
+//! Durations in flags and YAML.
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A span of time as people write it in flags and YAML: `500ms`, `1h30m`, `1.5h`, `7d`, `31d`, `0`.
+/// A duration that is written as in flags and YAML: `500ms`, `1h30m`, `1.5h`, `7d`, `31d`, `0`.
 ///
-/// Units are those of Go and Prometheus: `ns us µs ms s m h d w y`, a day being 24 h and a year 365
-/// days. Longest: about 584 years.
+/// The units are those of Go and Prometheus: `ns us µs ms s m h d w y`; a day has 24 h, and a year 365
+/// days. Maximum: about 584 years.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Duration(std::time::Duration);
 
@@ -18,7 +20,7 @@ pub struct DurationError {
     problem: &'static str,
 }
 
-/// Longest name first where one begins like another.
+/// Unit names and their nanoseconds.
 const UNITS: [(&str, u64); 11] = [
     ("ns", 1),
     ("us", 1_000),
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_write_them() {
+    fn durations_are_read_in_all_units() {
         let check = |text: &str, millis: u64, shown: &str| {
             let duration: Duration = text.parse().unwrap();
             assert_eq!(duration, Duration::from_millis(millis), "{text}");
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_by_name() {
+    fn an_invalid_duration_is_refused_with_its_text() {
         for text in ["", "5", "h", "5 h", "-5m", "5x", "1.2.3s", ".5s", "1e3s", "600y"] {
             let error = text.parse::<Duration>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");

@@ -1,7 +1,7 @@
-//! What one tenant may do: numbers, overrides per tenant, the token bucket of pushed bytes, the count of series.
+//! Limits of tenants: their values, overrides per tenant, the token bucket of pushed bytes, the count of series.
 //!
-//! Owns: the values and the arithmetic. Does not own: the checks themselves (each sits where its
-//! limit applies), nor where the values come from (the binary reads files and flags).
+//! Owns: the values and the arithmetic. Does not own: the checks (each is where its limit applies), reading the values
+//! from files and flags (the binary).
 
 mod duration;
 mod overrides;

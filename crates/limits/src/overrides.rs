@@ -1,3 +1,5 @@
+//! Limits per tenant.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -6,7 +8,7 @@ use model::TenantId;
 
 use crate::Limits;
 
-/// The limits in force, per tenant. They may be replaced while the server runs.
+/// The limits in force of each tenant. They may be replaced while the server runs.
 pub struct Overrides(ArcSwap<Table>);
 
 struct Table {
@@ -15,17 +17,17 @@ struct Table {
 }
 
 impl Overrides {
-    /// The same limits for everyone.
+    /// The same limits for every tenant.
     pub fn uniform(limits: Limits) -> Self {
         Self::new(limits, HashMap::new())
     }
 
-    /// `default` for every tenant that `tenants` does not name.
+    /// The limits of `tenants`, and `default` for every other tenant.
     pub fn new(default: Limits, tenants: HashMap<TenantId, Limits>) -> Self {
         Self(ArcSwap::from_pointee(Table::new(default, tenants)))
     }
 
-    /// Replaces everything at once; who already asked keeps what was in force then.
+    /// Replaces all limits atomically; limits that [`Self::of`] has returned do not change.
     pub fn replace(&self, default: Limits, tenants: HashMap<TenantId, Limits>) {
         self.0.store(Arc::new(Table::new(default, tenants)));
     }
@@ -48,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_without_own_limits_has_the_default_ones() {
+    fn a_tenant_without_limits_of_its_own_has_the_defaults() {
         let own = Limits { ingestion_rate_mb: 100.0, ..Limits::default() };
         let loud = TenantId::parse("loud").unwrap();
         let overrides = Overrides::new(Limits::default(), HashMap::from([(loud.clone(), own)]));

@@ -1,29 +1,31 @@
+//! Token buckets of tenants, for pushed bytes.
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use model::TenantId;
 use parking_lot::Mutex;
 
-/// Tenants whose buckets are kept apart. A bucket that is full again is forgotten, so only tenants
-/// that pushed within the last `burst / rate` seconds count; any beyond share one bucket.
+/// Maximum number of tenants with a bucket of their own; further tenants share one bucket. A bucket that is full again
+/// is forgotten, so only tenants that pushed within the last `burst / rate` seconds count.
 pub const TENANTS_TRACKED_MAX: usize = 10_000;
 
-/// Full buckets are looked for at most this often.
+/// Minimum time between searches for full buckets.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A token bucket per tenant, filled with `rate` units per second up to `burst`.
 ///
-/// A full bucket admits even more than it holds and then owes the rest: something larger than the
-/// burst passes at the rate instead of never.
+/// A full bucket admits even more than it holds, and owes the rest: a push larger than the burst passes at the rate
+/// instead of never.
 #[derive(Default)]
 pub struct RateLimiter {
     buckets: Mutex<Buckets>,
 }
 
-/// Refused: the bucket lacks tokens.
+/// A push was refused: the bucket has too few tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimited {
-    /// Until the same amount would pass, if nobody else comes before.
+    /// Time until the same amount would pass, if no other push comes before.
     pub retry_after: Duration,
 }
 
@@ -47,10 +49,10 @@ impl RateLimiter {
         Self::default()
     }
 
-    /// Takes `amount` from the bucket of `tenant`; `now` is monotonic time. Refused pushes take nothing.
+    /// Takes `amount` from the bucket of `tenant`; `now` is monotonic time. A refused push takes nothing.
     ///
     /// # Errors
-    /// If the bucket holds less and is not full.
+    /// The bucket holds less and is not full.
     pub fn admit(
         &self,
         tenant: &TenantId,
@@ -63,17 +65,17 @@ impl RateLimiter {
             return Ok(());
         }
         let mut buckets = self.buckets.lock();
-        let bucket = buckets.of(tenant, now, burst);
+        let bucket = buckets.bucket(tenant, now, burst);
         bucket.fill(rate, burst, now);
         bucket.take(amount)
     }
 }
 
 impl Buckets {
-    fn of(&mut self, tenant: &TenantId, now: Duration, burst: f64) -> &mut Bucket {
+    fn bucket(&mut self, tenant: &TenantId, now: Duration, burst: f64) -> &mut Bucket {
         let full = Bucket { tokens: burst, rate: 0.0, burst, filled: now };
-        let crowded = self.tenants.len() >= TENANTS_TRACKED_MAX;
-        if crowded && now.saturating_sub(self.swept) >= SWEEP_INTERVAL {
+        let is_crowded = self.tenants.len() >= TENANTS_TRACKED_MAX;
+        if is_crowded && now.saturating_sub(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
             self.tenants.retain(|_, bucket| !bucket.is_full(now));
         }
@@ -85,7 +87,7 @@ impl Buckets {
 }
 
 impl Bucket {
-    /// Adds what came in since the last call, at the rate now in force.
+    /// Adds the tokens since the last call, at the rate now in force.
     fn fill(&mut self, rate: f64, burst: f64, now: Duration) {
         let gained = now.saturating_sub(self.filled).as_secs_f64() * rate;
         *self = Self { tokens: (self.tokens + gained).min(burst), rate, burst, filled: now };
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_then_the_rate_holds() {
+    fn a_burst_passes_and_then_the_rate_applies() {
         let limiter = RateLimiter::new();
         let push = |amount, secs| limiter.admit(&tenant("a"), amount, RATE, BURST, at(secs));
         assert_eq!(push(6.0, 1.0), Ok(()));
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_burst_passes_a_full_bucket_and_is_owed() {
+    fn a_push_larger_than_the_burst_passes_a_full_bucket_and_is_owed() {
         let limiter = RateLimiter::new();
         let push = |amount, secs| limiter.admit(&tenant("a"), amount, RATE, BURST, at(secs));
         assert_eq!(push(16.0, 0.0), Ok(()));
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_do_not_share_and_an_infinite_rate_admits_all() {
+    fn tenants_have_separate_buckets_and_an_infinite_rate_admits_all() {
         let limiter = RateLimiter::new();
         assert_eq!(limiter.admit(&tenant("a"), 8.0, RATE, BURST, at(0.0)), Ok(()));
         assert_eq!(limiter.admit(&tenant("b"), 8.0, RATE, BURST, at(0.0)), Ok(()));
@@ -152,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn many_tenants_do_not_grow_the_table_past_its_limit() {
+    fn many_tenants_do_not_grow_the_table_beyond_its_limit() {
         let limiter = RateLimiter::new();
         for i in 0..TENANTS_TRACKED_MAX + 100 {
             let _ = limiter.admit(&tenant(&format!("t{i}")), 8.0, RATE, BURST, at(0.0));
         }
         assert_eq!(limiter.buckets.lock().tenants.len(), TENANTS_TRACKED_MAX);
-        // Those beyond share one bucket, which the first of them emptied.
+        // Further tenants share one bucket, which the first of them emptied.
         assert!(limiter.admit(&tenant("late"), 1.0, RATE, BURST, at(0.0)).is_err());
-        // Once the buckets are full again they are forgotten.
+        // Full buckets are forgotten.
         assert_eq!(limiter.admit(&tenant("late"), 1.0, RATE, BURST, at(10.0)), Ok(()));
         assert_eq!(limiter.buckets.lock().tenants.len(), 1);
     }

@@ -1,3 +1,5 @@
+//! Retention of single services.
+
 use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
@@ -6,16 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Duration;
 
-/// Largest compiled pattern, in bytes.
+/// Maximum size of a compiled pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-/// How long some services are kept.
+/// Retention of the services that a pattern matches.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceRetention {
-    /// A regular expression for whole names of services.
+    /// Regular expression that matches whole names of services.
     pub service: ServicePattern,
-    /// 0 means for ever.
+    /// Time after which profiles are deleted. 0 means never.
     pub period: Duration,
 }
 
@@ -28,9 +30,9 @@ pub struct ServicePattern {
 
 impl ServicePattern {
     /// # Errors
-    /// Says what is wrong with the expression.
+    /// Describes the fault of the expression.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Alone first: `a)|(b` is wrong, but would close and open the group that is put around it.
+        // Compiled alone first: `a)|(b` is invalid, but would be valid within the group below.
         let build = |expression: &str| {
             let built = RegexBuilder::new(expression).size_limit(PATTERN_BYTES_MAX).build();
             built.map_err(|error| format!("pattern {text:?} of services cannot be used: {error}"))

@@ -1,3 +1,5 @@
+//! Counts the active series of each tenant.
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
@@ -5,22 +7,22 @@ use std::time::Duration;
 use model::TenantId;
 use parking_lot::Mutex;
 
-/// A series is active for at least this long after its last push, and for at most twice as long.
+/// A series stays active for at least this time after its last push, and for at most twice as long.
 pub const SERIES_ACTIVE: Duration = Duration::from_secs(3600);
 
-/// Most series of all tenants that are remembered, at about 18 bytes each. Beyond that they are forgotten early,
-/// so that invented tenants cost no memory and the limits of others become looser for a while.
+/// Maximum number of series of all tenants, at about 18 bytes each. Beyond it, series are forgotten early: invented
+/// tenants cannot use up memory, and the limits of other tenants are looser for a while.
 pub const SERIES_TRACKED_MAX: usize = 4_000_000;
 
-/// The series that each tenant pushed lately, as 64-bit hashes.
+/// The active series of each tenant, as 64-bit hashes.
 ///
-/// Two series with one hash count as one: among a million there are 3 in 100 million such pairs.
+/// Two series with one hash count as one; among a million series, the probability of such a pair is 3 in 100 million.
 pub struct ActiveSeries {
     table: Mutex<Table>,
     tracked_max: usize,
 }
 
-/// Refused: a push has series that are not active yet, and with them there would be too many.
+/// A push was refused because its new series would exceed the limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManySeries {
     pub active: usize,
@@ -29,28 +31,28 @@ pub struct TooManySeries {
 
 #[derive(Default)]
 struct Table {
-    tenants: HashMap<TenantId, Active>,
-    /// Series of all tenants.
+    tenants: HashMap<TenantId, TenantSeries>,
+    /// Number of series of all tenants.
     tracked: usize,
     swept: Duration,
 }
 
-/// The series of one tenant, of which none is in both sets.
+/// The series of one tenant; the two sets are disjoint.
 #[derive(Default)]
-struct Active {
+struct TenantSeries {
     current: Hashes,
     previous: Hashes,
-    /// When `current` began to be filled.
+    /// Start of `current`.
     began: Duration,
 }
 
-type Hashes = HashSet<u64, BuildHasherDefault<Hashed>>;
+type Hashes = HashSet<u64, BuildHasherDefault<IdentityHasher>>;
 
-/// Takes what is a hash already.
+/// Hasher for keys that are hashes themselves.
 #[derive(Default)]
-struct Hashed(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for Hashed {
+impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
     }
@@ -75,11 +77,11 @@ impl ActiveSeries {
         Self { table: Mutex::default(), tracked_max: SERIES_TRACKED_MAX }
     }
 
-    /// Counts the series of one push; `now` is monotonic time. A refused push counts nothing, and one without new
-    /// series is never refused. A `limit` of 0 is none.
+    /// Counts the series of one push; `now` is monotonic time. A refused push does not count, and a push without new
+    /// series is never refused. A `limit` of 0 means no limit.
     ///
     /// # Errors
-    /// If `tenant` would have more than `limit` active series.
+    /// `tenant` would have more than `limit` active series.
     pub fn admit(
         &self,
         tenant: &TenantId,
@@ -97,7 +99,7 @@ impl ActiveSeries {
         if table.tracked.saturating_add(series.len()) > self.tracked_max {
             table.forget(self.tracked_max / 2);
         }
-        let fresh = || Active { began: now, ..Active::default() };
+        let fresh = || TenantSeries { began: now, ..TenantSeries::default() };
         let active = table.tenants.entry(tenant.clone()).or_insert_with(fresh);
         let before = active.len();
         active.rotate(now);
@@ -109,19 +111,19 @@ impl ActiveSeries {
 }
 
 impl Table {
-    /// Removes tenants that have not pushed for long.
+    /// Removes tenants without active series.
     fn sweep(&mut self, now: Duration) {
         self.swept = now;
         self.tenants.values_mut().for_each(|active| active.rotate(now));
         self.tenants.retain(|_, active| active.len() > 0);
-        self.tracked = self.tenants.values().map(Active::len).sum();
+        self.tracked = self.tenants.values().map(TenantSeries::len).sum();
     }
 
-    /// Forgets what is older, and everything if more than `keep` series are left.
+    /// Forgets the older half of each tenant's series, and all series if more than `keep` are left.
     fn forget(&mut self, keep: usize) {
         self.tenants.values_mut().for_each(|active| active.previous = Hashes::default());
         self.tenants.retain(|_, active| active.len() > 0);
-        self.tracked = self.tenants.values().map(Active::len).sum();
+        self.tracked = self.tenants.values().map(TenantSeries::len).sum();
         if self.tracked > keep {
             self.tenants.clear();
             self.tracked = 0;
@@ -129,7 +131,7 @@ impl Table {
     }
 }
 
-impl Active {
+impl TenantSeries {
     fn len(&self) -> usize {
         self.current.len() + self.previous.len()
     }
@@ -167,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn new_series_are_refused_beyond_the_limit_and_known_ones_never() {
+    fn new_series_are_refused_beyond_the_limit_and_known_series_never() {
         let (series, a) = (ActiveSeries::new(), tenant("a"));
         let admit = |hashes: &[u64], limit| series.admit(&a, hashes, limit, Duration::ZERO);
         assert_eq!(admit(&[1, 2], 3), Ok(()));
         assert_eq!(admit(&[2, 3, 4], 3), Err(TooManySeries { active: 2, new: 2 }));
-        assert_eq!(admit(&[2, 3], 3), Ok(()), "what was refused did not count");
-        assert_eq!(admit(&[1, 2, 3], 1), Ok(()), "a limit that fell keeps what is there");
+        assert_eq!(admit(&[2, 3], 3), Ok(()), "the refused push did not count");
+        assert_eq!(admit(&[1, 2, 3], 1), Ok(()), "a lower limit does not affect active series");
         assert_eq!(admit(&[4], 0), Ok(()));
         assert_eq!(series.admit(&tenant("b"), &[4], 1, Duration::ZERO), Ok(()));
     }
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_without_series_are_removed_and_all_together_are_bounded() {
+    fn tenants_without_series_are_removed_and_the_total_is_bounded() {
         let series = ActiveSeries { tracked_max: 1000, ..ActiveSeries::new() };
         for number in 0..100 {
             assert_eq!(series.admit(&tenant(&format!("t{number}")), &[1], 1, Duration::ZERO), Ok(()));
@@ -204,6 +206,6 @@ mod tests {
         }
         let table = series.table.lock();
         assert!(table.tracked <= 1000, "{}", table.tracked);
-        assert_eq!(table.tracked, table.tenants.values().map(Active::len).sum::<usize>());
+        assert_eq!(table.tracked, table.tenants.values().map(TenantSeries::len).sum::<usize>());
     }
 }

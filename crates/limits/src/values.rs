@@ -1,72 +1,76 @@
+//! The limits of a tenant: names, meanings and defaults.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, ServiceRetention};
 
-/// Bytes in what `*_mb` names call MB.
+/// Bytes of one MB in settings named `*_mb`.
 pub const MEBIBYTE: f64 = 1_048_576.0;
 
-/// What one tenant may do. Names are those of Pyroscope's `limits` block, and so are the defaults,
-/// except where a promise of this server says otherwise: no cap on the length or the age of a question.
+/// Limits of one tenant. Names and defaults are those of Pyroscope's `limits` block, except where this server promises
+/// more: the length and the age of a question have no limit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Pushed bytes per second, uncompressed, in MB of 2^20 bytes. More is refused with 429. 0 means no limit.
+    /// Maximum rate of pushed bytes per second, uncompressed, in MB of 2^20 bytes. More is refused with 429. 0 means no
+    /// limit.
     pub ingestion_rate_mb: f64,
-    /// How many MB of pushes may come at once before the rate counts.
+    /// Pushes that may arrive at once before the rate applies, in MB.
     pub ingestion_burst_size_mb: f64,
-    /// Largest request body, in MB, on the wire, and uncompressed with the labels of each profile. 0 means no limit of its own.
+    /// Maximum size of a request body, in MB, both on the wire and uncompressed with the labels of each profile. 0
+    /// means no limit of its own.
     pub ingestion_body_limit_mb: f64,
 
-    /// Most series of one tenant that were pushed within the last one to two hours: a series is one set of labels
-    /// with one profile type. A profile that would bring more is refused, and the known series go on. Each
-    /// distributor counts what it sees, which is nearly all where pushes are spread over them evenly. 0 means no limit.
+    /// Maximum number of active series of a tenant: pushed within the last one to two hours. A series is one set of
+    /// labels with one profile type. A profile with new series beyond the limit is refused; known series go on. Each
+    /// distributor counts the series that it sees, which are nearly all if pushes are spread evenly. 0 means no limit.
     #[serde(alias = "max_global_series_per_user")]
     pub max_global_series_per_tenant: usize,
 
-    /// Longest label name, in bytes.
+    /// Maximum length of a label name, in bytes.
     pub max_label_name_length: usize,
-    /// Longest label value, in bytes.
+    /// Maximum length of a label value, in bytes.
     pub max_label_value_length: usize,
-    /// Most labels of one series, private ones and those of samples included.
+    /// Maximum number of labels of a series, including private labels and labels of samples.
     pub max_label_names_per_series: usize,
-    /// Into how many values `__session_id__` is folded; 0 drops the label, so that a restarted process
-    /// does not begin a new series.
+    /// Number of values that `__session_id__` is folded into. 0 drops the label, so that a restarted process continues
+    /// its series.
     pub max_sessions_per_series: usize,
-    /// Keep label names as they are sent. Otherwise dots become underscores and other characters are refused.
+    /// Keep label names as they are sent. Otherwise dots become underscores, and other invalid characters are refused.
     pub disable_label_sanitization: bool,
-    /// Accepted for compatibility; labels are always sorted here.
+    /// Accepted for compatibility; labels are always sorted.
     pub enforce_labels_order: bool,
 
-    /// Largest profile, in bytes, uncompressed.
+    /// Maximum size of a profile, in bytes, uncompressed.
     pub max_profile_size_bytes: usize,
-    /// Most samples of one profile.
+    /// Maximum number of samples of a profile.
     pub max_profile_stacktrace_samples: usize,
-    /// Most labels of one sample.
+    /// Maximum number of labels of a sample.
     pub max_profile_stacktrace_sample_labels: usize,
-    /// Deepest stacktrace; of deeper ones the leaves are cut off.
+    /// Maximum depth of a stacktrace; deeper ones lose their leaves.
     pub max_profile_stacktrace_depth: usize,
-    /// Longest string of a profile, in bytes; of longer ones the front is cut off.
+    /// Maximum length of a string of a profile, in bytes; longer ones lose their beginning.
     pub max_profile_symbol_value_length: usize,
-    /// Refuse profiles whose time is further back than this. 0 means any.
+    /// Maximum age of a pushed profile; older ones are refused. 0 means no limit.
     pub reject_older_than: Duration,
-    /// Refuse profiles whose time is further ahead than this. 0 means any.
+    /// Maximum time of a pushed profile in the future; later ones are refused. 0 means no limit.
     pub reject_newer_than: Duration,
 
-    /// Longest time range of one question. 0 means any.
+    /// Maximum time range of a question. 0 means no limit.
     pub max_query_length: Duration,
-    /// How far back a question may reach. 0 means any.
+    /// Maximum age of the data that a question may read. 0 means no limit.
     pub max_query_lookback: Duration,
-    /// Nodes of a flame graph when the question does not say.
+    /// Number of nodes of a flame graph if the question does not set it.
     pub max_flamegraph_nodes_default: i64,
-    /// Most nodes that a question may ask for. 0 means any.
+    /// Maximum number of nodes that a question may set. 0 means no limit.
     pub max_flamegraph_nodes_max: i64,
-    /// Whether the two limits above also hold for pprof output.
+    /// Whether the two limits above also apply to pprof output.
     pub max_flamegraph_nodes_on_select_merge_profile: bool,
 
-    /// How long profiles are kept. 0 means for ever.
+    /// Time after which profiles are deleted. 0 means never.
     pub retention_period: Duration,
-    /// How long profiles of some services are kept instead; of several that match, the first counts. For example
+    /// Retention of single services, instead of `retention_period`; the first pattern that matches counts. For example
     /// `[{service: "batch-.*", period: 1d}]`.
     pub retention_by_service: Vec<ServiceRetention>,
 }
@@ -77,8 +81,8 @@ impl Default for Limits {
             ingestion_rate_mb: 4.0,
             ingestion_burst_size_mb: 2.0,
             ingestion_body_limit_mb: 256.0,
-            // Ten times the largest tenant that was tried (100,000 pods). Pyroscope's 5,000 are for its older
-            // storage, where each series takes memory of an ingester; here one costs 18 bytes of a distributor.
+            // Ten times the largest tested tenant (100,000 pods). Pyroscope's 5,000 are for its older storage, where
+            // each series takes memory of an ingester; here a series costs 18 bytes of a distributor.
             max_global_series_per_tenant: 1_000_000,
             max_label_name_length: 1024,
             max_label_value_length: 2048,
@@ -114,22 +118,23 @@ impl Limits {
         self.ingestion_burst_size_mb * MEBIBYTE
     }
 
-    /// Largest request body in bytes; `usize::MAX` without a limit.
+    /// Maximum size of a request body in bytes; `usize::MAX` without a limit.
     pub fn ingestion_body_bytes(&self) -> usize {
-        // A float that does not fit becomes the nearest integer that does.
+        // A float that does not fit saturates.
         unlimited_at_zero(self.ingestion_body_limit_mb * MEBIBYTE) as usize
     }
 }
 
 impl Limits {
-    /// How long profiles of `service` are kept; without one, the longest that any has. `None` is for ever.
+    /// Retention of `service`; without a service, the longest of all. `None`: profiles are never deleted.
     pub fn retention_of(&self, service: Option<&str>) -> Option<Duration> {
         let kept = |period: Duration| (!period.is_zero()).then_some(period);
         let by_service = &self.retention_by_service;
         match service {
             Some(service) => kept(self.retention_setting(service).1),
             None => {
-                let all = by_service.iter().map(|of| kept(of.period)).chain([kept(self.retention_period)]);
+                let all =
+                    by_service.iter().map(|rule| kept(rule.period)).chain([kept(self.retention_period)]);
                 all.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
             }
         }
@@ -137,7 +142,7 @@ impl Limits {
 }
 
 impl Limits {
-    /// The setting that says how long profiles of `service` are kept, and its value.
+    /// The setting with the retention of `service`, and its value.
     pub fn retention_setting(&self, service: &str) -> (&'static str, Duration) {
         match self.retention_by_service.iter().find(|rule| rule.service.matches(service)) {
             Some(rule) => ("retention_by_service", rule.period),
@@ -155,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_read_from_yaml_by_pyroscopes_names() {
+    fn limits_are_read_from_yaml_by_pyroscopes_names() {
         let limits: Limits = serde_yaml::from_str(
             "ingestion_rate_mb: 8\nretention_period: 168h\nreject_older_than: 0\nmax_query_length: 1d12h\n",
         )
@@ -179,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn limits_survive_yaml() {
+    fn limits_round_trip_through_yaml() {
         let text = serde_yaml::to_string(&Limits::default()).unwrap();
         assert_eq!(serde_yaml::from_str::<Limits>(&text).unwrap(), Limits::default());
     }
 
     #[test]
-    fn the_first_pattern_that_matches_a_service_says_how_long_it_is_kept() {
+    fn the_first_pattern_that_matches_a_service_sets_its_retention() {
         let limits: Limits = serde_yaml::from_str(
             "retention_period: 7d\nretention_by_service:\n- {service: 'batch-.*', period: 1d}\n- {service: 'batch|audit', period: 0}\n",
         )
@@ -202,7 +207,7 @@ mod tests {
         }
         assert_eq!(limits.retention_setting("batch-1"), ("retention_by_service", Duration::from_days(1)));
         assert_eq!(limits.retention_setting("app"), ("retention_period", Duration::from_days(7)));
-        assert_eq!(limits.retention_of(None), None, "somebody keeps for ever");
+        assert_eq!(limits.retention_of(None), None, "one service is never deleted");
         assert_eq!(Limits::default().retention_of(None), days(31));
         assert!(
             serde_yaml::from_str::<Limits>("retention_by_service: [{service: '(', period: 1d}]").is_err()
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_means_no_limit_of_rate_and_body() {
+    fn zero_means_no_limit_for_rate_and_body() {
         let limits = Limits { ingestion_rate_mb: 0.0, ingestion_body_limit_mb: 0.0, ..Limits::default() };
         assert_eq!(limits.ingestion_rate_bytes(), f64::INFINITY);
         assert_eq!(limits.ingestion_body_bytes(), usize::MAX);
