@@ -1,8 +1,8 @@
-//! What the edge itself costs for one push: the whole call against decompression alone.
+//! Cost of the edge for one push: the whole call, compared to decompression alone.
 //!
-//! Run with `cargo bench -p edge`. CPU time of one thread, so a busy machine disturbs little.
+//! Run with `cargo bench -p edge`. Measures CPU time of one thread, so a busy machine hardly disturbs it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop where it is")]
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn push(bytes: usize) -> PushRequest {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Six random bits in eight: gzip takes a third off, about as from a pprof.
+        // Six random bits of eight: gzip saves a third, about as with pprof.
         (state >> 26) as u8
     };
     let raw_profile = (0..bytes).map(|_| next()).collect::<Vec<u8>>().into();

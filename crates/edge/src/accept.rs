@@ -1,19 +1,19 @@
-//! What a client says it can take: media type parameters and encodings.
+//! Capabilities of a client: parameters of media types, and encodings.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What the client of this request understands beyond the ordinary; a request extension.
+/// Optional capabilities of the client; a request extension.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Label names may be any UTF-8, not only what Prometheus used to allow.
+    /// Label names may be any UTF-8, not only the characters that Prometheus used to allow.
     pub utf8_label_names: bool,
 }
 
 impl Capabilities {
-    /// From every element of every `Accept` header.
+    /// Reads every element of every `Accept` header.
     ///
     /// # Errors
-    /// Says which rule of a media type an element breaks.
+    /// Describes the fault of the first malformed element.
     pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, String> {
         let mut capabilities = Self::default();
         for value in headers.get_all(header::ACCEPT) {
@@ -32,7 +32,7 @@ impl Capabilities {
     }
 }
 
-/// `type/subtype; name=value; …`, names in lower case.
+/// `type/subtype; name=value; …`; names are in lower case.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MediaType {
     pub(crate) essence: String,
@@ -42,7 +42,7 @@ pub(crate) struct MediaType {
 impl MediaType {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (essence, mut rest) = match text.find(';') {
-            Some(at) => text.split_at(at),
+            Some(semicolon) => text.split_at(semicolon),
             None => (text, ""),
         };
         let essence = essence.trim().to_ascii_lowercase();
@@ -96,7 +96,7 @@ fn check_essence(essence: &str) -> Result<(), String> {
     }
 }
 
-/// One `name=value`, the value a token or quoted, and what follows it.
+/// Reads one `name=value`, with a token or quoted value; returns also the rest of the text.
 fn parameter(text: &str) -> Option<((String, String), &str)> {
     let (name, rest) = text.split_once('=')?;
     let name = name.trim();
@@ -120,9 +120,9 @@ fn parameter(text: &str) -> Option<((String, String), &str)> {
 fn unquote(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
-    while let Some((at, character)) = characters.next() {
+    while let Some((index, character)) = characters.next() {
         match character {
-            '"' => return Some((value, text.get(at + 1..)?)),
+            '"' => return Some((value, text.get(index + 1..)?)),
             '\\' => value.push(characters.next()?.1),
             _ => value.push(character),
         }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn any_element_may_ask_for_utf8_label_names() {
+    fn any_element_may_request_utf8_label_names() {
         check("*/*", Some(false));
         check("*/*; allow-utf8-labelnames=true", Some(true));
         check("text/html, */*;Allow-UTF8-Labelnames=\"true\"", Some(true));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_media_type_is_an_error() {
+    fn a_malformed_media_type_is_an_error() {
         check("not a media type;;", None);
         check("a/b;c", None);
         check("a/b;c=\"d", None);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_taken_unless_its_weight_is_zero() {
+    fn gzip_is_accepted_unless_its_weight_is_zero() {
         let check = |value: &'static str, expected| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));

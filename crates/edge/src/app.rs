@@ -1,4 +1,4 @@
-//! One request, from its headers to its answer.
+//! Answers one request: checks, routing, metrics, the request log.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::rest::text_response;
 use crate::routes::{Effect, Routes};
 use crate::tenants::Claim;
 
-/// Everything that is served; cheap to clone. Requests may also be given to it in process.
+/// The application behind the listener; cheap to clone. It also answers requests in process.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
@@ -42,13 +42,13 @@ pub(crate) struct Inner {
     intake: Intake,
     bridge: Bridge,
     rest: Router,
-    /// Of plain routes, by path.
+    /// Effects of plain routes, by path.
     effects: HashMap<Arc<str>, Vec<(Method, Effect)>>,
     probes: Vec<&'static str>,
 }
 
-/// Names one request in logs; a request extension, and the header `X-Request-Id` of the answer. The
-/// client's own, if it sent one.
+/// The id of a request in logs: a request extension, and the header `X-Request-Id` of the answer. If the client sent
+/// an id, that one is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
@@ -58,17 +58,17 @@ impl RequestId {
     }
 }
 
-/// The pattern that a plain route matched, on its way out to the metrics.
+/// The pattern of the plain route, an extension of the response for the metrics.
 #[derive(Clone)]
-struct Matched(Arc<str>);
+struct RoutePattern(Arc<str>);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id taken from a client, in bytes.
+/// Maximum length of an id from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 impl App {
-    /// `pools` decompress and decode requests, and compress answers and turn them into JSON.
+    /// `pools` decompress and decode requests, and encode and compress answers.
     pub fn new(routes: Routes, config: Config, clock: Clock, pools: Pools, registry: &mut Registry) -> Self {
         let intake = Intake::new(clock.clone(), &config);
         let bridge = Bridge::new(routes.services, clock.clone(), pools.clone(), intake.clone());
@@ -83,12 +83,12 @@ impl App {
         Self(Arc::new(Inner { clock, config, metrics, pools, intake, bridge, rest, effects, probes }))
     }
 
-    /// Answers one request; never fails, a panic of a handler included.
+    /// Answers one request; never fails, even if a handler panics.
     pub async fn answer(&self, request: Request<Body>) -> Response {
         self.answer_unless(None, request).await
     }
 
-    /// As [`Self::answer`], for a request from the network. `only_probes`: there is no place for others.
+    /// As [`Self::answer`], for a request from the network. `only_probes`: its connection is beyond the limit.
     pub(crate) async fn answer_received(&self, request: Request<Body>, only_probes: bool) -> Response {
         let refusal = match host_problem(&request) {
             Some(problem) => Some(text_response(StatusCode::BAD_REQUEST, problem)),
@@ -110,7 +110,7 @@ impl App {
     async fn answer_unless(&self, refusal: Option<Response>, request: Request<Body>) -> Response {
         let inner = &*self.0;
         let unread = Unread::default();
-        // Who asks first whether to send the body waits for the answer instead of sending.
+        // A client that sent `Expect: 100-continue` holds its body back until we answer.
         let request = match request.headers().contains_key(header::EXPECT) {
             true => request,
             false => request.map(|body| unread.watch(body)),
@@ -124,8 +124,8 @@ impl App {
         let known_route = target.as_ref().map(|target| target.route()).or_else(plain_route);
         let sender = Sender::of(&request);
         let preflight = origin::preflight_method(&request);
-        let asked = preflight.as_ref().unwrap_or(&method);
-        let effect = inner.effect(target.as_ref(), asked, request.uri().path());
+        let effective_method = preflight.as_ref().unwrap_or(&method);
+        let effect = inner.effect(target.as_ref(), effective_method, request.uri().path());
         let guarded = async {
             if let Some(refusal) = refusal {
                 return refusal;
@@ -149,8 +149,8 @@ impl App {
         origin::label(&inner.config.origins, &sender, effect, response.headers_mut());
         unread.drain(&inner.clock).await;
         let took = inner.clock.monotonic().saturating_sub(started);
-        let matched = || response.extensions().get::<Matched>().map(|matched| matched.0.clone());
-        let route = known_route.or_else(matched).unwrap_or_else(|| Arc::from("none"));
+        let pattern = || response.extensions().get::<RoutePattern>().map(|pattern| pattern.0.clone());
+        let route = known_route.or_else(pattern).unwrap_or_else(|| Arc::from("none"));
         let status = response.status();
         inner.log(&route, &method, &response, &id, took);
         inner.metrics.answered(route, &method, status, took);
@@ -165,7 +165,8 @@ impl App {
 }
 
 impl Inner {
-    /// Of a method on a path. An unknown one counts as a change unless it is a GET, so that nothing passes unguarded.
+    /// Effect of a method on a path. An unknown method counts as a change unless it is safe, so that every change is
+    /// guarded.
     fn effect(&self, target: Option<&Target>, method: &Method, path: &str) -> Effect {
         let declared = match target {
             Some(target) => target.effect(),
@@ -264,7 +265,7 @@ impl Drop for InFlight<'_> {
 /// Tells the metrics which route matched, also where its handler panics.
 async fn observe_route(request: Request<Body>, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
-    let matched = matched.map(|path| Matched(Arc::from(path.as_str())));
+    let matched = matched.map(|path| RoutePattern(Arc::from(path.as_str())));
     let mut response = AssertUnwindSafe(next.run(request))
         .catch_unwind()
         .await
@@ -291,7 +292,7 @@ fn host_problem(request: &Request<Body>) -> Option<&'static str> {
     }
 }
 
-/// An empty one is for targets that have no host.
+/// The empty value is for targets without a host.
 fn is_host(host: &[u8]) -> bool {
     let authority = http::uri::Authority::try_from(host);
     host.is_empty() || authority.is_ok_and(|authority| !authority.as_str().contains('@'))

@@ -1,6 +1,6 @@
-//! Reads request bodies: capped, in bounded time, within one memory budget for all of them.
+//! Reads request bodies: limited in size and time, within one memory budget for all of them.
 //!
-//! Owns: the caps, the budget, the timeout, what happens to a body that nobody reads. Does not own: decompression (`formats::gzip`).
+//! Owns: the limits, the budget, the timeout, draining of unread bodies. Does not own: decompression (`formats::gzip`).
 
 use std::io;
 use std::pin::Pin;
@@ -19,14 +19,14 @@ use tonic::Code;
 
 use crate::Error;
 
-/// First allocation for a body, whatever length the client announces.
+/// Maximum first allocation for a body, independent of the length that the client announces.
 const FIRST_ALLOCATION_BYTES: usize = 1 << 20;
 
-/// Most of an unread body that is thrown away for the sake of its connection, and the longest wait for it.
+/// Maximum bytes of an unread body that are drained to keep its connection, and maximum time for that.
 const DRAIN_BYTES_MAX: usize = 256 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The body of a plain route as it came, not decompressed. It counts against the budget until dropped.
+/// The body of a plain route as it arrived, not decompressed. It counts against the budget until dropped.
 #[derive(Debug)]
 pub struct Body {
     pub bytes: Bytes,
@@ -50,7 +50,7 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    /// Tells a body that breaks the rules of HTTP from one whose sender went away.
+    /// Distinguishes a body that violates HTTP from one whose sender went away.
     fn of_body(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let is_malformed = causes
@@ -63,7 +63,7 @@ impl ReadError {
     pub(crate) fn on_plain_route(&self) -> Error {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            // Clients and proxies repeat what got a 408, and repeating does not help here.
+            // Not 408: clients and proxies would retry, which does not help here.
             Self::Broken(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -83,7 +83,7 @@ impl ReadError {
     }
 }
 
-/// What all bodies together may hold; one for the whole listener, cheap to clone.
+/// The budget of all bodies: one per listener, cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Intake(Arc<Shared>);
 
@@ -119,12 +119,12 @@ impl Intake {
         self.0.body_bytes_max
     }
 
-    /// The setting that makes bodies larger.
+    /// The setting that raises the limit of a body.
     pub(crate) fn body_bytes_setting(&self) -> &'static str {
         self.0.body_bytes_setting
     }
 
-    /// Bytes that requests in flight hold.
+    /// Bytes of the bodies of requests in flight.
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -133,7 +133,7 @@ impl Intake {
         Charge { bytes: 0, intake: Some(self.clone()) }
     }
 
-    /// The whole body, at most `limit` bytes of it.
+    /// Reads the whole body, of at most `limit` bytes.
     pub(crate) async fn read<B>(&self, body: B, limit: usize) -> Result<Body, ReadError>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
@@ -150,7 +150,7 @@ impl Intake {
         B::Error: std::error::Error + 'static,
     {
         let announced = body.size_hint();
-        // A route may have a smaller limit, which no setting makes larger.
+        // A route may have a smaller limit, which no setting raises.
         let setting = (limit == self.body_bytes_max()).then(|| self.body_bytes_setting());
         let too_large = || ReadError::TooLarge { limit, setting };
         if announced.lower() > limit as u64 {
@@ -169,7 +169,7 @@ impl Intake {
             }
             charge.grow(data.len())?;
             if first.is_empty() && joined.is_empty() {
-                // A body of one frame is handed on as it is.
+                // A body of one frame is not copied.
                 first = data;
                 continue;
             }
@@ -225,23 +225,23 @@ impl std::fmt::Debug for Charge {
     }
 }
 
-/// Where a body goes when its reader drops it before its end.
+/// Receives a body whose reader dropped it before its end, so that it can be drained.
 ///
-/// An answer that overtakes the body makes the server close the connection under a client that still
-/// writes, and then many clients see a broken connection instead of the answer.
+/// If an answer is sent before the body was read, the server closes the connection while the client still writes, and
+/// many clients then see a broken connection instead of the answer.
 #[derive(Clone, Default)]
 pub(crate) struct Unread(Arc<Mutex<Option<axum::body::Body>>>);
 
 impl Unread {
-    /// The same body, which comes back here if it is dropped too early.
+    /// Wraps `body`, which is returned here if it is dropped too early.
     pub(crate) fn watch(&self, body: axum::body::Body) -> axum::body::Body {
         if body.is_end_stream() {
             return body;
         }
-        axum::body::Body::new(Watched { body: Some(body), unread: self.clone() })
+        axum::body::Body::new(WatchedBody { body: Some(body), unread: self.clone() })
     }
 
-    /// Throws away what came back, if it is little and comes soon.
+    /// Reads the rest of a returned body and discards it, within [`DRAIN_BYTES_MAX`] and [`DRAIN_TIMEOUT`].
     pub(crate) async fn drain(&self, clock: &Clock) {
         let body = self.0.lock().map(|mut body| body.take()).unwrap_or_default();
         let Some(mut body) = body else { return };
@@ -258,13 +258,13 @@ impl Unread {
     }
 }
 
-struct Watched {
-    /// Absent once it ended.
+struct WatchedBody {
+    /// `None` once it has ended.
     body: Option<axum::body::Body>,
     unread: Unread,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -291,7 +291,7 @@ impl http_body::Body for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedBody {
     fn drop(&mut self) {
         let body = self.body.take().filter(|body| !body.is_end_stream());
         if let (Some(body), Ok(mut unread)) = (body, self.unread.0.lock()) {
@@ -300,19 +300,19 @@ impl Drop for Watched {
     }
 }
 
-/// The body of a plain route's request until [`read`] takes it; a request extension.
+/// The body of a plain route's request, until [`read`] takes it; a request extension.
 ///
-/// What the handler finds in its place fails when read, so no extractor passes by the caps.
+/// The handler gets a placeholder that fails when read, so no extractor bypasses the limits.
 #[derive(Clone)]
 pub(crate) struct PendingBody(Arc<Mutex<Option<axum::body::Body>>>);
 
 impl PendingBody {
-    /// The body, and what the handler is given instead.
+    /// The body, and the placeholder for the handler.
     pub(crate) fn new(body: axum::body::Body) -> (Self, axum::body::Body) {
-        let unread = futures::stream::once(async {
+        let placeholder = futures::stream::once(async {
             Err::<Bytes, _>(std::io::Error::other("handlers read bodies through edge::Body"))
         });
-        (Self(Arc::new(Mutex::new(Some(body)))), axum::body::Body::from_stream(unread))
+        (Self(Arc::new(Mutex::new(Some(body)))), axum::body::Body::from_stream(placeholder))
     }
 
     fn take(&self) -> Option<axum::body::Body> {
@@ -320,10 +320,10 @@ impl PendingBody {
     }
 }
 
-/// The body of a plain route's request, at most `limit` bytes of it.
+/// Reads the body of a plain route's request, of at most `limit` bytes.
 ///
 /// # Errors
-/// 413 if it is larger, 400 if it is malformed or ends early, 408 if it is slow, 503 while too much is in flight.
+/// 413 if it is larger, 400 if it is malformed or ends early, 408 if it is slow, 503 if the budget is exceeded.
 pub async fn read(request: Request, limit: usize) -> Result<Body, Error> {
     let extensions = request.extensions();
     let body = extensions.get::<PendingBody>().and_then(PendingBody::take);

@@ -1,10 +1,10 @@
 //! Serves every tonic service under Connect, gRPC and gRPC-web, in protobuf and JSON.
 //!
-//! All three are turned into one plain message, which tonic's generated code gets in process as an
-//! uncompressed gRPC request; its answer goes the same way back. So a service knows one protocol, and
-//! caps, decompression, deadlines and errors are the same for all of them.
+//! Requests of all three become a plain message, which tonic's generated code gets in process as an uncompressed gRPC
+//! request; answers return the same way. So a service implements one protocol, and limits, decompression, deadlines and
+//! errors are the same for all of them.
 //!
-//! Only unary methods. A service that `proto/` does not describe is handed native gRPC untouched.
+//! Only unary methods. A service that `proto/` does not describe gets native gRPC unchanged.
 
 mod connect;
 mod content;
@@ -44,36 +44,36 @@ pub(crate) struct Bridge {
     pools: Pools,
     intake: Intake,
     services: HashMap<&'static str, (Service, Effect)>,
-    /// By path, of the services that are served.
+    /// Methods of the services, by path.
     methods: HashMap<String, Arc<Method>>,
     shapes: Shapes,
     schema: Arc<json::Schema>,
 }
 
-/// One method that `proto/` describes.
+/// A method that `proto/` describes.
 pub(crate) struct Method {
     path: Arc<str>,
-    /// The index of the input in the schema of JSON.
+    /// Index of the input in the JSON schema.
     input: usize,
-    /// Of the input.
+    /// Index of the input's shape.
     shape: usize,
-    /// The index of the output in the schema of JSON.
+    /// Index of the output in the JSON schema.
     output: usize,
     service: Service,
     effect: Effect,
 }
 
-/// What a path stands for.
+/// The target of a path.
 pub(crate) enum Target {
     Method(Arc<Method>),
-    /// A service without a description; its methods are not known.
+    /// A service that `proto/` does not describe; its methods are unknown.
     Opaque(&'static str, Service, Effect),
-    /// A service that has no such method.
+    /// A method that its service does not have.
     Missing,
 }
 
 impl Target {
-    /// For metrics and logs.
+    /// Route name for metrics and logs.
     pub(crate) fn route(&self) -> Arc<str> {
         match self {
             Self::Method(method) => method.path.clone(),
@@ -82,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Absent if there is no such method.
+    /// `None` if the method does not exist.
     pub(crate) fn effect(&self) -> Option<Effect> {
         match self {
             Self::Method(method) => Some(method.effect),
@@ -92,15 +92,15 @@ impl Target {
     }
 }
 
-/// What a service answered.
+/// The answer of a service.
 pub(crate) struct Reply {
     headers: HeaderMap,
     trailers: HeaderMap,
-    /// Five bytes of envelope and the message after them.
+    /// The header of the envelope, five bytes, and the message.
     envelope: Bytes,
-    /// If it was asked for.
+    /// Present if the client asked for it.
     explained: Option<Explained>,
-    /// What the answer holds, if the service counts that.
+    /// Memory of the answer, if the service counts it.
     memory: Lease,
 }
 
@@ -134,7 +134,7 @@ impl Bridge {
         Self { clock, pools, intake, services, methods, shapes, schema: Arc::new(schema) }
     }
 
-    /// Absent if the path is none of a service.
+    /// `None` if the path does not belong to a service.
     pub(crate) fn find(&self, path: &str) -> Option<Target> {
         if let Some(method) = self.methods.get(path) {
             return Some(Target::Method(method.clone()));
@@ -208,7 +208,7 @@ impl Bridge {
         let encoding = content.encoding(&parts.headers)?;
         let limit = self.intake.body_bytes_max();
         let body = self.intake.read(body, limit).await.map_err(|error| error.on_service())?;
-        // The charge lasts until the service has answered.
+        // The charge is held until the service has answered.
         let Body { bytes, mut charge } = body;
         let (message, compressed) = match content.protocol {
             Protocol::Connect => (bytes, encoding.is_some()),
@@ -218,7 +218,7 @@ impl Bridge {
             true => self.inflate(message, limit, &mut charge).await?,
             false => message,
         };
-        // The decoder of the service copies it.
+        // For the copy that the decoder of the service makes.
         charge.grow(message.len()).map_err(|error| error.on_service())?;
         if let Some(method) = method {
             if content.format == Format::Json {
@@ -236,8 +236,8 @@ impl Bridge {
         Ok(reply)
     }
 
-    /// Decompresses into memory that is charged for before: as much as the message announces, and more in steps if
-    /// it lied.
+    /// Decompresses into memory that is charged in advance: first the size that the message announces, then twice as
+    /// much at each step if that was too little.
     async fn inflate(&self, bytes: Bytes, limit: usize, charge: &mut Charge) -> Result<Bytes, Error> {
         let inline = bytes.len() <= crate::gzip::INFLATE_INLINE_BYTES_MAX;
         let setting = self.intake.body_bytes_setting();
@@ -268,10 +268,10 @@ impl Bridge {
     }
 }
 
-/// Least memory that decompressing is given.
+/// Minimum memory for decompression.
 const INFLATE_FIRST_BYTES: usize = 64 << 10;
 
-/// `setting` makes bodies larger.
+/// `setting` raises the limit of a body.
 fn not_inflated(error: &gzip::Error, setting: &str) -> Error {
     match error {
         gzip::Error::Corrupt { .. } => Error::new(Code::InvalidArgument, error.to_string()),
@@ -309,7 +309,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
             let explained = parts.extensions.remove::<Explained>();
             let memory = parts.extensions.remove::<Lease>().unwrap_or_default();
-            // The message is gone, its bytes stay.
+            // The decoded message is gone; only its encoding remains.
             memory.shrink_to(envelope.len() as u64);
             Ok(Reply { headers: parts.headers, trailers, envelope, explained, memory })
         }
@@ -317,7 +317,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     }
 }
 
-/// Headers that describe the message on the wire, not the one that the service gets.
+/// Headers that describe the message on the wire, not the message that the service gets.
 const NOT_FOR_SERVICES: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -327,7 +327,7 @@ const NOT_FOR_SERVICES: [HeaderName; 6] = [
     HeaderName::from_static("grpc-accept-encoding"),
 ];
 
-/// Metadata that a service added, without what tonic itself writes.
+/// Metadata of a service, without the headers that tonic itself writes.
 fn metadata(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers.iter().filter(|(name, _)| {
         let name = name.as_str();

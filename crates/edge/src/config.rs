@@ -2,38 +2,38 @@ use std::time::Duration;
 
 use crate::origin::{Hosts, Origins};
 
-/// How the listener defends itself.
+/// Limits and timeouts of the listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Off: every request is of the tenant `anonymous`, whatever `X-Scope-OrgID` says.
+    /// Off: every request belongs to the tenant `anonymous`, and `X-Scope-OrgID` is ignored.
     pub multitenancy: bool,
-    /// Other origins whose pages may use this server.
+    /// Origins of other pages that may use this server.
     pub origins: Origins,
-    /// Names by which this server may be addressed; others are refused with 403.
+    /// Host names of this server; requests for other names get 403.
     pub hosts: Hosts,
-    /// Most open connections. Beyond it, the one that was idle for longest is closed for a new one; if none is idle,
-    /// only [`crate::Routes::probe`]s are answered. Each costs some kilobytes while idle.
+    /// Maximum number of open connections. Beyond it, a new connection closes the one that was idle for longest; if
+    /// none is idle, only [`crate::Routes::probe`]s are answered. An idle connection takes some kilobytes.
     pub connections_max: usize,
-    /// How long a connection may be idle or take for the headers of a request. Longer: clients that
-    /// push seldom find their connection alive. Shorter: dead ones are noticed sooner.
+    /// Maximum time that a connection may be idle, or take for the headers of a request. Longer: clients that push
+    /// rarely can reuse their connection. Shorter: dead connections are noticed sooner.
     pub idle_timeout: Duration,
-    /// How long a request's body may take to arrive.
+    /// Maximum time for the body of a request to arrive.
     pub body_timeout: Duration,
-    /// How long a client may read less than 16 KiB of an answer that waits for it; then its connection, or its
-    /// HTTP/2 stream, ends. Longer: clients on bad networks have more time. Shorter: those that never read hold less
-    /// for less long.
+    /// Maximum time in which a client reads less than 16 KiB of an answer that waits for it; then its connection, or
+    /// its HTTP/2 stream, ends. Longer: clients on bad networks have more time. Shorter: clients that never read hold
+    /// memory for less time.
     pub write_timeout: Duration,
-    /// Largest request body, on the wire and decompressed.
+    /// Maximum size of a request body, on the wire and decompressed.
     pub body_bytes_max: usize,
-    /// The setting that makes it larger, for refusals.
+    /// The setting that raises `body_bytes_max`, for refusals.
     pub body_bytes_setting: &'static str,
-    /// What all request bodies in flight may hold; more are refused with 503.
+    /// Maximum bytes of all request bodies in flight; more are refused with 503.
     pub bodies_bytes_max: usize,
-    /// What all answers may hold until their clients have read them; more are refused with 503.
+    /// Maximum bytes of all answers that clients have not read; more are refused with 503.
     pub answers_bytes_max: usize,
-    /// Most requests at once on one HTTP/2 connection.
+    /// Maximum number of concurrent requests of one HTTP/2 connection.
     pub streams_max: u32,
-    /// How long requests in flight may go on after shutdown began.
+    /// Maximum time for requests in flight after the shutdown began.
     pub drain_timeout: Duration,
 }
 

@@ -1,6 +1,6 @@
-//! The open connections of a listener, and which of them are ended.
+//! The open connections of a listener, and when each is ended.
 //!
-//! Owns: idle connections that give way to new ones, answers that nobody reads, what is ended at a shutdown and when.
+//! Owns: closing idle connections for new ones, ending unread answers, the steps of a shutdown.
 //! Does not own: how a request makes progress (`exchange`), accepting (`serve`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exchange::Exchange;
 
-/// At a shutdown, how long a client may neither send nor read what its request waits for, and how long an HTTP/2
-/// connection without a request has for saying goodbye.
+/// At a shutdown, maximum time without progress of a request that waits for its client, and maximum time for an HTTP/2
+/// connection without a request to close.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// At a shutdown, how long an HTTP/1.1 connection without a request is kept: the end of an answer is being written.
+/// At a shutdown, time that an HTTP/1.1 connection without a request is kept, while the end of an answer is written.
 const DRAIN_LINGER: Duration = Duration::from_millis(20);
 
-/// One of so many connections gives way when there are too many.
+/// One of this many idle connections is closed when there are too many.
 const CONNECTIONS_PER_CLOSED: usize = 64;
 
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct Remaining {
 }
 
 impl Connections {
-    /// Adds a connection that was accepted `now`.
+    /// Adds a connection that is accepted `now`.
     pub(crate) fn open(&self, now: Duration) -> OpenConnection {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
@@ -56,7 +56,8 @@ impl Connections {
         lock(&self.0.open).values().cloned().collect()
     }
 
-    /// Closes those that have been without a request for longest: one, or 1/64 of all. Returns how many.
+    /// Closes the connections that were idle for longest: 1/[`CONNECTIONS_PER_CLOSED`] of all idle ones, at least one.
+    /// Returns their number.
     pub(crate) fn close_idlest(&self) -> usize {
         let mut idle: Vec<_> = self
             .all()
@@ -70,7 +71,7 @@ impl Connections {
         idle.len()
     }
 
-    /// Ends requests of whose answer nothing was read since `before`. Returns the bytes of their answers.
+    /// Ends requests whose answers were not read since `before`. Returns the bytes of their answers.
     pub(crate) fn end_unread(&self, before: Duration) -> usize {
         let mut bytes = 0;
         for exchange in self.all().iter().flat_map(|connection| connection.requests()) {
@@ -82,7 +83,8 @@ impl Connections {
         bytes
     }
 
-    /// One step of a shutdown that began at `began`: ends what only waits for its client.
+    /// One step of a shutdown that began at `began`: ends idle connections, and requests that only wait for their
+    /// client.
     pub(crate) fn drain(&self, began: Duration, now: Duration) -> Remaining {
         let mut remaining = Remaining { connections: 0, requests: 0 };
         let impatient_since = now.checked_sub(DRAIN_PATIENCE).filter(|since| *since > began);
@@ -107,7 +109,7 @@ impl Connections {
     }
 }
 
-/// A connection's place in the table, until dropped.
+/// The entry of a connection in the table, until dropped.
 pub(crate) struct OpenConnection {
     id: u64,
     connection: Arc<Connection>,
@@ -136,7 +138,7 @@ pub(crate) struct Connection {
 }
 
 struct Requests {
-    /// When the last request ended, or the connection began.
+    /// End of the last request, or start of the connection.
     idle_since: Duration,
     next_id: u64,
     running: HashMap<u64, Weak<Exchange>>,
@@ -151,12 +153,12 @@ impl Connection {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    /// Cancelled when the connection has to end at once.
+    /// Cancelled when the connection must end at once.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
     }
 
-    /// Ends the connection at once, without what was written and not read.
+    /// Ends the connection at once, and discards written bytes that the client has not read.
     pub(crate) fn abort(&self) {
         self.is_aborted.store(true, Ordering::Relaxed);
         self.closing.cancel();
@@ -182,7 +184,7 @@ impl Connection {
         requests.idle_since = now;
     }
 
-    /// Absent while it has a request whose headers are complete.
+    /// Start of the idle time; `None` while a request, with complete headers, is running.
     pub(crate) fn idle_since(&self) -> Option<Duration> {
         let requests = lock(&self.requests);
         requests.running.is_empty().then_some(requests.idle_since)

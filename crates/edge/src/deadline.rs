@@ -1,15 +1,15 @@
-//! When the client stops waiting.
+//! The deadline that a client sets.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// When the answer is of no use any more, on the scale of `Clock::monotonic`; a request extension.
-/// The edge answers `deadline_exceeded` then and drops the handler.
+/// The time at which the client stops waiting, on the scale of `Clock::monotonic`; a request extension. The edge then
+/// answers `deadline_exceeded` and drops the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Duration);
 
-/// `Connect-Timeout-Ms`: at most ten digits.
+/// Reads `Connect-Timeout-Ms`: at most ten digits.
 pub(crate) fn connect_timeout(headers: &HeaderMap) -> Result<Option<Duration>, String> {
     let Some(value) = headers.get("connect-timeout-ms") else {
         return Ok(None);
@@ -24,7 +24,7 @@ pub(crate) fn connect_timeout(headers: &HeaderMap) -> Result<Option<Duration>, S
     }
 }
 
-/// `grpc-timeout`: at most eight digits and a unit.
+/// Reads `grpc-timeout`: at most eight digits and a unit.
 pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, String> {
     let Some(value) = headers.get("grpc-timeout") else {
         return Ok(None);

@@ -1,8 +1,7 @@
-//! What a request is refused with, and how the refusal is written.
+//! Refusals, and their form in a response.
 //!
-//! Every body is `{"code":"…","message":"…"}`, so a client needs one parser. Two writers differ in
-//! where the HTTP status comes from: a plain route chooses the status and the code follows from it;
-//! everything else chooses the code and the status follows.
+//! Every body is `{"code":"…","message":"…"}`, so a client needs one parser. A plain route chooses the HTTP status,
+//! and the code follows from it; a service chooses the code, and the status follows from that.
 
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -12,15 +11,15 @@ use prost::Message;
 use serde::Serialize;
 use tonic::{Code, Status};
 
-/// A refusal. Converts into `tonic::Status` for services, into a response for plain routes.
+/// A refusal. Converts into `tonic::Status` for services, and into a response for plain routes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     code: Code,
     message: String,
-    /// Chosen by a plain route; otherwise the code decides.
+    /// Set by a plain route; otherwise the code decides.
     status: Option<StatusCode>,
-    /// An encoded `google.rpc.Status`, or nothing.
+    /// An encoded `google.rpc.Status`, or empty.
     details: Bytes,
 }
 
@@ -30,7 +29,7 @@ impl Error {
         Self { code, message: message.into(), status: None, details: Bytes::new() }
     }
 
-    /// A refusal of a plain route with this status; the code follows from it.
+    /// A refusal of a plain route with `status`; the code follows from it.
     pub fn rest(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             code: code_of_status(status),
@@ -40,7 +39,7 @@ impl Error {
         }
     }
 
-    /// What a panic is answered with, on whatever route.
+    /// The answer to a panic, on every route.
     pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic
             .downcast_ref::<&str>()
@@ -58,7 +57,7 @@ impl Error {
         &self.message
     }
 
-    /// The HTTP status with which Connect and plain routes answer.
+    /// The HTTP status for Connect and plain routes.
     pub fn status(&self) -> StatusCode {
         self.status.unwrap_or_else(|| status_of_code(self.code))
     }
@@ -120,7 +119,7 @@ struct Detail {
     value: String,
 }
 
-/// The part of `google.rpc.Status` that Connect repeats.
+/// The part of `google.rpc.Status` that Connect sends.
 #[derive(Clone, PartialEq, Message)]
 struct GoogleRpcStatus {
     #[prost(message, repeated, tag = "3")]
@@ -162,7 +161,7 @@ pub fn name(code: Code) -> &'static str {
     }
 }
 
-/// The HTTP status that Connect gives to a code.
+/// The HTTP status of a code in Connect.
 pub fn status_of_code(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
@@ -180,7 +179,7 @@ pub fn status_of_code(code: Code) -> StatusCode {
     }
 }
 
-/// The code that plain routes write beside a status of theirs.
+/// The code that plain routes send with a status.
 pub fn code_of_status(status: StatusCode) -> Code {
     match status.as_u16() {
         400 | 413 => Code::InvalidArgument,
@@ -196,7 +195,7 @@ pub fn code_of_status(status: StatusCode) -> Code {
     }
 }
 
-/// 499, which no standard names: the client went away.
+/// 499, which is in no standard: the client went away.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }

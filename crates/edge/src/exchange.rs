@@ -1,10 +1,10 @@
-//! One request on a connection, with its answer: which of the two sides waits, and since when.
+//! A request on a connection, with its answer: which side waits for the other, and since when.
 //!
-//! Owns: the bytes of answers that clients have not read (one budget for the listener), and the measure of progress.
+//! Owns: the bytes of answers that clients have not read (one budget for the listener), measuring progress.
 //! Does not own: when a lack of progress ends a request (`connections`).
 //!
-//! An answer is handed to the connection in pieces that tell when they are dropped, which is when they were written to
-//! the socket. So an HTTP/2 stream whose client grants no window is seen as well as a socket that takes nothing.
+//! The connection gets an answer in pieces, each of which is dropped once it is written to the socket, and reports
+//! that. So an HTTP/2 stream whose client grants no window is noticed as well as a socket that accepts no bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use tonic::{Code, Status};
 use crate::connections::Connection;
 use crate::error::Error;
 
-/// Largest piece of an answer that is handed to the connection: the default size of a frame in HTTP/2.
+/// Maximum size of a piece of an answer: the default size of an HTTP/2 frame.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// Bytes that count as progress. Fewer in the time that a client has for them are no progress.
+/// Minimum bytes, within the timeout of a client, that count as progress.
 const PROGRESS_BYTES_MIN: usize = 16 << 10;
 
-/// Smaller answers are never refused: those of probes, and errors.
+/// Answers up to this size are never refused: answers to probes, and errors.
 const ANSWER_BYTES_FREE: usize = PIECE_BYTES_MAX;
 
-/// Bytes of all answers of a listener that clients have not read to the end.
+/// The budget of bytes of answers that clients have not read to the end; one per listener.
 #[derive(Clone)]
 pub(crate) struct Answers {
     held: Gauge,
@@ -41,7 +41,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// `held` shows the bytes.
+    /// `held` is the metric of the bytes.
     pub(crate) fn new(held: Gauge, limit: usize) -> Self {
         Self { held, limit }
     }
@@ -51,28 +51,28 @@ impl Answers {
     }
 }
 
-/// Lives until the request was answered and the answer was written or given up.
+/// A request and its answer, until the answer is written or abandoned.
 pub(crate) struct Exchange {
     id: u64,
     clock: Clock,
     connection: Arc<Connection>,
     answers: Answers,
-    /// Ends the stream of HTTP/2.
+    /// Ends the HTTP/2 stream.
     stream: Option<CancellationToken>,
-    /// The handler waits for more of the request's body.
+    /// Whether the handler waits for more of the request's body.
     awaits_body: AtomicBool,
-    /// Bytes of the answer that were not written yet.
+    /// Bytes of the answer that are not written yet.
     unwritten: AtomicUsize,
     /// Bytes of the answer that are counted in `answers`.
     counted: AtomicUsize,
-    /// When the last progress was made, in milliseconds of the monotonic clock.
+    /// Time of the last progress, in milliseconds of the monotonic clock.
     progress_millis: AtomicU64,
-    /// Bytes since then.
+    /// Bytes moved since then.
     moved: AtomicUsize,
 }
 
 impl Exchange {
-    /// Begins a request of `connection`. `stream` ends its stream, if it has one of its own.
+    /// Begins a request of `connection`. `stream` ends the HTTP/2 stream of the request, if it has one.
     pub(crate) fn begin(
         connection: &Arc<Connection>,
         stream: Option<CancellationToken>,
@@ -93,7 +93,7 @@ impl Exchange {
         })
     }
 
-    /// The request's body, watched.
+    /// Wraps the request's body to measure its progress.
     pub(crate) fn body<B>(self: &Arc<Self>, body: B) -> axum::body::Body
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -102,8 +102,8 @@ impl Exchange {
         axum::body::Body::new(RequestBody { body, exchange: self.clone() })
     }
 
-    /// The answer, watched and counted; or a refusal, if the answers of all requests are too much. `make_room` ends
-    /// stalled ones and returns their bytes.
+    /// Wraps the answer to count its bytes and measure its progress. Returns a refusal instead if the budget of all
+    /// answers is exceeded. `make_room` ends stalled requests and returns the bytes of their answers.
     pub(crate) fn answer(
         self: &Arc<Self>,
         mut answer: Response,
@@ -128,7 +128,7 @@ impl Exchange {
         self.answers.held.inc_by(bytes as i64);
     }
 
-    /// Begins to measure progress anew.
+    /// Restarts the measurement of progress.
     fn restart(&self) {
         self.moved.store(0, Ordering::Relaxed);
         self.progress_millis.store(millis(self.clock.monotonic()), Ordering::Relaxed);
@@ -140,12 +140,12 @@ impl Exchange {
         }
     }
 
-    /// Whether the client has read nothing of the answer since `before`.
+    /// Whether the client has read nothing of its answer since `before`.
     pub(crate) fn is_unread_since(&self, before: Duration) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0 && self.has_stood_since(before)
     }
 
-    /// Whether the client has neither sent nor read anything that is waited for since `before`.
+    /// Whether the server waits for the client, which has neither sent nor read anything since `before`.
     pub(crate) fn is_stalled_since(&self, before: Duration) -> bool {
         (self.awaits_body.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) > 0)
             && self.has_stood_since(before)
@@ -155,14 +155,15 @@ impl Exchange {
         self.progress_millis.load(Ordering::Relaxed) < millis(before)
     }
 
-    /// Bytes that ending it frees.
+    /// Bytes that are freed when the request ends.
     pub(crate) fn counted(&self) -> usize {
         self.counted.load(Ordering::Relaxed)
     }
 
-    /// Ends the request, and with it the connection if that is the only way.
+    /// Ends the request; ends its connection too if there is no other way.
     pub(crate) fn end(&self) {
-        // The task of an ended stream is gone, and yet its last piece waits: nothing but its connection can free that.
+        // The task of a cancelled stream is gone, but its last piece still waits: only ending the connection frees
+        // that.
         match &self.stream {
             Some(stream) if !stream.is_cancelled() => stream.cancel(),
             _ => self.connection.abort(),
@@ -185,7 +186,7 @@ fn body_bytes(answer: &Response) -> usize {
     answer.body().size_hint().exact().unwrap_or(0) as usize
 }
 
-/// What is said instead of `answer`, in its protocol.
+/// A refusal instead of `answer`, in the same protocol.
 fn refusal(answer: &Response, limit: usize) -> Response {
     let text = format!("answers that clients have not read hold more than the limit of {limit} bytes");
     let content_type = answer.headers().get(header::CONTENT_TYPE);
@@ -235,12 +236,12 @@ impl<B> Drop for RequestBody<B> {
     }
 }
 
-/// An answer in pieces.
+/// The body of an answer, divided into pieces.
 pub(crate) struct AnswerBody {
     body: axum::body::Body,
-    /// Of the frame that is being handed over.
+    /// Rest of the current frame.
     rest: Bytes,
-    /// The length was known before, and is counted.
+    /// Whether the length was known in advance, and is counted already.
     is_sized: bool,
     exchange: Arc<Exchange>,
 }
@@ -292,7 +293,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// A part of an answer until it was written.
+/// A piece of an answer, until it is written.
 struct Piece {
     bytes: Bytes,
     exchange: Arc<Exchange>,

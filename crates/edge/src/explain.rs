@@ -1,25 +1,25 @@
-//! A client that asks how an answer came about, beside the answer.
+//! Explanations of answers, for clients that ask for them.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const HEADER: HeaderName = HeaderName::from_static("x-pyrograph-explain");
 
-/// Of answers that are no JSON.
+/// Header or trailer with the explanation of an answer that is not JSON.
 const ANSWER_HEADER: HeaderName = HeaderName::from_static("x-pyrograph-explained");
 
-/// A request extension, present if the client asks: by the header `X-Pyrograph-Explain: true`, or `explain=true` in
-/// the URL.
+/// A request extension, present if the client asks for an explanation: by the header `X-Pyrograph-Explain: true`, or by
+/// `explain=true` in the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explain;
 
-/// An extension of a service's response: the field `explained` of an answer in Connect's JSON, the trailer
-/// `x-pyrograph-explained` of every other.
+/// The explanation, an extension of a service's response. Sent as the field `explained` of an answer in Connect's
+/// JSON, and as the trailer `x-pyrograph-explained` of any other answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
-    /// An object.
+    /// The explanation as a JSON object.
     pub json: String,
-    /// For a trailer or header: JSON of at most [`Self::BRIEF_BYTES_MAX`].
+    /// The JSON for a trailer or header, of at most [`Self::BRIEF_BYTES_MAX`] bytes.
     pub brief: String,
 }
 
@@ -32,17 +32,17 @@ impl Explain {
 }
 
 impl Explained {
-    /// Clients of gRPC refuse 8 KiB of trailers, some of them.
+    /// Some gRPC clients refuse 8 KiB of trailers.
     pub const BRIEF_BYTES_MAX: usize = 6 << 10;
 
-    /// The JSON object `answer` with one field more.
+    /// The JSON object `answer` with the explanation as one more field.
     pub fn join_to(&self, answer: &[u8]) -> Bytes {
         let fields = answer.strip_suffix(b"}").unwrap_or(answer);
         let comma: &[u8] = if fields.ends_with(b"{") { b"" } else { b"," };
         [fields, comma, br#""explained":"#, self.json.as_bytes(), b"}"].concat().into()
     }
 
-    /// Adds it to the headers or trailers of an answer.
+    /// Adds the brief explanation to the headers or trailers of an answer.
     pub fn put_into(&self, headers: &mut HeaderMap) {
         let mut ascii = String::with_capacity(self.brief.len());
         for c in self.brief.chars() {
@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_explanation_is_one_field_more() {
+    fn an_explanation_is_one_more_field() {
         let explained = Explained { json: r#"{"a":1}"#.to_owned(), brief: String::new() };
         assert_eq!(explained.join_to(b"{}"), r#"{"explained":{"a":1}}"#);
         assert_eq!(explained.join_to(br#"{"b":{}}"#), r#"{"b":{},"explained":{"a":1}}"#);
     }
 
     #[test]
-    fn a_client_asks_in_the_url_or_in_a_header() {
+    fn a_client_asks_by_url_or_header() {
         let check = |header: Option<&'static str>, uri: &str, expected: bool| {
             let mut headers = HeaderMap::new();
             headers.extend(header.map(|value| (HEADER, value.parse().unwrap())));

@@ -1,4 +1,4 @@
-//! Compresses what is answered.
+//! Compresses answers.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -8,16 +8,16 @@ use http::{HeaderValue, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
-/// Smallest answer of a plain route worth compressing: less fits one packet anyway.
+/// Minimum size of a compressed answer of a plain route: smaller ones fit one packet anyway.
 const BODY_BYTES_MIN: u64 = 1400;
 
-/// Gzip may expand a thousandfold, so less of it counts as small.
+/// Maximum size that is decompressed inline. Smaller than [`INLINE_BYTES_MAX`], because gzip may expand a thousandfold.
 pub(crate) const INFLATE_INLINE_BYTES_MAX: usize = 4 << 10;
 
-/// Larger pieces of work leave the threads that serve connections.
+/// Maximum size that is processed inline; larger work runs on a pool, not on the threads that serve connections.
 pub(crate) const INLINE_BYTES_MAX: usize = 16 << 10;
 
-/// Fastest level: the network between a server and its clients is rarely the narrow place.
+/// Fastest level: the network between a server and its clients is rarely the bottleneck.
 const LEVEL: i32 = 1;
 
 pub(crate) async fn compress(pool: &Pool, plain: Bytes) -> Bytes {
@@ -29,7 +29,7 @@ pub(crate) async fn compress(pool: &Pool, plain: Bytes) -> Bytes {
     }
 }
 
-/// The response, compressed unless it is small, a stream, or compressed already.
+/// Compresses the response unless it is small, a stream, or compressed already.
 pub(crate) async fn response(pool: &Pool, response: Response) -> Response {
     let encoded = response.headers().contains_key(header::CONTENT_ENCODING);
     let size = response.body().size_hint().exact().unwrap_or(0);

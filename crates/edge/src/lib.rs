@@ -1,15 +1,14 @@
-//! How the outside talks to us.
+//! The public listener: HTTP/1.1 and h2c on one port.
 //!
-//! One listener speaks HTTP/1.1 and h2c. A role gives its plain routes and its tonic services as
-//! [`Routes`]; the edge serves every service on the same path as Connect (protobuf and JSON), gRPC and
-//! gRPC-web.
+//! A role supplies its plain routes and its tonic services as [`Routes`]; the edge serves every service on one path as
+//! Connect (protobuf and JSON), gRPC and gRPC-web.
 //!
-//! Owns: connections, framing, the caps on bodies, who the tenant is, which pages of other origins may do what,
-//! deadlines, the shape of errors, compression of what is exchanged, the request log.
-//! Does not own: what a route means, or how the inside of a body is encoded (`formats`).
+//! Owns: connections, framing, limits on bodies, tenants, rights of pages of other origins, deadlines, the form of
+//! errors, compression of messages, the request log.
+//! Does not own: the meaning of a route, the encoding inside a body (`formats`).
 //!
-//! A handler finds these in the request's extensions: [`Tenants`] (by [`Tenants::of`]),
-//! [`Capabilities`], [`Deadline`] if the client set one, [`Explain`] if it asks for that, and [`RequestId`].
+//! The extensions of a request contain [`Tenants`] (by [`Tenants::of`]), [`Capabilities`], [`RequestId`], [`Deadline`]
+//! if the client set one, and [`Explain`] if the client asked for it.
 
 mod accept;
 mod app;
@@ -42,7 +41,6 @@ pub use routes::{Effect, Route, Routes};
 pub use serve::serve;
 pub use tenants::Tenants;
 
-/// For `max_decoding_message_size` of every service that `proto/` describes: the edge has capped the
-/// message already, and tonic's own default of 4 MiB is less than a large push. Other services are handed
-/// gRPC untouched and need a limit of their own.
+/// `max_decoding_message_size` of every service that `proto/` describes: the edge has limited the message already, and
+/// tonic's default of 4 MiB is less than a large push. Other services get gRPC unchanged and need a limit of their own.
 pub const MESSAGE_BYTES_MAX: usize = usize::MAX;

@@ -31,7 +31,7 @@ struct Route {
     route: Arc<str>,
 }
 
-/// In seconds.
+/// Bounds of the buckets, in seconds.
 const DURATIONS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 impl Metrics {
@@ -58,7 +58,7 @@ impl Metrics {
         registry.register("pyrograph_edge_connections", "Open connections", metrics.connections.clone());
         registry.register(
             "pyrograph_edge_bodies_bytes",
-            "What the bodies of requests in flight hold",
+            "Bytes of memory of the bodies of requests in flight",
             metrics.bodies_bytes.clone(),
         );
         registry.register(
@@ -82,7 +82,7 @@ impl Metrics {
     }
 }
 
-/// Bounded, unlike what clients may send.
+/// Label value of a method: a bounded set, although clients may send any method.
 fn method_name(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

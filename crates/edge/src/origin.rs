@@ -1,12 +1,12 @@
-//! Which pages may use this server: requests of other origins, CORS, the name in `Host`.
+//! Access by web pages: requests of other origins, CORS, the name in `Host`.
 //!
-//! Owns: whether a request that a browser sends for a page may have its effect, what a preflight is answered, which
-//! pages see an answer. Does not own: who the user is; nothing here replaces a login in front of the server.
+//! Owns: whether a request of a page may have its effect, answers to preflights, which pages may read an answer.
+//! Does not own: authentication; this file does not replace a login in front of the server.
 //!
 //! Browsers add `Sec-Fetch-Site` or `Origin` to every request that a page sends to another origin, and no page can
-//! change them. Agents and command lines send neither, so a request without both is none of a page. A page that has its
-//! own name resolved to this server's address (DNS rebinding) is of the same origin; only the name in `Host` tells.
-//! `X-Forwarded-Host` proves nothing and is not read.
+//! change these headers. Agents and command lines send neither, so a request without both does not come from a page. A
+//! page that resolves its own name to this server's address (DNS rebinding) has the same origin; only the name in
+//! `Host` reveals it. `X-Forwarded-Host` proves nothing and is not read.
 
 use std::net::IpAddr;
 
@@ -28,31 +28,31 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
      x-pyrograph-explain, x-request-id, x-scope-orgid, x-user-agent",
 );
 
-/// Headers of an answer that such a page may read.
+/// Headers of an answer that a page of an allowed origin may read.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "grpc-message, grpc-status, retry-after, x-pyrograph-explained, x-pyrograph-partial, x-pyrograph-partial-why, \
      x-pyrograph-query-stats, x-pyrograph-stale, x-request-id",
 );
 
-/// How long a browser may keep the answer to a preflight, in seconds.
+/// Time that a browser may cache the answer to a preflight, in seconds.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Other origins whose pages may use this server.
+/// Origins of other pages that may use this server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// Pages of every origin may read.
+    /// Whether pages of every origin may read.
     any_may_read: bool,
-    /// These may read and change; as browsers write them.
+    /// Origins that may read and change, in the form that browsers send.
     named: Vec<String>,
 }
 
-/// Names by which this server may be addressed.
+/// Host names of this server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Hosts {
     /// Every name.
     #[default]
     Any,
-    /// These (in lower case), `localhost` and what is below it, and every IP address, which no DNS can turn to another.
+    /// These names (in lower case), `localhost` and its subdomains, and every IP address, which DNS cannot redirect.
     Named(Vec<String>),
 }
 
@@ -68,10 +68,10 @@ pub enum NameError {
 }
 
 impl Origins {
-    /// Reads origins with commas between them; `*` lets every page read, and none change.
+    /// Reads origins separated by commas; `*` allows every page to read, and none to change.
     ///
     /// # Errors
-    /// Names the first that is no origin.
+    /// Names the first value that is not an origin.
     pub fn parse(list: &str) -> Result<Self, NameError> {
         let mut origins = Self::default();
         for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
@@ -99,11 +99,11 @@ impl Origins {
 }
 
 impl Hosts {
-    /// Reads names with commas between them. An empty list means every name, unless `is_loopback`: a listener that only
-    /// this computer reaches has no name but `localhost`.
+    /// Reads names separated by commas. An empty list means every name, unless `is_loopback`: a listener that only this
+    /// computer reaches has no name except `localhost`.
     ///
     /// # Errors
-    /// Names the first that is no host name.
+    /// Names the first value that is not a host name.
     pub fn parse(list: &str, is_loopback: bool) -> Result<Self, NameError> {
         let mut names = Vec::new();
         for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
@@ -126,12 +126,13 @@ impl Hosts {
     }
 }
 
-/// What a request says about the page behind it, if there is one.
+/// Headers of a request that identify the page that sent it, if a page did.
 pub(crate) struct Sender {
-    /// Both are absent from requests that no page sent. What is not ASCII, or given twice, is no origin of ours.
+    /// Both are absent from requests that no page sent. A value that is repeated or not ASCII is empty, which is never
+    /// allowed.
     origin: Option<String>,
     fetch_site: Option<String>,
-    /// `<name>[:<port>]`; absent if the request names none, or several.
+    /// `<name>[:<port>]`; absent if the request has no host, or several.
     host: Option<String>,
     names_host: bool,
 }
@@ -158,10 +159,10 @@ impl Sender {
 }
 
 /// # Errors
-/// 403 if the name in `Host` is not one of ours.
+/// 403 if the name in `Host` is not a name of this server.
 pub(crate) fn check_host(hosts: &Hosts, sender: &Sender) -> Result<(), Error> {
     let host = sender.host.as_deref().unwrap_or_default();
-    // Every browser names a host; health checks of HTTP/1.0 do not.
+    // Every browser sends a host; health checks over HTTP/1.0 do not.
     if !sender.names_host || hosts.allow(host) {
         return Ok(());
     }
@@ -175,8 +176,8 @@ pub(crate) fn check_host(hosts: &Hosts, sender: &Sender) -> Result<(), Error> {
 /// Whether a request may have its effect.
 ///
 /// # Errors
-/// 403 if it changes something and a page of another origin sent it that is not allowed to. 415 if it deletes or sets
-/// something by a plain route and is not JSON.
+/// 403 if it changes data and comes from a page whose origin is not allowed. 415 if it is not JSON and deletes data or
+/// changes settings through a plain route.
 pub(crate) fn check_effect(
     origins: &Origins,
     sender: &Sender,
@@ -201,7 +202,7 @@ pub(crate) fn check_effect(
     Ok(())
 }
 
-/// The method that a preflight asks about; absent if the request is none.
+/// The method that a preflight asks about; `None` if the request is not a preflight.
 pub(crate) fn preflight_method<B>(request: &Request<B>) -> Option<Method> {
     if request.method() != Method::OPTIONS || !request.headers().contains_key(header::ORIGIN) {
         return None;
@@ -224,7 +225,7 @@ pub(crate) fn preflight(origins: &Origins, sender: &Sender, effect: Effect) -> R
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Says on an answer which pages may see it.
+/// Adds the headers that say which pages may read the answer.
 pub(crate) fn label(origins: &Origins, sender: &Sender, effect: Effect, headers: &mut HeaderMap) {
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
@@ -258,7 +259,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|media| media.essence == "application/json")
 }
 
-/// The header's value; empty, which is no valid value of any, if it is given twice or is not ASCII.
+/// The header's value; empty, which is never valid, if it is repeated or not ASCII.
 fn only(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
@@ -266,7 +267,7 @@ fn only(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(text.unwrap_or_default().to_owned())
 }
 
-/// HTTP/2 and proxy requests carry it in the URI, which then counts.
+/// The host of the request. HTTP/2 and proxy requests have it in the URI, which takes precedence.
 fn addressed_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let host = match uri.authority() {
         Some(authority) => Some(authority.as_str().to_owned()),
@@ -286,8 +287,8 @@ fn parse_origin(text: &str) -> Option<String> {
     (is_authority && is_plain).then(|| format!("{scheme}://{}", without_default_port(scheme, authority)))
 }
 
-/// Whether a page of `origin` and a request to `host` are of one origin. The scheme is not compared: a proxy may have
-/// taken TLS off.
+/// Whether a page of `origin` and a request to `host` have the same origin. The scheme is not compared: a proxy may
+/// terminate TLS.
 fn is_origin_of(origin: &str, host: &str) -> bool {
     let Some(origin) = parse_origin(origin) else {
         return false;
@@ -301,7 +302,7 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
     authority.strip_suffix(port).unwrap_or(authority)
 }
 
-/// Without the port.
+/// The authority without its port.
 fn host_of(authority: &str) -> &str {
     let end = match authority.find(']') {
         Some(bracket) => Some(bracket + 1),
@@ -310,7 +311,7 @@ fn host_of(authority: &str) -> &str {
     authority.get(..end.unwrap_or(authority.len())).unwrap_or(authority)
 }
 
-/// A password has no place in an error.
+/// The text without a user and password, which must not appear in an error.
 fn without_user(text: &str) -> String {
     text.rsplit('@').next().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Ready-made pieces of plain routes.
+//! Helpers for plain routes: responses, and parameters of the URL.
 
 use std::convert::Infallible;
 
@@ -18,14 +18,13 @@ pub fn json_response<T: Serialize + ?Sized>(value: &T) -> Response {
     }
 }
 
-/// Plain text, exactly as given.
+/// A response with `text` as plain text, unchanged.
 pub fn text_response(status: StatusCode, text: impl Into<String>) -> Response {
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
     (status, [(header::CONTENT_TYPE, content_type)], text.into()).into_response()
 }
 
-/// The parameters of the URL, decoded, in the order in which they were given. What is not UTF-8 is
-/// replaced; names may repeat.
+/// The decoded parameters of the URL, in their order there. Invalid UTF-8 is replaced; names may repeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
 

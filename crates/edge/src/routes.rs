@@ -1,3 +1,5 @@
+//! The routes and services that a role supplies, with the effect of each.
+
 use std::convert::Infallible;
 
 use axum::Router;
@@ -9,18 +11,18 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::util::BoxCloneSyncService;
 
-/// A tonic service without its type.
+/// A type-erased tonic service.
 pub(crate) type Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// What a request to a route does to the data. Every route declares one, so that pages of other origins can be
-/// kept from changing anything.
+/// The effect of a request on the data. Every route declares one, so that pages of other origins cannot change data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing is changed.
+    /// No data change.
     Read,
-    /// Something is added, as by a push. Agents send any content type, or none.
+    /// Data are added, as by a push. Agents send any content type, or none.
     Change,
-    /// Something is deleted or set: a plain route also requires `application/json`, which no form can send.
+    /// Data are deleted or settings changed: a plain route also requires `application/json`, which an HTML form cannot
+    /// send.
     Administer,
 }
 
@@ -42,13 +44,13 @@ pub struct Route {
     pub effect: Effect,
 }
 
-/// What a role serves: plain routes, and tonic services by name.
+/// The plain routes of a role, and its tonic services by name.
 ///
-/// Plain routes set no fallback: unknown paths and wrong methods are answered by the edge.
+/// Plain routes set no fallback: the edge answers unknown paths and wrong methods.
 #[derive(Default)]
 pub struct Routes {
     pub(crate) rest: Router,
-    /// Of `rest`.
+    /// The routes of `rest`.
     pub(crate) table: Vec<Route>,
     pub(crate) services: HashMap<&'static str, (Service, Effect)>,
     pub(crate) probes: Vec<&'static str>,
@@ -82,16 +84,15 @@ impl Routes {
         self.with_route(Method::POST, path, effect)
     }
 
-    /// Keeps the plain route `path` within reach while every connection is busy; for probes.
+    /// Answers the plain route `path` even while all connections are busy; for probes.
     pub fn probe(mut self, path: &'static str) -> Self {
         self.probes.push(path);
         self
     }
 
-    /// Adds a service, under Connect, gRPC and gRPC-web. `effect` is the strongest of its methods.
+    /// Adds a service, over Connect, gRPC and gRPC-web. `effect` is the strongest effect of its methods.
     ///
-    /// It should be built with `max_decoding_message_size(edge::MESSAGE_BYTES_MAX)`, and without
-    /// compression: both are done by the edge.
+    /// Build it with `max_decoding_message_size(edge::MESSAGE_BYTES_MAX)` and without compression: the edge does both.
     pub fn service<S>(mut self, effect: Effect, service: S) -> Self
     where
         S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -106,7 +107,7 @@ impl Routes {
         self
     }
 
-    /// What both serve.
+    /// The routes and services of both.
     pub fn merge(mut self, other: Self) -> Self {
         self.rest = self.rest.merge(other.rest);
         self.table.extend(other.table);
@@ -115,7 +116,7 @@ impl Routes {
         self
     }
 
-    /// Every route, those of services included, by path. A service that `proto/` does not describe is one route.
+    /// All routes by path, including methods of services. A service that `proto/` does not describe is one route.
     pub fn table(&self) -> Vec<Route> {
         let mut table = self.table.clone();
         for (name, (_, effect)) in &self.services {

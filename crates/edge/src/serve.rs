@@ -1,4 +1,4 @@
-//! Connections: accepting, telling HTTP/1.1 from h2c, ending.
+//! Accepts connections, recognises HTTP/1.1 and h2c, and drains at a shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,41 +22,41 @@ use crate::connections::{Connections, OpenConnection};
 use crate::exchange::{AnswerBody, Answers, Exchange};
 use crate::socket::Socket;
 
-/// How HTTP/2 without TLS begins.
+/// First bytes of HTTP/2 without TLS.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes that tell the preface from a method: none begins with `PRI `.
+/// Bytes that distinguish the preface from HTTP/1.1: no method begins with `PRI `.
 const PREFACE_BYTES_MIN: usize = 4;
 
-/// Between looks at a connection that sent less than that.
+/// Interval between reads of a connection that has sent fewer bytes.
 const PREFACE_POLL: Duration = Duration::from_millis(10);
 
-/// After a failed accept, for instance because the process has no file descriptor left.
+/// Pause after a failed accept, for example because the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between two warnings about failed accepts.
+/// Interval between warnings about failed accepts.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a connection that was told to give way may take.
+/// Maximum wait for idle connections to close for a new one.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
-/// Between looks for a place while all are taken.
+/// Interval between attempts to find a place for a connection.
 const PLACE_POLL: Duration = Duration::from_millis(50);
 
-/// Connections beyond the cap, which are answered only on [`crate::Routes::probe`]s.
+/// Maximum number of connections beyond the limit; only [`crate::Routes::probe`]s are answered on them.
 const PROBE_CONNECTIONS_MAX: usize = 16;
 
-/// How long one of them may be without a request.
+/// Idle timeout of such a connection.
 const PROBE_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When answers hold too much: those of which nothing was read for this long make room.
+/// With the budget of answers exceeded, answers that were not read for this time make room.
 const UNREAD_GRACE: Duration = Duration::from_secs(1);
 
-/// Looks for answers without progress, in one `write_timeout`; and the longest pause between two.
-const LOOKS_PER_WRITE_TIMEOUT: u32 = 8;
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Number of checks for unread answers per `write_timeout`, and the maximum interval between them.
+const CHECKS_PER_WRITE_TIMEOUT: u32 = 8;
+const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
-/// Between looks at what is left of a shutdown.
+/// Interval between checks of the remaining connections during a shutdown.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 const HTTP2_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,17 +67,17 @@ const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 tokio::task_local! {
-    /// Ends the HTTP/2 stream whose task this is.
+    /// Ends the HTTP/2 stream of the current task.
     static END_OF_STREAM: CancellationToken;
 }
 
-/// Accepts connections and answers their requests until `shutdown` completes; then accepts no more and
-/// waits for the requests in flight, up to the configured time. Requests that only wait for their client, and
-/// connections without a request, end within about a second.
+/// Accepts connections and answers their requests until `shutdown` completes; then accepts no more, and waits for the
+/// requests in flight up to the drain timeout. Requests that only wait for their client, and connections without a
+/// request, end within about a second.
 pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
     let server = Arc::new(Server::new(app));
     let clock = server.clock.clone();
-    let looking = clock.spawn(server.clone().end_unread_answers());
+    let checking = clock.spawn(server.clone().end_unread_answers());
     let mut failures = AcceptFailures::default();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -99,9 +99,9 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
                     connections.dec();
                 });
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                // Descriptors of connections that nobody uses are worth less than those of new ones.
+                // An idle connection is worth less than a new one.
                 server.connections.close_idlest();
                 failures.warn(&error, clock.monotonic());
                 clock.sleep(ACCEPT_PAUSE).await;
@@ -110,7 +110,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
     }
     drop(listener);
     server.stopping.cancel();
-    looking.await.ok();
+    checking.await.ok();
     server.drain().await;
 }
 
@@ -126,10 +126,10 @@ struct Server {
     stopping: CancellationToken,
 }
 
-/// What an accepted connection may do.
+/// The permit of an accepted connection.
 struct Place {
     _permit: Option<OwnedSemaphorePermit>,
-    /// There was no other place.
+    /// Whether the connection is beyond the limit.
     only_probes: bool,
 }
 
@@ -162,8 +162,8 @@ impl Server {
         }
     }
 
-    /// A place for one more connection. If all are taken, idle connections give way; if none is idle, it is a place
-    /// for probes; if those are taken too, the next one that becomes free.
+    /// Waits for a place for one more connection. If all are in use, idle connections are closed; if none is idle, the
+    /// place is one for probes; if those are in use too, it is the next one that becomes free.
     async fn place(&self) -> Place {
         let regular = |permit: OwnedSemaphorePermit| Place { _permit: Some(permit), only_probes: false };
         loop {
@@ -207,10 +207,10 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let write_timeout = self.app.inner().config.write_timeout;
         let stream = Socket::new(stream, Arc::clone(&connection), write_timeout, self.clock.clone());
-        // Futures are boxed where they begin, so that an idle connection does not hold room for a request,
-        // nor a silent one for a connection.
+        // Futures are boxed where they begin: an idle connection then holds no memory for a request, and one that has
+        // sent no bytes holds none for HTTP.
         let served = Box::pin(self.http(builder, TokioIo::new(stream), &connection, place.only_probes));
-        let idle_for_long = async {
+        let probe_idle_timeout = async {
             loop {
                 self.clock.sleep(PROBE_IDLE_TIMEOUT).await;
                 if connection.idle_since().is_some_and(|since| since <= self.ago(PROBE_IDLE_TIMEOUT)) {
@@ -224,11 +224,11 @@ impl Server {
                 debug!(%error, "a connection ended early");
             },
             () = connection.closing().cancelled() => {}
-            () = idle_for_long, if place.only_probes => {}
+            () = probe_idle_timeout, if place.only_probes => {}
         }
     }
 
-    /// Serves a connection to its end, which is the end of its requests once the server stops.
+    /// Serves a connection until it ends. Once the server stops, it ends with its current requests.
     async fn http(
         self: &Arc<Self>,
         builder: &Builder<StreamTasks>,
@@ -268,10 +268,10 @@ impl Server {
         self.clock.monotonic().saturating_sub(time)
     }
 
-    /// Until the server stops.
+    /// Ends requests with unread answers, until the server stops.
     async fn end_unread_answers(self: Arc<Self>) {
         let write_timeout = self.app.inner().config.write_timeout;
-        let interval = (write_timeout / LOOKS_PER_WRITE_TIMEOUT).min(LOOK_INTERVAL_MAX);
+        let interval = (write_timeout / CHECKS_PER_WRITE_TIMEOUT).min(CHECK_INTERVAL_MAX);
         loop {
             tokio::select! {
                 () = self.clock.sleep(interval) => {}
@@ -281,17 +281,17 @@ impl Server {
         }
     }
 
-    /// Waits for the requests in flight, and ends what only waits for its client.
+    /// Waits for the requests in flight, and ends requests that only wait for their client.
     async fn drain(&self) {
         let drain_timeout = self.app.inner().config.drain_timeout;
         let began = self.clock.monotonic();
-        let mut told = false;
+        let mut is_logged = false;
         loop {
             let now = self.clock.monotonic();
             let remaining = self.connections.drain(began, now);
-            if !told {
+            if !is_logged {
                 info!(connections = remaining.connections, requests = remaining.requests, "draining");
-                told = true;
+                is_logged = true;
             }
             if remaining.connections == 0 {
                 return;
@@ -309,7 +309,7 @@ impl Server {
     }
 }
 
-/// Runs each stream of HTTP/2 in a task that can be ended alone: the client then gets RST_STREAM.
+/// Runs each HTTP/2 stream in a task that can be cancelled alone: the client then gets RST_STREAM.
 #[derive(Clone)]
 struct StreamTasks(Clock);
 
@@ -326,32 +326,32 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamT
     }
 }
 
-/// Warns of failed accepts once in a while: they come twenty times a second.
+/// Limits warnings about failed accepts, which happen twenty times a second.
 #[derive(Default)]
 struct AcceptFailures {
     warned_at: Option<Duration>,
-    unsaid: usize,
+    unreported: usize,
 }
 
 impl AcceptFailures {
     fn warn(&mut self, error: &io::Error, now: Duration) {
-        let is_due = |at| now.saturating_sub(at) >= ACCEPT_WARNING_INTERVAL;
+        let is_due = |warned_at| now.saturating_sub(warned_at) >= ACCEPT_WARNING_INTERVAL;
         if !self.warned_at.is_none_or(is_due) {
-            self.unsaid += 1;
+            self.unreported += 1;
             return;
         }
-        let failures = self.unsaid + 1;
+        let failures = self.unreported + 1;
         warn!(
             %error,
             failures,
             "cannot accept connections, so idle ones are closed; raise the limit of open files (ulimit -n)"
         );
         self.warned_at = Some(now);
-        self.unsaid = 0;
+        self.unreported = 0;
     }
 }
 
-/// Waits for the first bytes of a connection and leaves them where they are.
+/// Peeks at the first bytes of a connection.
 async fn speaks_http2(clock: &Clock, stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE_BYTES_MIN];
     loop {
@@ -367,8 +367,8 @@ async fn speaks_http2(clock: &Clock, stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Whether the listener itself is well and the next accept may succeed at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether only one connection failed, so that the next accept may succeed at once.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

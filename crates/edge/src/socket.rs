@@ -1,7 +1,7 @@
-//! A client's socket, which fails when its peer reads nothing of what waits to be written.
+//! The socket of a client, with a timeout for writes.
 //!
-//! Owns: noticing that a write makes no progress, and leaving nothing behind in the kernel when a connection is aborted.
-//! Does not own: a stream of HTTP/2 whose client grants no window (`exchange`); the socket itself is not stuck then.
+//! Owns: noticing a write without progress; discarding the kernel's buffer when a connection is aborted.
+//! Does not own: an HTTP/2 stream whose client grants no window (`exchange`); the socket itself makes progress then.
 
 use std::io;
 use std::pin::Pin;
@@ -20,19 +20,19 @@ pub(crate) struct Socket {
     connection: Arc<Connection>,
     write_timeout: Duration,
     clock: Clock,
-    /// Ends when the write that waits has waited too long; absent while nothing waits.
-    patience: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Timeout of the pending write; `None` while no write is pending.
+    write_deadline: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Socket {
-    /// `write_timeout`: longest time in which not one byte can be written.
+    /// `write_timeout`: maximum time without a written byte.
     pub(crate) fn new(
         stream: TcpStream,
         connection: Arc<Connection>,
         write_timeout: Duration,
         clock: Clock,
     ) -> Self {
-        Self { stream, connection, write_timeout, clock, patience: None }
+        Self { stream, connection, write_timeout, clock, write_deadline: None }
     }
 
     fn poll_progress<T>(
@@ -42,15 +42,15 @@ impl Socket {
     ) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.stream), context);
         if written.is_ready() {
-            self.patience = None;
+            self.write_deadline = None;
             return written;
         }
         let (clock, limit) = (&self.clock, self.write_timeout);
-        let patience = self.patience.get_or_insert_with(|| {
+        let write_deadline = self.write_deadline.get_or_insert_with(|| {
             let clock = clock.clone();
             Box::pin(async move { clock.sleep(limit).await })
         });
-        patience.as_mut().poll(context).map(|()| {
+        write_deadline.as_mut().poll(context).map(|()| {
             self.connection.abort();
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("the client read nothing for {limit:?}")))
         })
@@ -60,7 +60,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.connection.is_aborted() {
-            // Otherwise the kernel keeps some megabytes for as long as the client likes.
+            // Otherwise the kernel keeps some megabytes until the client reads them or goes away.
             let _ = self.stream.set_zero_linger();
         }
     }

@@ -1,4 +1,4 @@
-//! Whose data a request is about.
+//! The tenants of a request.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -8,24 +8,24 @@ use tonic::Code;
 
 use crate::Error;
 
-/// Names the tenants of a request, separated by `|`.
+/// Header with the tenants of a request, separated by `|`.
 const HEADER: &str = "x-scope-orgid";
 
-/// Most tenants of one request.
+/// Maximum number of tenants of one request.
 const TENANTS_MAX: usize = 100;
 
 /// The tenants of a request: at least one, sorted, without duplicates.
 ///
-/// A plain route takes it as an argument; a service calls [`Tenants::of`].
+/// A plain route takes them as an argument; a service calls [`Tenants::of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenants(Vec<TenantId>);
 
-/// What the header said. An error is kept until a route asks, because some routes are public.
+/// The parsed header. An error is kept until a route asks for tenants, because some routes need none.
 #[derive(Clone)]
 pub(crate) struct Claim(Result<Tenants, Error>);
 
 impl Claim {
-    /// Without `multitenancy` everyone is `anonymous`, whatever the header says.
+    /// Without `multitenancy` every request belongs to `anonymous`, and the header is ignored.
     pub(crate) fn of(headers: &HeaderMap, multitenancy: bool) -> Self {
         match multitenancy {
             false => Self(Ok(Tenants(vec![TenantId::anonymous()]))),
@@ -38,7 +38,7 @@ impl Tenants {
     /// The tenants of the request that carries these extensions.
     ///
     /// # Errors
-    /// `Unauthenticated` (401) if the request named none, or one that cannot be.
+    /// `Unauthenticated` (401) if the request has no tenant, or an invalid one.
     pub fn of(extensions: &Extensions) -> Result<Self, Error> {
         match extensions.get::<Claim>() {
             Some(claim) => claim.0.clone(),
@@ -46,7 +46,7 @@ impl Tenants {
         }
     }
 
-    /// The tenant of a request that may have only one, as every write.
+    /// The tenant of a request that must have exactly one, like every write.
     ///
     /// # Errors
     /// `Unauthenticated` (401) if there are several.
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn without_multitenancy_everyone_is_anonymous() {
+    fn without_multitenancy_every_request_is_anonymous() {
         check(None, false, Ok(&["anonymous"]));
         check(Some("a/b"), false, Ok(&["anonymous"]));
     }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_impossible_tenant_is_refused() {
+    fn a_missing_or_invalid_tenant_is_refused() {
         check(None, true, Err("no org id"));
         check(Some(""), true, Err("no org id"));
         check(Some("a|"), true, Err("no org id"));

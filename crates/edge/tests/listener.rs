@@ -1,6 +1,6 @@
-//! The listener with real connections.
+//! Tests of the listener with real connections.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod echo;
 
@@ -17,7 +17,7 @@ use wire::push::v1::{PushRequest, RawProfileSeries, RawSample};
 use wire::settings::v1::settings_service_client::SettingsServiceClient;
 use wire::settings::v1::{SetSettingsRequest, Setting};
 
-/// Sends `request` as it is and gives what comes back until the server closes, or for five seconds.
+/// Sends `request` unchanged; returns the bytes that arrive until the server closes, or within five seconds.
 async fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -58,7 +58,7 @@ async fn one_port_speaks_http1_and_h2c() {
 }
 
 #[tokio::test]
-async fn large_pushes_pass_over_h2c() {
+async fn large_pushes_work_over_h2c() {
     let (address, _stop) = listen(app(|config| config.body_bytes_max = 32 << 20)).await;
     let mut client = PusherServiceClient::new(grpc(address).await);
     let push = |bytes: usize| PushRequest {
@@ -74,7 +74,7 @@ async fn large_pushes_pass_over_h2c() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_ends_its_request_only() {
+async fn a_body_that_ends_early_fails_only_its_request() {
     let (address, _stop) = listen(app(|_| ())).await;
     for path in ["/length", "/push.v1.PusherService/Push"] {
         let head = format!(
@@ -92,7 +92,7 @@ async fn a_body_that_ends_early_ends_its_request_only() {
 }
 
 #[tokio::test]
-async fn a_refusal_waits_for_the_body_that_nobody_reads() {
+async fn a_refusal_drains_the_unread_body() {
     let (address, _stop) = listen(app(|_| ())).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
@@ -109,7 +109,7 @@ async fn a_refusal_waits_for_the_body_that_nobody_reads() {
 }
 
 #[tokio::test]
-async fn an_announced_length_alone_is_refused() {
+async fn a_too_large_content_length_is_refused_at_once() {
     let (address, _stop) = listen(app(|_| ())).await;
     let head = "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
     let answer = raw(address, head.as_bytes()).await;
@@ -131,7 +131,7 @@ async fn a_malformed_chunk_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_request_of_http1_has_one_valid_host() {
+async fn a_request_over_http1_needs_one_valid_host() {
     let (address, _stop) = listen(app(|_| ())).await;
     let check = async |version: &str, hosts: &str, status: &str| {
         let request = format!("GET /ready {version}\r\n{hosts}connection: close\r\n\r\n");
@@ -163,12 +163,12 @@ async fn grpc_over_http1_ends_with_its_status() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("trailer: grpc-status\r\n") && !answer.contains("content-length"), "{answer}");
     assert!(answer.ends_with("\r\n0\r\ngrpc-status: 0\r\n\r\n"), "{answer}");
-    // Who does not ask for trailers gets none.
+    // A client that does not ask for trailers gets none.
     let answer = raw(address, format!("{head}{empty}").as_bytes()).await;
     assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
 }
 
-/// Asks for an answer longer than what the kernel keeps for a connection.
+/// Requests an answer that is larger than the kernel's buffers of a connection.
 async fn ask_for_much(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /huge HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -176,14 +176,14 @@ async fn ask_for_much(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_of_its_answer_is_dropped() {
+async fn a_client_that_reads_nothing_of_its_answer_is_disconnected() {
     let (address, _stop) = listen(app(|config| {
         config.write_timeout = Duration::from_millis(300);
         config.connections_max = 1;
     }))
     .await;
     let mut deaf = ask_for_much(address).await;
-    // Its place is free again, although it never closes.
+    // Its place is free again, although the client never closes.
     let large = b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut tries = 0;
     while !raw(address, large).await.starts_with("HTTP/1.1 200 ") {
@@ -213,7 +213,7 @@ async fn a_client_that_reads_slowly_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn garbage_and_silence_are_dropped() {
+async fn connections_with_garbage_or_without_bytes_are_closed() {
     let (address, _stop) = listen(app(|config| config.idle_timeout = Duration::from_millis(300))).await;
     let answer = raw(address, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -226,7 +226,7 @@ async fn garbage_and_silence_are_dropped() {
 }
 
 #[tokio::test]
-async fn idle_connections_keep_nobody_out() {
+async fn idle_connections_do_not_block_new_ones() {
     let (address, _stop) = listen(app(|_| ())).await;
     let mut idle = Vec::new();
     for _ in 0..300 {
@@ -236,7 +236,7 @@ async fn idle_connections_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn beyond_the_cap_the_connection_that_was_idle_for_longest_gives_way() {
+async fn beyond_the_limit_the_longest_idle_connection_is_closed() {
     let (address, _stop) = listen(app(|config| config.connections_max = 2)).await;
     let mut oldest = TcpStream::connect(address).await.unwrap();
     Clock::system().sleep(Duration::from_millis(50)).await;
@@ -250,7 +250,7 @@ async fn beyond_the_cap_the_connection_that_was_idle_for_longest_gives_way() {
     assert!(answer.ends_with("ready"), "{answer}");
 }
 
-/// A connection whose request waits for its body.
+/// A connection with a request that waits for its body.
 async fn busy(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na").await.unwrap();
@@ -259,7 +259,7 @@ async fn busy(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn while_every_connection_is_busy_probes_are_answered_and_others_refused() {
+async fn with_all_connections_busy_probes_are_answered_and_other_requests_refused() {
     let (address, _stop) = listen(app(|config| config.connections_max = 2)).await;
     let mut running = (busy(address).await, busy(address).await);
     for _ in 0..40 {
@@ -311,7 +311,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn no_client_that_is_waited_for_holds_up_a_shutdown() {
+async fn a_shutdown_does_not_wait_for_clients() {
     let strangers: [(&str, Vec<u8>); 6] = [
         ("silence", Vec::new()),
         ("half a request head", b"GET /ready HTTP/1.1\r\nho".to_vec()),
@@ -321,7 +321,7 @@ async fn no_client_that_is_waited_for_holds_up_a_shutdown() {
             "a body that never ends",
             b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc".to_vec(),
         ),
-        ("an answer that nobody reads", b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
+        ("an unread answer", b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
     ];
     for (name, sent) in strangers {
         let Server { address, stop, ended } =
@@ -335,11 +335,11 @@ async fn no_client_that_is_waited_for_holds_up_a_shutdown() {
 }
 
 #[tokio::test]
-async fn an_http2_stream_without_window_is_reset_and_its_connection_lives() {
+async fn an_http2_stream_without_window_is_reset_and_its_connection_stays() {
     let (address, _stop) = listen(app(|config| config.write_timeout = Duration::from_millis(300))).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&http2::hello(65_535)).await.unwrap();
-    // Window for the connection, so that only the stream lacks it.
+    // The connection gets a window, so that only the stream has none.
     stream.write_all(&http2::window_update(0, 1 << 20)).await.unwrap();
     stream.write_all(&http2::get(1, "/huge")).await.unwrap();
     http2::read_until(&mut stream, |frame| frame.kind == http2::RST_STREAM && frame.stream == 1).await;
@@ -358,10 +358,10 @@ async fn small_answers_without_window_are_reset_too() {
 }
 
 #[tokio::test]
-async fn an_end_of_an_answer_that_finds_no_window_ends_the_connection() {
+async fn a_last_piece_without_window_ends_the_connection() {
     let (address, _stop) = listen(app(|config| config.write_timeout = Duration::from_millis(300))).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // One byte of window takes the whole of a small answer out of the hands of its stream.
+    // With a window of one byte, the whole of a small answer has left its stream.
     stream.write_all(&http2::hello(1)).await.unwrap();
     stream.write_all(&http2::get(1, "/ready")).await.unwrap();
     let mut bytes = Vec::new();
@@ -370,7 +370,7 @@ async fn an_end_of_an_answer_that_finds_no_window_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_hardly_anything_is_dropped() {
+async fn a_client_that_reads_too_slowly_is_disconnected() {
     let (address, _stop) = listen(app(|config| config.write_timeout = SECOND)).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -405,11 +405,11 @@ async fn answers_share_one_budget() {
     let mut served = ask_for_much(address).await;
     let mut answer = Vec::new();
     served.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.len() > echo::HUGE_BYTES, "an answer that nobody reads makes room");
+    assert!(answer.len() > echo::HUGE_BYTES, "an unread answer is ended to make room");
     drop(stalled);
 }
 
-/// As much of HTTP/2 as a client needs that does not play by the rules.
+/// The parts of HTTP/2 that a misbehaving client needs.
 mod http2 {
     use clock::Clock;
     use tokio::io::AsyncReadExt;
@@ -432,7 +432,7 @@ mod http2 {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// The preface, with this window for every stream.
+    /// The preface, with `window` as the initial window of every stream.
     pub(super) fn hello(window: u32) -> Vec<u8> {
         let initial_window_size = [&[0, 4], &window.to_be_bytes()[..]].concat();
         let settings = frame(SETTINGS, 0, 0, &initial_window_size);
@@ -444,14 +444,14 @@ mod http2 {
         frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
     }
 
-    /// A whole request: indexed `:method: GET` and `:scheme: http`, `:path` and `:authority` as they are.
+    /// A whole request: indexed `:method: GET` and `:scheme: http`, literal `:path` and `:authority`.
     pub(super) fn get(stream: u32, path: &str) -> Vec<u8> {
         let headers = [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 1, b'x']].concat();
         const END_STREAM_AND_HEADERS: u8 = 0x5;
         frame(HEADERS, END_STREAM_AND_HEADERS, stream, &headers)
     }
 
-    /// The first such frame.
+    /// Reads until the first wanted frame.
     pub(super) async fn read_until(stream: &mut TcpStream, is_wanted: impl Fn(&Frame) -> bool) -> Frame {
         let read = async {
             loop {

@@ -1,6 +1,6 @@
-//! What pages of other origins may do, request by request, as browsers send them.
+//! Rights of pages of other origins, with requests as browsers send them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod echo;
 
@@ -37,7 +37,7 @@ fn check_forbidden(answer: &Answer, message_part: &str) {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_changes_nothing() {
+async fn a_page_of_another_origin_cannot_change_data() {
     let app = app(|_| ());
     for path in ["/length", "/administer", "/unknown", PUSH] {
         for sent in [
@@ -60,7 +60,7 @@ async fn a_page_of_another_origin_changes_nothing() {
 }
 
 #[tokio::test]
-async fn agents_and_command_lines_send_any_content_type() {
+async fn agents_and_command_lines_may_send_any_content_type() {
     let app = app(|_| ());
     for sent in [&[][..], &[FORM], &[TEXT], &[("content-type", "multipart/form-data; boundary=x")]] {
         assert_eq!(ask(&app, "POST", "/length", sent, "four").await.text(), "4");
@@ -68,14 +68,14 @@ async fn agents_and_command_lines_send_any_content_type() {
 }
 
 #[tokio::test]
-async fn a_page_of_our_own_may_change_things() {
+async fn a_page_of_this_server_may_change_data() {
     let app = app(|_| ());
     for sent in [
         &[HOST, ("origin", "http://pyrograph.example:4040")][..],
         &[("host", "pyrograph.example"), ("origin", "https://pyrograph.example")],
         &[("host", "pyrograph.example:443"), ("origin", "https://pyrograph.example")],
         &[("host", "PYROGRAPH.example:80"), ("origin", "http://pyrograph.example")],
-        // A proxy with another public name, which the browser vouches for.
+        // A proxy with another public name: the browser says that the origin is the same.
         &[("host", "127.0.0.1:4040"), ("origin", "https://profiles.example"), site("same-origin")],
         &[HOST, site("none")],
     ] {
@@ -91,7 +91,7 @@ async fn a_page_of_our_own_may_change_things() {
 }
 
 #[tokio::test]
-async fn what_deletes_or_sets_is_json() {
+async fn deletions_and_settings_must_be_json() {
     let app = app(|_| ());
     assert_eq!(ask(&app, "POST", "/administer", &[JSON], "{}").await.text(), "{}");
     let charset = ("content-type", "application/json; charset=utf-8");
@@ -104,7 +104,7 @@ async fn what_deletes_or_sets_is_json() {
 }
 
 #[tokio::test]
-async fn answers_are_shown_to_no_other_origin_by_default() {
+async fn by_default_no_other_origin_may_read_answers() {
     let app = app(|_| ());
     for (method, path, sent) in [
         ("GET", "/large", &[HOST, EVIL][..]),
@@ -120,7 +120,7 @@ async fn answers_are_shown_to_no_other_origin_by_default() {
 }
 
 #[tokio::test]
-async fn an_allowed_origin_reads_and_changes() {
+async fn an_allowed_origin_may_read_and_change() {
     let app = open_to("https://grafana.example, http://other:3000");
     let answer = ask(&app, "POST", "/length", &[HOST, GRAFANA, site("cross-site")], "four").await;
     assert_eq!((answer.status, answer.text()), (200, "4"));
@@ -138,7 +138,7 @@ async fn an_allowed_origin_reads_and_changes() {
 }
 
 #[tokio::test]
-async fn reads_may_be_open_to_every_page_and_changes_are_not() {
+async fn a_wildcard_allows_reads_but_no_changes() {
     let app = open_to("*");
     let answer = ask(&app, "POST", SETTINGS, &[HOST, EVIL, JSON], "{}").await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"));
@@ -150,7 +150,7 @@ async fn reads_may_be_open_to_every_page_and_changes_are_not() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_for_what_is_allowed() {
+async fn a_preflight_is_answered_according_to_the_allowed_origins() {
     let app = open_to("https://grafana.example,*");
     let post = ("access-control-request-method", "POST");
     let get = ("access-control-request-method", "GET");
@@ -176,7 +176,7 @@ async fn a_preflight_is_answered_for_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_server_on_loopback_has_no_other_name() {
+async fn a_server_on_loopback_has_only_the_name_localhost() {
     let app = named("", true);
     for host in ["localhost:4040", "LOCALHOST", "app.localhost:1", "127.0.0.1:4040", "[::1]:4040", "10.0.0.7"]
     {
@@ -191,13 +191,13 @@ async fn a_server_on_loopback_has_no_other_name() {
     assert_eq!(ask(&app, "GET", "/ready", &[], "").await.status, 200, "a health check of HTTP/1.0");
     let two = [("host", "localhost"), ("host", "localhost")];
     check_forbidden(&ask(&app, "GET", "/ready", &two, "").await, "is not a name");
-    // What rebinding needs: the same origin, under a name of the attacker's.
+    // DNS rebinding: the same origin, under a name of the attacker.
     let rebound = [("host", "evil.example"), ("origin", "http://evil.example"), site("same-origin")];
     check_forbidden(&ask(&app, "POST", "/length", &rebound, "").await, "is not a name");
 }
 
 #[tokio::test]
-async fn names_may_be_listed_and_are_any_otherwise() {
+async fn listed_names_are_required_and_without_a_list_every_name_is_accepted() {
     let listed = named("pyrograph.example,Profiles.Example.", false);
     for (host, status) in [
         ("pyrograph.example:4040", 200),
@@ -212,7 +212,7 @@ async fn names_may_be_listed_and_are_any_otherwise() {
 }
 
 #[test]
-fn lists_name_what_is_wrong_with_them() {
+fn a_wrong_entry_of_a_list_is_named() {
     for wrong in ["grafana.example", "ftp://a", "https://", "https://a/path", "https://*.a", "null"] {
         let error = Origins::parse(&format!("https://ok.example,{wrong}")).unwrap_err().to_string();
         assert!(error.contains(&format!("{wrong:?}")), "{error}");

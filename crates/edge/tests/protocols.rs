@@ -1,6 +1,6 @@
-//! Every protocol that the edge speaks, request by request, without a network.
+//! Tests of all protocols of the edge, without a network.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod echo;
 
@@ -95,7 +95,7 @@ async fn connect_requests_may_be_gzipped_and_answers_are_if_allowed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_the_clients_fault() {
+async fn an_undecodable_message_is_a_client_error() {
     let app = app(|_| ());
     let check = async |headers: &[(&str, &str)], body: &[u8], part: &str| {
         let answer = ask(&app, "POST", SET, headers, Bytes::copy_from_slice(body)).await;
@@ -125,7 +125,7 @@ async fn an_unknown_compression_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn too_large_a_message_exhausts_a_resource() {
+async fn a_message_that_is_too_large_is_refused() {
     let app = app(|_| ());
     let answer = ask(&app, "POST", SET, &[PROTO], vec![0; (1 << 20) + 1]).await;
     check_refused(&answer, 429, "resource_exhausted", "limit of 1048576");
@@ -159,7 +159,7 @@ async fn bodies_share_one_budget() {
     let zipped = gzip::compress(&set("a", &"b".repeat(2000)), 1);
     let answer = ask(&app, "POST", SET, &[PROTO, GZIPPED], zipped).await;
     check_refused(&answer, 503, "unavailable", "limit of 1000");
-    // All of it was given back; a message counts twice, because the service's decoder copies it.
+    // The whole budget is free again; a message counts twice, because the service's decoder copies it.
     let answer = ask(&app, "POST", SET, &[PROTO], set("a", &"b".repeat(400))).await;
     assert_eq!(answer.status, 200);
 }
@@ -252,7 +252,7 @@ async fn only_post_reaches_a_method() {
 }
 
 #[tokio::test]
-async fn an_unknown_content_type_is_told_the_known_ones() {
+async fn an_unknown_content_type_is_refused_with_a_list_of_the_known_ones() {
     let app = app(|_| ());
     for headers in [&[][..], &[("content-type", "text/plain")], &[("content-type", "äö")]] {
         let answer = ask(&app, "POST", SET, headers, "{}").await;
@@ -306,7 +306,7 @@ async fn head_is_answered_as_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn plain_routes_get_capped_bodies_as_they_came() {
+async fn plain_routes_get_limited_bodies_unchanged() {
     let app = app(|_| ());
     let zipped = gzip::compress(b"abc", 1);
     let answer = ask(&app, "POST", "/length", &[GZIPPED], zipped.clone()).await;
@@ -325,7 +325,7 @@ async fn plain_routes_get_capped_bodies_as_they_came() {
 }
 
 #[tokio::test]
-async fn plain_answers_are_gzipped_from_a_size_on_if_allowed() {
+async fn large_plain_answers_are_gzipped_if_the_client_allows_it() {
     let app = app(|_| ());
     let answer = ask(&app, "GET", "/large", &[("accept-encoding", "br, gzip")], "").await;
     assert_eq!(answer.header("content-encoding"), "gzip");
@@ -373,7 +373,7 @@ async fn a_slow_body_times_out() {
 }
 
 #[tokio::test]
-async fn accept_tells_of_utf8_label_names() {
+async fn the_accept_header_announces_utf8_label_names() {
     let app = app(|_| ());
     let utf8 = ("accept", "*/*; allow-utf8-labelnames=true");
     let answer = ask(&app, "POST", GET, &[JSON, utf8], "{}").await;
@@ -394,7 +394,7 @@ async fn metadata_of_a_service_becomes_headers() {
 }
 
 #[tokio::test]
-async fn an_explanation_is_a_field_of_connects_json_and_a_trailer_of_everything_else() {
+async fn an_explanation_is_a_field_in_connect_json_and_a_trailer_otherwise() {
     let app = app(|_| ());
     let explain = ("x-pyrograph-explain", "true");
     let plain = ask(&app, "POST", GET, &[JSON], "{}").await;
@@ -458,7 +458,7 @@ async fn refusals_of_plain_routes_are_utf8_json() {
 }
 
 #[tokio::test]
-async fn few_bytes_that_mean_many_messages_are_refused() {
+async fn few_bytes_with_many_messages_are_refused() {
     let app = app(|config| config.body_bytes_max = 64 << 20);
     let push = "/push.v1.PusherService/Push";
     let bomb = gzip::compress(&[0x0a, 0].repeat(20 << 20), 9);
@@ -470,7 +470,7 @@ async fn few_bytes_that_mean_many_messages_are_refused() {
 }
 
 #[tokio::test]
-async fn damaged_requests_are_never_the_servers_fault() {
+async fn damaged_requests_never_cause_a_server_error() {
     let app = app(|_| ());
     let mut state = 1_u64;
     let mut random = move |below: usize| {
@@ -489,17 +489,17 @@ async fn damaged_requests_are_never_the_servers_fault() {
         let (content_type, encoding, body) = &whole[random(whole.len())];
         let mut body = body.clone();
         for _ in 0..=random(4) {
-            let at = random(body.len());
+            let index = random(body.len());
             match random(3) {
-                0 => body[at] = random(256) as u8,
-                1 => body.truncate(at + 1),
-                _ => body.insert(at, random(256) as u8),
+                0 => body[index] = random(256) as u8,
+                1 => body.truncate(index + 1),
+                _ => body.insert(index, random(256) as u8),
             }
         }
         let headers = [Some(*content_type), *encoding].into_iter().flatten().collect::<Vec<_>>();
         let answer = ask(&app, "POST", SET, &headers, body.clone()).await;
         assert!(answer.status < 500, "{headers:?} {body:?} {answer:?}");
-        // 13, a flag without an encoding, is what the protocol demands.
+        // The protocol demands 13 for the flag of compression without an encoding.
         assert!(!["2", "14"].contains(&answer.header("grpc-status")), "{headers:?} {body:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Writes answers as Connect does: the message alone is the body, and errors are JSON.
+//! Answers in Connect: the body is the message alone, and errors are JSON.
 
 use axum::response::{IntoResponse, Response};
 use clock::Pool;
@@ -8,7 +8,7 @@ use super::content::{Content, Format};
 use super::{Reply, envelope, metadata};
 use crate::error::Error;
 
-/// Below this gzip makes a message longer.
+/// Minimum size of a compressed message; gzip makes smaller ones longer.
 const GZIP_BYTES_MIN: usize = 64;
 
 pub(crate) async fn response(
@@ -38,7 +38,7 @@ pub(crate) async fn response(
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.content_type));
-    // Without memory for a compressed copy the message is sent as it is.
+    // Without memory for a compressed copy, the message is sent uncompressed.
     if gzip && message.len() >= GZIP_BYTES_MIN && reply.memory.grow(message.len() as u64).is_ok() {
         message = crate::gzip::compress(pool, message).await;
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

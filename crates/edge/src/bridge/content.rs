@@ -1,4 +1,4 @@
-//! Which protocol and format a request speaks, and what its headers say in that protocol.
+//! The protocol and format of a request, and the headers of that protocol.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::accept::{self, MediaType};
 use crate::deadline;
 use crate::error::Error;
 
-/// What a 415 lists.
+/// Content types that a 415 lists.
 pub(crate) const ACCEPT_POST: &str = "application/grpc, application/grpc+json, \
     application/grpc+json; charset=utf-8, application/grpc+proto, application/grpc-web, \
     application/grpc-web+json, application/grpc-web+json; charset=utf-8, \
@@ -33,23 +33,23 @@ pub(crate) enum Format {
 pub(crate) struct Content {
     pub(crate) protocol: Protocol,
     pub(crate) format: Format,
-    /// The content type of the answer: that of the request.
+    /// Content type of the answer: the one of the request.
     pub(crate) content_type: &'static str,
 }
 
-/// The one encoding besides none.
+/// The only supported compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gzip;
 
 impl Content {
-    /// Absent if no protocol uses the request's content type.
+    /// `None` if no protocol uses the request's content type.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         if let Some(content) = known(text) {
             return Some(content);
         }
         let media = MediaType::parse(text).ok()?;
-        // Other parameters mean nothing here; some clients put some that belong into `Accept`.
+        // Other parameters are ignored; some clients send parameters here that belong into `Accept`.
         match media.parameter("charset") {
             None => known(&media.essence),
             Some(charset) if charset.eq_ignore_ascii_case("utf-8") => {
@@ -59,10 +59,10 @@ impl Content {
         }
     }
 
-    /// How long the client waits.
+    /// The timeout that the client sets.
     ///
     /// # Errors
-    /// `InvalidArgument` if it says so in a wrong way, or speaks another version of Connect.
+    /// `InvalidArgument` if the header is malformed, or the client uses another version of Connect.
     pub(crate) fn timeout(&self, headers: &HeaderMap) -> Result<Option<Duration>, Error> {
         let invalid = |text: String| Error::new(Code::InvalidArgument, text);
         if self.protocol != Protocol::Connect {
@@ -75,7 +75,7 @@ impl Content {
         deadline::connect_timeout(headers).map_err(invalid)
     }
 
-    /// How the client says that it compressed the message.
+    /// The compression of the request's message.
     ///
     /// # Errors
     /// `Unimplemented` for anything but gzip.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_not() {
+    fn other_content_types_are_refused() {
         check("application/json; charset=latin1", None);
         check("application/grpc-web-text", None);
         check("application/x-protobuf", None);

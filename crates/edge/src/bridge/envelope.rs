@@ -1,4 +1,4 @@
-//! The five bytes before a gRPC message, and bodies made of few frames.
+//! Envelopes of gRPC messages, and bodies of few frames.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,13 +9,13 @@ use bytes::{Buf, BufMut, Bytes};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-/// A flag and the length of the message, big endian.
+/// Size of the header of an envelope: a flag, and the length of the message in big endian.
 pub(crate) const HEADER_BYTES: usize = 5;
 
 /// Flag of a compressed message.
 pub(crate) const COMPRESSED: u8 = 1;
 
-/// Flag of the trailers that gRPC-web puts into the body.
+/// Flag of the trailers in the body of gRPC-web.
 pub(crate) const TRAILERS: u8 = 0x80;
 
 pub(crate) fn header(flag: u8, message_bytes: usize) -> [u8; HEADER_BYTES] {
@@ -23,7 +23,7 @@ pub(crate) fn header(flag: u8, message_bytes: usize) -> [u8; HEADER_BYTES] {
     [flag, a, b, c, d]
 }
 
-/// The message in an envelope of its own.
+/// Puts a message into an envelope.
 pub(crate) fn seal(flag: u8, message: &[u8]) -> Bytes {
     let mut sealed = Vec::with_capacity(HEADER_BYTES + message.len());
     sealed.put_slice(&header(flag, message.len()));
@@ -31,7 +31,7 @@ pub(crate) fn seal(flag: u8, message: &[u8]) -> Bytes {
     sealed.into()
 }
 
-/// Flag and message of the first envelope, and what follows it. Absent if it is cut off.
+/// Flag and message of the first envelope, and the bytes after it. `None` if it is cut off.
 pub(crate) fn open(mut bytes: Bytes) -> Option<(u8, Bytes, Bytes)> {
     let flag = bytes.try_get_u8().ok()?;
     let length = bytes.try_get_u32().ok()? as usize;
@@ -42,11 +42,11 @@ pub(crate) fn open(mut bytes: Bytes) -> Option<(u8, Bytes, Bytes)> {
     Some((flag, message, bytes))
 }
 
-/// A body of a few frames that are in memory already.
+/// A body of frames that are in memory already.
 pub(crate) struct Frames(VecDeque<Frame<Bytes>>);
 
 impl Frames {
-    /// An uncompressed message. It stays in its buffer; only the header before it is new.
+    /// An uncompressed message in an envelope. The message is not copied.
     pub(crate) fn message(message: Bytes) -> Self {
         let header = Bytes::copy_from_slice(&header(0, message.len()));
         Self::data([header, message])
@@ -82,7 +82,7 @@ impl http_body::Body for Frames {
         let bytes = sizes.sum::<usize>() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(bytes);
-        // In HTTP/1.1 only a chunked body, which is one of unknown length, carries trailers.
+        // In HTTP/1.1 only a chunked body, of unknown length, can have trailers.
         if !self.0.iter().any(Frame::is_trailers) {
             hint.set_upper(bytes);
         }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sealed_opens() {
+    fn a_sealed_envelope_opens() {
         let two = [seal(1, b"abc"), seal(0, b"")].concat();
         let (flag, message, rest) = open(two.into()).unwrap();
         assert_eq!((flag, &message[..], rest.len()), (1, &b"abc"[..], HEADER_BYTES));

@@ -1,4 +1,4 @@
-//! gRPC and gRPC-web: messages in envelopes, the outcome in trailers.
+//! gRPC and gRPC-web: messages in envelopes, the status in trailers.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -12,10 +12,10 @@ use super::envelope::{self, Frames};
 use super::{Reply, metadata};
 use crate::error::Error;
 
-/// Smallest message worth compressing.
+/// Minimum size of a compressed message.
 const GZIP_BYTES_MIN: usize = 1400;
 
-/// The one message of a unary request, and whether it is compressed.
+/// The message of a unary request, and whether it is compressed.
 pub(crate) fn message(body: Bytes, encoding: Option<Gzip>) -> Result<(Bytes, bool), Error> {
     if body.is_empty() {
         return Err(Error::new(Code::Unimplemented, "unary request has zero messages"));
@@ -57,7 +57,7 @@ pub(crate) async fn response(
     let reply = match outcome {
         Ok(reply) => reply,
         Err(error) => {
-            // Without a message there is nothing that trailers could follow: they are the headers.
+            // Without a message, the trailers are sent as headers.
             response.extensions_mut().insert(error.clone());
             write_status(error.into(), response.headers_mut());
             return response;
@@ -67,7 +67,7 @@ pub(crate) async fn response(
         headers.append(name, value.clone());
     }
     let mut sealed = reply.envelope;
-    // Without memory for a compressed copy the message is sent as it is.
+    // Without memory for a compressed copy, the message is sent uncompressed.
     if gzip && sealed.len() >= GZIP_BYTES_MIN && reply.memory.grow(sealed.len() as u64).is_ok() {
         let plain = sealed.slice(envelope::HEADER_BYTES..);
         sealed = envelope::seal(envelope::COMPRESSED, &crate::gzip::compress(pool, plain).await);
@@ -82,7 +82,7 @@ pub(crate) async fn response(
         Protocol::GrpcWeb => Frames::data([sealed, web_trailers(&trailers)]),
         _ => {
             if version < Version::HTTP_2 {
-                // There, trailers that were not announced are left out.
+                // HTTP/1.1 omits trailers that were not announced.
                 headers.extend(announcement(&trailers).map(|names| (header::TRAILER, names)));
             }
             Frames::data([sealed]).with_trailers(trailers)
@@ -99,12 +99,12 @@ fn announcement(trailers: &HeaderMap) -> Option<HeaderValue> {
 
 fn write_status(status: Status, headers: &mut HeaderMap) {
     if status.add_header(headers).is_err() {
-        // Details or metadata that are no header values; the code alone always is one.
+        // Details or metadata are not valid header values; the code alone always is.
         headers.insert("grpc-status", HeaderValue::from(status.code() as i32));
     }
 }
 
-/// gRPC-web's trailers are the last envelope of the body, written like HTTP/1.1 headers.
+/// The trailers of gRPC-web: the last envelope of the body, in the form of HTTP/1.1 headers.
 fn web_trailers(trailers: &HeaderMap) -> Bytes {
     let mut text = Vec::new();
     for (name, value) in trailers {

@@ -1,4 +1,4 @@
-//! Answers that are charged for until they were sent, or the client is gone.
+//! Keeps the memory charge of an answer until it is sent, or the client is gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,21 +9,21 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use memory::Lease;
 
-/// The response, whose body keeps its bytes of `memory` until it is dropped.
+/// The response, whose body holds its bytes of `memory` until it is dropped.
 pub(crate) fn until_sent(response: Response, memory: Lease) -> Response {
     memory.shrink_to(response.body().size_hint().lower());
     match memory.is_counted() {
-        true => response.map(|body| Body::new(Held { body, _memory: memory })),
+        true => response.map(|body| Body::new(ChargedBody { body, _memory: memory })),
         false => response,
     }
 }
 
-struct Held {
+struct ChargedBody {
     body: Body,
     _memory: Lease,
 }
 
-impl http_body::Body for Held {
+impl http_body::Body for ChargedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,4 +1,4 @@
-//! Protobuf messages as canonical JSON, by their descriptors.
+//! Converts protobuf messages from and to canonical JSON, by their descriptors.
 
 mod reader;
 mod schema;
@@ -20,10 +20,10 @@ use reader::MessageReader;
 pub(crate) use schema::Schema;
 use writer::EncodedMessage;
 
-/// First allocation for the JSON of a message. Names of fields and digits make it longer than the message.
+/// Estimated bytes of JSON per byte of a message: names of fields and digits make it longer.
 const JSON_BYTES_PER_BYTE: usize = 2;
 
-/// The message that `json` says, which is number `message` of `schema`, as protobuf.
+/// Converts `json` to a protobuf message, number `message` of `schema`.
 ///
 /// # Errors
 /// `InvalidArgument` if it is not JSON or not this message, `ResourceExhausted` if it has too many elements.
@@ -54,11 +54,11 @@ pub(crate) async fn decode(
     }
 }
 
-/// The message in `envelope`, which is number `message` of `schema`, as JSON in an envelope. `memory` grows by the bytes
-/// of the JSON.
+/// Converts the message in `envelope`, number `message` of `schema`, to JSON in an envelope. `memory` grows by the
+/// bytes of the JSON.
 ///
 /// # Errors
-/// `Internal` if it is malformed or of another kind, `ResourceExhausted` if there is no memory for the JSON.
+/// `Internal` if it is malformed or of another type, `ResourceExhausted` without memory for the JSON.
 pub(crate) async fn encode(
     pool: &Pool,
     schema: &Arc<Schema>,
@@ -92,7 +92,7 @@ pub(crate) async fn encode(
     }
 }
 
-/// Text that is charged for before there is room for it.
+/// A buffer whose memory is charged before it is allocated.
 struct ChargedText {
     bytes: Vec<u8>,
     memory: Lease,

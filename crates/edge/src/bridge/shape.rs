@@ -1,7 +1,7 @@
-//! Counts the fields of a request before anything is built from them.
+//! Counts the fields of a request before it is decoded.
 //!
-//! Two bytes can be an empty message, which takes dozens of bytes once decoded, and such bytes
-//! compress a thousandfold. So a cap on bytes alone does not bound memory; a cap on fields does.
+//! Two bytes can be an empty message, which takes dozens of bytes once decoded, and such bytes compress a
+//! thousandfold. So a limit on bytes alone does not bound memory; a limit on fields does.
 
 use hashbrown::HashMap;
 use prost::encoding::decode_varint;
@@ -10,25 +10,25 @@ use tonic::Code;
 
 use crate::error::Error;
 
-/// Most fields of one request, those of nested messages included. A batch of ten thousand series with
-/// twenty labels each has about 600 thousand.
+/// Maximum number of fields of a request, including nested messages. A batch of ten thousand series with twenty labels
+/// each has about 600 thousand.
 pub(crate) const FIELDS_MAX: usize = 1_000_000;
 
-/// Deepest nesting that is followed: prost refuses to decode what is deeper.
+/// Maximum nesting that is counted: prost refuses to decode deeper messages.
 const DEPTH_MAX: usize = 100;
 
-/// Which fields of which messages are messages themselves.
+/// For each message type, its fields that are messages themselves.
 #[derive(Default)]
 pub(crate) struct Shapes {
     shapes: Vec<Shape>,
     indices: HashMap<String, usize>,
 }
 
-/// Numbers of fields, each with the index of its message's shape.
+/// Field numbers, each with the index of the shape of its message.
 type Shape = Vec<(u64, usize)>;
 
 impl Shapes {
-    /// The index of the message's shape, for [`Shapes::check`].
+    /// Adds a message type; returns the index of its shape, for [`Shapes::check`].
     pub(crate) fn add(&mut self, message: &MessageDescriptor) -> usize {
         if let Some(index) = self.indices.get(message.full_name()) {
             return *index;
@@ -49,7 +49,7 @@ impl Shapes {
     }
 
     /// # Errors
-    /// `ResourceExhausted` if the message has too many fields. What is malformed is left to the decoder.
+    /// `ResourceExhausted` if the message has too many fields. The decoder refuses malformed messages.
     pub(crate) fn check(&self, shape: usize, message: &[u8]) -> Result<(), Error> {
         let mut fields = 0;
         self.count(shape, message, &mut fields, 0);
@@ -59,7 +59,7 @@ impl Shapes {
         }
     }
 
-    /// Counts until the end, the limit, or what is malformed.
+    /// Counts until the end, the limit, or a malformed field (`None`).
     fn count(&self, shape: usize, mut bytes: &[u8], fields: &mut usize, depth: usize) -> Option<()> {
         while !bytes.is_empty() && *fields <= FIELDS_MAX {
             let tag = decode_varint(&mut bytes).ok()?;
@@ -78,7 +78,7 @@ impl Shapes {
                     }
                 }
                 5 => bytes = bytes.get(4..)?,
-                // The ends of groups carry nothing.
+                // Group markers have no content.
                 _ => {}
             }
         }
@@ -91,9 +91,9 @@ impl Shapes {
     }
 }
 
-/// The same for JSON, before it is parsed: everything that begins an element.
+/// As [`Shapes::check`] for JSON, before it is parsed: counts the characters that begin an element.
 pub(crate) fn check_json(json: &[u8]) -> Result<(), Error> {
-    // In pieces whose count fits a byte, which is how this becomes vector code.
+    // In pieces whose count fits in a byte, so that the compiler vectorises the loop.
     let elements = json.chunks(255).map(|piece| {
         let begins = piece.iter().map(|byte| u8::from(matches!(byte, b',' | b'{' | b'[')));
         usize::from(begins.sum::<u8>())
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_left_to_the_decoder() {
+    fn malformed_messages_are_left_to_the_decoder() {
         for bytes in [&[0xff][..], &[0x0a], &[0x0a, 5, 1], &[0x09, 1], &[0x0b, 0x0c], &[0xff; 11]] {
             assert!(check(bytes));
         }

@@ -1,6 +1,11 @@
-//! Services that answer what a test needs, and an edge before them.
+//! Services with the answers that tests need, behind an edge.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by test binaries, each of which uses a part"
+)]
 
 use std::time::Duration;
 
@@ -25,7 +30,7 @@ pub struct Echo;
 
 #[tonic::async_trait]
 impl SettingsService for Echo {
-    /// What the handler knows about the request.
+    /// Returns the handler's view of the request.
     async fn get(
         &self,
         request: tonic::Request<GetSettingsRequest>,
@@ -48,7 +53,7 @@ impl SettingsService for Echo {
         Ok(response)
     }
 
-    /// The setting itself, or what its name asks for.
+    /// Returns the setting, or behaves as its name asks.
     async fn set(
         &self,
         request: tonic::Request<SetSettingsRequest>,
@@ -121,7 +126,7 @@ pub fn app(change: impl FnOnce(&mut Config)) -> App {
     App::new(routes, config, Clock::system(), Pools::new(1, clock::Hooks::NONE), &mut Registry::default())
 }
 
-/// An answer, read to its end.
+/// An answer that was read to its end.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -160,7 +165,7 @@ pub async fn ask(
     Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes(), trailers }
 }
 
-/// A listener of its own on a free port.
+/// Starts a listener on a free port.
 pub async fn listen(app: App) -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Reads canonical JSON as an encoded protobuf message, without building a message in between.
 //!
-//! Names of fields may be in camel case or as in `proto/`; unknown fields and unknown names of enums are left out.
-//! `null` means that a field is absent. A field that comes twice is an error, as protobuf's own JSON demands.
+//! Names of fields may be in camel case or as in `proto/`; unknown fields and unknown names of enums are skipped.
+//! `null` means that a field is absent. A repeated field name is an error, as protobuf's JSON mapping demands.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde::de::{
 
 use super::schema::{Field, Kind, Schema};
 
-/// Padding may be left out, as clients do.
+/// Padding is optional, because some clients omit it.
 const BASE64: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -24,7 +24,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, BASE64
 /// Appends the fields of one message to `output`.
 pub(super) struct MessageReader<'a> {
     pub(super) schema: &'a Schema,
-    /// Its index in `schema`.
+    /// Index of the message in `schema`.
     pub(super) message: usize,
     pub(super) output: &'a mut Vec<u8>,
 }
@@ -47,14 +47,14 @@ impl<'de> Visitor<'de> for MessageReader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.schema.fields(self.message);
         let mut given = 0_u64;
-        while let Some(at) = map.next_key_seed(FieldName(fields))? {
-            let Some((at, field)) = at.and_then(|at| Some((at, fields.get(at)?))) else {
+        while let Some(index) = map.next_key_seed(FieldName(fields))? {
+            let Some((index, field)) = index.and_then(|index| Some((index, fields.get(index)?))) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let reader = FieldReader { schema: self.schema, field, output: self.output };
             if map.next_value_seed(reader)? == IsGiven(true) {
-                let bit = 1_u64.checked_shl(at as u32).unwrap_or(0);
+                let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
                 if given & bit != 0 {
                     return Err(A::Error::custom(format_args!("field {:?} is given twice", field.name)));
                 }
@@ -65,7 +65,7 @@ impl<'de> Visitor<'de> for MessageReader<'_> {
     }
 }
 
-/// Reads the name of a field as its place among all.
+/// Reads the name of a field as its index in the list of fields.
 struct FieldName<'a>(&'a [Field]);
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {
@@ -89,7 +89,7 @@ impl Visitor<'_> for FieldName<'_> {
     }
 }
 
-/// Whether a field has a value, of which the default is one too.
+/// Whether a field has a value, the default value included.
 #[derive(PartialEq, Eq)]
 struct IsGiven(bool);
 
@@ -170,9 +170,9 @@ impl<'de> Visitor<'de> for ListReader<'_> {
 
 #[derive(Clone, Copy)]
 enum Place {
-    /// A record of its own. Without `keeps_default`, the default value has none.
+    /// A record of its own. Without `keeps_default`, the default value is not written.
     Field { keeps_default: bool },
-    /// Within the record of a list of numbers.
+    /// An element in the record of a packed list of numbers.
     Packed,
 }
 
@@ -218,7 +218,7 @@ impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
     }
 }
 
-/// A number as it is written.
+/// A number in its wire type.
 enum Number {
     Varint(u64),
     Fixed32(u32),
@@ -229,7 +229,7 @@ impl Number {
     fn put(&self, field: u32, place: Place, output: &mut Vec<u8>) {
         let (wire_type, is_default) = match *self {
             Self::Varint(value) => (WireType::Varint, value == 0),
-            // The bits of the negative zero are no default, so that it is kept.
+            // The bits of negative zero differ from the default, so it is kept.
             Self::Fixed32(value) => (WireType::ThirtyTwoBit, value == 0),
             Self::Fixed64(value) => (WireType::SixtyFourBit, value == 0),
         };
@@ -257,7 +257,7 @@ impl Kind {
         IntegerVisitor { min, max }
     }
 
-    /// `value` is one of [`Self::integers`].
+    /// Encodes `value`, which [`Self::integers`] has accepted.
     fn number(&self, value: i128) -> Number {
         match self {
             Self::Sint32 | Self::Sint64 => {
@@ -304,7 +304,7 @@ impl Visitor<'_> for IntegerVisitor {
         if value.fract() != 0.0 || value < self.min as f64 || value > self.max as f64 {
             return Err(E::custom(format_args!("{value} is no integer from {} to {}", self.min, self.max)));
         }
-        // The largest integers have no float of their own: the next one above them stands for them.
+        // The largest integers have no exact float: the next float above them stands for them.
         Ok((value as i128).clamp(self.min, self.max))
     }
 
@@ -437,7 +437,7 @@ fn key_bytes(field: u32) -> usize {
     prost::encoding::key_len(field)
 }
 
-/// Appends a record of what `write` appends.
+/// Appends a record whose content `write` appends.
 fn put_delimited<E>(
     field: u32,
     output: &mut Vec<u8>,
@@ -481,7 +481,7 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    /// Equal even if some number is none.
+    /// JSON text of a message, for comparisons: NaN is equal to NaN there.
     fn text(message: &DynamicMessage) -> String {
         serde_json::to_string(message).unwrap()
     }
@@ -490,7 +490,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn every_way_to_write_a_message_is_read(random in any::<()>().prop_perturb(|(), random| random)) {
+        fn every_json_form_of_a_message_is_read(random in any::<()>().prop_perturb(|(), random| random)) {
             let mut random = random;
             for descriptor in wire::descriptor_pool().all_messages() {
                 let message = random_message(&descriptor, 0, &mut random);
@@ -508,17 +508,17 @@ mod tests {
         }
 
         #[test]
-        fn damaged_json_is_read_as_reflection_reads_it(random in any::<()>().prop_perturb(|(), random| random)) {
+        fn damaged_json_is_read_like_by_reflection(random in any::<()>().prop_perturb(|(), random| random)) {
             let mut random = random;
             for descriptor in wire::descriptor_pool().all_messages() {
                 let mut json = text(&random_message(&descriptor, 0, &mut random)).into_bytes();
                 for _ in 0..random.random_range(1..3) {
-                    let at = random.random_range(0..json.len());
+                    let index = random.random_range(0..json.len());
                     let byte = b"\"{}[],:0-.e1nul"[random.random_range(0..15_usize)];
                     match random.random_range(0..3) {
-                        0 => json[at] = byte,
-                        1 => json.insert(at, byte),
-                        _ => drop(json.remove(at)),
+                        0 => json[index] = byte,
+                        1 => json.insert(index, byte),
+                        _ => drop(json.remove(index)),
                     }
                     if json.is_empty() {
                         break;
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_may_be_any_number_that_is_whole() {
+    fn integers_may_be_written_as_any_whole_number() {
         let setting = wire::descriptor_pool().get_message_by_name("settings.v1.Setting").unwrap();
         let check = |written: &str, expected: Option<&str>| {
             let json = format!(r#"{{"modifiedAt":{written}}}"#);
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_comes_twice_is_refused_and_null_is_none() {
+    fn a_repeated_field_is_refused_and_null_means_absent() {
         let setting = wire::descriptor_pool().get_message_by_name("settings.v1.Setting").unwrap();
         let flag = wire::descriptor_pool().get_message_by_name("capabilities.v1.FeatureFlag").unwrap();
         let json = br#"{"documentationUrl":"a","documentation_url":"b"}"#;

@@ -1,9 +1,9 @@
-//! The messages of `proto/` as tables of their fields, made once.
+//! Tables of the fields of all messages of `proto/`, built once.
 
 use hashbrown::HashMap;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as DescribedKind, MessageDescriptor};
 
-/// Fields of messages by the index of the message.
+/// Fields of messages, by the index of the message.
 #[derive(Default)]
 pub(crate) struct Schema {
     messages: Vec<Vec<Field>>,
@@ -12,13 +12,13 @@ pub(crate) struct Schema {
 
 pub(super) struct Field {
     pub(super) number: u32,
-    /// In JSON.
+    /// Name in JSON.
     pub(super) name: String,
-    /// In `proto/`.
+    /// Name in `proto/`.
     pub(super) described_name: String,
     pub(super) kind: Kind,
     pub(super) is_list: bool,
-    /// Written even if it has the default value.
+    /// Whether it is written even with the default value.
     pub(super) has_presence: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Kind {
 }
 
 impl Schema {
-    /// The index of `message`, added with all messages that it contains.
+    /// Adds `message` with all messages that it contains; returns its index.
     pub(crate) fn add(&mut self, message: &MessageDescriptor) -> usize {
         if let Some(index) = self.indices.get(message.full_name()) {
             return *index;
@@ -89,7 +89,7 @@ impl Schema {
         }
     }
 
-    /// In ascending order of their numbers.
+    /// The fields of a message, in ascending order of their numbers.
     pub(super) fn fields(&self, message: usize) -> &[Field] {
         self.messages.get(message).map(Vec::as_slice).unwrap_or_default()
     }
@@ -97,7 +97,7 @@ impl Schema {
 
 #[cfg(test)]
 mod tests {
-    /// The writer knows none of these; `proto/` has none of them so far.
+    /// The reader and the writer do not support these; `proto/` does not use them so far.
     #[test]
     fn no_public_message_has_a_map_a_group_a_oneof_or_a_well_known_type() {
         for message in wire::descriptor_pool().all_messages() {

@@ -1,7 +1,7 @@
 //! Writes an encoded protobuf message as canonical JSON, without decoding it into a message first.
 //!
-//! A decoded message with reflection takes about twenty times the memory of its JSON. Here the fields are read from
-//! the encoded bytes one after another, and each is written at once.
+//! A message decoded by reflection takes about twenty times the memory of its JSON. Here each field is read from the
+//! encoded bytes and written at once.
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
@@ -11,14 +11,14 @@ use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::schema::{Field, Kind, Schema};
 
-/// Deepest nesting that is followed: prost refuses to decode what is deeper.
+/// Maximum nesting: prost refuses to decode deeper messages.
 const DEPTH_MAX: usize = 100;
 
 /// An encoded message; serializes as the JSON of the message.
 #[derive(Clone, Copy)]
 pub(super) struct EncodedMessage<'a> {
     schema: &'a Schema,
-    /// Its index in `schema`.
+    /// Index of the message in `schema`.
     message: usize,
     bytes: &'a [u8],
     depth: usize,
@@ -30,7 +30,7 @@ impl<'a> EncodedMessage<'a> {
     }
 }
 
-/// Why encoded bytes are no message of the schema.
+/// Why bytes are not an encoded message of the schema.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Malformed(&'static str);
@@ -88,7 +88,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// Neighbouring records of one field.
+/// Consecutive records of one field.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     number: u32,
@@ -99,17 +99,17 @@ struct Run<'a> {
 fn runs(bytes: &[u8]) -> Result<Vec<Run<'_>>, Malformed> {
     let mut runs: Vec<Run<'_>> = Vec::new();
     let mut records = Records(bytes);
-    let mut run_starts_at = 0;
+    let mut run_start = 0;
     while !records.0.is_empty() {
-        let starts_at = bytes.len() - records.0.len();
+        let start = bytes.len() - records.0.len();
         let (number, _) = records.read()?;
-        let ends_at = bytes.len() - records.0.len();
-        let run = |from: usize| Run { number, bytes: bytes.get(from..ends_at).unwrap_or_default() };
+        let end = bytes.len() - records.0.len();
+        let run = |from: usize| Run { number, bytes: bytes.get(from..end).unwrap_or_default() };
         match runs.last_mut() {
-            Some(last) if last.number == number => *last = run(run_starts_at),
+            Some(last) if last.number == number => *last = run(run_start),
             _ => {
-                run_starts_at = starts_at;
-                runs.push(run(starts_at));
+                run_start = start;
+                runs.push(run(start));
             }
         }
     }
@@ -129,10 +129,10 @@ impl Serialize for EncodedMessage<'_> {
         let mut map = serializer.serialize_map(None)?;
         for runs in runs.chunk_by(|left, right| left.number == right.number) {
             let number = runs.first().map(|run| run.number).unwrap_or_default();
-            let Ok(at) = fields.binary_search_by_key(&number, |field| field.number) else {
+            let Ok(index) = fields.binary_search_by_key(&number, |field| field.number) else {
                 continue;
             };
-            if let Some(field) = fields.get(at) {
+            if let Some(field) = fields.get(index) {
                 self.write_field(&mut map, field, runs)?;
             }
         }
@@ -156,7 +156,7 @@ impl EncodedMessage<'_> {
             let merged = merge(runs).map_err(M::Error::custom)?;
             return map.serialize_entry(&field.name, &self.nested(message, &merged));
         }
-        // Of a field that was written twice, the later value counts.
+        // The last value of a repeated record counts.
         let last = runs.last().and_then(|run| Records(run.bytes).last());
         let value = last.unwrap_or(Err(Malformed("a field has no value"))).map_err(M::Error::custom)?;
         let scalar = Scalar::new(&field.kind, value).map_err(M::Error::custom)?;
@@ -171,7 +171,7 @@ impl EncodedMessage<'_> {
     }
 }
 
-/// The message of all records of a field. Messages that follow one another are parts of one message.
+/// Merges all records of a message field: they are parts of one message.
 fn merge<'a>(runs: &[Run<'a>]) -> Result<std::borrow::Cow<'a, [u8]>, Malformed> {
     let mut merged = std::borrow::Cow::Borrowed(&[][..]);
     for value in runs.iter().flat_map(|run| Records(run.bytes)) {
@@ -200,15 +200,15 @@ impl<'a> List<'a> {
 
     fn is_empty(&self) -> Result<bool, Malformed> {
         for value in self.values() {
-            if !self.is_packed(value?).is_some_and(<[u8]>::is_empty) {
+            if !self.packed_bytes(value?).is_some_and(<[u8]>::is_empty) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// The bytes of several numbers in one record.
-    fn is_packed(&self, value: Value<'a>) -> Option<&'a [u8]> {
+    /// The bytes of a packed record, which holds several numbers; `None` for any other record.
+    fn packed_bytes(&self, value: Value<'a>) -> Option<&'a [u8]> {
         match (self.kind, value) {
             (Kind::String | Kind::Bytes | Kind::Message(_), _) => None,
             (_, Value::Delimited(bytes)) => Some(bytes),
@@ -226,7 +226,7 @@ impl Serialize for List<'_> {
                 list.serialize_element(&self.parent.nested(*message, bytes))?;
                 continue;
             }
-            let Some(mut packed) = self.is_packed(value) else {
+            let Some(mut packed) = self.packed_bytes(value) else {
                 list.serialize_element(&Scalar::new(self.kind, value).map_err(S::Error::custom)?)?;
                 continue;
             };
@@ -256,7 +256,7 @@ impl Kind {
     }
 }
 
-/// A value that is no message, with its meaning.
+/// A value that is not a message, by its type.
 enum Scalar<'a> {
     Bool(bool),
     I32(i32),
@@ -272,7 +272,7 @@ enum Scalar<'a> {
 
 impl<'a> Scalar<'a> {
     fn new(kind: &'a Kind, value: Value<'a>) -> Result<Self, Malformed> {
-        // Integers that are too long are cut, as every decoder of protobuf does.
+        // Integers with too many bits are truncated, as every protobuf decoder does.
         Ok(match (kind, value) {
             (Kind::Bool, Value::Varint(value)) => Self::Bool(value != 0),
             (Kind::Int32, Value::Varint(value)) => Self::I32(value as i32),
@@ -320,7 +320,7 @@ impl Serialize for Scalar<'_> {
         match *self {
             Self::Bool(value) => serializer.serialize_bool(value),
             Self::I32(value) => serializer.serialize_i32(value),
-            // JavaScript keeps 53 bits of a number, so these are text.
+            // As text, because JavaScript numbers have only 53 bits.
             Self::I64(value) => serializer.collect_str(&value),
             Self::U32(value) => serializer.serialize_u32(value),
             Self::U64(value) => serializer.collect_str(&value),
@@ -358,7 +358,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Most elements of a generated list, and the deepest nesting of a generated message.
+    /// Maximum elements of a generated list, and maximum nesting of a generated message.
     const LIST_MAX: u32 = 3;
     const NESTING_MAX: u32 = 6;
 
@@ -378,7 +378,7 @@ pub(super) mod tests {
         wire::descriptor_pool().get_message_by_name(name).unwrap()
     }
 
-    /// One of the numbers that are special in some encoding, or any.
+    /// A number that is special in some encoding, or a random one.
     fn number(random: &mut TestRng) -> u64 {
         let special = [0, 1, 127, 128, i32::MAX as u64, i32::MIN as u64, u64::MAX, i64::MAX as u64];
         match random.random_range(0..12_usize) {
@@ -438,7 +438,7 @@ pub(super) mod tests {
         message
     }
 
-    /// The records of `encoded` in any order, lists of numbers partly unpacked.
+    /// The records of `encoded` in random order, with some packed lists unpacked.
     fn shuffled(descriptor: &MessageDescriptor, encoded: &[u8], random: &mut TestRng) -> Vec<u8> {
         let mut pieces = Vec::new();
         let mut records = Records(encoded);
@@ -483,12 +483,12 @@ pub(super) mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn json_is_that_of_the_decoded_message(random in any::<()>().prop_perturb(|(), random| random)) {
+        fn json_is_equal_to_the_json_of_the_decoded_message(random in any::<()>().prop_perturb(|(), random| random)) {
             let mut random = random;
             for descriptor in wire::descriptor_pool().all_messages() {
                 let encoded = random_message(&descriptor, 0, &mut random).encode_to_vec();
                 prop_assert_eq!(json(&descriptor, &encoded).ok(), json_by_reflection(&descriptor, &encoded));
-                // Two messages in one, and both in another order, are one message too.
+                // Two concatenated messages are one message, in any order of their records.
                 let more = random_message(&descriptor, 0, &mut random).encode_to_vec();
                 let both = [encoded, more].concat();
                 let shuffled = shuffled(&descriptor, &both, &mut random);
@@ -499,7 +499,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn damaged_messages_are_refused_or_read_as_every_decoder_does(
+        fn damaged_messages_are_refused_or_read_like_any_decoder(
             random in any::<()>().prop_perturb(|(), random| random),
         ) {
             let mut random = random;
@@ -508,11 +508,11 @@ pub(super) mod tests {
                 if encoded.is_empty() {
                     continue;
                 }
-                let at = random.random_range(0..encoded.len());
+                let index = random.random_range(0..encoded.len());
                 match random.random_range(0..3) {
-                    0 => encoded[at] = random.random(),
-                    1 => encoded.truncate(at),
-                    _ => encoded.insert(at, random.random()),
+                    0 => encoded[index] = random.random(),
+                    1 => encoded.truncate(index),
+                    _ => encoded.insert(index, random.random()),
                 }
                 if let (Ok(json), Some(expected)) = (json(&descriptor, &encoded), json_by_reflection(&descriptor, &encoded)) {
                     prop_assert_eq!(json, expected);
@@ -522,7 +522,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_left_out_and_malformed_ones_are_an_error() {
+    fn unknown_fields_are_skipped_and_malformed_fields_are_an_error() {
         let label = described("types.v1.LabelPair");
         assert_eq!(json(&label, b"\x0a\x01a\x7a\x01x\x12\x01b").unwrap(), r#"{"name":"a","value":"b"}"#);
         assert_eq!(json(&label, b"").unwrap(), "{}");
@@ -533,7 +533,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_left_out_however_it_is_written() {
+    fn an_empty_list_is_omitted_in_every_encoding() {
         let profile = described("google.v1.Sample");
         assert_eq!(json(&profile, b"\x0a\x00\x12\x00").unwrap(), "{}");
         assert_eq!(json(&profile, b"\x0a\x00\x0a\x01\x05\x08\x06").unwrap(), r#"{"locationId":["5","6"]}"#);
