@@ -1,4 +1,4 @@
-//! Embeds the UI anew when it was built anew.
+//! Embeds the UI again when it was rebuilt.
 
 fn main() {
     println!("cargo::rerun-if-changed=../../ui/dist");

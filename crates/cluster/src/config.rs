@@ -16,21 +16,22 @@ pub struct Config {
     pub bind_addr: String,
     /// UDP port for gossip.
     pub bind_port: u16,
-    /// Address at which other processes reach this one, for gossip and for calls between roles, independent of the address
-    /// that it listens at. Empty means the address that it listens at, or, if that is every interface, its address in the
-    /// network of the default route.
+    /// Address at which other processes reach this one, for gossip and for calls between roles, independent of the
+    /// address that it listens at. Empty means the address that it listens at, or, if that is every interface, its
+    /// address in the network of the default route.
     pub advertise_addr: String,
     /// UDP port at which other processes reach this one; 0 means `bind_port`.
     pub advertise_port: u16,
     /// Label of the cluster. Gossip of processes with another label is ignored.
     pub cluster_label: String,
-    /// Name of this process, for people and for placement: the same after a restart, and different for each process. Empty
-    /// means the host's name.
+    /// Name of this process, for people and for placement: the same after a restart, and different for each process.
+    /// Empty means the host's name.
     pub node_name: String,
 }
 
 impl Config {
-    /// The configuration for a second process, perhaps on the same host: the same cluster, but a port and a name of its own.
+    /// The configuration for a second process, perhaps on the same host: the same cluster, but a port and a name of
+    /// its own.
     pub fn beside(&self, node_name: &str) -> Self {
         Self {
             join_members: seeds::split(&self.join_members, self.bind_port).join(","),

@@ -1,7 +1,7 @@
 //! Membership by gossip: several times a second, every process sends its knowledge of all members to some of them.
 //!
 //! Owns: the UDP port, finding the first members (`seeds`), the published state of a process, when a silent process
-//! counts as dead. Does not own: what members are chosen for.
+//! counts as dead. Does not own: the choice of members.
 //!
 //! Only this part of the cluster has a clock and randomness of its own (those of `chitchat`): repeatable tests use
 //! [`crate::Fixed`] instead.
@@ -70,18 +70,18 @@ pub struct Gossip {
     handle: ChitchatHandle,
     clock: Clock,
     members: watch::Receiver<Arc<[Member]>>,
-    own: watch::Sender<Own>,
+    own: watch::Sender<OwnState>,
 }
 
 /// The changing part of the state that this process publishes.
-struct Own {
+struct OwnState {
     writers: Vec<WriterId>,
     state: &'static str,
 }
 
 impl Gossip {
-    /// Starts gossip as the member `me`. The host of its address becomes the advertised one, if `config` sets that or the
-    /// address is only a port (`:9095`).
+    /// Starts gossip as the member `me`. The host of its address becomes the advertised one, if `config` sets that or
+    /// the address is only a port (`:9095`).
     ///
     /// # Errors
     /// An invalid address, or a port in use. Unreachable seeds are not an error.
@@ -136,7 +136,7 @@ impl Gossip {
         info!(node = %me.node, name = %me.name, at = %advertised, called_at = %me.address, "gossips");
 
         let (published, members) = watch::channel(Arc::from([me.clone()]));
-        let (own, changes) = watch::channel(Own { writers: me.writers.clone(), state: SERVING });
+        let (own, changes) = watch::channel(OwnState { writers: me.writers.clone(), state: SERVING });
         let gossip = Arc::new(Self { handle, clock: clock.clone(), members, own });
         gossip.follow(published, me, metrics).await;
         gossip.publish(changes);
@@ -149,7 +149,7 @@ impl Gossip {
 
     /// Announces that this process is gone, and stops gossip.
     pub async fn stop(&self) {
-        self.own.send_replace(Own { writers: Vec::new(), state: LEFT });
+        self.own.send_replace(OwnState { writers: Vec::new(), state: LEFT });
         self.announce(LEFT).await;
         self.clock.sleep(INTERVAL).await;
         let _ = self.handle.initiate_shutdown();
@@ -178,7 +178,7 @@ impl Gossip {
     }
 
     /// Publishes changes of this process's own state.
-    fn publish(&self, mut changes: watch::Receiver<Own>) {
+    fn publish(&self, mut changes: watch::Receiver<OwnState>) {
         let chitchat = self.handle.chitchat();
         self.clock.spawn_vital("membership of this process", async move {
             while changes.changed().await.is_ok() {

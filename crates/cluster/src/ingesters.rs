@@ -216,7 +216,7 @@ mod tests {
     use crate::{Fixed, Membership};
 
     #[derive(Default)]
-    struct One {
+    struct FakeIngester {
         taken: Mutex<Vec<ItemKey>>,
         tries: Mutex<usize>,
         refuses: Mutex<Option<ErrorKind>>,
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Ingester for One {
+    impl Ingester for FakeIngester {
         async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
             *self.tries.lock() += 1;
             if self.hangs.load(Ordering::SeqCst) {
@@ -240,14 +240,14 @@ mod tests {
 
     struct Rig {
         fixed: Arc<Fixed>,
-        ones: Arc<HashMap<String, One>>,
+        fakes: Arc<HashMap<String, FakeIngester>>,
         ingesters: Arc<Ingesters>,
     }
 
-    struct Through(Arc<HashMap<String, One>>, String);
+    struct FakeClient(Arc<HashMap<String, FakeIngester>>, String);
 
     #[async_trait]
-    impl Ingester for Through {
+    impl Ingester for FakeClient {
         async fn push(&self, items: Vec<PushItem>) -> Result<(), Error> {
             self.0[&self.1].push(items).await
         }
@@ -258,15 +258,15 @@ mod tests {
         let member =
             |name: &&str| Member { zone: name[1..].into(), ..Member::new(&name[..1], [Role::Ingester]) };
         let members: Vec<Member> = names.iter().map(member).collect();
-        let ones: Arc<HashMap<String, One>> =
-            Arc::new(members.iter().map(|member| (member.node.clone(), One::default())).collect());
+        let fakes: Arc<HashMap<String, FakeIngester>> =
+            Arc::new(members.iter().map(|member| (member.node.clone(), FakeIngester::default())).collect());
         let fixed = Arc::new(Fixed::new("", members));
-        let all = ones.clone();
+        let all = fakes.clone();
         let callers = Callers::new(&*fixed, move |member| {
-            Some(Arc::new(Through(all.clone(), member.node.clone())) as _)
+            Some(Arc::new(FakeClient(all.clone(), member.node.clone())) as _)
         });
         let ingesters = Ingesters::new(callers, "1", Clock::system(), &mut Registry::default());
-        Rig { fixed, ones, ingesters: Arc::new(ingesters) }
+        Rig { fixed, fakes, ingesters: Arc::new(ingesters) }
     }
 
     fn item(service: &str, key: u128, values: usize) -> PushItem {
@@ -289,7 +289,7 @@ mod tests {
     impl Rig {
         fn taken(&self) -> Vec<(String, usize)> {
             let mut taken: Vec<_> =
-                self.ones.iter().map(|(node, one)| (node.clone(), one.taken.lock().len())).collect();
+                self.fakes.iter().map(|(node, one)| (node.clone(), one.taken.lock().len())).collect();
             taken.sort();
             taken
         }
@@ -330,27 +330,27 @@ mod tests {
     async fn an_ingester_that_refuses_is_skipped_and_avoided_for_a_while() {
         let rig = rig(&["a1", "b1", "c2"]);
         let exhausted = ErrorKind::Exhausted { retry_after: Duration::from_secs(1) };
-        *rig.ones["a"].refuses.lock() = Some(exhausted);
+        *rig.fakes["a"].refuses.lock() = Some(exhausted);
         for key in 0..50 {
             rig.push(vec![item(&format!("app{key}"), key, 10)]).await.unwrap();
         }
-        assert_eq!((rig.used().as_str(), *rig.ones["a"].tries.lock()), ("b", 1));
-        *rig.ones["b"].refuses.lock() = Some(ErrorKind::Unavailable);
+        assert_eq!((rig.used().as_str(), *rig.fakes["a"].tries.lock()), ("b", 1));
+        *rig.fakes["b"].refuses.lock() = Some(ErrorKind::Unavailable);
         rig.push((0..50).map(|key| item(&format!("app{key}"), key, 10)).collect()).await.unwrap();
         assert_eq!(rig.used(), "bc");
-        *rig.ones["c"].refuses.lock() = Some(exhausted);
+        *rig.fakes["c"].refuses.lock() = Some(exhausted);
         let error = rig.push(vec![item("app", 1, 10)]).await.unwrap_err();
         assert!(matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted { .. }));
-        *rig.ones["c"].refuses.lock() = Some(ErrorKind::InvalidArgument);
-        let tries = *rig.ones["c"].tries.lock();
+        *rig.fakes["c"].refuses.lock() = Some(ErrorKind::InvalidArgument);
+        let tries = *rig.fakes["c"].tries.lock();
         while rig.push(vec![item("app", 1, 10)]).await.unwrap_err().kind != ErrorKind::InvalidArgument {}
-        assert!(*rig.ones["c"].tries.lock() > tries);
+        assert!(*rig.fakes["c"].tries.lock() > tries);
     }
 
     #[tokio::test]
     async fn items_of_a_lost_ingester_go_to_the_next_and_a_leaving_one_gets_none() {
         let rig = rig(&["a1", "b1"]);
-        rig.ones["a"].hangs.store(true, Ordering::SeqCst);
+        rig.fakes["a"].hangs.store(true, Ordering::SeqCst);
         let left = vec![rig.fixed.members().borrow()[1].clone()];
         let pushes = rig.push((0..20).map(|key| item(&format!("app{key}"), key, 10)).collect());
         let (pushed, ()) = futures::join!(pushes, async {
@@ -364,7 +364,7 @@ mod tests {
             is_leaving: node == "b",
             ..Member::new(node, [Role::Ingester])
         });
-        rig.ones["a"].hangs.store(false, Ordering::SeqCst);
+        rig.fakes["a"].hangs.store(false, Ordering::SeqCst);
         rig.fixed.set(members.into());
         rig.push(vec![item("app", 1, 10)]).await.unwrap();
         assert_eq!(rig.taken()[0].1, 1);

@@ -1,7 +1,7 @@
 //! The members of a cluster, and which of them is called.
 //!
-//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and by a fixed list ([`Fixed`]), placement of keys on
-//! members ([`place()`]), clients of members ([`Callers`]), which metastore is asked ([`Owner`]), which ingester gets a
+//! Owns: the [`Membership`] trait, membership by gossip ([`Gossip`]) and by a fixed list ([`Fixed`]), placement of keys
+//! on members ([`place()`]), clients of members ([`Callers`]), which metastore is asked ([`Owner`]), which ingester gets a
 //! push ([`Ingesters`]).
 //! Does not own: how a role is called, who becomes the owner of the catalog.
 //!
@@ -41,7 +41,7 @@ pub trait Membership: Send + Sync {
     /// Publishes the open logs of this process to the other members.
     fn set_writers(&self, writers: Vec<WriterId>);
 
-    /// Announces that this process stops soon, so that other members stop choosing it. Completes when they have had time to
-    /// receive that.
+    /// Announces that this process stops soon, so that other members stop choosing it. Completes when they have had
+    /// time to receive that.
     fn leave(&self) -> BoxFuture<'_, ()>;
 }

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_one_name_share_the_keys() {
+    fn members_with_the_same_name_share_its_keys() {
         let mut all = members("ab");
         all[0].name = "same".into();
         all[1].name = "same".into();

@@ -8,7 +8,7 @@ use tonic::Code;
 /// Advised delay before a retry if other requests hold the memory.
 const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A refusal or failure, with what the caller should do about it.
+/// A refusal or failure. Its kind says whether the caller should fix the input, wait, retry or give up.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {

@@ -14,7 +14,7 @@ use storage::Key;
 
 use crate::Error;
 
-/// Knows which objects exist and what they hold.
+/// Knows all objects and their contents.
 #[async_trait]
 pub trait Metastore: Send + Sync {
     /// Announces a segment that became durable. Once this returns, every find sees it.
@@ -40,8 +40,8 @@ pub trait Metastore: Send + Sync {
     /// Reports that these objects were deleted from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
 
-    /// Deletes matching profiles that are stored now. Once this returns, no answer that starts later contains them; they
-    /// leave the bucket later.
+    /// Deletes matching profiles that are stored now. Once this returns, no answer that starts later contains them;
+    /// they leave the bucket later.
     ///
     /// After an error other than a refusal of the request itself, the deletion may be in force nevertheless.
     async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error>;
@@ -84,8 +84,8 @@ pub struct FindRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
-    /// Epoch of the owner that answered; rises with every change of owner. A caller that has seen a higher epoch must not
-    /// use this snapshot.
+    /// Epoch of the owner that answered; rises with every change of owner. A caller that has seen a higher epoch must
+    /// not use this snapshot.
     pub epoch: u64,
     /// Age of the snapshot, if the catalog had no owner or its owner could not read the logs.
     pub stale: Option<Duration>,
@@ -138,7 +138,8 @@ impl Found {
         self.deletions.iter().filter(touches)
     }
 
-    /// Upper bound of the times that the deletions leave of `dataset`, known without reading it. `None` if they leave none.
+    /// Upper bound of the times that the deletions leave of `dataset`, known without reading it. `None` if they leave
+    /// none.
     pub fn left_of(&self, dataset: &FoundDataset) -> Option<Times> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
         let mut left = *times;
@@ -173,8 +174,8 @@ pub struct Job {
     pub inputs: Vec<JobInput>,
     /// Level of the outputs.
     pub level: u8,
-    /// Rows are divided by tenant and by these windows, which are sorted and do not overlap. A row outside all of them goes
-    /// to the day of its time.
+    /// Rows are divided by tenant and by these windows, which are sorted and do not overlap. A row outside all of them
+    /// goes to the day of its time.
     pub windows: Vec<Window>,
     /// Outputs are divided by this many bits of the hash of their service as well.
     pub shard_bits: u8,
@@ -214,8 +215,8 @@ pub struct JobFailure {
     pub job: JobId,
     pub attempt: u32,
     pub reason: String,
-    /// Whether the failure is not the fault of the inputs, for example with too little memory: they may be divided between jobs,
-    /// but none is quarantined.
+    /// Whether the failure is not the fault of the inputs, for example with too little memory: they may be divided
+    /// between jobs, but none is quarantined.
     pub inputs_sound: bool,
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use load::{LoadError, load, nearest};
 pub(crate) use reference::reference;
-pub(crate) use status::Shown;
+pub(crate) use status::ConfigPages;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -70,15 +70,16 @@ pub(crate) struct Server {
     pub log_level: String,
     /// Format of the log: logfmt (for people) or json.
     pub log_format: String,
-    /// Maximum number of open connections. Beyond it, a new connection closes the one that was idle for longest; if none
-    /// is idle, it gets answers for `/ready` and `/metrics` only. 0 means 16384. At most half of the open files that the
-    /// process may have: the other half is for data.
+    /// Maximum number of open connections. Beyond it, a new connection closes the one that was idle for longest; if
+    /// none is idle, it gets answers for `/ready` and `/metrics` only. 0 means 16384. At most half of the open files
+    /// that the process may have: the other half is for data.
     pub http_listen_conn_limit: usize,
     /// Bytes of memory that this process may use. 0: the limit of its control group (version 1 or 2), or half of the
     /// machine's memory if it has none. Budgets of its roles that are not set are shares of this limit.
     pub memory_limit_bytes: u64,
-    /// Bytes of memory for the bodies of all requests in flight, decompressed and copied; more are refused with 503. One
-    /// request may take a third of it. Not set: the default, or the share of `server.memory_limit_bytes` if that is less.
+    /// Bytes of memory for the bodies of all requests in flight, decompressed and copied; more are refused with 503.
+    /// One request may take a third of it. Not set: the default, or the share of `server.memory_limit_bytes` if that
+    /// is less.
     pub request_bodies_bytes_max: u64,
 }
 
@@ -120,8 +121,8 @@ pub(crate) struct SelfProfiling {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RuntimeConfig {
-    /// YAML file `overrides: {<tenant>: {<limit>: <value>}}`; limits that a tenant does not set are those of `limits`. A
-    /// wrong file is an error at the start; later it is reported and changes nothing.
+    /// YAML file `overrides: {<tenant>: {<limit>: <value>}}`; limits that a tenant does not set are those of `limits`.
+    /// A wrong file is an error at the start; later it is reported and changes nothing.
     pub file: String,
     /// Interval between checks of the file for changes.
     pub period: limits::Duration,

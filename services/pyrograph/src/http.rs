@@ -19,7 +19,7 @@ use wire::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use wire::version::v1::version_server::{Version, VersionServer};
 use wire::version::v1::{VersionRequest, VersionResponse};
 
-use crate::config::Shown;
+use crate::config::ConfigPages;
 
 /// Whether this process can serve.
 #[derive(Clone)]
@@ -62,9 +62,9 @@ impl Status {
 
 /// The metrics of every role, once all are built.
 #[derive(Clone, Default)]
-pub(crate) struct Exported(Arc<OnceLock<Registry>>);
+pub(crate) struct SharedRegistry(Arc<OnceLock<Registry>>);
 
-impl Exported {
+impl SharedRegistry {
     pub(crate) fn set(&self, registry: Registry) {
         let _ = self.0.set(registry);
     }
@@ -72,8 +72,8 @@ impl Exported {
 
 pub(crate) fn routes(
     status: Status,
-    exported: Exported,
-    config: Shown,
+    exported: SharedRegistry,
+    config: ConfigPages,
     membership: Arc<dyn Membership>,
 ) -> edge::Routes {
     let yaml = async |State(text): State<String>| edge::rest::text_response(StatusCode::OK, text);
@@ -129,7 +129,7 @@ async fn members(State(membership): State<Arc<dyn Membership>>) -> Response {
     edge::rest::json_response(&json!({ "members": shown.collect::<Vec<_>>() }))
 }
 
-async fn metrics(State(Exported(registry)): State<Exported>) -> Response {
+async fn metrics(State(SharedRegistry(registry)): State<SharedRegistry>) -> Response {
     let mut text = String::new();
     let Some(registry) = registry.get() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();

@@ -26,22 +26,22 @@ pub(crate) struct Peers {
     pub(crate) zone: String,
     pub(crate) membership: Arc<dyn Membership>,
     gossip: Option<Arc<Gossip>>,
-    own: Arc<Own>,
+    own: Arc<OwnRoles>,
     clock: Clock,
     pool: Pool,
 }
 
 /// Roles of this process, called without a network.
 #[derive(Default)]
-pub(crate) struct Own {
+pub(crate) struct OwnRoles {
     pub(crate) metastore: OnceLock<Arc<dyn Metastore>>,
     pub(crate) ingester: OnceLock<Arc<dyn Ingester>>,
     pub(crate) leaf: OnceLock<Arc<dyn Leaf>>,
 }
 
 impl Peers {
-    /// Joins the cluster, by gossip if seeds are configured. Other processes call this one at `address`; a host is added
-    /// if it has none.
+    /// Joins the cluster, by gossip if seeds are configured. Other processes call this one at `address`; a host is
+    /// added if it has none.
     ///
     /// # Errors
     /// A needed role is neither run by this process nor configured, or gossip cannot start.
@@ -84,7 +84,7 @@ impl Peers {
     }
 
     /// The slots for the roles of this process, filled once they are built.
-    pub(crate) fn own(&self) -> &Own {
+    pub(crate) fn own(&self) -> &OwnRoles {
         &self.own
     }
 
@@ -121,7 +121,7 @@ impl Peers {
     fn dial<T: ?Sized>(
         &self,
         timeout: Option<Duration>,
-        own: impl Fn(&Own) -> Option<Arc<T>> + Send + Sync + 'static,
+        own: impl Fn(&OwnRoles) -> Option<Arc<T>> + Send + Sync + 'static,
         client: impl Fn(Peer) -> Arc<T> + Send + Sync + 'static,
     ) -> impl Fn(&Member) -> Option<Arc<T>> + Send + Sync + 'static {
         let (node, roles) = (self.node.clone(), self.own.clone());
@@ -184,7 +184,8 @@ impl Leaves for LiveLeaves {
         let all = self.callers.all(Role::Querier);
         let staying = all.iter().any(|(member, _)| !member.is_leaving);
         let chosen = all.into_iter().filter(|(member, _)| !(staying && member.is_leaving));
-        // Objects are assigned to leaves by name, which survives a restart. Where two members share a name, node ids differ.
+        // Objects are assigned to leaves by name, which survives a restart. Where two members share a name, node ids
+        // differ.
         let mut leaves: BTreeMap<String, Arc<dyn Leaf>> = BTreeMap::new();
         for (member, leaf) in chosen {
             let name = if leaves.contains_key(&member.name) { member.node } else { member.name };

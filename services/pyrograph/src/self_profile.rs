@@ -59,7 +59,7 @@ impl Sampler {
     /// `rate` in samples per second of CPU time.
     fn start_at(rate: u32, clock: &Clock) -> Option<Self> {
         // The vdso's unwind tables are wrong on some systems. Other libraries stay: an idle server
-        // spends what little time it needs in libc.
+        // spends most of its little CPU time in libc.
         let guard =
             pprof::ProfilerGuardBuilder::default().frequency(rate as i32).blocklist(&["vdso"]).build();
         match guard {

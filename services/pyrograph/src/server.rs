@@ -40,9 +40,9 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     }
     if matches!(first, "-h" | "-help" | "--help" | "-help-all") {
         return match config::reference() {
-            Ok(text) => print(&format!(
-                "Flags of `pyrograph server`, with what they mean and their defaults:\n\n{text}\n"
-            )),
+            Ok(text) => {
+                print(&format!("Flags of `pyrograph server`, with meanings and defaults:\n\n{text}\n"))
+            }
             Err(error) => refuse("cannot list the flags", &error, 1),
         };
     }
@@ -66,8 +66,9 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     code
 }
 
-/// Threads that read and write files. Other threads free the buffers that they fill, and the allocator keeps that memory
-/// with the file thread until it ends: so there are few, and they end soon. A disk gains nothing from more requests at once.
+/// Threads that read and write files. Other threads free the buffers that they fill, and the allocator keeps that
+/// memory with the file thread until it ends: so there are few, and they end soon. A disk gains nothing from more
+/// requests at once.
 const FILE_THREADS_MAX: usize = 16;
 const FILE_THREADS_IDLE: Duration = Duration::from_secs(2);
 
@@ -169,8 +170,8 @@ impl Server {
         let peers = Arc::new(peers);
         let roles = Roles::build(&targets, &config, &shares, &peers, &clock, &pools, &mut registry).await?;
 
-        let (status, exported) = (http::Status::default(), http::Exported::default());
-        let shown = config::Shown::of(&config)?;
+        let (status, exported) = (http::Status::default(), http::SharedRegistry::default());
+        let shown = config::ConfigPages::of(&config)?;
         let own_routes = http::routes(status.clone(), exported.clone(), shown, peers.membership.clone());
         let routes = roles.routes().merge(own_routes);
         for route in routes.table() {

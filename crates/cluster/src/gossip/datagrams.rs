@@ -44,7 +44,7 @@ impl Transport for Datagrams {
             Some(socket) => socket,
             None => UdpSocket::open(address).await?,
         };
-        Ok(Box::new(Filtered {
+        Ok(Box::new(FilteredSocket {
             inner,
             label: self.label.clone(),
             clock: self.clock.clone(),
@@ -54,7 +54,7 @@ impl Transport for Datagrams {
     }
 }
 
-struct Filtered {
+struct FilteredSocket {
     inner: UdpSocket,
     label: String,
     clock: Clock,
@@ -62,9 +62,9 @@ struct Filtered {
     warned: Option<Duration>,
 }
 
-impl Filtered {
-    /// Whether a message comes from another cluster. Only the first message of an exchange has a label; two clusters never
-    /// answer each other's first message.
+impl FilteredSocket {
+    /// Whether a message comes from another cluster. Only the first message of an exchange has a label; two clusters
+    /// never answer each other's first message.
     fn is_foreign(&mut self, from: SocketAddr, message: &ChitchatMessage) -> bool {
         let their = match message {
             ChitchatMessage::Syn { cluster_id, .. } if *cluster_id == self.label => return false,
@@ -83,7 +83,7 @@ impl Filtered {
 }
 
 #[async_trait]
-impl Socket for Filtered {
+impl Socket for FilteredSocket {
     fn local_addr(&self) -> anyhow::Result<SocketAddr> {
         self.inner.local_addr()
     }

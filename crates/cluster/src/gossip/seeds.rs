@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_without_a_port_gets_the_usual_one() {
+    fn a_seed_without_a_port_gets_the_default_port() {
         let check = |seeds: &str, expected: &[&str]| assert_eq!(split(seeds, 7946), expected, "{seeds}");
         check("", &[]);
         check("a:1, b ,,", &["a:1", "b:7946"]);

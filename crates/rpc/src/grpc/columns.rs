@@ -6,8 +6,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use model::{Labels, LabelsBuilder, NONE};
 
-/// Maximum bytes of the labels of one message with every reference expanded. A set may be referred to often, so the size
-/// of the message does not bound them.
+/// Maximum bytes of the labels of one message with every reference expanded. A set may be referred to often, so the
+/// size of the message does not bound them.
 const LABEL_BYTES_MAX: usize = 1 << 30;
 
 /// Encodes values as multiples of their greatest common divisor: samples of one period are then small numbers.
@@ -73,8 +73,8 @@ pub(super) fn put_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator
     strings.for_each(|string| out.extend_from_slice(string));
 }
 
-/// Reads the output of [`put_strings`]: all bytes, as a slice of `all`, which the cursor reads, and `(offset, length)` of each
-/// string.
+/// Reads the output of [`put_strings`]: all bytes, as a slice of `all`, which the cursor reads, and `(offset, length)`
+/// of each string.
 pub(super) fn strings(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<(Bytes, Vec<(u32, u32)>), Malformed> {
     let count = cursor.count()?;
     let mut spans = Vec::with_capacity(count);
@@ -94,12 +94,12 @@ pub(super) fn strings(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<(Bytes, Ve
 
 /// Distinct label sets of a message that is written.
 #[derive(Default)]
-pub(super) struct LabelSets<'a> {
+pub(super) struct LabelSetWriter<'a> {
     ids: HashMap<&'a Labels, u32, RandomState>,
     sets: Vec<&'a Labels>,
 }
 
-impl<'a> LabelSets<'a> {
+impl<'a> LabelSetWriter<'a> {
     pub(super) fn id(&mut self, labels: &'a Labels) -> u32 {
         *self.ids.entry(labels).or_insert_with(|| {
             self.sets.push(labels);
@@ -128,13 +128,13 @@ impl<'a> LabelSets<'a> {
 }
 
 /// Label sets of a message that is read, and the rest of [`LABEL_BYTES_MAX`].
-pub(super) struct ReadSets {
+pub(super) struct LabelSetReader {
     sets: Vec<Labels>,
     left: usize,
 }
 
-impl ReadSets {
-    /// Reads the output of [`LabelSets::put`].
+impl LabelSetReader {
+    /// Reads the output of [`LabelSetWriter::put`].
     pub(super) fn read(cursor: &mut Cursor<'_>, all: &Bytes) -> Result<Self, Malformed> {
         let (data, spans) = strings(cursor, all)?;
         let mut texts = Vec::with_capacity(spans.len());

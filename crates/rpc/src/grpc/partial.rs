@@ -16,7 +16,7 @@ use wire::pyrograph::leaf::v1 as proto;
 use wire::pyrograph::leaf::v1::scan_response::Answer as ProtoAnswer;
 
 use super::Unreadable;
-use super::columns::{LabelSets, ReadSets, put_strings, put_values, strings, values};
+use super::columns::{LabelSetReader, LabelSetWriter, put_strings, put_values, strings, values};
 
 /// Flame graph parts with more nodes than this in total are joined before they are sent, so that common names and nodes
 /// are sent once.
@@ -53,7 +53,7 @@ pub(super) fn put_partial(partial: Partial) -> proto::ScanResponse {
         Answer::Series(grouped) => ProtoAnswer::Series(put_series(&grouped).into()),
         Answer::Heatmap(points) => ProtoAnswer::Heatmap(put_points(points.as_slice()).into()),
         Answer::Labels(found) => {
-            let mut sets = LabelSets::default();
+            let mut sets = LabelSetWriter::default();
             for set in &found.sets {
                 sets.id(set);
             }
@@ -99,9 +99,9 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
     Ok(Partial { answer, stats, charge: Charge::default() })
 }
 
-/// Encodes parts as: the names of all parts; the number of parts; then for each part its names, as differences, its nodes
-/// except the root (their number, their names, and for each the number of levels from the previous node up to its parent),
-/// and the weight of every node. Nodes with a total weight of 0 are left out.
+/// Encodes parts as: the names of all parts; the number of parts; then for each part its names, as differences, its
+/// nodes except the root (their number, their names, and for each the number of levels from the previous node up to
+/// its parent), and the weight of every node. Nodes with a total weight of 0 are left out.
 fn put_parts(parts: &[Part]) -> Vec<u8> {
     let mut ids: HashMap<&[u8], u32, RandomState> = HashMap::default();
     let mut names: Vec<&[u8]> = Vec::new();
@@ -209,9 +209,10 @@ fn profile(merged: &proto::scan_response::Profile) -> Result<profile::Merged, Un
     Ok(profile::Merged::from_columns(symbols, values)?)
 }
 
-/// Encodes all label sets; the number of groups; then for each group its labels and its points in the order of the grid.
+/// Encodes all label sets; the number of groups; then for each group its labels and its points in the order of the
+/// grid.
 fn put_series(grouped: &series::Grouped) -> Vec<u8> {
-    let mut sets = LabelSets::default();
+    let mut sets = LabelSetWriter::default();
     let mut rows = Vec::new();
     put(&mut rows, grouped.groups().len() as u64);
     for (labels, points) in grouped.groups() {
@@ -241,7 +242,7 @@ fn series(bytes: &Bytes) -> Result<series::Grouped, Unreadable> {
     let wrong = Unreadable::columns("series");
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
-    let mut sets = ReadSets::read(cursor, bytes).map_err(&wrong)?;
+    let mut sets = LabelSetReader::read(cursor, bytes).map_err(&wrong)?;
     let mut grouped = series::Grouped::default();
     for _ in 0..cursor.count().map_err(&wrong)? {
         let labels = sets.copy(cursor).map_err(&wrong)?;
@@ -252,7 +253,7 @@ fn series(bytes: &Bytes) -> Result<series::Grouped, Unreadable> {
     Ok(grouped)
 }
 
-fn group(cursor: &mut Cursor<'_>, sets: &mut ReadSets) -> Result<series::PointsByBucket, Malformed> {
+fn group(cursor: &mut Cursor<'_>, sets: &mut LabelSetReader) -> Result<series::PointsByBucket, Malformed> {
     let count = cursor.count()?;
     let mut points = series::PointsByBucket::with_capacity(count);
     let mut bucket = Delta::default();
@@ -276,7 +277,7 @@ fn group(cursor: &mut Cursor<'_>, sets: &mut ReadSets) -> Result<series::PointsB
 
 /// Encodes all label sets; the number of points; then each point.
 fn put_points(points: &[heatmap::Point]) -> Vec<u8> {
-    let mut sets = LabelSets::default();
+    let mut sets = LabelSetWriter::default();
     let mut rows = Vec::with_capacity(points.len() * 20);
     put(&mut rows, points.len() as u64);
     let mut time = Delta::default();
@@ -314,7 +315,7 @@ fn points(bytes: &Bytes) -> Result<heatmap::Points, Unreadable> {
 fn read_points(bytes: &Bytes) -> Result<Vec<heatmap::Point>, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
-    let mut sets = ReadSets::read(cursor, bytes)?;
+    let mut sets = LabelSetReader::read(cursor, bytes)?;
     // Few of the sets are groups; the points of a group share it.
     let mut groups: Vec<Option<Arc<Labels>>> = vec![None; sets.len()];
     let count = cursor.count()?;
@@ -342,7 +343,7 @@ fn read_points(bytes: &Bytes) -> Result<Vec<heatmap::Point>, Malformed> {
 fn found(labels: proto::scan_response::Labels) -> Result<Found, Unreadable> {
     let wrong = Unreadable::columns("sets");
     let mut cursor = Cursor::new(&labels.sets);
-    let sets = ReadSets::read(&mut cursor, &labels.sets).map_err(&wrong)?.into_sets();
+    let sets = LabelSetReader::read(&mut cursor, &labels.sets).map_err(&wrong)?.into_sets();
     cursor.end().map_err(&wrong)?;
     if labels.texts.len() + sets.len() > LABELS_MAX {
         return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX }.into());
@@ -350,7 +351,7 @@ fn found(labels: proto::scan_response::Labels) -> Result<Found, Unreadable> {
     Ok(Found { texts: labels.texts.into_iter().collect(), sets: sets.into_iter().collect() })
 }
 
-fn with_sets(sets: &LabelSets<'_>, rows: &[u8]) -> Vec<u8> {
+fn with_sets(sets: &LabelSetWriter<'_>, rows: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.len() + 1024);
     sets.put(&mut out);
     out.extend_from_slice(rows);

@@ -25,16 +25,16 @@ const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Rebuild the catalog, lost, damaged or whole, from the other objects in the bucket. No metastore may run on it: the
-    /// command asks the metastores that `-memberlist.join` or `-metastore.address` lead to, and watches a catalog that was
-    /// written to within the last minute for the rest of that minute.
+    /// Rebuild the catalog, lost, damaged or whole, from the other objects in the bucket. No metastore may run on it:
+    /// the command asks the metastores that `-memberlist.join` or `-metastore.address` lead to, and watches a catalog
+    /// that was written to within the last minute for the rest of that minute.
     Rebuild(Rebuild),
 }
 
 #[derive(clap::Args)]
 pub(super) struct Rebuild {
-    /// Rebuild without asking or waiting, although a metastore may run. That metastore is fenced off and takes the catalog
-    /// back ten seconds later: a rebuild that is not done by then fails and changes nothing.
+    /// Rebuild without asking or waiting, although a metastore may run. That metastore is fenced off and takes the
+    /// catalog back ten seconds later: a rebuild that is not done by then fails and changes nothing.
     #[arg(long)]
     force: bool,
     /// Flags of the server that name the bucket, after `--`, for example
@@ -91,7 +91,7 @@ async fn refuse_while_one_runs(config: &Config, clock: &Clock) -> Result<(), Err
     let running = running(&peers.metastores(), clock).await;
     peers.stop().await;
     running.map_or(Ok(()), |running| {
-        Err(format!("{running}: stop every metastore first, or see what --force does").into())
+        Err(format!("{running}: stop every metastore first, or see --force").into())
     })
 }
 
@@ -105,8 +105,8 @@ async fn running(metastores: &Callers<dyn Metastore>, clock: &Clock) -> Option<S
     None
 }
 
-/// Why a metastore with this answer forbids a rebuild; `None` if no process listens at its address. `answer` is `None` if
-/// none came in time.
+/// Why a metastore with this answer forbids a rebuild; `None` if no process listens at its address. `answer` is `None`
+/// if none came in time.
 fn conflict(answer: Option<Result<Standing, rpc::Error>>) -> Option<&'static str> {
     match answer {
         Some(Ok(standing)) if standing.is_owner => Some("owns the catalog"),

@@ -76,7 +76,8 @@ fn first_reason(json: &str) -> Option<String> {
 }
 
 impl Server {
-    /// Reports the gaps of the answers so far on standard error, in amber on a terminal. Returns whether there are none.
+    /// Reports the gaps of the answers so far on standard error, in amber on a terminal. Returns whether there are
+    /// none.
     pub(super) fn report_completeness(&self) -> bool {
         let lines = self.shortfall.lock().lines();
         let (amber, plain) = if std::io::stderr().is_terminal() { ("\x1b[33m", "\x1b[0m") } else { ("", "") };

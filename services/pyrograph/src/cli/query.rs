@@ -35,7 +35,8 @@ struct Question {
     range: Range,
     #[command(flatten)]
     server: Server,
-    /// Show how the question was answered instead: blocks found and pruned, leaves that scanned them, bytes, time per step.
+    /// Show how the question was answered instead: blocks found and pruned, leaves that scanned them, bytes, time per
+    /// step.
     #[arg(long)]
     explain: bool,
 }

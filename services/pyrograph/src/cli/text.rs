@@ -1,7 +1,7 @@
 //! Makes untrusted text safe to print on a terminal.
 //!
-//! Names in profiles are arbitrary text from clients. A terminal obeys some characters instead of showing them: they move
-//! the cursor, change the window's title, reverse the direction of text. Those are shown as escapes.
+//! Names in profiles are arbitrary text from clients. A terminal obeys some characters instead of showing them: they
+//! move the cursor, change the window's title, reverse the direction of text. Those are shown as escapes.
 
 use std::borrow::Cow;
 

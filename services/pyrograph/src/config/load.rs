@@ -36,7 +36,7 @@ impl LoadError {
     }
 }
 
-pub(crate) struct Loaded {
+pub(crate) struct LoadedConfig {
     pub config: Config,
     /// Paths of all values in the file and the flags, equal to their defaults or not.
     pub given: BTreeSet<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the server's command line, the file that it names, and the environment variables of the file.
-pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
+pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
     let mut tree = default_tree()?;
     let names = flag_names(&tree);
     let mut given_paths = BTreeSet::new();
@@ -89,7 +89,7 @@ pub(crate) fn load(arguments: &[String]) -> Result<Loaded, LoadError> {
         set(&mut tree, path, flag, list)?;
     }
     let config = serde_json::from_value(tree).map_err(|e| LoadError::Invalid(e.to_string()))?;
-    Ok(Loaded { config, given: given_paths, warnings })
+    Ok(LoadedConfig { config, given: given_paths, warnings })
 }
 
 pub(super) fn default_tree() -> Result<Value, LoadError> {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_old_server_without_meaning_are_accepted() {
+    fn pyroscope_flags_without_a_meaning_here_are_accepted() {
         assert!(check(&["-usage-stats.enabled=false", "-memberlist.rejoin-interval", "1m"]).is_ok());
     }
 

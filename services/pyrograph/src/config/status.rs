@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Config;
 
-/// Shown instead of a secret.
+/// ConfigPages instead of a secret.
 const HIDDEN: &str = "********";
 
 /// Parts of the names of secrets.
@@ -16,13 +16,13 @@ const ADDRESS_WORDS: [&str; 6] = ["url", "endpoint", "addr", "proxy", "join", "o
 
 /// The configuration of this process in YAML, without its secrets: all values, the defaults, and the differences.
 #[derive(Clone, Default)]
-pub(crate) struct Shown {
+pub(crate) struct ConfigPages {
     pub(crate) all: String,
     pub(crate) defaults: String,
     pub(crate) changed: String,
 }
 
-impl Shown {
+impl ConfigPages {
     /// # Errors
     /// The configuration cannot be written as YAML.
     pub(crate) fn of(config: &Config) -> Result<Self, Box<dyn std::error::Error>> {
@@ -82,13 +82,13 @@ mod tests {
     #[test]
     fn differences_are_shown_and_secrets_are_not() {
         let mut config = Config::default();
-        let shown = Shown::of(&config).unwrap();
+        let shown = ConfigPages::of(&config).unwrap();
         assert_eq!(shown.changed, "{}\n");
         assert_eq!(shown.all, shown.defaults);
 
         config.server.http_listen_port = 1;
         config.storage.s3.secret_access_key = "hush".into();
-        let shown = Shown::of(&config).unwrap();
+        let shown = ConfigPages::of(&config).unwrap();
         assert_eq!(
             shown.changed,
             "server:\n  http_listen_port: 1\nstorage:\n  s3:\n    secret_access_key: \"********\"\n"
@@ -115,7 +115,7 @@ mod tests {
         config.storage.s3.endpoint = "user:hush@minio:9000".into();
         config.storage.azure.endpoint = "account.blob.example/c?sig=hush".into();
         config.memberlist.join_members = "a:7946,b:7946".into();
-        let shown = Shown::of(&config).unwrap().changed;
+        let shown = ConfigPages::of(&config).unwrap().changed;
         assert!(
             !shown.contains("hush") && shown.contains("minio:9000") && shown.contains("a:7946,b:7946"),
             "{shown}"

@@ -17,8 +17,8 @@ use crate::targets::{Role, Targets};
 
 type Error = Box<dyn std::error::Error>;
 
-/// The read cache of a local directory is emptied after this time without a question: reading and decoding again takes a
-/// little longer, and a personal computer has other uses for its memory.
+/// The read cache of a local directory is emptied after this time without a question: reading and decoding again takes
+/// a little longer, and a personal computer has other uses for its memory.
 const DIRECTORY_CACHE_IDLE: Duration = Duration::from_secs(25);
 
 impl Roles {
