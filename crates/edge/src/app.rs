@@ -262,7 +262,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Tells the metrics which route matched, also where its handler panics.
+/// Reports the matched route to the metrics, even if its handler panics.
 async fn observe_route(request: Request<Body>, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let matched = matched.map(|path| RoutePattern(Arc::from(path.as_str())));
@@ -276,7 +276,7 @@ async fn observe_route(request: Request<Body>, next: Next) -> Response {
     response
 }
 
-/// What is wrong with the `Host` of a request (RFC 9112, section 3.2).
+/// The fault of the `Host` header of a request, if it has one (RFC 9112, section 3.2).
 fn host_problem(request: &Request<Body>) -> Option<&'static str> {
     if request.version() > http::Version::HTTP_11 {
         return None;

@@ -249,7 +249,7 @@ impl Server {
     }
 }
 
-/// The first half of a stop, while both listeners still answer: readiness probes fail, the catalog is handed over,
+/// The first half of a stop, while the public listener still answers: readiness fails, the catalog is handed over,
 /// peers choose other processes, pushes in flight become durable.
 async fn prepare_stop(status: &http::Status, roles: &Roles, peers: &Peers, stopping: &CancellationToken) {
     status.stop();
