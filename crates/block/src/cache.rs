@@ -1,6 +1,9 @@
-//! What was read before, decoded, within a budget of bytes.
+//! The memory tier of the cache: decoded parts of objects, within a budget of bytes.
 //!
-//! Objects never change, so nothing is ever invalid; what is least used goes.
+//! Owns: the names of parts, the budget, counting reads.
+//! Does not own: decoding (`reader`, `scan`), the disk tier ([`Disk`]).
+//!
+//! Objects never change, so no entry is ever invalid; the least used ones are evicted.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use crate::reader::Parts;
 use crate::scan::Column;
 use crate::{Cells, DatasetIndex, NameTree};
 
-/// Cheap to clone; clones share what they hold.
+/// Cheap to clone; clones share their entries.
 #[derive(Clone)]
 pub struct Cache {
     decoded: Arc<Store<Name, Entry, ByBytes, RandomState>>,
@@ -31,20 +34,20 @@ pub struct Cache {
     is_afresh: bool,
 }
 
-/// What was read through one handle of a cache.
+/// Counts the reads through one handle of a cache.
 #[derive(Debug, Default)]
 pub struct Reads {
-    /// Decoded parts that were asked for: found, and not found.
+    /// Lookups of decoded parts: found, and not found.
     pub memory_hits: AtomicU64,
     pub memory_misses: AtomicU64,
     /// Encoded bytes from the local disk.
     pub disk_bytes: AtomicU64,
-    /// Encoded bytes from the object store, and how many reads that took.
+    /// Encoded bytes from the object store, and the number of reads for them.
     pub store_bytes: AtomicU64,
     pub store_requests: AtomicU64,
 }
 
-/// Of an object, by the hash of its key; of a dataset by its position, and of a column by its number.
+/// Names a part: the object by the hash of its key, the dataset by its position, a column by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Name {
     pub(crate) object: u128,
@@ -60,7 +63,7 @@ pub(crate) enum Kind {
     Tree,
     /// One stored column of all rows of a dataset.
     Column(u32),
-    /// The head of its cells, by their place in the directory.
+    /// The head of cells, by their position in the directory.
     Cells(u32),
     /// A column of a chunk of cells.
     CellColumn {
@@ -113,27 +116,27 @@ impl Cache {
         Self { decoded, disk: None, reads: None, is_afresh: false }
     }
 
-    /// With a tier of encoded ranges below.
+    /// Adds a tier of encoded ranges on the local disk.
     pub fn with_disk(self, disk: Arc<Disk>) -> Self {
         Self { disk: Some(disk), ..self }
     }
 
-    /// A handle that counts what is read through it.
+    /// A handle that counts the reads through it.
     pub fn counted(&self, reads: Arc<Reads>) -> Self {
         Self { reads: Some(reads), ..self.clone() }
     }
 
-    /// A handle that finds nothing: all is read from the store, and replaces what is held.
+    /// A handle without hits: reads everything from the store and replaces cached entries.
     pub fn afresh(&self) -> Self {
         Self { is_afresh: true, ..self.clone() }
     }
 
-    /// Shows on `registry` what this cache holds and saves. At most one cache per registry.
+    /// Registers the metrics of this cache. At most one cache per registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(CacheMetrics(self.clone())));
     }
 
-    /// Forgets everything whenever nothing was asked for in `idle`, for ever.
+    /// Empties the cache after each period of `idle` without lookups. Never returns.
     pub async fn empty_when_idle(self, idle: Duration, clock: Clock) {
         let mut before = self.hits_and_misses();
         loop {
@@ -146,12 +149,12 @@ impl Cache {
         }
     }
 
-    /// How often something was found, and how often not.
+    /// Number of lookups with and without a hit.
     pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
         (self.decoded.hits(), self.decoded.misses())
     }
 
-    /// Bytes that it may hold.
+    /// The budget, in bytes.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.decoded.capacity()
     }
@@ -174,7 +177,7 @@ impl Cache {
         self.decoded.insert(name, entry);
     }
 
-    /// Ranges of an object, in the order asked for, in one round trip at most.
+    /// Reads ranges of an object, in the given order, in at most one round trip.
     pub(crate) async fn read(
         &self,
         store: &storage::Store,
@@ -208,7 +211,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_cache_that_nobody_asks_is_emptied() {
+    async fn an_idle_cache_is_emptied() {
         let (cache, clock) = (Cache::new(1 << 20), Clock::system());
         let name = Name { object: 1, dataset: 0, kind: Kind::Symbols };
         cache.insert(name, Entry::Symbols(Arc::default()));

@@ -1,7 +1,7 @@
 //! Reads cells: the head first, then the columns of the chunks that a question needs.
 //!
 //! Owns: which chunks are fetched, decoding them.
-//! Does not own: which cells answer (`query`).
+//! Does not own: which cells a question uses (`query`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,59 +12,56 @@ use crate::cache::{Entry, Kind};
 use crate::cells::{Packed, decode_stacks, decode_values};
 use crate::codec::unpack;
 use crate::error::Malformed;
+use crate::reader::Source;
 use crate::scan::Column;
 use crate::{Batch, CellSection, Cells, Error, Reader, Section};
 
-/// The head of the cells of one length, decoded before or ready to be.
+/// The head of the cells of one length, decoded (from the cache) or ready to be decoded.
 pub struct FetchedCells {
     block: Reader,
     dataset: usize,
-    /// Place among the dataset's cells.
-    at: usize,
-    source: Source,
-}
-
-enum Source {
-    Decoded(Arc<Cells>),
-    Packed(Bytes),
+    /// Position among the cell sections of the dataset.
+    position: usize,
+    source: Source<Cells>,
 }
 
 /// Stacktraces and values of some cells, ready to be decoded.
 pub struct FetchedCellRows {
     block: Reader,
     dataset: usize,
-    at: usize,
+    position: usize,
     cells: Arc<Cells>,
     pieces: Vec<Piece>,
 }
 
-/// What is asked of one chunk.
+/// The requested cells of one chunk.
 struct Piece {
     chunk: usize,
     /// Sorted.
     wanted: Vec<Range<u32>>,
     factor: i64,
     stacks: ColumnSource,
-    /// None if all are 0.
+    /// `None` if all are 0.
     values: Option<ColumnSource>,
 }
 
+/// A decoded column from the cache, or its number in the chunk and its fetched bytes.
 enum ColumnSource {
     Decoded(Arc<Column>),
     Packed(u32, Bytes),
 }
 
 impl Reader {
-    /// Gets the heads of cells of one dataset, by their places in the directory, in one round trip at most.
+    /// Fetches the heads of cells of one dataset, by their positions in the directory, in at most one round trip.
     ///
     /// # Errors
     /// `Storage`; `Corrupt` if there are no such cells.
-    pub async fn fetch_cells(&self, dataset: usize, places: &[usize]) -> Result<Vec<FetchedCells>, Error> {
+    pub async fn fetch_cells(&self, dataset: usize, positions: &[usize]) -> Result<Vec<FetchedCells>, Error> {
         let mut wanted = Vec::new();
         let mut sources = Vec::new();
-        for at in places {
-            let head = self.cell_section(dataset, *at)?.head;
-            let known = match self.cache.get(&self.name(dataset, Kind::Cells(*at as u32))) {
+        for position in positions {
+            let head = self.cell_section(dataset, *position)?.head;
+            let known = match self.cache.get(&self.name(dataset, Kind::Cells(*position as u32))) {
                 Some(Entry::Cells(cells)) => Some(cells),
                 _ => None,
             };
@@ -74,24 +71,24 @@ impl Reader {
             sources.push(known);
         }
         let mut got = self.get_ranges(&wanted).await?.into_iter();
-        let fetched = sources.into_iter().zip(places).map(|(known, at)| {
+        let fetched = sources.into_iter().zip(positions).map(|(known, position)| {
             let source = match known {
                 Some(cells) => Source::Decoded(cells),
                 None => Source::Packed(got.next().unwrap_or_default()),
             };
-            FetchedCells { block: self.clone(), dataset, at: *at, source }
+            FetchedCells { block: self.clone(), dataset, position: *position, source }
         });
         Ok(fetched.collect())
     }
 
-    fn cell_section(&self, dataset: usize, at: usize) -> Result<&CellSection, Error> {
-        let section = self.entry(dataset)?.cells.get(at);
+    fn cell_section(&self, dataset: usize, position: usize) -> Result<&CellSection, Error> {
+        let section = self.entry(dataset)?.cells.get(position);
         section.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "cells do not exist" }))
     }
 }
 
 impl FetchedCells {
-    /// The head, decoded now if it was not before.
+    /// The head, decoded now unless the cache had it.
     ///
     /// # Errors
     /// `Corrupt`.
@@ -100,17 +97,17 @@ impl FetchedCells {
             Source::Decoded(cells) => return Ok(cells.clone()),
             Source::Packed(packed) => packed,
         };
-        let section = self.block.cell_section(self.dataset, self.at)?;
+        let section = self.block.cell_section(self.dataset, self.position)?;
         let decoded = unpack(packed, &section.head)
             .and_then(|raw| Cells::decode(&raw, section.seconds, section.chunk_bytes));
         let cells = Arc::new(decoded.map_err(|malformed| self.block.corrupt("cells", malformed))?);
-        let name = self.block.name(self.dataset, Kind::Cells(self.at as u32));
+        let name = self.block.name(self.dataset, Kind::Cells(self.position as u32));
         self.block.cache.insert(name, Entry::Cells(cells.clone()));
         Ok(cells)
     }
 
-    /// Gets stacktraces and the values of a column of `wanted` cells of schema `schema`, in one round trip
-    /// at most: for each column `(schema, column, wanted)`, ranges sorted and without overlap.
+    /// Fetches the stacktraces and values of cells in at most one round trip. `columns` are `(schema, column,
+    /// cells)`; the cells are ranges, sorted and without overlap.
     ///
     /// # Errors
     /// `Storage`; `Corrupt`.
@@ -119,12 +116,12 @@ impl FetchedCells {
         columns: impl Iterator<Item = (u32, u32, &[Range<u32>])>,
     ) -> Result<FetchedCellRows, Error> {
         let cells = self.cells()?;
-        let section = self.block.cell_section(self.dataset, self.at)?;
+        let section = self.block.cell_section(self.dataset, self.position)?;
         let first = section.head.offset + u64::from(section.head.bytes);
         let mut pieces = Vec::new();
         let mut ranges = Vec::new();
         for (schema, column, wanted) in columns {
-            let stored = cells.columns.get(schema as usize).and_then(|of| of.get(column as usize));
+            let stored = cells.columns.get(schema as usize).and_then(|columns| columns.get(column as usize));
             let Some(stored) = stored.copied() else {
                 let what = "a question asks for a column that does not exist";
                 return Err(self.block.corrupt("cells", Malformed { byte: 0, what }));
@@ -139,7 +136,7 @@ impl FetchedCells {
                     continue;
                 }
                 let mut source = |column: u32| {
-                    let kind = Kind::CellColumn { cells: self.at as u32, chunk: number as u32, column };
+                    let kind = Kind::CellColumn { cells: self.position as u32, chunk: number as u32, column };
                     if let Some(Entry::Column(known)) =
                         self.block.cache.get(&self.block.name(self.dataset, kind))
                     {
@@ -169,15 +166,15 @@ impl FetchedCells {
             }
         }
         let block = self.block.clone();
-        Ok(FetchedCellRows { block, dataset: self.dataset, at: self.at, cells, pieces })
+        Ok(FetchedCellRows { block, dataset: self.dataset, position: self.position, cells, pieces })
     }
 }
 
 impl FetchedCellRows {
-    /// Hands out the stacktraces of all cells that were asked for, each with its sum.
+    /// Calls `take` with the stacktraces of all requested cells and their sums.
     ///
     /// # Errors
-    /// `Corrupt`, after some batches may have been handed out.
+    /// `Corrupt`, possibly after some batches.
     pub fn for_each(&self, mut take: impl FnMut(Batch<'_>)) -> Result<(), Error> {
         let mut scaled: Vec<i64> = Vec::new();
         for piece in self.pieces.iter().filter(|piece| piece.factor != 0) {
@@ -204,20 +201,20 @@ impl FetchedCellRows {
         Ok(())
     }
 
-    fn decode(&self, source: &ColumnSource, chunk: usize) -> Result<Arc<Column>, Error> {
+    fn decode(&self, source: &ColumnSource, chunk_number: usize) -> Result<Arc<Column>, Error> {
         let (number, packed) = match source {
             ColumnSource::Decoded(column) => return Ok(column.clone()),
             ColumnSource::Packed(number, packed) => (*number, packed),
         };
         let cells = &self.cells;
-        let of = &cells.chunks[chunk];
-        let stored = of.columns.get(number as usize);
+        let chunk = &cells.chunks[chunk_number];
+        let stored = chunk.columns.get(number as usize);
         let decode = || {
             let Some(Packed { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
                 return Err(Malformed { byte: 0, what: "a chunk lacks a column" });
             };
             let raw = unpack(packed, &Section { offset: offset.into(), bytes, raw_bytes, checksum })?;
-            let starts = &cells.row_starts[of.cells.start as usize..of.cells.end as usize + 1];
+            let starts = &cells.row_starts[chunk.cells.start as usize..chunk.cells.end as usize + 1];
             let rows = starts.windows(2).map(|pair| (pair[1] - pair[0]) as usize);
             Ok(match number {
                 0 => Column::Stacks(decode_stacks(&raw, rows, self.block.stacktraces(self.dataset))?),
@@ -225,7 +222,8 @@ impl FetchedCellRows {
             })
         };
         let column = Arc::new(decode().map_err(|malformed| self.block.corrupt("cells", malformed))?);
-        let kind = Kind::CellColumn { cells: self.at as u32, chunk: chunk as u32, column: number };
+        let kind =
+            Kind::CellColumn { cells: self.position as u32, chunk: chunk_number as u32, column: number };
         self.block.cache.insert(self.block.name(self.dataset, kind), Entry::Column(column.clone()));
         Ok(column)
     }

@@ -1,8 +1,8 @@
 //! Sums of whole windows of time: the cells of one dataset for one length of window.
 //!
-//! Owns: what a cell is, its bytes.
+//! Owns: the definition and encoding of cells.
 //! Does not own: which cells are worth their bytes (`roll`), fetching them (`cell_rows`), when they may
-//! stand for rows (`query`).
+//! replace rows (`query`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) const CHUNK_ROWS: usize = 64 << 10;
 
 /// The head of the cells of one dataset: everything but their stacktraces.
 ///
-/// A cell is one window, one schema, and one set of values of the labels that are kept. Cell `i` is
+/// A cell is one window, one schema, and one set of values of the kept labels. Cell `i` is
 /// row `i` of each column; cells are sorted by (schema, window, group).
 #[derive(Clone, Debug, Default)]
 pub struct Cells {
@@ -28,7 +28,7 @@ pub struct Cells {
     pub schemas: Vec<Arc<ValueSchema>>,
     /// Where the value columns of each schema are stored in a chunk: `columns[schema][column]`.
     pub columns: Vec<Vec<StoredColumn>>,
-    /// What series have in common whose profiles are added up: their schema and the labels that are kept.
+    /// The schema and the kept labels that the series of a cell have in common.
     pub groups: Vec<Series>,
     /// Index into `groups`.
     pub group: Vec<u32>,
@@ -41,15 +41,15 @@ pub struct Cells {
     pub(crate) chunks: Vec<Chunk>,
 }
 
-/// The profiles of a cell and what one of their columns adds up to. Those of the window's first
-/// millisecond stand apart: the grid of a time series is cut behind it.
+/// The profiles of a cell and the sum of one of their columns. The window's first millisecond is
+/// separate, because the steps of a time series end after such a millisecond.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CellTotal {
     pub first: Total,
     pub later: Total,
 }
 
-/// Of profiles whose total of the column is not 0.
+/// Covers only profiles whose total of the column is not 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Total {
     pub profiles: u64,
@@ -91,7 +91,7 @@ impl Cells {
         self.totals[self.total_starts[cell] as usize + column]
     }
 
-    /// Stacktraces of some cells that follow one another.
+    /// Number of stacktraces of adjacent cells.
     pub fn rows(&self, cells: &Range<u32>) -> u64 {
         u64::from(self.row_starts[cells.end as usize] - self.row_starts[cells.start as usize])
     }
@@ -133,7 +133,7 @@ impl Cells {
         out
     }
 
-    /// `chunk_bytes`: so many follow the head.
+    /// `chunk_bytes`: size of the chunks after the head.
     pub(crate) fn decode(bytes: &[u8], seconds: u32, chunk_bytes: u32) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         let cursor = &mut cursor;
@@ -231,7 +231,7 @@ fn read_total(cursor: &mut Cursor<'_>) -> Result<Total, Malformed> {
     Ok(Total { profiles, sum })
 }
 
-/// Stacktraces of neighbouring cells: ascending within a cell, each as the difference to the one before.
+/// Writes the stacktraces of adjacent cells: ascending within a cell, each as the difference to the one before.
 pub(crate) fn encode_stacks<'a>(cells: impl Iterator<Item = &'a [u32]>, out: &mut Vec<u8>) {
     for stacks in cells {
         let mut before = 0;
@@ -242,7 +242,7 @@ pub(crate) fn encode_stacks<'a>(cells: impl Iterator<Item = &'a [u32]>, out: &mu
     }
 }
 
-/// Reads what [`encode_stacks`] wrote of cells with so many `rows` each; every id is below `limit`.
+/// Decodes the output of [`encode_stacks`] for cells with these numbers of `rows`; every id is below `limit`.
 pub(crate) fn decode_stacks(
     raw: &[u8],
     rows: impl Iterator<Item = usize>,

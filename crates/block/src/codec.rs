@@ -1,6 +1,6 @@
 //! Variable-length integers, checked reading, tables of strings and symbols, and compressed sections.
 //!
-//! Public for what travels instead of being stored: columns of the same kind on their way between roles.
+//! Public because messages between roles contain columns of the same kind.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,9 +18,9 @@ pub use crate::symbols::{decode as decode_symbols, encode as encode_symbols};
 pub(crate) const SECTION_RAW_BYTES_MAX: u64 = 1 << 30;
 
 thread_local! {
-    // To set one up anew for each section and page took an eighth of the CPU of a simulated cluster.
+    // Creating one for each section and page took an eighth of the CPU of a simulated cluster.
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
-    // It keeps its tables: about a MiB in a thread that merges, less in one that only flushes.
+    // Keeps its tables: about 1 MiB in a thread that merges, less in one that only flushes.
     static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::default();
 }
 
@@ -33,12 +33,12 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// The same of a signed integer, in zigzag order.
+/// Writes a signed integer as zigzag LEB128.
 pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
-/// The length in bytes, then the bytes.
+/// Writes the length in bytes, then the bytes.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
@@ -68,31 +68,31 @@ impl Delta {
     }
 }
 
-/// Reads untrusted bytes front to back.
+/// Reads untrusted bytes from front to back.
 pub struct Cursor<'a> {
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, position: 0 }
     }
 
     pub fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed { byte: self.at as u64, what }
+        Malformed { byte: self.position as u64, what }
     }
 
     pub fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.bytes.len() - self.position
     }
 
     #[inline]
     pub fn byte(&mut self) -> Result<u8, Malformed> {
-        let Some(byte) = self.bytes.get(self.at) else {
+        let Some(byte) = self.bytes.get(self.position) else {
             return Err(self.malformed("ends too early"));
         };
-        self.at += 1;
+        self.position += 1;
         Ok(*byte)
     }
 
@@ -124,7 +124,7 @@ impl<'a> Cursor<'a> {
         u32::try_from(value).map_err(|_| self.malformed("an integer has more than 32 bits"))
     }
 
-    /// A number below `limit`.
+    /// Reads a number below `limit`.
     #[inline]
     pub fn index(&mut self, limit: usize, what: &'static str) -> Result<u32, Malformed> {
         let value = self.varint()?;
@@ -134,7 +134,7 @@ impl<'a> Cursor<'a> {
         u32::try_from(value).map_err(|_| self.malformed(what))
     }
 
-    /// How many elements follow. Every element takes at least one byte of what remains, so
+    /// Reads the number of elements that follow. Every element takes at least one of the remaining bytes, so
     /// an allocation of this length is bounded by the section's size.
     pub fn count(&mut self) -> Result<usize, Malformed> {
         let value = self.varint()?;
@@ -148,8 +148,8 @@ impl<'a> Cursor<'a> {
         if length > self.remaining() {
             return Err(self.malformed("ends too early"));
         }
-        let bytes = &self.bytes[self.at..self.at + length];
-        self.at += length;
+        let bytes = &self.bytes[self.position..self.position + length];
+        self.position += length;
         Ok(bytes)
     }
 
@@ -173,7 +173,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Compresses `raw`; the offset of the section is to be set by whoever places it.
+/// Compresses `raw`. The caller sets the offset of the section.
 pub(crate) fn pack(raw: &[u8], level: i32) -> Result<(Vec<u8>, Section), Error> {
     let what = "section";
     if raw.len() as u64 > SECTION_RAW_BYTES_MAX {
@@ -221,7 +221,7 @@ pub(crate) fn unpack(packed: &[u8], section: &Section) -> Result<Vec<u8>, Malfor
     Ok(raw)
 }
 
-/// Decompresses into `raw`; gives the bytes written.
+/// Decompresses into `raw`; returns the number of bytes written.
 pub(crate) fn decompress(packed: &[u8], raw: &mut [u8]) -> io::Result<usize> {
     DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.decompress_to_buffer(packed, raw))
 }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_survive() {
+    fn integers_round_trip() {
         let mut out = Vec::new();
         let values = [0, 1, -1, 63, -64, 64, i64::MAX, i64::MIN];
         for value in values {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_compressed_before_or_failed_to_does_not_matter() {
+    fn earlier_and_failed_compressions_of_a_thread_do_not_change_the_output() {
         let text: Vec<u8> =
             (0..300_000_u32).flat_map(|i| (i / 3).wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         for (length, level) in [(100, 1), (1_000_000, 3), (7_000, 3), (0, 1), (1_200_000, 1), (40_000, 3)] {
@@ -280,7 +280,7 @@ mod tests {
                 packed == zstd::bulk::compress(raw, level).expect("fits"),
                 "{length} bytes, level {level}"
             );
-            assert!(unpack(&packed, &section).is_ok_and(|back| back == raw));
+            assert!(unpack(&packed, &section).is_ok_and(|unpacked| unpacked == raw));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Symbols of services that outlive the segments they came in.
+//! Symbols of services that outlive the segments they arrived in.
 //!
-//! Owns: one table of symbols per tenant and service, how much memory all of them hold, which are
-//! given up for it; bringing what one segment uses into symbols of its own.
+//! Owns: one table of symbols per tenant and service, their memory limit and eviction, extracting the symbols
+//! that one segment uses.
 //! Does not own: rows, and when a segment ends (`head`).
 //!
-//! A service sends the same stacktraces minute after minute. Those it sent before cost a lookup each,
-//! instead of their strings, functions and locations.
+//! A service sends the same stacktraces minute after minute. A known stacktrace costs one lookup, instead of its
+//! strings, functions and locations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,143 +18,143 @@ use parking_lot::Mutex;
 use crate::intern::{Interner, Keys};
 use crate::symbols::EncodedSymbols;
 
-/// Of all dictionaries together, the part that one may hold before it is begun anew.
+/// A dictionary that holds more than 1 / `SHARE_OF_ONE` of the limit of all is replaced by an empty one.
 const SHARE_OF_ONE: usize = 4;
-/// Once they hold too much, dictionaries are given up until this part of the limit is free.
+/// Above the limit, dictionaries are evicted until 1 / `FREED_PART` of it is free.
 const FREED_PART: usize = 8;
-/// Memory of an empty dictionary and its place in the tables, roughly, in bytes.
+/// Memory of an empty dictionary and its table entry, roughly, in bytes.
 const EMPTY_BYTES: usize = 1024;
 
 /// The dictionaries of one ingester, shared by its segments. Cheap to clone.
 #[derive(Clone)]
 pub struct Dictionaries {
-    kept: Arc<Mutex<Kept>>,
+    table: Arc<Mutex<Table>>,
     pub(crate) keys: Keys,
 }
 
-struct Kept {
+struct Table {
     by_name: HashMap<TenantId, HashMap<Box<str>, Entry>>,
     bytes: usize,
     limit: usize,
-    /// Counts segments that took a dictionary.
-    taken: u64,
+    /// Number of times that a segment took a dictionary.
+    takes: u64,
 }
 
 struct Entry {
     dictionary: Arc<Mutex<Dictionary>>,
     bytes: usize,
-    /// When it was taken last.
-    taken: u64,
+    /// Value of [`Table::takes`] when it was last taken.
+    last_take: u64,
 }
 
 impl Dictionaries {
-    /// Dictionaries that hold `bytes_max` in all, roughly. The least recently used is given up
-    /// first, whole; an open segment that has it keeps it to its end.
+    /// Dictionaries that hold `bytes_max` in total, roughly. The least recently used is evicted
+    /// first, as a whole; an open segment that uses it keeps it until it is cut.
     pub fn new(bytes_max: usize) -> Self {
-        let kept = Kept { by_name: HashMap::new(), bytes: 0, limit: bytes_max, taken: 0 };
-        Self { kept: Arc::new(Mutex::new(kept)), keys: Keys::random() }
+        let table = Table { by_name: HashMap::new(), bytes: 0, limit: bytes_max, takes: 0 };
+        Self { table: Arc::new(Mutex::new(table)), keys: Keys::random() }
     }
 
-    /// Gives up, for ever, each dictionary between one and two times `unused` after a segment took it last.
+    /// Evicts each dictionary between one and two times `unused` after a segment last took it. Never returns.
     pub async fn give_up_unused(self, unused: Duration, clock: Clock) {
-        let mut before = self.kept.lock().taken;
+        let mut takes_before = self.table.lock().takes;
         loop {
             clock.sleep(unused).await;
-            let mut kept = self.kept.lock();
-            kept.give_up_oldest(0, before);
-            before = kept.taken;
+            let mut table = self.table.lock();
+            table.evict_oldest(0, takes_before);
+            takes_before = table.takes;
         }
     }
 
-    /// Memory that is held for later segments, in bytes, roughly.
+    /// Approximate bytes held for later segments.
     pub fn byte_len(&self) -> usize {
-        self.kept.lock().bytes
+        self.table.lock().bytes
     }
 
     /// The dictionary of a service, for one segment.
     pub(crate) fn take(&self, tenant: &TenantId, service: &str) -> Arc<Mutex<Dictionary>> {
-        let mut kept = self.kept.lock();
-        kept.taken += 1;
-        let (now, one_max) = (kept.taken, kept.limit / SHARE_OF_ONE);
-        let Kept { by_name, bytes, .. } = &mut *kept;
+        let mut table = self.table.lock();
+        table.takes += 1;
+        let (now, one_max) = (table.takes, table.limit / SHARE_OF_ONE);
+        let Table { by_name, bytes, .. } = &mut *table;
         let entry = by_name.get_mut(tenant).and_then(|services| services.get_mut(service));
         if let Some(entry) = entry
             && entry.bytes <= one_max
         {
-            entry.taken = now;
+            entry.last_take = now;
             return entry.dictionary.clone();
         }
         let dictionary = Arc::new(Mutex::new(Dictionary::new(self.keys)));
-        let entry = Entry { dictionary: dictionary.clone(), bytes: EMPTY_BYTES, taken: now };
+        let entry = Entry { dictionary: dictionary.clone(), bytes: EMPTY_BYTES, last_take: now };
         *bytes += EMPTY_BYTES;
         let before = by_name.entry(tenant.clone()).or_default().insert(service.into(), entry);
         *bytes -= before.map_or(0, |entry| entry.bytes);
-        kept.hold_to_limit();
+        table.enforce_limit();
         dictionary
     }
 
-    /// Tells that a dictionary holds so many bytes more.
+    /// Records that a dictionary has grown by `bytes`.
     pub(crate) fn grown(
         &self,
         tenant: &TenantId,
         service: &str,
         dictionary: &Arc<Mutex<Dictionary>>,
-        by: usize,
+        bytes: usize,
     ) {
-        let mut kept = self.kept.lock();
-        let entry = kept.by_name.get_mut(tenant).and_then(|services| services.get_mut(service));
+        let mut table = self.table.lock();
+        let entry = table.by_name.get_mut(tenant).and_then(|services| services.get_mut(service));
         let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.dictionary, dictionary)) else {
             return;
         };
-        entry.bytes += by;
-        kept.bytes += by;
-        kept.hold_to_limit();
+        entry.bytes += bytes;
+        table.bytes += bytes;
+        table.enforce_limit();
     }
 }
 
-impl Kept {
-    fn hold_to_limit(&mut self) {
+impl Table {
+    fn enforce_limit(&mut self) {
         if self.bytes > self.limit {
-            self.give_up_oldest(self.limit - self.limit / FREED_PART, u64::MAX);
+            self.evict_oldest(self.limit - self.limit / FREED_PART, u64::MAX);
         }
     }
 
-    /// Gives up the least recently used until all together hold at most `goal` bytes; none that was taken after the
-    /// first `taken_max` times.
-    fn give_up_oldest(&mut self, goal: usize, taken_max: u64) {
+    /// Evicts the least recently used until all together hold at most `goal` bytes, but none whose last take is
+    /// after `last_take_max`.
+    fn evict_oldest(&mut self, goal: usize, last_take_max: u64) {
         if self.bytes <= goal {
             return;
         }
         let entries = self.by_name.values().flat_map(|services| services.values());
         let mut ages: Vec<(u64, usize)> = entries
-            .filter(|entry| entry.taken <= taken_max)
-            .map(|entry| (entry.taken, entry.bytes))
+            .filter(|entry| entry.last_take <= last_take_max)
+            .map(|entry| (entry.last_take, entry.bytes))
             .collect();
         ages.sort_unstable();
-        let mut last_given_up = 0;
-        for (taken, bytes) in ages {
+        let mut last_evicted = 0;
+        for (last_take, bytes) in ages {
             if self.bytes <= goal {
                 break;
             }
             self.bytes -= bytes;
-            last_given_up = taken;
+            last_evicted = last_take;
         }
         self.by_name.retain(|_, services| {
-            services.retain(|_, entry| entry.taken > last_given_up);
+            services.retain(|_, entry| entry.last_take > last_evicted);
             !services.is_empty()
         });
     }
 }
 
-/// The symbols of one service, as far as they are remembered.
+/// The remembered symbols of one service.
 pub(crate) struct Dictionary {
     pub(crate) interner: Interner,
-    used: Used,
+    used: UsedSymbols,
 }
 
-/// What of a dictionary one segment uses; of each table nothing, between two segments.
+/// The symbols of a dictionary that one segment uses. Between two extractions none is marked.
 #[derive(Default)]
-struct Used {
+struct UsedSymbols {
     stacktraces: Marks,
     locations: Marks,
     functions: Marks,
@@ -164,25 +164,25 @@ struct Used {
 
 impl Dictionary {
     fn new(keys: Keys) -> Self {
-        Self { interner: Interner::new(keys), used: Used::default() }
+        Self { interner: Interner::new(keys), used: UsedSymbols::default() }
     }
 
-    /// Bytes held in memory, roughly, with the marks and ids that are needed to bring symbols out.
+    /// Bytes held in memory, roughly, including the marks and ids that extraction needs.
     pub(crate) fn byte_len(&self) -> usize {
         let symbols = &self.interner.symbols;
-        let things = symbols.stacktraces.len()
+        let entries = symbols.stacktraces.len()
             + symbols.locations.len()
             + symbols.functions.len()
             + symbols.mappings.len()
             + symbols.strings.len();
-        self.interner.byte_len() + things * size_of::<u32>() + things / 8
+        self.interner.byte_len() + entries * size_of::<u32>() + entries / 8
     }
 
-    /// The stacktraces that `rows` names, with all that they need and nothing else, in the order that they have
-    /// here. `rows` then names them by their new ids.
+    /// Returns the stacktraces in `rows` and the symbols that they need, and no others, in the order of the
+    /// dictionary. Renumbers `rows` by the new ids.
     pub(crate) fn extract(&mut self, rows: &mut [u32]) -> EncodedSymbols {
         let from = &self.interner.symbols;
-        let Used { stacktraces, locations, functions, mappings, strings } = &mut self.used;
+        let UsedSymbols { stacktraces, locations, functions, mappings, strings } = &mut self.used;
         stacktraces.cover(from.stacktraces.len());
         locations.cover(from.locations.len());
         functions.cover(from.functions.len());
@@ -234,12 +234,12 @@ impl Dictionary {
         into.locations.reserve(used_locations.len(), used_locations.len());
         let mut lines = Vec::new();
         for id in &used_locations {
-            let at = *id as usize;
+            let index = *id as usize;
             let moved = |line: &Line| Line { function: functions.id(line.function), line: line.line };
             lines.clear();
             lines.extend(from.locations.lines_of(*id).iter().map(moved));
-            let mapping = mappings.id(from.locations.mapping[at]);
-            into.locations.push(mapping, from.locations.address[at], from.locations.folded[at], &lines);
+            let mapping = mappings.id(from.locations.mapping[index]);
+            into.locations.push(mapping, from.locations.address[index], from.locations.folded[index], &lines);
         }
         into.stacktraces.reserve(used_stacktraces.len(), stack_locations);
         for id in &used_stacktraces {
@@ -252,22 +252,22 @@ impl Dictionary {
     }
 }
 
-/// Which things of a table are used, and the ids that these get.
+/// The used entries of a table, and their new ids.
 #[derive(Default)]
 struct Marks {
     bits: Vec<u64>,
-    /// New ids by old ones; of what is not used, any.
+    /// New ids by old ids; arbitrary for entries that are not used.
     ids: Vec<u32>,
 }
 
 impl Marks {
-    /// Makes room for a table of `count` things.
+    /// Makes room for a table of `count` entries.
     fn cover(&mut self, count: usize) {
         self.bits.resize(count.div_ceil(64), 0);
         self.ids.resize(count, NONE);
     }
 
-    /// [`NONE`] marks nothing.
+    /// Marks an entry; [`NONE`] has no effect.
     #[inline]
     fn mark(&mut self, id: u32) {
         if let Some(bits) = self.bits.get_mut(id as usize / 64) {
@@ -275,7 +275,7 @@ impl Marks {
         }
     }
 
-    /// Numbers what is marked, in order, and takes the marks away; gives the old ids.
+    /// Numbers the marked entries in order and clears the marks; returns the old ids.
     fn number(&mut self) -> Vec<u32> {
         let count: u32 = self.bits.iter().map(|bits| bits.count_ones()).sum();
         let mut used = Vec::with_capacity(count as usize);
@@ -322,7 +322,7 @@ mod tests {
         symbols
     }
 
-    fn bring(all: &Dictionaries, owner: &str, service: &str, names: &[&str]) -> Vec<u32> {
+    fn import(all: &Dictionaries, owner: &str, service: &str, names: &[&str]) -> Vec<u32> {
         let tenant = tenant(owner);
         let taken = all.take(&tenant, service);
         let mut dictionary = taken.lock();
@@ -331,8 +331,8 @@ mod tests {
         let mut hashes = Hashes::default();
         hashes.fill(&all.keys, &symbols);
         let mut scratch = Scratch::default();
-        let mut import = Import::new(&symbols, &hashes, &mut scratch);
-        let ids = (0..names.len() as u32).map(|id| import.stacktrace(&mut dictionary.interner, id)).collect();
+        let mut stacks = Import::new(&symbols, &hashes, &mut scratch);
+        let ids = (0..names.len() as u32).map(|id| stacks.stacktrace(&mut dictionary.interner, id)).collect();
         all.grown(&tenant, service, &taken, dictionary.byte_len() - before);
         ids
     }
@@ -353,9 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_brought_out_is_what_the_rows_use_each_time_anew() {
+    fn each_extraction_has_exactly_the_symbols_of_its_rows() {
         let all = Dictionaries::new(1 << 20);
-        let ids = bring(&all, "acme", "api", &["a", "b", "c", "d"]);
+        let ids = import(&all, "acme", "api", &["a", "b", "c", "d"]);
         let taken = all.take(&tenant("acme"), "api");
         let check = |rows: &[u32], expected_rows: &[u32], expected: &[&str]| {
             let mut rows = rows.to_vec();
@@ -376,29 +376,29 @@ mod tests {
     }
 
     #[test]
-    fn a_later_segment_finds_what_an_earlier_one_brought() {
+    fn a_later_segment_finds_the_symbols_of_an_earlier_one() {
         let all = Dictionaries::new(1 << 20);
-        let first = bring(&all, "acme", "api", &["a", "b"]);
+        let first = import(&all, "acme", "api", &["a", "b"]);
         let held = all.byte_len();
-        assert_eq!(bring(&all, "acme", "api", &["b", "a"]), [first[1], first[0]]);
+        assert_eq!(import(&all, "acme", "api", &["b", "a"]), [first[1], first[0]]);
         assert_eq!(all.byte_len(), held);
     }
 
     #[test]
     fn neither_tenants_nor_services_share_a_dictionary() {
         let all = Dictionaries::new(1 << 20);
-        let of = |owner: &str, service: &str| all.take(&tenant(owner), service);
-        let api = of("acme", "api");
-        assert!(Arc::ptr_eq(&api, &of("acme", "api")));
-        assert!(!Arc::ptr_eq(&api, &of("other", "api")));
-        assert!(!Arc::ptr_eq(&api, &of("acme", "web")));
-        bring(&all, "acme", "api", &["secret"]);
-        bring(&all, "other", "api", &["b"]);
-        assert_eq!(names(&of("other", "api").lock().interner.symbols), ["b"]);
+        let take = |owner: &str, service: &str| all.take(&tenant(owner), service);
+        let api = take("acme", "api");
+        assert!(Arc::ptr_eq(&api, &take("acme", "api")));
+        assert!(!Arc::ptr_eq(&api, &take("other", "api")));
+        assert!(!Arc::ptr_eq(&api, &take("acme", "web")));
+        import(&all, "acme", "api", &["secret"]);
+        import(&all, "other", "api", &["b"]);
+        assert_eq!(names(&take("other", "api").lock().interner.symbols), ["b"]);
     }
 
     #[test]
-    fn the_least_recently_used_are_given_up_whole_and_their_bytes_with_them() {
+    fn the_least_recently_used_are_evicted_whole_and_no_longer_counted() {
         let all = Dictionaries::new(16 * EMPTY_BYTES);
         let first = all.take(&tenant("acme"), "service-0");
         for i in 1..16 {
@@ -411,13 +411,13 @@ mod tests {
         assert_eq!(all.byte_len(), 14 * EMPTY_BYTES);
         assert!(Arc::ptr_eq(&first, &all.take(&tenant("acme"), "service-0")));
         assert!(Arc::ptr_eq(&second, &all.take(&tenant("acme"), "service-1")));
-        let kept = all.kept.lock();
-        assert_eq!(kept.by_name.values().map(|services| services.len()).sum::<usize>(), 14);
-        assert!(!kept.by_name[&tenant("acme")].contains_key("service-2"));
+        let table = all.table.lock();
+        assert_eq!(table.by_name.values().map(|services| services.len()).sum::<usize>(), 14);
+        assert!(!table.by_name[&tenant("acme")].contains_key("service-2"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dictionaries_that_no_segment_takes_are_given_up() {
+    async fn unused_dictionaries_are_evicted() {
         let all = Dictionaries::new(64 * EMPTY_BYTES);
         let clock = Clock::system();
         clock.spawn(all.clone().give_up_unused(Duration::from_secs(25), clock.clone()));
@@ -433,11 +433,11 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_grown_too_large_is_begun_anew_and_lives_on_in_its_segment() {
+    fn an_oversized_dictionary_is_replaced_but_stays_in_its_open_segment() {
         let all = Dictionaries::new(64 << 10);
         let name = "n".repeat(17 << 10);
-        let ids = bring(&all, "acme", "api", &[&name]);
-        let old = all.kept.lock().by_name[&tenant("acme")]["api"].dictionary.clone();
+        let ids = import(&all, "acme", "api", &[&name]);
+        let old = all.table.lock().by_name[&tenant("acme")]["api"].dictionary.clone();
         let new = all.take(&tenant("acme"), "api");
         assert!(!Arc::ptr_eq(&old, &new));
         assert_eq!(all.byte_len(), EMPTY_BYTES);

@@ -1,12 +1,14 @@
+//! The directory of an object: its origin, its datasets and their sections.
+
 use std::ops::Range;
 
 use model::{ItemKey, JobId, ProfileType, TenantId, Times, WriterId};
 
-/// What an object says about itself: enough to rebuild every index that was ever made of it.
+/// The description of an object, stored in it: enough to rebuild every index of the object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Directory {
     pub origin: Origin,
-    /// By the clock of whoever wrote it, in Unix milliseconds.
+    /// By the clock of the writer, in Unix milliseconds.
     pub created_millis: i64,
     /// Keys of the push items within, by item ordinal. Blocks have none.
     pub keys: Vec<ItemKey>,
@@ -14,7 +16,7 @@ pub struct Directory {
     pub datasets: Vec<DatasetEntry>,
 }
 
-/// Where an object comes from; its key follows from it.
+/// The origin of an object; its key follows from it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origin {
     /// Slot `seq` of a writer's log; level 0.
@@ -33,7 +35,7 @@ pub struct DatasetEntry {
     /// Rows of the Parquet file that belong to this dataset.
     pub rows: Range<u64>,
     pub profiles: u32,
-    /// Those with values other than 0, sorted and distinct.
+    /// Profile types with values other than 0, sorted and distinct.
     pub profile_types: Vec<ProfileType>,
     /// Names of the labels of its series, sorted and distinct, without the derived ones.
     pub label_names: Vec<String>,
@@ -49,12 +51,12 @@ pub struct DatasetEntry {
     pub cells: Vec<CellSection>,
 }
 
-/// What the cells of one length are of, and where they lie.
+/// The labels and the position of the cells of one length.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CellSection {
     /// Length of a window; windows are aligned to the epoch.
     pub seconds: u32,
-    /// Names of the labels by whose values cells are told apart, sorted.
+    /// Names of the kept labels, whose values distinguish cells; sorted.
     pub labels: Vec<String>,
     /// Encoded [`crate::Cells`].
     pub head: Section,

@@ -1,4 +1,4 @@
-//! Bytes of a [`Directory`]: in the object itself, in hints, and in catalog rows.
+//! The encoding of a [`Directory`]: in the object itself, in hints, and in catalog rows.
 
 use model::{ItemKey, JobId, ProfileType, TenantId, Times, WriterId};
 
@@ -6,7 +6,7 @@ use crate::codec::{Cursor, put, put_signed, put_text};
 use crate::error::Malformed;
 use crate::{CellSection, DatasetEntry, Directory, Origin, Section};
 
-/// A directory that cannot be read.
+/// Why a directory cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("directory is corrupt at byte {byte}: {what}")]
 pub struct DirectoryError {
@@ -21,7 +21,7 @@ impl From<Malformed> for DirectoryError {
 }
 
 impl Directory {
-    /// Bytes that [`Directory::decode`] reads; not compressed.
+    /// Encodes for [`Directory::decode`], without compression.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.keys.len() * 16 + self.datasets.len() * 256);
         match &self.origin {
@@ -50,10 +50,10 @@ impl Directory {
         out
     }
 
-    /// Reads what [`Directory::encode`] wrote.
+    /// Decodes the output of [`Directory::encode`].
     ///
     /// # Errors
-    /// Names the byte that makes no sense.
+    /// Names the byte at which the input is invalid.
     pub fn decode(bytes: &[u8]) -> Result<Self, DirectoryError> {
         let mut cursor = Cursor::new(bytes);
         let directory = Self::read(&mut cursor)?;

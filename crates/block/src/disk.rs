@@ -1,10 +1,10 @@
-//! What was read before, encoded, in files of a local directory, within a budget of bytes.
+//! The disk tier of the cache: encoded ranges of objects in files of a local directory, within a budget of bytes.
 //!
-//! Owns: files and their checksums, what goes when the budget is full, that a range is fetched once at a time.
-//! Does not own: what a range means (`reader`), what is kept decoded in memory ([`crate::Cache`]).
+//! Owns: files and their checksums, eviction when the budget is full, one fetch of a range at a time.
+//! Does not own: the meaning of a range (`reader`), the decoded parts in memory ([`crate::Cache`]).
 //!
-//! A file never changes after it has its name; what is damaged, gone or too old is just not cached. So is
-//! everything while the disk is full or fails, which is counted.
+//! A file never changes after it has its name. A damaged, missing or old file is a cache miss. While the disk is full
+//! or fails, ranges are not cached; failures are counted.
 
 use std::fs;
 use std::io::{self, Write};
@@ -29,35 +29,35 @@ use quick_cache::{Lifecycle, Weighter};
 use storage::{Key, Store};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// A file is dropped after this long, however often it is read: an object that was erased leaves the disk
-/// within, though nobody tells of it.
+/// Age at which a file is dropped, however often it is read. The cache is not notified of deletions; this bounds how
+/// long the bytes of an erased object stay on the disk.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Threads that wait for the disk.
+/// Threads for blocking reads and writes of the disk.
 const THREADS: usize = 4;
-/// Bytes that wait to be written; what comes over it is not cached.
+/// Most bytes that wait to be written; further ranges are not cached.
 const PENDING_BYTES_MAX: u64 = 64 << 20;
-/// After a write failed none is tried for this long.
+/// Pause of writes after a failed write.
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
-/// Larger ranges are not kept: one part in so many of the budget.
+/// Ranges larger than 1 / `LARGEST_PART` of the budget are not cached.
 const LARGEST_PART: u64 = 8;
 
-/// Before the bytes of a range: what it is, its length and its checksum.
+/// Header before the bytes of a range: magic, length, checksum.
 const MAGIC: &[u8; 8] = b"pgrange1";
 const HEADER_BYTES: usize = 24;
-/// What a file takes beside its bytes, roughly.
+/// Disk space of a file beside its bytes, roughly.
 const FILE_OVERHEAD_BYTES: u64 = 2048;
 
 /// The local tier of a [`crate::Cache`].
 pub struct Disk {
     dir: PathBuf,
-    index: Index<u128, Kept, ByBytes, RandomState, Evicts>,
-    /// Ranges that somebody fetches at the moment.
+    index: Index<u128, FileInfo, ByBytes, RandomState, EvictionCollector>,
+    /// Ranges that are being fetched from the store.
     flights: Mutex<HashMap<u128, Flight, RandomState>>,
     largest: u64,
     pending: AtomicU64,
-    /// No writes before, on the scale of `Clock::monotonic`, in milliseconds.
+    /// No writes before this time: milliseconds of `Clock::monotonic`.
     paused_until: AtomicU64,
     clock: Clock,
     pool: Pool,
@@ -67,7 +67,7 @@ pub struct Disk {
 type Flight = Shared<oneshot::Receiver<Bytes>>;
 
 #[derive(Clone, Copy)]
-struct Kept {
+struct FileInfo {
     bytes: u64,
     written_millis: i64,
 }
@@ -75,19 +75,20 @@ struct Kept {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<u128, Kept> for ByBytes {
-    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
-        kept.bytes + FILE_OVERHEAD_BYTES
+impl Weighter<u128, FileInfo> for ByBytes {
+    fn weight(&self, _: &u128, file: &FileInfo) -> u64 {
+        file.bytes + FILE_OVERHEAD_BYTES
     }
 }
 
+/// Collects the names of evicted files, so that the caller can delete them.
 #[derive(Clone)]
-struct Evicts;
+struct EvictionCollector;
 
-impl Lifecycle<u128, Kept> for Evicts {
+impl Lifecycle<u128, FileInfo> for EvictionCollector {
     type RequestState = Vec<u128>;
 
-    fn on_evict(&self, evicted: &mut Vec<u128>, name: u128, _: Kept) {
+    fn on_evict(&self, evicted: &mut Vec<u128>, name: u128, _: FileInfo) {
         evicted.push(name);
     }
 }
@@ -102,33 +103,34 @@ struct Metrics {
     bytes: Gauge,
 }
 
-/// Ends a flight, whether it arrived or was given up.
-struct Lands<'a> {
+/// Removes its flights when dropped: the fetch has failed or was cancelled.
+struct FlightGuard<'a> {
     disk: &'a Disk,
     flights: Vec<(u128, oneshot::Sender<Bytes>)>,
 }
 
-impl Drop for Lands<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         let mut flights = self.disk.flights.lock();
         self.flights.drain(..).for_each(|(name, _)| drop(flights.remove(&name)));
     }
 }
 
-/// Where a range comes from.
-enum From {
+/// The source of a requested range.
+enum RangeSource {
     Disk(Bytes),
-    /// Place among those that are fetched now.
+    /// Index into the ranges that this read fetches from the store.
     Store(usize),
+    /// Another read is fetching it.
     Flight(Flight),
 }
 
 impl Disk {
-    /// Keeps files below `dir`, which is its alone, up to about `bytes_max`. What it finds there is used again, once
-    /// it has been looked through.
+    /// Opens a cache of up to about `bytes_max` below `dir`, which no other cache may use. Files that are already there
+    /// are used again after a scan in the background.
     ///
     /// # Errors
-    /// The directory cannot be made.
+    /// The directory cannot be created.
     pub fn open(dir: &Path, bytes_max: u64, clock: Clock, registry: &mut Registry) -> io::Result<Arc<Self>> {
         for first in 0..=u8::MAX {
             fs::create_dir_all(dir.join(format!("{first:02x}")))?;
@@ -139,7 +141,7 @@ impl Disk {
         metrics.register(registry);
         let disk = Arc::new(Self {
             dir: dir.to_owned(),
-            index: Index::with(items, bytes_max, ByBytes, RandomState::default(), Evicts),
+            index: Index::with(items, bytes_max, ByBytes, RandomState::default(), EvictionCollector),
             flights: Mutex::default(),
             largest: bytes_max / LARGEST_PART,
             pending: AtomicU64::new(0),
@@ -152,10 +154,10 @@ impl Disk {
         clock.spawn(async move {
             let mut is_first = true;
             while let Some(disk) = weak.upgrade() {
-                let (of, clock) = (disk.clone(), disk.clock.clone());
+                let (worker, clock) = (disk.clone(), disk.clock.clone());
                 let now = clock.unix_millis();
-                let look = is_first;
-                disk.pool.run(move || if look { of.rebuild(now) } else { of.sweep(now) }).await;
+                let rebuild = is_first;
+                disk.pool.run(move || if rebuild { worker.rebuild(now) } else { worker.sweep(now) }).await;
                 is_first = false;
                 drop(disk);
                 clock.sleep(SWEEP_INTERVAL).await;
@@ -164,31 +166,31 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Ranges of an object in the order asked for, and how many of their bytes came from the store.
+    /// Returns the ranges of an object in the given order, and the number of their bytes that came from the store.
     pub(crate) async fn read(
         self: &Arc<Self>,
         store: &Store,
         key: &Key,
         ranges: &[Range<u64>],
     ) -> Result<(Vec<Bytes>, u64), storage::Error> {
-        let names: Vec<u128> = ranges.iter().map(|range| name_of(key, range)).collect();
-        let found = self.find(&names, ranges).await;
-        let mut lands = Lands { disk: self, flights: Vec::new() };
+        let names: Vec<u128> = ranges.iter().map(|range| file_name(key, range)).collect();
+        let cached = self.find(&names, ranges).await;
+        let mut guard = FlightGuard { disk: self, flights: Vec::new() };
         let mut wanted: Vec<Range<u64>> = Vec::new();
-        let mut from = Vec::with_capacity(ranges.len());
+        let mut sources = Vec::with_capacity(ranges.len());
         {
             let mut flights = self.flights.lock();
-            for ((name, range), found) in names.iter().zip(ranges).zip(found) {
-                from.push(match found {
-                    Some(bytes) => From::Disk(bytes),
+            for ((name, range), cached) in names.iter().zip(ranges).zip(cached) {
+                sources.push(match cached {
+                    Some(bytes) => RangeSource::Disk(bytes),
                     None => match flights.get(name) {
-                        Some(flight) => From::Flight(flight.clone()),
+                        Some(flight) => RangeSource::Flight(flight.clone()),
                         None => {
-                            let (land, flight) = oneshot::channel();
+                            let (sender, flight) = oneshot::channel();
                             flights.insert(*name, flight.shared());
-                            lands.flights.push((*name, land));
+                            guard.flights.push((*name, sender));
                             wanted.push(range.clone());
-                            From::Store(wanted.len() - 1)
+                            RangeSource::Store(wanted.len() - 1)
                         }
                     },
                 });
@@ -198,22 +200,22 @@ impl Disk {
         if !wanted.is_empty() {
             fetched = store.get_ranges(key, &wanted).await?;
             let mut flights = self.flights.lock();
-            for ((name, land), bytes) in lands.flights.drain(..).zip(&fetched) {
+            for ((name, sender), bytes) in guard.flights.drain(..).zip(&fetched) {
                 flights.remove(&name);
-                // Nobody may wait for it.
-                let _ = land.send(bytes.clone());
+                // Fails if no other read waits for the range.
+                let _ = sender.send(bytes.clone());
                 self.keep(name, bytes.clone());
             }
         }
         let mut fetched_bytes = fetched.iter().map(|bytes| bytes.len() as u64).sum();
         let mut all = Vec::with_capacity(ranges.len());
-        for (from, range) in from.into_iter().zip(ranges) {
-            all.push(match from {
-                From::Disk(bytes) => bytes,
-                From::Store(at) => fetched.get(at).cloned().unwrap_or_default(),
-                From::Flight(flight) => match flight.await {
+        for (source, range) in sources.into_iter().zip(ranges) {
+            all.push(match source {
+                RangeSource::Disk(bytes) => bytes,
+                RangeSource::Store(index) => fetched.get(index).cloned().unwrap_or_default(),
+                RangeSource::Flight(flight) => match flight.await {
                     Ok(bytes) => bytes,
-                    // Whoever fetched it gave up.
+                    // The other read failed or was cancelled.
                     Err(oneshot::Canceled) => {
                         let mut got = store.get_ranges(key, std::slice::from_ref(range)).await?;
                         let bytes = got.pop().unwrap_or_default();
@@ -227,7 +229,7 @@ impl Disk {
         Ok((all, fetched_bytes))
     }
 
-    /// As [`Self::read`], all from the store; what files hold is replaced.
+    /// As [`Self::read`], but reads everything from the store and replaces the cached files.
     pub(crate) async fn read_afresh(
         self: &Arc<Self>,
         store: &Store,
@@ -236,34 +238,34 @@ impl Disk {
     ) -> Result<(Vec<Bytes>, u64), storage::Error> {
         let got = store.get_ranges(key, ranges).await?;
         for (range, bytes) in ranges.iter().zip(&got) {
-            self.keep(name_of(key, range), bytes.clone());
+            self.keep(file_name(key, range), bytes.clone());
         }
         let fetched_bytes = got.iter().map(|bytes| bytes.len() as u64).sum();
         self.metrics.miss_bytes.inc_by(fetched_bytes);
         Ok((got, fetched_bytes))
     }
 
-    /// The ranges that files hold.
+    /// Reads the cached ones of the ranges from their files.
     async fn find(self: &Arc<Self>, names: &[u128], ranges: &[Range<u64>]) -> Vec<Option<Bytes>> {
         let oldest = self.clock.unix_millis() - AGE_MAX.as_millis() as i64;
-        let is_kept = |name: &u128| self.index.get(name).is_some_and(|kept| kept.written_millis >= oldest);
-        let kept: Vec<bool> = names.iter().map(is_kept).collect();
-        if !kept.contains(&true) {
+        let is_cached = |name: &u128| self.index.get(name).is_some_and(|file| file.written_millis >= oldest);
+        let cached: Vec<bool> = names.iter().map(is_cached).collect();
+        if !cached.contains(&true) {
             return vec![None; names.len()];
         }
         let lengths = ranges.iter().map(|range| range.end.saturating_sub(range.start));
         let wanted: Vec<(u128, u64, bool)> =
-            names.iter().zip(lengths).zip(kept).map(|((name, length), kept)| (*name, length, kept)).collect();
+            names.iter().zip(lengths).zip(cached).map(|((name, length), hit)| (*name, length, hit)).collect();
         let disk = self.clone();
-        let read = move || {
-            let read = |(name, length, kept): &(u128, u64, bool)| {
-                if !kept {
+        let read_all = move || {
+            let read = |(name, length, is_cached): &(u128, u64, bool)| {
+                if !is_cached {
                     return None;
                 }
                 match read_file(&disk.path(*name), *length) {
                     Ok(bytes) => Some(bytes),
                     Err(error) => {
-                        // A file that is not written yet, or that has just gone, is no failure.
+                        // A file that is not written yet, or was just evicted, is no failure.
                         if error.kind() != io::ErrorKind::NotFound {
                             disk.metrics.failures.inc();
                             disk.forget(*name);
@@ -274,13 +276,13 @@ impl Disk {
             };
             wanted.iter().map(read).collect::<Vec<_>>()
         };
-        let found = self.pool.run(read).await;
+        let found = self.pool.run(read_all).await;
         let bytes = found.iter().flatten().map(|bytes| bytes.len() as u64).sum();
         self.metrics.hit_bytes.inc_by(bytes);
         found
     }
 
-    /// Writes a range later, if that is possible.
+    /// Queues a range for writing, unless it is too large, the queue is full, or writes are paused.
     fn keep(self: &Arc<Self>, name: u128, bytes: Bytes) {
         let len = bytes.len() as u64;
         let now = self.clock.monotonic().as_millis() as u64;
@@ -294,8 +296,8 @@ impl Disk {
         let written_millis = self.clock.unix_millis();
         let suffix = self.clock.random();
         self.clock.spawn(async move {
-            let of = disk.clone();
-            let write = move || of.write(name, &bytes, written_millis, suffix);
+            let writer = disk.clone();
+            let write = move || writer.write(name, &bytes, written_millis, suffix);
             if disk.pool.run(write).await.is_err() {
                 disk.metrics.failures.inc();
                 let until = disk.clock.monotonic().saturating_add(FAILURE_PAUSE);
@@ -306,7 +308,7 @@ impl Disk {
     }
 
     fn write(&self, name: u128, bytes: &[u8], written_millis: i64, suffix: u128) -> io::Result<()> {
-        self.admit(name, Kept { bytes: bytes.len() as u64, written_millis });
+        self.admit(name, FileInfo { bytes: bytes.len() as u64, written_millis });
         let path = self.path(name);
         let unfinished = path.with_extension(format!("{suffix:032x}"));
         let written = write_file(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path));
@@ -314,7 +316,7 @@ impl Disk {
             let _ = fs::remove_file(&unfinished);
             self.index.remove(&name);
         } else if !self.index.contains_key(&name) {
-            // It was the least worth keeping itself.
+            // The index evicted this file itself.
             let _ = fs::remove_file(&path);
         }
         self.metrics.written_bytes.inc_by(bytes.len() as u64);
@@ -322,19 +324,19 @@ impl Disk {
         written
     }
 
-    /// Counts a file as kept; those that had to make room are deleted.
-    fn admit(&self, name: u128, kept: Kept) {
+    /// Adds a file to the index, and deletes the files that this evicts.
+    fn admit(&self, name: u128, file: FileInfo) {
         let mut evicted = Vec::new();
-        self.index.insert_with_lifecycle(name, kept, &mut evicted);
+        self.index.insert_with_lifecycle(name, file, &mut evicted);
         for name in evicted {
             let _ = fs::remove_file(self.path(name));
         }
     }
 
-    /// A file that this process wrote meanwhile is known already.
-    fn take_over(&self, name: u128, kept: Kept) {
+    /// Adds a file of an earlier process, unless this process has written it meanwhile.
+    fn take_over(&self, name: u128, file: FileInfo) {
         if !self.index.contains_key(&name) {
-            self.admit(name, kept);
+            self.admit(name, file);
         }
     }
 
@@ -343,7 +345,7 @@ impl Disk {
         let _ = fs::remove_file(self.path(name));
     }
 
-    /// Takes the files of an earlier process over; deletes what is unfinished or too old.
+    /// Takes over the files of an earlier process; deletes unfinished and old ones.
     fn rebuild(&self, now_millis: i64) {
         for first in 0..=u8::MAX {
             let Ok(files) = fs::read_dir(self.dir.join(format!("{first:02x}"))) else {
@@ -351,14 +353,14 @@ impl Disk {
                 continue;
             };
             for file in files.flatten() {
-                let kept = file.file_name().to_str().and_then(parse_name).zip(kept_of(&file));
-                match kept {
-                    Some((name, kept)) if is_fresh(&kept, now_millis) => {
-                        self.take_over(name, kept);
+                let finished = file.file_name().to_str().and_then(parse_name).zip(file_info(&file));
+                match finished {
+                    Some((name, info)) if is_fresh(&info, now_millis) => {
+                        self.take_over(name, info);
                     }
-                    // Files of this process that are being written lack an age of a minute.
                     Some(_) => drop(fs::remove_file(file.path())),
-                    None if kept_of(&file).is_none_or(|kept| kept.written_millis + 60_000 < now_millis) => {
+                    // Younger than a minute: this process may be writing it.
+                    None if file_info(&file).is_none_or(|info| info.written_millis + 60_000 < now_millis) => {
                         drop(fs::remove_file(file.path()));
                     }
                     None => {}
@@ -368,9 +370,9 @@ impl Disk {
         self.metrics.bytes.set(self.index.weight() as i64);
     }
 
-    /// Deletes what is too old.
+    /// Deletes files that are too old.
     fn sweep(&self, now_millis: i64) {
-        let old = self.index.iter().filter(|(_, kept)| !is_fresh(kept, now_millis)).map(|(name, _)| name);
+        let old = self.index.iter().filter(|(_, file)| !is_fresh(file, now_millis)).map(|(name, _)| name);
         let old: Vec<u128> = old.collect();
         old.into_iter().for_each(|name| self.forget(name));
         self.metrics.bytes.set(self.index.weight() as i64);
@@ -385,8 +387,12 @@ impl Disk {
 impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("pyrograph_block_disk_cache");
-        registry.register("hit_bytes", "Encoded bytes that the local disk gave", self.hit_bytes.clone());
-        registry.register("miss_bytes", "Encoded bytes that it did not hold", self.miss_bytes.clone());
+        registry.register("hit_bytes", "Encoded bytes read from the local disk", self.hit_bytes.clone());
+        registry.register(
+            "miss_bytes",
+            "Encoded bytes read from the object store, because the local disk did not hold them",
+            self.miss_bytes.clone(),
+        );
         registry.register(
             "written_bytes",
             "Encoded bytes written to the local disk",
@@ -394,7 +400,7 @@ impl Metrics {
         );
         registry.register(
             "skipped",
-            "Ranges not written: too large, too many at once, or the disk failed just before",
+            "Ranges not written: too large, too many waiting, or a write failed just before",
             self.skipped.clone(),
         );
         registry.register(
@@ -402,11 +408,12 @@ impl Metrics {
             "Reads and writes of the local disk that failed",
             self.failures.clone(),
         );
-        registry.register("bytes", "Bytes that the local disk holds, roughly", self.bytes.clone());
+        registry.register("bytes", "Approximate bytes in use on the local disk", self.bytes.clone());
     }
 }
 
-fn name_of(key: &Key, range: &Range<u64>) -> u128 {
+/// The name of a range's file: a hash of the object's key and the range.
+fn file_name(key: &Key, range: &Range<u64>) -> u128 {
     let mut text = key.as_str().as_bytes().to_vec();
     text.push(0);
     text.extend_from_slice(&range.start.to_le_bytes());
@@ -418,15 +425,15 @@ fn parse_name(text: &str) -> Option<u128> {
     (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
-fn kept_of(file: &fs::DirEntry) -> Option<Kept> {
+fn file_info(file: &fs::DirEntry) -> Option<FileInfo> {
     let metadata = file.metadata().ok()?;
     let written = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     let bytes = metadata.len().saturating_sub(HEADER_BYTES as u64);
-    Some(Kept { bytes, written_millis: written.as_millis() as i64 })
+    Some(FileInfo { bytes, written_millis: written.as_millis() as i64 })
 }
 
-fn is_fresh(kept: &Kept, now_millis: i64) -> bool {
-    now_millis - kept.written_millis < AGE_MAX.as_millis() as i64
+fn is_fresh(file: &FileInfo, now_millis: i64) -> bool {
+    now_millis - file.written_millis < AGE_MAX.as_millis() as i64
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -453,7 +460,7 @@ fn read_file(path: &Path, length: u64) -> io::Result<Bytes> {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init, reason = "one range is what is meant")]
+#[allow(clippy::single_range_in_vec_init, reason = "the lists of ranges have one element")]
 mod tests {
     use super::*;
 
@@ -499,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_comes_from_the_disk_also_in_the_next_process() {
+    async fn cached_ranges_are_read_from_the_disk_even_by_the_next_process() {
         let rig = Rig::new().await;
         let disk = rig.open(64 << 20);
         assert_eq!(rig.read(&disk, &[0..10, 500..700]).await, 210);
@@ -535,10 +542,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_afresh_replaces_what_was_held() {
+    async fn a_fresh_read_replaces_the_cached_range() {
         let rig = Rig::new().await;
         let disk = rig.open(64 << 20);
-        disk.keep(name_of(&rig.key, &(0..10)), Bytes::from_static(b"wrong byte"));
+        disk.keep(file_name(&rig.key, &(0..10)), Bytes::from_static(b"wrong byte"));
         settled(&disk).await;
         let read = disk.read(&rig.store, &rig.key, &[0..10]).await.expect("reads");
         assert_eq!(read, (vec![Bytes::from_static(b"wrong byte")], 0));
@@ -549,16 +556,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_budget_holds_and_files_go_with_what_is_forgotten() {
+    async fn the_budget_holds_and_evicted_entries_lose_their_files() {
         let rig = Rig::new().await;
         let disk = rig.open(256 * KIB);
-        for at in 0..64 {
-            rig.read(&disk, &[at * 16 * KIB..(at + 1) * 16 * KIB]).await;
+        for i in 0..64 {
+            rig.read(&disk, &[i * 16 * KIB..(i + 1) * 16 * KIB]).await;
             settled(&disk).await;
         }
         assert_eq!(rig.files().len(), disk.index.len());
         assert!((4..=16).contains(&rig.files().len()), "{}", rig.files().len());
-        // Larger than anything that is kept.
+        // Larger than the largest range that is cached.
         assert_eq!(rig.read(&disk, &[0..100 * KIB]).await, 100 * KIB);
         assert_eq!(disk.metrics.skipped.get(), 1);
         disk.sweep(disk.clock.unix_millis() + AGE_MAX.as_millis() as i64 + 1000);
@@ -566,7 +573,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_fails_only_caches_nothing() {
+    async fn a_failing_disk_caches_nothing_and_reads_still_succeed() {
         let rig = Rig::new().await;
         let disk = rig.open(64 << 20);
         fs::remove_dir_all(rig.dir.path()).expect("removes");
@@ -578,20 +585,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_range_is_fetched_once_at_a_time_and_by_another_if_the_first_gives_up() {
+    async fn reads_share_one_fetch_of_a_range_and_repeat_it_if_it_is_cancelled() {
         let rig = Rig::new().await;
         let disk = rig.open(64 << 20);
-        let (land, flight) = oneshot::channel();
-        disk.flights.lock().insert(name_of(&rig.key, &(0..10)), flight.shared());
+        let (sender, flight) = oneshot::channel();
+        disk.flights.lock().insert(file_name(&rig.key, &(0..10)), flight.shared());
         let ranges = [0..10];
         let mut waits = Box::pin(disk.read(&rig.store, &rig.key, &ranges));
         assert!(futures::poll!(&mut waits).is_pending());
-        land.send(Bytes::from_static(b"0123456789")).expect("waits");
+        sender.send(Bytes::from_static(b"0123456789")).expect("waits");
         assert_eq!(waits.await.expect("reads"), (vec![Bytes::from_static(b"0123456789")], 0));
 
-        let (land, flight) = oneshot::channel::<Bytes>();
-        disk.flights.lock().insert(name_of(&rig.key, &(0..10)), flight.shared());
-        drop(land);
+        let (sender, flight) = oneshot::channel::<Bytes>();
+        disk.flights.lock().insert(file_name(&rig.key, &(0..10)), flight.shared());
+        drop(sender);
         assert_eq!(rig.read(&disk, &ranges).await, 10);
     }
 }

@@ -1,3 +1,5 @@
+//! Errors of reading, merging and writing objects.
+
 use storage::Key;
 
 /// Why an object could not be read, merged or written.
@@ -5,7 +7,7 @@ use storage::Key;
 pub enum Error {
     #[error(transparent)]
     Storage(storage::Error),
-    /// The bytes are not what was written. Retrying cannot help.
+    /// The object is damaged. Retrying cannot help.
     #[error("object {object}: {section} is corrupt at byte {byte}: {what}")]
     Corrupt {
         object: Key,
@@ -14,13 +16,13 @@ pub enum Error {
         byte: u64,
         what: &'static str,
     },
-    /// Written by another release.
+    /// The object has a format version that this release does not read.
     #[error("object {object} has format version {version}, this release reads {read}")]
     Version { object: Key, version: u32, read: u32 },
-    /// More than the format can hold: nothing was written.
+    /// The dataset exceeds a limit of the format: nothing was written.
     #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
     TooLarge { dataset: String, what: &'static str, count: u64, limit: u64 },
-    /// Decoding or merging it would hold more memory than there is for that.
+    /// Decoding or merging needs more memory than the limit allows.
     #[error("reading {what} {refused}")]
     Memory { what: String, refused: memory::Refused },
     #[error("cannot encode {what}")]
@@ -51,8 +53,7 @@ impl From<storage::Error> for Error {
     }
 }
 
-/// Bytes of a section that do not read as what they should be; becomes [`Error::Corrupt`] where the
-/// object's key is known.
+/// Invalid bytes of a section; becomes [`Error::Corrupt`] where the object's key is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("wrong at byte {byte}: {what}")]
 pub struct Malformed {

@@ -1,6 +1,6 @@
 //! The open segment: profiles in memory until they are cut into an object.
 //!
-//! Owns: rows merged per profile, folding of equal pushes, the symbols of what was cut.
+//! Owns: merging rows per profile, dropping equal pushes, the symbols of a cut segment.
 //! Does not own: symbols while the segment is open (`dictionary`), when to cut (the ingester), the bytes
 //! of an object (`writer`).
 
@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 
 use crate::dictionary::{Dictionaries, Dictionary};
 use crate::intern::{Hashes, Import, Scratch};
-use crate::rows::{NewDataset, NewProfile, Prepared};
+use crate::rows::{NewDataset, NewProfile, PreparedDataset};
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{Directory, Error, Origin, Series, VALUE_COLUMNS_MAX};
 
-/// Memory for symbols that a head without dictionaries of others keeps between segments, in bytes.
+/// Bytes of symbols that a head with dictionaries of its own keeps between segments.
 const OWN_DICTIONARIES_BYTES: usize = 64 << 20;
 
 /// The open segment. Not shared: its owner appends and cuts in turn.
@@ -33,12 +33,12 @@ pub struct Head {
     byte_len: usize,
 }
 
-/// What became of a push item.
+/// The outcome of appending a push item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
     /// Number of the item within the segment.
     pub ordinal: u32,
-    /// An equal item was there already; this one was folded into it and counts nothing.
+    /// The segment already holds an item with this key; this one adds no rows.
     pub duplicate: bool,
 }
 
@@ -55,9 +55,9 @@ pub struct Cut {
     keys: Vec<ItemKey>,
 }
 
-/// A closed segment in the order in which it is stored. It can be encoded again, for another slot.
+/// A closed segment in storage order. It can be encoded again, for another slot.
 pub struct Sorted {
-    datasets: Vec<Prepared>,
+    datasets: Vec<PreparedDataset>,
     keys: Vec<ItemKey>,
 }
 
@@ -73,7 +73,7 @@ impl Head {
         Self::default()
     }
 
-    /// A head that shares its dictionaries with others, before it or beside it.
+    /// A head that shares its dictionaries with other heads, earlier ones or concurrent ones.
     pub fn with(dictionaries: Dictionaries) -> Self {
         Self {
             dictionaries,
@@ -87,7 +87,7 @@ impl Head {
         }
     }
 
-    /// Adds the rows of one item. Samples and columns that the profile does not have are left out.
+    /// Adds the rows of one item. References to samples and columns that the profile does not have are left out.
     pub fn append(&mut self, item: &PushItem) -> Appended {
         let next = self.keys.len() as u32;
         let ordinal = *self.ordinals.entry(item.key).or_insert(next);
@@ -96,7 +96,7 @@ impl Head {
         }
         self.keys.push(item.key);
         self.hashes.fill(&self.dictionaries.keys, &item.profile.symbols);
-        // One service is the rule; its symbols are brought over once for all its series.
+        // Usually there is one service; its symbols are imported once for all its series.
         let mut done = vec![false; item.series.len()];
         for first in 0..item.series.len() {
             if done[first] {
@@ -127,12 +127,12 @@ impl Head {
         Appended { ordinal, duplicate: false }
     }
 
-    /// Memory held, in bytes, roughly. Of symbols only those count that were not known before.
+    /// Approximate bytes in memory. Of symbols, only those that the dictionaries did not know count.
     pub fn byte_len(&self) -> usize {
         self.byte_len
     }
 
-    /// Items that count; folded ones do not.
+    /// Number of items, without duplicates.
     pub fn items(&self) -> usize {
         self.keys.len()
     }
@@ -160,7 +160,7 @@ impl Head {
 }
 
 impl Cut {
-    /// Items that count.
+    /// Number of items, without duplicates.
     pub fn items(&self) -> usize {
         self.keys.len()
     }
@@ -173,9 +173,9 @@ impl Cut {
         self.sort().encode(origin, created_millis)
     }
 
-    /// Brings everything into the order in which it is stored. Computes for milliseconds.
+    /// Sorts everything into storage order. Takes milliseconds of CPU.
     pub fn sort(self) -> Sorted {
-        let mut datasets: Vec<Prepared> =
+        let mut datasets: Vec<PreparedDataset> =
             self.datasets.into_iter().map(|dataset| dataset.finish().prepare()).collect();
         datasets.sort_by(|a, b| (&a.tenant, &a.service).cmp(&(&b.tenant, &b.service)));
         Sorted { datasets, keys: self.keys }
@@ -183,17 +183,17 @@ impl Cut {
 }
 
 impl Sorted {
-    /// The segment's bytes. Computes for milliseconds: run it on a pool.
+    /// Encodes the segment. Takes milliseconds of CPU: run it on a pool.
     ///
     /// # Errors
-    /// `TooLarge` or `Encode` if the segment holds more than the format can.
+    /// `TooLarge` or `Encode` if the segment exceeds the limits of the format.
     pub fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
         let mut writer = ObjectWriter::new(WriterOptions {
             origin,
             created_millis,
             keys: self.keys.clone(),
-            value_columns: self.datasets.iter().map(Prepared::value_columns).max().unwrap_or(0),
-            spans: self.datasets.iter().any(|dataset| !dataset.spans.is_empty()),
+            value_columns: self.datasets.iter().map(PreparedDataset::value_columns).max().unwrap_or(0),
+            has_spans: self.datasets.iter().any(|dataset| !dataset.spans.is_empty()),
         })?;
         for dataset in &self.datasets {
             writer.add(dataset, None, &[])?;
@@ -206,7 +206,7 @@ fn service_of(rows: &SeriesRows) -> &str {
     rows.labels.get(SERVICE_NAME).unwrap_or_default()
 }
 
-/// The schema without the columns that the format has no room for.
+/// The schema cut to the number of columns that the format allows.
 fn storable(schema: &Arc<ValueSchema>) -> Arc<ValueSchema> {
     if schema.columns.len() <= VALUE_COLUMNS_MAX {
         return schema.clone();
@@ -222,7 +222,7 @@ struct OpenDataset {
     dictionary: Arc<Mutex<Dictionary>>,
     series: SeriesTable,
     profiles: Vec<NewProfile>,
-    /// As the dictionary numbers them.
+    /// Stacktrace ids of the dictionary.
     stacks: Vec<u32>,
     /// Row-major; each profile has as many per row as its schema has columns.
     values: Vec<i64>,
@@ -268,7 +268,7 @@ impl OpenDataset {
         let schema = storable(&rows.schema);
         let columns = schema.columns.len();
         let stride = profile.sample_types.len();
-        let spans =
+        let has_spans =
             rows.spans.len() == rows.samples.len() && rows.spans.iter().any(|s| *s != Span::default());
 
         let mut order = std::mem::take(&mut self.order);
@@ -278,17 +278,17 @@ impl OpenDataset {
             order.push((u64::from(stack) << 32) | i as u64);
         }
         order.sort_unstable();
-        if spans {
+        if has_spans {
             order.sort_by_key(|entry| (entry >> 32, rows.spans[*entry as u32 as usize]));
             self.spans.resize(row_start, Span::default());
         }
-        let with_spans = spans || !self.spans.is_empty();
+        let with_spans = has_spans || !self.spans.is_empty();
 
         let mut before = (NONE, Span::default());
         for entry in &order {
             let i = *entry as u32 as usize;
             let sample = rows.samples[i] as usize;
-            let span = if spans { rows.spans[i] } else { Span::default() };
+            let span = if has_spans { rows.spans[i] } else { Span::default() };
             let this = ((entry >> 32) as u32, span);
             let from = sample * stride;
             let values = profile.samples.values.get(from..from + stride).unwrap_or_default();

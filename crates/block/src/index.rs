@@ -1,3 +1,8 @@
+//! The index of a dataset: schemas, series and profiles with their totals, and its encoding.
+//!
+//! Owns: the columns of the index, as defined in `FORMAT.md`, and the limits of decoding.
+//! Does not own: samples (`scan`), symbols (`symbols`).
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,14 +14,14 @@ use crate::error::Malformed;
 /// Most value columns that one profile may have.
 pub const VALUE_COLUMNS_MAX: usize = 64;
 
-/// Most bytes of labels of all series of a dataset that is written.
+/// Most bytes of labels of all series of a dataset that a writer accepts.
 pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
 
-/// … and that is read. Texts are stored once and referred to, so the bytes that hold them are no bound. Writers
-/// had none before [`LABEL_BYTES_MAX`], and what they wrote is not damaged.
+/// The same limit for a reader. Texts are stored once and referred to, so the size of the section is no bound. Earlier
+/// writers did not enforce [`LABEL_BYTES_MAX`], and their objects are not damaged.
 const LABEL_BYTES_READ_MAX: usize = 4 * LABEL_BYTES_MAX;
 
-/// The series and profiles of one dataset: all that metadata and time series questions need.
+/// The series and profiles of one dataset. Sufficient for questions about labels and time series.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetIndex {
     pub schemas: Vec<Arc<ValueSchema>>,
@@ -26,7 +31,7 @@ pub struct DatasetIndex {
     pub profiles: Profiles,
 }
 
-/// Where a value column of a schema is stored. A value is what is stored there, times `factor`, wrapping.
+/// Where a value column of a schema is stored. A value is the stored value times `factor`, wrapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StoredColumn {
     /// Number of the Parquet column `value_<n>`.
@@ -35,7 +40,7 @@ pub struct StoredColumn {
     pub factor: i64,
 }
 
-/// One label set with one schema. Towards clients it is one series per value column.
+/// One label set with one schema. Clients see one series per value column.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Series {
     /// Index into `schemas`.
@@ -297,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_that_grow_far_beyond_their_bytes_are_refused() {
+    fn labels_that_decode_to_far_more_than_their_bytes_are_refused() {
         let mut bytes = Vec::new();
         put(&mut bytes, 1);
         put_text(&mut bytes, &"x".repeat(1 << 20));

@@ -1,8 +1,8 @@
-//! Symbols of many profiles as one table without doubles.
+//! Symbols of many profiles as one table without duplicates.
 //!
-//! Things are equal if 128 bits of hash over their content are: a stacktrace that is known costs one
-//! lookup, and nothing that it refers to is touched. The hash is keyed with bits that no process has
-//! twice and nobody outside sees, so that no choice of symbols makes two of them one.
+//! Two entries are equal if 128-bit hashes over their content are: a known stacktrace costs one lookup, and the
+//! symbols that it refers to are not touched. The hash is keyed with random bits that never leave the process, so
+//! that no client can choose symbols that collide.
 
 use std::hash::BuildHasher;
 
@@ -12,11 +12,11 @@ use hashbrown::hash_table::Entry;
 use model::{Function, Line, Mapping, NONE, Symbols};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// What the hashes of one process, or of one merge, are keyed with.
+/// The hash keys of one process, or of one merge.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys {
     strings: u64,
-    /// Odd, so that multiplying loses nothing.
+    /// Odd, so that multiplication loses no bits.
     factors: [u64; 2],
     start: [u64; 2],
 }
@@ -38,12 +38,12 @@ impl Keys {
     }
 }
 
-/// 128 bits of hash over the content of something.
+/// A 128-bit hash over the content of a table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Hash(u64, u64);
 
 /// Hashes a sequence of 128-bit blocks. Both halves go through both multiplications, so that bits of
-/// either reach all of the state within two blocks.
+/// either half reach the whole state within two blocks.
 struct Mix<'a> {
     keys: &'a Keys,
     state: [u64; 2],
@@ -63,7 +63,7 @@ impl Mix<'_> {
         self.add(hash.0, hash.1);
     }
 
-    /// `length`: of what there is a variable number.
+    /// `length`: number of elements of the part with variable length.
     #[inline]
     fn finish(mut self, length: usize) -> Hash {
         let [start, _] = self.keys.start;
@@ -73,10 +73,10 @@ impl Mix<'_> {
     }
 }
 
-/// Of what is not there, beside all that is: no content hashes to it but by chance.
-const NOTHING: Hash = Hash(0, 0);
+/// Hash of an absent value. Real content collides with it only by chance.
+const ABSENT: Hash = Hash(0, 0);
 
-/// The hashes of everything in one table of symbols but its stacktraces.
+/// The hashes of all symbols of one table, except its stacktraces.
 #[derive(Default)]
 pub(crate) struct Hashes {
     strings: Vec<Hash>,
@@ -86,7 +86,7 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// Takes the place of what was there before; only its memory is used again.
+    /// Replaces all hashes; only their memory is used again.
     pub(crate) fn fill(&mut self, keys: &Keys, symbols: &Symbols) {
         let Self { strings, mappings, functions, locations } = self;
         strings.clear();
@@ -123,17 +123,17 @@ impl Hashes {
         locations.extend((0..from.len()).map(|i| {
             let lines = from.lines_of(i as u32);
             let mut mix = keys.mix();
-            mix.add_hash(mappings.get(from.mapping[i] as usize).copied().unwrap_or(NOTHING));
+            mix.add_hash(mappings.get(from.mapping[i] as usize).copied().unwrap_or(ABSENT));
             mix.add(from.address[i], u64::from(from.folded[i]));
             for line in lines {
-                mix.add_hash(functions.get(line.function as usize).copied().unwrap_or(NOTHING));
+                mix.add_hash(functions.get(line.function as usize).copied().unwrap_or(ABSENT));
                 mix.add(line.line as u64, 0);
             }
             mix.finish(lines.len())
         }));
     }
 
-    /// Of the locations that exist, in order.
+    /// The hash over those of the `locations` that exist, in order.
     fn stacktrace(&self, keys: &Keys, locations: &[u32]) -> Hash {
         let mut mix = keys.mix();
         let mut length = 0;
@@ -147,11 +147,11 @@ impl Hashes {
     }
 }
 
-/// Ids of things by the hash of their content.
+/// Ids by the hash of the content.
 #[derive(Default)]
 struct Ids(HashTable<Slot>);
 
-/// Aligned to four bytes: eight would make a fifth of the table empty.
+/// Aligned to four bytes: with eight, padding would add a fifth to the table.
 #[derive(Clone, Copy)]
 struct Slot {
     hash: [u32; 4],
@@ -159,7 +159,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn place(&self) -> u64 {
+    /// The part of the hash that is the table's hash.
+    fn table_hash(&self) -> u64 {
         u64::from(self.hash[0]) << 32 | u64::from(self.hash[1])
     }
 }
@@ -172,14 +173,14 @@ impl Ids {
     }
 
     fn insert(&mut self, hash: Hash, id: u32) {
-        self.0.insert_unique(hash.0, Slot { hash: words(hash), id }, Slot::place);
+        self.0.insert_unique(hash.0, Slot { hash: words(hash), id }, Slot::table_hash);
     }
 
-    /// The id of this hash, or the one that `add` gives.
+    /// The id of this hash; if there is none, the id that `add` returns.
     #[inline]
     fn get_or_add(&mut self, hash: Hash, add: impl FnOnce() -> u32) -> u32 {
         let wanted = words(hash);
-        match self.0.entry(hash.0, |slot| slot.hash == wanted, Slot::place) {
+        match self.0.entry(hash.0, |slot| slot.hash == wanted, Slot::table_hash) {
             Entry::Occupied(slot) => slot.get().id,
             Entry::Vacant(slot) => {
                 let id = add();
@@ -233,16 +234,16 @@ impl Interner {
     }
 }
 
-/// Memory that an [`Import`] needs, to be used by the next one.
+/// Memory of an [`Import`] that the next one reuses.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// Id in the interner of each location; [`NONE`] if not brought over yet.
+    /// Id in the interner of each location; [`NONE`] if not imported yet.
     locations: Vec<u32>,
     stack: Vec<u32>,
     lines: Vec<Line>,
 }
 
-/// Brings stacktraces of one table of symbols into an [`Interner`], and with each only what it needs.
+/// Imports stacktraces of one table of symbols into an [`Interner`], each with only the symbols that it needs.
 ///
 /// `hashes` must be those of the table, by the interner's keys.
 pub(crate) struct Import<'a> {
@@ -257,7 +258,7 @@ impl<'a> Import<'a> {
         Self { from, hashes, scratch }
     }
 
-    /// The id in `into` of stacktrace `id`. What refers to nothing is left out.
+    /// Returns the id in `into` of stacktrace `id`. References to symbols that do not exist are left out.
     #[inline]
     pub(crate) fn stacktrace(&mut self, into: &mut Interner, id: u32) -> u32 {
         let stacktraces = &self.from.stacktraces;
@@ -382,7 +383,7 @@ mod tests {
         symbols
     }
 
-    fn bring(into: &mut Interner, symbols: &Symbols) -> u32 {
+    fn import(into: &mut Interner, symbols: &Symbols) -> u32 {
         let mut hashes = Hashes::default();
         hashes.fill(&into.keys, symbols);
         Import::new(symbols, &hashes, &mut Scratch::default()).stacktrace(into, 0)
@@ -415,45 +416,45 @@ mod tests {
             |s| s.stacktraces.locations.push(0),
         ];
         let mut interner = Interner::new(Keys::random());
-        let mut known = vec![bring(&mut interner, &symbols())];
+        let mut known = vec![import(&mut interner, &symbols())];
         for change in changes {
             let mut changed = symbols();
             change(&mut changed);
-            // What was appended belongs to the only location, or the only stacktrace.
+            // An appended entry belongs to the only location, or to the only stacktrace.
             changed.locations.line_offsets[1] = changed.locations.lines.len() as u32;
             changed.stacktraces.offsets[1] = changed.stacktraces.locations.len() as u32;
-            known.push(bring(&mut interner, &changed));
+            known.push(import(&mut interner, &changed));
         }
         assert_eq!(known, (0..=changes.len() as u32).collect::<Vec<_>>());
-        assert_eq!(bring(&mut interner, &symbols()), 0);
+        assert_eq!(import(&mut interner, &symbols()), 0);
     }
 
     #[test]
-    fn what_refers_to_nothing_is_left_out() {
+    fn dangling_references_are_left_out() {
         let mut interner = Interner::new(Keys::random());
-        let plain = bring(&mut interner, &symbols());
+        let plain = import(&mut interner, &symbols());
         let mut dangling = symbols();
         dangling.stacktraces.locations.push(77);
         dangling.stacktraces.offsets[1] = 2;
-        assert_eq!(bring(&mut interner, &dangling), plain);
+        assert_eq!(import(&mut interner, &dangling), plain);
         let mut nameless = symbols();
         nameless.functions[0].name = 99;
         nameless.locations.lines[0].function = 0;
-        let id = bring(&mut interner, &nameless);
+        let id = import(&mut interner, &nameless);
         let location = interner.symbols.stacktraces.get(id)[0];
         let line = interner.symbols.locations.lines_of(location)[0];
         assert_eq!(interner.symbols.functions[line.function as usize].name, 0);
     }
 
     #[test]
-    fn equal_content_at_other_ids_is_one_thing() {
+    fn equal_content_under_other_ids_is_stored_once() {
         let mut moved = symbols();
         moved.strings.push(b"main");
         moved.functions.insert(0, Function::default());
         moved.functions[1].name = 6;
         moved.locations.lines[0].function = 1;
         let mut interner = Interner::new(Keys::random());
-        assert_eq!(bring(&mut interner, &symbols()), bring(&mut interner, &moved));
+        assert_eq!(import(&mut interner, &symbols()), import(&mut interner, &moved));
         assert_eq!(interner.symbols.functions.len(), 1);
         assert_eq!(interner.symbols.strings.len(), 6);
     }

@@ -1,5 +1,5 @@
-//! Where in an object the pages of each column lie. Stored beside the directory, so that reading
-//! needs no Parquet footer, and every page has a checksum.
+//! The positions of the pages of each column in an object. Stored beside the directory, so that
+//! reading needs no Parquet footer and every page has a checksum.
 
 use crate::codec::{Cursor, put};
 use crate::error::Malformed;
@@ -15,7 +15,7 @@ pub(crate) const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
 pub(crate) struct Layout {
     pub(crate) value_columns: u32,
     /// Whether `span_id`, `trace_id_high` and `trace_id_low` follow the value columns.
-    pub(crate) spans: bool,
+    pub(crate) has_spans: bool,
     /// Distinct stacktraces of each dataset: the bound of its stack ids.
     pub(crate) stacks: Vec<u32>,
     pub(crate) row_groups: Vec<RowGroup>,
@@ -32,7 +32,7 @@ pub(crate) struct RowGroup {
 /// One data page: zstd over a byte stream split of `rows` values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Page {
-    /// Of the compressed bytes, behind the page's header.
+    /// Offset of the compressed bytes, after the page's header.
     pub(crate) offset: u64,
     pub(crate) bytes: u32,
     /// First row within the row group.
@@ -44,12 +44,12 @@ pub(crate) struct Page {
 
 impl Layout {
     pub(crate) fn stored_columns(&self) -> usize {
-        1 + self.value_columns as usize + if self.spans { 3 } else { 0 }
+        1 + self.value_columns as usize + if self.has_spans { 3 } else { 0 }
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put(out, u64::from(self.value_columns));
-        out.push(u8::from(self.spans));
+        out.push(u8::from(self.has_spans));
         for stacks in &self.stacks {
             put(out, u64::from(*stacks));
         }
@@ -68,19 +68,19 @@ impl Layout {
         }
     }
 
-    /// `object_bytes`: no page may end behind it.
+    /// `object_bytes`: size of the object; no page may end after it.
     pub(crate) fn read(
         cursor: &mut Cursor<'_>,
         datasets: usize,
         object_bytes: u64,
     ) -> Result<Self, Malformed> {
         let value_columns = cursor.index(crate::VALUE_COLUMNS_MAX + 1, "too many value columns")?;
-        let spans = match cursor.byte()? {
+        let has_spans = match cursor.byte()? {
             0 => false,
             1 => true,
             _ => return Err(cursor.malformed("a flag is neither 0 nor 1")),
         };
-        let mut layout = Self { value_columns, spans, ..Self::default() };
+        let mut layout = Self { value_columns, has_spans, ..Self::default() };
         for _ in 0..datasets {
             layout.stacks.push(cursor.u32()?);
         }
@@ -125,8 +125,8 @@ fn read_pages(cursor: &mut Cursor<'_>, rows: u32, object_bytes: u64) -> Result<V
     Ok(pages)
 }
 
-/// Splits a column chunk, as the Parquet writer made it, into its pages. `chunk_offset` is where
-/// the chunk lies in the object.
+/// Splits a column chunk of the Parquet writer into its pages. `chunk_offset` is the offset of the
+/// chunk in the object.
 pub(crate) fn pages_of_chunk(chunk: &[u8], chunk_offset: u64) -> Result<Vec<Page>, Malformed> {
     let mut cursor = Cursor::new(chunk);
     let mut pages = Vec::new();
@@ -147,7 +147,7 @@ pub(crate) fn pages_of_chunk(chunk: &[u8], chunk_offset: u64) -> Result<Vec<Page
     Ok(pages)
 }
 
-/// What we need of a Parquet page header, which is a Thrift struct in compact form.
+/// The needed fields of a Parquet page header, which is a Thrift struct in compact form.
 #[derive(Default)]
 struct PageHeader {
     compressed_bytes: u32,
@@ -180,7 +180,7 @@ impl PageHeader {
     }
 }
 
-/// The kind of the next field of a Thrift struct, its number in `field`; `None` at the end.
+/// Returns the kind of the next field of a Thrift struct, and sets `field` to its number; `None` at the end.
 fn next_field(cursor: &mut Cursor<'_>, field: &mut i64) -> Result<Option<u8>, Malformed> {
     let byte = cursor.byte()?;
     if byte == 0 {

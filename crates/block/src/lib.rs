@@ -1,7 +1,7 @@
 //! Segments and blocks: the only crate that knows Parquet. `FORMAT.md` beside this file is the contract.
 //!
 //! Owns: the open segment in memory ([`Head`]) and the symbols that outlive it ([`Dictionaries`]), encoding, reading, merging.
-//! Does not own: where objects lie, who may read them, when they are merged or deleted.
+//! Does not own: the keys of objects, who may read them, when they are merged or deleted.
 
 mod cache;
 mod cell_rows;

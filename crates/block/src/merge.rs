@@ -1,10 +1,10 @@
-//! Makes few blocks of many objects.
+//! Merges many objects into few blocks.
 //!
-//! Owns: unifying symbols and series, dividing rows by tenant and window, masks, taking out what is erased.
-//! Does not own: which objects to merge, where outputs go, when inputs may be deleted.
+//! Owns: unifying symbols and series, dividing rows by tenant, window and shard, masks, removing erased profiles.
+//! Does not own: which objects to merge, where outputs are stored, when inputs may be deleted.
 //!
-//! One dataset of one tenant is in memory at a time, beside the finished bytes of that tenant's outputs. What of a
-//! service does not fit at once is merged in parts, which become datasets of their own in the same outputs.
+//! Memory holds one service of one tenant at a time, beside the encoded outputs of that tenant. If the datasets of a
+//! service do not fit together, they are merged in parts; each part becomes a dataset of its own in the same outputs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -28,33 +28,33 @@ use crate::{
     DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Reader, VALUE_COLUMNS_MAX, Want,
 };
 
-/// What a value of a stored column takes at most, about, compressed.
+/// Compressed bytes of one value of a stored column, a rough upper bound.
 const STORED_VALUE_BYTES: u64 = 3;
 
-/// Symbols in other order, those of one window, and what is encoded of them, beside those that were gathered.
+/// Copies of the collected symbols while they are written: sorted, those of one window, encoded.
 const COPIES_OF_SYMBOLS: u64 = 3;
 
-/// Rows in other order, as they are stored, and as sums.
+/// Copies of the rows of one window while they are written: sorted, encoded, added up to cells.
 const COPIES_OF_ROWS: u64 = 3;
 
-/// Requests to the store at once.
+/// Concurrent requests to the store.
 const PARALLEL_FETCHES: usize = 16;
 
 /// An object to merge.
 pub struct MergeInput {
-    /// Opened with a cache of the merge's own: its contents will not be asked for again.
+    /// Opened with a cache that only the merge uses: its contents are read once.
     pub block: Reader,
-    /// Ordinals of push items that do not count.
+    /// Ordinals of the push items that do not count, sorted.
     pub masked: Vec<u32>,
-    /// Positions of the datasets that go on, sorted; all, if absent.
+    /// Positions of the datasets to merge, sorted; `None` merges all.
     pub datasets: Option<Vec<u32>>,
     pub erase: Option<Erase>,
 }
 
-/// Says what of a dataset is erased: sorted by schema, column and profile, without overlap.
+/// Returns the erased profiles of a dataset, sorted by schema, column and profile, without overlap.
 pub type Erase = Arc<dyn Fn(&DatasetEntry, &DatasetIndex) -> Vec<Erased> + Send + Sync>;
 
-/// Neighbouring profiles of one schema that lose one value column. What loses all of them is gone.
+/// Adjacent profiles of one schema that lose one value column. A profile that loses all columns is removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Erased {
     pub schema: u32,
@@ -64,7 +64,7 @@ pub struct Erased {
 }
 
 impl MergeInput {
-    /// An object of which everything counts.
+    /// An object whose profiles all count.
     pub fn whole(block: Reader) -> Self {
         Self { block, masked: Vec::new(), datasets: None, erase: None }
     }
@@ -73,18 +73,18 @@ impl MergeInput {
 pub struct MergeOptions {
     pub job: JobId,
     pub attempt: u32,
-    /// Of the outputs; at least 1.
+    /// Level of the outputs; at least 1.
     pub level: u8,
     pub created_millis: i64,
-    /// Sorted, without overlap. Rows outside all of them go to the day of their time.
+    /// Sorted, without overlap. A row outside all of them belongs to the day of its time.
     pub windows: Vec<Window>,
-    /// Rows are divided by this many bits of the hash of their service as well ([`shard_of`]).
+    /// Number of bits of the service's hash that divide rows into shards ([`shard_of`]).
     pub shard_bits: u8,
-    /// What the merge may hold.
+    /// Charged for the memory of the merge.
     pub memory: Account,
 }
 
-/// The shard that `service` belongs to, of two to the power of `bits`.
+/// The shard of `service` among 2^`bits` shards.
 pub fn shard_of(service: &str, bits: u8) -> Shard {
     let hash = xxhash_rust::xxh3::xxh3_64(service.as_bytes());
     Shard { bits, number: (hash >> 32 >> (32 - bits.min(32))) as u32 }
@@ -94,7 +94,7 @@ pub struct MergeOutput {
     pub tenant: TenantId,
     pub window: Window,
     pub shard: Shard,
-    /// Its origin has the number of this output among all as `part`.
+    /// The `part` of its origin is the index of this output among all outputs.
     pub encoded: Encoded,
 }
 
@@ -108,11 +108,11 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
 
 /// Merges whole objects; outputs are sorted by (tenant, window, shard).
 ///
-/// Every profile that is neither masked nor erased is in exactly one output, with the sums that it had. Profiles are
-/// never merged with one another, however equal.
+/// Every profile that is neither masked nor erased is in exactly one output, with unchanged sums. Two profiles are
+/// never merged into one, even if they are equal.
 ///
 /// # Errors
-/// `Storage` and `Corrupt` name the input; `TooLarge` if one service has more in one window than a block can hold;
+/// `Storage` and `Corrupt` name the input; `TooLarge` if one service exceeds in one window the limits of a block;
 /// `Memory` if there is no room for a single dataset beside the outputs.
 pub async fn merge(
     inputs: Vec<MergeInput>,
@@ -120,34 +120,34 @@ pub async fn merge(
     pool: &Pool,
 ) -> Result<Vec<MergeOutput>, Error> {
     let inputs = Arc::new(inputs);
-    let mut tenants: BTreeMap<TenantId, BTreeMap<String, Vec<Place>>> = BTreeMap::new();
+    let mut tenants: BTreeMap<TenantId, BTreeMap<String, Vec<InputDataset>>> = BTreeMap::new();
     for (input, MergeInput { block, datasets, .. }) in inputs.iter().enumerate() {
-        for (dataset, entry) in block.directory().datasets.iter().enumerate() {
-            if datasets.as_ref().is_some_and(|live| live.binary_search(&(dataset as u32)).is_err()) {
+        for (position, entry) in block.directory().datasets.iter().enumerate() {
+            if datasets.as_ref().is_some_and(|live| live.binary_search(&(position as u32)).is_err()) {
                 continue;
             }
             let services = tenants.entry(entry.tenant.clone()).or_default();
-            services.entry(entry.service.clone()).or_default().push(Place { input, dataset });
+            services.entry(entry.service.clone()).or_default().push(InputDataset { input, position });
         }
     }
     let mut outputs = Vec::new();
     for (tenant, services) in tenants {
-        let made = merge_tenant(&inputs, &tenant, services, outputs.len() as u32, options, pool).await?;
-        outputs.extend(made);
+        let first_part = outputs.len() as u32;
+        outputs.extend(merge_tenant(&inputs, &tenant, services, first_part, options, pool).await?);
     }
     Ok(outputs)
 }
 
-/// A dataset of an input.
+/// A dataset of an input, by the positions of both.
 #[derive(Clone, Copy)]
-struct Place {
+struct InputDataset {
     input: usize,
-    dataset: usize,
+    position: usize,
 }
 
-/// Outputs that are being written.
+/// The outputs of one tenant while they are written.
 struct Writers {
-    by_place: BTreeMap<(Window, Shard), ObjectWriter>,
+    by_window_and_shard: BTreeMap<(Window, Shard), ObjectWriter>,
     windows: Vec<Window>,
     shard_bits: u8,
     template: WriterOptions,
@@ -156,27 +156,27 @@ struct Writers {
 async fn merge_tenant(
     inputs: &Arc<Vec<MergeInput>>,
     tenant: &TenantId,
-    services: BTreeMap<String, Vec<Place>>,
+    services: BTreeMap<String, Vec<InputDataset>>,
     first_part: u32,
     options: &MergeOptions,
     pool: &Pool,
 ) -> Result<Vec<MergeOutput>, Error> {
     let mut value_columns = 0;
-    let mut spans = false;
+    let mut has_spans = false;
     let mut indexes = stream::iter(services.values().flatten().copied())
-        .map(|place| {
-            let block = inputs[place.input].block.clone();
-            async move { block.fetch(place.dataset, Want { index: true, ..Want::default() }).await }
+        .map(|dataset| {
+            let block = inputs[dataset.input].block.clone();
+            async move { block.fetch(dataset.position, Want { index: true, ..Want::default() }).await }
         })
         .buffered(PARALLEL_FETCHES);
     while let Some(fetched) = indexes.try_next().await? {
         let widest = fetched.index()?.schemas.iter().map(|schema| schema.columns.len()).max();
         value_columns = value_columns.max(widest.unwrap_or(0));
-        spans |= fetched.block().parts.layout.spans;
+        has_spans |= fetched.block().parts.layout.has_spans;
     }
     drop(indexes);
     let mut writers = Writers {
-        by_place: BTreeMap::new(),
+        by_window_and_shard: BTreeMap::new(),
         windows: options.windows.clone(),
         shard_bits: options.shard_bits,
         template: WriterOptions {
@@ -189,18 +189,19 @@ async fn merge_tenant(
             created_millis: options.created_millis,
             keys: Vec::new(),
             value_columns,
-            spans,
+            has_spans,
         },
     };
     let finished = options.memory.lease();
-    for (service, places) in services {
-        let mut left = VecDeque::from([places]);
-        while let Some(places) = left.pop_front() {
-            let bytes = places.iter().map(|place| encoded_bytes(&inputs[place.input].block, *place)).sum();
+    for (service, datasets) in services {
+        let mut waiting = VecDeque::from([datasets]);
+        while let Some(datasets) = waiting.pop_front() {
+            let encoded = |dataset: &InputDataset| encoded_bytes(&inputs[dataset.input].block, *dataset);
+            let bytes = datasets.iter().map(encoded).sum();
             let working = options.memory.lease();
             let merged = match finished.grow(bytes) {
                 Ok(()) => {
-                    let part = Part { inputs, tenant, service: &service, places: &places, working };
+                    let part = Part { inputs, tenant, service: &service, datasets: &datasets, working };
                     part.merge(writers, pool).await
                 }
                 Err(refused) => Ok((writers, Err(refused))),
@@ -209,19 +210,19 @@ async fn merge_tenant(
             (writers, outcome) = merged?;
             let Err(refused) = outcome else { continue };
             finished.shrink_to(finished.bytes().saturating_sub(bytes));
-            if places.len() < 2 {
+            if datasets.len() < 2 {
                 let what = format!("tenant {tenant}: merging service {service:?}");
                 return Err(Error::Memory { what, refused });
             }
-            let mut first = places;
-            let second = first.split_off(first.len() / 2);
-            left.push_front(second);
-            left.push_front(first);
+            let mut first_half = datasets;
+            let second_half = first_half.split_off(first_half.len() / 2);
+            waiting.push_front(second_half);
+            waiting.push_front(first_half);
         }
     }
     let tenant = tenant.clone();
     pool.run(move || {
-        let numbered = writers.by_place.into_iter().zip(first_part..);
+        let numbered = writers.by_window_and_shard.into_iter().zip(first_part..);
         numbered
             .map(|(((window, shard), mut writer), part)| {
                 writer.set_part(part);
@@ -232,58 +233,57 @@ async fn merge_tenant(
     .await
 }
 
-/// Bytes of a dataset as it is stored; what a merge makes of it is hardly larger.
-fn encoded_bytes(block: &Reader, place: Place) -> u64 {
-    let Some(entry) = block.directory().datasets.get(place.dataset) else { return 0 };
+/// Encoded bytes of a dataset, roughly. Merging hardly makes it larger.
+fn encoded_bytes(block: &Reader, dataset: InputDataset) -> u64 {
+    let Some(entry) = block.directory().datasets.get(dataset.position) else { return 0 };
     let sections = [Some(entry.index), Some(entry.strings), Some(entry.symbols), entry.tree];
     let sections: u64 = sections.iter().flatten().map(|section| u64::from(section.bytes)).sum();
     let columns = block.parts.layout.stored_columns() as u64;
     sections + (entry.rows.end - entry.rows.start) * columns * STORED_VALUE_BYTES
 }
 
-/// Datasets of one service that are merged at once.
+/// Datasets of one service that are merged together.
 struct Part<'a> {
     inputs: &'a Arc<Vec<MergeInput>>,
     tenant: &'a TenantId,
     service: &'a str,
-    places: &'a [Place],
-    /// What is held until the part is written.
+    datasets: &'a [InputDataset],
+    /// Charged until the part is written.
     working: Lease,
 }
 
 impl Part<'_> {
-    /// Adds the datasets to `writers`, or leaves these as they are if there is no room for them.
+    /// Adds the datasets to `writers`. If memory refuses them, returns the writers unchanged and the refusal.
     async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refused>), Error> {
-        let Self { inputs, tenant, service, places, working } = self;
-        let encoded = places.iter().map(|place| encoded_bytes(&inputs[place.input].block, *place)).sum();
-        if let Err(refused) = working.grow(encoded) {
+        let Self { inputs, tenant, service, datasets, working } = self;
+        let encoded = |dataset: &InputDataset| encoded_bytes(&inputs[dataset.input].block, *dataset);
+        if let Err(refused) = working.grow(datasets.iter().map(encoded).sum()) {
             return Ok((writers, Err(refused)));
         }
-        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(places.to_vec())
-            .map(|place| fetch(inputs[place.input].block.clone(), place))
+        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(datasets.to_vec())
+            .map(|dataset| fetch(inputs[dataset.input].block.clone(), dataset.position))
             .buffered(PARALLEL_FETCHES)
             .try_collect()
             .await?;
-        let (inputs, places) = (inputs.clone(), places.to_vec());
+        let (inputs, datasets) = (inputs.clone(), datasets.to_vec());
         let (tenant, service) = (tenant.clone(), service.to_owned());
         pool.run(move || {
-            let gathering = working.sibling();
-            let mut gathered = Gathered::new(tenant, service);
-            let gather = || {
-                for (place, fetched) in places.iter().zip(fetched) {
-                    let input = &inputs[place.input];
-                    let entry = &input.block.directory().datasets[place.dataset];
-                    let decoding = gathering.sibling();
-                    let rows = entry.rows.end - entry.rows.start;
-                    grow(&decoding, rows * decoded_row_bytes(&input.block))?;
-                    let (sections, rows) = fetched;
+            let lease = working.sibling();
+            let mut collected = ServiceRows::new(tenant, service);
+            let collect = || {
+                for (dataset, (sections, rows)) in datasets.iter().zip(fetched) {
+                    let input = &inputs[dataset.input];
+                    let entry = &input.block.directory().datasets[dataset.position];
+                    let decoding = lease.sibling();
+                    let row_count = entry.rows.end - entry.rows.start;
+                    grow(&decoding, row_count * decoded_row_bytes(&input.block))?;
                     let fetched = (sections.charged_to(decoding), rows);
-                    gathered.add(fetched, input, entry, &writers.windows)?;
-                    resize(&gathering, gathered.byte_len() as u64)?;
+                    collected.add(fetched, input, entry, &writers.windows)?;
+                    resize(&lease, collected.byte_len() as u64)?;
                 }
                 Ok(())
             };
-            let outcome = gather().and_then(|()| gathered.write(&mut writers, &gathering));
+            let outcome = collect().and_then(|()| collected.write(&mut writers, &lease));
             match outcome {
                 Ok(()) => Ok((writers, Ok(()))),
                 Err(Error::Memory { refused, .. }) => Ok((writers, Err(refused))),
@@ -302,18 +302,18 @@ fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
     lease.resize(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
 }
 
-/// Memory of a row while it is decoded and added: decompressed, and as columns.
+/// Memory of a row while it is decoded, in bytes: decompressed, and as columns.
 fn decoded_row_bytes(block: &Reader) -> u64 {
     16 * block.parts.layout.stored_columns() as u64
 }
 
-async fn fetch(block: Reader, place: Place) -> Result<(Fetched, DatasetRows), Error> {
-    let sections = block.fetch(place.dataset, Want { index: true, symbols: true, tree: false }).await?;
-    Ok((sections, block.fetch_rows(place.dataset).await?))
+async fn fetch(block: Reader, dataset: usize) -> Result<(Fetched, DatasetRows), Error> {
+    let sections = block.fetch(dataset, Want { index: true, symbols: true, tree: false }).await?;
+    Ok((sections, block.fetch_rows(dataset).await?))
 }
 
-/// All rows of one dataset, from all inputs.
-struct Gathered {
+/// Rows of one service from several datasets, by window.
+struct ServiceRows {
     tenant: TenantId,
     service: String,
     keys: Keys,
@@ -324,10 +324,10 @@ struct Gathered {
     by_window: BTreeMap<Window, WindowRows>,
 }
 
-/// A profile of which nothing is erased keeps all columns, however many it has.
+/// The bit set of a profile without erased columns, whatever its number of columns.
 const ALL_COLUMNS: u64 = u64::MAX;
 
-/// Per profile, the columns that are left, as bits; empty if nothing at all is erased.
+/// The bit set of remaining columns per profile; empty if the dataset has no erased profiles.
 fn kept_columns(index: &DatasetIndex, erased: &[Erased]) -> Vec<u64> {
     if erased.is_empty() {
         return Vec::new();
@@ -345,7 +345,7 @@ fn kept_columns(index: &DatasetIndex, erased: &[Erased]) -> Vec<u64> {
     kept
 }
 
-/// The schema without the columns that are not `kept`, and which are.
+/// The schema with only the columns in the bit set `kept`, and the positions of these columns.
 fn narrowed(schema: &ValueSchema, kept: u64) -> (ValueSchema, Vec<usize>) {
     let columns: Vec<usize> = (0..schema.columns.len()).filter(|column| kept >> column & 1 == 1).collect();
     let narrow = ValueSchema {
@@ -355,7 +355,7 @@ fn narrowed(schema: &ValueSchema, kept: u64) -> (ValueSchema, Vec<usize>) {
     (narrow, columns)
 }
 
-/// Rows as they came; stack ids are those of the interner.
+/// Rows of one window in order of arrival; stack ids are those of the interner.
 #[derive(Default)]
 struct WindowRows {
     profiles: Vec<NewProfile>,
@@ -364,7 +364,7 @@ struct WindowRows {
     spans: Vec<Span>,
 }
 
-impl Gathered {
+impl ServiceRows {
     fn new(tenant: TenantId, service: String) -> Self {
         let keys = Keys::random();
         Self {
@@ -470,14 +470,14 @@ impl Gathered {
         self.by_window.values().map(WindowRows::byte_len).sum()
     }
 
-    /// All that may be refused is refused before anything is added to `writers`.
+    /// Adds one dataset per window to `writers`. All memory is charged before the first of them is added.
     fn write(self, writers: &mut Writers, lease: &Lease) -> Result<(), Error> {
         let symbols = self.interner.symbols.byte_len() as u64;
         let largest = self.by_window.values().map(WindowRows::byte_len).max().unwrap_or_default() as u64;
         grow(lease, symbols * COPIES_OF_SYMBOLS + largest * COPIES_OF_ROWS)?;
         let Self { tenant, service, interner, series, by_window, .. } = self;
         let shard = shard_of(&service, writers.shard_bits);
-        // Windows share most of their stacktraces: these are sorted once for all.
+        // Windows share most of their stacktraces: sorted once for all windows.
         let used = vec![true; interner.symbols.stacktraces.len()];
         let (sorted, stack_ids) = sort(&interner.symbols, &used);
         drop(interner);
@@ -490,7 +490,7 @@ impl Gathered {
             let symbols = EncodedSymbols::new(&symbols);
             let dataset = rows.into_dataset(&tenant, &service, &series, symbols).prepare();
             let lengths = lengths(window.length, &dataset);
-            writers.of(window, shard)?.add(&dataset, Some(&tree), &lengths)?;
+            writers.writer(window, shard)?.add(&dataset, Some(&tree), &lengths)?;
         }
         Ok(())
     }
@@ -520,8 +520,8 @@ impl WindowRows {
         }
     }
 
-    /// Adds some value columns of a profile, and of its rows those that have a value there: what only the other
-    /// columns had is gone with them.
+    /// Adds the `kept` value columns of a profile. Rows without a value in any of them are left out: their values
+    /// were in erased columns.
     fn push_narrowed(
         &mut self,
         index: &DatasetIndex,
@@ -550,7 +550,7 @@ impl WindowRows {
         }
     }
 
-    /// The symbols that this window uses, out of all; its rows are numbered anew.
+    /// Returns the symbols that this window uses, and renumbers its stacks accordingly.
     fn narrow_symbols(&mut self, sorted: &Symbols) -> Symbols {
         let mut used = vec![false; sorted.stacktraces.len()];
         for stack in &self.stacks {
@@ -585,7 +585,7 @@ impl WindowRows {
         dataset
     }
 
-    /// Brings stacktraces, and with them the rows of each profile, into their final order.
+    /// Renumbers stacktraces by `stack_ids`, and sorts the rows of each profile by the new ids.
     fn sort_rows(&mut self, stack_ids: &[u32], series: &SeriesTable) {
         let mut order: Vec<u64> = Vec::new();
         let mut values: Vec<i64> = Vec::new();
@@ -626,8 +626,8 @@ impl WindowRows {
 }
 
 impl Writers {
-    fn of(&mut self, window: Window, shard: Shard) -> Result<&mut ObjectWriter, Error> {
-        match self.by_place.entry((window, shard)) {
+    fn writer(&mut self, window: Window, shard: Shard) -> Result<&mut ObjectWriter, Error> {
+        match self.by_window_and_shard.entry((window, shard)) {
             std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::btree_map::Entry::Vacant(new) => {
                 Ok(new.insert(ObjectWriter::new(self.template.clone())?))

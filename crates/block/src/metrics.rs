@@ -1,3 +1,5 @@
+//! Metrics of the memory tier of the cache.
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -7,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::Cache;
 
-/// Reads the numbers of a cache when they are asked for.
+/// Reads the counters of a cache when the metrics are scraped.
 pub(crate) struct CacheMetrics(pub(crate) Cache);
 
 impl Collector for CacheMetrics {
@@ -17,10 +19,10 @@ impl Collector for CacheMetrics {
             value.encode(encoder.encode_descriptor(&name, help, None, value.metric_type())?)
         };
         let (hits, misses) = self.0.hits_and_misses();
-        show("hits", "Parts of objects that the cache held, decoded", &ConstCounter::new(hits))?;
-        show("misses", "Parts of objects that the cache did not hold", &ConstCounter::new(misses))?;
-        show("bytes", "Memory of what the cache holds", &ConstGauge::new(self.0.byte_len() as i64))?;
-        show("limit_bytes", "Memory that the cache may hold", &ConstGauge::new(self.0.bytes_max() as i64))
+        show("hits", "Lookups of decoded parts of objects that hit", &ConstCounter::new(hits))?;
+        show("misses", "Lookups of decoded parts of objects that missed", &ConstCounter::new(misses))?;
+        show("bytes", "Bytes of decoded parts in the cache", &ConstGauge::new(self.0.byte_len() as i64))?;
+        show("limit_bytes", "Most bytes in the cache", &ConstGauge::new(self.0.bytes_max() as i64))
     }
 }
 

@@ -1,10 +1,10 @@
-//! Reads objects: what a scan needs is fetched first, then decoded without waiting.
+//! Reads objects: the bytes that a scan needs are fetched first, then decoded without waiting.
 //!
-//! Owns: which bytes are asked for, checksums, bounds.
-//! Does not own: what the rows mean to a question (`query`).
+//! Owns: which byte ranges are fetched, checksums, bounds.
+//! Does not own: the meaning of rows to a question (`query`).
 //!
-//! Nothing in an object is trusted: a directory may name bytes that do not exist, a section may
-//! inflate, an id may point nowhere. Whatever is handed out was checked.
+//! No byte of an object is trusted: a directory may name bytes that do not exist, a section may
+//! inflate, an id may be out of range. Everything returned from here was checked.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::{
     Cache, DatasetEntry, DatasetIndex, Directory, Error, FORMAT_VERSION, NameTree, Section, symbols,
 };
 
-/// Decoded bytes, at most about, of a byte of a decompressed section. A number of one byte becomes a field of four.
+/// Decoded bytes per byte of a decompressed section, a rough upper bound: a number of one byte becomes a field of four.
 const DECODED_PER_RAW: u64 = 4;
 const DECODED_PER_RAW_SYMBOLS: u64 = 6;
 
 /// Objects up to this size are read, and cached, whole.
 const WHOLE_BYTES_MAX: u64 = 2 << 20;
-/// What is read of the end of a larger object, in the hope that the directory is within.
+/// Bytes first read from the end of a larger object; they usually include the directory.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Largest Parquet footer and directory together; a larger claim is taken as damage.
+/// Largest Parquet footer and directory together; a larger size is treated as damage.
 const TAIL_BYTES_MAX: u64 = 256 << 20;
 
 /// A readable object. Cheap to clone.
@@ -43,13 +43,13 @@ pub struct Reader {
     pub(crate) cache: Cache,
 }
 
-/// What is known of an object without asking the store.
+/// The cached parts of an opened object.
 pub(crate) struct Parts {
     pub(crate) key: Key,
     pub(crate) key_hash: u128,
     directory: Directory,
     pub(crate) layout: Layout,
-    /// All bytes, if they are few.
+    /// All bytes, if they are at most [`WHOLE_BYTES_MAX`].
     whole: Option<Bytes>,
 }
 
@@ -61,30 +61,31 @@ pub struct Want {
     pub tree: bool,
 }
 
-/// Sections of one dataset, decoded before or ready to be.
+/// Sections of one dataset, each decoded (from the cache) or ready to be decoded.
 pub struct Fetched {
     block: Reader,
     dataset: usize,
     index: Option<Source<DatasetIndex>>,
-    /// Fetched for symbols or a tree.
+    /// Fetched with symbols or a tree, which refer to them.
     strings: Bytes,
     symbols: Option<Source<Symbols>>,
     tree: Option<Source<NameTree>>,
     lease: Lease,
 }
 
-enum Source<T> {
+/// A decoded section from the cache, or its fetched bytes.
+pub(crate) enum Source<T> {
     Decoded(Arc<T>),
     Packed(Bytes),
 }
 
 impl Reader {
     /// Opens an object of `bytes_len` bytes; reads its end, or all of a small one, unless the cache
-    /// knows it.
+    /// holds it.
     ///
     /// # Errors
-    /// `Storage` if the object is gone or cannot be read, `Version` if a newer release wrote it, `Corrupt`
-    /// if it is no object of ours.
+    /// `Storage` if the object is gone or cannot be read, `Version` if it has another format version, `Corrupt`
+    /// if it is not a valid object.
     pub async fn open(store: &Store, key: &Key, bytes_len: u64, cache: &Cache) -> Result<Self, Error> {
         let key_hash = xxh3_128(key.as_str().as_bytes());
         let name = Name { object: key_hash, dataset: 0, kind: Kind::Object };
@@ -96,8 +97,10 @@ impl Reader {
         let mut tail = Tail { key, bytes_len, bytes: get_end(store, cache, key, bytes_len, wanted).await? };
         let section = loop {
             match tail.directory_section()? {
-                Located::Found(section) => break section,
-                Located::Needs(bytes) => tail.bytes = get_end(store, cache, key, bytes_len, bytes).await?,
+                DirectorySearch::Found(section) => break section,
+                DirectorySearch::Needs(bytes) => {
+                    tail.bytes = get_end(store, cache, key, bytes_len, bytes).await?;
+                }
             }
         };
         let (directory, layout) = tail.decode_directory(&section)?;
@@ -116,12 +119,12 @@ impl Reader {
         &self.parts.directory
     }
 
-    /// Distinct stacktraces of dataset `dataset`; every stack id that a scan hands out is below.
+    /// Number of distinct stacktraces of a dataset; every stack id in a batch is smaller.
     pub fn stacktraces(&self, dataset: usize) -> usize {
         self.parts.layout.stacks.get(dataset).map_or(0, |count| *count as usize)
     }
 
-    /// Gets the sections of one dataset, by its position in the directory, in one round trip at most.
+    /// Fetches sections of one dataset, by its position in the directory, in at most one round trip.
     ///
     /// # Errors
     /// `Storage`; `Corrupt` if there is no such dataset.
@@ -147,7 +150,7 @@ impl Reader {
         {
             fetched.tree = Some(Source::Decoded(tree));
         }
-        // Without a stored tree one is built from the symbols.
+        // A tree that is not stored is built from the symbols.
         let build_tree = want.tree && fetched.tree.is_none() && entry.tree.is_none();
         let need_symbols = want.symbols || build_tree;
         if need_symbols && let Some(Entry::Symbols(symbols)) = cached(Kind::Symbols) {
@@ -198,7 +201,7 @@ impl Reader {
         corrupt(&self.parts.key, section, malformed)
     }
 
-    /// In one round trip at most. A range outside of the object is `Corrupt`.
+    /// Reads ranges in at most one round trip. A range outside of the object is `Corrupt`.
     pub(crate) async fn get_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         if ranges.is_empty() {
             return Ok(Vec::new());
@@ -226,8 +229,8 @@ impl Parts {
             .datasets
             .iter()
             .map(|d| {
-                let kept: usize = d.cells.iter().map(|cells| 64 + cells.labels.len() * 32).sum();
-                256 + d.service.len() + d.profile_types.len() * 200 + d.label_names.len() * 32 + kept
+                let cells: usize = d.cells.iter().map(|cells| 64 + cells.labels.len() * 32).sum();
+                256 + d.service.len() + d.profile_types.len() * 200 + d.label_names.len() * 32 + cells
             })
             .sum();
         let pages: usize =
@@ -241,12 +244,12 @@ impl Fetched {
         &self.block
     }
 
-    /// Charges what is decoded to `lease`.
+    /// Charges decoded sections to `lease`.
     pub fn charged_to(self, lease: Lease) -> Self {
         Self { lease, ..self }
     }
 
-    /// The index, decoded now if it was not before.
+    /// The index, decoded now unless the cache had it.
     ///
     /// # Errors
     /// `Corrupt`; `Memory` if there is no room for it.
@@ -267,7 +270,7 @@ impl Fetched {
         })
     }
 
-    /// The symbols, decoded now if they were not before.
+    /// The symbols, decoded now unless the cache had them.
     ///
     /// # Errors
     /// `Corrupt`; `Memory` if there is no room for them.
@@ -280,7 +283,7 @@ impl Fetched {
         })
     }
 
-    /// The name tree, decoded or built now if it was not before.
+    /// The name tree, decoded or built now unless the cache had it.
     ///
     /// # Errors
     /// `Corrupt`; `Memory` if there is no room for it.
@@ -320,7 +323,7 @@ impl Fetched {
         Error::Memory { what: format!("object {}: {section}", self.block.key()), refused }
     }
 
-    /// Bytes that decoding a section holds at most, about.
+    /// Bytes of memory for decoding a section, a rough upper bound.
     fn decoding_bytes(&self, section: &Section, kind: Kind) -> u64 {
         let raw = u64::from(section.raw_bytes);
         let strings = self.entry().map_or(0, |entry| u64::from(entry.strings.raw_bytes));
@@ -403,14 +406,14 @@ struct Tail<'a> {
     bytes: Bytes,
 }
 
-enum Located {
+enum DirectorySearch {
     Found(Section),
-    /// So many bytes of the end must be read to go on.
+    /// Bytes of the object's end that must be read to continue.
     Needs(u64),
 }
 
 impl Tail<'_> {
-    fn directory_section(&self) -> Result<Located, Error> {
+    fn directory_section(&self) -> Result<DirectorySearch, Error> {
         let wrong = |byte: u64, what| corrupt(self.key, "footer", Malformed { byte, what });
         let magic = self.last(8, 8)?;
         if &magic[4..] != b"PAR1" {
@@ -422,7 +425,7 @@ impl Tail<'_> {
             return Err(wrong(self.bytes_len - 8, "the footer is longer than the object"));
         }
         if trailer_distance > self.bytes.len() as u64 {
-            return Ok(Located::Needs(trailer_distance + TAIL_BYTES));
+            return Ok(DirectorySearch::Needs(trailer_distance + TAIL_BYTES));
         }
         let trailer = self.last(trailer_distance, TRAILER_BYTES)?;
         let trailer_offset = self.bytes_len - trailer_distance;
@@ -447,9 +450,9 @@ impl Tail<'_> {
             return Err(wrong(trailer_offset, "the directory is larger than allowed"));
         }
         Ok(if distance > self.bytes.len() as u64 {
-            Located::Needs(distance)
+            DirectorySearch::Needs(distance)
         } else {
-            Located::Found(section)
+            DirectorySearch::Found(section)
         })
     }
 
@@ -487,7 +490,7 @@ fn read_trailer(content: &[u8]) -> Result<Section, Malformed> {
     Ok(Section { offset, bytes, raw_bytes, checksum })
 }
 
-/// Whether what the directory names lies before it, and rows follow one another.
+/// Checks that all sections end before the directory, and that the rows of datasets are contiguous.
 fn check(directory: &Directory, layout: &Layout, own: &Section) -> Result<(), Malformed> {
     let wrong = |what| Err(Malformed { byte: own.offset, what });
     let mut row = 0;

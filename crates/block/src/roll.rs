@@ -1,7 +1,7 @@
-//! Makes cells of the rows of a dataset, as far as they are worth their bytes.
+//! Adds the rows of a dataset up to cells, where these are worth their bytes.
 //!
-//! Owns: which lengths and labels, what is added up.
-//! Does not own: the bytes of cells (`cells`), where they lie (`writer`).
+//! Owns: the choice of lengths and labels, the sums.
+//! Does not own: the encoding of cells (`cells`), their position in the object (`writer`).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,23 +10,24 @@ use model::{DAY, HOUR, Labels};
 
 use crate::cells::{CHUNK_ROWS, CellTotal, Cells, Chunk, Packed, Total, encode_stacks};
 use crate::codec::{pack, put_signed};
-use crate::rows::Prepared;
+use crate::rows::PreparedDataset;
 use crate::{Error, Series};
 
-/// Cells of one length are written if they have at most one row for so many rows of the dataset.
+/// Cells of one length are written if the dataset has at least this many rows per row of the cells, and at least this
+/// many profiles per cell.
 const ROWS_PER_CELL_ROW: u64 = 8;
 
-/// A label with so many values or more is never kept.
+/// A label with this many values or more is never kept.
 const LABEL_VALUES_MAX: usize = 50;
 
-/// So many labels with several values are tried.
+/// Most labels with several values that are tried.
 const LABELS_TRIED_MAX: usize = 8;
 
 const NANOS: i64 = 1_000_000_000;
 
-/// Lengths of cells, in seconds and the longest first, that are of use in a block whose window has so many
-/// seconds. A longer one says no more than a shorter one if all profiles lie within one window of that.
-pub(crate) fn lengths(window_seconds: i64, dataset: &Prepared) -> Vec<u32> {
+/// Lengths of cells, in seconds and the longest first, for a block whose window has `window_seconds`. If all
+/// profiles are in one window of the shorter length, the longer one adds no information and is left out.
+pub(crate) fn lengths(window_seconds: i64, dataset: &PreparedDataset) -> Vec<u32> {
     let [long, short] = if window_seconds > HOUR { [DAY, HOUR] } else { [HOUR, 300] };
     let window = |time: &i64| time.div_euclid(short * NANOS);
     let times = &dataset.index.profiles.time_nanos;
@@ -37,7 +38,7 @@ pub(crate) fn lengths(window_seconds: i64, dataset: &Prepared) -> Vec<u32> {
 }
 
 /// Cells of one length, ready to be stored.
-pub(crate) struct Rolled {
+pub(crate) struct CellSet {
     pub(crate) seconds: u32,
     /// Names of the labels that are kept, sorted.
     pub(crate) labels: Vec<String>,
@@ -45,8 +46,12 @@ pub(crate) struct Rolled {
     pub(crate) chunks: Vec<u8>,
 }
 
-/// Gives nothing if the cells would not be much fewer than the rows.
-pub(crate) fn roll(dataset: &Prepared, seconds: u32, zstd_level: i32) -> Result<Option<Rolled>, Error> {
+/// Returns `None` if the cells would not be much smaller than the rows.
+pub(crate) fn roll(
+    dataset: &PreparedDataset,
+    seconds: u32,
+    zstd_level: i32,
+) -> Result<Option<CellSet>, Error> {
     let profiles = &dataset.index.profiles;
     let limit = dataset.stacks.len() as u64 / ROWS_PER_CELL_ROW;
     let cells_max = profiles.len() as u64 / ROWS_PER_CELL_ROW;
@@ -78,17 +83,17 @@ pub(crate) fn roll(dataset: &Prepared, seconds: u32, zstd_level: i32) -> Result<
     let groups = roller.group(&kept);
     let (head, chunks) = roller.add_up(groups, seconds, zstd_level)?;
     let labels = kept.into_iter().map(str::to_owned).collect();
-    Ok(Some(Rolled { seconds, labels, head, chunks }))
+    Ok(Some(CellSet { seconds, labels, head, chunks }))
 }
 
-/// Labels that may be kept, those with the fewest values first. No value at all is one too.
+/// Labels that may be kept, with their number of values, the fewest first. A missing value counts as one value.
 fn candidates(series: &[Series]) -> Vec<(usize, &str)> {
     let mut values: HashMap<&str, Vec<&str>> = HashMap::new();
-    let mut having: HashMap<&str, usize> = HashMap::new();
+    let mut series_with: HashMap<&str, usize> = HashMap::new();
     for series in series {
         for (name, value) in series.labels.iter() {
             let values = values.entry(name).or_default();
-            *having.entry(name).or_default() += 1;
+            *series_with.entry(name).or_default() += 1;
             if values.len() < LABEL_VALUES_MAX && !values.contains(&value) {
                 values.push(value);
             }
@@ -96,7 +101,7 @@ fn candidates(series: &[Series]) -> Vec<(usize, &str)> {
     }
     let mut candidates: Vec<(usize, &str)> = values
         .into_iter()
-        .map(|(name, values)| (values.len() + usize::from(having[name] < series.len()), name))
+        .map(|(name, values)| (values.len() + usize::from(series_with[name] < series.len()), name))
         .filter(|(values, _)| *values < LABEL_VALUES_MAX)
         .collect();
     candidates.sort_unstable();
@@ -104,18 +109,19 @@ fn candidates(series: &[Series]) -> Vec<(usize, &str)> {
 }
 
 struct Roller<'a> {
-    dataset: &'a Prepared,
+    dataset: &'a PreparedDataset,
     /// Per profile.
     window: Vec<i64>,
     group_of_series: Vec<u32>,
     groups: usize,
-    /// Per stacktrace, the run that it was last met in.
+    /// Per stacktrace, the last run that it occurred in.
     seen: Vec<u32>,
+    /// Counts walks over the rows of one cell.
     run: u32,
 }
 
 impl Roller<'_> {
-    /// Groups series by these labels; gives the groups, sorted by (schema, labels).
+    /// Groups series by these labels; returns the groups, sorted by (schema, labels).
     fn group(&mut self, kept: &[&str]) -> Vec<Series> {
         let series = &self.dataset.index.series;
         let mut keys: Vec<(u32, Labels, u32)> = series
@@ -152,12 +158,12 @@ impl Roller<'_> {
         order
     }
 
-    /// Whether these groups make at most `cells_max` cells with at most `rows_max` stacktraces in all.
+    /// Whether the current groups make at most `cells_max` cells with at most `rows_max` stacktraces in total.
     fn fits(&mut self, rows_max: u64, cells_max: u64) -> bool {
         let order = self.order();
         let cells = || order.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2));
         let profiles = &self.dataset.index.profiles;
-        // Without spans a stacktrace is once in a profile, so a cell has all stacktraces of its largest.
+        // Without spans a stacktrace occurs once per profile: a cell has at least the stacktraces of its largest one.
         let largest = |cell: &[(u32, i64, u32, u32)]| {
             cell.iter().map(|(.., profile)| u64::from(profiles.rows(*profile as usize).len() as u32)).max()
         };
@@ -204,14 +210,14 @@ impl Roller<'_> {
         let mut open = OpenChunk::default();
         let mut sums: Vec<Vec<i64>> = Vec::new();
         let order = self.order();
-        for of_schema in order.chunk_by(|a, b| a.0 == b.0) {
-            let schema = of_schema[0].0 as usize;
+        for schema_profiles in order.chunk_by(|a, b| a.0 == b.0) {
+            let schema = schema_profiles[0].0 as usize;
             let values = &self.dataset.schemas[schema].values;
             let first_row = self.dataset.schemas[schema].rows.start;
             sums.resize(values.len(), Vec::new());
             sums.iter_mut().for_each(|sums| sums.resize(self.seen.len(), 0));
             open.values.resize(values.len(), Vec::new());
-            for cell in of_schema.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
+            for cell in schema_profiles.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
                 self.run += 1;
                 let mut stacks: Vec<u32> = Vec::new();
                 for (.., profile) in cell {
@@ -260,7 +266,7 @@ impl Roller<'_> {
         let index = &self.dataset.index;
         cells.group.push(group);
         cells.window.push(window);
-        // Fewer than the dataset has rows.
+        // Does not overflow: cells have fewer rows than the dataset.
         cells.row_starts.push(cells.row_starts.last().copied().unwrap_or(0) + rows);
         let start_millis = window * i64::from(cells.seconds) * 1_000;
         for column in 0..index.schemas[schema as usize].columns.len() {
@@ -280,12 +286,12 @@ impl Roller<'_> {
     }
 }
 
-fn rows_of(dataset: &Prepared, profile: u32) -> Range<usize> {
+fn rows_of(dataset: &PreparedDataset, profile: u32) -> Range<usize> {
     let rows = dataset.index.profiles.rows(profile as usize);
     rows.start as usize..rows.end as usize
 }
 
-/// Columns of cells that are gathered for the next chunk.
+/// Columns of the cells of the next chunk.
 #[derive(Default)]
 struct OpenChunk {
     cells: u32,

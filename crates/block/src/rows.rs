@@ -1,4 +1,7 @@
-//! One dataset on its way into an object: rows sorted, value columns reduced to what must be stored.
+//! Prepares one dataset for an object: sorts rows, reduces value columns to those that must be stored.
+//!
+//! Owns: the order of series, profiles and rows, common divisors, proportional columns.
+//! Does not own: the source of the rows (`head`, `merge`), their encoding (`writer`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use model::{Span, TenantId, ValueSchema};
 use crate::symbols::EncodedSymbols;
 use crate::{DatasetIndex, Profiles, Series, StoredColumn};
 
-/// Rows of one dataset, gathered in any order.
+/// Rows of one dataset, in any order.
 pub(crate) struct NewDataset {
     pub(crate) tenant: TenantId,
     pub(crate) service: String,
@@ -37,8 +40,8 @@ pub(crate) struct NewProfile {
     pub(crate) value_start: u64,
 }
 
-/// Rows of one dataset as they are stored.
-pub(crate) struct Prepared {
+/// Rows of one dataset in storage order.
+pub(crate) struct PreparedDataset {
     pub(crate) tenant: TenantId,
     pub(crate) service: String,
     pub(crate) index: DatasetIndex,
@@ -48,7 +51,7 @@ pub(crate) struct Prepared {
     pub(crate) schemas: Vec<SchemaRows>,
 }
 
-/// The rows of one schema, which lie together.
+/// The rows of one schema, which are adjacent.
 pub(crate) struct SchemaRows {
     pub(crate) rows: Range<usize>,
     /// Stored columns, each as long as `rows`.
@@ -56,8 +59,8 @@ pub(crate) struct SchemaRows {
 }
 
 impl NewDataset {
-    /// Sorts profiles by (schema, series, time), and finds what of the values must be stored.
-    pub(crate) fn prepare(mut self) -> Prepared {
+    /// Sorts profiles by (schema, series, time), and reduces the value columns to those that must be stored.
+    pub(crate) fn prepare(mut self) -> PreparedDataset {
         self.sort_series();
         let mut order: Vec<u32> = (0..self.profiles.len() as u32).collect();
         order.sort_unstable_by_key(|i| {
@@ -81,13 +84,13 @@ impl NewDataset {
                     self.series[series as usize].schema as usize == schema_id
                 })
                 .count();
-            let (of_schema, after) = rest.split_at(count);
+            let (schema_profiles, after) = rest.split_at(count);
             rest = after;
-            let rows: usize = of_schema.iter().map(|i| self.profiles[*i as usize].rows as usize).sum();
+            let rows: usize = schema_profiles.iter().map(|i| self.profiles[*i as usize].rows as usize).sum();
             let width = schema.columns.len();
             let mut columns: Vec<Vec<i64>> = (0..width).map(|_| Vec::with_capacity(rows)).collect();
             let row_start = stacks.len();
-            for i in of_schema {
+            for i in schema_profiles {
                 let profile = &self.profiles[*i as usize];
                 let first = profile.row_start as usize;
                 let end = first + profile.rows as usize;
@@ -111,7 +114,7 @@ impl NewDataset {
         }
         index.schemas = self.schemas;
         index.series = self.series;
-        Prepared {
+        PreparedDataset {
             tenant: self.tenant,
             service: self.service,
             index,
@@ -122,7 +125,7 @@ impl NewDataset {
         }
     }
 
-    /// Leaves out series, and schemas, that no profile has.
+    /// Removes the series and schemas without profiles.
     pub(crate) fn drop_unused_series(&mut self) {
         let mut series_used = vec![false; self.series.len()];
         for profile in &self.profiles {
@@ -142,7 +145,7 @@ impl NewDataset {
         }
     }
 
-    /// Sorts schemas, and series by (schema, labels); profiles follow.
+    /// Sorts schemas, and series by (schema, labels), and renumbers the profiles accordingly.
     fn sort_series(&mut self) {
         let schema_ranks = sort_with_ranks(&mut self.schemas);
         for series in &mut self.series {
@@ -167,14 +170,14 @@ impl NewDataset {
     }
 }
 
-impl Prepared {
+impl PreparedDataset {
     /// Parquet value columns that the rows need.
     pub(crate) fn value_columns(&self) -> usize {
         self.schemas.iter().map(|schema| schema.values.len()).max().unwrap_or(0)
     }
 }
 
-/// Keeps the used `items`; gives the new position of each old one.
+/// Keeps the used `items`; returns the new position of each old one.
 fn retain_used<T>(items: &mut Vec<T>, used: &[bool]) -> Vec<u32> {
     let mut next = 0;
     let ids = used
@@ -190,7 +193,7 @@ fn retain_used<T>(items: &mut Vec<T>, used: &[bool]) -> Vec<u32> {
     ids
 }
 
-/// Sorts `items`; gives the new position of each old one.
+/// Sorts `items`; returns the new position of each old one.
 fn sort_with_ranks<T: Ord + Clone>(items: &mut Vec<T>) -> Vec<u32> {
     let mut order: Vec<u32> = (0..items.len() as u32).collect();
     order.sort_by(|a, b| items[*a as usize].cmp(&items[*b as usize]));
@@ -249,7 +252,7 @@ fn common_divisor(values: &[i64]) -> i64 {
             break;
         }
     }
-    // Only a column of nothing but 0 and the smallest integer has a divisor that is none itself.
+    // Only a column of 0 and `i64::MIN` alone has a divisor that is not an `i64`.
     i64::try_from(divisor).unwrap_or(1)
 }
 
@@ -275,14 +278,15 @@ mod tests {
         let columns = vec![vec![1, 2, 0], vec![10, 20, 0], vec![0, 0, 0], vec![6, -4, 2]];
         let (stored, kept) = reduce(columns.clone());
         assert_eq!(kept, vec![vec![1, 2, 0], vec![3, -2, 1]]);
-        for (column, at) in columns.iter().zip(&stored) {
-            let back: Vec<i64> = kept[at.value as usize].iter().map(|v| v.wrapping_mul(at.factor)).collect();
-            assert_eq!(back, *column);
+        for (column, stored) in columns.iter().zip(&stored) {
+            let kept = &kept[stored.value as usize];
+            let restored: Vec<i64> = kept.iter().map(|v| v.wrapping_mul(stored.factor)).collect();
+            assert_eq!(restored, *column);
         }
     }
 
     #[test]
-    fn the_smallest_integer_is_divided_by_nothing_it_could_not_be() {
+    fn the_divisor_of_the_smallest_integer_is_an_i64() {
         assert_eq!(common_divisor(&[i64::MIN, 0]), 1);
         assert_eq!(common_divisor(&[i64::MIN, 6]), 2);
         assert_eq!(common_divisor(&[]), 0);

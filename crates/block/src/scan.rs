@@ -1,7 +1,7 @@
 //! Samples: the rows of a dataset, as slices.
 //!
-//! Owns: which pages hold the rows asked for, and decoding them.
-//! Does not own: which rows to ask for (`query`), or what they are added to.
+//! Owns: which pages hold the requested rows, and decoding them.
+//! Does not own: which rows to request (`query`), or their use.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::error::Malformed;
 use crate::layout::Page;
 use crate::{Error, Reader, StoredColumn};
 
-/// Columns of a dataset with at most so many rows are decoded and cached whole, whatever is asked for.
+/// Columns of a dataset with at most this many rows are always decoded and cached whole.
 const CACHED_ROWS_ALWAYS: u64 = 128 << 10;
-/// So are those with at most so many rows if a large part of them is asked for. Otherwise only the
-/// pages that a scan needs are fetched and decoded, each time.
+/// Columns of a dataset with at most this many rows are decoded and cached whole if at least 1 / `LARGE_PART` of the
+/// rows is requested. Otherwise each scan fetches and decodes only the pages that it needs.
 const CACHED_ROWS_MAX: u64 = 1 << 20;
 const LARGE_PART: u64 = 8;
 
@@ -30,7 +30,7 @@ const BATCH_ROWS: u32 = 16 << 10;
 const STACK_COLUMN: usize = 0;
 const FIRST_VALUE_COLUMN: usize = 1;
 
-/// Rows that lie together, in the order of the dataset.
+/// Adjacent rows, in the order of the dataset.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// Relative to the dataset's first row.
@@ -38,7 +38,7 @@ pub struct Batch<'a> {
     pub stacks: &'a [u32],
     /// In the unit of the profile type: factors are applied.
     pub values: &'a [i64],
-    /// Empty if spans were not asked for, or no row of the object has one.
+    /// Empty if spans were not requested, or no row of the object has one.
     pub spans: &'a [Span],
 }
 
@@ -53,15 +53,17 @@ pub struct FetchedSamples {
 /// Rows that are decoded together. Row numbers are relative to the dataset's first row.
 struct Piece {
     rows: Range<u32>,
-    /// Which of them were asked for; sorted.
+    /// The requested ones of `rows`; sorted.
     ranges: Vec<Range<u32>>,
     /// The stacks, the values unless all are 0, the three span columns if there are any.
-    columns: Vec<Source>,
+    columns: Vec<ColumnSource>,
 }
 
-enum Source {
+/// A decoded column from the cache, or its fetched pages.
+enum ColumnSource {
     Decoded(Arc<Column>),
-    /// The pages that hold the rows of the piece; to be `cached` if that is the whole dataset.
+    /// The pages that hold the rows of the piece. `cached`: the decoded column goes into the cache, because the
+    /// piece is the whole dataset.
     Pages {
         number: usize,
         pages: Vec<FetchedPage>,
@@ -106,10 +108,10 @@ impl Column {
 }
 
 impl Reader {
-    /// Gets the stacks and one value column of some rows of a dataset, in one round trip at most.
+    /// Fetches the stacks and one value column of some rows of a dataset, in at most one round trip.
     ///
-    /// `rows` are sorted, do not overlap, and count from the dataset's first row. Spans are fetched
-    /// if asked for and stored.
+    /// `rows` are sorted, do not overlap, and count from the dataset's first row. `spans` fetches
+    /// spans too, if the object has any.
     ///
     /// # Errors
     /// `Storage`; `Corrupt` if rows or column do not exist.
@@ -133,14 +135,14 @@ impl Reader {
         if column.factor != 0 {
             numbers.push(FIRST_VALUE_COLUMN + column.value as usize);
         }
-        if spans && layout.spans {
+        if spans && layout.has_spans {
             let first = FIRST_VALUE_COLUMN + layout.value_columns as usize;
             numbers.extend(first..first + 3);
         }
         let ranges: Vec<Range<u32>> = rows.iter().filter(|range| !range.is_empty()).cloned().collect();
-        let asked: u64 = ranges.iter().map(|range| range.len() as u64).sum();
+        let requested: u64 = ranges.iter().map(|range| range.len() as u64).sum();
         let all = u64::from(row_count);
-        let cached = all <= CACHED_ROWS_ALWAYS || (all <= CACHED_ROWS_MAX && asked * LARGE_PART >= all);
+        let cached = all <= CACHED_ROWS_ALWAYS || (all <= CACHED_ROWS_MAX && requested * LARGE_PART >= all);
         let mut pieces = if cached {
             vec![Piece { rows: 0..row_count, ranges, columns: Vec::new() }]
         } else {
@@ -151,7 +153,7 @@ impl Reader {
         for piece in &mut pieces {
             for number in &numbers {
                 let source = self.source(dataset, entry.rows.start, piece, *number, cached);
-                if let Source::Pages { pages, .. } = &source {
+                if let ColumnSource::Pages { pages, .. } = &source {
                     wanted
                         .extend(pages.iter().map(|p| p.page.offset..p.page.offset + u64::from(p.page.bytes)));
                 }
@@ -160,7 +162,7 @@ impl Reader {
         }
         let mut got = self.get_ranges(&wanted).await?.into_iter();
         for source in pieces.iter_mut().flat_map(|piece| &mut piece.columns) {
-            if let Source::Pages { pages, .. } = source {
+            if let ColumnSource::Pages { pages, .. } = source {
                 for page in pages {
                     page.bytes = got.next().unwrap_or_default();
                 }
@@ -169,7 +171,7 @@ impl Reader {
         Ok(FetchedSamples { block: self.clone(), dataset, factor: column.factor, pieces })
     }
 
-    /// Divides a large dataset by the pages of its stacks.
+    /// Divides a large dataset into pieces, one per page of its stacks.
     fn pieces(&self, first_row: u64, row_count: u32, ranges: &[Range<u32>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for (start, page) in self.pages(STACK_COLUMN, first_row..first_row + u64::from(row_count)) {
@@ -185,7 +187,7 @@ impl Reader {
         pieces
     }
 
-    /// Pages of a stored column that hold any of `rows` of the file, each with its first row.
+    /// The pages of a stored column that hold any of the file's `rows`, each with its first row.
     fn pages(&self, number: usize, rows: Range<u64>) -> impl Iterator<Item = (u64, Page)> {
         let groups = self.parts.layout.row_groups.iter();
         groups
@@ -204,10 +206,17 @@ impl Reader {
             .filter(move |(start, page)| *start < rows.end && start + u64::from(page.rows) > rows.start)
     }
 
-    fn source(&self, dataset: usize, first_row: u64, piece: &Piece, number: usize, cached: bool) -> Source {
+    fn source(
+        &self,
+        dataset: usize,
+        first_row: u64,
+        piece: &Piece,
+        number: usize,
+        cached: bool,
+    ) -> ColumnSource {
         let name = self.name(dataset, Kind::Column(number as u32));
         if cached && let Some(Entry::Column(column)) = self.cache.get(&name) {
-            return Source::Decoded(column);
+            return ColumnSource::Decoded(column);
         }
         let start = first_row + u64::from(piece.rows.start);
         let end = first_row + u64::from(piece.rows.end);
@@ -220,7 +229,7 @@ impl Reader {
                 bytes: Bytes::new(),
             })
             .collect();
-        Source::Pages { number, pages, cached }
+        ColumnSource::Pages { number, pages, cached }
     }
 }
 
@@ -230,7 +239,7 @@ pub(crate) struct DatasetRows {
     value_columns: usize,
 }
 
-/// What a merge reads: factors are not applied.
+/// Decoded rows of a dataset, for a merge: factors are not applied.
 pub(crate) struct DecodedRows {
     pub(crate) stacks: Vec<u32>,
     pub(crate) values: Vec<Vec<i64>>,
@@ -247,14 +256,14 @@ impl Reader {
         let mut wanted = Vec::new();
         for number in 0..layout.stored_columns() {
             let source = self.source(dataset, entry.rows.start, &piece, number, false);
-            if let Source::Pages { pages, .. } = &source {
+            if let ColumnSource::Pages { pages, .. } = &source {
                 wanted.extend(pages.iter().map(|p| p.page.offset..p.page.offset + u64::from(p.page.bytes)));
             }
             piece.columns.push(source);
         }
         let mut got = self.get_ranges(&wanted).await?.into_iter();
         for source in &mut piece.columns {
-            if let Source::Pages { pages, .. } = source {
+            if let ColumnSource::Pages { pages, .. } = source {
                 for page in pages {
                     page.bytes = got.next().unwrap_or_default();
                 }
@@ -300,10 +309,10 @@ fn span_of(id: i64, high: i64, low: i64) -> Span {
 }
 
 impl FetchedSamples {
-    /// Hands out all rows that were asked for, in order.
+    /// Calls `take` with all requested rows, in order.
     ///
     /// # Errors
-    /// `Corrupt`, after some batches may have been handed out.
+    /// `Corrupt`, possibly after some batches.
     pub fn for_each(&self, mut take: impl FnMut(Batch<'_>)) -> Result<(), Error> {
         let mut values: Vec<i64> = Vec::new();
         let mut spans: Vec<Span> = Vec::new();
@@ -322,26 +331,31 @@ impl FetchedSamples {
                 let mut from = range.start;
                 while from < range.end {
                     let to = range.end.min(from.saturating_add(BATCH_ROWS));
-                    let at = (from - piece.rows.start) as usize..(to - piece.rows.start) as usize;
+                    let rows = (from - piece.rows.start) as usize..(to - piece.rows.start) as usize;
                     let batch_values = match self.factor {
-                        1 => &stored[at.clone()],
+                        1 => &stored[rows.clone()],
                         0 => {
                             values.clear();
-                            values.resize(at.len(), 0);
+                            values.resize(rows.len(), 0);
                             &values
                         }
                         factor => {
                             values.clear();
-                            values.extend(stored[at.clone()].iter().map(|v| v.wrapping_mul(factor)));
+                            values.extend(stored[rows.clone()].iter().map(|v| v.wrapping_mul(factor)));
                             &values
                         }
                     };
                     spans.clear();
                     if let [ids, highs, lows] = span_columns {
                         let (ids, highs, lows) = (ids.numbers(), highs.numbers(), lows.numbers());
-                        spans.extend(at.clone().map(|i| span_of(ids[i], highs[i], lows[i])));
+                        spans.extend(rows.clone().map(|i| span_of(ids[i], highs[i], lows[i])));
                     }
-                    take(Batch { first_row: from, stacks: &stacks[at], values: batch_values, spans: &spans });
+                    take(Batch {
+                        first_row: from,
+                        stacks: &stacks[rows],
+                        values: batch_values,
+                        spans: &spans,
+                    });
                     from = to;
                 }
             }
@@ -349,11 +363,11 @@ impl FetchedSamples {
         Ok(())
     }
 
-    /// A column of `rows` rows.
-    fn decode(&self, source: &Source, rows: usize) -> Result<Arc<Column>, Error> {
+    /// Decodes a column of `rows` rows.
+    fn decode(&self, source: &ColumnSource, rows: usize) -> Result<Arc<Column>, Error> {
         let (number, pages, cached) = match source {
-            Source::Decoded(column) => return Ok(column.clone()),
-            Source::Pages { number, pages, cached } => (*number, pages, *cached),
+            ColumnSource::Decoded(column) => return Ok(column.clone()),
+            ColumnSource::Pages { number, pages, cached } => (*number, pages, *cached),
         };
         let mut raw = Vec::new();
         let malformed = |m| self.block.corrupt("samples", m);
@@ -395,7 +409,7 @@ impl FetchedPage {
         Malformed { byte: self.page.offset, what }
     }
 
-    /// Decompresses into `raw`, which then has `width` bytes per row of the page.
+    /// Verifies the checksum and decompresses into `raw`, which then has `width` bytes per row of the page.
     fn unpack(&self, width: usize, raw: &mut Vec<u8>) -> Result<(), Malformed> {
         if self.bytes.len() != self.page.bytes as usize || xxh3_64(&self.bytes) != self.page.checksum {
             return Err(self.malformed("checksum does not match"));

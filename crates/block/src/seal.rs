@@ -1,8 +1,10 @@
+//! The seal of a writer's log.
+
 use bytes::Bytes;
 use model::WriterId;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The object that closes a writer's log: nothing in its slot or above it is data.
+/// The object that closes a writer's log: its slot and all later slots hold no data.
 ///
 /// Layout, little-endian: 8 bytes magic, writer (16), seq (8), creation time in Unix milliseconds
 /// (8), xxh3-64 of all before it (8). A segment is a Parquet file and begins with `PAR1`.
@@ -27,7 +29,7 @@ impl Seal {
         out.into()
     }
 
-    /// The seal that `object` is; `None` if it is anything else, a damaged seal included.
+    /// Decodes a seal; `None` for any other object and for a damaged seal.
     pub fn decode(object: &[u8]) -> Option<Self> {
         let (body, checksum) = object.split_last_chunk::<8>()?;
         if object.len() != LEN || xxh3_64(body) != u64::from_le_bytes(*checksum) {
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seal_reads_back_and_nothing_else_is_one() {
+    fn a_seal_round_trips_and_other_bytes_are_no_seal() {
         let seal = Seal { writer: WriterId(7), seq: 42, created_millis: -1 };
         let bytes = seal.encode();
         assert_eq!(Seal::decode(&bytes), Some(seal));

@@ -1,25 +1,25 @@
-//! Symbols in an order in which neighbours resemble each other.
+//! Sorts symbols so that neighbours resemble each other.
 //!
 //! Sorted strings share their beginnings, and stacktraces sorted from the root share their callers:
-//! that is what makes the symbols of a block a tenth of those of its segments.
+//! the symbols of a block take a tenth of the bytes of those of its segments.
 
 use model::{Function, Line, Locations, NONE, Stacktraces, Strings, Symbols};
 
-/// The stacktraces that `used` names, in a new order, with all that they need and nothing else; and
-/// per old stacktrace id the new one ([`NONE`] if it is not used).
+/// Returns the `used` stacktraces and the symbols that they need, sorted, and per old stacktrace id
+/// the new one ([`NONE`] if it is not used).
 pub(crate) fn sort(from: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
-    select(from, used, Order::New)
+    select(from, used, Order::Sorted)
 }
 
-/// The same of symbols that were sorted before: what is left of them keeps its order.
+/// As [`sort`], for symbols that are already sorted: the used ones keep their order.
 pub(crate) fn subset(sorted: &Symbols, used: &[bool]) -> (Symbols, Vec<u32>) {
-    select(sorted, used, Order::Kept)
+    select(sorted, used, Order::Unchanged)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    New,
-    Kept,
+    Sorted,
+    Unchanged,
 }
 
 fn select(from: &Symbols, used: &[bool], order: Order) -> (Symbols, Vec<u32>) {
@@ -68,10 +68,10 @@ fn select(from: &Symbols, used: &[bool], order: Order) -> (Symbols, Vec<u32>) {
         .collect();
     let key = |f: &Function| (f.name, f.system_name, f.filename, f.start_line);
     let (places, function_ids) =
-        order.of(&functions_used, |a, b| key(&functions[a]).cmp(&key(&functions[b])));
+        order.arrange(&functions_used, |a, b| key(&functions[a]).cmp(&key(&functions[b])));
     into.functions = places.iter().map(|id| functions[*id]).collect();
 
-    let (places, mapping_ids) = order.of(&mappings_used, |a, b| {
+    let (places, mapping_ids) = order.arrange(&mappings_used, |a, b| {
         let key = |id: usize| {
             let m = &from.mappings[id];
             (string(m.filename), string(m.build_id), m.memory_start, m.memory_limit, m.file_offset)
@@ -101,14 +101,14 @@ fn mark(used: &mut [bool], id: u32) {
 }
 
 impl Order {
-    /// The used ids in order, and per id its place in that order.
-    fn of(
+    /// Returns the used ids in order, and per id its place in that order.
+    fn arrange(
         self,
         used: &[bool],
         mut compare: impl FnMut(usize, usize) -> std::cmp::Ordering,
     ) -> (Vec<usize>, Vec<u32>) {
         let mut order: Vec<usize> = (0..used.len()).filter(|id| used[*id]).collect();
-        if self == Order::New {
+        if self == Order::Sorted {
             order.sort_unstable_by(|a, b| compare(*a, *b).then(a.cmp(b)));
         }
         let mut places = vec![NONE; used.len()];
@@ -119,9 +119,9 @@ impl Order {
     }
 
     fn strings(self, from: &Strings, mut used: Vec<bool>, into: &mut Strings) -> Vec<u32> {
-        // The empty string is always there, and sorts first.
+        // The empty string is always included, and sorts first.
         mark(&mut used, 0);
-        let (order, places) = self.of(&used, |a, b| from.get(a as u32).cmp(from.get(b as u32)));
+        let (order, places) = self.arrange(&used, |a, b| from.get(a as u32).cmp(from.get(b as u32)));
         into.reserve(order.len(), order.iter().map(|id| from.get(*id as u32).len()).sum());
         for id in order {
             into.push(from.get(id as u32));
@@ -138,11 +138,11 @@ impl Order {
         into: &mut Locations,
     ) -> Vec<u32> {
         let place = |places: &[u32], id: u32| places.get(id as usize).copied().unwrap_or(NONE);
-        // By function names, outermost first: so the order of stacktraces is nearly that of the name tree.
+        // By function names, outermost first, so that stacktraces are nearly in the order of the name tree.
         let lines = |id: usize| {
             from.lines_of(id as u32).iter().rev().map(|line| (place(functions, line.function), line.line))
         };
-        let (order, places) = self.of(used, |a, b| {
+        let (order, places) = self.arrange(used, |a, b| {
             lines(a)
                 .cmp(lines(b))
                 .then_with(|| place(mappings, from.mapping[a]).cmp(&place(mappings, from.mapping[b])))
@@ -169,7 +169,7 @@ impl Order {
         locations: &[u32],
         into: &mut Stacktraces,
     ) -> Vec<u32> {
-        // Root first and moved to the new ids, so that comparing runs forward over plain memory.
+        // Root first and with the new ids, so that comparison runs forward over plain memory.
         let mut moved = Stacktraces::default();
         let length_of = |(id, used): (usize, &bool)| if *used { from.get(id as u32).len() } else { 0 };
         let length = used.iter().enumerate().map(length_of).sum();
@@ -179,7 +179,7 @@ impl Order {
             moved.locations.extend(stack.iter().rev().map(|location| locations[*location as usize]));
             moved.offsets.push(moved.locations.len() as u32);
         }
-        let (order, places) = self.of(used, |a, b| moved.get(a as u32).cmp(moved.get(b as u32)));
+        let (order, places) = self.arrange(used, |a, b| moved.get(a as u32).cmp(moved.get(b as u32)));
         into.reserve(order.len(), length);
         for id in order {
             into.locations.extend(moved.get(id as u32).iter().rev());

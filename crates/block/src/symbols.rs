@@ -1,4 +1,7 @@
-//! Bytes of the symbols of one dataset.
+//! The encoding of the symbols of one dataset: strings, mappings, functions, locations, stacktraces.
+//!
+//! Owns: the bytes of both sections, as defined in `FORMAT.md`, and the limits of decoding.
+//! Does not own: compression and checksums (`codec`), the order of symbols (`sort`).
 
 use bytes::Bytes;
 use model::{Function, Line, Locations, Mapping, NONE, Stacktraces, Strings, Symbols};
@@ -6,14 +9,15 @@ use model::{Function, Line, Locations, Mapping, NONE, Stacktraces, Strings, Symb
 use crate::codec::{Cursor, Delta, put, put_signed};
 use crate::error::Malformed;
 
-/// Most locations that all stacktraces of a dataset may have together: they are stored as
-/// differences to one another, so their number is not bounded by the bytes that hold them.
+/// Most locations of all stacktraces of a dataset together. Stacktraces are stored as differences to one
+/// another, so the size of the section does not bound the number of locations.
 pub(crate) const STACK_LOCATIONS_MAX: usize = 1 << 27;
 
-/// Bytes of all strings of a dataset, for the same reason.
+/// Most bytes of all strings of a dataset together, for the same reason.
 pub(crate) const STRING_BYTES_MAX: usize = 1 << 30;
 
-/// Bytes that [`decode`] reads; not compressed. Strings and stacktraces are written as differences to the one before.
+/// Encodes symbols for [`decode`], without compression. Strings and stacktraces are written as differences to the one
+/// before.
 pub fn encode(symbols: &Symbols) -> Vec<u8> {
     let mut out = Vec::with_capacity(symbols.strings.byte_len() + symbols.stacktraces.locations.len() + 1024);
     encode_strings(&mut out, symbols.strings.iter().skip(1));
@@ -21,7 +25,7 @@ pub fn encode(symbols: &Symbols) -> Vec<u8> {
     out
 }
 
-/// The two sections of the symbols of a dataset, before they are compressed, and how much is in them.
+/// The two sections of the symbols of a dataset, before compression, and the counts that limits apply to.
 pub(crate) struct EncodedSymbols {
     pub(crate) strings: Vec<u8>,
     pub(crate) tables: Vec<u8>,
@@ -36,7 +40,7 @@ impl EncodedSymbols {
         Self::with_strings(symbols.strings.iter().skip(1), symbols)
     }
 
-    /// Instead of the strings that are in `symbols`, `strings` are meant: all but the empty one with id 0.
+    /// Encodes `strings` in place of those in `symbols`: all but the empty string with id 0.
     pub(crate) fn with_strings<'a>(
         strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         symbols: &Symbols,
@@ -64,17 +68,17 @@ fn encode_tables(out: &mut Vec<u8>, symbols: &Symbols) {
     encode_stacktraces(out, &symbols.stacktraces);
 }
 
-/// Reads what [`encode`] wrote: every id is in range, or `NONE` where that may be.
+/// Decodes the output of [`encode`]. Every id in the result is in range, or `NONE` where that is allowed.
 ///
 /// # Errors
-/// Names the byte that makes no sense.
+/// Names the byte at which the input is invalid.
 pub fn decode(bytes: &[u8]) -> Result<Symbols, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let strings = decode_strings(&mut cursor)?;
     decode_tables(&mut cursor, strings)
 }
 
-/// Reads all but the strings, to the end.
+/// Decodes all tables but the strings, to the end of the input.
 pub(crate) fn decode_tables(cursor: &mut Cursor<'_>, strings: Strings) -> Result<Symbols, Malformed> {
     let mappings = decode_mappings(cursor, strings.len())?;
     let functions = decode_functions(cursor, strings.len())?;
@@ -84,12 +88,13 @@ pub(crate) fn decode_tables(cursor: &mut Cursor<'_>, strings: Strings) -> Result
     Ok(Symbols { strings, mappings, functions, locations, stacktraces })
 }
 
-/// Length of what two slices have in common at their start.
+/// Length of the common prefix of two slices.
 fn shared_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// `strings` are all but the empty one with id 0: what each shares with the one before, the rest's length, all rests.
+/// Writes the lengths that strings share with the one before, the lengths of the rests, then all rests. `strings` are
+/// all but the empty one with id 0.
 fn encode_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone) {
     let mut shares = Vec::with_capacity(strings.len());
     put(out, strings.len() as u64);
@@ -108,7 +113,7 @@ fn encode_strings<'a>(out: &mut Vec<u8>, strings: impl ExactSizeIterator<Item = 
     }
 }
 
-/// Reads what [`encode_strings`] wrote.
+/// Decodes the output of [`encode_strings`].
 pub(crate) fn decode_strings(cursor: &mut Cursor<'_>) -> Result<Strings, Malformed> {
     let count = cursor.count()?;
     let mut shares = Vec::with_capacity(count);
@@ -241,7 +246,7 @@ fn encode_locations(out: &mut Vec<u8>, symbols: &Symbols) {
     let locations = &symbols.locations;
     put(out, locations.len() as u64);
     for i in 0..locations.len() {
-        // Twice the mapping, plus whether it is folded; the last mapping means none.
+        // Twice the mapping, plus 1 if the location is folded; the number of mappings means none.
         let mapping = match locations.mapping[i] {
             NONE => symbols.mappings.len() as u64,
             mapping => u64::from(mapping),
@@ -293,7 +298,7 @@ fn decode_locations(
     locations.line_offsets.push(0);
     for _ in 0..count {
         line_count += cursor.u32()? as usize;
-        // Every line takes at least two bytes of what follows.
+        // Every line takes at least two of the remaining bytes.
         if line_count > cursor.remaining() {
             return Err(cursor.malformed("locations have more lines than follow"));
         }
@@ -316,8 +321,8 @@ fn decode_locations(
     Ok(locations)
 }
 
-/// Root first: how many locations each shares with the one before, how many are its own, all of those,
-/// each as the difference to the location that called it.
+/// Writes, root first, the numbers of locations shared with the stacktrace before, the numbers of own locations,
+/// then all own locations, each as the difference to its caller.
 fn encode_stacktraces(out: &mut Vec<u8>, stacktraces: &Stacktraces) {
     put(out, stacktraces.len() as u64);
     let mut shares = Vec::with_capacity(stacktraces.len());
@@ -372,7 +377,7 @@ fn decode_stacktraces(cursor: &mut Cursor<'_>, locations: usize) -> Result<Stack
         let start = stacktraces.offsets[i] as usize;
         let end = stacktraces.offsets[i + 1] as usize;
         let own_end = end - shared;
-        // What is shared is the root's side, which lies at the end of both.
+        // The shared locations are on the root's side, at the end of both stacktraces.
         stacktraces.locations.copy_within(start - shared..start, own_end);
         let mut caller = match shared {
             0 => 0,

@@ -1,3 +1,8 @@
+//! The stacktraces of a dataset as one tree of function names.
+//!
+//! Owns: building the tree from symbols, the order of its nodes, its encoding.
+//! Does not own: weights and flame graphs (`query::flamegraph`).
+
 use std::convert::Infallible;
 use std::hash::BuildHasher;
 
@@ -11,18 +16,17 @@ use crate::error::Malformed;
 
 /// The stacktraces of a dataset as one tree of function names: all that flame graphs need.
 ///
-/// Node 0 is the root and has no name. Nodes are in the order of a walk that visits a node before its
-/// children: what is below node `i` are the nodes `i + 1..ends[i]`, so a total is the difference of two
-/// prefix sums. Inlined lines are nodes of their own; a location without lines is named
-/// `<binary>!0x<address>`. Children of one parent have distinct names.
+/// Node 0 is the root and has no name. Nodes are in pre-order: the descendants of node `i` are the nodes
+/// `i + 1..ends[i]`, so a total is the difference of two prefix sums. Inlined lines are nodes of their own; a
+/// location without lines is named `<binary>!0x<address>`. Children of one parent have distinct names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NameTree {
     pub names: Strings,
     /// Index into `names` per node.
     pub name: Vec<u32>,
-    /// Per node, the first node behind everything below it.
+    /// Per node, the first node after its descendants.
     pub ends: Vec<u32>,
-    /// Per stacktrace id of the dataset, the node that its leaf is.
+    /// Per stacktrace id of the dataset, the node of its leaf.
     pub leaves: Vec<u32>,
 }
 
@@ -43,7 +47,7 @@ impl NameTree {
         builder.finish()
     }
 
-    /// As [`Self::build`]; charges `lease` for what that holds meanwhile, and in the end for the tree.
+    /// As [`Self::build`]; charges `lease` for the memory of building, and at the end only for the tree.
     ///
     /// # Errors
     /// There is no room.
@@ -58,8 +62,8 @@ impl NameTree {
         Ok(tree)
     }
 
-    /// Memory that [`Self::build`] takes at most, about, if stacktraces are sorted from the root: those that follow
-    /// one another share their callers.
+    /// Memory that [`Self::build`] needs, a rough upper bound, if stacktraces are sorted from the root: neighbours
+    /// then share their callers.
     pub(crate) fn building_bytes(symbols: &Symbols) -> u64 {
         let mut nodes = 1;
         let mut before: &[u32] = &[];
@@ -74,14 +78,14 @@ impl NameTree {
         (nodes * BUILDING_NODE_BYTES + symbols.strings.byte_len()) as u64
     }
 
-    /// Brings nodes of which only is known that a parent precedes its children into the order of a
-    /// tree. Children keep their order; `leaves` follow.
+    /// Makes a tree of nodes in any order in which parents precede their children. Siblings keep their
+    /// order; `leaves` are renumbered.
     pub fn from_parents(names: Strings, name: &[u32], parents: &[u32], mut leaves: Vec<u32>) -> Self {
         let mut sizes = vec![1_u32; name.len()];
         for node in (1..name.len()).rev() {
             sizes[parents[node] as usize] += sizes[node];
         }
-        // Where the next child of each node goes; the node itself is placed by then.
+        // Per node, the place of its next child; relative until the node itself is placed.
         let mut free = vec![1_u32; name.len()];
         let mut places = vec![0_u32; name.len()];
         let mut tree =
@@ -107,12 +111,12 @@ impl NameTree {
         self.name.len()
     }
 
-    /// Whether there is nothing but the root.
+    /// Whether the tree is the root alone.
     pub fn is_empty(&self) -> bool {
         self.name.len() <= 1
     }
 
-    /// The name of a node; the root's is empty.
+    /// The name of a node; empty for the root.
     pub fn name_of(&self, node: u32) -> &[u8] {
         self.names.get(self.name[node as usize])
     }
@@ -149,7 +153,7 @@ impl NameTree {
         self.names.byte_len() + (self.name.len() * 2 + self.leaves.len()) * 4
     }
 
-    /// `strings`: so many of the names are those of the symbols, and not written again.
+    /// `strings`: number of leading names that are the strings of the symbols; they are not written again.
     pub(crate) fn encode(&self, strings: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.name.len() * 3 + self.leaves.len() * 2);
         put(&mut out, (self.names.len() - strings) as u64);
@@ -221,17 +225,16 @@ impl NameTree {
     }
 }
 
-/// Memory of a node while a tree is built, in vectors that may be twice as long as they are full, and while it is put
-/// into order.
+/// Memory of a node while a tree is built and then ordered. Vectors may have twice the capacity that is used.
 const BUILDING_NODE_BYTES: usize = 64;
 
-/// So many nodes are charged for at once.
+/// Number of nodes that are charged for at once.
 const NODES_PER_CHARGE: usize = 16 << 10;
 
-/// Children of one node that are looked through one by one; of more, a table is made.
+/// Most children of one node that are searched one by one; for more, a table is made.
 const CHILDREN_LISTED_MAX: u32 = 12;
 
-/// A node as a child among others.
+/// A node in the list of its parent's children.
 #[derive(Clone, Copy)]
 struct Sibling {
     name: u32,
@@ -248,18 +251,18 @@ struct Children {
 
 struct Builder<'a> {
     symbols: &'a Symbols,
-    tree: Unordered,
+    tree: UnorderedTree,
     siblings: Vec<Sibling>,
     children: Vec<Children>,
     hasher: RandomState,
-    /// Nodes by (parent, name), of parents with many children.
+    /// Nodes by (parent, name), for parents with more than [`CHILDREN_LISTED_MAX`] children.
     many: HashTable<u32>,
     /// Nodes of the stacktrace added last, root first, one per location: its innermost line.
     path: Vec<u32>,
 }
 
-/// A tree whose nodes are numbered as they were met.
-struct Unordered {
+/// A tree whose nodes are numbered in the order of their discovery.
+struct UnorderedTree {
     names: Strings,
     name: Vec<u32>,
     parents: Vec<u32>,
@@ -274,7 +277,7 @@ impl<'a> Builder<'a> {
         }
         Self {
             symbols,
-            tree: Unordered { names, name: vec![0], parents: vec![0], leaves: Vec::new() },
+            tree: UnorderedTree { names, name: vec![0], parents: vec![0], leaves: Vec::new() },
             siblings: vec![Sibling { name: 0, before: 0 }],
             children: vec![Children::default()],
             hasher: RandomState::default(),
@@ -283,7 +286,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Adds all stacktraces; calls `grow` before so many nodes more are added.
+    /// Adds all stacktraces; calls `grow` with a number of nodes before it adds that many more.
     fn add_all<E>(&mut self, mut grow: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         let symbols = self.symbols;
         let mut charged = 0;
@@ -327,7 +330,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> NameTree {
-        let Unordered { names, name, parents, leaves } = self.tree;
+        let UnorderedTree { names, name, parents, leaves } = self.tree;
         NameTree::from_parents(names, &name, &parents, leaves)
     }
 
@@ -335,7 +338,7 @@ impl<'a> Builder<'a> {
         self.symbols.functions.get(line.function as usize).map_or(0, |function| function.name)
     }
 
-    /// The child of this name. In sorted stacktraces it is as a rule the one added last, or new.
+    /// The child with this name, added if missing. In sorted stacktraces it is usually the last added one, or new.
     fn child(&mut self, parent: u32, name: u32) -> u32 {
         let Children { last, count } = self.children[parent as usize];
         if count > CHILDREN_LISTED_MAX {
@@ -392,7 +395,7 @@ fn hash(hasher: &RandomState, parent: u32, name: u32) -> u64 {
     hasher.hash_one((u64::from(parent) << 32) | u64::from(name))
 }
 
-fn rehash(hasher: &RandomState, tree: &Unordered, node: u32) -> u64 {
+fn rehash(hasher: &RandomState, tree: &UnorderedTree, node: u32) -> u64 {
     hash(hasher, tree.parents[node as usize], tree.name[node as usize])
 }
 
@@ -418,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn children_of_one_parent_have_distinct_names_however_many_there_are() {
+    fn children_of_one_parent_have_distinct_names_for_any_number_of_children() {
         let check = |children: u32| {
             let mut symbols = Symbols::default();
             symbols.strings.push(b"");
@@ -485,12 +488,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_node_follows_it_however_nodes_were_met() {
+    fn descendants_follow_their_node_whatever_the_order_of_discovery() {
         let mut names = Strings::default();
         for name in ["", "a", "b", "c", "d", "e"] {
             names.push(name.as_bytes());
         }
-        // root → a → (b → e, d), root → c; e and d were met after c.
+        // root → a → (b → e, d), root → c; d and e come after c.
         let tree = NameTree::from_parents(names, &[0, 1, 2, 3, 4, 5], &[0, 0, 1, 0, 1, 2], vec![3, 4, 5]);
         let order: Vec<&[u8]> = (0..tree.len() as u32).map(|node| tree.name_of(node)).collect();
         assert_eq!(order, [&b""[..], b"a", b"b", b"e", b"d", b"c"]);

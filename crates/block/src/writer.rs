@@ -1,7 +1,7 @@
 //! Encodes an object: rows as Parquet, sections between the row groups and the footer.
 //!
-//! Owns: the order of bytes in the file, as `FORMAT.md` says.
-//! Does not own: what the rows are (`head`, `merge`), or where the object goes.
+//! Owns: the order of bytes in the file, as defined in `FORMAT.md`.
+//! Does not own: the content of the rows (`head`, `merge`), or the key of the object.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::codec::pack;
 use crate::index::LABEL_BYTES_MAX;
 use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk};
 use crate::roll::roll;
-use crate::rows::Prepared;
+use crate::rows::PreparedDataset;
 use crate::symbols::{STACK_LOCATIONS_MAX, STRING_BYTES_MAX};
 use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section};
 
@@ -31,11 +31,11 @@ pub const FORMAT_VERSION: u32 = 2;
 pub(crate) const TRAILER_MAGIC: &[u8; 8] = b"PYROGRPH";
 pub(crate) const TRAILER_BYTES: usize = 44;
 
-/// A row group ends with the dataset that brings it to so many rows.
+/// A row group ends with the dataset that brings it to this many rows.
 const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Most rows of a page.
 const PAGE_ROWS: usize = 100_000;
-/// A page ends with the dataset that brings it to so many rows, so that a question about one service
+/// A page ends with the dataset that brings it to this many rows, so that a question about one service
 /// hardly decompresses rows of others.
 const PAGE_ROWS_MIN: usize = 4096;
 
@@ -44,10 +44,10 @@ pub(crate) struct WriterOptions {
     pub(crate) origin: Origin,
     pub(crate) created_millis: i64,
     pub(crate) keys: Vec<ItemKey>,
-    /// At least as many as any dataset needs.
+    /// Value columns of the file: at least those of the widest dataset.
     pub(crate) value_columns: usize,
     /// Whether any dataset has spans.
-    pub(crate) spans: bool,
+    pub(crate) has_spans: bool,
 }
 
 pub(crate) struct ObjectWriter {
@@ -93,7 +93,7 @@ impl ObjectWriter {
             Origin::Block { .. } => 3,
         };
         let value_columns = options.value_columns.max(1);
-        let schema = parse_message_type(&schema_text(value_columns, options.spans)).map_err(failed)?;
+        let schema = parse_message_type(&schema_text(value_columns, options.has_spans)).map_err(failed)?;
         let properties = properties(zstd_level)?;
         let file =
             SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties)).map_err(failed)?;
@@ -105,7 +105,11 @@ impl ObjectWriter {
                 keys: options.keys,
                 datasets: Vec::new(),
             },
-            layout: Layout { value_columns: value_columns as u32, spans: options.spans, ..Layout::default() },
+            layout: Layout {
+                value_columns: value_columns as u32,
+                has_spans: options.has_spans,
+                ..Layout::default()
+            },
             zstd_level,
             rows: 0,
             group: GroupRows {
@@ -115,18 +119,18 @@ impl ObjectWriter {
                 time: Vec::new(),
                 stack: Vec::new(),
                 values: vec![Vec::new(); value_columns],
-                spans: options.spans.then(SpanRows::default),
+                spans: options.has_spans.then(SpanRows::default),
             },
             sections: Vec::new(),
             described: Vec::new(),
         })
     }
 
-    /// Adds a dataset. They must come sorted by (tenant, service). `tree` is stored if given, and cells of
-    /// each of the `lengths`, in seconds, that are worth it.
+    /// Adds a dataset. Datasets must come sorted by (tenant, service). Stores `tree` if given, and the cells of each
+    /// of the `lengths`, in seconds, that are worth their bytes.
     pub(crate) fn add(
         &mut self,
-        dataset: &Prepared,
+        dataset: &PreparedDataset,
         tree: Option<&NameTree>,
         lengths: &[u32],
     ) -> Result<(), Error> {
@@ -166,7 +170,7 @@ impl ObjectWriter {
         Ok(())
     }
 
-    /// Numbers the output of a job.
+    /// Sets the number of this output of its job.
     pub(crate) fn set_part(&mut self, number: u32) {
         if let Origin::Block { part, .. } = &mut self.directory.origin {
             *part = number;
@@ -218,7 +222,7 @@ impl ObjectWriter {
         Ok(section)
     }
 
-    fn add_rows(&mut self, dataset: &Prepared) -> Result<(), Error> {
+    fn add_rows(&mut self, dataset: &PreparedDataset) -> Result<(), Error> {
         let number = self.directory.datasets.len() as i32 - 1;
         let profiles = &dataset.index.profiles;
         let mut profile = 0;
@@ -235,7 +239,7 @@ impl ObjectWriter {
                 let length = group.stack.len() + (to - from);
                 group.dataset.resize(length, number);
                 while group.series.len() < length {
-                    // Profiles lie in the order of the rows; one may go on in the next row group.
+                    // Profiles are in the order of the rows; one may continue in the next row group.
                     let done = from + group.series.len() + (to - from) - length;
                     while (profiles.row_starts[profile + 1] as usize) <= done {
                         profile += 1;
@@ -255,7 +259,7 @@ impl ObjectWriter {
                 }
                 if let Some(spans) = &mut group.spans {
                     match dataset.spans.get(from..to) {
-                        Some(of_rows) => of_rows.iter().for_each(|span| spans.push(*span)),
+                        Some(row_spans) => row_spans.iter().for_each(|span| spans.push(*span)),
                         None => (from..to).for_each(|_| spans.push(Span::default())),
                     }
                 }
@@ -293,7 +297,7 @@ impl ObjectWriter {
         self.record_pages(rows)
     }
 
-    /// Notes where the pages of the row group written last lie.
+    /// Records the positions of the pages of the last written row group.
     fn record_pages(&mut self, rows: usize) -> Result<(), Error> {
         let wrong = |what| Error::encode("rows", what);
         let Some(metadata) = self.file.flushed_row_groups().last() else {
@@ -323,8 +327,8 @@ impl SpanRows {
     }
 }
 
-/// Whether a reader will take what would be written.
-fn check_size(dataset: &Prepared) -> Result<(), Error> {
+/// Refuses a dataset that a reader would refuse.
+fn check_size(dataset: &PreparedDataset) -> Result<(), Error> {
     let symbols = &dataset.symbols;
     let label_bytes = dataset.index.series.iter().map(|series| series.labels.byte_len()).sum();
     let limits = [
@@ -342,7 +346,7 @@ fn check_size(dataset: &Prepared) -> Result<(), Error> {
     Ok(())
 }
 
-/// `ends` are the places where a page may end early.
+/// Writes the next column. `ends` are the rows at which a page may end early.
 fn write_column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: &mut Vec<T::T>,
@@ -361,7 +365,7 @@ fn write_column<T: DataType>(
     Ok(())
 }
 
-fn schema_text(value_columns: usize, spans: bool) -> String {
+fn schema_text(value_columns: usize, has_spans: bool) -> String {
     let mut text = String::from(
         "message samples {
             required int32 dataset (INTEGER(32,false));
@@ -372,7 +376,7 @@ fn schema_text(value_columns: usize, spans: bool) -> String {
     for column in 0..value_columns {
         text.push_str(&format!("required int64 value_{column};"));
     }
-    if spans {
+    if has_spans {
         for name in ["span_id", "trace_id_high", "trace_id_low"] {
             text.push_str(&format!("required int64 {name} (INTEGER(64,false));"));
         }
@@ -387,13 +391,13 @@ fn properties(zstd_level: i32) -> Result<WriterProperties, Error> {
         .set_dictionary_enabled(false)
         .set_encoding(Encoding::BYTE_STREAM_SPLIT)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(failed)?))
-        // The limit is looked at after every batch, and a batch is at most the rows of a dataset.
+        // The writer checks the limit after every batch, and a batch is at most the rows of a dataset.
         .set_data_page_row_count_limit(PAGE_ROWS_MIN)
         .set_data_page_size_limit(PAGE_ROWS * 8)
         .set_write_batch_size(PAGE_ROWS)
         .set_max_row_group_row_count(None)
         .set_statistics_enabled(EnabledStatistics::None)
-        // Page indexes would lie between the trailer and the footer, and pages are hardly
+        // Page indexes would be stored between the trailer and the footer, and pages are hardly
         // smaller than row groups.
         .set_offset_index_disabled(true);
     for column in ["dataset", "series", "time"] {
@@ -417,15 +421,15 @@ fn trailer(directory: &Section) -> Vec<u8> {
     out
 }
 
-/// The entry of a dataset; rows and sections are to be set.
-fn entry(dataset: &Prepared) -> DatasetEntry {
+/// The directory entry of a dataset; the caller sets rows and sections.
+fn entry(dataset: &PreparedDataset) -> DatasetEntry {
     let nowhere = Section { offset: 0, bytes: 0, raw_bytes: 0, checksum: 0 };
     let index = &dataset.index;
     let mut profile_types: Vec<_> = index
         .schemas
         .iter()
         .zip(&index.columns)
-        // A column of zeros is a profile type that no profile has samples of.
+        // A column of zeros is a profile type without samples.
         .flat_map(|(schema, stored)| {
             let counts = |column: &usize| stored[*column].factor != 0;
             (0..schema.columns.len()).filter(counts).map(|column| schema.profile_type(column))
@@ -457,8 +461,8 @@ fn entry(dataset: &Prepared) -> DatasetEntry {
     }
 }
 
-/// What a SQL user must know of a dataset.
-fn describe(dataset: &Prepared, first_row: u64) -> serde_json::Value {
+/// The description of a dataset for users of SQL.
+fn describe(dataset: &PreparedDataset, first_row: u64) -> serde_json::Value {
     let index = &dataset.index;
     let schemas: Vec<_> = index
         .schemas
@@ -503,7 +507,7 @@ mod tests {
     use crate::symbols::EncodedSymbols;
 
     #[test]
-    fn what_no_reader_would_take_is_not_written() {
+    fn a_dataset_that_readers_would_refuse_is_not_written() {
         let add = |strings: usize, locations: usize| {
             let symbols = EncodedSymbols {
                 string_bytes: strings,
@@ -526,7 +530,7 @@ mod tests {
                 created_millis: 0,
                 keys: Vec::new(),
                 value_columns: 1,
-                spans: false,
+                has_spans: false,
             };
             ObjectWriter::new(options).expect("opens").add(&dataset.prepare(), None, &[])
         };
