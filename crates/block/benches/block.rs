@@ -1,6 +1,6 @@
-//! What the life of a profile costs in this crate, as a table. Run: `cargo bench -p block`.
+//! The cost of a profile in this crate, from append to scan, as a table. Run: `cargo bench -p block`.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -18,12 +18,12 @@ const SAMPLES: usize = 560;
 /// Midnight.
 const START_SECONDS: i64 = 1_700_006_400;
 
-/// Profiles of two services and two types, as many pods push them every 15 s.
+/// Profiles of two services and two types, one per pod every 15 s.
 fn profiles(count: usize) -> Vec<PushItem> {
     profiles_every(count, 15)
 }
 
-/// The same, with so many seconds between two profiles of a pod.
+/// As [`profiles`], with this many seconds between two profiles of a pod.
 fn profiles_every(count: usize, seconds: i64) -> Vec<PushItem> {
     let programs = [Program::new(1), Program::new(2)];
     let mut random = Random::new(3);
@@ -50,7 +50,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Processor time: other programs on the machine do not count.
+    /// Measures processor time, so that other programs on the machine do not count.
     fn time<T>(&self, work: impl FnOnce() -> T) -> (T, Duration) {
         let now = || {
             let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -134,7 +134,7 @@ impl Bench {
             .collect()
     }
 
-    /// Weighs every stacktrace of one dataset and adds it up to the root, as a flame graph does.
+    /// Adds the weight of every stacktrace of one dataset up to the root, as a flame graph does.
     fn flame(&self, block: &Reader) -> (u64, i64) {
         let fetched = self
             .runtime
@@ -180,19 +180,19 @@ impl Bench {
         }
     }
 
-    /// Weighs every stacktrace of one type of one dataset by its cells of each length.
+    /// Sums the weight of every stacktrace of one type of one dataset from its cells of each length.
     fn sums(&self, block: &Reader) {
         let entry = &block.directory().datasets[0];
-        for (place, section) in entry.cells.iter().enumerate() {
+        for (position, section) in entry.cells.iter().enumerate() {
             let ((rows, weights), spent) = self.time(|| {
-                let mut heads = self.runtime.block_on(block.fetch_cells(0, &[place])).expect("fetches");
+                let mut heads = self.runtime.block_on(block.fetch_cells(0, &[position])).expect("fetches");
                 let head = heads.pop().expect("there is one");
                 let cells = head.cells().expect("whole");
                 let schema = cells.schema(0);
                 let count = (0..cells.len()).take_while(|cell| cells.schema(*cell) == schema).count() as u32;
                 let all = 0..count;
-                let of = std::iter::once((schema, 0, std::slice::from_ref(&all)));
-                let sums = self.runtime.block_on(head.fetch_rows(of)).expect("fetches");
+                let columns = std::iter::once((schema, 0, std::slice::from_ref(&all)));
+                let sums = self.runtime.block_on(head.fetch_rows(columns)).expect("fetches");
                 let mut weights = vec![0_i64; block.stacktraces(0)];
                 let add = |batch: Batch<'_>| {
                     for (stack, value) in batch.stacks.iter().zip(batch.values) {
@@ -214,8 +214,8 @@ impl Bench {
     }
 }
 
-fn row(what: &str, value: f64, unit: &str) {
-    println!("{what:<52} {value:>10.2} {unit}");
+fn row(name: &str, value: f64, unit: &str) {
+    println!("{name:<52} {value:>10.2} {unit}");
 }
 
 fn main() {

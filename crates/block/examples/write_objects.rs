@@ -1,6 +1,6 @@
-//! Writes a segment, the block that it merges into, and the sums that both must give.
+//! Writes a segment, the block that it merges into, and the expected sums of both.
 //!
-//! `write_objects DIR` makes `segment.parquet`, `block.parquet` and `expected.json`:
+//! `write_objects DIR` creates `segment.parquet`, `block.parquet` and `expected.json`:
 //! `{"<tenant>/<service>/<profile type>": sum}`. `tests/open_data/read_block.py` compares.
 
 #[path = "../tests/support/mod.rs"]
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         merge(vec![MergeInput::whole(block)], &options, &Pool::inline()).await
     })?;
     let [output] = outputs.as_slice() else {
-        return Err("one tenant and day must give one block".into());
+        return Err("one tenant and one day must make one block".into());
     };
     std::fs::write(dir.join("block.parquet"), &output.encoded.bytes)?;
     std::fs::write(dir.join("expected.json"), serde_json::to_string_pretty(&expected)?)?;

@@ -1,6 +1,6 @@
 //! Merging keeps every sum and puts every profile into the output of its tenant, window and shard.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -42,7 +42,7 @@ async fn put(
     Reader::open(store, &key, bytes_len, cache).await
 }
 
-/// Merges `segments` segments, then the outputs once more, and compares sums each time.
+/// Merges `segments` segments, then the outputs of that merge, and compares sums each time.
 async fn check(seed: u64, segments: usize, spans: bool) -> Result<(), block::Error> {
     let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
     let program = Program::small(seed);
@@ -146,7 +146,7 @@ fn profiles_that_are_equal_in_all_but_their_key_both_count() {
 }
 
 #[test]
-fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
+fn erased_profiles_leave_no_rows_symbols_or_labels_and_the_rest_is_unchanged() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
     let shape = |pod, spans| Shape {
@@ -187,7 +187,7 @@ fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
             let left = merge(vec![none], &options(1), &pool).await.expect("merges");
             (block, merged, left)
         });
-        assert!(left.is_empty(), "an object without live datasets gives no output");
+        assert!(left.is_empty(), "an object without live datasets makes no output");
         let sums = |block: &Reader| runtime.block_on(sums_of_object(block, &[])).expect("reads");
         let mut expected = sums(&block);
         expected.retain(|row, _| row.labels.get("pod") != Some("s-0"));
@@ -200,7 +200,7 @@ fn what_is_erased_leaves_no_rows_symbols_or_labels_and_the_rest_is_as_it_was() {
             .collect();
         let mut found: Vec<_> =
             sums(&merged).into_iter().map(|(row, values)| (row.labels, row.frames, values)).collect();
-        // A narrower schema sorts elsewhere.
+        // A narrower schema has another position in the order.
         expected.sort();
         found.sort();
         assert_eq!(found, expected);
@@ -249,7 +249,7 @@ async fn objects(store: &Store, cache: &Cache, count: usize) -> (Vec<MergeInput>
 }
 
 #[test]
-fn what_does_not_fit_is_merged_in_parts_with_the_same_sums_or_refused_with_bytes_and_setting() {
+fn a_large_service_is_merged_in_parts_with_the_same_sums_or_refused_with_bytes_and_setting() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (store, cache, pool) = (Store::in_memory(), Cache::new(1 << 20), Pool::inline());
     let (mut datasets, mut refusals) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
-//! What was appended is what is read.
+//! Segments read back exactly the appended profiles.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -41,7 +41,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn a_segment_holds_exactly_what_was_appended(seed in 0_u64..1 << 40, count in 0_usize..12, spans: bool) {
+    fn a_segment_holds_exactly_the_appended_samples(seed in 0_u64..1 << 40, count in 0_usize..12, spans: bool) {
         let items = items(seed, count, spans);
         let mut head = Head::new();
         for item in &items {
@@ -58,33 +58,33 @@ proptest! {
     }
 
     #[test]
-    fn segments_that_share_dictionaries_hold_what_was_appended_to_each(
+    fn segments_with_shared_dictionaries_hold_exactly_their_own_samples(
         seed in 0_u64..1 << 40,
         count in 2_usize..12,
         bytes_max in prop::sample::select(vec![0, 8_000, 1 << 20]),
     ) {
         let items = items(seed, count, true);
         let dictionaries = Dictionaries::new(bytes_max);
-        // Two are open at once, as while one that was cut waits for its encoding.
+        // Two heads at once, as while a cut segment waits for its encoding.
         let mut heads = [0, 1].map(|_| Head::with(dictionaries.clone()));
-        let mut of_head = [Vec::new(), Vec::new()];
+        let mut appended = [Vec::new(), Vec::new()];
         for (number, item) in items.iter().enumerate() {
-            let at = number % 2;
-            prop_assert!(!heads[at].append(item).duplicate);
-            of_head[at].push(item);
+            let index = number % 2;
+            prop_assert!(!heads[index].append(item).duplicate);
+            appended[index].push(item);
             if number % 5 < 4 {
                 continue;
             }
-            let encoded = heads[at].cut().encode(origin(), 5).expect("encodes");
-            let appended = std::mem::take(&mut of_head[at]);
+            let encoded = heads[index].cut().encode(origin(), 5).expect("encodes");
+            let items = std::mem::take(&mut appended[index]);
             let sums = block_on(async { sums_of_object(&open(encoded.bytes).await?, &[]).await });
-            prop_assert_eq!(sums.expect("reads"), sums_of_items(appended));
+            prop_assert_eq!(sums.expect("reads"), sums_of_items(items));
             prop_assert!(dictionaries.byte_len() <= bytes_max);
         }
-        for (mut head, appended) in heads.into_iter().zip(of_head) {
+        for (mut head, items) in heads.into_iter().zip(appended) {
             let encoded = head.cut().encode(origin(), 5).expect("encodes");
             let sums = block_on(async { sums_of_object(&open(encoded.bytes).await?, &[]).await });
-            prop_assert_eq!(sums.expect("reads"), sums_of_items(appended));
+            prop_assert_eq!(sums.expect("reads"), sums_of_items(items));
         }
     }
 
@@ -142,7 +142,7 @@ fn a_segment_carries_the_symbols_that_its_rows_use_and_no_others() {
 }
 
 #[test]
-fn what_is_known_takes_no_memory_again() {
+fn known_symbols_take_no_memory_again() {
     let items = items(7, 6, false);
     let mut head = Head::new();
     for item in &items {
@@ -162,16 +162,16 @@ fn an_equal_item_in_one_segment_counts_once() {
     let mut head = Head::new();
     let first = head.append(&items[0]);
     let bytes = head.byte_len();
-    let again = head.append(&items[0]);
+    let second = head.append(&items[0]);
     assert_eq!((first.ordinal, first.duplicate), (0, false));
-    assert_eq!((again.ordinal, again.duplicate), (0, true));
+    assert_eq!((second.ordinal, second.duplicate), (0, true));
     assert_eq!(head.byte_len(), bytes);
     assert_eq!(head.items(), 1);
     assert_eq!(head.append(&items[1]).ordinal, 1);
 }
 
 #[test]
-fn every_cut_of_an_object_is_refused() {
+fn every_truncated_object_is_refused() {
     let mut head = Head::new();
     for item in items(3, 3, true) {
         head.append(&item);
@@ -202,7 +202,7 @@ fn damage_is_named_by_object_section_and_byte() {
             Err(Error::Corrupt { object, section: named, .. }) => {
                 assert_eq!((object.as_str(), named), ("log/test/000000000000", section));
             }
-            other => panic!("damage in {section} at byte {at} gave {:?}", other.map(|sums| sums.len())),
+            other => panic!("damage in {section} at byte {at}: {:?}", other.map(|sums| sums.len())),
         }
     };
     check("index", dataset.index.offset + 5);

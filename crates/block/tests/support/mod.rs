@@ -1,7 +1,8 @@
-//! Profiles as real programs send them, made from a seed: call trees with few distinct edges, values in
+//! Profiles like those of real programs, made from a seed: call trees with few distinct edges, values in
 //! steps of the sampling period, stacktraces that repeat between profiles.
 
-#![allow(dead_code, unreachable_pub, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl Random {
     }
 }
 
-/// A program: functions, and which calls which.
+/// A program: functions and the calls between them.
 pub struct Program {
     seed: u64,
     functions: usize,
@@ -57,7 +58,7 @@ impl Program {
         Self { seed, functions: 40, stacks: 60, fan_out: 3 }
     }
 
-    /// The location of the `choice`th call made by `caller`.
+    /// The function that `caller` calls at its `choice`th call.
     fn callee(&self, caller: usize, choice: usize) -> usize {
         let mut random = Random::new(self.seed ^ ((caller * 31 + choice) as u64) << 8);
         random.next();
@@ -81,14 +82,14 @@ impl Program {
         let mut values = Vec::new();
         let mut stack = Vec::new();
         for _ in 0..samples {
-            // Programs are in the same few thousand places again and again.
+            // Samples of a program fall on the same few thousand stacktraces.
             let mut path = Random::new(self.seed ^ (random.skewed(self.stacks) as u64) << 20);
             path.next();
             stack.clear();
-            let mut at = path.skewed(8);
+            let mut function = path.skewed(8);
             for _ in 0..4 + path.below(36) {
-                stack.push(self.location(&mut symbols, &mut known, at));
-                at = self.callee(at, path.skewed(self.fan_out));
+                stack.push(self.location(&mut symbols, &mut known, function));
+                function = self.callee(function, path.skewed(self.fan_out));
             }
             stack.reverse();
             symbols.stacktraces.push(&stack);
@@ -113,28 +114,29 @@ impl Program {
         }
     }
 
-    fn location(&self, symbols: &mut Symbols, known: &mut BTreeMap<usize, u32>, at: usize) -> u32 {
-        if let Some(location) = known.get(&at) {
+    /// The location of function number `n`: every 11th has an inlined line, every 53rd has no lines.
+    fn location(&self, symbols: &mut Symbols, known: &mut BTreeMap<usize, u32>, n: usize) -> u32 {
+        if let Some(location) = known.get(&n) {
             return *location;
         }
-        let name = format!("github.com/company/{}/internal/{}.(*Server).handle{at}", self.seed, at % 97);
-        let file = format!("/src/company/{}/internal/{}/server_{}.go", self.seed, at % 97, at % 311);
+        let name = format!("github.com/company/{}/internal/{}.(*Server).handle{n}", self.seed, n % 97);
+        let file = format!("/src/company/{}/internal/{}/server_{}.go", self.seed, n % 97, n % 311);
         let name: StringId = symbols.strings.push(name.as_bytes());
         let filename = symbols.strings.push(file.as_bytes());
-        let start_line = (at % 500) as i64;
+        let start_line = (n % 500) as i64;
         symbols.functions.push(Function { name, system_name: name, filename, start_line });
         let function = symbols.functions.len() as u32 - 1;
-        let mut lines = vec![Line { function, line: start_line + (at % 40) as i64 }];
-        if at.is_multiple_of(11) {
-            let caller = symbols.strings.push(format!("caller{at}").as_bytes());
+        let mut lines = vec![Line { function, line: start_line + (n % 40) as i64 }];
+        if n.is_multiple_of(11) {
+            let caller = symbols.strings.push(format!("caller{n}").as_bytes());
             symbols.functions.push(Function { name: caller, system_name: caller, filename, start_line });
             lines.push(Line { function: function + 1, line: 7 });
         }
-        if at.is_multiple_of(53) {
+        if n.is_multiple_of(53) {
             lines.clear();
         }
-        let location = symbols.locations.push(0, 0x40_0000 + (at as u64) * 64, false, &lines);
-        known.insert(at, location);
+        let location = symbols.locations.push(0, 0x40_0000 + (n as u64) * 64, false, &lines);
+        known.insert(n, location);
         location
     }
 }
@@ -192,8 +194,8 @@ pub fn item(program: &Program, random: &mut Random, shape: &Shape) -> PushItem {
     }
 }
 
-/// What an object says, in words: (tenant, service, schema, labels, time, item's id, frames, span) to the
-/// sums of its values.
+/// The content of an object as text: (tenant, service, schema, labels, time, profile id, frames, span) to the
+/// sums of the values.
 pub type Sums = BTreeMap<Row, Vec<i64>>;
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -255,7 +257,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
     sums
 }
 
-/// Everything in an object, read through the public interface.
+/// All samples of an object, read through the public interface.
 pub async fn sums_of_object(block: &Reader, masked: &[u32]) -> Result<Sums, block::Error> {
     let mut sums = Sums::new();
     for (position, entry) in block.directory().datasets.iter().enumerate() {
