@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bits_are_errors_or_harmless_and_never_panic(seed in 0_u64..1 << 40, at in 0.0..1.0_f64, bit in 0_u8..8) {
+    fn flipped_bits_are_errors_or_harmless_and_never_panic(seed in 0_u64..1 << 40, fraction in 0.0..1.0_f64, bit in 0_u8..8) {
         let items = items(seed, 4, true);
         let mut head = Head::new();
         for item in &items {
@@ -97,7 +97,7 @@ proptest! {
         }
         let encoded = head.cut().encode(origin(), 5).expect("encodes");
         let mut bytes = encoded.bytes.to_vec();
-        let position = (bytes.len() as f64 * at) as usize;
+        let position = (bytes.len() as f64 * fraction) as usize;
         bytes[position] ^= 1 << bit;
         let sums = block_on(async {
             let block = open(bytes.into()).await?;
@@ -191,9 +191,9 @@ fn damage_is_named_by_object_section_and_byte() {
     let encoded = head.cut().encode(origin(), 5).expect("encodes");
     let dataset = &encoded.directory.datasets[0];
     let directory_end = encoded.directory.datasets.last().expect("several").symbols;
-    let check = |section: &str, at: u64| {
+    let check = |section: &str, byte: u64| {
         let mut bytes = encoded.bytes.to_vec();
-        bytes[at as usize] ^= 0x10;
+        bytes[byte as usize] ^= 0x10;
         let read = block_on(async {
             let block = open(bytes.into()).await?;
             sums_of_object(&block, &[]).await
@@ -202,7 +202,7 @@ fn damage_is_named_by_object_section_and_byte() {
             Err(Error::Corrupt { object, section: named, .. }) => {
                 assert_eq!((object.as_str(), named), ("log/test/000000000000", section));
             }
-            other => panic!("damage in {section} at byte {at}: {:?}", other.map(|sums| sums.len())),
+            other => panic!("damage in {section} at byte {byte}: {:?}", other.map(|sums| sums.len())),
         }
     };
     check("index", dataset.index.offset + 5);

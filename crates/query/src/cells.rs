@@ -1,7 +1,7 @@
-//! Which sums of whole windows may stand for the rows of a dataset.
+//! Which sums of whole windows may replace the rows of a dataset.
 //!
-//! Owns: when cells answer a question exactly as the rows would, and for which time; which cells match.
-//! Does not own: which cells there are (`block`), what becomes of the sums ([`crate::kind`]).
+//! Owns: when, and for which time ranges, cells answer a question exactly as the rows would; which cells match.
+//! Does not own: which cells exist (`block`), folding the sums into answers ([`crate::kind`]).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use block::{CellSection, Cells, DatasetEntry};
 use model::TimeRange;
 use model::label_names::stored_name;
 
-use crate::kind::series;
+use crate::grid::Grid;
 use crate::query::{Kind, Query};
-use crate::scan::{Derived, has_type, stored};
+use crate::scan::{DerivedLabels, has_type, stored};
 
-/// Most windows of one length that a dataset is divided into; of more no cells are used.
+/// Most windows of one length in a time range; cells are not used for a range with more.
 const WINDOWS_MAX: i64 = 10_000;
 
 const NANOS: i64 = 1_000_000_000;
 
-/// What of a dataset its cells answer, and what is left for its rows.
+/// The division of a dataset's time into a part that cells answer and a part that rows answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Places of cells in the directory, with the numbers of their windows; sorted, without overlap.
+    /// Positions of cells in the directory, with the numbers of their windows; sorted, without overlap.
     pub cells: Vec<(usize, Vec<Range<i64>>)>,
-    /// Times whose profiles are looked at one by one; sorted, without overlap.
+    /// Time ranges whose profiles are scanned one by one; sorted, without overlap.
     pub rows: Vec<TimeRange>,
 }
 
@@ -54,14 +54,14 @@ impl Plan {
 
     /// Cells for all whole windows, the longest first; rows for the rest.
     ///
-    /// Whoever calls this must know that every profile of the dataset counts as it is: cells know of no
-    /// masks and of nothing that was deleted since they were written.
+    /// Only for a dataset whose profiles all count whole: cells do not reflect masks, nor deletions since
+    /// they were written.
     pub fn new(query: &Query, dataset: &DatasetEntry) -> Self {
         if !query.may_use_sums() {
             return Self::rows_only(query);
         }
-        let steps = match &query.kind {
-            Kind::Series(question) => Some(question),
+        let grid = match &query.kind {
+            Kind::Series(question) => Some(question.grid()),
             _ => None,
         };
         let (first, last) = (dataset.times.first, dataset.times.last);
@@ -69,21 +69,21 @@ impl Plan {
         let mut rest = vec![intersection(data, query.range)];
         rest.retain(|range| range.start < range.end);
         let mut plan = Self { cells: Vec::new(), rows: Vec::new() };
-        for (at, section) in dataset.cells.iter().enumerate() {
+        for (position, section) in dataset.cells.iter().enumerate() {
             if !keeps(query, section, dataset) {
                 continue;
             }
             let mut used = Vec::new();
             let mut left = Vec::new();
             for range in rest {
-                divide(range, data, section.seconds, steps, &mut used, &mut left);
+                divide(range, data, section.seconds, grid, &mut used, &mut left);
             }
             rest = left;
             if !used.is_empty() {
-                plan.cells.push((at, used));
+                plan.cells.push((position, used));
             }
         }
-        // The totals of all profiles lie in one section: whoever reads it for some needs no cells for others.
+        // The totals of all profiles are in one section: if some are needed, cells for the others save nothing.
         if !rest.is_empty() && !query.needs().samples {
             return Self::rows_only(query);
         }
@@ -92,7 +92,7 @@ impl Plan {
     }
 }
 
-/// Whether every label that the question looks at is kept, or none of the dataset's series has it.
+/// Whether every label that the question uses is kept, or absent from all series of the dataset.
 fn keeps(query: &Query, section: &CellSection, dataset: &DatasetEntry) -> bool {
     let groups: &[String] = match &query.kind {
         Kind::Series(question) => &question.group_by,
@@ -105,19 +105,19 @@ fn keeps(query: &Query, section: &CellSection, dataset: &DatasetEntry) -> bool {
     })
 }
 
-/// Divides `range` into windows that cells may answer, as numbers, and what is `left`. Times without
-/// data belong to whatever is beside them.
+/// Divides `range` into windows that cells may answer (`used`, by their numbers) and the rest (`left`). A window
+/// is whole if `range` covers its part of `data`.
 fn divide(
     range: TimeRange,
     data: TimeRange,
     seconds: u32,
-    steps: Option<&series::Question>,
+    grid: Option<Grid>,
     used: &mut Vec<Range<i64>>,
     left: &mut Vec<TimeRange>,
 ) {
     let length = i64::from(seconds) * NANOS;
     let number = |time: i64| time.div_euclid(length);
-    // The times of the window's data.
+    // The part of `data` in a window.
     let window = |number: i64| {
         let start = number.saturating_mul(length);
         intersection(TimeRange { start, end: start.saturating_add(length) }, data)
@@ -151,7 +151,7 @@ fn divide(
         used.push(run);
     };
     for number in first..end {
-        if steps.is_some_and(|steps| cuts(steps, window(number), number.saturating_mul(length))) {
+        if grid.is_some_and(|grid| cuts(grid, window(number), number.saturating_mul(length))) {
             close(run..number);
             run = number + 1;
         }
@@ -162,15 +162,15 @@ fn divide(
     }
 }
 
-/// Whether the grid divides the window that begins at `start`, other than behind its first millisecond.
-fn cuts(steps: &series::Question, window: TimeRange, start: i64) -> bool {
-    let later = later_than_first(start, window.start);
-    later < window.end && steps.bucket(later) != steps.bucket(window.end - 1)
+/// Whether the grid divides the window that begins at `start`, except directly after its first millisecond.
+fn cuts(grid: Grid, window: TimeRange, start: i64) -> bool {
+    let later = time_after_first_milli(start, window.start);
+    later < window.end && grid.bucket(later) != grid.bucket(window.end - 1)
 }
 
-/// A time that profiles may have which are not of the first millisecond of the window from `start` on;
-/// none is before `time_min`.
-pub(crate) fn later_than_first(start: i64, time_min: i64) -> i64 {
+/// The earliest possible time of a profile after the first millisecond of the window that begins at `start`, if no
+/// profile is before `time_min`.
+pub(crate) fn time_after_first_milli(start: i64, time_min: i64) -> i64 {
     start.saturating_add(1_000_000).max(time_min)
 }
 
@@ -179,7 +179,7 @@ fn intersection(a: TimeRange, b: TimeRange) -> TimeRange {
 }
 
 impl CellPart {
-    /// Finds what `query` asks of the cells of some windows.
+    /// Selects the cells of some windows that `query` counts.
     pub fn select(cells: Arc<Cells>, windows: &[Range<i64>], dataset: &DatasetEntry, query: &Query) -> Self {
         let mut columns = Vec::new();
         let mut start = 0;
@@ -191,7 +191,7 @@ impl CellPart {
                 if query.profile_type.as_ref().is_some_and(|t| !has_type(value_schema, column, t)) {
                     continue;
                 }
-                let derived = Derived::new(value_schema, column);
+                let derived = DerivedLabels::new(value_schema, column);
                 let Some(matchers) = derived.narrow(&query.selector.matchers) else { continue };
                 let matching: Vec<bool> = cells
                     .groups
@@ -211,40 +211,40 @@ impl CellPart {
         Self { cells, time_min: dataset.times.first, columns }
     }
 
-    /// Stacktraces of all matching cells.
+    /// Number of stacktraces of all matching cells.
     pub fn rows(&self) -> u64 {
         self.columns.iter().flat_map(|column| &column.cells).map(|cells| self.cells.rows(cells)).sum()
     }
 
-    /// Profiles in all matching cells that have samples of the column.
+    /// Number of profiles in all matching cells with samples in the column.
     pub fn profiles(&self) -> u64 {
-        let of = |column: &CellColumn| -> u64 {
+        let profiles = |column: &CellColumn| -> u64 {
             let cells = column.cells.iter().cloned().flatten();
             let totals = cells.map(|cell| self.cells.total(cell as usize, column.column as usize));
             totals.map(|total| total.first.profiles.saturating_add(total.later.profiles)).sum()
         };
-        self.columns.iter().map(of).sum()
+        self.columns.iter().map(profiles).sum()
     }
 }
 
-/// How many cells from `start` on are of its schema.
+/// Number of adjacent cells from `start` on with the same schema.
 fn same_schema(cells: &Cells, start: usize) -> usize {
     let schema = cells.schema(start);
     cells.group[start..].partition_point(|group| cells.groups[*group as usize].schema == schema)
 }
 
-/// Of cells of one schema, which are sorted by window.
+/// The matching cells of one schema. `schema_cells` are sorted by window.
 fn matching_cells(
     cells: &Cells,
-    of: Range<usize>,
+    schema_cells: Range<usize>,
     windows: &[Range<i64>],
     matching: &[bool],
 ) -> Vec<Range<u32>> {
     let mut found: Vec<Range<u32>> = Vec::new();
-    let sorted = &cells.window[of.clone()];
+    let sorted = &cells.window[schema_cells.clone()];
     for windows in windows {
-        let first = of.start + sorted.partition_point(|window| *window < windows.start);
-        let end = of.start + sorted.partition_point(|window| *window < windows.end);
+        let first = schema_cells.start + sorted.partition_point(|window| *window < windows.start);
+        let end = schema_cells.start + sorted.partition_point(|window| *window < windows.end);
         for cell in (first..end).filter(|cell| matching[cells.group[*cell] as usize]) {
             match found.last_mut() {
                 Some(last) if last.end as usize == cell => last.end += 1,

@@ -1,4 +1,4 @@
-//! Deletions: which data they are about, and what of a dataset they erase.
+//! Deletions: the data that they match, and the profiles of a dataset that they erase.
 //!
 //! Owns: how matchers and time choose profiles to erase. Does not own: which deletions are in force, and for which
 //! objects (the metastore); taking rows out of objects (`block`).
@@ -7,13 +7,13 @@ use block::{DatasetIndex, Erased};
 use model::label_names::{PROFILE_TYPE, TYPE_PARTS, is_of_type, is_service_name};
 use model::{ProfileType, TenantId, TimeRange, Times};
 
-use crate::scan::{Derived, in_range, select_runs};
+use crate::scan::{DerivedLabels, in_range, select_runs};
 use crate::selector::Selector;
 
-/// Erases every matching profile that was stored before it.
+/// A request to erase every matching profile that was stored before it.
 #[derive(Clone, Debug)]
 pub struct Deletion {
-    /// Rises with every deletion, whosever it is; at least 1.
+    /// Rises with every deletion of any tenant; at least 1.
     pub number: u64,
     pub tenant: TenantId,
     /// At least one matcher.
@@ -22,19 +22,19 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// Whether a dataset may hold something to erase, as far as can be told without reading it. Without any type, it may
-    /// have all.
+    /// Whether a dataset may hold profiles to erase, judged by its directory entry alone. An empty list of types means
+    /// any type.
     pub fn touches(&self, tenant: &TenantId, service: &str, types: &[ProfileType], times: Times) -> bool {
         if self.tenant != *tenant || !self.range.overlaps(times) {
             return false;
         }
         let mut of_service = self.selector.matchers.iter().filter(|m| is_service_name(&m.name));
         of_service.all(|matcher| matcher.matches(service))
-            && (types.is_empty() || types.iter().any(|of| self.is_about(of)))
+            && (types.is_empty() || types.iter().any(|profile_type| self.matches_type(profile_type)))
     }
 
-    /// The times of what is left of a dataset at most, as far as can be told without reading it, if anything
-    /// is. Parameters are those of [`Self::touches`].
+    /// The times of the profiles of a dataset that may remain, judged by its directory entry alone; `None` if none
+    /// remains. Parameters are those of [`Self::touches`].
     pub fn left_of(
         &self,
         tenant: &TenantId,
@@ -45,7 +45,7 @@ impl Deletion {
         let is_known = |name: &str| is_service_name(name) || is_of_type(name);
         let takes_all = self.selector.matchers.iter().all(|matcher| is_known(&matcher.name))
             && !types.is_empty()
-            && types.iter().all(|of| self.is_about(of));
+            && types.iter().all(|profile_type| self.matches_type(profile_type));
         if !takes_all || !self.touches(tenant, service, types, times) {
             return Some(times);
         }
@@ -60,25 +60,25 @@ impl Deletion {
     }
 
     /// Whether it may erase profiles of this type.
-    fn is_about(&self, of: &ProfileType) -> bool {
+    fn matches_type(&self, profile_type: &ProfileType) -> bool {
         self.selector.matchers.iter().all(|matcher| {
             if *matcher.name == *PROFILE_TYPE {
-                return matcher.matches(&of.to_string());
+                return matcher.matches(&profile_type.to_string());
             }
             let part = TYPE_PARTS.into_iter().position(|part| *matcher.name == *part);
-            part.is_none_or(|part| matcher.matches(of.parts()[part]))
+            part.is_none_or(|part| matcher.matches(profile_type.parts()[part]))
         })
     }
 }
 
-/// What `deletions` erase of a dataset: sorted by schema, column and profile, without overlap. Deletions must be of the
-/// dataset's tenant.
+/// The profiles of a dataset that `deletions` erase: sorted by schema, column and profile, without overlap. Deletions
+/// must be of the dataset's tenant.
 pub fn erased<'a>(index: &DatasetIndex, deletions: impl IntoIterator<Item = &'a Deletion>) -> Vec<Erased> {
     let mut all: Vec<Erased> = Vec::new();
     for deletion in deletions {
         for (schema, value_schema) in index.schemas.iter().enumerate() {
             for column in 0..value_schema.columns.len() {
-                let derived = Derived::new(value_schema, column);
+                let derived = DerivedLabels::new(value_schema, column);
                 let Some(matchers) = derived.narrow(&deletion.selector.matchers) else {
                     continue;
                 };

@@ -1,11 +1,11 @@
 //! Weighted stacktraces of many datasets as one tree of function names, cut to size.
 //!
-//! Owns: totals, joining trees by name, exact truncation, the forms in which trees are sent.
-//! Does not own: which samples count ([`crate::scan`]), where a name tree comes from (`block`).
+//! Owns: totals, joining trees by name, exact truncation, the encodings of trees for clients.
+//! Does not own: which samples count ([`crate::scan`]), building name trees (`block`).
 //!
-//! Every dataset brings a tree whose names and nodes are numbered in its own way. They are joined from the
-//! root on, always below the largest node that is left: no node is larger than its parent, so the first
-//! `max_nodes` are the largest of all, and what no kept node is the parent of is never looked at.
+//! Every dataset has a tree with its own numbers of names and nodes. Trees are joined from the root on, always
+//! below the largest remaining node: no node is larger than its parent, so the first `max_nodes` are the largest
+//! of all, and nodes whose parent is not kept are never visited.
 
 mod encode;
 mod join;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use block::NameTree;
 
-/// Memory of a node while parts are joined, beside the parts: as found, as kept, in the queue, and of the tree that
-/// becomes of it.
+/// Memory of a node while parts are joined, beside the parts: as a candidate, as a kept node, in the queue, and in the
+/// joined tree.
 pub(crate) const JOINED_NODE_BYTES: u64 = 128;
 
 /// One dataset's weights as a tree.
@@ -52,7 +52,7 @@ impl Part {
         Self { tree, sums }
     }
 
-    /// `own[i]` is the weight of the stacktraces that end at node `i` of the tree. What is below 0 counts as 0.
+    /// `own[i]` is the weight of the stacktraces that end at node `i` of the tree. Negative weights count as 0.
     pub fn from_own(tree: Arc<NameTree>, own: &[i64]) -> Self {
         let mut sums = Vec::with_capacity(tree.len() + 1);
         let mut sum = 0i64;
@@ -78,12 +78,12 @@ impl Part {
         self.tree.byte_len() + self.sums.len() * 8
     }
 
-    /// Nodes, the root included, whether they have any weight or not.
+    /// Number of nodes, including the root and nodes without weight.
     pub fn nodes(&self) -> usize {
         self.tree.len()
     }
 
-    /// Whether nothing has any weight.
+    /// Whether no node has a weight.
     pub fn is_empty(&self) -> bool {
         self.total(0) == 0
     }
@@ -99,7 +99,7 @@ impl Part {
     }
 }
 
-/// The nodes whose path begins with `call_site`; neighbours, as a tree has at most one node for it.
+/// The nodes whose path begins with `call_site`. They are adjacent: a tree has at most one node with this path.
 pub(crate) fn below_call_site(tree: &NameTree, call_site: &[Box<[u8]>]) -> Range<u32> {
     let mut node = 0;
     for name in call_site {
@@ -114,9 +114,9 @@ pub(crate) fn below_call_site(tree: &NameTree, call_site: &[Box<[u8]>]) -> Range
 /// A finished tree of one (`S` = 1) or two (`S` = 2) weights per node, ready to be sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Flame<const S: usize> {
-    /// The first is `total`, the root's.
+    /// The first is `total`, the name of the root.
     pub names: Vec<String>,
-    /// Breadth first: children of one node are neighbours, sorted by name, folded ones last.
+    /// Breadth first: children of one node are adjacent, sorted by name, a node for left-out children last.
     pub nodes: Vec<Node<S>>,
 }
 

@@ -1,4 +1,4 @@
-//! One file per kind of question: fold a dataset, merge two answers, finish.
+//! One file per kind of question: fold a dataset, merge two answers, finish an answer.
 
 pub mod heatmap;
 pub mod labels;

@@ -1,12 +1,15 @@
-//! What can be asked, how one dataset answers, how answers merge. No network.
+//! Questions, the answer of one dataset, and merging of answers. No network.
 //!
 //! Owns: selectors, which samples count, one file per kind of question with fold, merge and finish.
-//! Does not own: finding and reading objects (roles), what questions and answers look like on the
-//! wire (the querier's `http`).
+//! Does not own: finding and reading objects (roles), the wire form of questions and answers
+//! (`rpc`, the querier's `http`).
 
 pub mod cells;
 pub mod deletion;
 pub mod flamegraph;
+mod fold;
+mod grid;
+mod group;
 pub mod kind;
 mod partial;
 mod query;
@@ -16,6 +19,7 @@ pub mod selector;
 mod tests;
 
 pub use deletion::Deletion;
-pub use partial::{Answer, Charge, Dataset, FoldError, MergeError, Partial, Stats, TooLarge};
+pub use fold::{Dataset, FoldError, TooLarge};
+pub use partial::{Answer, Charge, MergeError, Partial, Stats};
 pub use query::{Kind, Needs, Query, SampleFilter};
 pub use selector::{Matcher, Selector, SelectorError};

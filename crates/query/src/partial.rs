@@ -1,18 +1,17 @@
-//! Answers that can be merged: one dataset's, one leaf's, all leaves'.
+//! Answers that can be merged: of one dataset, of one leaf, of all leaves.
+//!
+//! Owns: dispatch to the kinds of questions, the memory charge and the cost of an answer.
+//! Does not own: the answers themselves ([`crate::kind`]).
 
-use std::sync::Arc;
-
-use block::{Batch, DatasetIndex, NameTree};
 use memory::{Account, Lease, Refused};
-use model::Symbols;
 
 use crate::cells::CellPart;
 use crate::flamegraph::Part;
+use crate::fold::{Dataset, FoldError, TooLarge};
 use crate::kind::{heatmap, labels, merge_stacktraces, profile, series};
 use crate::query::{Kind, Query};
-use crate::scan::{Samples, Selection};
 
-/// A mergeable answer. Merging is associative, and, towards clients, commutative.
+/// A mergeable answer. Merging is associative, and, as clients see it, commutative.
 #[derive(Debug)]
 pub struct Partial {
     pub answer: Answer,
@@ -20,11 +19,12 @@ pub struct Partial {
     pub charge: Charge,
 }
 
-/// What an answer is charged for in memory. The default counts nothing.
+/// The memory charge of an answer. The default is not counted.
 #[derive(Debug, Default)]
 pub struct Charge {
+    /// Holds, until the next measurement, the charges of merged answers too.
     lease: Lease,
-    /// Bytes of the answer when it was last measured; merging adds what the other was charged for.
+    /// Bytes of the answer when it was last measured.
     measured: u64,
 }
 
@@ -37,7 +37,7 @@ pub enum Answer {
     Labels(labels::Found),
 }
 
-/// What it took.
+/// The cost of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     pub objects: u64,
@@ -51,30 +51,7 @@ pub struct Stats {
     pub bytes: u64,
 }
 
-/// What a dataset brings to a fold. Trees, symbols and samples are there if [`Query::needs`] says so.
-pub struct Dataset<'a> {
-    /// Of the rows that are looked at; empty if cells answer everything.
-    pub index: &'a DatasetIndex,
-    pub selection: &'a Selection,
-    /// Sums of other profiles than those of the selection.
-    pub cells: &'a [CellPart],
-    pub tree: Option<Arc<NameTree>>,
-    pub symbols: Option<Arc<Symbols>>,
-    pub samples: Option<&'a dyn Samples>,
-}
-
-/// Why a dataset could not be added to an answer.
-#[derive(Debug, thiserror::Error)]
-pub enum FoldError {
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    #[error("the answer {0}; ask for a shorter time range or fewer series")]
-    Memory(#[from] Refused),
-    #[error(transparent)]
-    Block(#[from] block::Error),
-}
-
-/// Why two answers could not be joined.
+/// Why two answers could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     #[error(transparent)]
@@ -83,40 +60,18 @@ pub enum MergeError {
     Memory(#[from] Refused),
 }
 
-/// An answer whose parts are smaller than so many bytes more than when it was measured is not measured again.
+/// An answer that is slow to measure is measured again once its charge exceeds twice the last measurement plus this.
 const MEASURE_BYTES: u64 = 1 << 20;
 
 impl Charge {
-    /// The lease, which outlives the answer that is made of the partial.
+    /// The lease, which must outlive the answer that is made from the partial.
     pub fn into_lease(self) -> Lease {
         self.lease
     }
 }
 
-/// An answer outgrew what one question may hold in memory.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the answer has more than {limit} {what}; ask for a shorter time range or fewer series")]
-pub struct TooLarge {
-    pub what: &'static str,
-    pub limit: usize,
-}
-
-impl Dataset<'_> {
-    /// Hands out all samples and sums, whichever column they are of.
-    pub(crate) fn scan_all(&self, mut each: impl FnMut(Batch<'_>)) -> Result<(), block::Error> {
-        let Some(samples) = self.samples else { return Ok(()) };
-        for at in 0..self.selection.columns.len() {
-            samples.scan(at, &mut each)?;
-        }
-        if !self.cells.is_empty() {
-            samples.scan_cells(&mut each)?;
-        }
-        Ok(())
-    }
-}
-
 impl Partial {
-    /// The answer of no data.
+    /// The answer without any data.
     pub fn empty(query: &Query) -> Self {
         let answer = match &query.kind {
             Kind::MergeStacktraces(_) => Answer::MergeStacktraces(Vec::new()),
@@ -130,7 +85,7 @@ impl Partial {
         Self { answer, stats: Stats::default(), charge: Charge::default() }
     }
 
-    /// The answer, from now on charged to `account`.
+    /// Charges the answer to `account`, from now on.
     ///
     /// # Errors
     /// There is no room for it.
@@ -142,10 +97,10 @@ impl Partial {
         Ok(self)
     }
 
-    /// Adds what one dataset has to say.
+    /// Adds one dataset.
     ///
     /// # Errors
-    /// The answer would outgrow its limit or the memory there is, or the samples are damaged.
+    /// The answer would outgrow its limit or the available memory, or the samples are damaged.
     pub fn fold(&mut self, query: &Query, dataset: Dataset<'_>) -> Result<(), FoldError> {
         self.stats.datasets += 1;
         self.stats.profiles += dataset.selection.profiles();
@@ -169,7 +124,7 @@ impl Partial {
         }
     }
 
-    /// Whether the answer is that of no data. Symbols without any value count as something.
+    /// Whether the answer equals that without any data. Stacktraces whose values are all 0 count as data.
     pub fn says_nothing(&self) -> bool {
         match &self.answer {
             Answer::MergeStacktraces(parts) => parts.is_empty(),
@@ -185,15 +140,15 @@ impl Partial {
         self.charge.lease.is_counted()
     }
 
-    /// Whether merging another one in takes noticeable time.
+    /// Whether merging another answer into it takes noticeable time.
     pub fn is_heavy(&self) -> bool {
         matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())
     }
 
-    /// Joins two answers of one question.
+    /// Merges two answers of one question.
     ///
     /// # Errors
-    /// The answer would outgrow its limit, or the memory there is.
+    /// The answer would outgrow its limit or the available memory.
     pub fn merge(&mut self, other: Self) -> Result<(), MergeError> {
         self.stats.merge(other.stats);
         let Self { answer, charge, .. } = self;
@@ -216,8 +171,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Gives back what the answer does not hold. Measuring some kinds takes as long as making them, so it is done each
-    /// time that they have doubled.
+    /// Releases the charge beyond the bytes of the answer. Measuring some kinds takes as long as making them, so they
+    /// are measured only after their charge has doubled.
     fn measure(&mut self) {
         let Self { answer, charge, .. } = self;
         let is_cheap = matches!(answer, Answer::MergeProfile(_) | Answer::MergeStacktraces(_));
@@ -243,7 +198,7 @@ impl Answer {
     }
 }
 
-/// An answer of another kind can only come from a caller that mixes questions up.
+/// Answers of two kinds meet only if a caller mixes up questions.
 fn unreachable_answer(answer: &Answer) -> Result<(), TooLarge> {
     debug_assert!(false, "answers of different questions meet: {answer:?}");
     Ok(())

@@ -1,14 +1,14 @@
-//! A question, and what answering it takes.
+//! A question, and the sections of a dataset that answering it needs.
 
 use model::{ProfileType, TimeRange, Times};
 
-use crate::kind::{heatmap, profile, series};
+use crate::grid::Grid;
 use crate::selector::Selector;
 
 /// A question, parsed and checked.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Profiles outside of it do not exist for this question.
+    /// Profiles outside of it are ignored.
     pub range: TimeRange,
     pub selector: Selector,
     /// Only this profile type; every type, if absent.
@@ -21,11 +21,11 @@ pub enum Kind {
     /// One tree of function names.
     MergeStacktraces(SampleFilter),
     /// One pprof.
-    MergeProfile(profile::Question),
+    MergeProfile(ProfileQuestion),
     /// Values over time.
-    Series(series::Question),
-    /// How many profiles or spans had which value at which time.
-    Heatmap(heatmap::Question),
+    Series(SeriesQuestion),
+    /// Counts of profiles or spans by time and value.
+    Heatmap(HeatmapQuestion),
     /// Names of the labels of matching series, sorted.
     LabelNames,
     /// Values of this label, sorted.
@@ -35,7 +35,7 @@ pub enum Kind {
     ProfileTypes,
 }
 
-/// Which samples of the matching profiles count. What is empty excludes nothing.
+/// Which samples of the matching profiles count. An empty list excludes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct SampleFilter {
     /// [`model::ProfileId`]s.
@@ -44,11 +44,62 @@ pub struct SampleFilter {
     pub traces: Vec<u128>,
     /// Names of the first functions from the root.
     pub call_site: Vec<Box<[u8]>>,
-    /// The client named profiles that this server cannot have made: nothing matches.
+    /// The client named profiles that this server cannot have made: no profile matches.
     pub nothing: bool,
 }
 
-/// What a dataset must bring, beyond its index, to answer.
+/// [`Kind::MergeProfile`].
+#[derive(Clone, Debug, Default)]
+pub struct ProfileQuestion {
+    pub filter: SampleFilter,
+    /// Reduces stacktraces to the part that a compiler needs.
+    pub go_pgo: Option<GoPgo>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GoPgo {
+    /// Locations to keep of each stacktrace, from the leaf; 0 keeps all.
+    pub keep_locations: u32,
+    /// Drops the line of each location that is the leaf of any stacktrace, so that equal callees become one.
+    pub aggregate_callees: bool,
+}
+
+/// [`Kind::Series`].
+#[derive(Clone, Debug)]
+pub struct SeriesQuestion {
+    /// The first grid point, in Unix milliseconds.
+    pub start_millis: i64,
+    /// No grid point is later.
+    pub end_millis: i64,
+    /// At least 1.
+    pub step_millis: i64,
+    pub group_by: Vec<String>,
+    pub exemplars: bool,
+    /// Names of the first functions from the root; only samples below them count.
+    pub call_site: Vec<Box<[u8]>>,
+}
+
+/// [`Kind::Heatmap`].
+#[derive(Clone, Debug)]
+pub struct HeatmapQuestion {
+    pub start_millis: i64,
+    pub end_millis: i64,
+    /// At least 1.
+    pub step_millis: i64,
+    pub of: PointKind,
+    pub group_by: Vec<String>,
+    pub exemplars: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PointKind {
+    /// A point is a profile; its value is the profile's total.
+    Profiles,
+    /// A point is a span within a profile; its value is the sum of its samples.
+    Spans,
+}
+
+/// The sections of a dataset that an answer needs, beyond its index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
     pub samples: bool,
@@ -59,14 +110,26 @@ pub struct Needs {
 }
 
 impl Kind {
-    /// Whether the question is which series and types there are, and not how much of them.
+    /// Whether the question is about the existence of series and types, not about their values.
     pub(crate) fn is_about_labels(&self) -> bool {
         matches!(self, Self::LabelNames | Self::LabelValues(_) | Self::SeriesLabels(_) | Self::ProfileTypes)
     }
 }
 
+impl SeriesQuestion {
+    pub(crate) fn grid(&self) -> Grid {
+        let Self { start_millis, end_millis, step_millis, .. } = *self;
+        Grid { start_millis, end_millis, step_millis }
+    }
+
+    /// The time of grid point `bucket`, in Unix milliseconds.
+    pub fn time(&self, bucket: i64) -> i64 {
+        self.grid().time(bucket)
+    }
+}
+
 impl Query {
-    /// Whether every profile between these times, in nanoseconds, both included, counts.
+    /// Whether every profile within `times` counts.
     pub fn counts_all(&self, times: Times) -> bool {
         self.selector.matchers.is_empty()
             && self.profile_type.is_none()
@@ -87,14 +150,14 @@ impl Query {
             Kind::Series(question) if !question.call_site.is_empty() => {
                 Needs { samples: true, tree: true, ..Needs::default() }
             }
-            Kind::Heatmap(question) if question.of == heatmap::Of::Spans => {
+            Kind::Heatmap(question) if question.of == PointKind::Spans => {
                 Needs { samples: true, spans: true, ..Needs::default() }
             }
             _ => Needs::default(),
         }
     }
 
-    /// Whether nothing is asked of single profiles and samples: what they add up to is enough.
+    /// Whether sums over profiles answer the question: it does not select single profiles or samples.
     pub(crate) fn may_use_sums(&self) -> bool {
         let filter = match &self.kind {
             Kind::MergeStacktraces(filter) => filter,
@@ -105,7 +168,7 @@ impl Query {
         self.profiles().is_none() && filter.spans.is_empty() && filter.traces.is_empty()
     }
 
-    /// Profiles that alone count, if the question names some.
+    /// The filter, if it restricts the question to certain profiles.
     pub(crate) fn profiles(&self) -> Option<&SampleFilter> {
         let filter = match &self.kind {
             Kind::MergeStacktraces(filter) => filter,

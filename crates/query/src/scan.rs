@@ -1,7 +1,7 @@
-//! The one loop over a dataset: which series match, which of their profiles count, which rows that is.
+//! The loop over a dataset: matching series, the profiles of them that count, and their rows.
 //!
-//! Owns: derived labels as matchers see them, time, masks, what is erased, sums per stacktrace.
-//! Does not own: reading objects (the leaf), what becomes of the sums ([`crate::kind`]).
+//! Owns: derived labels as matchers see them, time ranges, masks, erased profiles, sums per stacktrace.
+//! Does not own: reading objects (the leaf), folding the sums into answers ([`crate::kind`]).
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct ColumnSelection {
     pub runs: Vec<Run>,
 }
 
-/// Neighbouring profiles of one series; at least one.
+/// Adjacent profiles of one series; at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Run {
     /// Index into the series of the dataset.
@@ -37,18 +37,18 @@ pub struct Run {
     pub profiles: Range<u32>,
 }
 
-/// The samples of a selection, decoded as they are asked for.
+/// The samples of a selection, decoded on request.
 pub trait Samples {
-    /// Calls `each` with the rows of column `at` of the selection, in the order of the dataset.
+    /// Calls `each` with the rows of the selection's column number `column`, in the order of the dataset.
     ///
     /// # Errors
-    /// What the object holds is damaged.
-    fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
+    /// The object is damaged.
+    fn scan(&self, column: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
 
     /// Calls `each` with the sums of all matching cells.
     ///
     /// # Errors
-    /// What the object holds is damaged.
+    /// The object is damaged.
     fn scan_cells(&self, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error>;
 }
 
@@ -88,17 +88,17 @@ impl ColumnSelection {
 
     /// Every profile with its series.
     pub fn profiles(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
-        let of = |run: &Run| {
+        let with_series = |run: &Run| {
             let series = run.series;
             run.profiles.clone().map(move |profile| (series, profile as usize))
         };
-        self.runs.iter().flat_map(of)
+        self.runs.iter().flat_map(with_series)
     }
 }
 
-/// Finds what `query` asks of a dataset within the times `within`, which are sorted. `masked` are the
-/// ordinals, sorted, of push items that are counted elsewhere; `erased` is what deletions erase of it
-/// ([`crate::deletion::erased`]).
+/// Selects the profiles of a dataset that `query` counts within the sorted time ranges `within`. `masked`
+/// are the sorted ordinals of push items that are counted elsewhere; `erased` are the profiles that
+/// deletions erase ([`crate::deletion::erased`]).
 pub fn select(
     index: &DatasetIndex,
     masked: &[u32],
@@ -115,32 +115,33 @@ pub fn select(
             if query.profile_type.as_ref().is_some_and(|t| !has_type(value_schema, column, t)) {
                 continue;
             }
-            let derived = Derived::new(value_schema, column);
+            let derived = DerivedLabels::new(value_schema, column);
             let Some(matchers) = derived.narrow(&query.selector.matchers) else {
                 continue;
             };
             let mut runs = Vec::new();
             let counts = |profile: u32| {
-                let at = profile as usize;
-                let masked = masked.binary_search(&index.profiles.item[at]).is_ok();
-                let named = filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[at]));
-                // A column of zeros is a profile type that the document has no samples of.
-                let empty = by_totals && index.profiles.total(at, column) == 0;
-                !masked && named && !empty
+                let profile = profile as usize;
+                let is_masked = masked.binary_search(&index.profiles.item[profile]).is_ok();
+                let is_named =
+                    filter.is_none_or(|filter| filter.profiles.contains(&index.profiles.id[profile]));
+                // A column of zeros is a profile type without samples in the document.
+                let is_empty = by_totals && index.profiles.total(profile, column) == 0;
+                !is_masked && is_named && !is_empty
             };
             let all_count = masked.is_empty() && filter.is_none() && !by_totals;
-            let erased = of_column(erased, schema, column);
+            let erased = erased_in_column(erased, schema, column);
             select_runs(index, schema as u32, &matchers, |series, profiles| {
                 let within = within.iter().map(|range| in_range(index, profiles.clone(), *range));
-                let left = within.flat_map(|profiles| without(profiles, erased));
+                let remaining = within.flat_map(|profiles| without(profiles, erased));
                 if all_count {
-                    left.for_each(|profiles| push_run(series, profiles, &mut runs));
+                    remaining.for_each(|profiles| push_run(series, profiles, &mut runs));
                 } else if one_is_enough {
-                    let found = left.flatten().find(|at| counts(*at));
-                    found.into_iter().for_each(|at| push_run(series, at..at + 1, &mut runs));
+                    let found = remaining.flatten().find(|profile| counts(*profile));
+                    found.into_iter().for_each(|profile| push_run(series, profile..profile + 1, &mut runs));
                 } else {
-                    let counted = left.flatten().filter(|at| counts(*at));
-                    counted.for_each(|at| push_run(series, at..at + 1, &mut runs));
+                    let counted = remaining.flatten().filter(|profile| counts(*profile));
+                    counted.for_each(|profile| push_run(series, profile..profile + 1, &mut runs));
                 }
             });
             if !runs.is_empty() {
@@ -152,28 +153,28 @@ pub fn select(
     selection
 }
 
-/// Those of one value column.
-fn of_column(erased: &[Erased], schema: usize, column: usize) -> &[Erased] {
+/// The erased profiles of one value column.
+fn erased_in_column(erased: &[Erased], schema: usize, column: usize) -> &[Erased] {
     let key = (schema as u32, column as u32);
     let start = erased.partition_point(|e| (e.schema, e.column) < key);
     let len = erased[start..].partition_point(|e| (e.schema, e.column) == key);
     &erased[start..start + len]
 }
 
-/// What of `profiles` is not erased, in order; `erased` is of one column.
+/// The ranges of `profiles` that are not erased, in order; `erased` is of one column.
 fn without(profiles: Range<u32>, erased: &[Erased]) -> impl Iterator<Item = Range<u32>> {
     let first = erased.partition_point(|e| e.profiles.end <= profiles.start);
-    let gone = erased[first..].iter().map(|e| e.profiles.clone());
-    let mut at = profiles.start;
-    let mut gone = gone.take_while(move |gone| gone.start < profiles.end).fuse();
+    let gaps = erased[first..].iter().map(|e| e.profiles.clone());
+    let mut gaps = gaps.take_while(move |gap| gap.start < profiles.end).fuse();
+    let mut next = profiles.start;
     let mut is_over = false;
     std::iter::from_fn(move || {
         while !is_over {
-            let start = at;
-            let end = match gone.next() {
-                Some(gone) => {
-                    at = gone.end;
-                    gone.start.max(start)
+            let start = next;
+            let end = match gaps.next() {
+                Some(gap) => {
+                    next = gap.end;
+                    gap.start.max(start)
                 }
                 None => {
                     is_over = true;
@@ -222,7 +223,7 @@ pub(crate) fn select_runs(
     }
 }
 
-/// Profiles of one series are sorted by time.
+/// The `profiles` of one series, which are sorted by time, that are within `range`.
 pub(crate) fn in_range(index: &DatasetIndex, profiles: Range<usize>, range: TimeRange) -> Range<u32> {
     let times = &index.profiles.time_nanos[profiles.clone()];
     let first = times.partition_point(|time| *time < range.start);
@@ -230,7 +231,7 @@ pub(crate) fn in_range(index: &DatasetIndex, profiles: Range<usize>, range: Time
     (profiles.start + first) as u32..(profiles.start + end.max(first)) as u32
 }
 
-/// Adds profiles, to the last run if they follow it.
+/// Adds profiles to the last run if they follow it, or else as a new run.
 fn push_run(series: u32, profiles: Range<u32>, runs: &mut Vec<Run>) {
     match runs.last_mut() {
         _ if profiles.is_empty() => {}
@@ -241,33 +242,33 @@ fn push_run(series: u32, profiles: Range<u32>, runs: &mut Vec<Run>) {
     }
 }
 
-/// A label that is stored, or follows from one that is.
+/// The value of a stored label, or of another name of one.
 pub(crate) fn stored<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     labels.get(stored_name(name))
 }
 
-/// The labels that a value column gives to its series; as [`ValueSchema::series_labels`], without copies.
-pub(crate) struct Derived<'a> {
+/// The labels that series have from their value column; as [`ValueSchema::series_labels`], without copies.
+pub(crate) struct DerivedLabels<'a> {
     type_parts: [&'a str; 5],
     id: OnceCell<String>,
 }
 
-impl<'a> Derived<'a> {
+impl<'a> DerivedLabels<'a> {
     pub(crate) fn new(schema: &'a ValueSchema, column: usize) -> Self {
         Self { type_parts: schema.type_parts(column), id: OnceCell::new() }
     }
 
-    /// The matchers that are left for stored labels; none if a derived label does not match.
+    /// The matchers on stored labels; `None` if a derived label does not match.
     pub(crate) fn narrow<'m>(&self, matchers: &'m [Matcher]) -> Option<Vec<&'m Matcher>> {
-        let mut left = Vec::new();
+        let mut remaining = Vec::new();
         for matcher in matchers {
             match self.own(&matcher.name) {
                 Some(value) if !matcher.matches(value) => return None,
                 Some(_) => {}
-                None => left.push(matcher),
+                None => remaining.push(matcher),
             }
         }
-        Some(left)
+        Some(remaining)
     }
 
     /// The value that clients see of a series with these stored labels.
@@ -275,7 +276,7 @@ impl<'a> Derived<'a> {
         self.own(name).or_else(|| stored(labels, name))
     }
 
-    /// Names of those that have a value.
+    /// Names of the derived labels that have a value.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         [PROFILE_TYPE].into_iter().chain(TYPE_PARTS).filter(|name| self.own(name).is_some())
     }
@@ -290,7 +291,7 @@ impl<'a> Derived<'a> {
 }
 
 /// Adds up the values per stacktrace; `weights` has one entry per stacktrace of the dataset.
-/// Sums wrap: a profile whose values do not fit in 64 bits has no meaning that could be kept.
+/// Sums wrap: values that do not fit in 64 bits have no meaning to preserve.
 pub(crate) fn add_weights(weights: &mut [i64], batch: &Batch<'_>, filter: &SampleFilter) {
     let rows = || batch.stacks.iter().zip(batch.values);
     let mut add = |stacktrace: u32, value: i64| {
@@ -309,27 +310,27 @@ pub(crate) fn add_weights(weights: &mut [i64], batch: &Batch<'_>, filter: &Sampl
     }
 }
 
-/// Walks the profiles of a column beside its rows.
+/// Finds the profile of each row of a column, for ascending rows.
 pub(crate) struct ProfileOfRow<'a> {
     index: &'a DatasetIndex,
     profiles: Vec<(u32, usize)>,
-    at: usize,
+    next: usize,
 }
 
 impl<'a> ProfileOfRow<'a> {
     pub(crate) fn new(index: &'a DatasetIndex, column: &ColumnSelection) -> Self {
-        Self { index, profiles: column.profiles().collect(), at: 0 }
+        Self { index, profiles: column.profiles().collect(), next: 0 }
     }
 
-    /// The place among the column's profiles of the one that row `row` belongs to. Rows must be asked
-    /// for in their order.
+    /// The position, among the column's profiles, of the profile that `row` belongs to. Must be called
+    /// with ascending rows.
     pub(crate) fn place(&mut self, row: u32) -> Option<usize> {
-        while let Some((_, profile)) = self.profiles.get(self.at) {
+        while let Some((_, profile)) = self.profiles.get(self.next) {
             let rows = self.index.profiles.rows(*profile);
             if row < rows.end {
-                return (row >= rows.start).then_some(self.at);
+                return (row >= rows.start).then_some(self.next);
             }
-            self.at += 1;
+            self.next += 1;
         }
         None
     }

@@ -1,6 +1,6 @@
-//! Reads and applies label selectors, in the syntax of a Prometheus instant-vector selector.
+//! Parses and applies label selectors, in the syntax of a Prometheus instant-vector selector.
 //!
-//! Owns: the grammar, the four operators, anchoring and bounding of regular expressions.
+//! Owns: the grammar, the four operators, anchoring and size limits of regular expressions.
 //! Does not own: which labels a series has ([`crate::scan`]).
 
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use model::label_names::{NAME, is_service_name};
 use regex::{Regex, RegexBuilder};
 
-/// Longest selector, in bytes; a longer one is refused before it is read.
+/// Longest selector, in bytes; a longer one is refused before it is parsed.
 pub const SELECTOR_BYTES_MAX: usize = 64 << 10;
 
 /// Largest compiled regular expression, in bytes.
@@ -19,7 +19,7 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Most matchers in one selector.
 pub const MATCHERS_MAX: usize = 256;
 
-/// How much of a selector or of a pattern an error repeats, in bytes.
+/// Most bytes of a selector or a pattern that an error repeats.
 const SHOWN_BYTES_MAX: usize = 120;
 
 /// Label matchers, all of which must hold. Empty: every series matches.
@@ -47,7 +47,7 @@ pub enum Op {
 /// A regular expression that must match whole values.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// Alternatives of plain text, as a list of values to pick from makes them: any number is looked up at once.
+    /// Alternatives of plain text, as made from a list of selected values: one lookup for any number of them.
     Literals(Arc<HashSet<Box<str>>>),
     Expression(Regex),
 }
@@ -61,7 +61,7 @@ impl Pattern {
     }
 }
 
-/// What is wrong with a selector, and where.
+/// An error in a selector, with its position.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("1:{column}: parse error: {what}")]
 pub struct SelectorError {
@@ -79,7 +79,7 @@ impl Matcher {
     /// A matcher for whole values that `pattern` matches, or does not match.
     ///
     /// # Errors
-    /// Says what is wrong with the pattern.
+    /// A description of the error in the pattern.
     pub fn regex(name: &str, pattern: &str, negated: bool) -> Result<Self, String> {
         let compiled = compile(pattern)?;
         let op = if negated { Op::MatchesNot(compiled) } else { Op::Matches(compiled) };
@@ -109,22 +109,22 @@ impl Matcher {
 }
 
 impl Selector {
-    /// Reads one selector. `{}` matches everything; the empty string is an error.
+    /// Parses one selector. `{}` matches everything; the empty string is an error.
     ///
     /// # Errors
-    /// Names the first part that is wrong and its position.
+    /// Names the first invalid part and its position.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > SELECTOR_BYTES_MAX {
             let what = format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
             return Err(SelectorError { column: 1, what });
         }
-        Parser { text, at: 0 }.selector()
+        Parser { text, position: 0 }.selector()
     }
 
-    /// Reads several, all of which must hold.
+    /// Parses several selectors, all of which must hold.
     ///
     /// # Errors
-    /// That of the first that cannot be read, with its text.
+    /// The first error, with the text of its selector; the text is empty if all together have too many matchers.
     pub fn parse_all<S: AsRef<str>>(texts: &[S]) -> Result<Self, (String, SelectorError)> {
         let mut all = Self::default();
         for text in texts {
@@ -151,10 +151,10 @@ impl Selector {
         Some(smallest.into_iter().map(str::to_owned).collect())
     }
 
-    /// Takes the `=` matcher on `name` out and gives its value.
+    /// Removes the first matcher on `name`, whatever its operator, and returns its value.
     pub fn take(&mut self, name: &str) -> Option<Box<str>> {
-        let at = self.matchers.iter().position(|m| *m.name == *name)?;
-        Some(self.matchers.remove(at).value)
+        let index = self.matchers.iter().position(|m| *m.name == *name)?;
+        Some(self.matchers.remove(index).value)
     }
 }
 
@@ -180,7 +180,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// As a string that [`Selector::parse`] reads: Rust's own escapes are not all known there.
+/// Displays a string in the quotes and escapes of [`Selector::parse`], which does not support all of Rust's escapes.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -207,7 +207,7 @@ pub fn is_label_name(name: &str) -> bool {
 
 struct Parser<'a> {
     text: &'a str,
-    at: usize,
+    position: usize,
 }
 
 impl Parser<'_> {
@@ -235,12 +235,12 @@ impl Parser<'_> {
     }
 
     fn braces(&mut self, matchers: &mut Vec<Matcher>) -> Result<(), SelectorError> {
-        self.at += 1;
+        self.position += 1;
         loop {
             self.skip_space();
             match self.peek() {
                 Some('}') => {
-                    self.at += 1;
+                    self.position += 1;
                     return Ok(());
                 }
                 None => return Err(self.fail("unexpected end of input inside braces")),
@@ -252,7 +252,7 @@ impl Parser<'_> {
             matchers.push(self.matcher()?);
             self.skip_space();
             match self.peek() {
-                Some(',') => self.at += 1,
+                Some(',') => self.position += 1,
                 Some('}') => {}
                 None => return Err(self.fail("unexpected end of input inside braces")),
                 Some(c) => {
@@ -264,7 +264,7 @@ impl Parser<'_> {
     }
 
     fn matcher(&mut self) -> Result<Matcher, SelectorError> {
-        let start = self.at;
+        let start = self.position;
         let quoted = matches!(self.peek(), Some('"' | '\'' | '`'));
         let name = if quoted {
             self.string()?
@@ -278,8 +278,8 @@ impl Parser<'_> {
             );
         }
         self.skip_space();
-        let operator = self.at;
-        let rest = &self.text[self.at..];
+        let operator = self.position;
+        let rest = &self.text[self.position..];
         let (negated, regex) = match rest.as_bytes() {
             [b'=', b'~', ..] => (false, true),
             [b'!', b'~', ..] => (true, true),
@@ -294,7 +294,7 @@ impl Parser<'_> {
                 )));
             }
         };
-        self.at = operator + if negated || regex { 2 } else { 1 };
+        self.position = operator + if negated || regex { 2 } else { 1 };
         self.skip_space();
         if !matches!(self.peek(), Some('"' | '\'' | '`')) {
             let found = self.peek().map_or("end of input".into(), |c| format!("{c:?}"));
@@ -317,9 +317,9 @@ impl Parser<'_> {
         Ok(Matcher { name: name.into(), value: value.into(), op })
     }
 
-    /// A string in double, single or back quotes, the first two with the escapes of Go.
+    /// Parses a string in double, single or back quotes, the first two with the escapes of Go.
     fn string(&mut self) -> Result<String, SelectorError> {
-        let start = self.at;
+        let start = self.position;
         let unterminated = |parser: &Self| SelectorError {
             column: start + 1,
             what: format!("unterminated quoted string {}", shown(&parser.text[start..])),
@@ -329,12 +329,12 @@ impl Parser<'_> {
         };
         let mut bytes = Vec::new();
         loop {
-            let at = self.at;
+            let position = self.position;
             match self.next() {
                 None => return Err(unterminated(self)),
                 Some('\n') if quote != '`' => return Err(unterminated(self)),
                 Some(c) if c == quote => break,
-                Some('\\') if quote != '`' => self.escape(at, quote, &mut bytes)?,
+                Some('\\') if quote != '`' => self.escape(position, quote, &mut bytes)?,
                 Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
@@ -342,8 +342,9 @@ impl Parser<'_> {
             .map_err(|_| SelectorError { column: start + 1, what: "string is not valid UTF-8".into() })
     }
 
-    fn escape(&mut self, at: usize, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
-        let fail = |what: String| SelectorError { column: at + 1, what };
+    /// Parses the rest of an escape whose backslash is at `start`.
+    fn escape(&mut self, start: usize, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
+        let fail = |what: String| SelectorError { column: start + 1, what };
         let Some(c) = self.next() else {
             return Err(fail("unterminated escape sequence".into()));
         };
@@ -368,14 +369,14 @@ impl Parser<'_> {
             'u' => (16, 4),
             'U' => (16, 8),
             '0'..='7' => {
-                self.at -= 1;
+                self.position -= 1;
                 (8, 3)
             }
             c => return Err(fail(format!("unknown escape sequence \\{c}"))),
         };
-        let end = self.at + digits;
-        let number = self.text.get(self.at..end).and_then(|d| u32::from_str_radix(d, radix).ok());
-        self.at = end.min(self.text.len());
+        let end = self.position + digits;
+        let number = self.text.get(self.position..end).and_then(|d| u32::from_str_radix(d, radix).ok());
+        self.position = end.min(self.text.len());
         match (c, number) {
             ('u' | 'U', Some(number)) => match char::from_u32(number) {
                 Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
@@ -388,34 +389,34 @@ impl Parser<'_> {
     }
 
     fn take_while(&mut self, mut wanted: impl FnMut(char, bool) -> bool) -> String {
-        let start = self.at;
+        let start = self.position;
         while let Some(c) = self.peek() {
-            if !wanted(c, self.at == start) {
+            if !wanted(c, self.position == start) {
                 break;
             }
-            self.at += c.len_utf8();
+            self.position += c.len_utf8();
         }
-        self.text[start..self.at].to_owned()
+        self.text[start..self.position].to_owned()
     }
 
     fn skip_space(&mut self) {
         while matches!(self.peek(), Some(' ' | '\t' | '\n' | '\r')) {
-            self.at += 1;
+            self.position += 1;
         }
     }
 
     fn peek(&self) -> Option<char> {
-        self.text.get(self.at..)?.chars().next()
+        self.text.get(self.position..)?.chars().next()
     }
 
     fn next(&mut self) -> Option<char> {
         let c = self.peek()?;
-        self.at += c.len_utf8();
+        self.position += c.len_utf8();
         Some(c)
     }
 
     fn fail(&self, what: impl Into<String>) -> SelectorError {
-        SelectorError { column: self.at + 1, what: what.into() }
+        SelectorError { column: self.position + 1, what: what.into() }
     }
 }
 
@@ -425,13 +426,13 @@ fn compile(pattern: &str) -> Result<Pattern, String> {
         return Ok(Pattern::Literals(Arc::new(literals)));
     }
     if pattern.contains(')') {
-        // `a)|(b` is wrong, but would close and open the group that is put around it.
+        // `a)|(b` is invalid, but would close and reopen the group that is put around it.
         build(pattern, pattern)?;
     }
     build(&format!("^(?s:{pattern})$"), pattern).map(Pattern::Expression)
 }
 
-/// The values that a pattern matches if it is nothing but alternatives of plain text, maybe in one group:
+/// The values that a pattern matches if it consists only of plain-text alternatives, possibly in one group:
 /// `a|b`, `(a|b)`, `(?:a\.b|c)`.
 fn literals(pattern: &str) -> Option<HashSet<Box<str>>> {
     let open = ["(?:", "("].into_iter().find_map(|group| pattern.strip_prefix(group));
@@ -463,7 +464,7 @@ fn build(expression: &str, pattern: &str) -> Result<Regex, String> {
         regex::Error::CompiledTooBig(_) => {
             format!("{:?} is too large, limit is {REGEX_BYTES_MAX} bytes compiled", shown(pattern))
         }
-        // The last line of the long form says what is wrong; the others draw where.
+        // The last line of the long form is the description; the others show the position.
         other => {
             let text = other.to_string();
             let last = text.lines().last().unwrap_or_default();
@@ -472,7 +473,7 @@ fn build(expression: &str, pattern: &str) -> Result<Regex, String> {
     })
 }
 
-/// A text from outside, short enough for a message.
+/// A text from a client, shortened for a message.
 pub fn shown(text: &str) -> String {
     match text.len() {
         0..=SHOWN_BYTES_MAX => text.to_owned(),
@@ -485,7 +486,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_are_read_as_prometheus_reads_them() {
+    fn selectors_are_parsed_as_by_prometheus() {
         let cases = [
             ("{}", "{}"),
             (" { } ", "{}"),
@@ -505,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_as_what_it_was() {
+    fn displayed_selectors_parse_back_unchanged() {
         for value in ["a\"b\\c", "\0\t\r\n\x7f", "zero\u{200b}width", "e\u{301}\u{e000}\u{1f600}", "\u{85}"] {
             let matchers = vec![Matcher::equal(value, "v"), Matcher::equal("name", value)];
             let text = Selector { matchers }.to_string();
@@ -516,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_part_and_its_place() {
+    fn errors_name_the_part_and_its_position() {
         let cases = [
             ("", "1:1: parse error: unexpected end of input"),
             ("{", "1:2: parse error: unexpected end of input inside braces"),
@@ -577,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_match_as_their_expressions_do() {
+    fn literal_sets_match_like_their_expressions() {
         let values = ["", "a", "b", "a.b", "axb", "a|b", "(a", "a)", "ab", "a-b", "A"];
         let sets =
             ["a|b", "(a|b)", "(?:a|)", r"a\.b|c", r"a\|b", r"\(a|a\)", "a-b", r"a\-b", "", "()", "a||b"];
@@ -613,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_services_are_known() {
+    fn services_are_known_if_the_selector_lists_them() {
         let services = |text: &str| Selector::parse(text).expect(text).services();
         assert_eq!(services(r#"{service_name="a"}"#), Some(vec!["a".into()]));
         assert_eq!(services(r#"{service_name=~"a|b-c"}"#), Some(vec!["a".into(), "b-c".into()]));

@@ -1,4 +1,4 @@
-//! Every kind of question against the same, asked naively, of random datasets.
+//! Every kind of question on random datasets, compared with a naive implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn labels(pod: u8) -> Labels {
     Labels::from_pairs([("pod", format!("p{pod}")), ("service_name", "app".to_owned())])
 }
 
-/// A dataset as a block would give it. `samples` count 1 each.
+/// A dataset as read from a block. Column 0, `samples`, is 1 in every row.
 struct Stored {
     index: DatasetIndex,
     stacks: Vec<u32>,
@@ -119,17 +119,17 @@ fn store(pushed: &[Pushed]) -> Stored {
 struct StoredSamples<'a>(&'a Stored, &'a Selection);
 
 impl Samples for StoredSamples<'_> {
-    fn scan(&self, at: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
+    fn scan(&self, column: usize, each: &mut dyn FnMut(Batch<'_>)) -> Result<(), block::Error> {
         let Self(stored, selection) = self;
-        let column: &ColumnSelection = &selection.columns[at];
+        let column: &ColumnSelection = &selection.columns[column];
         for rows in column.rows(&stored.index) {
             for row in rows {
-                let at = row as usize;
-                let value = if column.column == 0 { 1 } else { stored.values[at] };
-                let span = Span { span_id: stored.spans[at], trace_id: 0 };
+                let index = row as usize;
+                let value = if column.column == 0 { 1 } else { stored.values[index] };
+                let span = Span { span_id: stored.spans[index], trace_id: 0 };
                 each(Batch {
                     first_row: row,
-                    stacks: &[stored.stacks[at]],
+                    stacks: &[stored.stacks[index]],
                     values: &[value],
                     spans: &[span],
                 });
@@ -143,7 +143,7 @@ impl Samples for StoredSamples<'_> {
     }
 }
 
-/// What a leaf does with one dataset.
+/// Folds one dataset as a leaf does.
 fn fold(partial: &mut Partial, query: &Query, stored: &Stored, masked: &[u32], deletions: &[Deletion]) {
     let erased = erased(&stored.index, deletions);
     let selection = select(&stored.index, masked, &erased, query, &[query.range]);
@@ -167,7 +167,7 @@ fn ask(query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     ask_after(&[], query, datasets)
 }
 
-/// The same after deletions that are not applied to the datasets yet.
+/// As [`ask`], after deletions that are not applied to the datasets yet.
 fn ask_after(deletions: &[Deletion], query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     let mut partial = Partial::empty(query);
     for (pushed, masked) in datasets {
@@ -185,7 +185,7 @@ fn deletion(selector: &str, (start, end): (i64, i64)) -> Deletion {
     }
 }
 
-/// The same, with one partial per dataset, merged from the right.
+/// As [`ask`], with one partial per dataset, merged from the right.
 fn ask_apart(query: &Query, datasets: &[(Vec<Pushed>, Vec<u32>)]) -> Partial {
     let mut merged = Partial::empty(query);
     for dataset in datasets.iter().rev() {
@@ -221,7 +221,7 @@ fn counted(
     })
 }
 
-/// Without samples a profile has no value of any type.
+/// The profiles with samples: without any, a profile has no value of any type.
 fn with_samples<'a>(pushed: impl Iterator<Item = &'a Pushed>) -> impl Iterator<Item = &'a Pushed> {
     pushed.filter(|p| !p.samples.is_empty())
 }
@@ -231,15 +231,15 @@ fn levels(partial: Partial) -> crate::flamegraph::FlameGraph {
     encode_levels(finish([&parts], 0, Real::Fold))
 }
 
-/// Per stack its value.
+/// The value of each stack.
 fn stacks(partial: Partial) -> BTreeMap<String, i64> {
     let Answer::MergeProfile(merged) = partial.answer else { panic!("{partial:?}") };
     let symbols = &merged.symbols;
     let mut found = BTreeMap::new();
-    for (at, value) in merged.values.iter().enumerate().filter(|(_, value)| **value != 0) {
+    for (id, value) in merged.values.iter().enumerate().filter(|(_, value)| **value != 0) {
         let names: Vec<String> = symbols
             .stacktraces
-            .get(at as u32)
+            .get(id as u32)
             .iter()
             .rev()
             .flat_map(|location| symbols.locations.lines_of(*location).iter().rev())
@@ -321,7 +321,7 @@ proptest! {
     }
 
     #[test]
-    fn what_deletions_erase_is_in_no_answer_of_any_kind(
+    fn erased_profiles_are_in_no_answer_of_any_kind(
         datasets in datasets(), start in 95..130i64, length in 0..20i64, second in 100..130i64,
     ) {
         let deletions = [
@@ -469,7 +469,7 @@ fn one(pod: u8, millis: i64, samples: &[(u8, i64, u64)]) -> Pushed {
 }
 
 #[test]
-fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
+fn a_directory_entry_answers_label_questions_as_its_index_does() {
     let pushed = Pushed { pod: 3, millis: 5, item: 0, samples: vec![(0, 7, 0)] };
     let stored = store(std::slice::from_ref(&pushed));
     let types = [schema().profile_type(0), cpu()];
@@ -493,16 +493,16 @@ fn what_is_known_of_a_whole_dataset_answers_as_its_index_does() {
 }
 
 #[test]
-fn a_deletion_touches_what_it_may_erase_and_erases_single_types() {
+fn a_deletion_touches_datasets_that_it_may_erase_from_and_erases_single_types() {
     let types = [schema().profile_type(0), cpu()];
     let touches = |selector: &str| {
         let deletion = deletion(selector, (100, 200));
-        let of = |tenant: &str, first: i64, last: i64| {
+        let touches = |tenant: &str, first: i64, last: i64| {
             let tenant = TenantId::parse(tenant).expect(tenant);
             deletion.touches(&tenant, "app", &types, Times { first, last })
         };
-        assert!(!of("other", 100, 200) && !of("anonymous", 201_000_000, 300_000_000), "{selector}");
-        of("anonymous", 150_000_000, 300_000_000)
+        assert!(!touches("other", 100, 200) && !touches("anonymous", 201_000_000, 300_000_000), "{selector}");
+        touches("anonymous", 150_000_000, 300_000_000)
     };
     for selector in [r#"{pod="p1"}"#, r#"{service_name=~"a.*"}"#, r#"{__type__="cpu"}"#] {
         assert!(touches(selector), "{selector}");
@@ -518,7 +518,7 @@ fn a_deletion_touches_what_it_may_erase_and_erases_single_types() {
 }
 
 #[test]
-fn what_a_deletion_leaves_of_a_dataset_is_known_without_reading_it() {
+fn the_times_that_a_deletion_leaves_of_a_dataset_are_known_without_reading_it() {
     let types = [schema().profile_type(0), cpu()];
     let left = |selector: &str, millis: (i64, i64)| {
         let deletion =
@@ -615,7 +615,7 @@ fn a_truncated_profile_ends_in_other() {
         stacks(partial).into_iter().map(|(s, v)| format!("{s} {v}")).collect::<Vec<_>>()
     };
     assert_eq!(cut(0), ["main;a 50", "main;a;c 3", "main;b 40"]);
-    // The children of what is large enough stay, so that `other` has few parents.
+    // The children of large nodes stay, so that `other` has few parents.
     assert_eq!(cut(2), ["main;a 50", "main;a;c 3", "main;b 40"]);
     assert_eq!(cut(1), ["main;a 50", "main;a;other 3", "main;b 40"]);
 }
@@ -654,7 +654,7 @@ fn a_compilers_profile_keeps_few_locations() {
 }
 
 #[test]
-fn what_an_answer_holds_is_charged_and_given_back() {
+fn the_memory_of_an_answer_is_charged_and_released() {
     let samples = [(0, 50, 0), (1, 40, 0), (2, 3, 0)];
     let kinds = [
         Kind::MergeProfile(profile::Question::default()),

@@ -215,8 +215,9 @@ pub fn frames(symbols: &Symbols, stack: u32) -> Vec<String> {
     for location in symbols.stacktraces.get(stack) {
         let i = *location as usize;
         let mapping = symbols.mappings[symbols.locations.mapping[i] as usize];
-        let at = format!("{} {:x}", symbols.strings.text(mapping.filename), symbols.locations.address[i]);
-        frames.push(at);
+        let address =
+            format!("{} {:x}", symbols.strings.text(mapping.filename), symbols.locations.address[i]);
+        frames.push(address);
         for line in symbols.locations.lines_of(*location) {
             let function = symbols.functions[line.function as usize];
             let text = |id| symbols.strings.text(id).into_owned();
@@ -239,7 +240,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
         let width = item.profile.sample_types.len();
         for series in item.series.iter() {
             for (i, sample) in series.samples.iter().enumerate() {
-                let at = *sample as usize * width;
+                let start = *sample as usize * width;
                 let row = Row {
                     tenant: item.tenant.to_string(),
                     service: series.labels.get("service_name").unwrap_or_default().to_owned(),
@@ -250,7 +251,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
                     frames: frames(&item.profile.symbols, *sample),
                     span: series.spans.get(i).copied().unwrap_or_default(),
                 };
-                add(&mut sums, row, &item.profile.samples.values[at..at + width]);
+                add(&mut sums, row, &item.profile.samples.values[start..start + width]);
             }
         }
     }

@@ -1,3 +1,5 @@
+//! The encodings of a finished flame graph: by levels, and as tree bytes.
+
 use block::codec::put;
 
 use super::Flame;
@@ -9,14 +11,14 @@ pub struct FlameGraph {
     /// Per level and node, for each side (offset from the end of the previous node of the level,
     /// total, own), then the index of the name.
     pub levels: Vec<Vec<i64>>,
-    /// Of all sides together.
+    /// Total of all sides together.
     pub total: i64,
     pub max_self: i64,
     /// Total of each side.
     pub ticks: Vec<i64>,
 }
 
-/// A node's own weight lies before its children: they begin at its offset plus its own weight.
+/// Encodes by levels. The children of a node begin at its offset plus its own weight.
 pub fn encode_levels<const S: usize>(flame: Flame<S>) -> FlameGraph {
     let Flame { names, nodes } = flame;
     let mut offsets = vec![[0i64; S]; nodes.len()];
@@ -28,10 +30,10 @@ pub fn encode_levels<const S: usize>(flame: Flame<S>) -> FlameGraph {
         let mut previous_end = [0i64; S];
         let first_below = level.end;
         let mut end_below = level.end;
-        for at in level {
-            let node = &nodes[at];
+        for index in level {
+            let node = &nodes[index];
             for side in 0..S {
-                let offset = offsets[at][side];
+                let offset = offsets[index][side];
                 values.push(offset.wrapping_sub(previous_end[side]));
                 values.push(node.total[side]);
                 values.push(node.own[side]);
@@ -39,7 +41,7 @@ pub fn encode_levels<const S: usize>(flame: Flame<S>) -> FlameGraph {
                 max_self = max_self.max(node.own[side]);
             }
             values.push(i64::from(node.name));
-            let mut offset = offsets[at];
+            let mut offset = offsets[index];
             add(&mut offset, &node.own);
             let below = node.first_child as usize..(node.first_child + node.children) as usize;
             end_below = end_below.max(below.end);
@@ -62,16 +64,16 @@ fn add<const S: usize>(to: &mut [i64; S], by: &[i64; S]) {
 
 /// The tree as bytes: per node the length of its name, its name, its own weight and the number of
 /// its children, all numbers as unsigned LEB128; parents first, the last child first. The root has an
-/// empty name. No bytes at all for a tree without weight.
+/// empty name. A tree without weight has no bytes.
 pub fn encode_tree(flame: &Flame<1>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if flame.nodes[0].total == [0] {
         return bytes;
     }
     let mut stack = vec![0u32];
-    while let Some(at) = stack.pop() {
-        let node = &flame.nodes[at as usize];
-        let name = if at == 0 { "" } else { &flame.names[node.name as usize] };
+    while let Some(index) = stack.pop() {
+        let node = &flame.nodes[index as usize];
+        let name = if index == 0 { "" } else { &flame.names[node.name as usize] };
         put(&mut bytes, name.len() as u64);
         bytes.extend_from_slice(name.as_bytes());
         put(&mut bytes, node.own[0] as u64);

@@ -1,3 +1,8 @@
+//! Joins the trees of many datasets by name, and cuts the result to its largest nodes.
+//!
+//! Owns: exact truncation, the node `other`, the order of names and nodes.
+//! Does not own: weights ([`Part`]), encodings (`encode`).
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::convert::Infallible;
@@ -11,29 +16,29 @@ use model::Strings;
 
 use super::{Flame, JOINED_NODE_BYTES, Node, Part};
 
-/// What to do with a function that is really called `other`.
+/// The treatment of functions whose real name is `other`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Real {
-    /// Fold it, with everything below it, into the node `other` of what was left out.
+    /// Fold such a function, with everything below it, into the node `other` of left-out children.
     Fold,
-    /// Keep it; what was left out beside it is added to it.
+    /// Keep it, and add the weights of left-out siblings to it.
     Keep,
 }
 
-/// The name of what was left out at a parent.
+/// The name of the node that stands for the left-out children of a parent.
 const OTHER: &[u8] = b"other";
 
 /// Joins the parts of each side and keeps the `max_nodes` largest nodes, and those as large as the
 /// smallest of them. With several sides a node is as large as on its largest side.
 ///
-/// What is left out at a parent becomes one child `other`. `max_nodes` of 0 keeps everything.
+/// The left-out children of a parent become one child `other`. `max_nodes` of 0 keeps everything.
 pub fn finish<const S: usize>(sides: [&[Part]; S], max_nodes: usize, real: Real) -> Flame<S> {
     let mut joined = Joined::new(sides);
     joined.expand(max_nodes, |_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
     joined.assemble(real)
 }
 
-/// As [`finish`]; charges `lease` for what joining holds beside the parts.
+/// As [`finish`]; charges `lease` for the memory of joining, beside the parts.
 ///
 /// # Errors
 /// There is no room.
@@ -73,23 +78,23 @@ pub(super) fn join(parts: &[Part]) -> Part {
 struct Joined<'a, const S: usize> {
     sources: Vec<Source<'a>>,
     names: Names<'a>,
-    /// Those found so far, parents first; the root is the first.
-    found: Vec<Found<S>>,
-    /// Where found nodes lie: `(source, node)`.
+    /// All joined nodes so far, parents first; the root is the first.
+    candidates: Vec<Candidate<S>>,
+    /// The nodes that a candidate joins: `(source, node)`.
     members: Vec<(u32, u32)>,
-    /// The nodes to keep, parents first; `parent` is an index into this list.
-    nodes: Vec<Kept<S>>,
+    /// The kept nodes, parents first; `parent` is an index into this list.
+    nodes: Vec<JoinedNode<S>>,
 }
 
 struct Source<'a> {
     side: usize,
     part: &'a Part,
-    /// Joined name of each name of the part, [`NOWHERE`] if it was not met yet.
+    /// Joined name of each name of the part, [`NOWHERE`] if it is not needed yet.
     names: Vec<u32>,
 }
 
-/// A joined node, whose children are not looked at yet.
-struct Found<const S: usize> {
+/// A joined node that is not kept yet, and whose children are not joined yet.
+struct Candidate<const S: usize> {
     /// Index into the kept nodes.
     parent: u32,
     name: u32,
@@ -97,7 +102,8 @@ struct Found<const S: usize> {
     total: [i64; S],
 }
 
-struct Kept<const S: usize> {
+/// A kept node.
+struct JoinedNode<const S: usize> {
     parent: u32,
     name: u32,
     own: [i64; S],
@@ -124,34 +130,34 @@ impl<'a, const S: usize> Joined<'a, S> {
         for source in &sources {
             add(&mut total[source.side], source.part.total(0));
         }
-        let root = Found { parent: 0, name: NOWHERE, members: 0..members.len() as u32, total };
-        Self { sources, names: Names::default(), found: vec![root], members, nodes: Vec::new() }
+        let root = Candidate { parent: 0, name: NOWHERE, members: 0..members.len() as u32, total };
+        Self { sources, names: Names::default(), candidates: vec![root], members, nodes: Vec::new() }
     }
 
     /// Keeps the root, the `max_nodes` largest nodes below it, and those as large as the smallest of them; all, if
-    /// `max_nodes` is 0. Calls `grow` before so many nodes more are held.
+    /// `max_nodes` is 0. Calls `grow` with a number of nodes before it holds that many more.
     fn expand<E>(&mut self, max_nodes: usize, mut grow: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         let max_nodes = if max_nodes == 0 { usize::MAX } else { max_nodes };
         let mut charged = 0;
         let mut children = Vec::new();
-        // By size; of equal ones those that were found first.
+        // By size; of equal ones the first candidate.
         let mut largest: BinaryHeap<(i64, Reverse<u32>)> = BinaryHeap::new();
         self.keep(0, &mut children);
         let mut seen = 1;
         let mut least = 0;
         loop {
-            for node in seen..self.found.len() {
-                let size = self.found[node].total.iter().copied().max().unwrap_or_default();
+            for node in seen..self.candidates.len() {
+                let size = self.candidates[node].total.iter().copied().max().unwrap_or_default();
                 largest.push((size, Reverse(node as u32)));
             }
-            seen = self.found.len();
+            seen = self.candidates.len();
             let Some((size, Reverse(node))) = largest.pop() else { break };
             if self.nodes.len() > max_nodes && size < least {
                 break;
             }
             least = size;
-            // A member is smaller than a found node, but each source has its own.
-            while charged < self.found.len() + self.members.len() / 4 {
+            // A member is smaller than a candidate, but each source has its own.
+            while charged < self.candidates.len() + self.members.len() / 4 {
                 grow(NODES_PER_CHARGE)?;
                 charged += NODES_PER_CHARGE;
             }
@@ -160,14 +166,14 @@ impl<'a, const S: usize> Joined<'a, S> {
         Ok(())
     }
 
-    /// Keeps a found node, and finds its children.
+    /// Keeps a candidate, and adds its joined children to the candidates.
     fn keep(&mut self, node: u32, children: &mut Vec<Child>) {
-        let Found { parent, name, ref members, total } = self.found[node as usize];
+        let Candidate { parent, name, ref members, total } = self.candidates[node as usize];
         let kept = self.nodes.len() as u32;
         let mut own = [0; S];
         children.clear();
-        for at in members.clone() {
-            let (source, node) = self.members[at as usize];
+        for member in members.clone() {
+            let (source, node) = self.members[member as usize];
             let Source { side, part, names } = &mut self.sources[source as usize];
             add(&mut own[*side], part.own(node));
             for child in part.tree.children(node) {
@@ -181,7 +187,7 @@ impl<'a, const S: usize> Joined<'a, S> {
                 }
             }
         }
-        self.nodes.push(Kept { parent, name, own, total });
+        self.nodes.push(JoinedNode { parent, name, own, total });
         if members.len() > 1 {
             children.sort_unstable_by_key(|child| (child.name, child.member));
         }
@@ -193,15 +199,15 @@ impl<'a, const S: usize> Joined<'a, S> {
                 add(&mut total[self.sources[child.member.0 as usize].side], child.total);
             }
             let members = start..self.members.len() as u32;
-            self.found.push(Found { parent: kept, name: same[0].name, members, total });
+            self.candidates.push(Candidate { parent: kept, name: same[0].name, members, total });
         }
     }
 
-    /// What is left out at a parent becomes its child `other`.
+    /// Makes the finished tree; the left-out children of a parent become its child `other`.
     fn assemble(self, real: Real) -> Flame<S> {
-        // Kept children of every node, neighbours.
+        // `children[starts[i]..starts[i + 1]]` are the kept children of node `i`.
         let is_other: Vec<bool> = self.names.bytes.iter().map(|name| *name == OTHER).collect();
-        let shown = |node: &&Kept<S>| !(real == Real::Fold && is_other[node.name as usize]);
+        let shown = |node: &&JoinedNode<S>| !(real == Real::Fold && is_other[node.name as usize]);
         let mut starts = vec![0u32; self.nodes.len() + 1];
         for node in self.nodes.iter().skip(1).filter(shown) {
             starts[node.parent as usize + 1] += 1;
@@ -212,9 +218,9 @@ impl<'a, const S: usize> Joined<'a, S> {
         let mut filled = starts.clone();
         let mut children = vec![0u32; starts[self.nodes.len()] as usize];
         for (id, node) in self.nodes.iter().enumerate().skip(1).filter(|(_, node)| shown(node)) {
-            let at = &mut filled[node.parent as usize];
-            children[*at as usize] = id as u32;
-            *at += 1;
+            let next = &mut filled[node.parent as usize];
+            children[*next as usize] = id as u32;
+            *next += 1;
         }
         let ranks = self.ranks(&children);
 
@@ -268,7 +274,7 @@ impl<'a, const S: usize> Joined<'a, S> {
         self.name_nodes(nodes)
     }
 
-    /// The place of every name that a node of `nodes` has in the order of their bytes.
+    /// The rank of every name of the `nodes`, in the order of their bytes.
     fn ranks(&self, nodes: &[u32]) -> Vec<u32> {
         let mut used: Vec<u32> = nodes.iter().map(|node| self.nodes[*node as usize].name).collect();
         used.sort_unstable();
@@ -281,8 +287,8 @@ impl<'a, const S: usize> Joined<'a, S> {
         ranks
     }
 
-    /// Numbers the names in the order of a walk that visits the last child first, as clients
-    /// have always seen them.
+    /// Numbers the names in the order of a walk that visits the last child first: clients
+    /// have always received this order.
     fn name_nodes(&self, mut nodes: Vec<Node<S>>) -> Flame<S> {
         let mut names = vec!["total".to_owned()];
         let mut numbers = vec![NOWHERE; self.names.bytes.len()];
@@ -293,10 +299,10 @@ impl<'a, const S: usize> Joined<'a, S> {
             }
         }
         let mut stack = vec![0u32];
-        while let Some(at) = stack.pop() {
-            let node = &mut nodes[at as usize];
+        while let Some(index) = stack.pop() {
+            let node = &mut nodes[index as usize];
             stack.extend(node.first_child..node.first_child + node.children);
-            if at == 0 {
+            if index == 0 {
                 node.name = 0;
                 continue;
             }
@@ -322,10 +328,10 @@ fn subtract<const S: usize>(from: &mut [i64; S], by: &[i64; S]) {
 
 const NOWHERE: u32 = u32::MAX;
 
-/// So many nodes are charged for at once.
+/// Number of nodes that are charged for at once.
 const NODES_PER_CHARGE: usize = 8 << 10;
 
-/// The name of a node that stands for what was left out.
+/// The name of a node that stands for left-out children.
 const OTHER_NAME: u32 = u32::MAX - 1;
 
 #[derive(Default)]

@@ -14,16 +14,16 @@ fn part(stacks: &[(&str, i64)]) -> Part {
     let mut names: BTreeMap<String, u32> = BTreeMap::new();
     let mut weights = Vec::new();
     for (stack, weight) in stacks {
-        let mut at = 0;
+        let mut node = 0;
         for name in stack.split(';') {
-            at = *nodes.entry((at, name.to_owned())).or_insert_with(|| {
+            node = *nodes.entry((node, name.to_owned())).or_insert_with(|| {
                 let id = *names.entry(name.to_owned()).or_insert_with(|| strings.push(name.as_bytes()));
                 name_of.push(id);
-                parents.push(at);
+                parents.push(node);
                 (parents.len() - 1) as u32
             });
         }
-        leaves.push(at);
+        leaves.push(node);
         weights.push(*weight);
     }
     let tree = NameTree::from_parents(strings, &name_of, &parents, leaves);
@@ -34,11 +34,11 @@ fn part(stacks: &[(&str, i64)]) -> Part {
 fn paths<const S: usize>(flame: &Flame<S>) -> BTreeMap<String, ([i64; S], [i64; S])> {
     let mut found = BTreeMap::new();
     let mut stack = vec![(0u32, String::new())];
-    while let Some((at, path)) = stack.pop() {
-        let node = &flame.nodes[at as usize];
+    while let Some((index, path)) = stack.pop() {
+        let node = &flame.nodes[index as usize];
         for child in node.first_child..node.first_child + node.children {
             let name = &flame.names[flame.nodes[child as usize].name as usize];
-            let separator = if at == 0 { "" } else { ";" };
+            let separator = if index == 0 { "" } else { ";" };
             stack.push((child, format!("{path}{separator}{name}")));
         }
         let before = found.insert(path, (node.total, node.own));
@@ -82,7 +82,7 @@ fn joining_is_charged_for_and_refused_where_there_is_no_room() {
 }
 
 #[test]
-fn nothing_is_a_root_alone() {
+fn no_weights_make_a_root_alone() {
     for graph in [flame_graph(vec![]), flame_graph(vec![("a", 0), ("b", -4)])] {
         assert_eq!(graph.names, ["total"]);
         assert_eq!(graph.levels, [[0, 0, 0, 0]]);
@@ -192,7 +192,7 @@ fn stacks() -> impl Strategy<Value = Vec<(String, i64)>> {
 
 proptest! {
     #[test]
-    fn truncation_is_exact_however_the_data_is_divided(
+    fn truncation_is_exact_for_any_division_of_the_data(
         sides in proptest::collection::vec(proptest::collection::vec(stacks(), 0..5), 2),
         max_nodes in 1..20usize,
     ) {

@@ -1,4 +1,7 @@
-//! How many profiles, or spans, had which value at which time.
+//! Heat maps: counts of profiles, or of spans, by time and value.
+//!
+//! Owns: points, value buckets, time slots, exemplars.
+//! Does not own: which profiles count ([`crate::scan`]).
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -6,34 +9,16 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use model::Labels;
 
-use crate::kind::series::group_labels;
-use crate::partial::{Dataset, FoldError, TooLarge};
-use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
+use crate::fold::{Dataset, FoldError, TooLarge};
+use crate::group::group_labels;
+pub use crate::query::{HeatmapQuestion as Question, PointKind as Of};
+use crate::scan::{ColumnSelection, DerivedLabels, ProfileOfRow};
 
 /// Most profiles or spans in one heat map.
 pub const HEATMAP_POINTS_MAX: usize = 4_000_000;
 
 /// Rows of a heat map.
 const VALUE_BUCKETS: usize = 20;
-
-#[derive(Clone, Debug)]
-pub struct Question {
-    pub start_millis: i64,
-    pub end_millis: i64,
-    /// At least 1.
-    pub step_millis: i64,
-    pub of: Of,
-    pub group_by: Vec<String>,
-    pub exemplars: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Of {
-    /// A point is a profile; its value is the profile's total.
-    Profiles,
-    /// A point is a span within a profile; its value is the sum of its samples.
-    Spans,
-}
 
 /// One point per profile or span.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +30,7 @@ pub struct Point {
     pub time_nanos: i64,
     pub value: i64,
     pub id: Id,
-    /// Those that the group does not have; only if exemplars are asked for.
+    /// Labels outside the group; only if the question asks for exemplars.
     pub labels: Labels,
 }
 
@@ -59,7 +44,7 @@ pub enum Id {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Map {
     pub labels: Labels,
-    /// By time; only those with a point.
+    /// Sorted by time; only slots with a point.
     pub slots: Vec<Slot>,
 }
 
@@ -81,7 +66,7 @@ pub struct Heatmap {
 
 impl Points {
     /// # Errors
-    /// There are more than an answer may have.
+    /// There are more than [`HEATMAP_POINTS_MAX`].
     pub fn new(points: Vec<Point>) -> Result<Self, TooLarge> {
         let mut all = Self::default();
         all.merge(Self(points))?;
@@ -94,19 +79,19 @@ impl Points {
         labels + self.0.capacity() * size_of::<Point>()
     }
 
-    /// In no order.
+    /// In no particular order.
     pub fn as_slice(&self) -> &[Point] {
         &self.0
     }
 
     pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
-        // Series that were split from one profile are one point, within one group.
+        // Within one group, all series of one profile are one point.
         let mut found: HashMap<(Arc<Labels>, i64, Id), Point> = HashMap::new();
-        for (at, column) in dataset.selection.columns.iter().enumerate() {
-            let described = describe(question, &dataset, column);
+        for (number, column) in dataset.selection.columns.iter().enumerate() {
+            let profiles = profile_labels(question, &dataset, column);
             let mut add = |place: usize, id: Id, value: i64| {
-                let Described { group, labels, profile } = &described[place];
+                let ProfileLabels { group, labels, profile } = &profiles[place];
                 let time_nanos = index.profiles.time_nanos[*profile];
                 let whole = found.entry((group.clone(), time_nanos, id)).or_insert_with(|| Point {
                     group: group.clone(),
@@ -127,7 +112,7 @@ impl Points {
                 }
                 (Of::Spans, Some(samples)) => {
                     let mut walk = ProfileOfRow::new(index, column);
-                    samples.scan(at, &mut |batch| {
+                    samples.scan(number, &mut |batch| {
                         let rows = batch.spans.iter().zip(batch.values).zip(batch.first_row..);
                         for ((span, value), row) in rows.filter(|((span, _), _)| span.span_id != 0) {
                             if let Some(place) = walk.place(row) {
@@ -156,14 +141,14 @@ impl Points {
         Ok(())
     }
 
-    /// Groups with the most points first; of equal ones by their labels. `limit` of 0: all.
+    /// Groups with the most points first; equal ones by their labels. `limit` of 0: all.
     pub fn finish(self, question: &Question, limit: usize) -> Heatmap {
         let values = || self.0.iter().map(|point| point.value);
         let (Some(least), Some(most)) = (values().min(), values().max()) else {
             return Heatmap::default();
         };
         let scale = Scale::new(least, most);
-        let mut groups: HashMap<Arc<Labels>, HashMap<i64, Cells>> = HashMap::new();
+        let mut groups: HashMap<Arc<Labels>, HashMap<i64, SlotCounts>> = HashMap::new();
         for point in self.0 {
             let time = question.slot(point.time_nanos);
             let bucket = scale.bucket(point.value);
@@ -175,10 +160,10 @@ impl Points {
             .map(|(labels, slots)| {
                 let mut slots: Vec<Slot> = slots
                     .into_iter()
-                    .map(|(time_millis, cells)| Slot {
+                    .map(|(time_millis, slot)| Slot {
                         time_millis,
-                        counts: cells.counts.to_vec(),
-                        exemplars: cells.best.into_iter().flatten().collect(),
+                        counts: slot.counts.to_vec(),
+                        exemplars: slot.best.into_iter().flatten().collect(),
                     })
                     .collect();
                 slots.sort_unstable_by_key(|slot| slot.time_millis);
@@ -194,22 +179,26 @@ impl Points {
     }
 }
 
-/// What the points of one profile have in common.
-struct Described {
+/// One profile and the labels of its points.
+struct ProfileLabels {
     group: Arc<Labels>,
     labels: Arc<Labels>,
     profile: usize,
 }
 
-/// Every profile of the column, in its order.
-fn describe(question: &Question, dataset: &Dataset<'_>, column: &ColumnSelection) -> Vec<Described> {
+/// The labels of every profile of the column, in its order.
+fn profile_labels(
+    question: &Question,
+    dataset: &Dataset<'_>,
+    column: &ColumnSelection,
+) -> Vec<ProfileLabels> {
     let schema = &dataset.index.schemas[column.schema as usize];
-    let derived = Derived::new(schema, column.column as usize);
-    let mut described = Vec::new();
+    let derived = DerivedLabels::new(schema, column.column as usize);
+    let mut profiles = Vec::new();
     let mut last: Option<(u32, Arc<Labels>, Arc<Labels>)> = None;
     for (series, profile) in column.profiles() {
         let (group, labels) = match &last {
-            Some((of, group, labels)) if *of == series => (group.clone(), labels.clone()),
+            Some((last_series, group, labels)) if *last_series == series => (group.clone(), labels.clone()),
             _ => {
                 let own = &dataset.index.series[series as usize].labels;
                 let group = Arc::new(group_labels(&question.group_by, &derived, own));
@@ -222,18 +211,19 @@ fn describe(question: &Question, dataset: &Dataset<'_>, column: &ColumnSelection
             }
         };
         last = Some((series, group.clone(), labels.clone()));
-        described.push(Described { group, labels, profile });
+        profiles.push(ProfileLabels { group, labels, profile });
     }
-    described
+    profiles
 }
 
+/// Counts and best exemplars of one slot, by value bucket.
 #[derive(Default)]
-struct Cells {
+struct SlotCounts {
     counts: [i32; VALUE_BUCKETS],
     best: [Option<Point>; VALUE_BUCKETS],
 }
 
-impl Cells {
+impl SlotCounts {
     fn add(&mut self, bucket: usize, point: Point, exemplars: bool) {
         self.counts[bucket] = self.counts[bucket].saturating_add(1);
         let rank = |p: &Point| (Reverse(p.value), p.time_nanos, Reverse(p.id));
@@ -271,8 +261,8 @@ impl Scale {
 }
 
 impl Question {
-    /// The right edge of the slot of a time: edges lie at the start plus multiples of the step, and
-    /// what is later than the last one counts there.
+    /// The right edge of the slot of a time: edges are at the start plus multiples of the step, and
+    /// times after the last edge count there.
     fn slot(&self, time_nanos: i64) -> i64 {
         let millis = time_nanos.div_euclid(1_000_000);
         let step = self.step_millis.max(1);

@@ -1,4 +1,7 @@
 //! Label names, label values, label sets and profile types of matching series.
+//!
+//! Owns: the sets of an answer, answering from directory entries alone.
+//! Does not own: which series match ([`crate::scan`]).
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -7,17 +10,17 @@ use hashbrown::HashSet;
 use model::label_names::{DERIVED_SERVICE_NAME, PROFILE_TYPE, SERVICE_NAME, TYPE_PARTS, is_service_name};
 use model::{Labels, LabelsBuilder, ProfileType};
 
-use crate::partial::{Dataset, TooLarge};
+use crate::fold::{Dataset, TooLarge};
 use crate::query::Kind;
-use crate::scan::{ColumnSelection, Derived};
+use crate::scan::{ColumnSelection, DerivedLabels};
 
 /// Most distinct names, values or label sets in one answer.
 pub const LABELS_MAX: usize = 1_000_000;
 
-/// A text or a set in its tree, without its own bytes.
+/// Memory of an entry in its tree, without the bytes of the text or set.
 const ENTRY_BYTES: usize = 64;
 
-/// Which of the two is used depends on the question.
+/// The kind of question decides which of the two is filled.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Found {
     /// Names, values or ids of profile types.
@@ -35,13 +38,13 @@ impl Found {
 
     pub(crate) fn fold(&mut self, kind: &Kind, dataset: Dataset<'_>) -> Result<(), TooLarge> {
         let index = dataset.index;
-        let all_derived: Vec<(&ColumnSelection, Derived)> = dataset
+        let all_derived: Vec<(&ColumnSelection, DerivedLabels)> = dataset
             .selection
             .columns
             .iter()
             .map(|column| {
                 let schema = &index.schemas[column.schema as usize];
-                (column, Derived::new(schema, column.column as usize))
+                (column, DerivedLabels::new(schema, column.column as usize))
             })
             .collect();
         // A dataset has few distinct texts and sets in many series.
@@ -97,9 +100,10 @@ impl Found {
         self.check()
     }
 
-    /// Adds a dataset of which every profile counts, and says whether what is known of it was enough.
+    /// Adds a dataset whose profiles all count, from its directory entry alone. Returns false, and adds nothing, if the
+    /// entry is not sufficient.
     ///
-    /// `names` are those of its stored labels.
+    /// `names` are the names of its stored labels.
     pub fn add_known(
         &mut self,
         kind: &Kind,
@@ -108,7 +112,7 @@ impl Found {
         names: Option<&[String]>,
     ) -> bool {
         match (kind, names) {
-            (Kind::ProfileTypes, _) => types.iter().for_each(|of| self.text(&of.to_string())),
+            (Kind::ProfileTypes, _) => types.iter().for_each(|t| self.text(&t.to_string())),
             (Kind::LabelValues(name), _) if is_service_name(name) => {
                 Some(service).filter(|name| !name.is_empty()).into_iter().for_each(|name| self.text(name));
             }
@@ -116,10 +120,10 @@ impl Found {
                 if !wanted.is_empty()
                     && wanted.iter().all(|name| known_value(name, service, None).is_some()) =>
             {
-                for of in types {
+                for profile_type in types {
                     let mut set = LabelsBuilder::default();
                     for name in wanted {
-                        let value = known_value(name, service, Some(of)).unwrap_or_default();
+                        let value = known_value(name, service, Some(profile_type)).unwrap_or_default();
                         if !value.is_empty() {
                             set.push(name.as_str(), &*value);
                         }
@@ -132,9 +136,9 @@ impl Found {
                 if names.iter().any(|name| name == SERVICE_NAME) {
                     self.text(DERIVED_SERVICE_NAME);
                 }
-                for of in types {
+                for profile_type in types {
                     self.text(PROFILE_TYPE);
-                    let parts = TYPE_PARTS.into_iter().zip(of.parts());
+                    let parts = TYPE_PARTS.into_iter().zip(profile_type.parts());
                     parts.filter(|(_, value)| !value.is_empty()).for_each(|(name, _)| self.text(name));
                 }
             }
@@ -163,11 +167,15 @@ impl Found {
     }
 }
 
-/// The value of a label that follows from service and type alone; none if `name` is another label.
-fn known_value<'a>(name: &str, service: &'a str, of: Option<&'a ProfileType>) -> Option<Cow<'a, str>> {
+/// The value of a label that service and type alone determine; `None` for any other label.
+fn known_value<'a>(
+    name: &str,
+    service: &'a str,
+    profile_type: Option<&'a ProfileType>,
+) -> Option<Cow<'a, str>> {
     match name {
         name if is_service_name(name) => Some(service.into()),
-        PROFILE_TYPE => Some(of.map(ToString::to_string).unwrap_or_default().into()),
+        PROFILE_TYPE => Some(profile_type.map(ToString::to_string).unwrap_or_default().into()),
         _ => None,
     }
 }

@@ -1,6 +1,9 @@
 //! All matching samples as one profile, with the symbols they were pushed with.
 //!
-//! Symbols of different datasets are the same if their content is: strings by bytes, functions and
+//! Owns: unifying symbols, cutting a profile to its largest nodes, reducing it for a compiler.
+//! Does not own: which samples count ([`crate::scan`]).
+//!
+//! Symbols of different datasets are equal if their content is: strings by bytes, functions and
 //! mappings by their fields, locations by mapping, address and lines, stacktraces by locations.
 
 use std::hash::BuildHasher;
@@ -11,33 +14,18 @@ use hashbrown::HashTable;
 use memory::{Lease, Refused};
 use model::{Function, Line, Mapping, NONE, Symbols};
 
-use crate::partial::{Dataset, FoldError, TooLarge};
-use crate::query::SampleFilter;
+use crate::fold::{Dataset, FoldError, TooLarge};
+pub use crate::query::{GoPgo, ProfileQuestion as Question};
 use crate::scan::add_weights;
 
 /// Most distinct stacktraces of one profile.
 pub const STACKTRACES_MAX: usize = 4_000_000;
 
-/// An index and a byte of its hash.
+/// Memory of a slot of a hash table, roughly: an index and a byte of its hash.
 const TABLE_SLOT_BYTES: usize = 6;
 
 /// Most bytes of symbols of one profile.
 pub const SYMBOL_BYTES_MAX: usize = 1 << 30;
-
-#[derive(Clone, Debug, Default)]
-pub struct Question {
-    pub filter: SampleFilter,
-    /// What a compiler needs of a profile, instead of whole stacktraces.
-    pub go_pgo: Option<GoPgo>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GoPgo {
-    /// Locations to keep of each stacktrace, from the leaf; 0 keeps all.
-    pub keep_locations: u32,
-    /// Forget at which line a location is that is the leaf of any stacktrace, so that equal callees are one.
-    pub aggregate_callees: bool,
-}
 
 /// Symbols of several datasets, with a value per stacktrace.
 #[derive(Clone, Debug)]
@@ -46,8 +34,8 @@ pub struct Merged {
     /// Per stacktrace.
     pub values: Vec<i64>,
     tables: Tables,
-    /// Whether the tables know the symbols; those that were made elsewhere are told of at the first merge.
-    indexed: bool,
+    /// Whether the tables contain the symbols. Symbols that were made elsewhere are indexed at the first merge.
+    is_indexed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,7 +54,7 @@ impl Default for Merged {
             symbols: Symbols::default(),
             values: Vec::new(),
             tables: Tables::default(),
-            indexed: true,
+            is_indexed: true,
         };
         merged.string(b"");
         merged
@@ -74,14 +62,14 @@ impl Default for Merged {
 }
 
 impl Merged {
-    /// What another process merged: `values[s]` belongs to stacktrace `s` of `symbols`, whose ids are all in
-    /// range, or `NONE` where that may be.
+    /// The answer of another process: `values[s]` belongs to stacktrace `s` of `symbols`, whose ids are all in
+    /// range, or `NONE` where that is allowed.
     ///
     /// # Errors
-    /// It is larger than what may be merged.
+    /// It is larger than an answer may be.
     pub fn from_columns(symbols: Symbols, mut values: Vec<i64>) -> Result<Self, TooLarge> {
         values.resize(symbols.stacktraces.len(), 0);
-        let merged = Self { symbols, values, tables: Tables::default(), indexed: false };
+        let merged = Self { symbols, values, tables: Tables::default(), is_indexed: false };
         merged.check()?;
         Ok(merged)
     }
@@ -91,14 +79,14 @@ impl Merged {
         let mut weights = vec![0i64; symbols.stacktraces.len()];
         dataset.scan_all(|batch| add_weights(&mut weights, &batch, &question.filter))?;
         if self.values.is_empty() && question.go_pgo.is_none() {
-            *self = Self::of_dataset(symbols, &weights, &question.filter.call_site);
+            *self = Self::from_dataset(symbols, &weights, &question.filter.call_site);
             return Ok(self.check()?);
         }
         Ok(self.add(symbols, &weights, question)?)
     }
 
-    /// What has weight of one dataset: its symbols are distinct already, so nothing is looked up.
-    fn of_dataset(from: &Symbols, weights: &[i64], call_site: &[Box<[u8]>]) -> Self {
+    /// The stacktraces of one dataset that have a weight. Symbols of one dataset are distinct, so none is looked up.
+    fn from_dataset(from: &Symbols, weights: &[i64], call_site: &[Box<[u8]>]) -> Self {
         let mut symbols = Symbols::default();
         symbols.strings.push(b"");
         let mut import = Import::new(from);
@@ -114,7 +102,7 @@ impl Merged {
             symbols.stacktraces.push(&locations);
             values.push(*weight);
         }
-        Self { symbols, values, tables: Tables::default(), indexed: false }
+        Self { symbols, values, tables: Tables::default(), is_indexed: false }
     }
 
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
@@ -122,7 +110,7 @@ impl Merged {
             *self = other;
             return Ok(());
         }
-        // What the question cuts off is cut off already.
+        // Both sides are already reduced as the question asks.
         self.add(&other.symbols, &other.values, &Question::default())
     }
 
@@ -134,21 +122,21 @@ impl Merged {
         self.symbols.byte_len() / 2 * 3 + self.values.capacity() * 8 + slots * TABLE_SLOT_BYTES
     }
 
-    /// Bytes that merging `other` into it takes at most, beside both.
+    /// Most bytes that merging `other` into it takes, beside both.
     pub(crate) fn merging_bytes(&self, other: &Self) -> u64 {
         let (own, new) = (self.byte_len(), other.byte_len());
-        let bytes = match (self.values.is_empty(), self.indexed) {
+        let bytes = match (self.values.is_empty(), self.is_indexed) {
             (true, _) => 0,
-            // What grows is moved to a place that is twice as large.
+            // A vector that grows moves to an allocation of twice its size.
             (false, true) => own / 2 + new * 2,
             (false, false) => own * 2 + new * 2,
         };
         bytes as u64
     }
 
-    /// Tells the tables of symbols that were made elsewhere.
+    /// Adds symbols that were made elsewhere to the tables.
     fn index(&mut self) -> Result<(), TooLarge> {
-        if self.indexed {
+        if self.is_indexed {
             return Ok(());
         }
         let plain = std::mem::take(self);
@@ -213,8 +201,8 @@ impl Merged {
         self.values.iter().all(|value| *value == 0)
     }
 
-    /// What is sent of a whole answer: with callees aggregated, cut to `max_nodes`. Charges `lease` for what that
-    /// holds beside the answer.
+    /// The form of a whole answer that is sent: with callees aggregated, cut to `max_nodes`. Charges `lease` for the
+    /// memory beside the answer.
     ///
     /// # Errors
     /// There is no room.
@@ -228,8 +216,8 @@ impl Merged {
         }
     }
 
-    /// As if nothing were known of the line at which the innermost function of a leaf is. A location that
-    /// is a leaf somewhere is without it everywhere.
+    /// Drops the line of the innermost function of every leaf. A location that is a leaf of one stacktrace
+    /// loses it in all stacktraces.
     fn without_leaf_lines(self) -> Self {
         let mut is_leaf = vec![false; self.symbols.locations.len()];
         for stacktrace in 0..self.symbols.stacktraces.len() as u32 {
@@ -259,8 +247,7 @@ impl Merged {
     }
 
     /// Keeps the `max_nodes` largest nodes of the tree of function names, those as large as the smallest of
-    /// them, and the children of all these; a stacktrace that goes on has a location `other` as its leaf. 0
-    /// keeps all.
+    /// them, and the children of all these. A longer stacktrace ends in a location `other`. 0 keeps all.
     fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
         if max_nodes == 0 {
             return Ok(self);
@@ -357,7 +344,7 @@ fn begins_with(symbols: &Symbols, stack: &[u32], call_site: &[Box<[u8]>]) -> boo
     same && wanted.next().is_none()
 }
 
-/// Symbols that others are moved into.
+/// A table of symbols that others are moved into.
 trait Target {
     fn string(&mut self, bytes: &[u8]) -> u32;
     fn mapping(&mut self, mapping: Mapping) -> u32;
@@ -393,10 +380,10 @@ impl Target for Merged {
         let locations = &mut symbols.locations;
         let hash = hasher.hash_one((mapping, address, folded, lines));
         let same = |id: &u32| {
-            let at = *id as usize;
-            locations.mapping[at] == mapping
-                && locations.address[at] == address
-                && locations.folded[at] == folded
+            let index = *id as usize;
+            locations.mapping[index] == mapping
+                && locations.address[index] == address
+                && locations.folded[index] == folded
                 && locations.lines_of(*id) == lines
         };
         if let Some(found) = table.find(hash, same) {
@@ -404,15 +391,15 @@ impl Target for Merged {
         }
         let id = locations.push(mapping, address, folded, lines);
         table.insert_unique(hash, id, |id| {
-            let at = *id as usize;
-            let (mapping, address) = (locations.mapping[at], locations.address[at]);
-            hasher.hash_one((mapping, address, locations.folded[at], locations.lines_of(*id)))
+            let index = *id as usize;
+            let (mapping, address) = (locations.mapping[index], locations.address[index]);
+            hasher.hash_one((mapping, address, locations.folded[index], locations.lines_of(*id)))
         });
         id
     }
 }
 
-/// What is moved here is distinct: nothing is looked up.
+/// Only for distinct symbols: none is looked up.
 impl Target for Symbols {
     fn string(&mut self, bytes: &[u8]) -> u32 {
         if bytes.is_empty() { 0 } else { self.strings.push(bytes) }
@@ -433,7 +420,7 @@ impl Target for Symbols {
     }
 }
 
-/// Moves what is used of one table of symbols into another.
+/// Moves the used symbols of one table into another.
 struct Import<'a> {
     from: &'a Symbols,
     strings: Vec<u32>,
@@ -456,19 +443,19 @@ impl<'a> Import<'a> {
     }
 
     fn location(&mut self, to: &mut impl Target, location: u32) -> u32 {
-        let at = location as usize;
-        if self.locations[at] == NONE {
-            let mapping = self.mapping(to, self.from.locations.mapping[at]);
+        let index = location as usize;
+        if self.locations[index] == NONE {
+            let mapping = self.mapping(to, self.from.locations.mapping[index]);
             let mut lines = std::mem::take(&mut self.lines);
             lines.clear();
             for line in self.from.locations.lines_of(location) {
                 lines.push(Line { function: self.function(to, line.function), line: line.line });
             }
-            let (address, folded) = (self.from.locations.address[at], self.from.locations.folded[at]);
-            self.locations[at] = to.location(mapping, address, folded, &lines);
+            let (address, folded) = (self.from.locations.address[index], self.from.locations.folded[index]);
+            self.locations[index] = to.location(mapping, address, folded, &lines);
             self.lines = lines;
         }
-        self.locations[at]
+        self.locations[index]
     }
 
     fn mapping(&mut self, to: &mut impl Target, mapping: u32) -> u32 {

@@ -1,59 +1,30 @@
-//! Values over time: the totals of matching profiles, on a grid that begins with the question.
+//! Values over time: the totals of matching profiles, on a grid that begins at the question's start.
+//!
+//! Owns: points by group and grid point, exemplars.
+//! Does not own: the grid ([`crate::grid`]), which profiles count ([`crate::scan`]).
 
 use hashbrown::HashMap;
-use model::{Labels, LabelsBuilder};
+use model::Labels;
 
-use crate::cells::{CellPart, later_than_first};
+use crate::cells::{CellPart, time_after_first_milli};
 use crate::flamegraph::below_call_site;
-use crate::partial::{Dataset, FoldError, TooLarge};
-use crate::scan::{ColumnSelection, Derived, ProfileOfRow};
+use crate::fold::{Dataset, FoldError, TooLarge};
+use crate::group::group_labels;
+pub use crate::query::SeriesQuestion as Question;
+use crate::scan::{ColumnSelection, DerivedLabels, ProfileOfRow};
 
 const NANOS: i64 = 1_000_000_000;
 
-/// A group without its labels and points.
+/// Memory of a group without its labels and points, roughly.
 const GROUP_BYTES: usize = 128;
 
 /// Most points of all series together.
 pub const POINTS_MAX: usize = 2_000_000;
 
-#[derive(Clone, Debug)]
-pub struct Question {
-    /// The first grid point, in Unix milliseconds.
-    pub start_millis: i64,
-    /// No grid point is later.
-    pub end_millis: i64,
-    /// At least 1.
-    pub step_millis: i64,
-    pub group_by: Vec<String>,
-    pub exemplars: bool,
-    /// Names of the first functions from the root; only samples below them count.
-    pub call_site: Vec<Box<[u8]>>,
-}
-
-impl Question {
-    /// The number of the grid point that a profile belongs to: the first that is not before it.
-    pub(crate) fn bucket(&self, time_nanos: i64) -> Option<i64> {
-        let millis = time_nanos.div_euclid(1_000_000);
-        let after_start = i128::from(millis) - i128::from(self.start_millis);
-        let step = i128::from(self.step_millis.max(1));
-        if after_start < -step {
-            return None;
-        }
-        let bucket = (after_start + step - 1).div_euclid(step).max(0);
-        let last = (i128::from(self.end_millis) - i128::from(self.start_millis)).div_euclid(step);
-        (bucket <= last).then_some(bucket as i64)
-    }
-
-    /// When grid point `bucket` is, in Unix milliseconds.
-    pub fn time(&self, bucket: i64) -> i64 {
-        self.start_millis.saturating_add(bucket.saturating_mul(self.step_millis))
-    }
-}
-
-/// Points by grid point.
+/// Points by the number of their grid point.
 pub type PointsByBucket = HashMap<i64, Point>;
 
-/// Points by group, by grid point.
+/// Points by group and grid point.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grouped {
     groups: HashMap<Labels, PointsByBucket>,
@@ -63,7 +34,7 @@ pub struct Grouped {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Point {
     pub sum: i64,
-    /// Profiles.
+    /// Number of profiles.
     pub count: u64,
     pub exemplar: Option<Exemplar>,
 }
@@ -75,7 +46,7 @@ pub struct Exemplar {
     pub time_nanos: i64,
     /// [`model::ProfileId`].
     pub profile: u64,
-    /// Those that the group does not have.
+    /// Labels outside the group.
     pub labels: Labels,
 }
 
@@ -89,12 +60,12 @@ pub enum Aggregation {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Line {
     pub labels: Labels,
-    /// By time; `(Unix milliseconds, value, exemplar)`.
+    /// Sorted by time; `(Unix milliseconds, value, exemplar)`.
     pub points: Vec<(i64, f64, Option<Exemplar>)>,
 }
 
 impl Grouped {
-    /// Every group with its points, by grid point; in no order.
+    /// Every group with its points, by grid point; in no particular order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Labels, &PointsByBucket)> {
         self.groups.iter()
     }
@@ -122,12 +93,13 @@ impl Grouped {
 
     pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
-        for (at, column) in dataset.selection.columns.iter().enumerate() {
+        let grid = question.grid();
+        for (number, column) in dataset.selection.columns.iter().enumerate() {
             let schema = &index.schemas[column.schema as usize];
-            let derived = Derived::new(schema, column.column as usize);
+            let derived = DerivedLabels::new(schema, column.column as usize);
             let below = match question.call_site.is_empty() {
                 true => None,
-                false => Some(values_below(question, &dataset, at, column)?),
+                false => Some(values_below(question, &dataset, number, column)?),
             };
             let mut exemplars: HashMap<(Labels, i64, u64), Exemplar> = HashMap::new();
             let mut place = 0;
@@ -147,7 +119,7 @@ impl Grouped {
                     };
                     place += 1;
                     let time = index.profiles.time_nanos[profile];
-                    let (Some(value), Some(bucket)) = (value, question.bucket(time)) else { continue };
+                    let (Some(value), Some(bucket)) = (value, grid.bucket(time)) else { continue };
                     let point = points.entry(bucket).or_default();
                     point.sum = point.sum.wrapping_add(value);
                     point.count += 1;
@@ -178,8 +150,9 @@ impl Grouped {
 
     fn fold_cells(&mut self, question: &Question, part: &CellPart) -> Result<(), TooLarge> {
         let cells = &part.cells;
+        let grid = question.grid();
         for column in &part.columns {
-            let derived = Derived::new(&cells.schemas[column.schema as usize], column.column as usize);
+            let derived = DerivedLabels::new(&cells.schemas[column.schema as usize], column.column as usize);
             let mut keys: HashMap<u32, Labels> = HashMap::new();
             for cell in column.cells.iter().cloned().flatten() {
                 let cell = cell as usize;
@@ -191,10 +164,10 @@ impl Grouped {
                 let before = points.len();
                 let start = cells.window[cell].saturating_mul(i64::from(cells.seconds)).saturating_mul(NANOS);
                 let total = cells.total(cell, column.column as usize);
-                let later = later_than_first(start, part.time_min);
+                let later = time_after_first_milli(start, part.time_min);
                 for (total, time) in [(total.first, start), (total.later, later)] {
                     if total.profiles > 0
-                        && let Some(bucket) = question.bucket(time)
+                        && let Some(bucket) = grid.bucket(time)
                     {
                         let point = points.entry(bucket).or_default();
                         point.sum = point.sum.wrapping_add(total.sum);
@@ -232,8 +205,9 @@ impl Grouped {
         Ok(())
     }
 
-    /// The series with the largest sums first; of equal ones by their labels. `limit` of 0: all.
+    /// The series with the largest sums first; equal ones by their labels. `limit` of 0: all.
     pub fn finish(self, question: &Question, aggregation: Aggregation, limit: usize) -> Vec<Line> {
+        let grid = question.grid();
         let mut lines: Vec<(f64, Line)> = Vec::with_capacity(self.groups.len());
         for (labels, points) in self.groups.into_iter().filter(|(_, points)| !points.is_empty()) {
             let mut points: Vec<(i64, f64, Option<Exemplar>)> = points
@@ -243,7 +217,7 @@ impl Grouped {
                         Aggregation::Sum => point.sum as f64,
                         Aggregation::Average => point.sum as f64 / point.count.max(1) as f64,
                     };
-                    (question.time(bucket), value, point.exemplar)
+                    (grid.time(bucket), value, point.exemplar)
                 })
                 .collect();
             points.sort_unstable_by_key(|(time, _, _)| *time);
@@ -259,7 +233,7 @@ impl Grouped {
 }
 
 impl Point {
-    /// Keeps the better one: the higher value, then the earlier, then the smaller id.
+    /// Keeps the better exemplar: the higher value, then the earlier time, then the smaller id.
     fn offer(&mut self, exemplar: Exemplar) {
         let rank = |e: &Exemplar| (std::cmp::Reverse(e.value), e.time_nanos, e.profile);
         if self.exemplar.as_ref().is_none_or(|kept| rank(&exemplar) < rank(kept)) {
@@ -269,29 +243,19 @@ impl Point {
 }
 
 impl Exemplar {
-    /// Adds another series that was split from the same profile.
+    /// Adds another series of the same profile.
     pub(crate) fn add_part(&mut self, part: &Self) {
         self.value = self.value.saturating_add(part.value);
         self.labels.retain(|name, value| part.labels.get(name) == Some(value));
     }
 }
 
-/// The labels that name the group of a series; absent ones are left out.
-pub(crate) fn group_labels(group_by: &[String], derived: &Derived, labels: &Labels) -> Labels {
-    let mut key = LabelsBuilder::default();
-    for name in group_by {
-        if let Some(value) = derived.get(labels, name) {
-            key.push(name.as_str(), value);
-        }
-    }
-    key.build()
-}
-
-/// Per profile of the column, in its order, the sum of the samples below the call site; none without any.
+/// Per profile of the column, in its order, the sum of the samples below the call site; `None` without such samples.
+/// `number` is the column's position in the selection.
 fn values_below(
     question: &Question,
     dataset: &Dataset<'_>,
-    at: usize,
+    number: usize,
     column: &ColumnSelection,
 ) -> Result<Vec<Option<i64>>, block::Error> {
     let profiles = column.runs.iter().map(|run| run.profiles.len()).sum();
@@ -299,7 +263,7 @@ fn values_below(
     let (Some(tree), Some(samples)) = (&dataset.tree, dataset.samples) else { return Ok(values) };
     let below = below_call_site(tree, &question.call_site);
     let mut walk = ProfileOfRow::new(dataset.index, column);
-    samples.scan(at, &mut |batch| {
+    samples.scan(number, &mut |batch| {
         for ((stacktrace, value), row) in batch.stacks.iter().zip(batch.values).zip(batch.first_row..) {
             let leaf = tree.leaves.get(*stacktrace as usize);
             if leaf.is_some_and(|leaf| below.contains(leaf))
@@ -310,42 +274,4 @@ fn values_below(
         }
     })?;
     Ok(values)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn question(start: i64, end: i64, step: i64) -> Question {
-        Question {
-            start_millis: start,
-            end_millis: end,
-            step_millis: step,
-            group_by: Vec::new(),
-            exemplars: false,
-            call_site: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_profile_belongs_to_the_first_grid_point_that_is_not_before_it() {
-        let question = question(100, 145, 15);
-        let bucket = |millis: i64| question.bucket(millis * 1_000_000);
-        assert_eq!(bucket(84), None);
-        assert_eq!(bucket(85), Some(0));
-        assert_eq!(bucket(100), Some(0));
-        assert_eq!(question.bucket(100_999_999), Some(0));
-        assert_eq!(bucket(101), Some(1));
-        assert_eq!(bucket(115), Some(1));
-        assert_eq!(bucket(145), Some(3));
-        assert_eq!(bucket(146), None);
-        assert_eq!(question.time(3), 145);
-    }
-
-    #[test]
-    fn a_range_shorter_than_the_step_has_one_point() {
-        let question = question(1000, 6000, 1_000_000);
-        assert_eq!(question.bucket(1000 * 1_000_000), Some(0));
-        assert_eq!(question.bucket(1001 * 1_000_000), None);
-    }
 }
