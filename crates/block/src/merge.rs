@@ -161,20 +161,8 @@ async fn merge_tenant(
     options: &MergeOptions,
     pool: &Pool,
 ) -> Result<Vec<MergeOutput>, Error> {
-    let mut value_columns = 0;
-    let mut has_spans = false;
-    let mut indexes = stream::iter(services.values().flatten().copied())
-        .map(|dataset| {
-            let block = inputs[dataset.input].block.clone();
-            async move { block.fetch(dataset.position, Want { index: true, ..Want::default() }).await }
-        })
-        .buffered(PARALLEL_FETCHES);
-    while let Some(fetched) = indexes.try_next().await? {
-        let widest = fetched.index()?.schemas.iter().map(|schema| schema.columns.len()).max();
-        value_columns = value_columns.max(widest.unwrap_or(0));
-        has_spans |= fetched.block().parts.layout.has_spans;
-    }
-    drop(indexes);
+    let datasets = services.values().flatten().copied().collect();
+    let (value_columns, has_spans) = columns_and_spans(inputs, datasets).await?;
     let mut writers = Writers {
         by_window_and_shard: BTreeMap::new(),
         windows: options.windows.clone(),
@@ -231,6 +219,27 @@ async fn merge_tenant(
             .collect()
     })
     .await
+}
+
+/// The number of value columns of the widest dataset, and whether any input of them has spans.
+async fn columns_and_spans(
+    inputs: &Arc<Vec<MergeInput>>,
+    datasets: Vec<InputDataset>,
+) -> Result<(usize, bool), Error> {
+    let mut value_columns = 0;
+    let mut has_spans = false;
+    let mut indexes = stream::iter(datasets)
+        .map(|dataset| {
+            let block = inputs[dataset.input].block.clone();
+            async move { block.fetch(dataset.position, Want { index: true, ..Want::default() }).await }
+        })
+        .buffered(PARALLEL_FETCHES);
+    while let Some(fetched) = indexes.try_next().await? {
+        let widest = fetched.index()?.schemas.iter().map(|schema| schema.columns.len()).max();
+        value_columns = value_columns.max(widest.unwrap_or(0));
+        has_spans |= fetched.block().parts.layout.has_spans;
+    }
+    Ok((value_columns, has_spans))
 }
 
 /// Encoded bytes of a dataset, roughly. Merging hardly makes it larger.

@@ -1,3 +1,5 @@
+//! Flame graphs of small trees, and of random ones against the definition.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
