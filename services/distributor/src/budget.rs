@@ -11,8 +11,8 @@ pub(crate) struct Budget {
     limit: usize,
 }
 
-/// A share of the budget, given back when dropped.
-pub(crate) struct Share {
+/// A lease of the budget, given back when dropped.
+pub(crate) struct Lease {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -24,17 +24,17 @@ impl Budget {
 
     /// # Errors
     /// [`Error::Busy`] if that much is not left. A single profile always finds an idle budget enough.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Share, Error> {
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Lease, Error> {
         let held = self.held.inc_by(bytes as i64) as usize;
-        let share = Share { budget: self.clone(), bytes };
+        let lease = Lease { budget: self.clone(), bytes };
         if held > 0 && held + bytes > self.limit {
             return Err(Error::Busy { held, wanted: bytes, limit: self.limit });
         }
-        Ok(share)
+        Ok(lease)
     }
 }
 
-impl Share {
+impl Lease {
     /// Makes it larger by `bytes`.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Share {
     }
 }
 
-impl Share {
+impl Lease {
     /// Makes it `bytes` large.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Lease {
     fn drop(&mut self) {
         self.budget.held.dec_by(self.bytes as i64);
     }

@@ -16,7 +16,7 @@ use model::{DAY, ItemKey, Profile, TenantId, label_names};
 
 use crate::error::{Error, shown};
 use crate::key;
-use crate::receipt::{Discarded, Reason};
+use crate::receipt::{DiscardCounts, Reason};
 
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
@@ -36,12 +36,12 @@ const PLAUSIBLE_TIME_MIN: i64 = 365 * DAY * 1_000_000_000;
 
 /// One document of a request, not yet looked into.
 pub(crate) enum Document {
-    Pushed(Pushed),
-    Ingested(Box<Ingested>),
+    Push(PushDocument),
+    Ingest(Box<IngestDocument>),
 }
 
 /// One sample of the Push call.
-pub(crate) struct Pushed {
+pub(crate) struct PushDocument {
     /// Those of its series, which may have many samples.
     labels: Arc<[(String, String)]>,
     label_bytes: usize,
@@ -50,7 +50,7 @@ pub(crate) struct Pushed {
 }
 
 /// A request of `/ingest`.
-pub(crate) struct Ingested {
+pub(crate) struct IngestDocument {
     pub(crate) app: AppName,
     /// Unix nanoseconds.
     pub(crate) from: i64,
@@ -68,19 +68,19 @@ pub(crate) struct Ingested {
 }
 
 /// A document that could be decoded.
-pub(crate) struct Opened {
+pub(crate) struct DecodedDocument {
     pub(crate) decoded: Decoded,
     pub(crate) labels: Arc<[(String, String)]>,
     /// Size of its content, decompressed.
     pub(crate) bytes: usize,
     pub(crate) key: ItemKey,
     /// What is not in `decoded` though it was sent.
-    pub(crate) skipped: Discarded,
+    pub(crate) skipped: DiscardCounts,
     /// Whether the client says that the profile belongs to one span alone; such profiles are not kept.
     pub(crate) is_of_span: bool,
 }
 
-impl Opened {
+impl DecodedDocument {
     /// Memory that the decoded profile takes, roughly.
     pub(crate) fn memory_bytes(&self) -> usize {
         let Profile { symbols, samples, .. } = &self.decoded.profile;
@@ -95,8 +95,8 @@ impl Document {
     /// Bytes as they came over the wire.
     pub(crate) fn wire_bytes(&self) -> usize {
         match self {
-            Self::Pushed(pushed) => pushed.pprof.len(),
-            Self::Ingested(ingested) => ingested.body.len(),
+            Self::Push(pushed) => pushed.pprof.len(),
+            Self::Ingest(ingested) => ingested.body.len(),
         }
     }
 
@@ -107,18 +107,18 @@ impl Document {
     pub(crate) fn decoding_bytes(&self, limits: &Limits) -> Result<usize, Error> {
         let limit = document_bytes_max(limits);
         let content = match self {
-            Self::Pushed(pushed) => announced_bytes(&pushed.pprof, limit)?,
-            Self::Ingested(ingested) if !ingested.encodings.is_empty() => {
+            Self::Push(pushed) => announced_bytes(&pushed.pprof, limit)?,
+            Self::Ingest(ingested) if !ingested.encodings.is_empty() => {
                 expanded_bytes(ingested.body.len(), limit)
             }
-            Self::Ingested(ingested) if ingested.format == Format::Multipart => {
+            Self::Ingest(ingested) if ingested.format == Format::Multipart => {
                 let form = multipart::Form::parse(&ingested.content_type, &ingested.body);
                 match form.ok().and_then(|form| form.file("profile")) {
                     Some(profile) => announced_bytes(&profile, limit)?,
                     None => announced_bytes(&ingested.body, limit)?,
                 }
             }
-            Self::Ingested(ingested) => announced_bytes(&ingested.body, limit)?,
+            Self::Ingest(ingested) => announced_bytes(&ingested.body, limit)?,
         };
         Ok(content.saturating_mul(DECODED_PER_CONTENT))
     }
@@ -126,8 +126,8 @@ impl Document {
     /// Memory of the labels that it shares with others.
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
-            Self::Pushed(pushed) => pushed.label_bytes,
-            Self::Ingested(_) => 0,
+            Self::Push(pushed) => pushed.label_bytes,
+            Self::Ingest(_) => 0,
         }
     }
 
@@ -135,21 +135,21 @@ impl Document {
     ///
     /// # Errors
     /// If it is not what it should be, or too large.
-    pub(crate) fn open(
+    pub(crate) fn decode(
         self,
         tenant: &TenantId,
         limits: &Limits,
         clock: &Clock,
-    ) -> Result<Option<Opened>, Error> {
+    ) -> Result<Option<DecodedDocument>, Error> {
         let limit = document_bytes_max(limits);
         match self {
-            Self::Pushed(pushed) => pushed.open(tenant, limit, clock).map(Some),
-            Self::Ingested(ingested) => ingested.open(tenant, limit, clock),
+            Self::Push(pushed) => pushed.decode(tenant, limit, clock).map(Some),
+            Self::Ingest(ingested) => ingested.decode(tenant, limit, clock),
         }
     }
 }
 
-impl Pushed {
+impl PushDocument {
     /// The samples of one series, each maybe gzipped.
     pub(crate) fn of_series(
         labels: impl Iterator<Item = (String, String)>,
@@ -161,7 +161,7 @@ impl Pushed {
         samples.map(move |pprof| Self { labels: labels.clone(), label_bytes, pprof })
     }
 
-    fn open(self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Opened, Error> {
+    fn decode(self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<DecodedDocument, Error> {
         let content = compression::content(self.pprof, &[], limit)?;
         let decoded = pprof::decode(content.clone(), &pprof_limits(limit));
         let decoded = decoded.map_err(|error| not_a_pprof(error, &content))?;
@@ -170,18 +170,18 @@ impl Pushed {
             _ => key::of_content(tenant, &self.labels, &[], &content),
         };
         let (labels, bytes) = (self.labels, content.len());
-        Ok(Opened { decoded, labels, bytes, key, skipped: Discarded::default(), is_of_span: false })
+        Ok(DecodedDocument { decoded, labels, bytes, key, skipped: DiscardCounts::default(), is_of_span: false })
     }
 }
 
-impl Ingested {
-    fn open(mut self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Option<Opened>, Error> {
+impl IngestDocument {
+    fn decode(mut self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Option<DecodedDocument>, Error> {
         let body = std::mem::take(&mut self.body);
         if self.format == Format::Multipart {
             let form = self.form(body, limit)?;
             let config = form.file("sample_type_config");
             let profile = form.file("profile").unwrap_or_default();
-            return self.open_pprof(compression::content(profile, &[], limit)?, config, tenant, clock);
+            return self.decode_pprof(compression::content(profile, &[], limit)?, config, tenant, clock);
         }
         let content = compression::content(body, &self.encodings, limit)?;
         let is_pprof = match self.format {
@@ -191,8 +191,8 @@ impl Ingested {
             _ => false,
         };
         match is_pprof {
-            true => self.open_pprof(content, None, tenant, clock),
-            false => self.open_stacks(content, tenant, clock),
+            true => self.decode_pprof(content, None, tenant, clock),
+            false => self.decode_stacks(content, tenant, clock),
         }
     }
 
@@ -217,13 +217,13 @@ impl Ingested {
         Ok(form)
     }
 
-    fn open_pprof(
+    fn decode_pprof(
         self,
         content: Bytes,
         config: Option<Bytes>,
         tenant: &TenantId,
         clock: &Clock,
-    ) -> Result<Option<Opened>, Error> {
+    ) -> Result<Option<DecodedDocument>, Error> {
         let types = match &config {
             Some(json) => SampleTypeConfig::parse(json)?,
             None => SampleTypeConfig::default(),
@@ -250,12 +250,12 @@ impl Ingested {
         let key = self.key(has_time, &config, tenant, &content, clock);
         let service = (label_names::SERVICE_NAME, self.app.service.as_str());
         let labels = self.labels(&name, &[service]).into();
-        let (bytes, skipped) = (content.len(), Discarded::default());
-        Ok(Some(Opened { decoded, labels, bytes, key, skipped, is_of_span: false }))
+        let (bytes, skipped) = (content.len(), DiscardCounts::default());
+        Ok(Some(DecodedDocument { decoded, labels, bytes, key, skipped, is_of_span: false }))
     }
 
     /// What has no types of its own: folded text, trees and tries.
-    fn open_stacks(self, content: Bytes, tenant: &TenantId, clock: &Clock) -> Result<Option<Opened>, Error> {
+    fn decode_stacks(self, content: Bytes, tenant: &TenantId, clock: &Clock) -> Result<Option<DecodedDocument>, Error> {
         if content.is_empty() {
             return Ok(None);
         }
@@ -266,7 +266,7 @@ impl Ingested {
             error,
             kind: kind::recognise(&content).or_else(|| kind::of_pprof(&content)),
         };
-        let mut skipped = Discarded::default();
+        let mut skipped = DiscardCounts::default();
         let profile = match self.format {
             Format::Lines => folded::decode_lines(content.clone(), &column, self.from).map_err(not_text)?,
             Format::Tree => trees::decode_tree(&content, &column, self.from)?,
@@ -287,7 +287,7 @@ impl Ingested {
             self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
         let decoded = Decoded { profile, flaw: None };
         let (labels, bytes) = (labels.into(), content.len());
-        Ok(Some(Opened { decoded, labels, bytes, key, skipped, is_of_span }))
+        Ok(Some(DecodedDocument { decoded, labels, bytes, key, skipped, is_of_span }))
     }
 
     /// Refuses folded text whose lines `curl -d` has joined. Other clients send the same content type by default, so

@@ -3,7 +3,7 @@ use std::time::Duration;
 use formats::kind::Kind;
 use rpc::ErrorKind;
 
-use crate::receipt::Discarded;
+use crate::receipt::DiscardCounts;
 
 /// Longest description of a label set inside an error, in bytes; its values come from outside.
 const LABELS_SHOWN_BYTES_MAX: usize = 400;
@@ -69,11 +69,11 @@ pub(crate) enum Error {
         setting: &'static str,
     },
     #[error("none of {samples} samples of the profile can be kept: {discarded}")]
-    NothingValid { samples: usize, discarded: Discarded },
+    NothingValid { samples: usize, discarded: DiscardCounts },
     #[error(
         "profile is a difference of two (sample label \"pprof::base\"), with samples that cannot be kept: {discarded}. Push the two profiles, and compare them when asking"
     )]
-    Difference { discarded: Discarded },
+    Difference { discarded: DiscardCounts },
     #[error("values of sample type {sample_type:?} are together more than 2^63 - 1")]
     SampleSum { sample_type: String },
     #[error("profile {labels} has {samples} samples, limit is {limit} (max_profile_stacktrace_samples)")]

@@ -27,7 +27,7 @@ const HEAP_DEPTH: usize = 32;
 const CPU_DEPTH: usize = 64;
 
 /// Continues the stacktraces of a Go heap or CPU profile that seem to be cut; others stay as they are.
-pub(crate) fn complete(profile: &mut Profile) {
+pub(crate) fn restore_cut_stacktraces(profile: &mut Profile) {
     let Some(limit) = depth_limit(profile) else {
         return;
     };
@@ -265,7 +265,7 @@ mod tests {
 
     fn completed(kind: &str, file: &str, stacktraces: &[Vec<u32>]) -> Vec<Vec<u32>> {
         let mut profile = profile(kind, file, stacktraces);
-        complete(&mut profile);
+        restore_cut_stacktraces(&mut profile);
         let stacktraces = &profile.symbols.stacktraces;
         (0..stacktraces.len() as u32).map(|i| stacktraces.get(i).to_vec()).collect()
     }
@@ -335,7 +335,7 @@ mod tests {
             let symbols = &mut profile.symbols;
             let twin = symbols.locations.push(0, address, false, &[Line { function: 41, line: 1 }]);
             symbols.stacktraces.locations[31] = twin;
-            complete(&mut profile);
+            restore_cut_stacktraces(&mut profile);
             (profile.symbols.stacktraces.get(0).to_vec(), [path(10, 41), vec![twin]].concat())
         };
         let (completed, cut) = with_twin(0);
@@ -353,7 +353,7 @@ mod tests {
             if twins {
                 profile.symbols.locations.lines[1].function = 0;
             }
-            complete(&mut profile);
+            restore_cut_stacktraces(&mut profile);
             profile.symbols.stacktraces.get(0)[32]
         };
         // Ids 255 and 256; with one location less before them, 254 and 255.
@@ -375,7 +375,7 @@ mod tests {
     fn unknown_locations_and_functions_do_no_harm() {
         let mut broken = profile("cpu", "main.go", &[vec![NONE; 40], path(10, 42), path(26, 50), last()]);
         broken.symbols.locations.lines[40].function = NONE;
-        complete(&mut broken);
+        restore_cut_stacktraces(&mut broken);
         assert_eq!(broken.symbols.stacktraces.get(1), path(10, 50));
     }
 }

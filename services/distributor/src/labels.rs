@@ -20,7 +20,7 @@ fn is_stored(name: &str) -> bool {
 ///
 /// # Errors
 /// If a name is there twice, or sanitisation is on and a name cannot be sanitised.
-pub(crate) fn complete(pairs: &[(String, String)], limits: &Limits) -> Result<Labels, Error> {
+pub(crate) fn from_pushed(pairs: &[(String, String)], limits: &Limits) -> Result<Labels, Error> {
     let count = pairs.len();
     let mut labels = if limits.disable_label_sanitization {
         let labels = Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_service_is_added_only_where_none_is_named() {
         let check = |sent, expected| {
-            assert_eq!(complete(&pairs(sent), &Limits::default()).unwrap(), labels(expected));
+            assert_eq!(from_pushed(&pairs(sent), &Limits::default()).unwrap(), labels(expected));
         };
         check("b=1,a=2", "a=2,b=1,service_name=unknown_service");
         check("service_name=app", "service_name=app");
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_name_sent_twice_is_refused() {
-        let error = complete(&pairs("a=1,b=2,a=1"), &Limits::default()).unwrap_err();
+        let error = from_pushed(&pairs("a=1,b=2,a=1"), &Limits::default()).unwrap_err();
         assert_eq!(error.reason(), "duplicate_label_names");
         assert!(error.to_string().contains("\"a\" twice"), "{error}");
     }
@@ -178,7 +178,7 @@ mod tests {
     fn sessions_are_folded_or_dropped() {
         let check = |sessions, sent: &str, expected: Option<&str>| {
             let limits = Limits { max_sessions_per_series: sessions, ..Limits::default() };
-            let completed = complete(&pairs(&format!("__session_id__={sent}")), &limits).unwrap();
+            let completed = from_pushed(&pairs(&format!("__session_id__={sent}")), &limits).unwrap();
             assert_eq!(completed.get("__session_id__"), expected, "{sessions} {sent}");
         };
         check(0, "0102030405060708", None);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn sanitised_names_may_collide_only_if_they_agree() {
         let limits = Limits { disable_label_sanitization: false, ..Limits::default() };
-        let complete = |text| complete(&pairs(text), &limits).map(|l| l.to_string());
+        let complete = |text| from_pushed(&pairs(text), &limits).map(|l| l.to_string());
         assert_eq!(complete("a.b=1,a_b=1,service_name=s").unwrap(), r#"{a_b="1", service_name="s"}"#);
         assert_eq!(complete("a.b=1,a_b=2").unwrap_err().reason(), "duplicate_label_names");
         assert_eq!(complete("a-b=1").unwrap_err().reason(), "invalid_labels");

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::receipt::Discarded;
+use crate::receipt::DiscardCounts;
 
 /// Tenants with metrics of their own; others are counted together.
 const TENANTS_MAX: usize = 1000;
@@ -24,24 +24,24 @@ const TENANT_IDLE: Duration = Duration::from_secs(600);
 const OTHER_TENANTS: &str = "~other";
 
 pub(crate) struct Metrics {
-    received_wire_bytes: Family<Tenant, Counter>,
-    received_bytes: Family<Tenant, Counter>,
-    received_profiles: Family<Tenant, Counter>,
-    received_samples: Family<Tenant, Counter>,
-    discarded_profiles: Family<Discard, Counter>,
-    discarded_bytes: Family<Discard, Counter>,
-    discarded_samples: Family<Discard, Counter>,
+    received_wire_bytes: Family<TenantLabels, Counter>,
+    received_bytes: Family<TenantLabels, Counter>,
+    received_profiles: Family<TenantLabels, Counter>,
+    received_samples: Family<TenantLabels, Counter>,
+    discarded_profiles: Family<DiscardLabels, Counter>,
+    discarded_bytes: Family<DiscardLabels, Counter>,
+    discarded_samples: Family<DiscardLabels, Counter>,
     pub(crate) inflight_bytes: Gauge,
     inflight_limit_bytes: Gauge,
     pub(crate) prepare_seconds: Histogram,
     pub(crate) push_seconds: Histogram,
     clock: Clock,
     /// Those with a place.
-    tenants: Mutex<HashMap<TenantId, Place>>,
+    tenants: Mutex<HashMap<TenantId, TenantEntry>>,
 }
 
 /// A tenant's metrics of its own.
-struct Place {
+struct TenantEntry {
     /// On the scale of `Clock::monotonic`.
     used: Duration,
     /// Why profiles of it were discarded; each has metrics.
@@ -49,18 +49,18 @@ struct Place {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub(crate) struct Tenant {
+pub(crate) struct TenantLabels {
     tenant: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Discard {
+struct DiscardLabels {
     reason: &'static str,
     tenant: String,
 }
 
 /// A profile that could be decoded.
-pub(crate) struct Received {
+pub(crate) struct DocumentSize {
     pub(crate) wire_bytes: usize,
     pub(crate) bytes: usize,
     pub(crate) samples: usize,
@@ -153,10 +153,10 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn received(&self, tenant: &TenantId, received: Received) {
+    pub(crate) fn received(&self, tenant: &TenantId, received: DocumentSize) {
         let mut tenants = self.tenants.lock();
-        let tenant = Tenant { tenant: self.label_of(&mut tenants, tenant, None) };
-        let add = |family: &Family<Tenant, Counter>, count: usize| {
+        let tenant = TenantLabels { tenant: self.label_of(&mut tenants, tenant, None) };
+        let add = |family: &Family<TenantLabels, Counter>, count: usize| {
             family.get_or_create(&tenant).inc_by(count as u64);
         };
         add(&self.received_wire_bytes, received.wire_bytes);
@@ -168,20 +168,20 @@ impl Metrics {
     /// `bytes` are those known when it happened: on the wire if it could not be decompressed.
     pub(crate) fn discarded(&self, tenant: &TenantId, reason: &'static str, bytes: usize) {
         let mut tenants = self.tenants.lock();
-        let discard = Discard { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
+        let discard = DiscardLabels { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
         self.discarded_profiles.get_or_create(&discard).inc();
         self.discarded_bytes.get_or_create(&discard).inc_by(bytes as u64);
     }
 
     /// Samples that were left out of a profile that was accepted.
-    pub(crate) fn discarded_samples(&self, tenant: &TenantId, discarded: &Discarded) {
+    pub(crate) fn discarded_samples(&self, tenant: &TenantId, discarded: &DiscardCounts) {
         if discarded.is_empty() {
             return;
         }
         let mut tenants = self.tenants.lock();
         for (reason, samples) in discarded.iter() {
             let reason = reason.name();
-            let discard = Discard { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
+            let discard = DiscardLabels { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
             self.discarded_samples.get_or_create(&discard).inc_by(samples as u64);
         }
     }
@@ -189,7 +189,7 @@ impl Metrics {
     /// Metrics of the label are touched while `tenants` is locked, so that none outlives its place.
     fn label_of(
         &self,
-        tenants: &mut HashMap<TenantId, Place>,
+        tenants: &mut HashMap<TenantId, TenantEntry>,
         tenant: &TenantId,
         reason: Option<&'static str>,
     ) -> String {
@@ -198,7 +198,7 @@ impl Metrics {
             if tenants.len() >= TENANTS_MAX && !self.take_place(tenants, now) {
                 return OTHER_TENANTS.to_owned();
             }
-            tenants.insert(tenant.clone(), Place { used: now, reasons: Vec::new() });
+            tenants.insert(tenant.clone(), TenantEntry { used: now, reasons: Vec::new() });
         }
         if let Some(place) = tenants.get_mut(tenant) {
             place.used = now;
@@ -208,7 +208,7 @@ impl Metrics {
     }
 
     /// Removes the tenant that has been idle for longest, with its metrics. False if none has been for long enough.
-    fn take_place(&self, tenants: &mut HashMap<TenantId, Place>, now: Duration) -> bool {
+    fn take_place(&self, tenants: &mut HashMap<TenantId, TenantEntry>, now: Duration) -> bool {
         let oldest = tenants.iter().min_by_key(|(_, place)| place.used);
         let oldest = oldest.filter(|(_, place)| now.saturating_sub(place.used) >= TENANT_IDLE);
         let Some(tenant) = oldest.map(|(tenant, _)| tenant.clone()) else {
@@ -217,12 +217,12 @@ impl Metrics {
         let reasons = tenants.remove(&tenant).map(|place| place.reasons).unwrap_or_default();
         let tenant = tenant.as_str().to_owned();
         for reason in reasons {
-            let discard = Discard { reason, tenant: tenant.clone() };
+            let discard = DiscardLabels { reason, tenant: tenant.clone() };
             self.discarded_profiles.remove(&discard);
             self.discarded_bytes.remove(&discard);
             self.discarded_samples.remove(&discard);
         }
-        let label = Tenant { tenant };
+        let label = TenantLabels { tenant };
         for family in
             [&self.received_wire_bytes, &self.received_bytes, &self.received_profiles, &self.received_samples]
         {
@@ -278,7 +278,7 @@ mod tests {
             prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
             text
         };
-        let received = || Received { wire_bytes: 1, bytes: 1, samples: 1 };
+        let received = || DocumentSize { wire_bytes: 1, bytes: 1, samples: 1 };
         metrics.received(&tenant("early"), received());
         for i in 1..TENANTS_MAX {
             metrics.discarded(&tenant(&format!("invented-{i}")), "rate_limited", 2);
@@ -286,7 +286,7 @@ mod tests {
         for i in 0..5 {
             metrics.discarded(&tenant(&format!("late-{i}")), "rate_limited", 2);
         }
-        let discard = Discard { reason: "rate_limited", tenant: OTHER_TENANTS.to_owned() };
+        let discard = DiscardLabels { reason: "rate_limited", tenant: OTHER_TENANTS.to_owned() };
         assert_eq!(metrics.discarded_profiles.get_or_create(&discard).get(), 5);
         assert_eq!(metrics.discarded_bytes.get_or_create(&discard).get(), 10);
 

@@ -6,17 +6,17 @@
 use memchr::memmem;
 use model::{Mapping, NONE, Profile, Symbols};
 
-use crate::receipt::{Discarded, Reason};
+use crate::receipt::{DiscardCounts, Reason};
 
 const GO_SHAPE: &[u8] = b"[go.shape.";
 
 /// The samples that count, and how many do not.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct CountedSamples {
     /// Indices, in order.
     pub(crate) samples: Vec<u32>,
     /// Without those that have zeros only.
-    pub(crate) discarded: Discarded,
+    pub(crate) discarded: DiscardCounts,
 }
 
 /// Finds the samples that count, and levels the symbols.
@@ -24,8 +24,8 @@ pub(crate) struct Counted {
 /// Dropped are samples with a negative value, with zeros only, or with a location that is unknown or
 /// says nothing (no line and no address). Locations without mapping get an empty one. Locations of
 /// mappings whose functions are known lose their addresses, which differ between processes.
-pub(crate) fn normalise(profile: &mut Profile) -> Counted {
-    let broken = Broken::of(&profile.symbols);
+pub(crate) fn normalise(profile: &mut Profile) -> CountedSamples {
+    let broken = BrokenLocations::of(&profile.symbols);
     let columns = profile.sample_types.len();
     let mut samples = Vec::with_capacity(profile.samples.len());
     let (mut negative, mut unknown_location) = (0, 0);
@@ -41,21 +41,21 @@ pub(crate) fn normalise(profile: &mut Profile) -> Counted {
     }
     add_missing_mapping(&mut profile.symbols);
     drop_addresses_of_known_functions(&mut profile.symbols);
-    let mut discarded = Discarded::default();
+    let mut discarded = DiscardCounts::default();
     discarded.count(Reason::NegativeValue, negative);
     discarded.count(Reason::UnknownLocation, unknown_location);
-    Counted { samples, discarded }
+    CountedSamples { samples, discarded }
 }
 
 /// Locations that spoil every sample they are in.
-enum Broken {
+enum BrokenLocations {
     /// No stacktrace can be spoilt.
     Nothing,
     /// Whether location `i` is; besides, unknown locations are.
     Locations(Vec<bool>),
 }
 
-impl Broken {
+impl BrokenLocations {
     fn of(symbols: &Symbols) -> Self {
         let locations = &symbols.locations;
         let says_nothing = |i: usize| {

@@ -1,7 +1,8 @@
-//! The story of a push: open → admit → validate → complete → normalise → split → hand over.
+//! The story of a push: charge memory → decode → labels → rate limit → validate → normalise → split →
+//! series limit → hand over.
 //!
-//! Owns: the order, what is computed off the connection threads, and that one bad profile does not spoil
-//! the others of its request.
+//! Owns: the order of the steps, the work that runs on the pool instead of the connection threads, and that one
+//! bad profile does not spoil the others of its request.
 //! Does not own: any single step; each is a file of its own.
 
 use std::sync::Arc;
@@ -11,59 +12,70 @@ use limits::{Limits, TooManySeries};
 use model::{Labels, PushItem, SeriesRows, TenantId};
 
 use crate::Distributor;
-use crate::budget::Share;
-use crate::document::{Document, Opened};
+use crate::budget::Lease;
+use crate::document::{DecodedDocument, Document};
 use crate::error::{Error, Errors, Failure, shown};
-use crate::metrics::Received;
+use crate::metrics::DocumentSize;
 use crate::receipt::{Reason, Receipt};
 use crate::{go_stacks, labels, normalise, source_code, split, validate};
 
-/// Documents are prepared in pieces of about this many bytes, which may run beside one another.
+/// Documents are prepared in pieces of about this many bytes, which may run in parallel.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// The reason under which a profile is counted that was accepted and had nothing to store.
+/// The discard reason of an accepted profile without any sample to store.
 const NOTHING_TO_COUNT: &str = "nothing_to_count";
 
-/// What the documents of one request have in common.
+/// The state that the documents of one request share.
 struct Batch {
     tenant: TenantId,
     limits: Arc<Limits>,
     /// Unix nanoseconds.
     now: i64,
-    /// Decompressed, of all documents so far, with the labels of each.
+    /// Decompressed bytes of all documents so far, with the labels of each.
     bytes: AtomicUsize,
 }
 
 impl Batch {
-    /// Counts `bytes` more of decompressed content.
+    /// Adds `bytes` of decompressed content to the request.
+    ///
+    /// # Errors
+    /// [`Error::RequestTooLarge`] if the request is now larger than its limit.
     fn grow(&self, bytes: usize) -> Result<(), Error> {
-        let limit = self.limits.ingestion_body_bytes();
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > limit {
-            return Err(Error::RequestTooLarge { limit });
-        }
-        Ok(())
+        self.check_size(before.saturating_add(bytes))
+    }
+
+    /// # Errors
+    /// [`Error::RequestTooLarge`] if the request has grown past its limit.
+    fn check(&self) -> Result<(), Error> {
+        self.check_size(self.bytes.load(Ordering::Relaxed))
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.limits.ingestion_body_bytes();
+        if bytes > limit { Err(Error::RequestTooLarge { limit }) } else { Ok(()) }
     }
 }
 
-/// A profile that is ready, with the memory it was charged for.
-struct Prepared {
+/// An item for the ingester, with the memory charged for it.
+struct ReadyItem {
     item: PushItem,
-    share: Share,
+    lease: Lease,
 }
 
-/// One document that was accepted; `prepared` is none if it has nothing that counts.
+/// The outcome of one accepted document.
 #[derive(Default)]
-struct Accepted {
-    prepared: Option<Prepared>,
+struct Acceptance {
+    /// `None` if no sample counts.
+    ready: Option<ReadyItem>,
     receipt: Receipt,
 }
 
 impl Distributor {
-    /// Makes the documents of one request durable. What is refused does not keep the others from it.
+    /// Makes the documents of one request durable. A refused document does not keep the others from it.
     ///
     /// # Errors
-    /// What was refused, or why nothing could be stored.
+    /// The refused documents, or the reason why none could be stored.
     pub(crate) async fn push(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -84,19 +96,19 @@ impl Distributor {
             let (distributor, batch) = (self.clone(), batch.clone());
             self.pool.run(move || distributor.prepare_all(&batch, piece))
         });
-        let prepared = futures::future::join_all(pieces).await;
+        let outcomes = futures::future::join_all(pieces).await;
         let elapsed = || (self.clock.monotonic() - started).as_secs_f64();
         self.metrics.prepare_seconds.observe(elapsed());
 
-        // Beyond the limit of the request none of it is stored.
-        batch.grow(0)?;
+        // A request beyond its limit is refused whole.
+        batch.check()?;
         let (mut ready, mut failures) = (Vec::with_capacity(count), Vec::new());
         let mut receipt = Receipt::default();
-        for (index, outcome) in prepared.into_iter().flatten().enumerate() {
+        for (index, outcome) in outcomes.into_iter().flatten().enumerate() {
             match outcome {
-                Ok(accepted) => {
-                    receipt.add(&accepted.receipt);
-                    ready.extend(accepted.prepared);
+                Ok(acceptance) => {
+                    receipt.add(&acceptance.receipt);
+                    ready.extend(acceptance.ready);
                 }
                 Err(error) => failures.push(Failure { index, error }),
             }
@@ -107,86 +119,96 @@ impl Distributor {
         Ok(receipt)
     }
 
-    fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Accepted, Error>> {
+    fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Acceptance, Error>> {
         let outcomes = documents.into_iter().map(|document| {
-            let mut bytes = document.wire_bytes();
-            let outcome = self.prepare(batch, document, &mut bytes);
-            let discarded = match &outcome {
-                Ok(Accepted { prepared: Some(_), .. }) => None,
-                Ok(Accepted { prepared: None, .. }) => Some(NOTHING_TO_COUNT),
+            let (bytes, outcome) = self.prepare(batch, document);
+            let discard_reason = match &outcome {
+                Ok(Acceptance { ready: Some(_), .. }) => None,
+                Ok(Acceptance { ready: None, .. }) => Some(NOTHING_TO_COUNT),
                 Err(error) => Some(error.reason()),
             };
-            if let Some(reason) = discarded {
+            if let Some(reason) = discard_reason {
                 self.metrics.discarded(&batch.tenant, reason, bytes);
             }
-            if let Ok(accepted) = &outcome {
-                self.metrics.discarded_samples(&batch.tenant, &accepted.receipt.discarded);
+            if let Ok(acceptance) = &outcome {
+                self.metrics.discarded_samples(&batch.tenant, &acceptance.receipt.discarded);
             }
             outcome
         });
         outcomes.collect()
     }
 
-    /// One document as the ingester takes it. `bytes` becomes the size of its content.
-    fn prepare(&self, batch: &Batch, document: Document, bytes: &mut usize) -> Result<Accepted, Error> {
-        let (tenant, limits) = (&batch.tenant, &batch.limits);
-        // Before it is decompressed and decoded, by what it announces.
-        let mut share = self.budget.take(document.decoding_bytes(limits)?)?;
-        let Some(opened) = self.open(batch, document)? else {
-            return Ok(Accepted::default());
-        };
-        *bytes = opened.bytes;
-        let mut receipt = Receipt { stored: 0, discarded: opened.skipped.clone() };
-        if opened.is_of_span {
-            receipt.discarded.count(Reason::SpanProfile, opened.decoded.profile.samples.len());
-            return Ok(Accepted { prepared: None, receipt });
+    /// Prepares one document for the ingester. Returns its size as well: of its content, or on the wire if it
+    /// was not decoded.
+    fn prepare(&self, batch: &Batch, document: Document) -> (usize, Result<Acceptance, Error>) {
+        let wire_bytes = document.wire_bytes();
+        match self.decode(batch, document) {
+            Ok(Some((document, lease))) => (document.bytes, self.accept(batch, document, lease)),
+            Ok(None) => (wire_bytes, Ok(Acceptance::default())),
+            Err(error) => (wire_bytes, Err(error)),
         }
-        share.resize(opened.memory_bytes())?;
-        let labels = labels::complete(&opened.labels, limits)?;
-        self.admit(batch, &labels, opened.bytes)?;
-        let mut profile = validate::validate(opened.decoded, &labels, limits, batch.now)?;
+    }
+
+    /// Decodes a document, unless the request has grown past its limit. `None` if the document is empty.
+    fn decode(&self, batch: &Batch, document: Document) -> Result<Option<(DecodedDocument, Lease)>, Error> {
+        // Charged before decompression, by the size that the document announces.
+        let lease = self.budget.take(document.decoding_bytes(&batch.limits)?)?;
+        // Labels are completed and checked once for each sample of a series.
+        batch.grow(document.shared_bytes())?;
+        let wire_bytes = document.wire_bytes();
+        let decoded = document.decode(&batch.tenant, &batch.limits, &self.clock);
+        if let Err(Error::Decompress(error)) = &decoded
+            && let Some(limit) = error.reached_limit()
+        {
+            // It was decompressed up to its limit. Counted, so that a request made of bombs ends too.
+            batch.grow(limit)?;
+        }
+        let Some(document) = decoded? else {
+            return Ok(None);
+        };
+        batch.grow(document.bytes)?;
+        let samples = document.decoded.profile.samples.len();
+        let size = DocumentSize { wire_bytes, bytes: document.bytes, samples };
+        self.metrics.received(&batch.tenant, size);
+        Ok(Some((document, lease)))
+    }
+
+    /// Checks a decoded document against the limits and makes an item of it.
+    fn accept(
+        &self,
+        batch: &Batch,
+        document: DecodedDocument,
+        mut lease: Lease,
+    ) -> Result<Acceptance, Error> {
+        let (tenant, limits) = (&batch.tenant, &batch.limits);
+        let mut receipt = Receipt { stored: 0, discarded: document.skipped.clone() };
+        if document.is_of_span {
+            receipt.discarded.count(Reason::SpanProfile, document.decoded.profile.samples.len());
+            return Ok(Acceptance { ready: None, receipt });
+        }
+        lease.resize(document.memory_bytes())?;
+        let labels = labels::from_pushed(&document.labels, limits)?;
+        self.admit(batch, &labels, document.bytes)?;
+        let mut profile = validate::validate(document.decoded, &labels, limits, batch.now)?;
         normalise::strip_go_shapes(&mut profile);
-        go_stacks::complete(&mut profile);
-        let normalise::Counted { samples: counted, discarded } = normalise::normalise(&mut profile);
+        go_stacks::restore_cut_stacktraces(&mut profile);
+        let normalise::CountedSamples { samples: counted, discarded } = normalise::normalise(&mut profile);
         validate::check_counted(&profile, &counted, &discarded)?;
         receipt.discarded.add(&discarded);
         receipt.stored = counted.len();
         if counted.is_empty() {
-            return Ok(Accepted { prepared: None, receipt });
+            return Ok(Acceptance { ready: None, receipt });
         }
         let series = split::split(&profile, counted, &labels, limits)?;
-        share.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
+        lease.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
         self.admit_series(batch, &series)?;
         let item = PushItem {
             tenant: tenant.clone(),
-            key: opened.key,
+            key: document.key,
             profile: Arc::new(profile),
             series: series.into(),
         };
-        Ok(Accepted { prepared: Some(Prepared { item, share }), receipt })
-    }
-
-    /// Opens a document, unless the request has grown past its limit.
-    fn open(&self, batch: &Batch, document: Document) -> Result<Option<Opened>, Error> {
-        // Each is completed and checked with labels of its own, however many samples its series has.
-        batch.grow(document.shared_bytes())?;
-        let wire_bytes = document.wire_bytes();
-        let opened = document.open(&batch.tenant, &batch.limits, &self.clock);
-        if let Err(Error::Decompress(error)) = &opened
-            && let Some(limit) = error.reached_limit()
-        {
-            // It was decompressed up to there: a request made of bombs ends too.
-            batch.grow(limit)?;
-        }
-        let opened = opened?;
-        if let Some(opened) = &opened {
-            batch.grow(opened.bytes)?;
-            let samples = opened.decoded.profile.samples.len();
-            let bytes = opened.bytes;
-            let received = Received { wire_bytes, bytes, samples };
-            self.metrics.received(&batch.tenant, received);
-        }
-        Ok(opened)
+        Ok(Acceptance { ready: Some(ReadyItem { item, lease }), receipt })
     }
 
     /// Charges the tenant's rate for one profile.
@@ -220,13 +242,13 @@ impl Distributor {
         })
     }
 
-    async fn hand_over(&self, ready: Vec<Prepared>) -> Result<(), Error> {
+    async fn hand_over(&self, ready: Vec<ReadyItem>) -> Result<(), Error> {
         if ready.is_empty() {
             return Ok(());
         }
-        // The shares are held until the items are durable or refused.
-        let (items, _shares): (Vec<PushItem>, Vec<Share>) =
-            ready.into_iter().map(|prepared| (prepared.item, prepared.share)).unzip();
+        // The leases are held until the items are durable or refused.
+        let (items, _leases): (Vec<PushItem>, Vec<Lease>) =
+            ready.into_iter().map(|ready| (ready.item, ready.lease)).unzip();
         let limit = self.config.push_timeout.get();
         match self.clock.timeout(limit, self.ingester.push(items)).await {
             Some(outcome) => outcome.map_err(Error::Ingester),

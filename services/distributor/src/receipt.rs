@@ -8,7 +8,7 @@ pub(crate) struct Receipt {
     pub(crate) stored: usize,
     /// Samples that were left out though their profile was accepted. Samples of nothing but zeros are not among
     /// them: they say nothing.
-    pub(crate) discarded: Discarded,
+    pub(crate) discarded: DiscardCounts,
 }
 
 impl Receipt {
@@ -56,9 +56,9 @@ impl Reason {
 
 /// Numbers of samples by the reason for which they were left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Discarded(BTreeMap<Reason, usize>);
+pub(crate) struct DiscardCounts(BTreeMap<Reason, usize>);
 
-impl Discarded {
+impl DiscardCounts {
     pub(crate) fn count(&mut self, reason: Reason, samples: usize) {
         if samples > 0 {
             *self.0.entry(reason).or_default() += samples;
@@ -86,7 +86,7 @@ impl Discarded {
 }
 
 /// `2 with a negative value, 1 with a location that is unknown or empty`
-impl fmt::Display for Discarded {
+impl fmt::Display for DiscardCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (reason, samples)) in self.iter().enumerate() {
             let comma = if i > 0 { ", " } else { "" };

@@ -9,7 +9,7 @@ use model::label_names::SERVICE_NAME;
 use model::{Labels, Profile, Stacktraces, StringId};
 
 use crate::error::{Error, shown, shown_bytes};
-use crate::receipt::Discarded;
+use crate::receipt::DiscardCounts;
 
 /// Most sample types of one profile: each is a column of what is stored.
 const SAMPLE_TYPES_MAX: usize = 64;
@@ -101,7 +101,7 @@ fn check_retention(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Res
 ///
 /// # Errors
 /// If all samples had to be left out, if the profile is a difference of two, or if its sums do not fit 63 bits.
-pub(crate) fn check_counted(profile: &Profile, counted: &[u32], discarded: &Discarded) -> Result<(), Error> {
+pub(crate) fn check_counted(profile: &Profile, counted: &[u32], discarded: &DiscardCounts) -> Result<(), Error> {
     if discarded.is_empty() {
         return check_sums(profile, counted);
     }

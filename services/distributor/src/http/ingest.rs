@@ -17,7 +17,7 @@ use model::TenantId;
 use rpc::ErrorKind;
 
 use crate::Distributor;
-use crate::document::{Document, Ingested};
+use crate::document::{Document, IngestDocument};
 use crate::error::{self, Errors};
 use crate::http::{receipt_headers, retry_after_secs};
 use crate::receipt::Receipt;
@@ -53,13 +53,13 @@ async fn ingest(
     let format = format.map_err(|error| {
         Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()).into_response()
     })?;
-    let ingested = Ingested {
+    let ingested = IngestDocument {
         content_type,
         encodings,
         body: body.bytes.clone(),
         ..ingested(app, format, &query, &distributor.clock)
     };
-    let documents = vec![Document::Ingested(Box::new(ingested))];
+    let documents = vec![Document::Ingest(Box::new(ingested))];
     let outcome = distributor.push(tenant, documents).await;
     outcome.map(|receipt| accepted(&receipt)).map_err(|errors| response(&errors, format))
 }
@@ -100,14 +100,14 @@ fn text_of(header: Option<&HeaderValue>) -> String {
 }
 
 /// The parameters of a request, without its body.
-fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> Ingested {
+fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> IngestDocument {
     let now = clock.unix_nanos();
     let spy_name = query.get("spyName").filter(|name| !name.is_empty());
     let text = query.get("from").unwrap_or_default();
     let from = ingest::attime(text, now);
     // What moves with the clock is counted back from now.
     let from_is_fixed = from > 0 && from == ingest::attime(text, 0);
-    Ingested {
+    IngestDocument {
         app,
         from,
         from_is_fixed,

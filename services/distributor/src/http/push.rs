@@ -10,7 +10,7 @@ use wire::push::v1::pusher_service_server::{PusherService, PusherServiceServer};
 use wire::push::v1::{PushRequest, PushResponse};
 
 use crate::Distributor;
-use crate::document::{Document, Pushed};
+use crate::document::{Document, PushDocument};
 use crate::error::Errors;
 use crate::http::{receipt_headers, retry_after_secs};
 
@@ -43,7 +43,7 @@ fn documents(request: PushRequest) -> Vec<Document> {
     for series in request.series {
         let labels = series.labels.into_iter().map(|label| (label.name, label.value));
         let samples = series.samples.into_iter().map(|sample| sample.raw_profile);
-        documents.extend(Pushed::of_series(labels, samples).map(Document::Pushed));
+        documents.extend(PushDocument::of_series(labels, samples).map(Document::Push));
     }
     documents
 }

@@ -12,15 +12,15 @@ use rpc::ErrorKind;
 
 use super::*;
 use crate::Config;
-use crate::document::Pushed;
+use crate::document::PushDocument;
 
 /// Unix nanoseconds of the clock of these tests.
 const NOW: i64 = 1_800_000_000_000_000_000;
 
-struct Stopped;
+struct StoppedClock;
 
 #[async_trait]
-impl clock::Source for Stopped {
+impl clock::Source for StoppedClock {
     fn unix(&self) -> Duration {
         Duration::from_nanos(NOW as u64)
     }
@@ -72,7 +72,7 @@ impl Fixture {
             config,
             Arc::new(Overrides::uniform(limits)),
             recorder.clone(),
-            Clock::new(Stopped),
+            Clock::new(StoppedClock),
             Pool::inline(),
             &mut Registry::default(),
         );
@@ -91,8 +91,8 @@ impl Fixture {
 
 fn pushed(labels: &[(&str, &str)], body: impl Into<Bytes>) -> Document {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let one = Pushed::of_series(labels, std::iter::once(body.into())).next();
-    Document::Pushed(one.expect("a sample"))
+    let one = PushDocument::of_series(labels, std::iter::once(body.into())).next();
+    Document::Push(one.expect("a sample"))
 }
 
 const APP: [(&str, &str); 2] = [("__name__", "process_cpu"), ("service_name", "app")];
@@ -218,7 +218,7 @@ async fn labels_of_a_series_count_for_each_of_its_samples() {
     let text = async |label: &str, labels, samples| {
         let labels = (0..labels).map(|_| (label.to_owned(), String::new()));
         let samples = std::iter::repeat_n(Bytes::new(), samples);
-        let documents = Pushed::of_series(labels, samples).map(Document::Pushed).collect();
+        let documents = PushDocument::of_series(labels, samples).map(Document::Push).collect();
         fixture.push(documents).await.unwrap_err().to_string()
     };
     for (label, labels) in [("x".repeat(100_000), 1), (String::new(), 2_100)] {
@@ -334,7 +334,7 @@ mod answers {
             let app = edge::App::new(
                 self.distributor.clone().routes(),
                 edge::Config { multitenancy: true, ..edge::Config::default() },
-                Clock::new(Stopped),
+                Clock::new(StoppedClock),
                 clock::Pools::inline(),
                 &mut Registry::default(),
             );
@@ -353,7 +353,7 @@ mod answers {
             let app = edge::App::new(
                 self.distributor.clone().routes(),
                 edge::Config { multitenancy: true, ..edge::Config::default() },
-                Clock::new(Stopped),
+                Clock::new(StoppedClock),
                 clock::Pools::inline(),
                 &mut Registry::default(),
             );

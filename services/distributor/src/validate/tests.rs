@@ -136,7 +136,7 @@ fn valued(values: &[i64]) -> Profile {
 
 #[test]
 fn a_profile_of_which_nothing_can_be_kept_is_refused_but_zeros_are_not() {
-    let mut discarded = Discarded::default();
+    let mut discarded = DiscardCounts::default();
     assert!(check_counted(&valued(&[0]), &[], &discarded).is_ok());
     discarded.count(crate::receipt::Reason::NegativeValue, 1);
     let refused = check_counted(&valued(&[0, -1]), &[], &discarded).unwrap_err();
@@ -146,19 +146,19 @@ fn a_profile_of_which_nothing_can_be_kept_is_refused_but_zeros_are_not() {
 
 #[test]
 fn a_difference_of_two_profiles_is_refused_as_one() {
-    let mut discarded = Discarded::default();
+    let mut discarded = DiscardCounts::default();
     discarded.count(crate::receipt::Reason::NegativeValue, 1);
     let mut profile = valued(&[5, -1]);
     profile.samples.labels = vec![SampleLabel { key: 2, string: 1, ..SampleLabel::default() }];
     profile.samples.label_offsets = vec![0, 0, 1];
     let refused = check_counted(&profile, &[0], &discarded).unwrap_err();
     assert!(matches!(refused, Error::Difference { .. }), "{refused}");
-    assert!(check_counted(&profile, &[0], &Discarded::default()).is_ok(), "no value was subtracted");
+    assert!(check_counted(&profile, &[0], &DiscardCounts::default()).is_ok(), "no value was subtracted");
 }
 
 #[test]
 fn sums_of_a_column_fit_63_bits() {
-    let none = Discarded::default();
+    let none = DiscardCounts::default();
     assert!(check_counted(&valued(&[i64::MAX]), &[0], &none).is_ok());
     let refused = check_counted(&valued(&[i64::MAX, 1]), &[0, 1], &none).unwrap_err();
     assert_eq!(refused.to_string(), "values of sample type \"cpu\" are together more than 2^63 - 1");
