@@ -170,12 +170,24 @@ impl PushDocument {
             _ => key::of_content(tenant, &self.labels, &[], &content),
         };
         let (labels, bytes) = (self.labels, content.len());
-        Ok(DecodedDocument { decoded, labels, bytes, key, skipped: DiscardCounts::default(), is_of_span: false })
+        Ok(DecodedDocument {
+            decoded,
+            labels,
+            bytes,
+            key,
+            skipped: DiscardCounts::default(),
+            is_of_span: false,
+        })
     }
 }
 
 impl IngestDocument {
-    fn decode(mut self, tenant: &TenantId, limit: usize, clock: &Clock) -> Result<Option<DecodedDocument>, Error> {
+    fn decode(
+        mut self,
+        tenant: &TenantId,
+        limit: usize,
+        clock: &Clock,
+    ) -> Result<Option<DecodedDocument>, Error> {
         let body = std::mem::take(&mut self.body);
         if self.format == Format::Multipart {
             let form = self.form(body, limit)?;
@@ -255,7 +267,12 @@ impl IngestDocument {
     }
 
     /// What has no types of its own: folded text, trees and tries.
-    fn decode_stacks(self, content: Bytes, tenant: &TenantId, clock: &Clock) -> Result<Option<DecodedDocument>, Error> {
+    fn decode_stacks(
+        self,
+        content: Bytes,
+        tenant: &TenantId,
+        clock: &Clock,
+    ) -> Result<Option<DecodedDocument>, Error> {
         if content.is_empty() {
             return Ok(None);
         }

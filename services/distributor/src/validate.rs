@@ -101,7 +101,11 @@ fn check_retention(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Res
 ///
 /// # Errors
 /// If all samples had to be left out, if the profile is a difference of two, or if its sums do not fit 63 bits.
-pub(crate) fn check_counted(profile: &Profile, counted: &[u32], discarded: &DiscardCounts) -> Result<(), Error> {
+pub(crate) fn check_counted(
+    profile: &Profile,
+    counted: &[u32],
+    discarded: &DiscardCounts,
+) -> Result<(), Error> {
     if discarded.is_empty() {
         return check_sums(profile, counted);
     }

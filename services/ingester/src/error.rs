@@ -26,7 +26,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// One word, for metrics.
+    /// The value of label `reason` in metrics.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",

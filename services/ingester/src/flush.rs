@@ -1,10 +1,10 @@
 //! Cuts the open segment, makes it durable and acknowledges it.
 //!
-//! Owns: the writer's log, the uploads, when a log is abandoned, telling the metastore, the ack.
-//! Does not own: the bytes of a segment (`block`), when a segment is ripe (`push`).
+//! Owns: the writer's log, the uploads, when a log is abandoned, hints to the metastore, the ack.
+//! Does not own: the bytes of a segment (`block`), when a segment is due (`push`).
 //!
-//! The ack follows the upload alone. If the metastore cannot be told, it finds the object by
-//! probing this writer's log, so a crash between the two loses nothing.
+//! The ack follows the upload alone. If a hint does not reach the metastore, the metastore finds the object
+//! by probing this writer's log, so a crash between the two loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,70 +21,72 @@ use rpc::SegmentHint;
 use storage::{Created, Key, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::budget::Charge;
 use crate::error::Error;
 use crate::log::Log;
 use crate::metrics::{Metrics, Stage};
-use crate::push::{Charge, Content, Ended, Gathering, Open, Ripe};
+use crate::push::{Cut, OpenSegment, SegmentBuilder, SegmentContent, SegmentStatus};
 
-/// Slots that are taken and not acknowledged. More would let a slow store see more parallel
-/// uploads, and make a reader who starts at the wrong moment stop further below.
+/// Most slots that are taken and not acknowledged. More: a slow store sees more parallel uploads, and a reader
+/// that starts during an upload stops further below the end of the log.
 const SLOTS_IN_FLIGHT_MAX: usize = 4;
-/// A slot that is not settled by then is in doubt, and its log with it.
+/// A slot that is not settled within this time is in doubt, and its log with it.
 const SETTLE_LIMIT: Duration = Duration::from_secs(8);
-/// Pause before a store that did not answer is asked again.
+/// Pause before a failed create is repeated.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-/// A store that goes on failing is reported once in this time.
+/// Least time between two reports of a store that keeps failing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// If this much of the machine's time has passed since an upload began, this process was suspended,
-/// and others may have closed the log and forgotten it.
+/// If this much of the machine's time has passed since an upload began, this process was suspended. Others may
+/// have closed the log and forgotten it.
 const SUSPENSION_LIMIT: Duration = Duration::from_secs(30);
-/// A log without a new slot for so long is left for a new one. Others close a silent log after ten
-/// minutes, and remove the seal some day; a slot beyond it would then be put where nobody looks.
+/// A log without a new slot for this long is left for a new one. Others close a silent log after ten minutes and
+/// remove the seal some day; a slot beyond it would then never be read.
 const LOG_IDLE_MAX: Duration = Duration::from_secs(300);
-/// How often a segment whose slot was taken by somebody else is put into a new log.
+/// How often a segment that lost its slot is moved to a new log.
 const MOVES_MAX: u32 = 3;
 /// How long an ack waits for the metastore's answer.
 const HINT_WAIT: Duration = Duration::from_millis(250);
-/// After so many hints in a row without an answer, acks do not wait for [`HINT_SILENCE`].
+/// After this many unanswered hints in a row, acks do not wait for answers for [`HINT_SILENCE`].
 const HINT_TIMEOUTS_MAX: u32 = 2;
 const HINT_SILENCE: Duration = Duration::from_secs(5);
-/// A hint without an answer is forgotten after this long, and no more than so many are under way.
+/// A hint without an answer is given up after this long.
 const HINT_LIFE: Duration = Duration::from_secs(10);
+/// Most hints without an answer; further ones are not sent.
 const HINTS_MAX: usize = 16;
 
-/// A cut segment, until it has ended.
+/// A cut segment, until it is durable or has failed.
 struct Segment {
-    content: Arc<Content>,
-    ended: watch::Sender<Ended>,
+    content: Arc<SegmentContent>,
+    status: watch::Sender<SegmentStatus>,
     _charge: Charge,
     moves: u32,
 }
 
 /// How the upload to one slot ended.
-enum Uploaded {
+enum UploadOutcome {
     Durable(SegmentHint),
-    /// Somebody else's bytes are in the slot: as a rule a seal.
+    /// The slot holds other bytes, as a rule a seal.
     Lost,
     Unencodable(String),
     Doubtful(Error),
-    /// The store refuses creates, and soon will again.
+    /// The store refuses creates, and will not take one soon.
     Refused(Error),
 }
 
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
-    open: Arc<Open>,
+    builder: Arc<SegmentBuilder>,
     log: Log<Segment, SegmentHint>,
-    uploads: FuturesUnordered<BoxFuture<'static, (u64, Uploaded)>>,
+    uploads: FuturesUnordered<BoxFuture<'static, (u64, UploadOutcome)>>,
     acks: mpsc::UnboundedSender<(Segment, SegmentHint)>,
     writers: watch::Sender<Vec<WriterId>>,
 }
 
-/// What can be watched from outside.
-pub(crate) struct Watched {
-    /// True when all is drained.
+/// The flusher's state, to be watched from outside.
+pub(crate) struct FlusherStatus {
+    /// True once everything is drained.
     pub(crate) stopped: watch::Receiver<bool>,
-    /// Logs that are written to; empty once all is drained.
+    /// Logs that are written to; empty once everything is drained.
     pub(crate) writers: watch::Receiver<Vec<WriterId>>,
 }
 
@@ -96,26 +98,26 @@ struct Shared {
     failures: Mutex<Failures>,
 }
 
-/// Creates that failed since the last one that did not.
+/// Failed creates since the last success.
 #[derive(Default)]
 struct Failures {
     count: u64,
-    /// Of the last one.
+    /// Of the last failure.
     cause: Option<String>,
-    /// When they were last reported, by own clock.
+    /// Monotonic time of the last report.
     reported: Option<Duration>,
 }
 
 impl Flusher {
-    /// Starts to flush `open`.
+    /// Starts to flush the segments of `builder`.
     pub(crate) fn start(
-        open: Arc<Open>,
+        builder: Arc<SegmentBuilder>,
         store: Store,
         metastore: Arc<dyn rpc::Metastore>,
         clock: Clock,
         pool: Pool,
         metrics: Metrics,
-    ) -> Watched {
+    ) -> FlusherStatus {
         let (acks, to_acknowledge) = mpsc::unbounded_channel();
         let (stopped, on_stop) = watch::channel(false);
         let log = new_log(&store, &clock);
@@ -131,27 +133,27 @@ impl Flusher {
         };
         let acknowledged = shared.clock.spawn_vital("acknowledger", acknowledger.run(to_acknowledge));
         let uploads = FuturesUnordered::new();
-        let flusher = Self { shared: shared.clone(), open, log, uploads, acks, writers };
+        let flusher = Self { shared: shared.clone(), builder, log, uploads, acks, writers };
         shared.clock.spawn_vital("flusher", async move {
             flusher.run().await;
-            // Ends once the last ack is out, because the flusher's end of the channel is gone.
+            // The flusher's end of the channel is dropped, so the acknowledger ends after the last ack.
             let _ = acknowledged.await;
             stopped.send_replace(true);
         });
-        Watched { stopped: on_stop, writers: on_writers }
+        FlusherStatus { stopped: on_stop, writers: on_writers }
     }
 
     async fn run(mut self) {
-        let mut drained = false;
+        let mut is_drained = false;
         loop {
-            let room = self.log.in_flight() < SLOTS_IN_FLIGHT_MAX;
-            let quiet = self.uploads.is_empty();
+            let has_room = self.log.in_flight() < SLOTS_IN_FLIGHT_MAX;
+            let is_quiet = self.uploads.is_empty();
             tokio::select! {
                 biased;
-                Some((slot, uploaded)) = self.uploads.next() => self.settle(slot, uploaded),
-                ripe = self.open.ripe(quiet), if room && !drained => match ripe {
-                    Ripe::Cut(gathering) => self.flush(gathering),
-                    Ripe::Drained => drained = true,
+                Some((slot, outcome)) = self.uploads.next() => self.settle(slot, outcome),
+                cut = self.builder.next_cut(is_quiet), if has_room && !is_drained => match cut {
+                    Cut::Segment(segment) => self.flush(segment),
+                    Cut::Drained => is_drained = true,
                 },
                 else => break,
             }
@@ -160,16 +162,16 @@ impl Flusher {
         self.writers.send_replace(Vec::new());
     }
 
-    fn flush(&mut self, gathering: Gathering) {
+    fn flush(&mut self, cut: OpenSegment) {
         let now = self.shared.clock.monotonic();
         if self.log.is_idle_since(now, LOG_IDLE_MAX) {
             self.leave_idle_log();
         }
-        let Gathering { content, ended, charge, .. } = gathering;
-        self.upload(Segment { content, ended, _charge: charge, moves: 0 });
+        let OpenSegment { content, status, charge, .. } = cut;
+        self.upload(Segment { content, status, _charge: charge, moves: 0 });
     }
 
-    /// Opens another log; gives the one that is left.
+    /// Opens a new log; returns the previous one.
     fn open_log(&mut self) -> Log<Segment, SegmentHint> {
         let left = std::mem::replace(&mut self.log, new_log(&self.shared.store, &self.shared.clock));
         self.writers.send_replace(vec![self.log.writer()]);
@@ -186,27 +188,27 @@ impl Flusher {
         let (shared, content, writer) = (self.shared.clone(), segment.content.clone(), self.log.writer());
         let slot = self.log.take(segment);
         self.uploads.push(Box::pin(async move {
-            let uploaded = shared.upload(content, writer, slot).await;
-            (slot, uploaded)
+            let outcome = shared.upload(content, writer, slot).await;
+            (slot, outcome)
         }));
     }
 
-    fn settle(&mut self, slot: u64, uploaded: Uploaded) {
-        match uploaded {
-            Uploaded::Durable(hint) => {
+    fn settle(&mut self, slot: u64, outcome: UploadOutcome) {
+        match outcome {
+            UploadOutcome::Durable(hint) => {
                 let now = self.shared.clock.monotonic();
                 for segment in self.log.durable(slot, hint, now) {
-                    // The other end lives as long as this one.
+                    // The receiver lives as long as this sender.
                     let _ = self.acks.send(segment);
                 }
             }
-            Uploaded::Lost => {
+            UploadOutcome::Lost => {
                 for (_, segment) in self.abandon("lost_slot") {
                     self.move_on(segment);
                 }
             }
-            Uploaded::Unencodable(reason) => {
-                // The slot stays a gap, so what lies above it needs another log.
+            UploadOutcome::Unencodable(reason) => {
+                // The slot stays a gap, so the segments above it need another log.
                 for (other, segment) in self.abandon("unencodable") {
                     if other == slot {
                         segment.fail(Error::Encode(reason.clone()));
@@ -215,12 +217,12 @@ impl Flusher {
                     }
                 }
             }
-            Uploaded::Doubtful(error) => {
+            UploadOutcome::Doubtful(error) => {
                 for (_, segment) in self.abandon("doubt") {
                     segment.fail(error.clone());
                 }
             }
-            Uploaded::Refused(error) => {
+            UploadOutcome::Refused(error) => {
                 for (_, segment) in self.abandon("refused") {
                     segment.fail(error.clone());
                 }
@@ -228,14 +230,14 @@ impl Flusher {
         }
     }
 
-    /// Stops every upload to the log, and opens another.
+    /// Stops every upload to the log, and opens another one. Returns the unacknowledged segments with their slots.
     fn abandon(&mut self, reason: &'static str) -> Vec<(u64, Segment)> {
         self.uploads.clear();
         let left = self.open_log();
         self.shared.metrics.abandoned(reason);
         let (log, next, slots) = (left.writer(), self.log.writer(), left.next_slot());
         match reason {
-            // The store is reported, not each push that it refuses.
+            // The refusing store is reported once (`Shared::failed`), not each push that it refuses.
             "refused" => tracing::debug!(%log, reason, slots, %next, "abandoned log"),
             _ => tracing::warn!(%log, reason, slots, %next, "abandoned log"),
         }
@@ -254,7 +256,7 @@ impl Flusher {
 
 impl Segment {
     fn fail(&self, error: Error) {
-        self.ended.send_replace(Some(Err(error)));
+        self.status.send_replace(SegmentStatus::Failed(error));
     }
 }
 
@@ -263,8 +265,8 @@ fn new_log<S, D>(store: &Store, clock: &Clock) -> Log<S, D> {
 }
 
 impl Shared {
-    /// Encodes the segment for one slot, puts it there, and finds out whether it is.
-    async fn upload(&self, content: Arc<Content>, log: WriterId, slot: u64) -> Uploaded {
+    /// Encodes the segment for one slot, puts it there, and settles whether it arrived.
+    async fn upload(&self, content: Arc<SegmentContent>, log: WriterId, slot: u64) -> UploadOutcome {
         let encoding = self.clock.monotonic();
         let origin = Origin::Segment { writer: log, seq: slot };
         let created_millis = self.clock.unix_millis();
@@ -273,7 +275,7 @@ impl Shared {
             Ok(encoded) => encoded,
             Err(error) => {
                 tracing::error!(%log, slot, %error, "cannot encode segment");
-                return Uploaded::Unencodable(error.to_string());
+                return UploadOutcome::Unencodable(error.to_string());
             }
         };
         let began = self.clock.monotonic();
@@ -287,19 +289,19 @@ impl Shared {
         match settled {
             None => {
                 let cause = self.failures.lock().cause.clone().unwrap_or_else(|| "no answer".to_owned());
-                Uploaded::Doubtful(Error::Unsettled { log, slot, limit: SETTLE_LIMIT, cause })
+                UploadOutcome::Doubtful(Error::Unsettled { log, slot, limit: SETTLE_LIMIT, cause })
             }
-            // Even "ours" proves nothing by now: the log may have been closed, read and forgotten.
+            // Even `Mine` proves nothing by now: the log may have been closed, read and forgotten.
             Some(_) if took > SUSPENSION_LIMIT => {
-                Uploaded::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
+                UploadOutcome::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
             }
-            Some(Ok(Created::Mine)) => Uploaded::Durable(hint),
-            Some(Ok(Created::Other)) => Uploaded::Lost,
-            Some(Err(error)) => Uploaded::Refused(Error::Refused { cause: error.to_string() }),
+            Some(Ok(Created::Mine)) => UploadOutcome::Durable(hint),
+            Some(Ok(Created::Other)) => UploadOutcome::Lost,
+            Some(Err(error)) => UploadOutcome::Refused(Error::Refused { cause: error.to_string() }),
         }
     }
 
-    /// Asks until the store has answered, or refuses in a way that does not pass soon.
+    /// Repeats the create until the store answers, or refuses it with an error that does not pass soon.
     async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<Created, storage::Error> {
         let key = Key::log_slot(log, slot);
         loop {
@@ -337,8 +339,8 @@ impl Shared {
         }
     }
 
-    /// Closes a log whose every slot below `slot` is durable, so that nobody has to wait for more.
-    /// Whoever consumes it closes it otherwise, later.
+    /// Closes a log whose every slot below `slot` is durable, so that no reader waits for more slots. Without the
+    /// seal, the consumer of the log closes it, later.
     async fn seal(&self, log: WriterId, slot: u64) {
         if slot == 0 {
             return;
@@ -354,7 +356,7 @@ impl Shared {
     }
 }
 
-/// Tells the metastore, then whoever waits, segment by segment in slot order.
+/// Sends the hint to the metastore, then the ack to the pushers, segment by segment in slot order.
 struct Acknowledger {
     shared: Arc<Shared>,
     metastore: Arc<dyn rpc::Metastore>,
@@ -362,7 +364,7 @@ struct Acknowledger {
     underway: Arc<Semaphore>,
     /// Hints in a row that were not answered in time.
     timeouts: u32,
-    /// Acks do not wait for an answer before.
+    /// Until this monotonic time, acks do not wait for answers.
     silent_until: Duration,
 }
 
@@ -372,11 +374,11 @@ impl Acknowledger {
             if !self.hint(hint).await {
                 self.shared.metrics.unheard_hints.inc();
             }
-            segment.ended.send_replace(Some(Ok(())));
+            segment.status.send_replace(SegmentStatus::Durable);
         }
     }
 
-    /// Whether the metastore answered, in time, that it knows the segment.
+    /// Returns whether the metastore confirmed in time that it knows the segment.
     async fn hint(&mut self, hint: SegmentHint) -> bool {
         let clock = self.shared.clock.clone();
         let Ok(permit) = self.underway.clone().try_acquire_owned() else {
@@ -384,7 +386,7 @@ impl Acknowledger {
         };
         let began = clock.monotonic();
         let (metastore, lifetime) = (self.metastore.clone(), clock.clone());
-        // A task of its own: an ack that stops waiting does not take the hint back.
+        // In a separate task, so that the hint goes on when the ack stops waiting for it.
         let answer = clock.spawn(async move {
             let _permit = permit;
             lifetime.timeout(HINT_LIFE, metastore.segment_written(hint)).await
@@ -395,17 +397,18 @@ impl Acknowledger {
         let answer = clock.timeout(HINT_WAIT, answer).await;
         let now = clock.monotonic();
         self.shared.metrics.stage(Stage::hint, now.saturating_sub(began));
-        match answer {
-            Some(Ok(Some(Ok(())))) => {
+        // No answer: not within the wait, not within the hint's life, or the task ended early.
+        match answer.and_then(Result::ok).flatten() {
+            Some(Ok(())) => {
                 self.timeouts = 0;
                 true
             }
-            Some(Ok(Some(Err(error)))) => {
+            Some(Err(error)) => {
                 self.timeouts = 0;
                 tracing::debug!(%error, "metastore refused a hint");
                 false
             }
-            Some(_) | None => {
+            None => {
                 self.timeouts += 1;
                 if self.timeouts >= HINT_TIMEOUTS_MAX {
                     self.timeouts = 0;

@@ -1,5 +1,5 @@
 //! Makes pushes durable: gathers them in an open segment, puts it into this writer's own log, and
-//! answers once everything up to it is there.
+//! acknowledges them once the log is durable up to this segment.
 //!
 //! Owns: the open segment, the writer log, the byte budget. The story is `push`, then `flush`.
 //! Does not own: the bytes of a segment (`block`), which of two equal pushes counts (`metastore`).
@@ -7,6 +7,7 @@
 //! Promise: an acknowledged push lies below the first gap and the first seal of its log. A push that
 //! failed may be durable all the same, so pushing again is safe only because its key is counted once.
 
+mod budget;
 mod config;
 mod error;
 mod flush;
@@ -28,22 +29,22 @@ use tokio::sync::watch;
 pub use config::Config;
 
 use error::Error;
-use flush::{Flusher, Watched};
+use flush::{Flusher, FlusherStatus};
 use metrics::Metrics;
-use push::Open;
+use push::SegmentBuilder;
 
-/// Most clients push at least every fifteen seconds.
+/// A dictionary that no push used for this long is dropped. Most clients push at least every fifteen seconds.
 const DICTIONARY_UNUSED_MAX: Duration = Duration::from_secs(25);
 
-/// The open segment and the log it goes to.
+/// The role: the open segment and the log it goes to.
 pub struct Ingester {
-    open: Arc<Open>,
-    watched: Watched,
+    builder: Arc<SegmentBuilder>,
+    flusher: FlusherStatus,
     metrics: Metrics,
 }
 
 impl Ingester {
-    /// Opens a log of its own, which costs no request, and starts to accept pushes.
+    /// Opens a new log, which costs no request, and starts to accept pushes.
     pub fn start(
         config: Config,
         store: Store,
@@ -55,33 +56,34 @@ impl Ingester {
         let metrics = Metrics::register(registry, config.inflight_bytes_max);
         let dictionaries = Dictionaries::new(config.dictionary_bytes_max);
         clock.spawn(dictionaries.clone().give_up_unused(DICTIONARY_UNUSED_MAX, clock.clone()));
-        let open = Arc::new(Open::new(config, dictionaries, clock.clone(), pool.clone(), metrics.clone()));
-        let watched = Flusher::start(open.clone(), store, metastore, clock, pool, metrics.clone());
-        Arc::new(Self { open, watched, metrics })
+        let builder = SegmentBuilder::new(config, dictionaries, clock.clone(), pool.clone(), metrics.clone());
+        let builder = Arc::new(builder);
+        let flusher = Flusher::start(builder.clone(), store, metastore, clock, pool, metrics.clone());
+        Arc::new(Self { builder, flusher, metrics })
     }
 
-    /// The logs that this ingester writes to, for those who must not take them for dead. Empty once it is drained.
+    /// The logs that this ingester writes to, so that others do not take them for dead. Empty once drained.
     pub fn writers(&self) -> watch::Receiver<Vec<WriterId>> {
-        self.watched.writers.clone()
+        self.flusher.writers.clone()
     }
 
-    /// Refuses further pushes, makes durable what waits, seals the log. Idempotent.
+    /// Refuses further pushes, makes the waiting ones durable, seals the log. Idempotent.
     ///
-    /// Takes as long as the store does, but no segment and no seal longer than eight seconds.
+    /// Takes as long as the store does, but at most eight seconds for each segment and the seal.
     pub async fn drain(&self) {
-        self.open.drain();
-        // An error means that the flusher is gone, which is what was wanted.
-        let _ = self.watched.stopped.clone().wait_for(|stopped| *stopped).await;
+        self.builder.drain();
+        // An error means that the flusher has ended: the goal of the drain.
+        let _ = self.flusher.stopped.clone().wait_for(|stopped| *stopped).await;
     }
 }
 
 #[async_trait]
 impl rpc::Ingester for Ingester {
     async fn push(&self, items: Vec<PushItem>) -> Result<(), rpc::Error> {
-        let pushed = self.open.push(items).await;
-        if let Err(error) = &pushed {
+        let outcome = self.builder.push(items).await;
+        if let Err(error) = &outcome {
             self.metrics.refused(error.reason());
         }
-        pushed.map_err(Error::into)
+        outcome.map_err(Error::into)
     }
 }

@@ -1,6 +1,6 @@
 //! Which slots of this writer's log are taken, and which of them may be acknowledged.
 //!
-//! Owns: slot numbers and their order. Does not own: what a segment is, or how it gets to its slot.
+//! Owns: slot numbers and their order. Does not own: segments, or their upload.
 //!
 //! A reader stops at the first gap. So slot n is acknowledged only when slots 0 to n are all known
 //! to be durable, in whatever order their uploads end.
@@ -10,24 +10,24 @@ use std::time::Duration;
 
 use model::WriterId;
 
-/// One opening of a log. `S` is what a slot is taken for, `D` what is known once it is durable.
+/// One opening of a log. `S` is a segment, `D` the data known once it is durable.
 pub(crate) struct Log<S, D> {
     writer: WriterId,
-    /// Slots below it are acknowledged.
+    /// Slots below this one are acknowledged.
     acknowledged: u64,
     /// Slots from `acknowledged` on.
     slots: VecDeque<Slot<S, D>>,
-    /// When a slot was last found durable, by the monotonic clock.
+    /// Monotonic time at which a slot was last found durable.
     last_durable: Duration,
 }
 
 struct Slot<S, D> {
-    taken_for: S,
+    segment: S,
     durable: Option<D>,
 }
 
 impl<S, D> Log<S, D> {
-    /// `writer` must be random and new; `now` is of the monotonic clock.
+    /// `writer` must be random and new; `now` is monotonic time.
     pub(crate) fn open(writer: WriterId, now: Duration) -> Self {
         Self { writer, acknowledged: 0, slots: VecDeque::new(), last_durable: now }
     }
@@ -36,7 +36,7 @@ impl<S, D> Log<S, D> {
         self.writer
     }
 
-    /// The first slot that nothing was put into.
+    /// The first slot that is not taken.
     pub(crate) fn next_slot(&self) -> u64 {
         self.acknowledged + self.slots.len() as u64
     }
@@ -46,19 +46,19 @@ impl<S, D> Log<S, D> {
         self.slots.len()
     }
 
-    /// Whether nothing was made durable for longer than `limit` and nothing is under way.
+    /// Whether no slot became durable for longer than `limit` and no slot is in flight.
     pub(crate) fn is_idle_since(&self, now: Duration, limit: Duration) -> bool {
         self.slots.is_empty() && now.saturating_sub(self.last_durable) > limit
     }
 
     /// Takes the next slot; returns its number.
-    pub(crate) fn take(&mut self, taken_for: S) -> u64 {
+    pub(crate) fn take(&mut self, segment: S) -> u64 {
         let slot = self.next_slot();
-        self.slots.push_back(Slot { taken_for, durable: None });
+        self.slots.push_back(Slot { segment, durable: None });
         slot
     }
 
-    /// Notes that `slot` is durable; returns what may now be acknowledged, in slot order.
+    /// Notes that `slot` is durable; returns the segments that may now be acknowledged, in slot order.
     pub(crate) fn durable(&mut self, slot: u64, known: D, now: Duration) -> Vec<(S, D)> {
         self.last_durable = now;
         let position = slot.checked_sub(self.acknowledged).map(|position| position as usize);
@@ -72,15 +72,15 @@ impl<S, D> Log<S, D> {
                 break;
             };
             self.acknowledged += 1;
-            ready.push((slot.taken_for, known));
+            ready.push((slot.segment, known));
         }
         ready
     }
 
-    /// Gives the log up; returns what was not acknowledged, with its slot, in slot order.
+    /// Gives the log up; returns the unacknowledged segments with their slots, in slot order.
     pub(crate) fn abandon(self) -> Vec<(u64, S)> {
         let first = self.acknowledged;
-        (first..).zip(self.slots.into_iter().map(|slot| slot.taken_for)).collect()
+        (first..).zip(self.slots.into_iter().map(|slot| slot.segment)).collect()
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_durable_above_a_gap_is_given_back_too() {
+    fn abandoning_returns_durable_segments_above_a_gap_too() {
         let mut log = log();
         assert_eq!(ready(&mut log, 0), "a");
         assert_eq!(ready(&mut log, 2), "");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_idle_only_while_nothing_is_under_way() {
+    fn a_log_is_idle_only_while_no_slot_is_in_flight() {
         let (limit, later) = (Duration::from_secs(60), Duration::from_secs(61));
         let mut log = log();
         assert!(!log.is_idle_since(later, limit));

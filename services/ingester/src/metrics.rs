@@ -17,7 +17,7 @@ pub(crate) struct Metrics {
     pub(crate) unheard_hints: Counter,
 }
 
-/// One step of a segment's way.
+/// One stage of a flush.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "a variant's name is the label's value")]
 pub(crate) enum Stage {

@@ -1,10 +1,10 @@
 //! Gathers pushes in the open segment.
 //!
-//! Owns: the byte budget, the open segment, when it is ripe to be cut, and who waits for it.
-//! Does not own: what happens to a segment after the cut (`flush`).
+//! Owns: the open segment, when it is due to be cut, and the pushes that wait for it.
+//! Does not own: the memory limit (`budget`), a segment after the cut (`flush`).
 //!
-//! Items are appended on the pool by one worker at a time, in whatever number has come since it
-//! last looked, so that neither connections nor a second worker ever wait for the segment's lock.
+//! Items are appended on the pool, by at most one worker, which takes all pending items at once. So neither
+//! connections nor a second worker ever wait for the segment's lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,18 +17,40 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::Config;
+use crate::budget::{Budget, Charge, charged_bytes};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// Once all waiting pushes together have waited this long, the open segment is cut (within the
-/// bounds of the config). An upload costs the same for one push as for hundreds, so few wait long
-/// for company and many do not: at r pushes per second a segment gathers for sqrt(2 · 4 s / r).
+/// The open segment is cut once its pushes have waited this long in total, within the bounds of the config. An
+/// upload costs the same for one push as for hundreds, so a lone push waits longer to share an upload than a busy
+/// stream does: at r pushes per second a segment gathers for sqrt(2 · 4 s / r).
 const WAITED_TOTAL: Duration = Duration::from_secs(4);
 
-/// How a segment ended; `None` while it has not.
-pub(crate) type Ended = Option<Result<(), Error>>;
+/// Progress of a segment, as its pushers watch it.
+#[derive(Clone, Debug)]
+pub(crate) enum SegmentStatus {
+    /// Open, or cut and not durable yet.
+    Pending,
+    Durable,
+    Failed(Error),
+}
 
-pub(crate) struct Open {
+impl SegmentStatus {
+    fn is_final(&self) -> bool {
+        !matches!(self, Self::Pending)
+    }
+
+    fn outcome(&self) -> Result<(), Error> {
+        match self {
+            Self::Durable => Ok(()),
+            Self::Failed(error) => Err(error.clone()),
+            Self::Pending => Err(Error::Stopped),
+        }
+    }
+}
+
+/// Builds one segment after the other from pushes.
+pub(crate) struct SegmentBuilder {
     state: Mutex<State>,
     changed: Notify,
     budget: Arc<Budget>,
@@ -41,45 +63,47 @@ pub(crate) struct Open {
 
 #[derive(Default)]
 struct State {
-    gathering: Option<Gathering>,
-    draining: bool,
+    /// Present while it holds at least one push.
+    open: Option<OpenSegment>,
+    is_draining: bool,
 }
 
-/// The open segment.
-pub(crate) struct Gathering {
-    pub(crate) content: Arc<Content>,
-    pub(crate) ended: watch::Sender<Ended>,
-    /// Memory of all its pushes; freed when the segment is dropped, not when its pushers go away.
+/// The segment that takes pushes.
+pub(crate) struct OpenSegment {
+    pub(crate) content: Arc<SegmentContent>,
+    pub(crate) status: watch::Sender<SegmentStatus>,
+    /// Memory of all its pushes; freed when the segment is dropped, not when its pushers disconnect.
     pub(crate) charge: Charge,
     opened: Duration,
-    /// Sum over the pushes of the time of their arrival.
+    /// Sum of the arrival times of the pushes.
     arrivals: Duration,
     pushes: u32,
 }
 
-/// What a segment holds, while it is open and after.
-pub(crate) struct Content {
+/// The items of a segment, both while it is open and after the cut.
+pub(crate) struct SegmentContent {
     head: Mutex<Head>,
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingItems>,
     byte_len: AtomicUsize,
-    /// Kept after it is encoded, because a segment that loses its slot is encoded for another.
+    /// Kept after encoding: a segment that loses its slot is encoded for another one.
     closed: OnceLock<Sorted>,
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingItems {
     items: Vec<PushItem>,
-    /// A worker is on its way, and will see what is added now.
-    appending: bool,
+    /// True while a worker runs or is about to run; it will see items added now.
+    has_worker: bool,
 }
 
-pub(crate) enum Ripe {
-    Cut(Gathering),
+/// What [`SegmentBuilder::next_cut`] returns.
+pub(crate) enum Cut {
+    Segment(OpenSegment),
     /// No push waits, and none will come.
     Drained,
 }
 
-impl Open {
+impl SegmentBuilder {
     pub(crate) fn new(
         config: Config,
         dictionaries: Dictionaries,
@@ -87,12 +111,10 @@ impl Open {
         pool: Pool,
         metrics: Metrics,
     ) -> Self {
-        let budget =
-            Budget { limit: config.inflight_bytes_max, used: AtomicUsize::new(0), metrics: metrics.clone() };
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            budget: Arc::new(budget),
+            budget: Budget::new(config.inflight_bytes_max, metrics.clone()),
             dictionaries,
             config,
             clock,
@@ -101,17 +123,17 @@ impl Open {
         }
     }
 
-    /// Adds one push to the open segment, and waits until the segment has ended.
+    /// Adds one push to the open segment, and waits until the segment is durable or has failed.
     pub(crate) async fn push(self: &Arc<Self>, items: Vec<PushItem>) -> Result<(), Error> {
         if items.is_empty() {
             return Ok(());
         }
         let arrived = self.clock.monotonic();
-        let bytes = items.iter().map(charged).sum();
+        let bytes = items.iter().map(charged_bytes).sum();
         let charge = self.budget.charge(bytes, self.config.segment_duration.get())?;
-        let mut ended = self.add(items, charge, arrived)?;
-        let outcome = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or(Err(Error::Stopped)),
+        let mut status = self.add(items, charge, arrived)?;
+        let outcome = match status.wait_for(SegmentStatus::is_final).await {
+            Ok(status) => status.outcome(),
             Err(_) => Err(Error::Stopped),
         };
         if outcome.is_ok() {
@@ -126,28 +148,28 @@ impl Open {
         items: Vec<PushItem>,
         charge: Charge,
         now: Duration,
-    ) -> Result<watch::Receiver<Ended>, Error> {
+    ) -> Result<watch::Receiver<SegmentStatus>, Error> {
         let mut state = self.state.lock();
-        if state.draining {
+        if state.is_draining {
             return Err(Error::Draining);
         }
-        let gathering = state.gathering.get_or_insert_with(|| Gathering {
-            content: Arc::new(Content::new(&self.dictionaries)),
-            ended: watch::Sender::new(None),
-            charge: self.budget.nothing(),
+        let open = state.open.get_or_insert_with(|| OpenSegment {
+            content: Arc::new(SegmentContent::new(&self.dictionaries)),
+            status: watch::Sender::new(SegmentStatus::Pending),
+            charge: self.budget.empty_charge(),
             opened: now,
             arrivals: Duration::ZERO,
             pushes: 0,
         });
-        gathering.pushes += 1;
-        gathering.arrivals += now;
-        gathering.charge.absorb(charge);
-        let content = gathering.content.clone();
+        open.pushes += 1;
+        open.arrivals += now;
+        open.charge.absorb(charge);
+        let content = open.content.clone();
         let needs_worker = content.add(items);
-        let ended = gathering.ended.subscribe();
-        // Before its least age, whoever waits for the segment looks when that is reached; after it,
-        // each push may make the segment ripe sooner than it was.
-        let wake = gathering.pushes == 1 || now >= gathering.least_age(&self.config);
+        let status = open.status.subscribe();
+        // Until the minimum age, the flusher sleeps until that age is reached. After it, each push may move the
+        // cut forward, so the flusher must look again.
+        let wake = open.pushes == 1 || now >= open.reaches_min_age_at(&self.config);
         drop(state);
         if needs_worker {
             let this = self.clone();
@@ -156,42 +178,43 @@ impl Open {
         if wake {
             self.changed.notify_one();
         }
-        Ok(ended)
+        Ok(status)
     }
 
-    async fn append(&self, content: Arc<Content>) {
+    async fn append(&self, content: Arc<SegmentContent>) {
         let byte_len = self.pool.run(move || content.append_pending()).await;
         if byte_len >= self.config.segment_bytes_max {
             self.changed.notify_one();
         }
     }
 
-    /// Waits until the open segment should be cut, and takes it.
+    /// Waits until the open segment is due to be cut, and takes it.
     ///
-    /// `quiet`: no upload is under way. While one is, the next segment may as well grow.
-    pub(crate) async fn ripe(&self, quiet: bool) -> Ripe {
+    /// `is_quiet`: no upload is in progress. While one is, the next segment may as well grow.
+    pub(crate) async fn next_cut(&self, is_quiet: bool) -> Cut {
         loop {
             let pause = {
                 let mut state = self.state.lock();
                 let now = self.clock.monotonic();
-                let draining = state.draining;
-                if draining && state.gathering.is_none() {
-                    return Ripe::Drained;
+                let is_draining = state.is_draining;
+                if is_draining && state.open.is_none() {
+                    return Cut::Drained;
                 }
-                let ripe = |open: &mut Gathering| draining || open.ripe_at(&self.config, quiet) <= now;
-                if let Some(open) = state.gathering.take_if(ripe) {
-                    return Ripe::Cut(open);
+                let is_due =
+                    |open: &mut OpenSegment| is_draining || open.due_at(&self.config, is_quiet) <= now;
+                if let Some(open) = state.open.take_if(is_due) {
+                    return Cut::Segment(open);
                 }
-                // It may have ripened since, by a worker that appended.
+                // A worker may have appended since, so the segment can be due already.
                 state
-                    .gathering
+                    .open
                     .as_ref()
-                    .map(|open| open.look_again_at(&self.config, quiet, now).saturating_sub(now))
+                    .map(|open| open.check_again_at(&self.config, is_quiet, now).saturating_sub(now))
             };
             let changed = self.changed.notified();
             match pause {
                 None => changed.await,
-                // Either way the next round looks again.
+                // The next round checks in both cases.
                 Some(pause) => drop(self.clock.timeout(pause, changed).await),
             }
         }
@@ -199,36 +222,36 @@ impl Open {
 
     /// Refuses pushes from now on.
     pub(crate) fn drain(&self) {
-        self.state.lock().draining = true;
+        self.state.lock().is_draining = true;
         self.changed.notify_one();
     }
 }
 
-impl Gathering {
-    fn least_age(&self, config: &Config) -> Duration {
+impl OpenSegment {
+    fn reaches_min_age_at(&self, config: &Config) -> Duration {
         self.opened + config.segment_duration_min.get()
     }
 
-    /// As [`Self::ripe_at`], but not past its least age: who comes until then changes the answer.
-    fn look_again_at(&self, config: &Config, quiet: bool, now: Duration) -> Duration {
-        let (ripe, least_age) = (self.ripe_at(config, quiet), self.least_age(config));
-        if now < least_age { ripe.min(least_age) } else { ripe }
+    /// [`Self::due_at`], but at most the end of the minimum age: pushes that arrive until then change the answer.
+    fn check_again_at(&self, config: &Config, is_quiet: bool, now: Duration) -> Duration {
+        let (due, min_age) = (self.due_at(config, is_quiet), self.reaches_min_age_at(config));
+        if now < min_age { due.min(min_age) } else { due }
     }
 
-    fn ripe_at(&self, config: &Config, quiet: bool) -> Duration {
+    fn due_at(&self, config: &Config, is_quiet: bool) -> Duration {
         if self.content.byte_len.load(Ordering::Relaxed) >= config.segment_bytes_max {
             return Duration::ZERO;
         }
         let latest = self.opened + config.segment_duration.get();
-        if !quiet {
+        if !is_quiet {
             return latest;
         }
         let waited_enough = (self.arrivals + WAITED_TOTAL) / self.pushes.max(1);
-        waited_enough.max(self.least_age(config)).min(latest)
+        waited_enough.max(self.reaches_min_age_at(config)).min(latest)
     }
 }
 
-impl Content {
+impl SegmentContent {
     fn new(dictionaries: &Dictionaries) -> Self {
         Self {
             head: Mutex::new(Head::with(dictionaries.clone())),
@@ -238,26 +261,26 @@ impl Content {
         }
     }
 
-    /// Returns whether a worker must be sent.
+    /// Returns true if the caller must start a worker.
     fn add(&self, items: Vec<PushItem>) -> bool {
         let mut pending = self.pending.lock();
         pending.items.extend(items);
-        !std::mem::replace(&mut pending.appending, true)
+        !std::mem::replace(&mut pending.has_worker, true)
     }
 
-    /// Appends until nothing is pending; returns the memory that the segment holds, in bytes.
+    /// Appends until no item is pending; returns the memory that the segment holds, in bytes.
     fn append_pending(&self) -> usize {
         loop {
             let mut head = self.head.lock();
             let items = {
                 let mut pending = self.pending.lock();
                 if pending.items.is_empty() {
-                    pending.appending = false;
+                    pending.has_worker = false;
                     return self.byte_len.load(Ordering::Relaxed);
                 }
                 std::mem::take(&mut pending.items)
             };
-            // Each is freed as soon as it is appended: those that wait hold most of the memory.
+            // Each item is freed once it is appended: pending items hold most of the memory.
             for item in items {
                 head.append(&item);
             }
@@ -265,8 +288,8 @@ impl Content {
         }
     }
 
-    /// The segment's bytes for one slot. Closes it: nothing may be added any more, though a worker
-    /// may still be at work. Computes for milliseconds.
+    /// The segment's bytes for one slot. Closes the segment: nothing may be added any more, though a worker may
+    /// still run. Computes for milliseconds.
     pub(crate) fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, block::Error> {
         let sorted = self.closed.get_or_init(|| {
             self.append_pending();
@@ -274,61 +297,4 @@ impl Content {
         });
         sorted.encode(origin, created_millis)
     }
-}
-
-/// Memory that pushes may hold until they are acknowledged, in bytes.
-struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-    metrics: Metrics,
-}
-
-/// A part of the budget, given back when it is dropped.
-pub(crate) struct Charge {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Budget {
-    fn charge(self: &Arc<Self>, bytes: usize, retry_after: Duration) -> Result<Charge, Error> {
-        let limit = self.limit;
-        if bytes > limit {
-            return Err(Error::TooLarge { bytes, limit });
-        }
-        let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
-            Ok(_) => {
-                self.metrics.inflight_bytes.inc_by(bytes as i64);
-                Ok(Charge { budget: self.clone(), bytes })
-            }
-            Err(used) => Err(Error::OverBudget { bytes, used, limit, retry_after }),
-        }
-    }
-
-    fn nothing(self: &Arc<Self>) -> Charge {
-        Charge { budget: self.clone(), bytes: 0 }
-    }
-}
-
-impl Charge {
-    fn absorb(&mut self, mut other: Charge) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.metrics.inflight_bytes.dec_by(self.bytes as i64);
-    }
-}
-
-/// Items of one profile share it, but each is charged for it: what is appended may not be shared.
-fn charged(item: &PushItem) -> usize {
-    let rows = |series: &model::SeriesRows| {
-        series.labels.byte_len()
-            + series.samples.len() * size_of::<u32>()
-            + series.spans.len() * size_of::<model::Span>()
-    };
-    size_of::<PushItem>() + item.byte_len() + item.series.iter().map(rows).sum::<usize>()
 }
