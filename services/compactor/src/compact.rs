@@ -1,4 +1,7 @@
 //! One job after the other: claim, merge, put, publish.
+//!
+//! Owns: attempts, their retries, and the report of a failure.
+//! Does not own: the merge itself (`block::merge`), which job comes next (`metastore`).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,11 +18,11 @@ use tracing::{debug, error, info, warn};
 use crate::error::Fault;
 use crate::{Compactor, Error};
 
-/// Inputs opened, and outputs written, at once.
+/// Most inputs opened, and most outputs written, in parallel.
 const OBJECTS_AT_ONCE: usize = 8;
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A job that the store or the metastore holds up is tried so often; then its attempt lapses.
+/// Most tries to publish while the metastore is unavailable; then the attempt lapses.
 const TRIES_MAX: u32 = 5;
 
 impl Compactor {
@@ -36,7 +39,7 @@ impl Compactor {
                     self.pause(self.config.poll_interval.get()).await;
                 }
                 Err(error) => {
-                    warn!(%error, "cannot ask for work");
+                    warn!(%error, "cannot claim a job");
                     self.pause(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 }
@@ -47,7 +50,7 @@ impl Compactor {
     async fn attempt(&self, job: &Job) {
         let began = self.clock.monotonic();
         let (id, attempt, inputs) = (job.id, job.attempt, job.inputs.len());
-        // A merge that panics is a fault of its inputs as far as anyone can tell: they are tried apart.
+        // A panic is attributed to the inputs, which are then merged separately: the cause is unknown.
         let (reason, fault) = match AssertUnwindSafe(self.compact(job)).catch_unwind().await {
             Err(_) => {
                 self.metrics.jobs_failed.inc();
@@ -78,11 +81,11 @@ impl Compactor {
         }
         let failure = JobFailure { job: id, attempt, reason, inputs_sound: fault == Fault::Memory };
         if let Err(error) = self.metastore.fail_job(failure).await {
-            warn!(job = %id, attempt, %error, "cannot tell that an attempt failed, it will lapse");
+            warn!(job = %id, attempt, %error, "cannot report a failed attempt, it will lapse");
         }
     }
 
-    /// Merges and publishes; gives the number of outputs.
+    /// Merges and publishes; returns the number of outputs.
     async fn compact(&self, job: &Job) -> Result<(Published, usize), Error> {
         let merged = self.merge(job).await?;
         let outputs: Vec<JobOutput> = stream::iter(merged.into_iter().map(|output| self.put(job, output)))
@@ -100,7 +103,7 @@ impl Compactor {
     }
 
     async fn merge(&self, job: &Job) -> Result<Vec<MergeOutput>, Error> {
-        // A cache of its own: what is merged will not be asked for again.
+        // A separate cache: the contents of merged inputs are not needed again.
         let cache = Cache::new(self.config.cache_bytes);
         let options = MergeOptions {
             job: job.id,
@@ -140,7 +143,8 @@ impl Compactor {
         }
     }
 
-    /// Asks until there is an answer: asking twice is harmless.
+    /// Repeats the publication until the metastore answers, at most [`TRIES_MAX`] times. Publishing twice is
+    /// harmless.
     async fn publish(&self, publication: Publication) -> Result<Published, Error> {
         let mut pause = RETRY_PAUSE_MIN;
         let mut tries = 1;
@@ -152,13 +156,13 @@ impl Compactor {
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                     tries += 1;
                 }
-                answered => return Ok(answered?),
+                answer => return Ok(answer?),
             }
         }
     }
 }
 
-/// Applies `deletions` to the datasets of one input; absent if there is nothing to apply.
+/// A function that applies `deletions` to the datasets of one input; `None` without deletions.
 fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erase> {
     if deletions.is_empty() {
         return None;

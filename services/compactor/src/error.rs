@@ -1,16 +1,16 @@
 use storage::Key;
 
-/// The part that made an attempt fail.
+/// The cause of a failed attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     Inputs,
-    /// Less of it was free than the inputs need together.
+    /// The inputs together need more memory than was free.
     Memory,
-    /// The store or the metastore: the same attempt is worth trying again as it is.
+    /// The store or the metastore failed: the same attempt may succeed later.
     Outside,
 }
 
-/// Why an attempt of a job was not finished.
+/// Why an attempt at a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot merge")]
@@ -33,7 +33,7 @@ impl Error {
         }
     }
 
-    /// The whole chain of causes, for where only text can go.
+    /// The error with its whole chain of causes, as text.
     pub(crate) fn text(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);

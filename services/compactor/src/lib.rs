@@ -1,10 +1,10 @@
-//! Turns many small segments into few blocks, and deletes what is dead.
+//! Turns many small segments into few blocks, and deletes dead objects.
 //!
 //! Owns: running merges, writing their outputs, deleting objects.
-//! Does not own: what is merged or deleted, and whether an output counts (`metastore`).
+//! Does not own: the choice of inputs and of dead objects, and whether an output counts (`metastore`).
 //!
-//! Nothing here must be right for data to be safe: outputs become live only if the metastore
-//! publishes them, and only what it lists as dead is deleted.
+//! Data stay safe even if this crate fails: outputs become live only if the metastore publishes them, and only
+//! objects that it lists as dead are deleted.
 
 mod compact;
 mod config;
@@ -26,10 +26,10 @@ pub use error::Error;
 
 use metrics::Metrics;
 
-/// Works on what the metastore asks for, until drained.
+/// The role: runs the metastore's jobs until drained.
 pub struct Compactor {
     config: Config,
-    /// What merges may hold.
+    /// Memory for merges.
     memory: Share,
     store: Store,
     metastore: Arc<dyn rpc::Metastore>,
@@ -40,7 +40,7 @@ pub struct Compactor {
 }
 
 impl Compactor {
-    /// `memory` is what merges may hold.
+    /// `memory` is the share that merges may use.
     pub fn new(
         config: Config,
         memory: Share,
@@ -60,12 +60,12 @@ impl Compactor {
         futures::join!(self.keep_compacting(), self.keep_sweeping());
     }
 
-    /// Takes no more work. A merge that runs is left to its end or to the process's; nothing depends on it.
+    /// Takes no more work. A running merge ends by itself or with the process; nothing depends on it.
     pub async fn drain(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Waits; false if it is time to stop.
+    /// Waits; returns false if the compactor is to stop.
     async fn pause(&self, duration: Duration) -> bool {
         let mut stop = self.stop.subscribe();
         self.clock.timeout(duration, stop.wait_for(|stop| *stop)).await.is_none()

@@ -23,7 +23,7 @@ struct LevelLabels {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            // Up to the time after which another compactor is asked.
+            // The buckets reach the time after which the job goes to another compactor.
             job_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 14))),
             jobs: Counter::default(),
             jobs_failed: Counter::default(),

@@ -1,6 +1,6 @@
-//! Deletes what the metastore lists as dead.
+//! Deletes the objects that the metastore lists as dead.
 //!
-//! The object goes first, then its row: deleting twice is harmless, forgetting is not.
+//! The object goes first, then its row: deleting twice is harmless, a forgotten object would stay for good.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 
 use crate::Compactor;
 
-/// Deletions of one round, and at once, so that they never crowd out reads.
+/// Most objects deleted in one round.
 const ROUND_MAX: usize = 200;
+/// Most deletes in parallel, so that they never crowd out reads.
 const OBJECTS_AT_ONCE: usize = 8;
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,17 +27,17 @@ impl Compactor {
         }
     }
 
-    /// One round; says whether there may be more.
+    /// Deletes one round of objects; returns whether there may be more.
     async fn sweep(&self) -> bool {
         let dead = match self.metastore.sweepable(ROUND_MAX).await {
             Ok(dead) => dead,
             Err(error) => {
-                warn!(%error, "cannot ask what is dead");
+                warn!(%error, "cannot list dead objects");
                 return false;
             }
         };
         let is_full = dead.len() == ROUND_MAX;
-        // Without permission to delete, the rest of the round would only be refused as well.
+        // Without permission to delete, the store would refuse the rest of the round as well.
         let is_denied = AtomicBool::new(false);
         let deleted: Vec<Option<Key>> = stream::iter(dead)
             .map(|object| self.delete(object, &is_denied))
@@ -50,7 +51,7 @@ impl Compactor {
         debug!(objects = deleted.len(), "deleted dead objects");
         self.metrics.objects_deleted.inc_by(deleted.len() as u64);
         if let Err(error) = self.metastore.swept(deleted).await {
-            warn!(%error, "cannot tell what was deleted, it will be deleted again");
+            warn!(%error, "cannot report deleted objects, they will be deleted again");
         }
         is_full
     }

@@ -1,4 +1,4 @@
-//! What merging owes to what was pushed, whoever dies: a real metastore, a real compactor, a store that tests command.
+//! Merging changes no sum, whichever process dies: a real metastore, a real compactor, a store that tests control.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -48,7 +48,7 @@ impl Source for Time {
         self.start.elapsed()
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
@@ -76,7 +76,7 @@ struct World {
     metastore: Arc<Metastore>,
     clock: Clock,
     registry: Registry,
-    /// What was pushed into each segment.
+    /// The items of each segment.
     pushed: Vec<Vec<PushItem>>,
     keys: Vec<Key>,
 }
@@ -86,7 +86,7 @@ impl World {
         Self::seeded(segments, 1).await
     }
 
-    /// `seed` says how long each request takes.
+    /// `seed` determines the latency of each request.
     async fn seeded(segments: u64, seed: u64) -> Self {
         let clock = Clock::new(Time::new());
         let faulty = Faulty::new(Arc::new(InMemory::new()), clock.clone(), seed);
@@ -168,14 +168,14 @@ impl World {
         self.find().await.objects.iter().all(|object| object.key.parse_block().is_some())
     }
 
-    /// The sums of all that a question sees.
+    /// The sums of all rows that a query sees.
     async fn sums(&self) -> Sums {
         let cache = Cache::new(1 << 20);
         let mut sums = Sums::new();
         for object in self.find().await.objects {
             let block = Reader::open(&self.store, &object.key, object.bytes, &cache).await.unwrap();
             for (row, values) in sums_of_object(&block, &object.masked).await.unwrap() {
-                assert!(sums.insert(row, values).is_none(), "a profile lies in two objects");
+                assert!(sums.insert(row, values).is_none(), "a profile is stored in two objects");
             }
         }
         sums
@@ -199,13 +199,13 @@ impl World {
     }
 }
 
-/// A process that dies at the `polls`th moment at which it waits for something.
-struct Dies<F> {
+/// A process that dies after `polls` polls, each of which ends in a wait.
+struct DyingProcess<F> {
     process: Pin<Box<F>>,
     polls: u32,
 }
 
-impl<F: Future<Output = ()>> Future for Dies<F> {
+impl<F: Future<Output = ()>> Future for DyingProcess<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -218,7 +218,7 @@ impl<F: Future<Output = ()>> Future for Dies<F> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whenever_a_compactor_dies_another_one_finishes_its_job_and_every_sum_stays() {
+async fn when_a_compactor_dies_another_one_finishes_its_job_and_every_sum_stays() {
     for seed in 1..4 {
         let mut waits = 0;
         while !dies_and_is_replaced(seed, waits).await {
@@ -229,13 +229,13 @@ async fn whenever_a_compactor_dies_another_one_finishes_its_job_and_every_sum_st
     }
 }
 
-/// Lets a compactor die after some waits; says whether it had published before.
+/// Lets a compactor die after `waits` waits; returns whether it had published before.
 async fn dies_and_is_replaced(seed: u64, waits: u32) -> bool {
     let mut world = World::seeded(3, seed).await;
     let expected = world.expected(None);
     world.sleep(31).await;
     let first = world.compactor(world.clock.clone());
-    Dies { process: Box::pin(first.run()), polls: waits }.await;
+    DyingProcess { process: Box::pin(first.run()), polls: waits }.await;
     assert_eq!(world.sums().await, expected, "seed {seed}, after {waits} waits");
     let has_published = world.is_merged().await;
     let second = world.compactor(world.clock.clone());
@@ -247,7 +247,7 @@ async fn dies_and_is_replaced(seed: u64, waits: u32) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_permission_to_delete_dead_objects_wait_until_there_is() {
+async fn dead_objects_wait_while_the_store_denies_deletes() {
     let mut world = World::new(3).await;
     world.faulty.deny_deletes(true);
     let compactor = world.compactor(world.clock.clone());
@@ -269,15 +269,15 @@ async fn without_permission_to_delete_dead_objects_wait_until_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poisoned_input_is_set_aside_and_its_neighbours_are_merged() {
-    const POISONED: usize = 2;
-    let mut set_aside_in = 0;
+async fn a_damaged_input_is_quarantined_and_its_neighbours_are_merged() {
+    const DAMAGED: usize = 2;
+    let mut quarantined_rounds = 0;
     for part in 1..8 {
-        let mut world = World::new(POISONED as u64).await;
+        let mut world = World::new(DAMAGED as u64).await;
         world
             .push(|bytes| {
-                let at = bytes.len() * part / 8;
-                bytes[at] ^= 0x5a;
+                let position = bytes.len() * part / 8;
+                bytes[position] ^= 0x5a;
             })
             .await;
         for _ in 0..2 {
@@ -286,24 +286,24 @@ async fn a_poisoned_input_is_set_aside_and_its_neighbours_are_merged() {
         let compactor = world.compactor(world.clock.clone());
         world.clock.spawn(compactor.run());
         world.sleep(60).await;
-        // What comes while the job fails waits for no one.
+        // Segments that arrive while the job fails are merged all the same.
         world.push(|_| {}).await;
         world.sleep(10 * 60).await;
         let snapshot = world.find().await;
-        let set_aside: Vec<Key> = snapshot.quarantined.into_iter().map(|(key, _)| key).collect();
-        if set_aside.is_empty() {
-            // Hit what nobody reads.
+        let quarantined: Vec<Key> = snapshot.quarantined.into_iter().map(|(key, _)| key).collect();
+        if quarantined.is_empty() {
+            // The damaged byte is never read.
             assert_eq!(world.sums().await, world.expected(None), "byte {part}/8");
             continue;
         }
-        assert_eq!(set_aside, [world.keys[POISONED].clone()], "byte {part}/8");
+        assert_eq!(quarantined, [world.keys[DAMAGED].clone()], "byte {part}/8");
         assert!(world.is_merged().await, "byte {part}/8");
-        assert_eq!(world.sums().await, world.expected(Some(POISONED)), "byte {part}/8");
+        assert_eq!(world.sums().await, world.expected(Some(DAMAGED)), "byte {part}/8");
         assert_eq!(world.metric("metastore_quarantined_objects"), 1.0);
         assert!(world.metric("compactor_jobs_failed_total") >= 3.0);
-        set_aside_in += 1;
+        quarantined_rounds += 1;
     }
-    assert!(set_aside_in >= 3, "only {set_aside_in} of 7 bytes matter to anyone");
+    assert!(quarantined_rounds >= 3, "only {quarantined_rounds} of 7 damaged bytes are ever read");
 }
 
 #[tokio::test(start_paused = true)]

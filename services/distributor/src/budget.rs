@@ -1,3 +1,5 @@
+//! The memory that all requests in flight may hold together.
+
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -6,12 +8,12 @@ use crate::error::Error;
 
 /// Bytes that all requests in flight may hold together.
 pub(crate) struct Budget {
-    /// Counts and is shown: a second counter could disagree.
+    /// Both the counter and the exported metric: a second counter could disagree.
     held: Gauge,
     limit: usize,
 }
 
-/// A lease of the budget, given back when dropped.
+/// A part of the budget, returned on drop.
 pub(crate) struct Lease {
     budget: Arc<Budget>,
     bytes: usize,
@@ -23,7 +25,7 @@ impl Budget {
     }
 
     /// # Errors
-    /// [`Error::Busy`] if that much is not left. A single profile always finds an idle budget enough.
+    /// [`Error::Busy`] if less than `bytes` is free. An idle budget accepts a profile of any size.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Lease, Error> {
         let held = self.held.inc_by(bytes as i64) as usize;
         let lease = Lease { budget: self.clone(), bytes };
@@ -35,7 +37,7 @@ impl Budget {
 }
 
 impl Lease {
-    /// Makes it larger by `bytes`.
+    /// Enlarges the lease by `bytes`.
     ///
     /// # Errors
     /// [`Error::Busy`] if others hold the rest.
@@ -51,10 +53,10 @@ impl Lease {
 }
 
 impl Lease {
-    /// Makes it `bytes` large.
+    /// Sets the size of the lease to `bytes`.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it would be larger, and others hold the rest.
+    /// [`Error::Busy`] if it would grow, and others hold the rest.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Error> {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.grow(more),
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_can_be_taken_again() {
+    fn dropped_leases_can_be_taken_again() {
         let budget = Budget::new(10, Gauge::default());
         let first = budget.take(6).unwrap();
         assert!(matches!(budget.take(5), Err(Error::Busy { held: 6, wanted: 5, limit: 10 })));
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_grows_counts_in_full_and_may_have_all_that_nobody_else_holds() {
+    fn a_growing_lease_counts_in_full_and_may_take_all_that_others_do_not_hold() {
         let budget = Budget::new(10, Gauge::default());
         let mut first = budget.take(6).unwrap();
         let mut second = budget.take(2).unwrap();

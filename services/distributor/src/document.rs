@@ -1,6 +1,6 @@
-//! What a client sent, and how it becomes a decoded profile with labels and a key.
+//! A document as the client sent it, and its decoding into a profile with labels and a key.
 //!
-//! Owns: what each way in means by its bytes, labels and parameters.
+//! Owns: the meaning of bytes, labels and parameters on each way in.
 //! Does not own: the bytes themselves (`formats`), or whether the result is acceptable (`validate`, `labels`).
 
 use std::sync::Arc;
@@ -21,20 +21,19 @@ use crate::receipt::{DiscardCounts, Reason};
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
 
-/// Memory of a byte of content while it is decoded: itself, and a number of one byte as four.
+/// Memory per byte of content during decoding: the byte itself, and a one-byte number as four bytes.
 const DECODED_PER_CONTENT: usize = 5;
 
-/// How far a document that does not announce its length is taken to expand.
+/// Assumed expansion of a compressed document that does not announce its length.
 const EXPANSION: usize = 20;
 
-/// What a form may hold beside its profile, in bytes, once it is decompressed.
+/// Most decompressed bytes of a form beside its profile.
 const FORM_REST_BYTES_MAX: usize = 1 << 20;
 
-/// Profiles whose time lies before this, the end of 1970, come from clients that write other units than
-/// nanoseconds.
+/// End of 1970. Profiles with an earlier time come from clients that write other units than nanoseconds.
 const PLAUSIBLE_TIME_MIN: i64 = 365 * DAY * 1_000_000_000;
 
-/// One document of a request, not yet looked into.
+/// One document of a request, not decoded yet.
 pub(crate) enum Document {
     Push(PushDocument),
     Ingest(Box<IngestDocument>),
@@ -42,10 +41,10 @@ pub(crate) enum Document {
 
 /// One sample of the Push call.
 pub(crate) struct PushDocument {
-    /// Those of its series, which may have many samples.
+    /// Labels of the series, shared by all its samples.
     labels: Arc<[(String, String)]>,
     label_bytes: usize,
-    /// Maybe gzipped.
+    /// Possibly gzipped.
     pprof: Bytes,
 }
 
@@ -54,34 +53,34 @@ pub(crate) struct IngestDocument {
     pub(crate) app: AppName,
     /// Unix nanoseconds.
     pub(crate) from: i64,
-    /// Whether the client said which instant that is, instead of counting back from now.
+    /// Whether the client named a fixed instant, instead of one relative to now.
     pub(crate) from_is_fixed: bool,
     pub(crate) spy_name: String,
     pub(crate) sample_rate: u32,
     pub(crate) format: Format,
-    /// All of the query, as sent.
+    /// All parameters of the URL, as sent.
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) content_type: String,
-    /// Of the body, as its header says.
+    /// Encodings of the body, from the header `Content-Encoding`.
     pub(crate) encodings: Vec<Encoding>,
     pub(crate) body: Bytes,
 }
 
-/// A document that could be decoded.
+/// A decoded document.
 pub(crate) struct DecodedDocument {
     pub(crate) decoded: Decoded,
     pub(crate) labels: Arc<[(String, String)]>,
     /// Size of its content, decompressed.
     pub(crate) bytes: usize,
     pub(crate) key: ItemKey,
-    /// What is not in `decoded` though it was sent.
+    /// Samples that were sent and are not in `decoded`.
     pub(crate) skipped: DiscardCounts,
-    /// Whether the client says that the profile belongs to one span alone; such profiles are not kept.
+    /// Whether the profile belongs to one span alone (label `profile_id`); such profiles are not kept.
     pub(crate) is_of_span: bool,
 }
 
 impl DecodedDocument {
-    /// Memory that the decoded profile takes, roughly.
+    /// Approximate memory of the decoded profile, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let Profile { symbols, samples, .. } = &self.decoded.profile;
         symbols.byte_len()
@@ -92,7 +91,7 @@ impl DecodedDocument {
 }
 
 impl Document {
-    /// Bytes as they came over the wire.
+    /// Size on the wire, in bytes.
     pub(crate) fn wire_bytes(&self) -> usize {
         match self {
             Self::Push(pushed) => pushed.pprof.len(),
@@ -100,10 +99,10 @@ impl Document {
         }
     }
 
-    /// Memory that decompressing and decoding it takes, about, by what it says of itself.
+    /// Approximate memory needed to decompress and decode the document, from the size that it announces.
     ///
     /// # Errors
-    /// If it says that it is too large.
+    /// If the announced size is above the limit.
     pub(crate) fn decoding_bytes(&self, limits: &Limits) -> Result<usize, Error> {
         let limit = document_bytes_max(limits);
         let content = match self {
@@ -123,7 +122,7 @@ impl Document {
         Ok(content.saturating_mul(DECODED_PER_CONTENT))
     }
 
-    /// Memory of the labels that it shares with others.
+    /// Memory of the labels that the document shares with others.
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
             Self::Push(pushed) => pushed.label_bytes,
@@ -131,10 +130,10 @@ impl Document {
         }
     }
 
-    /// Decodes the document of `tenant`; `None` if there is nothing in it.
+    /// Decodes the document of `tenant`; `None` if it is empty.
     ///
     /// # Errors
-    /// If it is not what it should be, or too large.
+    /// If it is malformed or too large.
     pub(crate) fn decode(
         self,
         tenant: &TenantId,
@@ -150,7 +149,7 @@ impl Document {
 }
 
 impl PushDocument {
-    /// The samples of one series, each maybe gzipped.
+    /// One document for each sample of a series, possibly gzipped.
     pub(crate) fn of_series(
         labels: impl Iterator<Item = (String, String)>,
         samples: impl Iterator<Item = Bytes>,
@@ -198,7 +197,7 @@ impl IngestDocument {
         let content = compression::content(body, &self.encodings, limit)?;
         let is_pprof = match self.format {
             Format::Pprof => true,
-            // What is binary and no pprof either fails with the words of a pprof.
+            // Binary content that is not a pprof either fails with the error of a pprof.
             Format::Unnamed => kind::is_binary(&content) || kind::of_pprof(&content).is_some(),
             _ => false,
         };
@@ -208,7 +207,7 @@ impl IngestDocument {
         }
     }
 
-    /// The form that the body is.
+    /// Parses the body as a form with a file `profile`.
     fn form(&self, body: Bytes, limit: usize) -> Result<multipart::Form, Error> {
         let is_compressed = !self.encodings.is_empty() || Encoding::detect(&body).is_some();
         let body = match is_compressed {
@@ -266,7 +265,7 @@ impl IngestDocument {
         Ok(Some(DecodedDocument { decoded, labels, bytes, key, skipped, is_of_span: false }))
     }
 
-    /// What has no types of its own: folded text, trees and tries.
+    /// Decodes the formats without sample types: folded text, trees and tries.
     fn decode_stacks(
         self,
         content: Bytes,
@@ -308,7 +307,7 @@ impl IngestDocument {
     }
 
     /// Refuses folded text whose lines `curl -d` has joined. Other clients send the same content type by default, so
-    /// it alone is no proof.
+    /// the content type alone is no proof.
     fn check_line_ends(&self, text: &[u8]) -> Result<(), Error> {
         let is_groups = matches!(self.format, Format::Groups | Format::Unnamed);
         let is_form = self.content_type.starts_with("application/x-www-form-urlencoded");
@@ -332,8 +331,8 @@ impl IngestDocument {
         self.app.labels.iter().any(|(n, _)| n == name)
     }
 
-    /// The labels of the series: those of the application name, and beside them `__name__`, what every
-    /// `/ingest` adds, and `defaults` where the application name has no such label.
+    /// The labels of the series: those of the application name, `__name__`, the labels added to every `/ingest`,
+    /// and `defaults` where the application name has no such label.
     fn labels(&self, name: &str, defaults: &[(&str, &str)]) -> Vec<(String, String)> {
         let allowed = |name: &str| !name.starts_with("__") || name == "__session_id__";
         let mut labels: Vec<(String, String)> =
@@ -348,7 +347,7 @@ impl IngestDocument {
     }
 }
 
-/// Length of a document once it is decompressed, as it says itself, or about.
+/// Decompressed length of a document: as announced, or an estimate.
 fn announced_bytes(bytes: &Bytes, limit: usize) -> Result<usize, Error> {
     match Encoding::detect(bytes) {
         Some(Encoding::Gzip) => Ok(gzip::announced_bytes(bytes, limit).map_err(compression::Error::from)?),
@@ -357,7 +356,7 @@ fn announced_bytes(bytes: &Bytes, limit: usize) -> Result<usize, Error> {
     }
 }
 
-/// Length of a document that does not announce it, about.
+/// Estimated decompressed length of a document that does not announce it.
 fn expanded_bytes(bytes: usize, limit: usize) -> usize {
     bytes.saturating_mul(EXPANSION).min(limit.max(bytes))
 }
@@ -370,10 +369,10 @@ fn document_bytes_max(limits: &Limits) -> usize {
     }
 }
 
-/// Whether a space, digits and then the beginning of a name stand within the text: `a;b 3c;d 1`.
+/// Whether the text contains a space, digits and then the beginning of a name: `a;b 3c;d 1`.
 fn has_count_inside(text: &[u8]) -> bool {
     let spaces = text.iter().enumerate().filter(|(_, byte)| **byte == b' ');
-    spaces.map(|(at, _)| &text[at + 1..]).any(|rest| {
+    spaces.map(|(position, _)| &text[position + 1..]).any(|rest| {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let after = rest.get(digits);
         digits > 0 && after.is_some_and(|byte| !byte.is_ascii_whitespace() && *byte != b';')

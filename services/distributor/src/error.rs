@@ -1,3 +1,8 @@
+//! Why a push is refused: one error for each broken rule, and all errors of one request.
+//!
+//! Owns: the texts that clients see, the kind of each error (retry or fix), the reason in metrics.
+//! Does not own: status codes (`http`).
+
 use std::time::Duration;
 
 use formats::kind::Kind;
@@ -5,10 +10,10 @@ use rpc::ErrorKind;
 
 use crate::receipt::DiscardCounts;
 
-/// Longest description of a label set inside an error, in bytes; its values come from outside.
-const LABELS_SHOWN_BYTES_MAX: usize = 400;
+/// Longest text from outside shown inside an error, in bytes.
+const TEXT_SHOWN_BYTES_MAX: usize = 400;
 
-/// Errors of one request that are told one by one; of more, the number is told.
+/// Most errors of one request that are listed; of the others, only their number is.
 const ERRORS_SHOWN_MAX: usize = 8;
 
 /// Why one profile, or all of a request, was refused.
@@ -128,11 +133,11 @@ pub(crate) enum Error {
     Ingester(#[source] rpc::Error),
 }
 
-/// When a refused request may come again while memory is short.
+/// Time after which to retry a request that was refused for lack of memory.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Error {
-    /// What the client should do about it.
+    /// The kind of the error: whether the client should fix its input, wait or retry.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::RateLimited { retry_after, .. } => ErrorKind::Exhausted { retry_after: *retry_after },
@@ -143,7 +148,7 @@ impl Error {
         }
     }
 
-    /// The value of label `reason` in metrics; Pyroscope's words where it has one.
+    /// The value of label `reason` in metrics; Pyroscope's value where it has one.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Decompress(error) if error.is_corrupt() => "malformed_profile",
@@ -184,7 +189,7 @@ impl Error {
     }
 }
 
-/// What was refused of one request; its other profiles are durable.
+/// The refused profiles of one request; its other profiles are durable.
 #[derive(Debug)]
 pub(crate) struct Errors {
     /// Never empty.
@@ -212,8 +217,8 @@ impl Errors {
         if failures.is_empty() { Ok(()) } else { Err(Self { failures, profiles }) }
     }
 
-    /// What the client should do about the whole request. If any of it may succeed later, that wins:
-    /// sending the good profiles again is harmless, and never sending the others would lose them.
+    /// The kind of the whole request. A failure that may pass wins: repeating the stored profiles is harmless, and
+    /// never repeating the others would lose them.
     pub(crate) fn kind(&self) -> ErrorKind {
         let kinds = || self.failures.iter().map(|failure| failure.error.kind());
         kinds().find(|kind| !matches!(kind, ErrorKind::InvalidArgument)).unwrap_or(ErrorKind::InvalidArgument)
@@ -246,11 +251,11 @@ impl std::fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Labels, or any other text from outside, short enough for a message.
+/// A text from outside, cut to [`TEXT_SHOWN_BYTES_MAX`] for a message.
 pub(crate) fn shown(text: impl std::fmt::Display) -> String {
     let mut text = text.to_string();
-    if text.len() > LABELS_SHOWN_BYTES_MAX {
-        let end = text.floor_char_boundary(LABELS_SHOWN_BYTES_MAX);
+    if text.len() > TEXT_SHOWN_BYTES_MAX {
+        let end = text.floor_char_boundary(TEXT_SHOWN_BYTES_MAX);
         text.truncate(end);
         text.push('…');
     }
@@ -259,7 +264,7 @@ pub(crate) fn shown(text: impl std::fmt::Display) -> String {
 
 /// The first bytes of a text that is not UTF-8, with everything but printable ASCII escaped.
 pub(crate) fn shown_bytes(text: &[u8]) -> String {
-    shown(text[..text.len().min(LABELS_SHOWN_BYTES_MAX)].escape_ascii())
+    shown(text[..text.len().min(TEXT_SHOWN_BYTES_MAX)].escape_ascii())
 }
 
 fn not_a_pprof(error: &formats::pprof::Error, kind: Option<&Kind>) -> String {
@@ -286,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_succeed_later_decides_the_kind() {
+    fn an_error_that_may_pass_decides_the_kind() {
         let busy = || Error::Busy { held: 1, wanted: 1, limit: 1 };
         assert_eq!(errors(vec![Error::NoProfiles], 1).kind(), ErrorKind::InvalidArgument);
         assert_eq!(errors(vec![Error::NoProfiles, busy()], 2).kind(), busy().kind());
     }
 
     #[test]
-    fn many_errors_are_counted_and_the_first_told() {
+    fn many_errors_are_counted_and_the_first_listed() {
         let text = |count, profiles| {
             errors((0..count).map(|_| Error::CumulativePair).collect(), profiles).to_string()
         };
@@ -307,6 +312,6 @@ mod tests {
     fn long_texts_are_cut_between_characters() {
         assert_eq!(shown("short"), "short");
         let long = "ü".repeat(1000);
-        assert_eq!(shown(&long).chars().count(), LABELS_SHOWN_BYTES_MAX / 2 + 1);
+        assert_eq!(shown(&long).chars().count(), TEXT_SHOWN_BYTES_MAX / 2 + 1);
     }
 }

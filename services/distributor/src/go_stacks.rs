@@ -1,26 +1,26 @@
-//! Completes stacktraces that Go's runtime cut.
+//! Restores the root ends of stacktraces that Go's runtime cut.
 //!
-//! The runtime records so many frames and drops those nearest to the root, so that one deep path would begin at
-//! many different frames. A stacktrace that is about as deep as that is continued as others go on from where it
-//! ends, if they pass through the same [`TOKEN`] locations.
+//! The runtime records a limited number of frames and drops those nearest to the root, so one deep path would begin
+//! at many different frames. A stacktrace of about that depth is continued like another one that passes through its
+//! last [`TOKEN`] locations.
 //!
 //! Owns: which stacktraces are continued, and how. Does not own: which samples count (`normalise`).
 //!
-//! What is chosen among several, and which few are left alone, is as in the recorded answers of Pyroscope: the
-//! same profiles give the same flame graphs.
+//! The choice among several continuations, and the few stacktraces that stay cut, match the recorded answers of
+//! Pyroscope: the same profiles make the same flame graphs.
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use model::{Line, NONE, Profile, Stacktraces, Symbols};
 
-/// Locations that two stacktraces share where one continues the other.
+/// Number of locations that two stacktraces must share for one to continue the other.
 const TOKEN: usize = 16;
 
-/// Locations at the root end of a stacktrace that are compared. Those with fewer are complete.
+/// Number of locations at the root end of a stacktrace that are compared. Stacktraces with fewer are complete.
 const SUFFIX: usize = 24;
 
-/// Deepest stacktrace of Go's heap profiles. With a deeper one, the runtime was told not to cut.
+/// Deepest stacktrace of Go's heap profiles. A deeper one means that the runtime was configured not to cut.
 const HEAP_DEPTH: usize = 32;
 
 /// Deepest stacktrace of Go's CPU profiles.
@@ -50,7 +50,7 @@ pub(crate) fn restore_cut_stacktraces(profile: &mut Profile) {
     }
 }
 
-/// How deep the runtime records stacktraces of such a profile.
+/// Depth at which the runtime cuts stacktraces of this profile's type; `None` for other types.
 fn depth_limit(profile: &Profile) -> Option<usize> {
     let strings = &profile.symbols.strings;
     profile.sample_types.iter().find_map(|sample_type| match strings.get(sample_type.r#type) {
@@ -64,18 +64,18 @@ fn is_go(symbols: &Symbols) -> bool {
     symbols.functions.iter().any(|function| symbols.strings.get(function.filename).ends_with(b".go"))
 }
 
-/// The root end of a stacktrace. Its words are locations, equal for locations that say the same.
+/// The root end of a stacktrace, as words: see [`words`].
 type Words = [u32; SUFFIX];
 
 fn end_of(words: &Words) -> &[u32] {
     &words[SUFFIX - TOKEN..]
 }
 
-/// The root ends of all deep stacktraces, each once and in order: their rank.
+/// The distinct root ends of all deep stacktraces, sorted. The index of a suffix is its rank.
 struct Suffixes {
-    /// With the greatest stacktrace that has it.
+    /// Each suffix with the greatest stacktrace that ends in it.
     suffixes: Vec<(Words, u32)>,
-    /// By stacktrace; [`NONE`] for those that are not deep.
+    /// By stacktrace; [`NONE`] for stacktraces that are not deep.
     rank_of: Vec<u32>,
 }
 
@@ -108,65 +108,65 @@ impl Suffixes {
         Self { suffixes: unique, rank_of }
     }
 
-    /// For each suffix, the one that continues it and by how many locations: the one that goes on longest, of
-    /// equals the first.
+    /// For each suffix, the rank of the one that continues it, and the number of locations that this adds. The
+    /// longest continuation wins; of equally long ones, the first.
     fn next(&self) -> Vec<Option<(u32, u32)>> {
         let hasher = DefaultHashBuilder::default();
         let hash = |token: &[u32]| hasher.hash_one(token);
         let token = |(rank, begin): (u32, usize)| &self.suffixes[rank as usize].0[begin..begin + TOKEN];
-        let mut found = HashTable::<(u32, usize)>::with_capacity(self.suffixes.len() * (SUFFIX - TOKEN));
+        let mut tokens = HashTable::<(u32, usize)>::with_capacity(self.suffixes.len() * (SUFFIX - TOKEN));
         for begin in 0..SUFFIX - TOKEN {
             for rank in 0..self.suffixes.len() as u32 {
-                let at = (rank, begin);
-                let equal = |other: &(u32, usize)| token(*other) == token(at);
-                found.entry(hash(token(at)), equal, |other| hash(token(*other))).or_insert(at);
+                let position = (rank, begin);
+                let equal = |other: &(u32, usize)| token(*other) == token(position);
+                tokens.entry(hash(token(position)), equal, |other| hash(token(*other))).or_insert(position);
             }
         }
         let next = |(words, _): &(Words, u32)| {
             let end = end_of(words);
-            let (rank, begin) = found.find(hash(end), |other| token(*other) == end)?;
+            let (rank, begin) = tokens.find(hash(end), |other| token(*other) == end)?;
             Some((*rank, (SUFFIX - TOKEN - begin) as u32))
         };
         self.suffixes.iter().map(next).collect()
     }
 
-    /// What is added to the stacktraces of each suffix. Those of ranks past the end stay as they are.
+    /// The tail for the stacktraces of each suffix, by rank. Stacktraces of ranks past the end stay as they are.
     fn tails(&self, stacktraces: &Stacktraces) -> Vec<Tail> {
         let next = self.next();
-        // Where the chain that begins with a suffix ends, and how many locations that is further.
+        // For each suffix, the end of the chain that begins there and the number of locations to it.
         let mut ends = vec![None::<(u32, u32)>; next.len()];
         let mut passed = vec![false; next.len()];
         let mut chain = Vec::new();
         let mut tails = Vec::new();
-        // The last one in order is left alone.
+        // The last suffix in order is left alone.
         for start in 0..next.len().saturating_sub(1) as u32 {
-            let mut at = start;
+            let mut current = start;
             let (end, mut count) = loop {
-                if let Some(known) = ends[at as usize] {
+                if let Some(known) = ends[current as usize] {
                     break known;
                 }
-                match next[at as usize] {
-                    // Recursion that goes on by itself ends a chain too: how far it goes is not known.
-                    Some((rank, count)) if rank != at => {
-                        if std::mem::replace(&mut passed[at as usize], true) {
-                            // Several that continue one another. From here on nothing can be told.
+                match next[current as usize] {
+                    // Recursion that continues itself ends a chain too: its depth is not known.
+                    Some((rank, count)) if rank != current => {
+                        if std::mem::replace(&mut passed[current as usize], true) {
+                            // A cycle of suffixes that continue one another: the rest is unknown.
                             return tails;
                         }
-                        chain.push((at, count));
-                        at = rank;
+                        chain.push((current, count));
+                        current = rank;
                     }
-                    _ => break (at, 0),
+                    _ => break (current, 0),
                 }
             };
-            ends[at as usize] = Some((end, count));
+            ends[current as usize] = Some((end, count));
             for (rank, further) in chain.drain(..).rev() {
                 count += further;
                 ends[rank as usize] = Some((end, count));
             }
             let donor = self.suffixes[end as usize].1;
-            // A chain may be longer than what is known of the stacktrace at its end.
-            let known = (count as usize) < stacktraces.get(donor).len();
-            tails.push(Tail { donor, count: if known { count } else { 0 } });
+            // A chain may be longer than the stacktrace at its end.
+            let is_known = (count as usize) < stacktraces.get(donor).len();
+            tails.push(Tail { donor, count: if is_known { count } else { 0 } });
         }
         tails
     }
@@ -185,13 +185,13 @@ impl Tail {
     }
 }
 
-/// A word for each location, equal for locations that say the same.
+/// A word for each location, equal for locations with equal content.
 ///
-/// Words compare as the ids of the locations do as bytes with the lowest first. Ids are counted from 1, and one
-/// that says the same as an earlier one is not counted.
+/// Words compare like the little-endian bytes of location ids. Ids count from 1 and skip locations that equal an
+/// earlier one.
 fn words(symbols: &Symbols) -> Vec<u32> {
     let locations = &symbols.locations;
-    // Most profiles have an address of its own for each location: nothing else is to be compared.
+    // In most profiles each location has a distinct address, so only addresses need to be compared.
     let mut shared = HashMap::<u64, bool>::with_capacity(locations.len());
     for address in &locations.address {
         shared.entry(*address).and_modify(|shared| *shared = true).or_insert(false);
@@ -215,7 +215,7 @@ fn words(symbols: &Symbols) -> Vec<u32> {
     (0..locations.len()).map(word).collect()
 }
 
-/// Functions that say the same are one.
+/// Finds the first of several functions with equal content.
 struct Functions<'a> {
     symbols: &'a Symbols,
     known: HashMap<u32, u32>,
@@ -224,7 +224,7 @@ struct Functions<'a> {
 }
 
 impl Functions<'_> {
-    /// The first one asked for that says the same.
+    /// The first function looked up with the same content.
     fn first(&mut self, index: u32) -> u32 {
         let Some(function) = self.symbols.functions.get(index as usize) else {
             return NONE;
@@ -274,13 +274,13 @@ mod tests {
         (from..to).collect()
     }
 
-    /// One that sorts last and so is left alone.
+    /// A stacktrace that sorts last and so is left alone.
     fn last() -> Vec<u32> {
         (170..200).rev().collect()
     }
 
     #[test]
-    fn a_cut_stacktrace_goes_on_as_another_that_shares_its_end() {
+    fn a_cut_stacktrace_is_continued_like_another_that_shares_its_end() {
         let stacktraces = [path(10, 42), path(26, 50), path(1, 5), last()];
         let expected = [path(10, 50), path(26, 50), path(1, 5), last()];
         assert_eq!(completed("inuse_space", "main.go", &stacktraces), expected);
@@ -288,14 +288,14 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_over_several() {
+    fn a_chain_of_several_stacktraces_is_followed() {
         let stacktraces = [path(10, 42), path(20, 50), path(30, 56), last()];
         let expected = [path(10, 56), path(20, 56), path(30, 56), last()];
         assert_eq!(completed("alloc_space", "main.go", &stacktraces), expected);
     }
 
     #[test]
-    fn what_is_not_cut_by_gos_runtime_stays() {
+    fn stacktraces_that_gos_runtime_did_not_cut_stay() {
         let check = |kind: &str, file: &str, stacktraces: &[Vec<u32>]| {
             assert_eq!(completed(kind, file, stacktraces), stacktraces, "{kind} {file}");
         };
@@ -304,7 +304,7 @@ mod tests {
         check("goroutine", "main.go", &cut);
         // Deeper than the runtime records.
         check("inuse_space", "main.go", &[path(10, 42), path(26, 50), path(60, 93), last()]);
-        // Too shallow to tell, or too little in common.
+        // Too shallow, or too few locations in common.
         check("inuse_space", "main.go", &[path(20, 43), path(26, 50), last()]);
         check("inuse_space", "main.go", &[path(10, 42), path(27, 51), last()]);
         check("inuse_space", "main.go", &[]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_adds_the_end_of_the_greatest_stacktrace_that_it_leads_to() {
+    fn a_chain_adds_the_end_of_the_greatest_stacktrace_at_its_end() {
         let ends = [[path(110, 118), path(49, 73)].concat(), [path(100, 108), path(49, 73)].concat()];
         let chain = [path(10, 42), path(26, 50), path(34, 58), path(42, 66)];
         let completed = completed("inuse_space", "main.go", &[&chain[..], &ends, &[last()]].concat());
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_that_say_the_same_are_one_whatever_their_ids() {
+    fn locations_with_equal_content_are_one_whatever_their_ids() {
         let with_twin = |address: u64| {
             let mut profile = profile("inuse_space", "main.go", &[path(10, 42), path(26, 50), last()]);
             let symbols = &mut profile.symbols;
@@ -345,27 +345,27 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_continuations_the_first_by_the_bytes_of_ids_is_taken() {
-        let goes_on_at = |twins: bool| {
-            let donor = |at: u32| [path(26, 42), vec![at], path(60, 67)].concat();
+    fn among_equal_continuations_the_first_by_id_bytes_is_taken() {
+        let continued_with = |has_twins: bool| {
+            let donor = |location: u32| [path(26, 42), vec![location], path(60, 67)].concat();
             let stacktraces = [path(10, 42), donor(254), donor(255), last()];
             let mut profile = profile("inuse_space", "main.go", &stacktraces);
-            if twins {
+            if has_twins {
                 profile.symbols.locations.lines[1].function = 0;
             }
             restore_cut_stacktraces(&mut profile);
             profile.symbols.stacktraces.get(0)[32]
         };
         // Ids 255 and 256; with one location less before them, 254 and 255.
-        assert_eq!(goes_on_at(false), 255);
-        assert_eq!(goes_on_at(true), 254);
+        assert_eq!(continued_with(false), 255);
+        assert_eq!(continued_with(true), 254);
     }
 
     #[test]
     fn recursion_is_not_unrolled() {
         let own: Vec<u32> = (0..32).map(|i| 10 + i % 4).collect();
         assert_eq!(completed("inuse_space", "main.go", &[own.clone(), last()]), [own, last()]);
-        // Two that continue each other, and one that would be continued after them.
+        // Stacktraces that continue one another, and one that would be continued after them.
         let ring = |from: u32| (from..from + 32).map(|i| 10 + i % 20).collect::<Vec<u32>>();
         let stacktraces = [ring(0), ring(5), ring(10), ring(15), path(60, 92), path(76, 100), last()];
         assert_eq!(completed("inuse_space", "main.go", &stacktraces), stacktraces);

@@ -1,8 +1,10 @@
+//! The key that makes a document count once.
+
 use clock::Clock;
 use model::{ItemKey, TenantId};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The key of a document as received: equal documents of one tenant have equal keys.
+/// The key of a document's content: equal documents of one tenant have equal keys.
 ///
 /// `labels` and `parameters` may come in any order. `body` is decompressed, so that a client may resend
 /// the same profile compressed differently.
@@ -22,7 +24,7 @@ pub(crate) fn of_content(
     ItemKey(xxh3_128(&preamble))
 }
 
-/// The key of a document without any time of its own: sent again, it is another one.
+/// A random key, for a document without a time: sent again, it counts again.
 pub(crate) fn random(clock: &Clock) -> ItemKey {
     ItemKey(clock.random())
 }
@@ -36,7 +38,7 @@ fn add_pairs(preamble: &mut Vec<u8>, mut pairs: Vec<(&str, &str)>) {
     }
 }
 
-/// With the length before it, so that two parts cannot be divided otherwise and look the same.
+/// Appends the length, then the part, so that different divisions into parts have different bytes.
 fn add(preamble: &mut Vec<u8>, part: &[u8]) {
     preamble.extend_from_slice(&(part.len() as u64).to_le_bytes());
     preamble.extend_from_slice(part);

@@ -11,15 +11,15 @@ use crate::error::{Error, shown};
 const UNKNOWN_SERVICE: &str = "unknown_service";
 const SESSION_ID: &str = "__session_id__";
 
-/// Whether a label is stored: the first two mean nothing here, the others are derived when read.
+/// Whether a label is stored. `__delta__` and `__order__` have no meaning here; the others are derived on reads.
 fn is_stored(name: &str) -> bool {
     !matches!(name, "__delta__" | "__order__" | DERIVED_SERVICE_NAME) && !is_of_type(name)
 }
 
-/// The label set of a pushed series: sorted, with a service, sessions folded.
+/// The label set of a pushed series: sorted, with a service name, sessions folded.
 ///
 /// # Errors
-/// If a name is there twice, or sanitisation is on and a name cannot be sanitised.
+/// If a name occurs twice, or sanitisation is on and a name cannot be sanitised.
 pub(crate) fn from_pushed(pairs: &[(String, String)], limits: &Limits) -> Result<Labels, Error> {
     let count = pairs.len();
     let mut labels = if limits.disable_label_sanitization {
@@ -46,7 +46,8 @@ fn duplicate(pairs: &[(String, String)], labels: &Labels) -> Error {
     Error::DuplicateLabel { labels: shown(labels), name }
 }
 
-/// Names as Prometheus once required them: dots become underscores, two that become equal must agree.
+/// Rewrites names to the old rules of Prometheus: dots become underscores. Names that become equal must have equal
+/// values.
 fn sanitise(pairs: &[(String, String)]) -> Result<Labels, Error> {
     let mut labels = Labels::default();
     for (name, value) in pairs {
@@ -70,7 +71,8 @@ fn duplicate_of(labels: &Labels, name: &str) -> Error {
     Error::DuplicateLabel { labels: shown(labels), name: shown(name) }
 }
 
-/// Maps the session to one of `max` values, or to none: every restart would be a new series.
+/// Maps the session to one of `max` values, or removes it if `max` is 0. Otherwise every restart would be a new
+/// series.
 fn fold_session(labels: &mut Labels, max: u64) {
     let Some(session) = labels.remove(SESSION_ID) else {
         return;
@@ -82,7 +84,8 @@ fn fold_session(labels: &mut Labels, max: u64) {
     }
 }
 
-/// The rules that hold for everyone: profiles of the Go library godeltaprof are stored under the plain name.
+/// Applies the fixed relabelling rules: profiles of the Go library godeltaprof are stored under the plain name, and
+/// CPU profiles named `wall` as `process_cpu`.
 pub(crate) fn relabel(labels: &mut Labels) {
     let name = labels.get(NAME).unwrap_or_default().to_owned();
     if let Some(plain) = name.strip_prefix("godeltaprof_") {
@@ -95,10 +98,10 @@ pub(crate) fn relabel(labels: &mut Labels) {
     }
 }
 
-/// Checks a complete set, labels that are not stored included.
+/// Checks a complete set, including labels that are not stored.
 ///
 /// # Errors
-/// The first rule that the set breaks.
+/// The first broken rule.
 pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
     let (count, limit) = (labels.len(), limits.max_label_names_per_series);
     if limit > 0 && count > limit {
@@ -108,7 +111,7 @@ pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::NoMetricName { labels: shown(labels) });
     }
-    // It becomes the first part of a profile type, which is written with colons between its parts.
+    // The name becomes the first part of a profile type, whose parts are separated by colons.
     if name.contains(':') {
         return Err(Error::Colon { part: "metric name (label \"__name__\")", text: shown(name) });
     }
@@ -137,7 +140,7 @@ pub(crate) fn check(labels: &Labels, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-/// What of a checked set is stored.
+/// The stored labels of a checked set.
 pub(crate) fn stored(mut labels: Labels) -> Labels {
     labels.retain(|name, _| is_stored(name));
     labels
@@ -191,11 +194,11 @@ mod tests {
     #[test]
     fn sanitised_names_may_collide_only_if_they_agree() {
         let limits = Limits { disable_label_sanitization: false, ..Limits::default() };
-        let complete = |text| from_pushed(&pairs(text), &limits).map(|l| l.to_string());
-        assert_eq!(complete("a.b=1,a_b=1,service_name=s").unwrap(), r#"{a_b="1", service_name="s"}"#);
-        assert_eq!(complete("a.b=1,a_b=2").unwrap_err().reason(), "duplicate_label_names");
-        assert_eq!(complete("a-b=1").unwrap_err().reason(), "invalid_labels");
-        assert_eq!(complete("1a=1").unwrap_err().reason(), "invalid_labels");
+        let sanitised = |text| from_pushed(&pairs(text), &limits).map(|l| l.to_string());
+        assert_eq!(sanitised("a.b=1,a_b=1,service_name=s").unwrap(), r#"{a_b="1", service_name="s"}"#);
+        assert_eq!(sanitised("a.b=1,a_b=2").unwrap_err().reason(), "duplicate_label_names");
+        assert_eq!(sanitised("a-b=1").unwrap_err().reason(), "invalid_labels");
+        assert_eq!(sanitised("1a=1").unwrap_err().reason(), "invalid_labels");
     }
 
     #[test]
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_has_its_reason() {
+    fn each_broken_rule_has_a_reason() {
         let long = "x".repeat(2049);
         let many: Vec<String> = (0..30).map(|i| format!("l{i}=v")).collect();
         let check = |text: &str, expected: Option<&str>| {

@@ -1,11 +1,11 @@
-//! Takes profiles in and makes them uniform.
+//! Accepts profiles and makes them uniform.
 //!
-//! Owns: the ways in (`http`), limits of tenants, and everything between the bytes of a profile and the
-//! items that an ingester takes.
+//! Owns: the HTTP and gRPC interfaces (`http`), the limits of tenants, and every step between the bytes of a
+//! profile and the items for an ingester.
 //! Does not own: the formats' bytes (`formats`), connections and tenants (`edge`), durability (`rpc::Ingester`).
 //!
-//! An answer of success means that everything of the request is durable, or had nothing to count. Samples that
-//! were left out of an accepted profile are counted and named in the answer (`receipt`).
+//! An answer of success means that each profile of the request is durable, or had no sample to count. Samples that
+//! were left out of an accepted profile are counted by reason in the answer (`receipt`).
 
 mod budget;
 mod config;
@@ -31,7 +31,7 @@ use prometheus_client::registry::Registry;
 
 pub use config::Config;
 
-/// The role. It keeps nothing that must survive.
+/// The role. It keeps no state that must survive a restart.
 pub struct Distributor {
     config: Config,
     limits: Arc<Overrides>,

@@ -1,3 +1,7 @@
+//! The distributor's metrics.
+//!
+//! Owns: which tenants have metrics under their own name, so that invented tenants cannot grow the export.
+
 use std::time::Duration;
 
 use clock::Clock;
@@ -13,14 +17,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::receipt::DiscardCounts;
 
-/// Tenants with metrics of their own; others are counted together.
+/// Most tenants with metrics under their own name; others are counted together.
 const TENANTS_MAX: usize = 1000;
 
-/// A tenant that pushed nothing for so long gives its place to one that pushes. Shorter: a flood of invented tenants
-/// costs real ones their metrics while they pause. Longer: it keeps them out for longer once it has ended.
+/// A tenant without pushes for this long may be replaced by one that pushes. Shorter: a flood of invented tenants
+/// costs pausing real ones their metrics. Longer: after the flood, real tenants are kept out for longer.
 const TENANT_IDLE: Duration = Duration::from_secs(600);
 
-/// The tenant label of those without a place. No tenant can have this name.
+/// The tenant label of tenants without their own metrics. No tenant can have this name.
 const OTHER_TENANTS: &str = "~other";
 
 pub(crate) struct Metrics {
@@ -36,15 +40,15 @@ pub(crate) struct Metrics {
     pub(crate) prepare_seconds: Histogram,
     pub(crate) push_seconds: Histogram,
     clock: Clock,
-    /// Those with a place.
+    /// The tenants with their own metrics.
     tenants: Mutex<HashMap<TenantId, TenantEntry>>,
 }
 
-/// A tenant's metrics of its own.
+/// A tenant with its own metrics.
 struct TenantEntry {
-    /// On the scale of `Clock::monotonic`.
+    /// Monotonic time of the last push.
     used: Duration,
-    /// Why profiles of it were discarded; each has metrics.
+    /// Reasons for which its profiles were discarded; each has metrics.
     reasons: Vec<&'static str>,
 }
 
@@ -59,7 +63,7 @@ struct DiscardLabels {
     tenant: String,
 }
 
-/// A profile that could be decoded.
+/// The size of a decoded profile.
 pub(crate) struct DocumentSize {
     pub(crate) wire_bytes: usize,
     pub(crate) bytes: usize,
@@ -153,19 +157,19 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn received(&self, tenant: &TenantId, received: DocumentSize) {
+    pub(crate) fn received(&self, tenant: &TenantId, size: DocumentSize) {
         let mut tenants = self.tenants.lock();
         let tenant = TenantLabels { tenant: self.label_of(&mut tenants, tenant, None) };
         let add = |family: &Family<TenantLabels, Counter>, count: usize| {
             family.get_or_create(&tenant).inc_by(count as u64);
         };
-        add(&self.received_wire_bytes, received.wire_bytes);
-        add(&self.received_bytes, received.bytes);
+        add(&self.received_wire_bytes, size.wire_bytes);
+        add(&self.received_bytes, size.bytes);
         add(&self.received_profiles, 1);
-        add(&self.received_samples, received.samples);
+        add(&self.received_samples, size.samples);
     }
 
-    /// `bytes` are those known when it happened: on the wire if it could not be decompressed.
+    /// `bytes` is the size of the content, or on the wire if the profile was not decoded.
     pub(crate) fn discarded(&self, tenant: &TenantId, reason: &'static str, bytes: usize) {
         let mut tenants = self.tenants.lock();
         let discard = DiscardLabels { reason, tenant: self.label_of(&mut tenants, tenant, Some(reason)) };
@@ -173,7 +177,7 @@ impl Metrics {
         self.discarded_bytes.get_or_create(&discard).inc_by(bytes as u64);
     }
 
-    /// Samples that were left out of a profile that was accepted.
+    /// Counts the samples that were left out of an accepted profile.
     pub(crate) fn discarded_samples(&self, tenant: &TenantId, discarded: &DiscardCounts) {
         if discarded.is_empty() {
             return;
@@ -186,7 +190,8 @@ impl Metrics {
         }
     }
 
-    /// Metrics of the label are touched while `tenants` is locked, so that none outlives its place.
+    /// The value of label `tenant`. The caller updates the metrics while `tenants` is locked, so that no metric
+    /// outlives its entry.
     fn label_of(
         &self,
         tenants: &mut HashMap<TenantId, TenantEntry>,
@@ -195,26 +200,27 @@ impl Metrics {
     ) -> String {
         let now = self.clock.monotonic();
         if !tenants.contains_key(tenant) {
-            if tenants.len() >= TENANTS_MAX && !self.take_place(tenants, now) {
+            if tenants.len() >= TENANTS_MAX && !self.evict_idle(tenants, now) {
                 return OTHER_TENANTS.to_owned();
             }
             tenants.insert(tenant.clone(), TenantEntry { used: now, reasons: Vec::new() });
         }
-        if let Some(place) = tenants.get_mut(tenant) {
-            place.used = now;
-            place.reasons.extend(reason.filter(|reason| !place.reasons.contains(reason)));
+        if let Some(entry) = tenants.get_mut(tenant) {
+            entry.used = now;
+            entry.reasons.extend(reason.filter(|reason| !entry.reasons.contains(reason)));
         }
         tenant.as_str().to_owned()
     }
 
-    /// Removes the tenant that has been idle for longest, with its metrics. False if none has been for long enough.
-    fn take_place(&self, tenants: &mut HashMap<TenantId, TenantEntry>, now: Duration) -> bool {
-        let oldest = tenants.iter().min_by_key(|(_, place)| place.used);
-        let oldest = oldest.filter(|(_, place)| now.saturating_sub(place.used) >= TENANT_IDLE);
+    /// Removes the tenant that has been idle for longest, with its metrics. False if it was idle for less than
+    /// [`TENANT_IDLE`].
+    fn evict_idle(&self, tenants: &mut HashMap<TenantId, TenantEntry>, now: Duration) -> bool {
+        let oldest = tenants.iter().min_by_key(|(_, entry)| entry.used);
+        let oldest = oldest.filter(|(_, entry)| now.saturating_sub(entry.used) >= TENANT_IDLE);
         let Some(tenant) = oldest.map(|(tenant, _)| tenant.clone()) else {
             return false;
         };
-        let reasons = tenants.remove(&tenant).map(|place| place.reasons).unwrap_or_default();
+        let reasons = tenants.remove(&tenant).map(|entry| entry.reasons).unwrap_or_default();
         let tenant = tenant.as_str().to_owned();
         for reason in reasons {
             let discard = DiscardLabels { reason, tenant: tenant.clone() };
@@ -270,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_beyond_the_limit_are_counted_together_until_places_are_idle() {
+    fn tenants_beyond_the_limit_are_counted_together_until_others_are_idle() {
         let (time, mut registry) = (Time::default(), Registry::default());
         let metrics = Metrics::new(1, Clock::new(time.clone()), &mut registry);
         let exported = |registry: &Registry| {
@@ -293,7 +299,7 @@ mod tests {
         time.pass(TENANT_IDLE - Duration::from_secs(1));
         metrics.received(&tenant("early"), received());
         metrics.received(&tenant("real"), received());
-        assert!(!exported(&registry).contains("real"), "nobody has been idle for long enough");
+        assert!(!exported(&registry).contains("real"), "no tenant has been idle for long enough");
         time.pass(Duration::from_secs(1));
         let lines = exported(&registry).lines().count();
         metrics.received(&tenant("real"), received());

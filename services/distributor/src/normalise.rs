@@ -1,7 +1,7 @@
-//! Makes an accepted profile uniform: what cannot count is dropped, what differs without meaning is levelled.
+//! Makes an accepted profile uniform: drops samples that cannot count, removes differences without meaning.
 //!
-//! Owns: which samples count. Does not own: summing equal stacktraces (whoever appends the rows does that),
-//! or removing symbols that no counted sample refers to (nobody appends those).
+//! Owns: which samples count. Does not own: summing equal stacktraces (the ingester does, when it appends rows),
+//! or removing symbols without a counted sample (they are never appended).
 
 use memchr::memmem;
 use model::{Mapping, NONE, Profile, Symbols};
@@ -10,20 +10,20 @@ use crate::receipt::{DiscardCounts, Reason};
 
 const GO_SHAPE: &[u8] = b"[go.shape.";
 
-/// The samples that count, and how many do not.
+/// The samples that count, and the number of those that do not.
 #[derive(Debug)]
 pub(crate) struct CountedSamples {
     /// Indices, in order.
     pub(crate) samples: Vec<u32>,
-    /// Without those that have zeros only.
+    /// Without samples that have zeros only.
     pub(crate) discarded: DiscardCounts,
 }
 
-/// Finds the samples that count, and levels the symbols.
+/// Finds the samples that count, and makes the symbols uniform.
 ///
-/// Dropped are samples with a negative value, with zeros only, or with a location that is unknown or
-/// says nothing (no line and no address). Locations without mapping get an empty one. Locations of
-/// mappings whose functions are known lose their addresses, which differ between processes.
+/// Drops samples with a negative value, with zeros only, or with a location that is unknown or empty (no line and
+/// no address). Locations without mapping get an empty one. Locations of mappings whose functions are known lose
+/// their addresses, which differ between processes.
 pub(crate) fn normalise(profile: &mut Profile) -> CountedSamples {
     let broken = BrokenLocations::of(&profile.symbols);
     let columns = profile.sample_types.len();
@@ -47,31 +47,30 @@ pub(crate) fn normalise(profile: &mut Profile) -> CountedSamples {
     CountedSamples { samples, discarded }
 }
 
-/// Locations that spoil every sample they are in.
+/// Locations that invalidate every sample they are in.
 enum BrokenLocations {
-    /// No stacktrace can be spoilt.
-    Nothing,
-    /// Whether location `i` is; besides, unknown locations are.
-    Locations(Vec<bool>),
+    None,
+    /// Whether location `i` is broken; unknown locations are broken too.
+    Some(Vec<bool>),
 }
 
 impl BrokenLocations {
     fn of(symbols: &Symbols) -> Self {
         let locations = &symbols.locations;
-        let says_nothing = |i: usize| {
+        let is_empty = |i: usize| {
             locations.address[i] == 0 && locations.line_offsets[i] == locations.line_offsets[i + 1]
         };
-        let unknown = symbols.stacktraces.locations.contains(&NONE);
-        if !unknown && !(0..locations.len()).any(says_nothing) {
-            return Self::Nothing;
+        let has_unknown = symbols.stacktraces.locations.contains(&NONE);
+        if !has_unknown && !(0..locations.len()).any(is_empty) {
+            return Self::None;
         }
-        Self::Locations((0..locations.len()).map(says_nothing).collect())
+        Self::Some((0..locations.len()).map(is_empty).collect())
     }
 
     fn touches(&self, stacktrace: &[u32]) -> bool {
         match self {
-            Self::Nothing => false,
-            Self::Locations(broken) => {
+            Self::None => false,
+            Self::Some(broken) => {
                 let is_broken = |location: u32| broken.get(location as usize).is_none_or(|b| *b);
                 stacktrace.iter().any(|location| is_broken(*location))
             }
@@ -107,7 +106,7 @@ fn drop_addresses_of_known_functions(symbols: &mut Symbols) {
 pub(crate) fn strip_go_shapes(profile: &mut Profile) {
     let strings = &mut profile.symbols.strings;
     let finder = memmem::Finder::new(GO_SHAPE);
-    // One search over all bytes first: few profiles have any.
+    // Searches all bytes once first: few profiles have any.
     if !strings.raw().iter().any(|bytes| finder.find(bytes).is_some()) {
         return;
     }
@@ -136,7 +135,7 @@ fn without_go_shapes(name: &[u8], finder: &memmem::Finder) -> Option<Vec<u8>> {
     Some(stripped)
 }
 
-/// Bytes from the `[` at the start to its closing `]`, both included; `None` if it is never closed.
+/// Length from the `[` at the start to its closing `]`, both included; `None` if it is never closed.
 fn bracketed(text: &[u8]) -> Option<usize> {
     let mut depth = 0usize;
     for (i, byte) in text.iter().enumerate() {

@@ -1,13 +1,15 @@
+//! The counts of stored and discarded samples that an accepted request is answered with.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What became of the samples of one request that was accepted.
+/// Counts of the samples of one accepted request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Receipt {
     /// Samples that are durable.
     pub(crate) stored: usize,
-    /// Samples that were left out though their profile was accepted. Samples of nothing but zeros are not among
-    /// them: they say nothing.
+    /// Samples that were left out of accepted profiles. Samples with zeros only are not counted: they carry no
+    /// information.
     pub(crate) discarded: DiscardCounts,
 }
 
@@ -18,11 +20,11 @@ impl Receipt {
     }
 }
 
-/// Why a sample is left out of a profile that is accepted.
+/// Why a sample is left out of an accepted profile.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Reason {
     NegativeValue,
-    /// A location that the profile lacks, or one without line and address.
+    /// A location that is missing in the profile, or has neither line nor address.
     UnknownLocation,
     LineWithoutCount,
     /// A line of text that is too long, or comes after one.
@@ -54,7 +56,7 @@ impl Reason {
     }
 }
 
-/// Numbers of samples by the reason for which they were left out.
+/// Numbers of discarded samples by reason.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct DiscardCounts(BTreeMap<Reason, usize>);
 
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_added_and_told_in_a_fixed_order() {
+    fn reasons_are_added_and_written_in_a_fixed_order() {
         let mut first = Receipt { stored: 3, ..Receipt::default() };
         first.discarded.count(Reason::UnknownLocation, 1);
         first.discarded.count(Reason::SpanProfile, 0);

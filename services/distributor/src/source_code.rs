@@ -1,14 +1,15 @@
+//! Writes the labels about source code into the build ids of a profile's mappings.
+
 use hashbrown::HashMap;
 use model::{Labels, Profile, StringId};
 use serde::Serialize;
 
 use crate::error::Error;
 
-/// Most bytes of build ids that one profile may get: each mapping may have one of its own, which repeats all
-/// labels.
+/// Most bytes of build ids added to one profile: each mapping may have a different one, which repeats all labels.
 const BUILD_ID_BYTES_MAX: usize = 16 << 20;
 
-/// Where the source code of a mapping is, as readers of profiles expect it in place of a build id.
+/// The location of a mapping's source code, in the JSON form that readers of profiles expect as a build id.
 #[derive(Serialize)]
 struct BuildId<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -21,11 +22,11 @@ struct BuildId<'a> {
     root_path: &'a str,
 }
 
-/// Writes what the labels `service_repository`, `service_git_ref` and `service_root_path` say into the
-/// build ids of all mappings; nothing if there is none of them. Gives the bytes that this adds.
+/// Writes the labels `service_repository`, `service_git_ref` and `service_root_path` into the build ids of all
+/// mappings, if any of them is set. Returns the number of bytes added.
 ///
 /// # Errors
-/// That would be more than [`BUILD_ID_BYTES_MAX`].
+/// If this would add more than [`BUILD_ID_BYTES_MAX`].
 pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Result<usize, Error> {
     let label = |name| labels.get(name).unwrap_or_default();
     let repository = label("service_repository");
@@ -45,7 +46,7 @@ pub(crate) fn note_in_build_ids(profile: &mut Profile, labels: &Labels) -> Resul
         }
         let build_id = symbols.strings.text(mapping.build_id);
         let noted = BuildId { repository, git_ref, build_id: &build_id, root_path };
-        // Strings and a fixed struct: writing them to memory cannot fail.
+        // A fixed struct of strings: serialising it to memory cannot fail.
         let json = serde_json::to_vec(&noted).unwrap_or_default();
         bytes += json.len();
         if bytes > BUILD_ID_BYTES_MAX {
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn many_mappings_do_not_make_much_of_long_labels() {
+    fn many_mappings_cannot_multiply_long_labels() {
         let noted = |distinct: bool| {
             let mut profile = Profile::default();
             profile.symbols.strings.push(b"");

@@ -1,9 +1,9 @@
 //! Divides the samples of one profile into series by their text labels.
 //!
-//! Owns: grouping, what becomes a span instead of a label, merging groups whose labels end up equal.
+//! Owns: grouping, the sample labels that become spans, merging groups whose labels end up equal.
 //! Does not own: the rules of a label set (`labels`), the samples themselves: series only point at them.
 //!
-//! Most profiles have no text labels on samples; they are one series and nothing is looked at twice.
+//! Most profiles have no text labels on samples; they are one series and need no grouping.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::error::{Error, shown};
 use crate::labels;
 
-/// Most bytes of labels that the series of one profile may have together. Each sample can make a series of
-/// its own that repeats the longest values, so a small profile could otherwise grow a thousandfold.
+/// Most bytes of labels of all series of one profile. Each sample can make a new series that repeats the longest
+/// values, so a small profile could otherwise grow a thousandfold.
 const SERIES_LABEL_BYTES_MAX: usize = 16 << 20;
 
 /// The series of `profile`, made of the samples `counted`, for a document pushed with `pushed` labels.
@@ -66,7 +66,7 @@ pub(crate) fn series_hashes(series: &[SeriesRows]) -> Vec<u64> {
     hashes
 }
 
-/// With its length before it, so that two texts cannot be divided otherwise and look the same.
+/// Appends the length, then the text, so that different divisions into texts have different bytes.
 fn add_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
@@ -76,7 +76,7 @@ fn is_text(label: &SampleLabel) -> bool {
     label.string != 0
 }
 
-/// Samples that have the same labels, and their spans, which are empty if none of them has one.
+/// Samples with equal labels, and their spans, which are empty if no sample has one.
 #[derive(Default)]
 struct Group {
     samples: Vec<u32>,
@@ -139,7 +139,7 @@ fn group(profile: &Profile, counted: &[u32]) -> Vec<(OwnLabels, Group)> {
                 Key::Trace => span.trace_id = hex(strings.get(label.string), 32).unwrap_or(0),
             }
         }
-        // The sort is stable: values of one key stay in the order in which they were sent.
+        // The sort is stable, so values of one key stay in the order sent; the last one counts.
         own.sort_by_key(|(key, _)| *key);
         own.dedup_by(|later, kept| {
             let is_same = later.0 == kept.0;
@@ -162,7 +162,7 @@ fn group(profile: &Profile, counted: &[u32]) -> Vec<(OwnLabels, Group)> {
     groups
 }
 
-/// The number that exactly `digits` hexadecimal digits write.
+/// Parses exactly `digits` hexadecimal digits.
 fn hex(text: &[u8], digits: usize) -> Option<u128> {
     if text.len() != digits {
         return None;
@@ -186,7 +186,7 @@ fn with_sample_labels(pushed: &Labels, own: &OwnLabels, profile: &Profile) -> La
     labels
 }
 
-/// Series by what is stored of their labels.
+/// Series by their name and stored labels.
 struct SeriesSet<'a> {
     profile: &'a Profile,
     limits: &'a Limits,

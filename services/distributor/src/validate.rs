@@ -1,6 +1,6 @@
-//! Whether a decoded profile is acceptable.
+//! Checks whether a decoded profile is acceptable.
 //!
-//! Owns: the order of the checks and their words; cutting what is too deep or too long.
+//! Owns: the order of the checks; cutting stacktraces that are too deep and strings that are too long.
 //! Does not own: whether bytes are a pprof at all (`formats`), labels of series (`labels`).
 
 use formats::pprof::{Decoded, Flaw};
@@ -11,27 +11,28 @@ use model::{Labels, Profile, Stacktraces, StringId};
 use crate::error::{Error, shown, shown_bytes};
 use crate::receipt::DiscardCounts;
 
-/// Most sample types of one profile: each is a column of what is stored.
+/// Most sample types of one profile: each is a stored column.
 const SAMPLE_TYPES_MAX: usize = 64;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
-/// Latest time of a profile, in Unix nanoseconds: the end of the year 2261. Whole windows of time up to there fit
-/// 64 bits; what lies at the very end of them is in no range that can be asked for.
+/// Latest time of a profile, in Unix nanoseconds: the end of the year 2261. Whole windows up to there fit 64 bits;
+/// no query range reaches later times.
 const TIME_NANOS_MAX: i64 = 9_214_646_399_999_999_999;
 
-/// How far the clocks of processes may be apart. What one of them is about to hide counts as hidden.
+/// Largest assumed difference between the clocks of two processes. A profile that another process may already
+/// hide as too old is refused.
 const CLOCKS_APART_NANOS: i64 = 60_000_000_000;
 
-/// The sample label by which `go tool pprof -diff_base` marks what it subtracted.
+/// The sample label with which `go tool pprof -diff_base` marks subtracted samples.
 const DIFFERENCE_BASE: &[u8] = b"pprof::base";
 
-/// Checks a profile and gives it, its time set: `now` if it has none. Times are Unix nanoseconds.
+/// Checks a profile and returns it with its time set: `now` if it had none. Times are Unix nanoseconds.
 ///
 /// Stacktraces deeper than the limit keep their root side; strings longer than the limit keep their end.
 ///
 /// # Errors
-/// The first rule that the profile breaks.
+/// The first broken rule.
 pub(crate) fn validate(
     decoded: Decoded,
     labels: &Labels,
@@ -53,7 +54,7 @@ pub(crate) fn validate(
     }
     check_samples(&profile, labels, limits)?;
     cut_stacktraces(&mut profile.symbols.stacktraces, limits.max_profile_stacktrace_depth);
-    // A hyphen is told after other flaws, and text is cut before it is checked.
+    // A hyphen is reported after other flaws, and strings are cut before they are checked.
     check_flaw(flaw)?;
     check_sample_types(&profile)?;
     check_strings(&mut profile, limits.max_profile_symbol_value_length)?;
@@ -79,14 +80,14 @@ fn check_window(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result
     Ok(())
 }
 
-/// Refuses what no question would show, because it is older than its service is kept.
+/// Refuses a profile older than the retention of its service: no query would show it.
 fn check_retention(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Result<(), Error> {
     let service = labels.get(SERVICE_NAME).unwrap_or_default();
     let (setting, period) = limits.retention_setting(service);
     if period.is_zero() {
         return Ok(());
     }
-    // A retention of minutes, as in a trial, is not eaten up by the margin.
+    // At most a tenth of the retention, so that the margin does not consume a retention of minutes.
     let margin = CLOCKS_APART_NANOS.min(period.nanos() / 10);
     let kept_from = now.saturating_sub(period.nanos() - margin);
     if time < kept_from {
@@ -97,10 +98,10 @@ fn check_retention(time: i64, labels: &Labels, limits: &Limits, now: i64) -> Res
     Ok(())
 }
 
-/// Checks the samples that count, once it is known which do.
+/// Checks the samples that count.
 ///
 /// # Errors
-/// If all samples had to be left out, if the profile is a difference of two, or if its sums do not fit 63 bits.
+/// If all samples were left out, if the profile is a difference of two, or if a column's sum does not fit 63 bits.
 pub(crate) fn check_counted(
     profile: &Profile,
     counted: &[u32],
@@ -148,7 +149,7 @@ fn check_samples(profile: &Profile, labels: &Labels, limits: &Limits) -> Result<
     Ok(())
 }
 
-/// Leaves the last `depth` locations of each stacktrace: its root side. 0 leaves all.
+/// Keeps the last `depth` locations of each stacktrace: its root side. 0 keeps all.
 fn cut_stacktraces(stacktraces: &mut Stacktraces, depth: usize) {
     let too_deep = |pair: &[u32]| (pair[1] - pair[0]) as usize > depth;
     if depth == 0 || !stacktraces.offsets.windows(2).any(too_deep) {
@@ -174,7 +175,7 @@ fn check_sample_types(profile: &Profile) -> Result<(), Error> {
             return Err(Error::SampleTypeHyphen { name: shown(String::from_utf8_lossy(name)) });
         }
     }
-    // A profile type is written with colons between its parts: no question could name this one.
+    // The parts of a profile type are separated by colons: no query could name this one.
     let types =
         profile.sample_types.iter().flat_map(|t| [("sample type", t.r#type), ("sample unit", t.unit)]);
     let period = profile.period_type.iter();
@@ -208,7 +209,7 @@ fn check_strings(profile: &mut Profile, limit: usize) -> Result<(), Error> {
     })
 }
 
-/// What the string `id` is in the profile, for a message.
+/// The element of the profile that holds string `id`, for a message.
 fn holder(profile: &Profile, id: StringId) -> String {
     let strings = &profile.symbols.strings;
     for label in &profile.samples.labels {

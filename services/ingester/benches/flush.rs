@@ -1,7 +1,7 @@
-//! What a flush costs on a local directory: `cargo bench -p ingester`, optionally with a directory.
+//! Cost of a flush on a local directory: `cargo bench -p ingester`, optionally with a directory.
 //!
-//! Pushes small profiles at a steady rate and with many in flight, and prints what pushers see
-//! and what the process spends.
+//! Pushes small profiles at a steady rate and with many in flight, and prints the latency of pushes
+//! and the CPU time of the process.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -15,7 +15,7 @@ use rpc::Ingester as _;
 use storage::{FilesystemConfig, Metrics, open};
 
 #[path = "../tests/rig/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the benchmark uses a part of the rig")]
 mod rig;
 
 const RUN: Duration = Duration::from_secs(5);
@@ -77,9 +77,14 @@ async fn run(load: &str, pushers: u128, pause: Duration) {
     }
     waits.sort_unstable();
     let flushes = listener.hints.lock().len();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+    let quantile = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
     let spent = (cpu() - began_cpu).as_secs_f64() * 1000.0 / flushes as f64;
-    println!("{load:>22} {:>8} {flushes:>8} {:>8.1} {:>8.1} {spent:>14.2}", waits.len(), at(0.5), at(0.99));
+    println!(
+        "{load:>22} {:>8} {flushes:>8} {:>8.1} {:>8.1} {spent:>14.2}",
+        waits.len(),
+        quantile(0.5),
+        quantile(0.99)
+    );
     ingester.drain().await;
 }
 

@@ -1,4 +1,4 @@
-//! What an acknowledgement is worth, whatever the store does (protocols, "writer log").
+//! An acknowledged push is durable and readable, whatever the store does.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -61,7 +61,7 @@ async fn nothing_above_a_gap_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_has_no_space_fails_a_push_at_once_and_takes_the_next_one_that_it_can() {
+async fn a_full_store_fails_pushes_at_once_until_it_has_space_again() {
     let rig = Rig::new();
     assert_eq!(rig.push(1).await, Ok(()));
     rig.faulty.set_create_rule(|_| Some(Fault::Full));
@@ -74,7 +74,7 @@ async fn a_store_that_has_no_space_fails_a_push_at_once_and_takes_the_next_one_t
             "{refused}"
         );
         assert!(rig.clock.monotonic() - began < Duration::from_secs(1), "it is not tried for eight seconds");
-        assert!(rig.faulty.requests() - requests <= 2, "one create, and a look at its key");
+        assert!(rig.faulty.requests() - requests <= 2, "one create, and one read of its key");
     }
     rig.faulty.set_create_rule(|_| None);
     assert_eq!(rig.push(9).await, Ok(()));
@@ -82,7 +82,7 @@ async fn a_store_that_has_no_space_fails_a_push_at_once_and_takes_the_next_one_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_push_that_a_store_does_not_settle_says_what_the_store_said_last() {
+async fn a_push_that_a_store_does_not_settle_reports_the_last_error_of_the_store() {
     let rig = Rig::new();
     rig.faulty.set_create_rule(|_| Some(Fault::Fail));
     let refused = rig.ingester.push(vec![item(1)]).await.unwrap_err();
@@ -120,7 +120,7 @@ async fn a_writer_that_meets_a_seal_moves_to_a_new_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_became_durable_above_a_seal_moves_too() {
+async fn a_durable_segment_above_a_seal_moves_too() {
     let rig = Rig::new();
     rig.faulty.set_create_rule(|key| {
         let first_log = key.starts_with("log/00000000000000000000000000000001/");
@@ -140,9 +140,9 @@ async fn what_became_durable_above_a_seal_moves_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_segment_that_is_displaced_again_and_again_is_given_up() {
+async fn a_segment_that_keeps_losing_its_slot_is_given_up() {
     let rig = Rig::new();
-    // Logs are named 1, 2, 3, … by the rig's clock, retries draw some names too.
+    // The rig's clock names logs 1, 2, 3, …; retries use some of these numbers too.
     for writer in 1..100 {
         rig.put_seal(model::WriterId(writer), 0).await;
     }
@@ -150,7 +150,7 @@ async fn a_segment_that_is_displaced_again_and_again_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_a_suspension_interrupted_is_not_believed() {
+async fn an_upload_interrupted_by_a_suspension_is_not_acknowledged() {
     let rig = Rig::new();
     rig.faulty.script_creates([Fault::Silence(Duration::from_millis(100))]);
     let push = rig.start_push(1);
@@ -163,7 +163,7 @@ async fn an_upload_that_a_suspension_interrupted_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_was_silent_for_long_is_sealed_and_left() {
+async fn a_log_that_was_idle_for_long_is_sealed_and_left() {
     let rig = Rig::new();
     assert_eq!(rig.push(1).await, Ok(()));
     let writer = rig.logs().await[0].0;
@@ -174,7 +174,7 @@ async fn a_log_that_was_silent_for_long_is_sealed_and_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_that_is_written_to_can_be_watched() {
+async fn the_current_log_can_be_watched() {
     let rig = Rig::new();
     let writers = rig.ingester.writers();
     let first = writers.borrow().clone();
@@ -189,7 +189,7 @@ async fn the_log_that_is_written_to_can_be_watched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn draining_makes_durable_what_waits_then_seals_then_refuses() {
+async fn draining_makes_waiting_pushes_durable_then_seals_then_refuses() {
     let rig = Rig::new();
     let push = rig.start_push(1);
     rig.sleep(1).await;
@@ -202,7 +202,7 @@ async fn draining_makes_durable_what_waits_then_seals_then_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_ingester_asks_the_store_nothing() {
+async fn an_idle_ingester_sends_no_requests_to_the_store() {
     let rig = Rig::new();
     rig.sleep(3_600_000).await;
     rig.ingester.drain().await;
@@ -210,7 +210,7 @@ async fn an_idle_ingester_asks_the_store_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pushes_over_the_budget_are_told_to_come_back() {
+async fn pushes_over_the_budget_are_refused_with_a_time_to_retry() {
     let one = Rig::new();
     let bytes = 4 * item(1).byte_len();
     let rig = Rig::with(Config { inflight_bytes_max: bytes, ..Config::default() }, 0);
@@ -226,11 +226,11 @@ async fn pushes_over_the_budget_are_told_to_come_back() {
         assert!(push.await.unwrap().is_err());
     }
     rig.faulty.set_create_rule(|_| None);
-    assert_eq!(rig.push(1).await, Ok(()), "what was given up is no longer charged");
+    assert_eq!(rig.push(1).await, Ok(()), "failed pushes are no longer charged");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_for_half_a_minute_costs_that_half_minute_and_no_more() {
+async fn pushes_succeed_again_soon_after_an_outage_of_the_store() {
     let away = [
         Rates { fail: 1000, ..Rates::default() },
         Rates { silence: 1000, long: Duration::from_secs(60), ..Rates::default() },
@@ -277,7 +277,7 @@ async fn a_store_that_is_away_for_half_a_minute_costs_that_half_minute_and_no_mo
                 Err(ErrorKind::Exhausted { retry_after }) => {
                     assert!(
                         *end == *began && !retry_after.is_zero(),
-                        "who is over the budget hears of it at once"
+                        "a push over the budget is refused at once"
                     );
                     refused += 1;
                 }
@@ -308,7 +308,7 @@ async fn equal_items_in_one_segment_are_folded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_go_out_in_order_and_a_deaf_metastore_delays_acks_only_twice() {
+async fn hints_are_sent_in_order_and_a_silent_metastore_delays_acks_only_twice() {
     let rig = Rig::new();
     rig.metastore.delay_millis.store(60_000, Ordering::Relaxed);
     let mut waits = Vec::new();
@@ -327,7 +327,7 @@ async fn hints_go_out_in_order_and_a_deaf_metastore_delays_acks_only_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_segment_does_not_wait_for_its_time() {
+async fn a_large_segment_is_cut_before_its_minimum_age() {
     let rig = Rig::with(Config { segment_bytes_max: 10_000, ..Config::default() }, 0);
     let began = rig.clock.monotonic();
     assert!(rig.ingester.push((0..1000).map(item).collect()).await.is_ok());
@@ -346,7 +346,7 @@ async fn median_ack(pushers: u128, pause: Duration) -> u128 {
                 rig.clock.sleep(pause.mul_f64(pusher as f64 / pushers as f64)).await;
                 let end = rig.clock.monotonic() + Duration::from_secs(10);
                 for n in 0.. {
-                    // Clients do not all come back in the same instant.
+                    // Clients do not all push in the same instant.
                     rig.sleep(pusher as u64 % 20).await;
                     let began = rig.clock.monotonic();
                     if began > end {
@@ -378,7 +378,7 @@ async fn half_of_all_pushes_return_within_the_target() {
     }
 }
 
-/// Pushes, seals and faults at random; then compares what was acknowledged with what is readable.
+/// Pushes, seals and faults at random; then checks that each acknowledged push is readable.
 async fn acknowledged_is_readable(seed: u64) {
     let rig = Arc::new(Rig::with(Config::default(), seed));
     let dice = move |n: u64| {
@@ -417,7 +417,7 @@ async fn acknowledged_is_readable(seed: u64) {
                 if dice(n + 1000) % 5 == 0 {
                     rig.time.suspend(Duration::from_secs(dice(n + 2000) % 60));
                 }
-                // Seals the first absent slot of some log, as a metastore does that believes it dead.
+                // Seals the first absent slot of some log, like a metastore that takes its writer for dead.
                 let logs = rig.logs().await;
                 if let Some((writer, _)) = logs.get((dice(n + 3000) % 4) as usize) {
                     let mut seq = 0;
@@ -429,7 +429,7 @@ async fn acknowledged_is_readable(seed: u64) {
             }
         })
     };
-    // Every third run ends as a crash does: nothing is drained, what is under way stays so.
+    // Every third run ends like a crash: no drain, and uploads stay unfinished.
     if seed.is_multiple_of(3) {
         rig.sleep(5000 + dice(8) % 20_000).await;
     } else {
@@ -446,7 +446,7 @@ async fn acknowledged_is_readable(seed: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_what_was_acknowledged_is_readable() {
+async fn acknowledged_pushes_stay_readable_under_random_faults() {
     for seed in 0..60 {
         acknowledged_is_readable(seed).await;
     }

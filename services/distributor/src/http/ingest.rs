@@ -1,4 +1,4 @@
-//! `POST /ingest`: what SDKs and people with curl send, one document per request.
+//! `POST /ingest`, for SDKs and curl: one document per request.
 //!
 //! The parameters are in the URL, and the body is a pprof, a form around one, or stacks of names.
 
@@ -31,8 +31,8 @@ pub(crate) fn routes(distributor: Arc<Distributor>) -> edge::Routes {
     )
 }
 
-/// 200 with an empty body once the profile is durable, or if there was nothing in it; headers say how many samples
-/// were stored and which were left out. Some clients accept no other status of success.
+/// Answers 200 with an empty body once the profile is durable, or if it was empty; headers hold the numbers of
+/// stored and discarded samples. Some clients accept no other status of success.
 async fn ingest(
     State(distributor): State<Arc<Distributor>>,
     query: Query,
@@ -84,7 +84,7 @@ fn encodings(request: &Request) -> Result<Vec<Encoding>, Error> {
 }
 
 /// # Errors
-/// 401 without any tenant; 422 if the tenant cannot be, or if there are several.
+/// 401 without a tenant; 422 if the tenant is invalid, or if there are several.
 fn tenant(request: &Request) -> Result<TenantId, Error> {
     let tenants = Tenants::of(request.extensions());
     let named = request.headers().get("x-scope-orgid").is_some_and(|value| !value.is_empty());
@@ -99,13 +99,13 @@ fn text_of(header: Option<&HeaderValue>) -> String {
     header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
-/// The parameters of a request, without its body.
+/// The document of a request from its parameters, without the body.
 fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> IngestDocument {
     let now = clock.unix_nanos();
     let spy_name = query.get("spyName").filter(|name| !name.is_empty());
     let text = query.get("from").unwrap_or_default();
     let from = ingest::attime(text, now);
-    // What moves with the clock is counted back from now.
+    // A relative time changes with the clock, a fixed one does not.
     let from_is_fixed = from > 0 && from == ingest::attime(text, 0);
     IngestDocument {
         app,
@@ -121,8 +121,8 @@ fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> Inges
     }
 }
 
-/// Every fault of a document is a 422, but stacks that were understood and then refused are a 400: clients know
-/// both. What may succeed later is told apart, so that they come again.
+/// A malformed document is a 422, but stacks that were parsed and then refused are a 400: clients know both. Errors
+/// that may pass have other codes, so that clients retry.
 fn response(errors: &Errors, format: Format) -> Response {
     let is_stacks = !matches!(format, Format::Pprof | Format::Multipart);
     let understood = !matches!(

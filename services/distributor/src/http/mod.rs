@@ -1,4 +1,4 @@
-//! The ways in, one file each.
+//! The HTTP and gRPC interfaces, one file each.
 
 pub(crate) mod ingest;
 pub(crate) mod push;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::receipt::Receipt;
 
-/// How many samples of the request are durable, in an answer of success.
+/// Response header: the number of durable samples of an accepted request.
 const STORED_SAMPLES_HEADER: &str = "x-pyrograph-stored-samples";
 
-/// Beside it: how many were left out, by reason, as `negative_value=2, unknown_location=1`.
+/// Response header: the numbers of discarded samples by reason, as `negative_value=2, unknown_location=1`.
 const DISCARDED_SAMPLES_HEADER: &str = "x-pyrograph-discarded-samples";
 
 fn receipt_headers(receipt: &Receipt) -> impl Iterator<Item = (&'static str, String)> {
@@ -19,7 +19,7 @@ fn receipt_headers(receipt: &Receipt) -> impl Iterator<Item = (&'static str, Str
     [(STORED_SAMPLES_HEADER, receipt.stored.to_string())].into_iter().chain(discarded)
 }
 
-/// Whole seconds to wait before coming again, at least one, as clients read it from a header.
+/// Whole seconds to wait before a retry, at least one, for the header `Retry-After`.
 fn retry_after_secs(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }

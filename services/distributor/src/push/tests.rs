@@ -38,17 +38,17 @@ impl clock::Source for StoppedClock {
     }
 }
 
-/// Keeps what it is given, or refuses it.
+/// Records pushes, or refuses them.
 #[derive(Default)]
 struct Recorder {
     pushes: Mutex<Vec<Vec<PushItem>>>,
-    refuses: bool,
+    is_refusing: bool,
 }
 
 #[async_trait]
 impl rpc::Ingester for Recorder {
     async fn push(&self, items: Vec<PushItem>) -> Result<(), rpc::Error> {
-        if self.refuses {
+        if self.is_refusing {
             return Err(rpc::Error::new(ErrorKind::Unavailable, "store is away"));
         }
         self.pushes.lock().unwrap().push(items);
@@ -172,7 +172,7 @@ async fn good_profiles_are_stored_beside_bad_ones() {
 }
 
 #[tokio::test]
-async fn nothing_that_counts_is_a_success_without_a_push() {
+async fn a_profile_without_counted_samples_succeeds_without_a_push() {
     let fixture = Fixture::new(Limits::default());
     let receipt = fixture.push(vec![pushed(&APP, cpu(NOW, &[0, 0], None))]).await.unwrap();
     assert_eq!(receipt, Receipt::default());
@@ -180,7 +180,7 @@ async fn nothing_that_counts_is_a_success_without_a_push() {
 }
 
 #[tokio::test]
-async fn samples_that_are_left_out_are_told_and_counted_and_none_that_is_left_is_a_refusal() {
+async fn discarded_samples_are_counted_in_the_receipt_and_a_profile_of_only_those_is_refused() {
     let fixture = Fixture::new(Limits::default());
     let documents = vec![pushed(&APP, cpu(NOW, &[5, 0, -1], None)), pushed(&APP, cpu(NOW, &[6, -2], None))];
     let receipt = fixture.push(documents).await.unwrap();
@@ -192,7 +192,7 @@ async fn samples_that_are_left_out_are_told_and_counted_and_none_that_is_left_is
 }
 
 #[tokio::test]
-async fn a_tenant_has_so_many_series_and_no_more() {
+async fn a_tenant_cannot_exceed_its_series_limit() {
     let fixture = Fixture::new(Limits { max_global_series_per_tenant: 2, ..Limits::default() });
     let push = async |thread| fixture.push(vec![pushed(&APP, cpu(NOW, &[1], Some(thread)))]).await;
     for thread in ["a", "b", "a"] {
@@ -276,7 +276,7 @@ async fn a_request_of_bombs_ends_at_its_limit() {
     assert!(one.to_string().contains("expand to more"), "{one}");
     let many = Fixture::new(limits.clone()).push(documents(100)).await.unwrap_err();
     assert!(many.to_string().contains("expand to more"), "{many}");
-    // Those that do not say how large they are are decompressed up to the limit.
+    // Documents that announce too small a size are decompressed up to the limit.
     let mut liar = bomb.clone();
     let end = liar.len();
     liar[end - 4..].copy_from_slice(&100_u32.to_le_bytes());
@@ -286,7 +286,7 @@ async fn a_request_of_bombs_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn the_rate_of_a_tenant_is_told_with_a_time_to_retry() {
+async fn a_push_over_the_tenants_rate_is_refused_with_a_time_to_retry() {
     let limits = Limits { ingestion_rate_mb: 0.0001, ingestion_burst_size_mb: 0.0001, ..Limits::default() };
     let fixture = Fixture::new(limits);
     fixture.push(vec![pushed(&APP, cpu(NOW, &[1], None))]).await.unwrap();
@@ -296,7 +296,7 @@ async fn the_rate_of_a_tenant_is_told_with_a_time_to_retry() {
 }
 
 #[tokio::test]
-async fn memory_in_flight_is_bounded_and_given_back() {
+async fn memory_in_flight_is_bounded_and_released() {
     let config = Config { inflight_bytes_max: 1, ..Config::default() };
     let fixture = Fixture::with(config, Limits::default(), Recorder::default());
     let documents = |count| (0..count).map(|_| pushed(&APP, cpu(NOW, &[1], None))).collect();
@@ -310,8 +310,8 @@ async fn memory_in_flight_is_bounded_and_given_back() {
 }
 
 #[tokio::test]
-async fn what_the_ingester_refuses_is_refused() {
-    let recorder = Recorder { refuses: true, ..Recorder::default() };
+async fn a_refusal_by_the_ingester_is_passed_on() {
+    let recorder = Recorder { is_refusing: true, ..Recorder::default() };
     let fixture = Fixture::with(Config::default(), Limits::default(), recorder);
     let errors = fixture.push(vec![pushed(&APP, cpu(NOW, &[1], None))]).await.unwrap_err();
     assert_eq!(errors.kind(), ErrorKind::Unavailable);
@@ -329,7 +329,7 @@ mod answers {
     use super::*;
 
     impl Fixture {
-        /// Status and body of the answer of the whole server, multitenancy on.
+        /// Status and body of the whole server's answer, with multitenancy on.
         async fn answer(&self, request: Request<Body>) -> (StatusCode, String) {
             let app = edge::App::new(
                 self.distributor.clone().routes(),
@@ -348,7 +348,7 @@ mod answers {
             self.answer(request(&format!("/ingest?{query}"), "", body)).await
         }
 
-        /// Status of the answer to an ingest, and the headers about samples.
+        /// Status of the answer to an ingest, and the headers with sample counts, or else the body.
         async fn receipt(&self, query: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String) {
             let app = edge::App::new(
                 self.distributor.clone().routes(),
@@ -423,7 +423,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn answers_tell_what_is_stored_and_what_is_not() {
+    async fn answers_count_stored_and_discarded_samples() {
         let fixture = Fixture::new(Limits::default());
         let check = async |query: &str, body: &str, expected: &str| {
             let answer = fixture.receipt(query, &[], body.into()).await;
@@ -438,7 +438,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn bodies_are_what_their_content_is() {
+    async fn formats_and_compression_are_detected_from_the_content() {
         let pprof = cpu(NOW, &[5], None);
         let zipped = formats::gzip::compress(&pprof, 6);
         let text = formats::gzip::compress(b"a 1", 6);
@@ -469,7 +469,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn what_is_not_understood_is_refused_with_its_kind() {
+    async fn unknown_content_is_refused_with_its_recognised_kind() {
         let fixture = Fixture::new(Limits::default());
         let curl = ("content-type", "application/x-www-form-urlencoded");
         let form_type = ("content-type", FORM);
@@ -491,7 +491,7 @@ mod answers {
             assert_eq!(answered, status, "{query} {text}");
             assert!(text.contains(expected), "{query}: {text}");
         }
-        // One line by itself may be sent so.
+        // A single line, or text with line ends, is accepted with this content type.
         assert_eq!(fixture.receipt("name=a", &[curl], b"a;b 3".to_vec()).await.0, 200);
         assert_eq!(fixture.receipt("name=a", &[curl], b"a;b 3\nc;d 1".to_vec()).await.0, 200);
     }
@@ -512,7 +512,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn a_service_given_by_the_user_displaces_the_application() {
+    async fn a_service_label_of_the_user_wins_over_the_application_name() {
         let fixture = Fixture::new(Limits::default());
         let query = "name=front.cpu%7Bservice_name%3Dother%7D&spyName=&sampleRate=0";
         fixture.ingest(query, "a 1").await;
@@ -553,7 +553,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn a_push_counts_once_if_it_says_when_it_was() {
+    async fn a_push_with_a_fixed_time_counts_once() {
         let check = async |query: &str, body: &'static str, equal: bool| {
             let fixture = Fixture::new(Limits::default());
             for _ in 0..2 {
@@ -569,7 +569,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn each_fault_of_an_ingest_has_its_status() {
+    async fn each_ingest_error_has_its_status() {
         let limits = Limits { ingestion_body_limit_mb: 0.01, ..Limits::default() };
         let fixture = Fixture::new(limits);
         let check = async |query: &str, content_type: &str, body: Vec<u8>, status: u16| {
@@ -624,7 +624,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn over_the_rate_is_a_429() {
+    async fn an_ingest_over_the_rate_is_a_429() {
         let limits =
             Limits { ingestion_rate_mb: 0.00001, ingestion_burst_size_mb: 0.00001, ..Limits::default() };
         let fixture = Fixture::new(limits);

@@ -96,8 +96,8 @@ fn pushed_labels_win_and_groups_that_become_equal_are_one_series() {
 }
 
 #[test]
-fn of_a_label_that_a_sample_has_twice_the_last_value_counts() {
-    // The order of the string table is that of the first mention, so both orders of ids occur.
+fn the_last_value_of_a_repeated_sample_label_counts() {
+    // Strings are numbered by first use, so both orders of ids occur.
     assert_eq!(series(&["task=1,task=2"], APP), [r#"cpu {service_name="app", task="2"} [0]"#]);
     assert_eq!(series(&["x=2,task=1,task=2"], APP), [r#"cpu {service_name="app", task="2", x="2"} [0]"#]);
     assert_eq!(series(&["task=2,task=1", "task=1"], APP), [r#"cpu {service_name="app", task="1"} [0, 1]"#]);
@@ -128,7 +128,7 @@ fn each_profile_type_of_each_label_set_is_a_series() {
 }
 
 #[test]
-fn empty_pushed_labels_are_dropped_before_samples_are_asked() {
+fn empty_pushed_labels_are_dropped_before_sample_labels_are_added() {
     assert_eq!(
         series(&["env=y"], "__name__=cpu,env=,service_name=app"),
         [r#"cpu {env="y", service_name="app"} [0]"#]
@@ -183,7 +183,7 @@ fn one_invalid_group_fails_the_profile() {
 fn labels_of_many_series_are_bounded_together() {
     let value = "v".repeat(2000);
     let samples: Vec<_> = (0..10_000).map(|i| written(&format!("a={value},b={i}"))).collect();
-    // Ids are given by hand: looking each string up would take long.
+    // Ids are assigned directly: looking each string up would take long.
     let mut profile = profile(&samples[..1]);
     for i in 1..10_000u32 {
         let unique = profile.symbols.strings.push(i.to_string().as_bytes());

@@ -53,7 +53,7 @@ fn the_ingestion_window_is_open_at_both_ends() {
 }
 
 #[test]
-fn what_is_older_than_its_service_is_kept_is_refused_with_the_setting() {
+fn a_profile_older_than_the_retention_of_its_service_is_refused_with_the_setting() {
     let limits = Limits {
         reject_older_than: Duration::ZERO,
         retention_period: Duration::from_days(31),
@@ -72,7 +72,7 @@ fn what_is_older_than_its_service_is_kept_is_refused_with_the_setting() {
     let refused = outcome("app", 31 * 24 * HOUR + 1, &limits).unwrap_err();
     assert!(refused.contains("retention_period is 31d"), "{refused}");
     assert!(refused.contains(&format!("its time is {} ms", (NOW - 31 * 24 * HOUR - 1) / MILLI)), "{refused}");
-    // Another process, whose clock is ahead, may hide it already.
+    // Another process, whose clock is ahead, may already hide it.
     assert!(outcome("app", 31 * 24 * HOUR - CLOCKS_APART_NANOS + 1, &limits).is_err());
     assert_eq!(outcome("app", 31 * 24 * HOUR - CLOCKS_APART_NANOS, &limits), Ok(()));
     let refused = outcome("short", HOUR, &limits).unwrap_err();
@@ -80,12 +80,12 @@ fn what_is_older_than_its_service_is_kept_is_refused_with_the_setting() {
     assert_eq!(outcome("short", HOUR / 2, &limits), Ok(()));
     let minute = Limits { retention_period: Duration::from_secs(60), ..limits.clone() };
     assert_eq!(outcome("app", 50_000 * MILLI, &minute), Ok(()), "the margin is a part of a short retention");
-    let for_ever = Limits { retention_period: Duration::ZERO, ..limits };
-    assert_eq!(outcome("app", NOW - 1, &for_ever), Ok(()));
+    let unlimited = Limits { retention_period: Duration::ZERO, ..limits };
+    assert_eq!(outcome("app", NOW - 1, &unlimited), Ok(()));
 }
 
 #[test]
-fn a_profile_without_time_is_of_now() {
+fn a_profile_without_time_gets_the_current_time() {
     for time in [0, -1] {
         let mut sent = decoded(1, &[]);
         sent.profile.time_nanos = time;
@@ -95,7 +95,7 @@ fn a_profile_without_time_is_of_now() {
 }
 
 #[test]
-fn sample_types_are_needed_bounded_and_have_no_hyphen() {
+fn sample_types_are_required_and_bounded_and_have_no_hyphen() {
     let mut none = decoded(1, &[]);
     none.profile.sample_types.clear();
     assert_eq!(refusal(none, &Limits::default()), Some("malformed_profile"));
@@ -135,7 +135,7 @@ fn valued(values: &[i64]) -> Profile {
 }
 
 #[test]
-fn a_profile_of_which_nothing_can_be_kept_is_refused_but_zeros_are_not() {
+fn a_profile_without_valid_samples_is_refused_but_one_of_zeros_is_not() {
     let mut discarded = DiscardCounts::default();
     assert!(check_counted(&valued(&[0]), &[], &discarded).is_ok());
     discarded.count(crate::receipt::Reason::NegativeValue, 1);
@@ -166,7 +166,7 @@ fn sums_of_a_column_fit_63_bits() {
 }
 
 #[test]
-fn a_string_that_is_not_utf8_is_named_by_what_it_is() {
+fn a_string_that_is_not_utf8_is_named_by_its_holder() {
     let refused = |change: fn(&mut Profile)| {
         let mut sent = decoded(1, &[b"caf\xe9", b"digest"]);
         change(&mut sent.profile);
@@ -238,7 +238,7 @@ fn long_strings_keep_their_end_and_must_be_text_afterwards() {
 }
 
 #[test]
-fn a_flaw_of_the_document_is_told() {
+fn a_flaw_of_the_document_is_reported() {
     let sent = Decoded { flaw: Some(Flaw::NoStrings), ..decoded(1, &[]) };
     assert_eq!(refusal(sent, &Limits::default()), Some("malformed_profile"));
 }

@@ -1,4 +1,4 @@
-//! An ingester over a faulty store, a metastore that only listens, and time that tests command.
+//! An ingester over a faulty store, a metastore that only records hints, and time that tests control.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct Rig {
     pub(crate) metastore: Arc<Listener>,
     pub(crate) time: Arc<Time>,
     pub(crate) clock: Clock,
-    /// What is in the bucket, without faults.
+    /// The bucket itself, without faults.
     pub(crate) bucket: Arc<InMemory>,
 }
 
@@ -56,7 +56,7 @@ impl Rig {
         self.ingester.push(vec![item(key)]).await.map_err(kind)
     }
 
-    /// A push that goes on by itself.
+    /// Starts a push in a task.
     pub(crate) fn start_push(&self, key: u128) -> clock::Task<Result<(), ErrorKind>> {
         let ingester = self.ingester.clone();
         self.clock.spawn(async move { ingester.push(vec![item(key)]).await.map_err(kind) })
@@ -67,8 +67,8 @@ impl Rig {
     }
 
     pub(crate) async fn put(&self, key: &Key, bytes: impl Into<object_store::PutPayload>) {
-        let at = object_store::path::Path::parse(key.as_str()).unwrap();
-        self.bucket.put(&at, bytes.into()).await.unwrap();
+        let path = object_store::path::Path::parse(key.as_str()).unwrap();
+        self.bucket.put(&path, bytes.into()).await.unwrap();
     }
 
     pub(crate) async fn put_seal(&self, writer: WriterId, seq: u64) {
@@ -91,13 +91,13 @@ impl Rig {
         logs
     }
 
-    /// Keys of all pushes that a reader of the bucket finds: below the first gap and the first seal.
+    /// Keys of all pushes that a reader of the bucket finds: those below the first gap and the first seal.
     pub(crate) async fn readable(&self) -> HashSet<u128> {
         let mut keys = HashSet::new();
         for (writer, _) in self.logs().await {
             for seq in 0.. {
                 match self.slot(writer, seq).await {
-                    Slot::Segment(found) => keys.extend(found.iter().map(|key| key.0)),
+                    Slot::Segment(items) => keys.extend(items.iter().map(|key| key.0)),
                     Slot::Seal | Slot::Absent => break,
                 }
             }
@@ -106,8 +106,8 @@ impl Rig {
     }
 
     pub(crate) async fn slot(&self, writer: WriterId, seq: u64) -> Slot {
-        let at = object_store::path::Path::parse(Key::log_slot(writer, seq).as_str()).unwrap();
-        let Ok(object) = self.bucket.get(&at).await else {
+        let path = object_store::path::Path::parse(Key::log_slot(writer, seq).as_str()).unwrap();
+        let Ok(object) = self.bucket.get(&path).await else {
             return Slot::Absent;
         };
         let bytes = object.bytes().await.unwrap();
@@ -168,14 +168,14 @@ pub(crate) fn item(key: u128) -> PushItem {
     }
 }
 
-/// Time of the paused runtime, plus what the machine was suspended for.
+/// Time of the paused runtime, plus the time for which the machine was suspended.
 pub(crate) struct Time {
     suspended_millis: AtomicU64,
     drawn: AtomicU64,
 }
 
 impl Time {
-    /// As if the machine had been suspended: timers do not notice, the monotonic clock does.
+    /// Simulates a suspension of the machine: the monotonic clock advances, timers do not.
     pub(crate) fn suspend(&self, time: Duration) {
         self.suspended_millis.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
     }
@@ -192,11 +192,11 @@ impl Source for Shared {
     fn monotonic(&self) -> Duration {
         thread_local!(static START: tokio::time::Instant = tokio::time::Instant::now());
         let suspended = Duration::from_millis(self.0.suspended_millis.load(Ordering::Relaxed));
-        // The first reading of a thread is its zero; a day ahead, so that nothing is near it.
+        // Counts from the first reading of a thread, plus a day, so that no test runs near zero.
         Duration::from_secs(86_400) + START.with(tokio::time::Instant::elapsed) + suspended
     }
 
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock of the tests")]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
@@ -206,7 +206,7 @@ impl Source for Shared {
     }
 }
 
-/// A metastore that answers hints as told, and nothing else.
+/// A metastore that records hints, answers them after a delay, and does nothing else.
 #[derive(Default)]
 pub(crate) struct Listener {
     pub(crate) hints: Mutex<Vec<(WriterId, u64)>>,
@@ -224,7 +224,7 @@ impl rpc::testing::Catalog for Listener {
     }
 }
 
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "this is the clock of the tests")]
 async fn tokio_sleep(time: Duration) {
     tokio::time::sleep(time).await;
 }
