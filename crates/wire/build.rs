@@ -17,7 +17,7 @@ const FILES: &[&str] = &[
     "version/v1/version.proto",
 ];
 
-/// What roles say to each other; not public, so not among the descriptors.
+/// The messages between roles; not public, so not among the descriptors.
 const FILES_BETWEEN_ROLES: &[&str] = &[
     "pyrograph/ingester/v1/ingester.proto",
     "pyrograph/leaf/v1/leaf.proto",
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
-        // Large fields that are handed on as they came; `Bytes` shares the request's buffer.
+        // Large fields that are passed on unchanged; `Bytes` shares the request's buffer.
         .bytes(".push.v1.RawSample.raw_profile")
         .bytes(".querier.v1.SelectMergeStacktracesResponse.tree")
         .bytes(".querier.v1.SelectMergeSpanProfileResponse.tree")

@@ -1,4 +1,4 @@
-//! pprof decoding: ours and prost's, over the same bytes.
+//! pprof decoding: our decoder and prost, over the same bytes.
 
 #[path = "../tests/corpus/mod.rs"]
 mod corpus;
@@ -10,11 +10,11 @@ use model::{Function, Line, Mapping, Profile, SampleLabel, ValueType};
 use prost::Message;
 use wire::google::v1 as proto;
 
-/// Profiles of the corpus, small to huge, that stand for the rest.
+/// Representative profiles of the corpus, small to huge.
 const CORPUS: [&str; 4] =
     ["flameshow-profile-10seconds.out", "badger-2026-06-cpu.prof", "og-heap.pb.gz", "large.cpu"];
 
-/// A CPU profile of a Go service as agents send every 15 s: 550 samples, about 105 kB.
+/// A CPU profile of a Go service, as agents send one every 15 s: 550 samples, about 105 kB.
 fn synthetic() -> Profile {
     let mut profile = Profile::default();
     let symbols = &mut profile.symbols;

@@ -1,6 +1,6 @@
-//! What compressed bytes contain: gzip, deflate (with or without its zlib header) and zstd.
+//! Decompression of gzip, deflate (with or without its zlib header) and zstd.
 //!
-//! Owns: which encodings a `Content-Encoding` names, recognising one by the first bytes, the cap of each.
+//! Owns: the encodings that `Content-Encoding` names, recognising one by its first bytes, the cap of each.
 //! Does not own: the gzip decoder ([`crate::gzip`]).
 
 use std::fmt;
@@ -13,8 +13,8 @@ use crate::gzip;
 /// Most encodings of one body, one around the other.
 pub const ENCODINGS_MAX: usize = 4;
 
-/// Largest window of zstd, as a power of two: 8 MiB, which every decoder must have (RFC 9659). A frame may ask for
-/// far more before it has shown a byte of content.
+/// Largest window of zstd, as a power of two: 8 MiB, which every decoder must support (RFC 9659). A frame may request
+/// far more before its first byte of content.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -55,7 +55,7 @@ impl Error {
     }
 }
 
-/// A `Content-Encoding` that cannot be undone.
+/// A `Content-Encoding` that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnsupportedEncoding {
     #[error("content encoding {0:?} is not accepted; accepted are gzip, deflate, zstd and identity")]
@@ -75,7 +75,7 @@ impl fmt::Display for Encoding {
 }
 
 impl Encoding {
-    /// Those of a `Content-Encoding` header, in the order in which they were applied.
+    /// The encodings of a `Content-Encoding` header, in the order in which they were applied.
     ///
     /// # Errors
     /// If one of them is unknown, or there are more than [`ENCODINGS_MAX`].
@@ -98,7 +98,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding that the first bytes show. Text may begin as a zlib stream does, by accident.
+    /// The encoding recognised by the first bytes. Text may begin like a zlib stream by chance.
     pub fn detect(bytes: &[u8]) -> Option<Self> {
         if gzip::is_gzip(bytes) {
             return Some(Self::Gzip);
@@ -112,7 +112,7 @@ impl Encoding {
     /// The content of `bytes`, at most `limit` bytes.
     ///
     /// # Errors
-    /// [`Error`] if they are not compressed so, or expand further.
+    /// [`Error`] if they have another encoding, or expand further.
     pub fn decode(self, bytes: &[u8], limit: usize) -> Result<Bytes, Error> {
         match self {
             Self::Gzip => Ok(gzip::decompress(bytes, limit)?),
@@ -140,17 +140,17 @@ impl Encoding {
     }
 }
 
-/// The content of a body that was sent with `encodings`, and of what they contain if that is compressed again:
-/// many clients send a compressed file without saying so. At most `limit` bytes.
+/// The content of a body that was sent with `encodings`, decompressed once more if it is still compressed: many
+/// clients send a compressed file without declaring it. At most `limit` bytes.
 ///
-/// Bytes that do not begin as the header says are taken as they are: proxies decompress and leave the header.
+/// Bytes that do not begin like the declared encoding are kept unchanged: proxies decompress and leave the header.
 ///
 /// # Errors
 /// If compressed bytes are corrupt or expand further; [`gzip::Error::TooLarge`] if plain bytes exceed `limit`.
 pub fn content(body: Bytes, encodings: &[Encoding], limit: usize) -> Result<Bytes, Error> {
     let mut bytes = body;
     for encoding in encodings.iter().rev() {
-        // Deflate without its zlib header shows nothing.
+        // Deflate without its zlib header cannot be recognised.
         if Encoding::detect(&bytes).unwrap_or(Encoding::Deflate) == *encoding {
             bytes = decode_if_encoded(bytes, *encoding, limit)?;
         }
@@ -166,7 +166,7 @@ pub fn content(body: Bytes, encodings: &[Encoding], limit: usize) -> Result<Byte
 
 fn decode_if_encoded(bytes: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Error> {
     match encoding.decode(&bytes, limit) {
-        // No magic number tells deflate from plain bytes; only its checksum and its end do.
+        // Deflate has no magic number: only its checksum and its end show that bytes are not deflate.
         Err(error) if encoding == Encoding::Deflate && error.is_corrupt() => Ok(bytes),
         decoded => decoded,
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_bytes_under_a_header_are_taken_as_they_are() {
+    fn plain_bytes_under_a_header_are_kept_unchanged() {
         for header in ["gzip", "deflate", "zstd"] {
             assert_eq!(read(TEXT, header).as_deref(), Ok(TEXT), "{header}");
         }

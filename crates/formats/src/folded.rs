@@ -1,7 +1,7 @@
 //! Folded stacks: lines of text, frames root first with `;` between them.
 //!
-//! Owns: the two dialects, and the profile that such text stands for: one value column, one function and one
-//! location per frame name, a made-up mapping. Does not own: which type the values have ([`crate::ingest`]).
+//! Owns: the two dialects, and the profile made of such text: one value column, one function and one location per
+//! frame name, an invented mapping. Does not own: the type of the values ([`crate::ingest`]).
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -10,10 +10,10 @@ use model::{Function, Line, Mapping, Profile, Strings, ValueType};
 
 use crate::ingest::Column;
 
-/// Longest line, as the line scanner of the reference has it.
+/// Longest line: the limit of Pyroscope's line scanner.
 pub const LINE_BYTES_MAX: usize = (64 << 10) - 1;
 
-/// How much of a line or of a name an error shows, in bytes: enough to recognise it by.
+/// Length of the excerpt of a line or a name in an error, in bytes.
 const SHOWN_BYTES_MAX: usize = 40;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum Error {
     TooLarge { bytes: usize, limit: usize },
 }
 
-/// A value that does not fit once it is scaled by the sampling period.
+/// A value that overflows when it is scaled by the sampling period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a count of {count} at {period} ns each (sampleRate) is more than 2^63 - 1 ns")]
 pub struct Overflow {
@@ -44,33 +44,33 @@ pub struct Overflow {
     period: i64,
 }
 
-/// A profile made of text, and the lines that are not in it.
+/// A profile made of text, and the numbers of the lines that are not in it.
 #[derive(Clone, Debug)]
 pub struct Groups {
     pub profile: Profile,
-    pub skipped: Skipped,
+    pub skipped: SkippedLines,
 }
 
-/// Lines that are not blank and were left out.
+/// Numbers of lines that are not blank and were left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Skipped {
+pub struct SkippedLines {
     /// Lines without any space or tab, and so without a count.
     pub without_count: usize,
     /// The first line that is longer than [`LINE_BYTES_MAX`], and all after it.
     pub from_long_line: usize,
 }
 
-/// Lines `root;…;leaf count`, with a space or a tab before the count. Lines without either are skipped; a line
-/// that is too long ends the text.
+/// Decodes lines `root;…;leaf count`, with a space or a tab before the count. Lines without either are skipped; a
+/// line that is too long ends the text.
 ///
 /// Equal stacks become one sample. `time_nanos` is the time of the profile.
 ///
 /// # Errors
-/// [`Error::Count`] for a count that is no 64-bit number; [`Error::NoCounts`] or [`Error::LineTooLong`] if all
-/// lines were left out; others if a value or a name cannot be kept as it is.
+/// [`Error::Count`] for a count that is not a 64-bit number; [`Error::NoCounts`] or [`Error::LineTooLong`] if all
+/// lines were left out; others if a value or a name cannot be kept unchanged.
 pub fn decode_groups(text: Bytes, column: &Column, time_nanos: i64) -> Result<Groups, Error> {
     let mut builder = Builder::new(&text)?;
-    let mut skipped = Skipped::default();
+    let mut skipped = SkippedLines::default();
     let mut first_skipped = None;
     let mut lines = lines(&text).filter(|(_, line)| !line.trim_ascii().is_empty());
     while let Some((number, line)) = lines.next() {
@@ -114,15 +114,15 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(head(text)).into_owned()
 }
 
-/// With everything but printable ASCII escaped.
+/// An excerpt with everything but printable ASCII escaped.
 fn shown(text: &[u8]) -> String {
     head(text).escape_ascii().to_string()
 }
 
-/// Lines `root;…;leaf`, each of which counts one. Empty lines are skipped; equal stacks become one sample.
+/// Decodes lines `root;…;leaf`, each of which counts one. Empty lines are skipped; equal stacks become one sample.
 ///
 /// # Errors
-/// [`Error::LineTooLong`]; others if a value or a name cannot be kept as it is.
+/// [`Error::LineTooLong`]; others if a value or a name cannot be kept unchanged.
 pub fn decode_lines(text: Bytes, column: &Column, time_nanos: i64) -> Result<Profile, Error> {
     let mut builder = Builder::new(&text)?;
     for (number, line) in lines(&text) {
@@ -180,7 +180,7 @@ impl<'t> Builder<'t> {
             Entry::Vacant(vacant) => vacant.insert(samples.len() as u32),
         };
         self.stack.clear();
-        // A separator at the end begins no frame.
+        // A separator at the end does not begin a frame.
         let stack = stack.strip_suffix(b";").unwrap_or(stack);
         for frame in stack.rsplit(|byte| *byte == b';') {
             let next = self.frames.len() as u32;
@@ -205,15 +205,16 @@ impl<'t> Builder<'t> {
 
     fn finish(self, column: &Column, time_nanos: i64) -> Result<Profile, Overflow> {
         let strings = Strings::new(self.text.clone(), self.spans);
-        complete(self.profile, strings, self.frames.len() as u32, column, time_nanos)
+        with_symbols(self.profile, strings, self.frames.len() as u32, column, time_nanos)
     }
 }
 
-/// A profile whose samples are there, over `frames` locations: those of location `i` are named by string `i + 1`.
+/// Adds types, mapping, functions and `frames` locations to a profile with samples. The function of location `i` is
+/// named by string `i + 1`.
 ///
 /// # Errors
-/// [`Overflow`] for a value that the period of `column` takes past 63 bits.
-pub(crate) fn complete(
+/// [`Overflow`] if a value times the period of `column` does not fit 63 bits.
+pub(crate) fn with_symbols(
     mut profile: Profile,
     strings: Strings,
     frames: u32,
@@ -295,7 +296,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_count_that_is_none_is_refused() {
+    fn an_invalid_count_is_refused() {
         for (text, count) in [("a 1\nb x", "x"), ("b\nc ", ""), ("\na 1.5", "1.5")] {
             let count = count.to_owned();
             assert_eq!(groups(text), Err(Error::Count { line: 2, count }), "{text:?}");
@@ -307,7 +308,7 @@ pub(crate) mod tests {
         let column = column("cpu", 100).unwrap();
         let skipped =
             |text: &'static str| decode_groups(Bytes::from(text), &column, 0).map(|groups| groups.skipped);
-        assert_eq!(skipped("no-count\n\na 1\nb"), Ok(Skipped { without_count: 2, from_long_line: 0 }));
+        assert_eq!(skipped("no-count\n\na 1\nb"), Ok(SkippedLines { without_count: 2, from_long_line: 0 }));
         let error = skipped("\nmain;w\u{f6}rk\nmain;idle").unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -338,7 +339,7 @@ pub(crate) mod tests {
         let column = column("goroutines", 100).unwrap();
         let groups = decode_groups(text.clone(), &column, 0).unwrap();
         assert_eq!(stacks(&groups.profile), ["a 1"]);
-        assert_eq!(groups.skipped, Skipped { without_count: 0, from_long_line: 2 });
+        assert_eq!(groups.skipped, SkippedLines { without_count: 0, from_long_line: 2 });
         let only_long = decode_groups(text.slice(4..), &column, 0).map(|groups| groups.skipped);
         assert_eq!(only_long, Err(Error::LineTooLong { line: 1 }));
         let refused = decode_lines(text, &column, 0).map(|p| stacks(&p));

@@ -1,6 +1,6 @@
 //! The one place where bytes from outside are decompressed.
 //!
-//! Owns: the cap. Output never exceeds the caller's limit, and neither does what is allocated for it.
+//! Owns: the cap. Neither the output nor its allocation ever exceeds the caller's limit.
 
 use std::io::Read;
 
@@ -10,13 +10,13 @@ use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
 /// Shortest possible gzip member: header, an empty deflate block, trailer.
 const MEMBER_BYTES_MIN: usize = 18;
 
-/// Magic number and the one method that exists.
+/// Magic number and the only defined compression method.
 const MEMBER_START: [u8; 3] = [0x1f, 0x8b, 8];
 
-/// Deflate makes of a byte no more than so many.
+/// Most bytes that deflate can make of one byte.
 const DEFLATE_RATIO_MAX: usize = 1032;
 
-/// First guess of the output when the trailer cannot be believed: deflate rarely does better than 1:8 on profiles.
+/// Assumed expansion when the trailer is implausible: deflate rarely does better than 1:8 on profiles.
 const EXPANSION_GUESS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,12 +29,12 @@ pub enum Error {
     Corrupt { bytes: usize },
 }
 
-/// Whether the bytes begin as gzip does.
+/// Whether the bytes begin like gzip.
 pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// The content of `bytes`: decompressed if they are gzip, otherwise themselves, uncopied.
+/// The content of `bytes`: decompressed if they are gzip, otherwise unchanged and uncopied.
 ///
 /// # Errors
 /// As [`decompress`]; [`Error::TooLarge`] if plain bytes exceed `limit`.
@@ -48,8 +48,8 @@ pub fn content(bytes: Bytes, limit: usize) -> Result<Bytes, Error> {
     Ok(bytes)
 }
 
-/// Bytes that decompressing takes first, and as a rule at all: what the last member says that it has. The sender may
-/// lie, and then [`decompress`] with this as its limit says so.
+/// The size that the last member announces: the first allocation of [`decompress`], and as a rule the only one. If
+/// the sender lies, [`decompress`] with this limit fails.
 ///
 /// # Errors
 /// [`Error::ExpandsTooFar`] if that is more than `limit`: no output could be right.
@@ -72,7 +72,7 @@ pub fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, Error> {
     if bytes.len() < MEMBER_BYTES_MIN || !is_gzip(bytes) {
         return Err(corrupt());
     }
-    // A false alarm costs time only: three bytes of compressed data that look like the start of a member.
+    // Three bytes of compressed data may look like the start of a member by chance: this costs time only.
     if memchr::memmem::find(&bytes[MEMBER_BYTES_MIN..], &MEMBER_START).is_some() {
         return decompress_members(bytes, limit);
     }
@@ -86,7 +86,7 @@ pub fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, Error> {
                 output.truncate(size);
                 return Ok(output.into());
             }
-            // The last four bytes are no trailer, but rubbish behind it.
+            // The last four bytes are not the trailer, but garbage after it.
             Ok(_) => return Err(corrupt()),
             Err(DecompressionError::InsufficientSpace) if capacity < limit => {
                 capacity = (capacity * 2).max(4096).min(limit);
@@ -107,7 +107,7 @@ pub fn compress(bytes: &[u8], level: i32) -> Vec<u8> {
     output
 }
 
-/// What the trailer says the content measures, modulo 2³². The sender may lie.
+/// The size of the content modulo 2³² according to the trailer. The sender may lie.
 fn trailer_size(bytes: &[u8]) -> u32 {
     bytes.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size))
 }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_compressed_comes_back() {
+    fn decompressing_returns_the_compressed_content() {
         for size in [0, 1, 100, 100_000] {
             let plain: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             assert_eq!(decompress(&compress(&plain, 1), 100_000).as_deref(), Ok(&plain[..]));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_trailer_announces_is_known_before_decompressing() {
+    fn the_size_in_the_trailer_is_known_before_decompression() {
         let zipped = compress(&vec![0; 10 << 20], 9);
         assert_eq!(announced_bytes(&zipped, 10 << 20), Ok(10 << 20));
         let limit = (10 << 20) - 1;
@@ -182,7 +182,7 @@ mod tests {
         let mut liar = zipped.clone();
         let end = liar.len();
         liar[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
-        // Deflate cannot do that: it is rubbish, or several members.
+        // Deflate cannot expand that far: this is garbage, or several members.
         assert_eq!(announced_bytes(&liar, 1 << 30), Ok(zipped.len() * EXPANSION_GUESS));
     }
 

@@ -1,6 +1,6 @@
-//! Recognises files that profilers write, so that an error can name what was sent by mistake.
+//! Recognises files that profilers write, so that an error can name a file sent by mistake.
 //!
-//! Owns: the signs by which each kind is known, and what a person can send instead.
+//! Owns: the signature of each kind, and the advice what to send instead.
 //! Does not own: whether a kind is accepted ([`crate::ingest::Format`]). Nothing here decodes.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::pprof;
 
-/// How much of a file is looked at, in bytes.
+/// Length of the inspected start of a file, in bytes.
 const HEAD_BYTES: usize = 4096;
 
 /// A kind of file.
@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 4096;
 pub struct Kind {
     /// A noun phrase: `an HTML page`.
     pub name: &'static str,
-    /// What to do instead, as an imperative; empty if there is nothing to add.
+    /// Advice in the imperative; may be empty.
     pub advice: &'static str,
 }
 
@@ -53,7 +53,7 @@ const MAGICS: &[(&[u8], Kind)] = &[
     ),
     (b"\xff\xfe", Kind { name: "text in UTF-16", advice: "send it as UTF-8" }),
     (b"\xfe\xff", Kind { name: "text in UTF-16", advice: "send it as UTF-8" }),
-    // The header of a CPU profile of gperftools: 0 and 3 as words of 8 or 4 bytes, in either order of bytes.
+    // The header of a CPU profile of gperftools: 0 and 3 as words of 8 or 4 bytes, in either byte order.
     (b"\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0", GPERFTOOLS_CPU),
     (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03", GPERFTOOLS_CPU),
     (b"\0\0\0\0\x03\0\0\0\0\0\0\0", GPERFTOOLS_CPU),
@@ -116,7 +116,7 @@ const JSON: &[(&str, Kind)] = &[
     ("\"resourceProfiles\"", Kind { name: "OTLP as JSON", advice: "this format is not accepted yet" }),
 ];
 
-/// The kind of file that `bytes`, decompressed, begin like; none for what is unknown or merely text.
+/// The kind of file whose signature `bytes`, decompressed, begin with; `None` if unknown or plain text.
 pub fn recognise(bytes: &[u8]) -> Option<Kind> {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     if let Some((_, kind)) = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)) {
@@ -146,7 +146,7 @@ pub fn recognise_text(bytes: &[u8]) -> Option<Kind> {
     })
 }
 
-/// The kind of a pprof, if all of `bytes` decode as one that has types and strings; nothing else is likely to.
+/// The kind of a pprof, if all of `bytes` decode as one with types and strings; other content is unlikely to.
 pub fn of_pprof(bytes: &[u8]) -> Option<Kind> {
     is_pprof(bytes).then_some(PPROF)
 }
@@ -163,14 +163,14 @@ fn is_pprof(bytes: &[u8]) -> bool {
     })
 }
 
-/// Whether `bytes` begin as no text does: with a zero byte, or with control characters in what is not UTF-8.
+/// Whether the start of `bytes` cannot be text: it has a zero byte, or is not UTF-8 and has control characters.
 pub fn is_binary(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
     head.contains(&0) || (text_of(head).is_none() && head.iter().any(is_control))
 }
 
-/// The head as text, without a character that its end cuts; none if it is no UTF-8 or has zero bytes.
+/// The head as text, without a character cut by its end; `None` if it is not UTF-8 or has zero bytes.
 fn text_of(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
@@ -182,7 +182,8 @@ fn text_of(head: &[u8]) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// A brace or a bracket, and behind it what may follow it in JSON; frames may be in brackets, too.
+/// Whether the text begins with a brace or a bracket and a character that may follow it in JSON; frames of folded
+/// text may be in brackets, too.
 fn is_json(text: &str) -> bool {
     let mut chars = text.chars();
     let is_open = chars.next().is_some_and(|c| matches!(c, '{' | '['));
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_known_by_their_first_bytes() {
+    fn kinds_are_recognised_by_their_first_bytes() {
         let cases: [(&[u8], Option<&str>); 24] = [
             (b"FLR\0\0\x02", Some("a JFR recording")),
             (b"\n <!DOCTYPE html><html>", Some("an HTML page")),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_kinds_are_told_apart_too() {
+    fn accepted_kinds_are_recognised_too() {
         let types_and_strings = b"\x0a\x04\x08\x01\x10\x02\x32\0\x32\x03cpu\x32\x02ns";
         assert_eq!(of_pprof(types_and_strings), Some(PPROF));
         assert_eq!(of_pprof(b"\x0a\x04\x08\x01\x10\x02"), None);
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_the_end_of_the_head_cuts_is_text() {
+    fn text_cut_by_the_end_of_the_head_is_text() {
         let long = format!("<html>{}", "ü".repeat(HEAD_BYTES));
         assert_eq!(recognise(long.as_bytes()), Some(HTML));
         assert_eq!(recognise(&long.as_bytes()[..HEAD_BYTES - 1]), Some(HTML));

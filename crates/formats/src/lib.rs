@@ -1,11 +1,11 @@
 //! Bytes ⇄ model: every format that clients send or ask for.
 //!
 //! Owns: decompression, pprof, folded text, trees and tries of names, multipart bodies, the parameters of `/ingest`,
-//! and the signs of files that are none of these.
-//! Does not own: whether a profile is acceptable (`distributor`), or what it is called once stored (`model`).
+//! and the signatures of other kinds of files.
+//! Does not own: whether a profile is acceptable (`distributor`), or the form of a stored profile (`model`).
 //!
-//! Everything here is synchronous and pure, and holds no more memory than its limits or a small multiple
-//! of its input allow, whatever the input says about itself.
+//! Everything here is synchronous and pure. Its memory is bounded by its limits or by a small multiple of its
+//! input, whatever sizes the input announces.
 
 pub mod compression;
 pub mod folded;

@@ -1,7 +1,7 @@
 //! `multipart/form-data` (RFC 7578) over a body that is complete in memory.
 //!
 //! Owns: finding the files in it. A part without a file name is no file, and only its name is kept: the SDKs send
-//! everything as files, and the reference sees nothing else.
+//! everything as files, and Pyroscope ignores other parts.
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -33,7 +33,7 @@ pub enum Error {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form {
     files: Vec<(String, Bytes)>,
-    /// Names of the parts that are no files.
+    /// Names of the parts that are not files.
     fields: Vec<String>,
 }
 
@@ -56,12 +56,12 @@ impl Form {
         self.files.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Names of all parts that are no files.
+    /// Names of all parts that are not files.
     pub fn field_names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(String::as_str)
     }
 
-    /// Content of the first file that the form calls `name`; none if that is empty.
+    /// Content of the first file named `name`; `None` if there is none or it is empty.
     pub fn file(&self, name: &str) -> Option<Bytes> {
         let (_, content) = self.files.iter().find(|(n, _)| n == name)?;
         (!content.is_empty()).then(|| content.clone())
@@ -72,7 +72,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
     let delimiter = format!("\n--{boundary}");
     let finder = Finder::new(&delimiter);
     let mut form = Form::default();
-    // The first delimiter may be the very start of the body, without a line end before it.
+    // The body may start with the first delimiter, without a line end before it.
     let mut at = match body.starts_with(&delimiter.as_bytes()[1..]) {
         true => delimiter.len() - 1,
         false => match finder.find(body) {
@@ -109,7 +109,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
     Err(Error::TooManyParts)
 }
 
-/// Where the next line begins, if nothing but blanks stands before it.
+/// The start of the next line, if only blanks come before it.
 fn line_end(body: &[u8], at: usize) -> Option<usize> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
     let blanks = body[at..].iter().take(HEADER_BYTES_MAX).take_while(|b| blank(b)).count();
@@ -121,7 +121,7 @@ enum PartName {
     Field(String),
 }
 
-/// The name of a part, if it has one, and where its content begins.
+/// The name of a part, if it has one, and the start of its content.
 fn header(body: &[u8], start: usize) -> Option<(Option<PartName>, usize)> {
     let mut name = None;
     let mut at = start;
@@ -171,8 +171,8 @@ fn parameter(header: &str, key: &str) -> Option<String> {
     }
 }
 
-/// Text up to the closing quote, and what follows it. A backslash counts only before a quote or a backslash:
-/// some clients send Windows paths as they are.
+/// The text up to the closing quote, and the rest after it. A backslash escapes only a quote or a backslash: some
+/// clients send Windows paths unescaped.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut text = String::new();
     let mut chars = quoted.char_indices().peekable();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_the_boundary_is_content() {
+    fn text_similar_to_the_boundary_is_content() {
         let body = b"preamble\r\n--xyz \r\nContent-Disposition: form-data; name=a; filename=f\r\n\r\n\
             1\r\n--xyzz\r\n--xy\r\n\r\n--xyz--";
         assert_eq!(file("a", body).as_deref(), Some(&b"1\r\n--xyzz\r\n--xy\r\n"[..]));

@@ -1,11 +1,11 @@
 //! The `tree` and `trie` formats of `/ingest`: nodes in preorder, each `length name value children`, where all
 //! but the name are unsigned LEB128 numbers.
 //!
-//! In a tree a node is one frame, and its value is what it took itself; the first node is the root, which is no
-//! frame. In a trie the names along a path make a folded stack (`root;…;leaf`) and may be divided anywhere.
+//! In a tree a node is one frame with its self value; the first node is the root, which is no frame. In a trie the
+//! names along a path make a folded stack (`root;…;leaf`) and may be divided anywhere.
 //!
-//! Owns: both encodings. Does not own: the profile that stacks of names stand for ([`crate::folded`]), or which
-//! type the values have ([`crate::ingest`]).
+//! Owns: both encodings. Does not own: the profile made of stacks of names ([`crate::folded`]), or the type of the
+//! values ([`crate::ingest`]).
 //!
 //! Nodes are read one after the other, without recursion: a path may be as long as the body.
 
@@ -21,7 +21,7 @@ pub const NAME_BYTES_MAX: usize = 65_535;
 /// Most children of one node of a tree.
 pub const CHILDREN_MAX: u64 = 16_000;
 
-/// Most locations of all stacks together: a path that counts at every node repeats itself at each.
+/// Most locations of all stacks together: a path with a value at every node is repeated at each.
 pub const LOCATIONS_MAX: usize = 16 << 20;
 
 /// Most bytes of names that are looked up: parts of a name may be shared, and each of its ends is looked up.
@@ -47,19 +47,19 @@ pub enum Error {
     Overflow(#[from] folded::Overflow),
 }
 
-/// Every node of a tree that took something itself becomes a sample. `time_nanos` is the time of the profile.
+/// Every node of a tree with a self value becomes a sample. `time_nanos` is the time of the profile.
 ///
 /// Bytes after the tree are ignored.
 ///
 /// # Errors
-/// If the body is no tree, or larger than the limits.
+/// If the body is not a tree, or larger than the limits.
 pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Profile, Error> {
     let mut reader = Reader { body, at: 0 };
     let mut builder = Builder::default();
     if body.is_empty() {
         return Ok(builder.finish(column, time_nanos)?);
     }
-    // Children that are still to come, of each node on the path; and the path itself, without the root.
+    // The number of children still to read, of each node on the path; and the path itself, without the root.
     let mut open = Vec::new();
     let mut path = Vec::new();
     loop {
@@ -98,13 +98,13 @@ pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
 /// The trie may end between any two nodes.
 ///
 /// # Errors
-/// If the body is no trie, or larger than the limits.
+/// If the body is not a trie, or larger than the limits.
 pub fn decode_trie(body: &[u8], column: &Column, time_nanos: i64) -> Result<Profile, Error> {
     let mut reader = Reader { body, at: 0 };
     let mut builder = Builder::default();
     let mut open = Vec::<OpenNode>::new();
     let mut path = Vec::new();
-    // The name of the frame that is not ended yet, after those of the nodes above that it goes beyond.
+    // The name of the unfinished frame, after the names of the nodes above that it continues.
     let mut names = Vec::new();
     let mut begin = 0;
     while reader.at < body.len() {
@@ -134,7 +134,7 @@ pub fn decode_trie(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
         let value = reader.number()?;
         if value > 0 {
             let ended = path.len();
-            // A separator at the end begins no frame.
+            // A separator at the end does not begin a frame.
             if begin < names.len() || path.is_empty() {
                 path.push(builder.frame(&names[begin..])?);
             }
@@ -147,7 +147,7 @@ pub fn decode_trie(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
     Ok(builder.finish(column, time_nanos)?)
 }
 
-/// A node of a trie whose children are to come, and how long everything was at its end.
+/// A node of a trie whose children are not all read yet, with the lengths of path and names at its end.
 struct OpenNode {
     children: u64,
     path: usize,
@@ -233,7 +233,7 @@ impl Builder {
         if self.strings.is_empty() {
             self.strings.push(b"");
         }
-        folded::complete(self.profile, self.strings, self.frames.len() as u32, column, time_nanos)
+        folded::with_symbols(self.profile, self.strings, self.frames.len() as u32, column, time_nanos)
     }
 }
 
@@ -258,7 +258,7 @@ mod tests {
         b"\0\0\x01\x04main\0\x03\x05;idle\x0a\0\x06;work;\0\x02\x05parse\x1e\0\x06render\x14\0\x05;work\x05\0";
 
     #[test]
-    fn nodes_of_a_tree_that_took_something_are_samples() {
+    fn nodes_of_a_tree_with_a_self_value_are_samples() {
         let samples = ["main 1", "main;work 5", "main;work;parse 30", "main;work;render 20", "main;idle 10"];
         check(decode_tree, TREE, Ok(&samples));
         check(decode_tree, &[TREE, b"rest"].concat(), Ok(&samples));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_or_exceeds_a_limit_is_refused() {
+    fn a_body_that_ends_early_or_exceeds_a_limit_is_refused() {
         let cases: [(Decode, &[u8], Error); 8] = [
             (decode_tree, &TREE[..18], Error::Truncated { at: 18 }),
             (decode_tree, b"\0\0\x01", Error::Truncated { at: 3 }),

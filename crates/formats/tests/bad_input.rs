@@ -1,4 +1,4 @@
-//! Bytes that mean nothing are refused, or mean little; nothing panics and nothing grows past its limit.
+//! No decoder panics on meaningless bytes, and no output grows past its limit.
 
 mod corpus;
 
@@ -7,7 +7,7 @@ use formats::compression::{self, Encoding};
 use formats::{folded, gzip, ingest, kind, multipart, pprof};
 use proptest::prelude::*;
 
-/// Expected of a server that accepts profiles of 4 MiB.
+/// Limits of a server that accepts profiles of 4 MiB.
 const LIMIT: usize = 4 << 20;
 
 fn try_everything(bytes: Bytes) {
@@ -39,7 +39,7 @@ fn try_everything(bytes: Bytes) {
 }
 
 #[test]
-fn no_file_of_the_corpus_panics_anything() {
+fn no_decoder_panics_on_a_file_of_the_corpus() {
     for (_, bytes) in corpus::files(&["corrupt", "folded", "jfr", "speedscope"]) {
         try_everything(bytes.into());
     }
@@ -59,12 +59,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rubbish_panics_nothing(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_decoder_panics_on_random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         try_everything(bytes.into());
     }
 
     #[test]
-    fn texts_made_of_the_right_pieces_panic_nothing(pieces in prop::collection::vec(
+    fn no_decoder_panics_on_text_made_of_valid_pieces(pieces in prop::collection::vec(
         prop::sample::select(vec![
             "--x", "\r\n", "\n", "--", " ", ";", "a", "1", "-", "{", "}", "=", ",", "\"", "\\", "é",
             "Content-Disposition: form-data; name=\"a\"; filename=b", ":", "name", "now", "20240101",

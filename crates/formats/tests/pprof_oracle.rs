@@ -1,4 +1,4 @@
-//! prost decodes the same bytes: whatever it sees, our decoder must see.
+//! Our decoder and prost must agree on the same bytes.
 
 mod corpus;
 mod oracle;
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn rubbish_reads_as_prost_reads_it(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn random_bytes_read_as_prost_reads_them(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         oracle::compare(Bytes::from(bytes), "rubbish");
     }
 }

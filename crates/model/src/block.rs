@@ -1,6 +1,6 @@
 use crate::JobId;
 
-/// The identity of a block: the attempt that made it, and its number among the outputs of that attempt.
+/// The identity of a block: the attempt that created it, and its number among the outputs of that attempt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockId {
     pub job: JobId,

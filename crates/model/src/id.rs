@@ -22,7 +22,7 @@ macro_rules! random_id {
         impl FromStr for $name {
             type Err = std::num::ParseIntError;
 
-            /// Reads what `Display` wrote: 32 hexadecimal digits.
+            /// Parses the form of `Display`: 32 hexadecimal digits.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 u128::from_str_radix(text, 16).map(Self)
             }
@@ -39,7 +39,7 @@ random_id! {
     JobId
 }
 random_id! {
-    /// What makes two pushes the same push: a hash over tenant, labels, parameters and body.
+    /// The identity of a pushed document: a hash over tenant, labels, parameters and body. Equal keys count once.
     ItemKey
 }
 
@@ -57,7 +57,7 @@ impl ProfileId {
 }
 
 impl fmt::Display for ProfileId {
-    /// A UUID of version 8: the 64 bits, then the same bits mixed, so that it looks as random as it is.
+    /// A UUID of version 8: the 64 bits, then the same bits mixed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let high = self.0;
         let low = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -77,7 +77,7 @@ impl fmt::Display for ProfileId {
 impl FromStr for ProfileId {
     type Err = String;
 
-    /// Accepts exactly the UUIDs that `Display` makes, in either case.
+    /// Accepts exactly the UUIDs that `Display` writes, in either case.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("profile id {text:?} is not a UUID of this server");
         let hex: String = text.chars().filter(|c| *c != '-').collect();

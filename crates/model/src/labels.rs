@@ -5,7 +5,7 @@ use std::fmt;
 pub struct Labels(Vec<(Box<str>, Box<str>)>);
 
 impl Labels {
-    /// Sorts, and keeps the last of equal names.
+    /// Sorts by name; of equal names the last one is kept.
     pub fn from_pairs<N: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut builder = LabelsBuilder::default();
         for (name, value) in pairs {
@@ -71,7 +71,7 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// Gathers pairs in any order.
+/// Collects pairs in any order.
 #[derive(Default)]
 pub struct LabelsBuilder(Vec<(Box<str>, Box<str>)>);
 
@@ -80,7 +80,7 @@ impl LabelsBuilder {
         self.0.push((name.into(), value.into()));
     }
 
-    /// Sorts by name; of equal names the one pushed last stays.
+    /// Sorts by name; of equal names the one pushed last is kept.
     pub fn build(mut self) -> Labels {
         self.0.sort_by(|a, b| a.0.cmp(&b.0));
         self.0.reverse();
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_equal_names_stays() {
+    fn the_last_of_equal_names_is_kept() {
         let labels = Labels::from_pairs([("b", "1"), ("a", "2"), ("b", "3")]);
         assert_eq!(labels.to_string(), r#"{a="2", b="3"}"#);
     }

@@ -1,6 +1,6 @@
-//! What a profile is: nouns, ids and invariants, without I/O, async, serde or protobuf.
+//! The vocabulary of the workspace: profiles, ids and their invariants, without I/O, async, serde or protobuf.
 //!
-//! Everything else in the workspace speaks in these words (ARCHITECTURE.md, "Words").
+//! All other crates use these types (ARCHITECTURE.md, "Words").
 
 mod block;
 mod causes;

@@ -9,9 +9,9 @@ pub struct ValueType {
 
 /// One collected document, decoded: symbols and samples as columns.
 ///
-/// `symbols.stacktraces` holds one entry per sample, at the sample's own index. Decoders keep what a
-/// client sent, including references to nothing ([`crate::NONE`]); validation and normalisation
-/// (`distributor`) decide what of it stands.
+/// `symbols.stacktraces` holds one entry per sample, at the sample's index. Decoders keep the content that a client
+/// sent, including dangling references ([`crate::NONE`]); validation and normalisation (`distributor`) decide which
+/// of it counts.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub symbols: Symbols,
@@ -31,7 +31,7 @@ pub struct Profile {
 /// The samples of a profile as columns.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// Row-major, `sample_types.len()` values per sample, if every sample has that many.
+    /// Row-major, `sample_types.len()` values per sample.
     pub values: Vec<i64>,
     /// Labels of sample `i` are `labels[label_offsets[i]..label_offsets[i + 1]]`.
     pub label_offsets: Vec<u32>,

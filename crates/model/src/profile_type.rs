@@ -58,10 +58,10 @@ impl fmt::Display for ProfileType {
     }
 }
 
-/// What the value columns of a profile mean: one `(type, unit)` per column.
+/// The meaning of the value columns of a profile: one `(type, unit)` per column.
 ///
-/// One pushed profile is one set of rows with a column per sample type; each column is a profile
-/// type, and so a series, of its own towards clients.
+/// One pushed profile is one set of rows with a column per sample type. For clients, each column is a separate
+/// profile type, and so a separate series.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ValueSchema {
     /// `__name__`, for example `process_cpu`.
@@ -80,7 +80,7 @@ impl ValueSchema {
         ProfileType { name, sample_type, sample_unit, period_type, period_unit }
     }
 
-    /// As [`ProfileType::parts`] of [`Self::profile_type`], without copies.
+    /// [`ProfileType::parts`] of [`Self::profile_type`], without copies.
     pub fn type_parts(&self, column: usize) -> [&str; 5] {
         let (sample_type, sample_unit) = &self.columns[column];
         let (period_type, period_unit) =
@@ -88,8 +88,8 @@ impl ValueSchema {
         [&self.name, sample_type, sample_unit, period_type, period_unit]
     }
 
-    /// The label set that clients see for value column `column` of a series whose own labels,
-    /// without the derived ones, are `labels`.
+    /// The label set that clients see for value column `column` of a series with the stored labels `labels`: these
+    /// and the derived ones.
     pub fn series_labels(&self, column: usize, labels: &Labels) -> Labels {
         let parts = self.type_parts(column);
         let mut seen = labels.clone();
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sixth_part_is_ignored_and_a_fourth_alone_refused() {
+    fn a_sixth_part_is_ignored_and_four_parts_are_refused() {
         assert!("a:b:c:d:e:delta".parse::<ProfileType>().is_ok());
         assert!("a:b:c:d".parse::<ProfileType>().is_err());
     }
 
     #[test]
-    fn series_labels_carry_the_derived_ones() {
+    fn series_labels_include_the_derived_ones() {
         let schema = ValueSchema {
             name: "process_cpu".into(),
             columns: vec![("cpu".into(), "nanoseconds".into())],

@@ -3,13 +3,13 @@ use bytes::Bytes;
 /// Index into [`Strings`]. Index 0 is always the empty string.
 pub type StringId = u32;
 
-/// "Refers to nothing": a location without mapping, a line without function.
+/// No reference: a location without mapping, a line without function.
 pub const NONE: u32 = u32::MAX;
 
 /// A table of byte strings, addressed by [`StringId`].
 ///
-/// Strings that a decoder found lie in `data` uncopied; strings made later lie in `added`.
-/// Content is UTF-8 once a profile was validated; before that it may be any bytes.
+/// Strings of the decoded document stay in `data` uncopied; strings added later are in `added`.
+/// Strings are UTF-8 once a profile was validated; before that they may be any bytes.
 #[derive(Clone, Default, Debug)]
 pub struct Strings {
     data: Bytes,
@@ -18,7 +18,7 @@ pub struct Strings {
     spans: Vec<(u32, u32)>,
 }
 
-/// By content, wherever it lies.
+/// Compares content, not its position.
 impl PartialEq for Strings {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -31,7 +31,7 @@ impl Strings {
     /// A table over `data`, with `(offset, length)` of each string in it.
     ///
     /// # Panics
-    /// If a span does not lie within `data`: a decoder checks its bounds.
+    /// If a span is outside of `data`: the decoder must check its bounds.
     pub fn new(data: Bytes, spans: Vec<(u32, u32)>) -> Self {
         for (offset, length) in &spans {
             assert!(*offset as usize + *length as usize <= data.len());
@@ -60,7 +60,7 @@ impl Strings {
         String::from_utf8_lossy(self.get(id))
     }
 
-    /// Makes room for so many more strings, of so many bytes together.
+    /// Reserves space for `strings` more strings of `bytes` bytes in total.
     pub fn reserve(&mut self, strings: usize, bytes: usize) {
         self.spans.reserve(strings);
         self.added.reserve(bytes);
@@ -73,7 +73,7 @@ impl Strings {
         (self.spans.len() - 1) as StringId
     }
 
-    /// Gives string `id` other content.
+    /// Replaces the content of string `id`.
     pub fn replace(&mut self, id: StringId, string: &[u8]) {
         self.spans[id as usize] = self.add(string);
     }
@@ -88,7 +88,7 @@ impl Strings {
         self.spans.iter().map(|span| self.slice(*span))
     }
 
-    /// All bytes that strings may lie in: a quick search over many strings at once.
+    /// All bytes of all strings, for a quick search over many strings at once.
     pub fn raw(&self) -> [&[u8]; 2] {
         [&self.data, &self.added]
     }
@@ -181,7 +181,7 @@ impl Locations {
         &self.lines[self.line_offsets[i] as usize..self.line_offsets[i + 1] as usize]
     }
 
-    /// Makes room for so many more locations, of so many lines together.
+    /// Reserves space for `locations` more locations with `lines` lines in total.
     pub fn reserve(&mut self, locations: usize, lines: usize) {
         self.mapping.reserve(locations);
         self.address.reserve(locations);
@@ -190,7 +190,7 @@ impl Locations {
         self.lines.reserve(lines);
     }
 
-    /// Appends a location and gives its index.
+    /// Appends a location; returns its index.
     pub fn push(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32 {
         self.mapping.push(mapping);
         self.address.push(address);
@@ -229,13 +229,13 @@ impl Stacktraces {
         &self.locations[self.offsets[i] as usize..self.offsets[i + 1] as usize]
     }
 
-    /// Makes room for so many more stacktraces, of so many locations together.
+    /// Reserves space for `stacktraces` more stacktraces with `locations` locations in total.
     pub fn reserve(&mut self, stacktraces: usize, locations: usize) {
         self.offsets.reserve(stacktraces);
         self.locations.reserve(locations);
     }
 
-    /// Appends a stacktrace, leaf first, and gives its index.
+    /// Appends a stacktrace, leaf first; returns its index.
     pub fn push(&mut self, locations: &[u32]) -> u32 {
         self.locations.extend_from_slice(locations);
         self.offsets.push(self.locations.len() as u32);
@@ -243,7 +243,7 @@ impl Stacktraces {
     }
 }
 
-/// Everything that a sample's stacktrace refers to. Indices are dense and start at 0.
+/// The tables that stacktraces refer to. Indices are dense and start at 0.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols {
     pub strings: Strings,
@@ -254,7 +254,7 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Bytes held in memory, roughly.
+    /// Approximate size in memory, in bytes.
     pub fn byte_len(&self) -> usize {
         self.strings.byte_len()
             + self.mappings.len() * size_of::<Mapping>()
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_found_and_strings_added_read_alike() {
+    fn decoded_and_added_strings_read_alike() {
         let mut strings = Strings::new(Bytes::from_static(b"mainfoo"), vec![(0, 0), (0, 4), (4, 3)]);
         let bar = strings.push(b"bar");
         strings.replace(2, b"longer than before");

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Who owns the data; from `X-Scope-OrgID` or the credential.
+/// The owner of data; from `X-Scope-OrgID` or the credential.
 ///
 /// At most 150 bytes of `[A-Za-z0-9!_.*'()-]`, not `.` or `..`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ pub enum TenantError {
 }
 
 impl TenantId {
-    /// The tenant of everything while multitenancy is off.
+    /// The tenant of all data while multitenancy is off.
     pub fn anonymous() -> Self {
         Self(Arc::from("anonymous"))
     }
@@ -28,7 +28,7 @@ impl TenantId {
     /// Checks one id as a client sent it; anything after the first `:` is metadata and is dropped.
     ///
     /// # Errors
-    /// Says which rule of the type the id breaks.
+    /// The rule of the type that the id breaks.
     pub fn parse(text: &str) -> Result<Self, TenantError> {
         let id = text.split(':').next().unwrap_or_default();
         if id.is_empty() {

@@ -6,7 +6,7 @@ pub struct TimeRange {
 }
 
 impl TimeRange {
-    /// The instants that a client means by `start..=end` in Unix milliseconds, both included.
+    /// The range of a client's `start..=end` in Unix milliseconds, both included.
     pub fn from_millis_inclusive(start: i64, end: i64) -> Self {
         Self { start: start.saturating_mul(1_000_000), end: end.saturating_mul(1_000_000).saturating_add(1) }
     }
@@ -15,13 +15,13 @@ impl TimeRange {
         self.start <= nanos && nanos < self.end
     }
 
-    /// Whether any instant of `times` lies within.
+    /// Whether the range holds any instant of `times`.
     pub fn overlaps(&self, times: Times) -> bool {
         times.first < self.end && times.last >= self.start
     }
 }
 
-/// The first and the last of some instants, in Unix nanoseconds; both are among them.
+/// The first and the last of a set of instants, both inclusive, in Unix nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Times {
     pub first: i64,
@@ -29,7 +29,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// The shortest that hold both.
+    /// The shortest `Times` that hold both.
     pub fn join(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
@@ -40,7 +40,7 @@ pub const HOUR: i64 = 3_600;
 /// A day in seconds.
 pub const DAY: i64 = 24 * HOUR;
 
-/// The time that the profiles of a block lie in: half-open, in Unix seconds.
+/// The time range of a block's profiles: half-open, in Unix seconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Window {
     pub start: i64,
@@ -48,12 +48,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of `length` seconds around `second`; windows of one length follow each other from 1970 on.
+    /// The window of `length` seconds that contains `second`; windows of one length are adjacent, from 1970 on.
     pub fn around(second: i64, length: i64) -> Self {
         Self { start: second.div_euclid(length) * length, length }
     }
 
-    /// The first second after it.
+    /// The first second after the window.
     pub fn end(&self) -> i64 {
         self.start.saturating_add(self.length)
     }
@@ -62,14 +62,14 @@ impl Window {
         self.start <= second && second < self.end()
     }
 
-    /// Its first and last nanosecond.
+    /// The window's first and last nanosecond.
     pub fn times(&self) -> Times {
         const SECOND_NANOS: i64 = 1_000_000_000;
         let first = self.start.saturating_mul(SECOND_NANOS);
         Times { first, last: self.end().saturating_mul(SECOND_NANOS).saturating_sub(1) }
     }
 
-    /// Days from 1970 to the day that it starts in.
+    /// Number of the day, from 1970, in which the window starts.
     pub fn day(&self) -> i64 {
         self.start.div_euclid(DAY)
     }

@@ -1,6 +1,6 @@
-//! Protobuf as tonic carries it, but blaming the sender for what cannot be decoded.
+//! A protobuf codec for tonic that answers `invalid_argument` to undecodable messages.
 //!
-//! tonic's own codec answers `internal`, and agents send again what was refused with `internal`.
+//! tonic's own codec answers `internal`, after which agents retry the same message.
 
 use std::marker::PhantomData;
 

@@ -2,15 +2,19 @@
 //!
 //! Owns: nothing but the generated code. The contract is `proto/`: package names, message names,
 //! field numbers and field names of public messages are those of Pyroscope, so that its clients work
-//! unchanged; [`pyrograph`] is what roles say to each other (`rpc`).
+//! unchanged; [`pyrograph`] holds the messages between roles (`rpc`).
 //!
 //! Does not own: how a message travels (`edge`), or what it means (the roles).
 //!
 //! `RawSample::raw_profile` and the tree bytes are `bytes::Bytes`, all other bytes and strings are
 //! owned. A field `profile_typeID` is called `profile_type_id` in Rust and `profileTypeID` in JSON.
 
-// The code generator, not we, chooses names, sizes and visibility here.
-#![allow(unreachable_pub, clippy::large_enum_variant, clippy::doc_lazy_continuation)]
+#![allow(
+    unreachable_pub,
+    clippy::large_enum_variant,
+    clippy::doc_lazy_continuation,
+    reason = "the code generator chooses names, sizes and visibility"
+)]
 
 mod codec;
 
@@ -45,7 +49,7 @@ pub mod push {
     }
 }
 
-/// What roles say to each other. All fields `bytes` share the buffer of the message.
+/// The messages between roles. All fields `bytes` share the buffer of the message.
 pub mod pyrograph {
     pub mod ingester {
         pub mod v1 {
@@ -93,10 +97,10 @@ pub mod version {
     }
 }
 
-/// The encoded `google.protobuf.FileDescriptorSet` of everything public in `proto/`.
+/// The encoded `google.protobuf.FileDescriptorSet` of the public part of `proto/`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The descriptors of everything public in `proto/`, for what works on messages by name, such as JSON.
+/// The descriptors of the public part of `proto/`, for code that handles messages by name, such as JSON.
 pub fn descriptor_pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         #[allow(clippy::expect_used)]
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn json_names_are_those_of_the_contract() {
+    fn json_names_match_the_contract() {
         check_json(
             "querier.v1.SelectMergeProfileRequest",
             r#"{"profile_typeID":"a","label_selector":"{}","start":1,"end":"2","stackTraceSelector":{"call_site":[{"name":"f"}]},"maxNodes":3,"unheard":[1]}"#,

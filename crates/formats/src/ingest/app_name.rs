@@ -21,11 +21,11 @@ pub enum AppNameError {
 }
 
 impl AppName {
-    /// Nothing is quoted or escaped: a key ends at the first `=`, a value at the first `,` or `}`. What is not
-    /// ended so is lost. A label `__name__` replaces the service.
+    /// Parses without quotes or escapes: a key ends at the first `=`, a value at the first `,` or `}`. An unfinished
+    /// pair is dropped. A label `__name__` replaces the service.
     ///
     /// # Errors
-    /// If the service or a key is empty or has a character that is not allowed.
+    /// If the service or a key is empty or has a forbidden character.
     pub fn parse(text: &str) -> Result<Self, AppNameError> {
         let (service, mut rest) = text.split_once('{').unwrap_or((text, ""));
         let mut name = Self { service: service.trim().to_owned(), labels: Vec::new() };
@@ -51,7 +51,7 @@ impl AppName {
         Ok(name)
     }
 
-    /// The service without what follows its last dot, and that; `cpu` if it has no dot.
+    /// The service up to its last dot, and the suffix after it; the suffix is `cpu` if there is no dot.
     pub fn split_column(&self) -> (&str, &str) {
         self.service.rsplit_once('.').unwrap_or((&self.service, "cpu"))
     }

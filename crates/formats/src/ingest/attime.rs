@@ -2,11 +2,11 @@ use model::DAY;
 
 const SECOND: i64 = 1_000_000_000;
 
-/// A time as `from` and `until` say it, in Unix nanoseconds.
+/// Parses the time of parameters such as `from`; returns Unix nanoseconds.
 ///
 /// Digits alone are a day (`20251231`, UTC), or Unix time in milli-, micro- or nanoseconds if there are 13, 16
-/// or 19 of them, else seconds. Anything else is `now` plus or minus what follows the first `+` or `-`, for
-/// example `now-1h30m`. There are no errors: what cannot be understood is now.
+/// or 19 of them, else seconds. Anything else is `now` plus or minus the offset after the first `+` or `-`, for
+/// example `now-1h30m`. There are no errors: unknown text means now.
 pub fn attime(text: &str, now_nanos: i64) -> i64 {
     let text: String = text.chars().filter(|c| !matches!(c, '_' | ',') && !c.is_whitespace()).collect();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -44,7 +44,7 @@ fn day(number: i64) -> Option<i64> {
     if year <= 1900 || !(1..=days).contains(&day) {
         return None;
     }
-    // Years are counted from March, so that a leap day is the last day of one.
+    // Years are counted from March, so that a leap day is the last day of a year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let of_year = (153 * month + 2) / 5 + day - 1;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year;

@@ -1,14 +1,14 @@
 const CPU: (&str, &str) = ("cpu", "nanoseconds");
 
-/// What the values of a profile without types of its own are, told from the end of its application name.
+/// Name and type of the values of a profile without sample types, derived from the suffix of its application name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Column {
     /// `__name__` of the series.
     pub name: &'static str,
     pub sample_type: &'static str,
     pub unit: &'static str,
-    /// Nanoseconds that a value of 1 stands for, with a period type of `cpu` in nanoseconds; 0 if values count as
-    /// they are, without a period type.
+    /// Nanoseconds per value of 1, with a period type of `cpu` in nanoseconds; 0 if values are not scaled and there
+    /// is no period type.
     pub period: i64,
 }
 
@@ -16,10 +16,10 @@ pub struct Column {
 #[error("unknown profile type: {0}")]
 pub struct UnknownColumn(pub String);
 
-/// The column for `suffix`, as [`super::AppName::split_column`] gives it. `sample_rate` is in Hz.
+/// The column for a `suffix` from [`super::AppName::split_column`]. `sample_rate` is in Hz.
 ///
 /// # Errors
-/// If there is no such suffix.
+/// If the suffix is unknown.
 pub fn column(suffix: &str, sample_rate: u32) -> Result<Column, UnknownColumn> {
     let (name, sample_type, unit) = match suffix {
         "cpu" | "itimer" => ("process_cpu", "samples", "count"),
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suffix_gives_the_type_and_the_rate_the_scale() {
+    fn the_suffix_determines_the_type_and_the_rate_the_scale() {
         let cases = [
             ("cpu", 100, "process_cpu:cpu:nanoseconds*10000000"),
             ("itimer", 0, "process_cpu:samples:count*0"),

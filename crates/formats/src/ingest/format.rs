@@ -1,4 +1,4 @@
-/// What the body of `/ingest` is.
+/// The format of a body of `/ingest`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// The body is one pprof, gzipped or not.
@@ -7,7 +7,7 @@ pub enum Format {
     Multipart,
     /// [`crate::folded::decode_groups`]
     Groups,
-    /// Not named, or by an unknown name: a pprof if the content is one, else as [`Format::Groups`].
+    /// No name, or an unknown one: a pprof if the content is one, else like [`Format::Groups`].
     Unnamed,
     /// [`crate::folded::decode_lines`]
     Lines,
@@ -25,8 +25,8 @@ pub enum Format {
 pub struct Unsupported(pub &'static str);
 
 impl Format {
-    /// By the `format` parameter and the content type, both as sent; empty if absent. The first match wins:
-    /// several clients send a format together with a content type that says otherwise.
+    /// Chosen by the `format` parameter and the content type, both as sent; empty if absent. The first match wins:
+    /// several clients send a format together with a content type that contradicts it.
     ///
     /// # Errors
     /// [`Unsupported`]; anything unknown is [`Format::Unnamed`].

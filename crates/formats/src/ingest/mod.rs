@@ -1,7 +1,7 @@
-//! What the parameters of `POST /ingest` mean: pure functions of text.
+//! The meaning of the parameters of `POST /ingest`: pure functions of text.
 //!
-//! Owns: the format, the `name`, times, the type of a profile's values. Does not own: HTTP, or which labels a
-//! series gets in the end (`distributor`).
+//! Owns: the format, the `name`, times, the type of a profile's values. Does not own: HTTP, or the final labels of a
+//! series (`distributor`).
 
 mod app_name;
 mod attime;
@@ -17,7 +17,7 @@ pub use format::{Format, Unsupported};
 pub use sample_types::{ConfigError, SampleTypeConfig};
 pub use scripting::{FrameNamesTooLong, put_files_into_frame_names};
 
-/// The `sampleRate` parameter in Hz: 100 unless it is a number that fits.
+/// The `sampleRate` parameter in Hz: 100 unless it is a valid 32-bit number.
 pub fn sample_rate(text: &str) -> u32 {
     text.parse().unwrap_or(100)
 }

@@ -1,7 +1,7 @@
 use hashbrown::HashMap;
 use serde::Deserialize;
 
-/// The file `sample_type_config` of a form: what else the client calls the sample types of its pprof.
+/// The file `sample_type_config` of a form: display names for the sample types of the client's pprof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleTypeConfig {
     /// Display name of each sample type, empty if it has none.
@@ -12,7 +12,7 @@ pub struct SampleTypeConfig {
 #[error("sample_type_config is not a JSON object of sample types")]
 pub struct ConfigError(#[from] serde_json::Error);
 
-/// Only what influences anything.
+/// The fields with an effect; others are ignored.
 #[derive(Deserialize)]
 struct SampleType {
     #[serde(rename = "display-name")]
@@ -20,7 +20,7 @@ struct SampleType {
 }
 
 impl Default for SampleTypeConfig {
-    /// What holds when a client sends none.
+    /// The configuration for clients that send none.
     fn default() -> Self {
         let names = [
             ("samples", "cpu"),
@@ -46,12 +46,12 @@ impl SampleTypeConfig {
         Ok(Self { display_names: types.into_iter().map(|(name, of)| (name, display_name(of))).collect() })
     }
 
-    /// Whether a pprof of this client must be read as [`crate::pprof::decode_dotnet`] does.
+    /// Whether a pprof of this client needs [`crate::pprof::decode_dotnet`].
     pub fn is_dotnet(&self, spy_name: &str) -> bool {
         spy_name == "dotnetspy" || (spy_name == "unknown" && self.display_names.contains_key("inuse-space"))
     }
 
-    /// `__name__` of the series of a pprof that has these sample types, in their order.
+    /// `__name__` of the series of a pprof with these sample types, in their order.
     pub fn series_name<'a>(&self, sample_types: impl IntoIterator<Item = &'a str>) -> String {
         let sample_types: Vec<&str> = sample_types.into_iter().collect();
         if sample_types.contains(&"wall") {

@@ -1,14 +1,14 @@
 use model::Profile;
 
-/// Most bytes that longer frame names may add to one profile.
+/// Most bytes that file names in frame names may add to one profile.
 const ADDED_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("frame names with their files in front take more than the limit of {ADDED_BYTES_MAX} bytes")]
 pub struct FrameNamesTooLong;
 
-/// Puts the file in front of each function name, as the samplers of scripting languages have it shown, if
-/// `spy_name` is one of them. Python files with an absolute path stay out.
+/// Puts the file in front of each function name if `spy_name` is a sampler of a scripting language, whose users
+/// expect this form. Python files with an absolute path are left out.
 ///
 /// # Errors
 /// If that would make the profile too large.

@@ -1,10 +1,10 @@
 //! pprof bytes → columns, in one pass and without copying a string.
 //!
-//! Owns: what a reference to nothing becomes, and which flaws of a document are told to the caller.
+//! Owns: the treatment of dangling references, and which flaws of a document are reported to the caller.
 //! Does not own: whether a flaw is a reason to reject, size limits of tenants, normalisation (`distributor`).
 //!
-//! Ids in a pprof are any 64-bit numbers, and anything may come before what it refers to. So the pass keeps
-//! ids as it finds them, and they become indices once everything was read.
+//! Ids in a pprof are any 64-bit numbers, and a reference may come before its target. So the pass keeps ids as they
+//! are, and turns them into indices once everything was read.
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -12,7 +12,7 @@ use model::{Function, Line, Mapping, NONE, Profile, SampleLabel, StringId, Strin
 
 use super::reader::{Error, Reader};
 
-/// How much of each thing one document may hold, where a thing takes far more memory than its bytes.
+/// Most elements of each kind in one document, for kinds that take far more memory than their bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Longest document, decompressed. At most 2³¹.
@@ -26,7 +26,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Ten times what the largest known profile of a real program has.
+    /// Ten times the counts of the largest known profile of a real program.
     fn default() -> Self {
         Self {
             bytes: 256 << 20,
@@ -39,11 +39,11 @@ impl Default for Limits {
     }
 }
 
-/// A document as it was sent, safe to work with, and the first reason why it should not be accepted.
+/// A decoded document, safe to work with, and the first reason why it should not be accepted.
 ///
-/// In `profile`, whatever the document says:
-/// - string 0 exists and is empty, and every [`StringId`] lies in the table;
-/// - every sample has as many values as there are sample types: samples that had another number are left out;
+/// In `profile`, for any input:
+/// - string 0 exists and is empty, and every [`StringId`] is in the table;
+/// - every sample has as many values as there are sample types: samples with another number are left out;
 /// - a location in a stacktrace is an index, or [`NONE`] if the document has no such location or if that
 ///   location names a function that does not exist: normalisation drops such samples;
 /// - a location's mapping is an index, or [`NONE`] if it has none (id 0) or one that does not exist: its frames are
@@ -54,7 +54,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default)]
 pub struct Decoded {
     pub profile: Profile,
-    /// Of several, the one that comes first in the order of the variants of [`Flaw`].
+    /// Of several flaws, the first in the order of the variants of [`Flaw`].
     pub flaw: Option<Flaw>,
 }
 
@@ -78,13 +78,13 @@ pub enum Flaw {
 /// Decodes one document, already decompressed. Strings of the profile share `data`.
 ///
 /// # Errors
-/// If `data` is not a pprof message, or exceeds `limits`. What is merely inconsistent is no error: see [`Decoded`].
+/// If `data` is not a pprof message, or exceeds `limits`. Inconsistent content is no error: see [`Decoded`].
 pub fn decode(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
     decode_as(data, limits, Dialect::Standard)
 }
 
-/// Decodes what the .NET client sends to `/ingest`: functions without ids, which take those of the locations
-/// at the same places, and sample types written with `-`, which becomes `_`.
+/// Decodes the documents that the .NET client sends to `/ingest`: functions without ids take the ids of the
+/// locations at the same indices, and `-` in sample types becomes `_`.
 ///
 /// # Errors
 /// As [`decode`].
@@ -96,7 +96,7 @@ pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
         let name = strings.get(sample_type.r#type);
         if memchr::memchr(b'-', name).is_some() {
             let name: Vec<u8> = name.iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
-            // In place, so that many types with one name cost no more than one.
+            // Replaced in place, so that many types with one name cost no more than one.
             strings.replace(sample_type.r#type, &name);
         }
     }
@@ -124,8 +124,8 @@ fn decode_as(data: Bytes, limits: &Limits, dialect: Dialect) -> Result<Decoded, 
     Ok(pass.finish(data, dialect))
 }
 
-/// 64-bit ids as 32-bit ones. Nearly every writer counts from 1, so an id is usually kept as it is. If one does
-/// not fit, the document is read again, and each distinct id gets the next number. 0 stays 0.
+/// Maps 64-bit ids to 32-bit ones. Nearly every writer counts from 1, so ids are usually kept. If one does not fit,
+/// the document is read again, and each distinct id gets the next number. 0 stays 0.
 #[derive(Default)]
 struct Ids {
     wide: Option<HashMap<u64, u32>>,
@@ -155,7 +155,7 @@ impl Ids {
     }
 }
 
-/// The pass over the bytes. Where the fields of `out` hold references, these are ids until [`Pass::finish`].
+/// The pass over the bytes. References in `out` are ids until [`Pass::finish`] makes them indices.
 struct Pass<'l> {
     limits: &'l Limits,
     ids: Ids,
@@ -164,28 +164,29 @@ struct Pass<'l> {
     mapping_ids: Vec<u32>,
     location_ids: Vec<u32>,
     function_ids: Vec<u32>,
-    /// Where the values of each sample end; kept only once two samples differ in their number.
+    /// End of the values of each sample; kept only once two samples differ in their number of values.
     value_ends: Option<Vec<u32>>,
 }
 
-/// A string index of the document: what does not fit 32 bits, or is negative, is outside of any table.
+/// A string index of the document. An index that does not fit 32 bits, or is negative, becomes one outside of any
+/// table.
 #[inline(always)]
 fn string_id(index: u64) -> StringId {
     index.min(u64::from(NONE)) as u32
 }
 
 #[inline(always)]
-fn within(what: &'static str, count: usize, limit: usize) -> Result<(), Error> {
+fn check_count(kind: &'static str, count: usize, limit: usize) -> Result<(), Error> {
     match count < limit {
         true => Ok(()),
-        false => Err(Error::TooMany { what, limit }),
+        false => Err(Error::TooMany { kind, limit }),
     }
 }
 
 impl<'l> Pass<'l> {
     fn new(limits: &'l Limits, ids: Ids, bytes: usize) -> Self {
         let mut out = Profile::default();
-        // Typical shares of a document, so that columns seldom have to grow.
+        // Typical proportions of a document, so that columns seldom have to grow.
         out.symbols.stacktraces.locations.reserve(bytes / 8);
         out.symbols.locations.lines.reserve(bytes / 48);
         out.symbols.functions.reserve(bytes / 64);
@@ -222,7 +223,7 @@ impl<'l> Pass<'l> {
                 0x48 => self.out.time_nanos = from.varint()? as i64,
                 0x50 => self.out.duration_nanos = from.varint()? as i64,
                 0x5a => {
-                    // A message that comes twice is merged, field by field.
+                    // A repeated message is merged, field by field.
                     let mut period_type = self.out.period_type.unwrap_or_default();
                     value_type(from.message()?, &mut period_type)?;
                     self.out.period_type = Some(period_type);
@@ -243,7 +244,7 @@ impl<'l> Pass<'l> {
     }
 
     fn sample(&mut self, mut from: Reader) -> Result<(), Error> {
-        within("samples", self.out.samples.len(), self.limits.samples)?;
+        check_count("samples", self.out.samples.len(), self.limits.samples)?;
         let stacktraces = &mut self.out.symbols.stacktraces;
         let samples = &mut self.out.samples;
         let first_value = samples.values.len();
@@ -251,7 +252,7 @@ impl<'l> Pass<'l> {
             match from.tag()? {
                 0x0a => {
                     let mut packed = from.message()?;
-                    // At most one id per byte; `extend` would ask again for room at each.
+                    // At most one id per byte; `extend` would reserve again for each.
                     stacktraces.locations.reserve(packed.left());
                     while !packed.is_done() {
                         stacktraces.locations.push(self.ids.narrow(packed.varint()?));
@@ -266,7 +267,7 @@ impl<'l> Pass<'l> {
                 }
                 0x10 => samples.values.push(from.varint()? as i64),
                 0x1a => {
-                    within("labels", samples.labels.len(), self.limits.labels)?;
+                    check_count("labels", samples.labels.len(), self.limits.labels)?;
                     samples.labels.push(label(from.message()?)?);
                 }
                 tag => from.skip(tag, "sample", 3)?,
@@ -276,8 +277,8 @@ impl<'l> Pass<'l> {
         samples.label_offsets.push(samples.labels.len() as u32);
 
         let count = samples.len();
-        let regular = (samples.values.len() - first_value) * count == samples.values.len();
-        if !regular && self.value_ends.is_none() {
+        let is_regular = (samples.values.len() - first_value) * count == samples.values.len();
+        if !is_regular && self.value_ends.is_none() {
             let each = first_value / (count - 1).max(1);
             self.value_ends = Some((1..count).map(|i| (i * each) as u32).collect());
         }
@@ -288,7 +289,7 @@ impl<'l> Pass<'l> {
     }
 
     fn mapping(&mut self, mut from: Reader) -> Result<(), Error> {
-        within("mappings", self.mapping_ids.len(), self.limits.mappings)?;
+        check_count("mappings", self.mapping_ids.len(), self.limits.mappings)?;
         let mut id = 0;
         let mut mapping = Mapping::default();
         while !from.is_done() {
@@ -312,7 +313,7 @@ impl<'l> Pass<'l> {
     }
 
     fn location(&mut self, mut from: Reader) -> Result<(), Error> {
-        within("locations", self.location_ids.len(), self.limits.locations)?;
+        check_count("locations", self.location_ids.len(), self.limits.locations)?;
         let locations = &mut self.out.symbols.locations;
         let (mut id, mut mapping, mut address, mut folded) = (0, 0, 0, false);
         while !from.is_done() {
@@ -343,7 +344,7 @@ impl<'l> Pass<'l> {
     }
 
     fn function(&mut self, mut from: Reader) -> Result<(), Error> {
-        within("functions", self.function_ids.len(), self.limits.functions)?;
+        check_count("functions", self.function_ids.len(), self.limits.functions)?;
         let mut id = 0;
         let mut function = Function::default();
         while !from.is_done() {
@@ -437,7 +438,7 @@ impl<'l> Pass<'l> {
         flaw
     }
 
-    /// Makes every string id lie in the table, and string 0 the empty one.
+    /// Makes every string id valid, and string 0 the empty one.
     fn settle_strings(&mut self) -> Option<Flaw> {
         let strings = self.strings.len();
         let mut flaw = match self.strings.first_mut() {
@@ -480,7 +481,7 @@ impl<'l> Pass<'l> {
         let ids = out.symbols.mappings.iter_mut().flat_map(|m| [&mut m.filename, &mut m.build_id]);
         settle("mapping", &mut { ids });
 
-        // References that nobody rejects a document for.
+        // Dangling references that are no reason to reject a document.
         let units = out.sample_types.iter_mut().map(|t| &mut t.unit);
         let units = units.chain(out.samples.labels.iter_mut().map(|l| &mut l.unit));
         let period = out.period_type.iter_mut().flat_map(|p| [&mut p.r#type, &mut p.unit]);
@@ -519,11 +520,11 @@ fn label(mut from: Reader) -> Result<SampleLabel, Error> {
     Ok(label)
 }
 
-/// Where each id is. Of equal ids the last one counts; id 0 is nowhere.
+/// The index of each id. Of equal ids the last one counts; id 0 has no index.
 enum Index {
     /// Ids are 1, 2, … n.
     Counted(u32),
-    /// `[id]` is the index.
+    /// Indices by id.
     Table(Vec<u32>),
     Map(HashMap<u32, u32>),
 }
@@ -556,7 +557,7 @@ impl Index {
     /// Replaces each id by its index, or by [`NONE`].
     fn resolve<'a>(&self, ids: impl Iterator<Item = &'a mut u32>) {
         match self {
-            // Apart, because this loop needs no branch.
+            // A separate case, because this loop needs no branch.
             Self::Counted(count) => ids.for_each(|id| *id = counted(*id, *count)),
             _ => ids.for_each(|id| *id = self.get(*id)),
         }

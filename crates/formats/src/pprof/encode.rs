@@ -1,10 +1,10 @@
 //! Columns → pprof bytes, in the order in which Go writes them.
 //!
-//! Owns: bytes that google/pprof reads. Does not own: merging equal things; everything is written as it is.
+//! Owns: bytes that google/pprof reads. Does not own: merging equal elements; each is written as it is.
 
 use model::{NONE, Profile, ValueType};
 
-/// One document, uncompressed. Ids are index + 1; a reference to nothing is written as id 0.
+/// One document, uncompressed. Ids are index + 1; [`NONE`] is written as id 0.
 pub fn encode(profile: &Profile) -> Vec<u8> {
     let symbols = &profile.symbols;
     let mut out = Vec::with_capacity(symbols.byte_len() / 2 + profile.samples.values.len() * 4);
@@ -105,7 +105,7 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// A scalar field; 0 is written by leaving it out.
+/// Writes a scalar field, left out if 0.
 fn number(out: &mut Vec<u8>, field: u8, value: u64) {
     if value != 0 {
         out.push(field << 3);
@@ -119,7 +119,7 @@ fn bytes(out: &mut Vec<u8>, field: u8, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
-/// A length-delimited field; `content` is empty afterwards.
+/// Writes a length-delimited field; `content` is empty afterwards.
 fn message(out: &mut Vec<u8>, field: u8, content: &mut Vec<u8>) {
     bytes(out, field, content);
     content.clear();

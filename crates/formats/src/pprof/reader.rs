@@ -1,8 +1,8 @@
 //! A cursor over protobuf wire format.
 //!
-//! Owns: varints, tags, lengths, skipping what is unknown. Knows no message.
+//! Owns: varints, tags, lengths, skipping unknown fields. Knows no message.
 
-/// How deep unknown groups may nest.
+/// Deepest nesting of unknown groups.
 const GROUP_DEPTH_MAX: u32 = 100;
 
 /// Bytes that are not a pprof. Positions are offsets into the decompressed bytes.
@@ -10,8 +10,8 @@ const GROUP_DEPTH_MAX: u32 = 100;
 pub enum Error {
     #[error("pprof of {bytes} bytes is larger than the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },
-    #[error("pprof has more {what} than the limit of {limit}")]
-    TooMany { what: &'static str, limit: usize },
+    #[error("pprof has more {kind} than the limit of {limit}")]
+    TooMany { kind: &'static str, limit: usize },
     #[error("pprof is cut off: a field at byte {at} runs past the end of its message at byte {end}")]
     CutOff { at: usize, end: usize },
     #[error("pprof has a number of more than 64 bits at byte {at}")]
@@ -26,7 +26,7 @@ pub enum Error {
 
 /// Reads the message `data[at..end]`.
 ///
-/// It holds all of `data`, so that eight bytes may be loaded at once near the end of a small message too.
+/// Holds all of `data`, so that eight bytes can be loaded at once near the end of a small message too.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     data: &'a [u8],
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// How many bytes are left.
+    /// Bytes left in the message.
     #[inline(always)]
     pub(super) fn left(&self) -> usize {
         self.end - self.at
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
             return Err(Error::CutOff { at: self.at, end: self.end });
         }
         self.at += length;
-        // Seven bits of each byte up to the one that stops, moved together pairwise.
+        // Seven bits of each byte up to the last of the varint, joined pairwise.
         let bits = word & (stops ^ stops.wrapping_sub(1)) & 0x7f7f_7f7f_7f7f_7f7f;
         let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
         let bits = (bits & 0x0000_3fff_0000_3fff) | ((bits & 0x3fff_0000_3fff_0000) >> 2);
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn varints_of_every_length_read_alike_with_and_without_room_behind_them() {
+    fn varints_of_every_length_are_read_with_and_without_eight_bytes_left() {
         let values = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) - 1, u64::MAX >> bit]);
         for value in values {
             let mut bytes = Vec::new();
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_varint_may_not_leave_its_message() {
-        // A message of one byte, whose varint would go on behind it.
+        // A message of one byte, whose varint would continue behind it.
         let bytes = [1, 0x80, 1, 1, 1, 1, 1, 1, 1, 1, 1];
         let mut outer = Reader::new(&bytes);
         let mut inner = outer.message().unwrap();

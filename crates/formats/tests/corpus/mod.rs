@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Files of the corpus folders whose names begin with one of `prefixes`. Empty, with a word about it, without a corpus.
+/// Files of the corpus folders whose names begin with one of `prefixes`. Without a corpus, prints so and returns none.
 pub(crate) fn files(prefixes: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
     let shared = std::env::var_os("PYROGRAPH_SHARED").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");

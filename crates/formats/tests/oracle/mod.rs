@@ -1,4 +1,4 @@
-//! Compares our decoder with prost's message, reference by reference.
+//! Compares our decoded profile with prost's message, reference by reference.
 
 use bytes::Bytes;
 use formats::pprof::{self, Flaw, Limits};
@@ -6,8 +6,8 @@ use model::{NONE, Profile};
 use prost::Message;
 use wire::google::v1 as proto;
 
-/// Whether prost accepts the bytes; then ours must, and see the same. What prost refuses, ours may accept only
-/// if all that is wrong is text that is not UTF-8.
+/// Returns whether prost accepts the bytes. If it does, our decoder must accept them with the same result. If it does
+/// not, our decoder may accept them only if their sole fault is text that is not UTF-8.
 pub(crate) fn compare(raw: Bytes, origin: &str) -> bool {
     let ours = pprof::decode(raw.clone(), &Limits::default());
     let theirs = match proto::Profile::decode(raw) {
@@ -55,9 +55,9 @@ fn flaw(theirs: &proto::Profile) -> Option<Flaw> {
     Some(Flaw::StringIndex { holder, strings })
 }
 
-/// Index of the last thing with this id.
+/// Index of the last element with this id.
 fn index(ids: &[u64], id: u64) -> u32 {
-    let found = ids.iter().rposition(|other| *other == id && id != 0);
+    let position = ids.iter().rposition(|other| *other == id && id != 0);
     found.map_or(NONE, |index| index as u32)
 }
 

@@ -63,13 +63,13 @@ fn ids_far_apart_are_found() {
 }
 
 #[test]
-fn of_equal_ids_the_last_counts() {
+fn the_last_of_equal_ids_counts() {
     let got = decoded(&[(2, &[0x08, 2, 0x10, 5]), (4, &[0x08, 2]), (4, &[0x08, 2])]);
     assert_eq!(stack(&got, 0), [1]);
 }
 
 #[test]
-fn references_to_nothing_and_to_broken_locations_are_none_but_a_mapping_may_be_missing() {
+fn dangling_references_and_broken_locations_become_none_but_a_mapping_may_be_missing() {
     let got = decoded(&[
         (2, &[0x0a, 4, 1, 2, 3, 9, 0x12, 1, 5]),
         (4, &[0x08, 1]),
@@ -82,7 +82,7 @@ fn references_to_nothing_and_to_broken_locations_are_none_but_a_mapping_may_be_m
 }
 
 #[test]
-fn flaws_are_told_in_the_order_of_validation() {
+fn flaws_are_reported_in_the_order_of_validation() {
     let check = |fields: &[(u8, &[u8])], expected: Flaw| {
         assert_eq!(decoded(fields).flaw, Some(expected), "{fields:?}");
     };
@@ -157,11 +157,11 @@ fn a_document_of_dotnet_gets_its_ids_and_names() {
 }
 
 #[test]
-fn limits_bound_every_kind_of_thing() {
+fn limits_bound_every_kind_of_element() {
     let none = Limits { bytes: 100, samples: 0, labels: 0, mappings: 0, locations: 0, functions: 0 };
-    let check = |field: (u8, &[u8]), limits: Limits, what: &'static str| {
+    let check = |field: (u8, &[u8]), limits: Limits, kind: &'static str| {
         let refused = decode(document(&[field]), &limits).unwrap_err();
-        assert_eq!(refused, Error::TooMany { what, limit: 0 });
+        assert_eq!(refused, Error::TooMany { kind, limit: 0 });
     };
     check((2, &[]), none, "samples");
     check((2, &[0x1a, 0]), Limits { samples: 1, ..none }, "labels");
@@ -179,7 +179,7 @@ fn a_known_field_of_another_wire_type_is_refused() {
 }
 
 #[test]
-fn what_was_encoded_comes_back() {
+fn encoding_and_decoding_returns_the_same_profile() {
     let got = decoded(&[
         (2, &[0x0a, 2, 1, 2, 0x12, 1, 5, 0x1a, 4, 0x08, 1, 0x10, 2]),
         (2, &[0x12, 1, 0]),
@@ -193,7 +193,7 @@ fn what_was_encoded_comes_back() {
     assert_eq!(got.flaw, None);
     let again = decode(encode(&got.profile).into(), &Limits::default()).unwrap();
     assert_eq!(encode(&again.profile), encode(&got.profile));
-    // Strings lie elsewhere now; everything else is the same.
+    // Strings are stored elsewhere now; everything else is the same.
     let (mut a, mut b) = (got.profile, again.profile);
     assert!(a.symbols.strings.iter().eq(b.symbols.strings.iter()));
     (a.symbols.strings, b.symbols.strings) = Default::default();
