@@ -1,4 +1,4 @@
-//! Holds the direction of the arrows between crates, and which of them may know which library.
+//! Checks the direction of the dependencies between crates, and which crates may use which library.
 
 #[cfg(test)]
 mod tests {
@@ -6,7 +6,7 @@ mod tests {
 
     use cargo_metadata::{DependencyKind, MetadataCommand};
 
-    /// Each crate with what of ours it may depend on. What is not listed is not allowed.
+    /// Each crate with the workspace crates that it may depend on. Any other dependency is forbidden.
     const ARROWS: &[(&str, &[&str])] = &[
         ("model", &[]),
         ("clock", &[]),
@@ -37,7 +37,7 @@ mod tests {
         ),
     ];
 
-    /// Libraries that only these crates may know; everything else speaks in our own words.
+    /// Libraries that only these crates may use; all others use our own types.
     const CONFINED: &[(&str, &[&str])] = &[
         ("parquet", &["block"]),
         ("arrow-array", &["block"]),

@@ -1,7 +1,7 @@
-//! Looks at the bucket as if everything had died at this moment.
+//! Checks the bucket as if all processes had died at this moment.
 //!
-//! Owns: what a new owner, and a catalog that is made anew, have to find there.
-//! Does not own: when.
+//! Owns: the data that a new owner and a rebuilt catalog have to find.
+//! Does not own: when audits are made.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -15,13 +15,13 @@ use rpc::Metastore as _;
 use crate::bucket::Objects;
 use crate::fleet::Fleet;
 use crate::load::{count, everything};
-use crate::oracle::{Counts, Expected, Strictness};
+use crate::oracle::{Counts, Expectation, Strictness};
 use crate::random::Random;
 
 const COPY: &str = "an owner of a copy";
 
-/// Opens copies of the bucket as it is: each holds all that is acknowledged, once. One is as it is, the catalog of
-/// another is made anew, of a third lost, and that of a fourth is older than the rest. The first three answer the same.
+/// Opens copies of the bucket: each holds every acknowledged item once. The first copy is unchanged, the second
+/// rebuilds its catalog, the third has lost it, and the fourth has an older one. The first three answer the same.
 pub(crate) async fn audit(fleet: &Fleet) {
     let objects = fleet.bucket.objects().fork();
     let expected = fleet.oracle.expected();
@@ -47,25 +47,25 @@ pub(crate) async fn audit(fleet: &Fleet) {
         };
         let differing: Vec<u64> = kept.map(|item| item.number).filter(differ).collect();
         if !differing.is_empty() {
-            let what = format!("a rebuilt catalog answers differently about items {differing:?}");
-            fleet.oracle.violate("I8", what);
+            let details = format!("a rebuilt catalog answers differently about items {differing:?}");
+            fleet.oracle.violate("I8", details);
         }
     }
 }
 
-/// Opens a copy that took some time: it holds all that was acknowledged before. Its catalog may name what was pushed
-/// meanwhile, and say that it is missing.
-pub(crate) async fn audit_copy(fleet: &Fleet, copy: &Objects, expected: &Expected) {
+/// Opens a copy that took some time: it holds every item acknowledged before the copy began. Its catalog may name
+/// items pushed meanwhile, and report them as missing.
+pub(crate) async fn audit_copy(fleet: &Fleet, copy: &Objects, expected: &Expectation) {
     judge(fleet, COPY, "I8", copy, expected, false).await;
 }
 
-/// Answers of an owner of these objects; `None` if it cannot answer.
+/// The counts of an owner of these objects; `None` if it cannot answer.
 async fn judge(
     fleet: &Fleet,
     who: &'static str,
     invariant: &'static str,
     objects: &Objects,
-    expected: &Expected,
+    expected: &Expectation,
     rebuilds: bool,
 ) -> Option<Counts> {
     fleet.forget_expired();
@@ -140,7 +140,7 @@ async fn look(
     }
     let rows = answers.pop().unwrap_or_default();
     if answers != [rows.clone()] {
-        fleet.oracle.violate("I14", format!("cells say {answers:?}, rows {rows:?}"));
+        fleet.oracle.violate("I14", format!("cells count {answers:?}, rows {rows:?}"));
     }
     Ok(rows)
 }

@@ -1,9 +1,9 @@
-//! The bucket that all processes of a run share, and the way to it.
+//! The bucket that all processes of a run share, and the network to it.
 //!
-//! Owns: what becomes of a request: how long it travels, whether it arrives, whether its answer does.
-//! Does not own: what is right to find there ([`crate::oracle`]).
+//! Owns: the fate of each request: its latency, whether it arrives, whether its answer does.
+//! Does not own: which content is right ([`crate::oracle`]).
 //!
-//! A request travels on its own: a process that dies, or stops waiting, does not take it back.
+//! A request is independent of its sender: it goes on if the process dies or stops waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,14 +30,14 @@ use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::random::Random;
 
-/// Of the ids of the simulated cluster, and of another one whose objects somebody mixes in.
+/// Tag of the ids of the simulated cluster, and of another cluster whose objects are mixed in.
 pub(crate) const ID_TAG: IdTag = IdTag(0x0001_c5e5);
 const OTHER_ID_TAG: IdTag = IdTag(0x0002_c5e5);
 
-/// No answer ever comes; the client of a real bucket gives up after so much silence.
+/// Time after which the client of a real bucket gives up a request without an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// How often what happens, in thousandths of the requests, and for how long.
+/// Frequency of each fault, in thousandths of the requests, and latencies.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
     pub(crate) fail: u64,
@@ -55,22 +55,22 @@ pub(crate) struct Bucket(Arc<Inner>);
 
 struct Inner {
     executor: Executor,
-    /// Where requests are while they travel; it never dies.
+    /// The process of travelling requests; it never dies.
     process: ProcessId,
     journal: Journal,
     oracle: Oracle,
     objects: Objects,
-    /// A planted bug: what exists is replaced.
+    /// A planted bug: creates replace existing objects.
     overwrites: bool,
     state: Mutex<State>,
 }
 
-/// What is there, without any network between.
+/// The objects themselves, without a network.
 #[derive(Clone, Default)]
-pub(crate) struct Objects(Arc<Mutex<BTreeMap<String, Stored>>>);
+pub(crate) struct Objects(Arc<Mutex<BTreeMap<String, StoredObject>>>);
 
 #[derive(Clone)]
-struct Stored {
+struct StoredObject {
     bytes: Bytes,
     created: Duration,
 }
@@ -78,31 +78,31 @@ struct Stored {
 struct State {
     random: Random,
     rates: Rates,
-    /// Machines that no request comes from.
+    /// Machines cut off from the bucket.
     cut: BTreeSet<Machine>,
     traps: Vec<Trap>,
 }
 
-/// What is done when a machine next creates an object below a folder.
+/// An action to run when a machine next creates an object below a folder.
 pub(crate) struct Trap {
     pub(crate) machine: Machine,
     pub(crate) folder: &'static str,
-    /// In front of the request instead of after it.
+    /// Whether the action runs before the request instead of after it.
     pub(crate) is_before: bool,
-    pub(crate) then: Box<dyn FnOnce() + Send>,
+    pub(crate) action: Box<dyn FnOnce() + Send>,
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Clone, Copy, Debug)]
-struct Fate {
+struct Delivery {
     there: Duration,
     back: Duration,
-    kind: FateKind,
+    kind: DeliveryKind,
     repeat_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum FateKind {
+enum DeliveryKind {
     Pass,
     Fail,
     LoseRequest,
@@ -158,10 +158,10 @@ impl Bucket {
         let sprung = |trap: &Trap| {
             trap.machine == machine && trap.is_before == is_before && key.starts_with(trap.folder)
         };
-        let sprung = state.traps.iter().position(sprung).map(|at| state.traps.swap_remove(at));
+        let sprung = state.traps.iter().position(sprung).map(|index| state.traps.swap_remove(index));
         drop(state);
         if let Some(trap) = sprung {
-            (trap.then)();
+            (trap.action)();
         }
     }
 
@@ -169,12 +169,12 @@ impl Bucket {
         &self.0.objects
     }
 
-    /// The way of one machine to the bucket.
+    /// The bucket as seen from one machine.
     pub(crate) fn from(&self, machine: Machine) -> Arc<dyn ObjectStore> {
-        Arc::new(Way { bucket: self.clone(), machine })
+        Arc::new(BucketClient { bucket: self.clone(), machine })
     }
 
-    fn draw(&self, machine: Machine, is_create: bool) -> Fate {
+    fn draw(&self, machine: Machine, is_create: bool) -> Delivery {
         let mut state = self.0.state.lock();
         let rates = state.rates;
         let is_cut = state.cut.contains(&machine);
@@ -188,32 +188,32 @@ impl Bucket {
             falls
         };
         let kind = if is_cut {
-            if random.chance(100) { FateKind::LoseReply } else { FateKind::LoseRequest }
+            if random.chance(100) { DeliveryKind::LoseReply } else { DeliveryKind::LoseRequest }
         } else if falls(rates.fail) {
-            FateKind::Fail
+            DeliveryKind::Fail
         } else if falls(rates.lose_request) {
-            FateKind::LoseRequest
+            DeliveryKind::LoseRequest
         } else if falls(rates.lose_reply) {
-            FateKind::LoseReply
+            DeliveryKind::LoseReply
         } else if falls(rates.false_conflict) && is_create {
-            FateKind::FalseConflict
+            DeliveryKind::FalseConflict
         } else {
-            FateKind::Pass
+            DeliveryKind::Pass
         };
         let repeats = is_create && random.chance(rates.repeat);
         let repeat_after = repeats.then(|| random.millis(100, 60_000));
-        Fate { there, back, kind, repeat_after }
+        Delivery { there, back, kind, repeat_after }
     }
 
-    /// Sends a request on its way, and waits for what comes back.
+    /// Sends a request, and waits for its answer.
     async fn request<T: Send + 'static>(
         &self,
         machine: Machine,
-        what: &'static str,
+        operation: &'static str,
         key: String,
         work: impl Fn(&Inner) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let fate = self.draw(machine, what == "create");
+        let fate = self.draw(machine, operation == "create");
         let (reply, answer) = oneshot::channel();
         let this = self.clone();
         let shown = key.clone();
@@ -221,21 +221,21 @@ impl Bucket {
             let inner = &*this.0;
             inner.executor.sleep(fate.there).await;
             let result = match fate.kind {
-                FateKind::LoseRequest => {
-                    inner.journal.note(format_args!("{machine} {what} {key}: lost on the way"));
+                DeliveryKind::LoseRequest => {
+                    inner.journal.note(format_args!("{machine} {operation} {key}: lost on the way"));
                     inner.executor.sleep(SILENCE_MAX).await;
                     Err(broken())
                 }
-                FateKind::Fail => {
-                    inner.journal.note(format_args!("{machine} {what} {key}: refused"));
+                DeliveryKind::Fail => {
+                    inner.journal.note(format_args!("{machine} {operation} {key}: refused"));
                     Err(broken())
                 }
-                FateKind::FalseConflict => {
-                    inner.journal.note(format_args!("{machine} {what} {key}: false conflict"));
+                DeliveryKind::FalseConflict => {
+                    inner.journal.note(format_args!("{machine} {operation} {key}: false conflict"));
                     Err(Error::AlreadyExists { path: key.clone(), source: "a false conflict".into() })
                 }
-                FateKind::Pass | FateKind::LoseReply => {
-                    if what == "create" {
+                DeliveryKind::Pass | DeliveryKind::LoseReply => {
+                    if operation == "create" {
                         this.spring(machine, &key, true);
                     }
                     let done = work(inner);
@@ -245,12 +245,12 @@ impl Bucket {
                         Err(Error::NotFound { .. }) => "not found".to_owned(),
                         Err(error) => error.to_string(),
                     };
-                    let lost = if fate.kind == FateKind::LoseReply { ", reply lost" } else { "" };
-                    inner.journal.note(format_args!("{machine} {what} {key}: {outcome}{lost}"));
-                    if what == "create" {
+                    let lost = if fate.kind == DeliveryKind::LoseReply { ", reply lost" } else { "" };
+                    inner.journal.note(format_args!("{machine} {operation} {key}: {outcome}{lost}"));
+                    if operation == "create" {
                         this.spring(machine, &key, false);
                     }
-                    if fate.kind == FateKind::LoseReply { Err(broken()) } else { done }
+                    if fate.kind == DeliveryKind::LoseReply { Err(broken()) } else { done }
                 }
             };
             inner.executor.sleep(fate.back).await;
@@ -258,7 +258,7 @@ impl Bucket {
             if let Some(after) = fate.repeat_after {
                 inner.executor.sleep(after).await;
                 let outcome = if work(inner).is_ok() { "ok" } else { "exists" };
-                inner.journal.note(format_args!("{machine} {what} {key}, once more: {outcome}"));
+                inner.journal.note(format_args!("{machine} {operation} {key}, once more: {outcome}"));
             }
         };
         self.0.executor.spawn(self.0.process, travel);
@@ -290,7 +290,7 @@ impl Inner {
             return Err(Error::AlreadyExists { path: key.to_owned(), source });
         }
         let created = START + self.executor.now();
-        objects.insert(key.to_owned(), Stored { bytes: bytes.clone(), created });
+        objects.insert(key.to_owned(), StoredObject { bytes: bytes.clone(), created });
         drop(objects);
         self.oracle.created(&Key::from_text(key), &bytes);
         Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
@@ -307,24 +307,24 @@ impl Objects {
     /// A bucket with one object.
     pub(crate) fn one(key: &Key, bytes: &Bytes) -> Self {
         let objects = Self::default();
-        let stored = Stored { bytes: bytes.clone(), created: START };
+        let stored = StoredObject { bytes: bytes.clone(), created: START };
         objects.0.lock().insert(key.to_string(), stored);
         objects
     }
 
-    /// As it is now; later changes of one are none of the other.
+    /// A copy of the current objects, independent of later changes.
     pub(crate) fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
-    /// The objects whose keys begin with `prefix`, as they are now.
+    /// A copy of the current objects whose keys begin with `prefix`.
     pub(crate) fn below(&self, prefix: &str) -> Self {
         let copy = self.fork();
         copy.0.lock().retain(|key, _| key.starts_with(prefix));
         copy
     }
 
-    /// As they are now, but of those below `prefix` only the ones in `others`.
+    /// A copy of the current objects, with those below `prefix` taken from `others` instead.
     pub(crate) fn with_folder(&self, prefix: &str, others: &Self) -> Self {
         let copy = self.fork();
         copy.0.lock().retain(|key, _| !key.starts_with(prefix));
@@ -332,7 +332,7 @@ impl Objects {
         copy
     }
 
-    /// Copies one object, if it is there.
+    /// Copies one object, if it exists.
     pub(crate) fn take(&self, key: &Key, from: &Self) {
         let stored = from.0.lock().get(key.as_str()).cloned();
         if let Some(stored) = stored {
@@ -340,13 +340,13 @@ impl Objects {
         }
     }
 
-    /// Deletes the objects whose keys begin with `prefix`, as somebody does who does not ask.
+    /// Deletes the objects whose keys begin with `prefix`, like an operator with a plain tool.
     pub(crate) fn lose(&self, prefix: &str) {
         self.0.lock().retain(|key, _| !key.starts_with(prefix));
     }
 
-    /// Puts beside each segment, block and record the same bytes under an id of another cluster, as somebody does who
-    /// mixes folders of two buckets.
+    /// Copies each segment, block and record to an id of another cluster, as if the folders of two buckets had been
+    /// mixed.
     pub(crate) fn mix_in_others(&self) {
         let mut objects = self.0.lock();
         let others = objects.iter().filter_map(|(key, stored)| {
@@ -354,11 +354,11 @@ impl Objects {
             let other = key.replace(&format!("{id:032x}"), &format!("{:032x}", OTHER_ID_TAG.mark(id)));
             Some((other, stored.clone()))
         });
-        let others: Vec<(String, Stored)> = others.collect();
+        let others: Vec<(String, StoredObject)> = others.collect();
         objects.extend(others);
     }
 
-    /// Objects of another cluster that were mixed in.
+    /// The objects of another cluster that were mixed in.
     pub(crate) fn others(&self) -> Vec<(Key, Bytes)> {
         self.0
             .lock()
@@ -368,12 +368,12 @@ impl Objects {
             .collect()
     }
 
-    /// Of the simulated cluster.
+    /// Keys of the simulated cluster.
     pub(crate) fn keys(&self) -> Vec<Key> {
         self.0.lock().keys().map(Key::from_text).filter(|key| !is_other(key)).collect()
     }
 
-    /// Of the simulated cluster.
+    /// Objects of the simulated cluster.
     pub(crate) fn all(&self) -> Vec<(Key, Bytes)> {
         self.0
             .lock()
@@ -383,7 +383,7 @@ impl Objects {
             .collect()
     }
 
-    /// When the object was created.
+    /// Time at which the object was created.
     pub(crate) fn created(&self, key: &Key) -> Option<Duration> {
         self.0.lock().get(key.as_str()).map(|stored| stored.created - START)
     }
@@ -403,7 +403,7 @@ impl Objects {
         storage::Store::new(Arc::new(Direct(self.clone())), clock, storage::Metrics::default()).tagged(ID_TAG)
     }
 
-    fn meta(key: &str, stored: &Stored) -> Result<ObjectMeta> {
+    fn meta(key: &str, stored: &StoredObject) -> Result<ObjectMeta> {
         let location = Path::parse(key).map_err(Error::from)?;
         let last_modified = (UNIX_EPOCH + stored.created).into();
         Ok(ObjectMeta {
@@ -462,13 +462,13 @@ impl Objects {
     }
 }
 
-struct Way {
+struct BucketClient {
     bucket: Bucket,
     machine: Machine,
 }
 
 #[async_trait]
-impl ObjectStore for Way {
+impl ObjectStore for BucketClient {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         if options.mode != PutMode::Create {
             return Err(Error::NotImplemented {
@@ -545,13 +545,13 @@ fn list_later(
     listed.into_stream().try_flatten().boxed()
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for BucketClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bucket seen from {}", self.machine)
     }
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for BucketClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -568,7 +568,7 @@ impl ObjectStore for Direct {
             return Err(Error::AlreadyExists { path: location.to_string(), source });
         }
         let newest = objects.values().map(|stored| stored.created).max().unwrap_or(START);
-        objects.insert(location.to_string(), Stored { bytes: payload.into(), created: newest });
+        objects.insert(location.to_string(), StoredObject { bytes: payload.into(), created: newest });
         Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
     }
 

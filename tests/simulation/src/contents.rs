@@ -1,4 +1,4 @@
-//! What objects hold, by their own bytes.
+//! The contents of objects, decoded from their bytes.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::bucket::Objects;
 use crate::load::item_of;
 
 /// One object of the bucket.
-pub(crate) struct Contents {
+pub(crate) struct ObjectContents {
     pub(crate) key: Key,
     pub(crate) bytes: Bytes,
-    /// Whose stacktraces its symbols name; empty if it is neither a segment nor a block.
+    /// Items whose stacktraces are in its symbols; empty if it is neither a segment nor a block.
     pub(crate) items: BTreeSet<u64>,
 }
 
 impl Objects {
-    pub(crate) async fn contents(&self) -> Vec<Contents> {
-        // Nothing of it is ever waited for.
+    pub(crate) async fn contents(&self) -> Vec<ObjectContents> {
+        // In memory, so the futures never wait.
         let (store, cache) = (self.store(Clock::system()), Cache::new(0));
         let mut all = Vec::new();
         for (key, bytes) in self.all() {
-            let mut contents = Contents { key, bytes, items: BTreeSet::new() };
+            let mut contents = ObjectContents { key, bytes, items: BTreeSet::new() };
             let bytes_len = contents.bytes.len() as u64;
             if let Ok(block) = Reader::open(&store, &contents.key, bytes_len, &cache).await {
                 for at in 0..block.directory().datasets.len() {

@@ -1,6 +1,7 @@
-//! Deletions: what is asked to be erased, by whom and when.
+//! Requests for deletions.
 //!
-//! Owns: drawing deletions, asking until one is answered. Does not own: what a deletion must do ([`crate::oracle`]).
+//! Owns: drawing deletions, retrying until one is answered. Does not own: the effect that a deletion must have
+//! ([`crate::oracle`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +15,21 @@ use crate::executor::START;
 use crate::fleet::Fleet;
 use crate::load::{LASTING, SERVICES, tenant_of};
 use crate::machine::Kind;
-use crate::oracle::{Item, OrderId};
+use crate::oracle::{DeletionId, Item};
 use crate::random::Random;
 
-/// How often somebody asks for one deletion.
+/// Most requests for one deletion.
 const TRIES_MAX: u64 = 5;
 
-/// What a deletion erases of what was stored before it.
+/// The data that a deletion erases, among those stored before it.
 #[derive(Clone, Debug)]
-pub(crate) struct About {
+pub(crate) struct DeletionTarget {
     pub(crate) request: DeleteRequest,
-    /// Found in its matchers and nowhere else.
+    /// A text that occurs in its matchers and nowhere else.
     pub(crate) mark: String,
 }
 
-impl About {
+impl DeletionTarget {
     pub(crate) fn is_about(&self, item: &Item) -> bool {
         let DeleteRequest { tenant, selector, range } = &self.request;
         *tenant == item.tenant
@@ -40,7 +41,7 @@ impl About {
     }
 }
 
-/// Gives deletions until `until`.
+/// Requests deletions until `until`.
 pub(crate) async fn keep_deleting(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
     let every = fleet.settings.deletion_every.as_millis() as u64;
     loop {
@@ -51,11 +52,11 @@ pub(crate) async fn keep_deleting(fleet: Arc<Fleet>, until: Duration, mut random
         let now = (START + fleet.executor.now()).as_nanos() as i64;
         let deletion = fleet.oracle.deletion(|number| draw(number, now, &mut random), fleet.executor.now());
         let asking = ask(fleet.clone(), deletion, random.fork());
-        fleet.executor.spawn(fleet.executor.start("somebody"), asking);
+        fleet.executor.spawn(fleet.executor.start("deletion client"), asking);
     }
 }
 
-fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
+fn draw(number: usize, now_nanos: i64, random: &mut Random) -> DeletionTarget {
     let mark = format!("deletion-{number}.");
     let pod = Matcher::regex("pod", &format!("pod-{}|{mark}", random.below(3)), false);
     let service = SERVICES[random.below(3) as usize];
@@ -68,18 +69,18 @@ fn draw(number: usize, now_nanos: i64, random: &mut Random) -> About {
         selector: Selector { matchers: pod.into_iter().chain(service).collect() },
         range: TimeRange { start, end },
     };
-    About { request, mark }
+    DeletionTarget { request, mark }
 }
 
-async fn ask(fleet: Arc<Fleet>, deletion: OrderId, random: Random) {
+async fn ask(fleet: Arc<Fleet>, deletion: DeletionId, random: Random) {
     ask_until_answered(&fleet, deletion, random).await;
-    fleet.oracle.asks_no_more(deletion, fleet.executor.now());
+    fleet.oracle.stop_asking(deletion, fleet.executor.now());
 }
 
-async fn ask_until_answered(fleet: &Fleet, deletion: OrderId, mut random: Random) {
+async fn ask_until_answered(fleet: &Fleet, deletion: DeletionId, mut random: Random) {
     let queriers = fleet.machines_of(Kind::Querier);
     let request = fleet.oracle.request_of(deletion);
-    fleet.note(format_args!("somebody deletions {} of {}", request.selector, request.tenant));
+    fleet.note(format_args!("deletion requested: {} of {}", request.selector, request.tenant));
     for _ in 0..TRIES_MAX {
         let Some(querier) = random.pick(&queriers).copied() else {
             return;
@@ -88,7 +89,7 @@ async fn ask_until_answered(fleet: &Fleet, deletion: OrderId, mut random: Random
             Ok(status) => {
                 fleet.note(format_args!("deletion {} is in force: {}", status.number, request.selector));
                 fleet.oracle.answered(deletion, fleet.executor.now());
-                // Soon nothing is left that it erases, and a catalog that knows nothing of it answers as well.
+                // Audited at once: once the data are erased, even a catalog that lost the deletion answers correctly.
                 if random.chance(200) {
                     audit(fleet).await;
                 }
@@ -100,10 +101,10 @@ async fn ask_until_answered(fleet: &Fleet, deletion: OrderId, mut random: Random
     }
 }
 
-/// Long after the last deletion: nothing of what they erased is in the bucket, nor what they said.
+/// Checks, long after the last deletion, that no erased data and no text of a deletion are in the bucket.
 pub(crate) async fn judge_finished(fleet: &Fleet) {
     let Some(owner) = fleet.current_owner().await else {
-        fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
+        fleet.oracle.violate("stuck", "no owner of the catalog after the storm");
         return;
     };
     for tenant in LASTING {
@@ -111,9 +112,9 @@ pub(crate) async fn judge_finished(fleet: &Fleet) {
             Ok(deletions) => {
                 for status in deletions {
                     if !matches!(status.progress, DeletionProgress::Finished { .. }) {
-                        let what =
+                        let details =
                             format!("deletion {} of {tenant} is still {:?}", status.number, status.progress);
-                        fleet.oracle.violate("I16", what);
+                        fleet.oracle.violate("I16", details);
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! Runs the tasks of many processes on one thread, in virtual time.
 //!
-//! Owns: which task goes on next, time, the life and death of processes.
-//! Does not own: what processes are, who kills them.
+//! Owns: which task runs next, time, the start and end of processes.
+//! Does not own: the content of processes, and when they are killed.
 //!
-//! What can go on is kept as a set and drawn from by the seed. So a run follows from its seed alone,
-//! whatever the order is in which the parts of a program wake one another.
+//! Ready tasks are kept as a set, from which the seed draws the next one. So a run follows from its seed alone,
+//! in whatever order the parts of a program wake one another.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ use crate::random::Random;
 
 /// 2023-11-15 12:30:00 UTC.
 pub(crate) const START: Duration = Duration::from_secs(1_700_051_400);
-/// What the monotonic clock of a machine shows when a run begins.
+/// The monotonic clock of a machine at the start of a run.
 const UPTIME: Duration = Duration::from_secs(86_400);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,7 +49,7 @@ struct State {
     ready: BTreeSet<TaskId>,
     next_timer: u64,
     timers: BTreeMap<(Duration, u64), Waker>,
-    processes: Vec<Life>,
+    processes: Vec<ProcessState>,
     steps: u64,
     steps_max: u64,
     panics: Vec<String>,
@@ -57,28 +57,28 @@ struct State {
 
 struct Slot {
     process: ProcessId,
-    /// Absent while it is polled.
+    /// `None` while it is polled.
     future: Option<BoxFuture<'static, ()>>,
     waker: Waker,
 }
 
-struct Life {
+struct ProcessState {
     name: String,
     is_alive: bool,
     is_paused: bool,
-    /// What could go on if the process were not paused.
+    /// Tasks that are ready, but wait because the process is paused.
     parked: BTreeSet<TaskId>,
     tasks: BTreeSet<TaskId>,
-    /// Dies when so many more of its steps were taken.
+    /// Steps left until the process dies.
     fuse: Option<u32>,
 }
 
-struct Woken {
+struct TaskWaker {
     task: TaskId,
     queue: Arc<Mutex<Vec<TaskId>>>,
 }
 
-impl Wake for Woken {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.queue.lock().push(self.task);
     }
@@ -89,7 +89,7 @@ impl Wake for Woken {
 }
 
 impl Executor {
-    /// Stops after so many steps.
+    /// An executor that stops after `steps_max` steps.
     pub(crate) fn new(random: Random, steps_max: u64) -> Self {
         Self(Arc::new(Shared {
             woken: Arc::default(),
@@ -119,16 +119,16 @@ impl Executor {
         self.0.state.lock().steps
     }
 
-    /// What panicked since the last call.
+    /// Panics since the last call.
     pub(crate) fn take_panics(&self) -> Vec<String> {
         std::mem::take(&mut self.0.state.lock().panics)
     }
 
-    /// A process without tasks.
+    /// Starts a process without tasks.
     pub(crate) fn start(&self, name: impl Into<String>) -> ProcessId {
         let mut state = self.0.state.lock();
         let id = ProcessId(state.processes.len() as u32);
-        state.processes.push(Life {
+        state.processes.push(ProcessState {
             name: name.into(),
             is_alive: true,
             is_paused: false,
@@ -147,8 +147,7 @@ impl Executor {
         self.0.state.lock().life(process).is_paused
     }
 
-    /// Ends a process at once: each of its tasks stops where it waits. One that runs right now stops
-    /// when it waits next.
+    /// Ends a process at once: each of its tasks stops where it waits. The running task stops at its next wait.
     pub(crate) fn kill(&self, process: ProcessId) {
         let dropped: Vec<BoxFuture<'static, ()>> = {
             let mut state = self.0.state.lock();
@@ -159,16 +158,16 @@ impl Executor {
             let tasks = std::mem::take(&mut life.tasks);
             tasks.iter().filter_map(|task| state.remove(*task)).collect()
         };
-        // What is dropped may wake others.
+        // Dropped outside of the lock: a drop may wake other tasks.
         drop(dropped);
     }
 
-    /// Lets the process die when it has taken so many more steps.
+    /// Kills the process after `steps` more steps.
     pub(crate) fn set_fuse(&self, process: ProcessId, steps: u32) {
         self.0.state.lock().life(process).fuse = Some(steps);
     }
 
-    /// Nobody dies of what [`Self::set_fuse`] was told.
+    /// Cancels every [`Self::set_fuse`].
     pub(crate) fn clear_fuses(&self) {
         self.0.state.lock().processes.iter_mut().for_each(|life| life.fuse = None);
     }
@@ -197,12 +196,12 @@ impl Executor {
         state.ready.extend(parked);
     }
 
-    /// Runs a task within a process; not at all if that is dead.
+    /// Runs a task within a process; drops it if the process is dead.
     pub(crate) fn spawn(
         &self,
         process: ProcessId,
         task: impl Future<Output = ()> + Send + 'static,
-    ) -> Spawned {
+    ) -> SpawnedTask {
         let refused = {
             let mut state = self.0.state.lock();
             let id = state.next_task;
@@ -210,19 +209,19 @@ impl Executor {
             let life = state.life(process);
             if life.is_alive {
                 life.tasks.insert(id);
-                let woken = Woken { task: id, queue: self.0.woken.clone() };
+                let woken = TaskWaker { task: id, queue: self.0.woken.clone() };
                 let waker = Waker::from(Arc::new(woken));
                 state.tasks.insert(id, Slot { process, future: Some(Box::pin(task)), waker });
                 state.wake(id);
-                return Spawned { executor: self.clone(), task: id };
+                return SpawnedTask { executor: self.clone(), task: id };
             }
             (id, task)
         };
         drop(refused.1);
-        Spawned { executor: self.clone(), task: refused.0 }
+        SpawnedTask { executor: self.clone(), task: refused.0 }
     }
 
-    /// The clock of a process. `skew_nanos` is how far its wall clock is ahead of the true time, and may change.
+    /// The clock of a process. `skew_nanos` is the lead of its wall clock over the true time, and may change.
     pub(crate) fn clock(&self, process: ProcessId, skew_nanos: Arc<AtomicI64>, random: Random) -> Clock {
         let random = Mutex::new(random);
         Clock::new(Time { executor: self.clone(), process, skew_nanos, random })
@@ -232,7 +231,7 @@ impl Executor {
         Sleep { deadline: self.now().saturating_add(duration), executor: self.clone(), timer: None }
     }
 
-    /// Runs until `process` has no task left, or nobody has anything to do; says which.
+    /// Runs until `process` has no task left (returns true), or no task can go on (returns false).
     pub(crate) fn run_to_end_of(&self, process: ProcessId) -> bool {
         loop {
             if self.0.state.lock().life(process).tasks.is_empty() {
@@ -244,7 +243,7 @@ impl Executor {
         }
     }
 
-    /// One step of one task, or time goes on to the next timer; false if nothing is left to do.
+    /// Takes one step of one task, or advances time to the next timer; false if there is neither, or too many steps.
     fn step(&self) -> bool {
         let (task, mut future, waker) = {
             let mut state = self.0.state.lock();
@@ -293,7 +292,7 @@ impl Executor {
                     slot.future = Some(future);
                     return true;
                 }
-                // Its process died by what it did.
+                // The step killed the task's own process.
                 None => {
                     drop(state);
                     drop(future);
@@ -313,7 +312,7 @@ impl Executor {
         true
     }
 
-    /// Ends all processes: what they hold of this run is freed.
+    /// Ends all processes, which frees the memory of this run.
     pub(crate) fn end(&self) {
         let count = self.0.state.lock().processes.len() as u32;
         (0..count).for_each(|process| self.kill(ProcessId(process)));
@@ -328,7 +327,7 @@ impl Executor {
 }
 
 impl State {
-    fn life(&mut self, process: ProcessId) -> &mut Life {
+    fn life(&mut self, process: ProcessId) -> &mut ProcessState {
         &mut self.processes[process.0 as usize]
     }
 
@@ -382,31 +381,31 @@ impl State {
 
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
 }
 
-/// A task that was started; dropping it does not stop the task.
-pub(crate) struct Spawned {
+/// A started task; dropping the handle does not stop the task.
+pub(crate) struct SpawnedTask {
     executor: Executor,
     task: TaskId,
 }
 
-impl Spawned {
-    /// Dropping what it gives stops the task.
-    pub(crate) fn abort_on_drop(self) -> Aborting {
-        Aborting(Some(self))
+impl SpawnedTask {
+    /// Returns a guard whose drop stops the task.
+    pub(crate) fn abort_on_drop(self) -> AbortGuard {
+        AbortGuard(Some(self))
     }
 }
 
-pub(crate) struct Aborting(Option<Spawned>);
+pub(crate) struct AbortGuard(Option<SpawnedTask>);
 
-impl Aborting {
+impl AbortGuard {
     pub(crate) fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Aborting {
+impl Drop for AbortGuard {
     fn drop(&mut self) {
         if let Some(spawned) = &self.0 {
             spawned.executor.abort(spawned.task);
@@ -414,7 +413,7 @@ impl Drop for Aborting {
     }
 }
 
-/// Ready at its time.
+/// A timer: ready at its deadline.
 pub(crate) struct Sleep {
     executor: Executor,
     deadline: Duration,

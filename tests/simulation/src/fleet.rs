@@ -1,7 +1,7 @@
-//! The machines of a run, and what their processes are made of.
+//! The machines of a run, and the composition of their processes.
 //!
-//! Owns: starting and stopping processes, whom each of them calls.
-//! Does not own: when ([`crate::storm`]), what is pushed and asked ([`crate::load`]).
+//! Owns: starting and stopping processes, and which processes each of them calls.
+//! Does not own: when ([`crate::storm`]), the pushes and queries ([`crate::load`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,21 +27,21 @@ use crate::executor::{Executor, ProcessId};
 use crate::journal::Journal;
 use crate::load::everything;
 use crate::machine::{Kind, Machine};
-use crate::network::{Network, Place, RemoteIngester, RemoteLeaf, RemoteMetastore};
+use crate::network::{Endpoint, Network, RemoteIngester, RemoteLeaf, RemoteMetastore};
 use crate::oracle::Oracle;
 use crate::planted::Planted;
 use crate::random::Random;
 use crate::settings::Settings;
-use crate::watched::Watched;
+use crate::watched::CheckedEngine;
 
-/// What a process is given to stop by itself.
+/// Longest time for a process to stop by itself.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// A distributor gives up a push after so long.
+/// Time after which a distributor gives up a push.
 const PUSH_MAX: Duration = Duration::from_secs(10);
-/// Somebody waits so long for a deletion.
+/// Longest time that a client waits for a deletion.
 const DELETE_MAX: Duration = Duration::from_secs(60);
 
-/// How long the metastores are asked for one by one when one has opened the catalog.
+/// How long each metastore is asked directly after one has opened the catalog.
 const ASKED_AFTER_OPENING: Duration = Duration::from_secs(4);
 
 /// The tenant whose data have an age.
@@ -55,32 +55,32 @@ pub(crate) struct Fleet {
     pub(crate) network: Network,
     pub(crate) settings: Settings,
     planted: Option<Planted>,
-    /// Files of the catalog as they were some time ago.
+    /// An older copy of the catalog's files.
     pub(crate) older_catalog: Mutex<Option<Objects>>,
-    /// Objects of another cluster that somebody has mixed with the bucket's.
+    /// Objects of another cluster that were mixed into the bucket.
     pub(crate) others: Mutex<Vec<(Key, Bytes)>>,
     hosts: BTreeMap<Machine, Host>,
-    distributors: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
-    ingesters: BTreeMap<Machine, Arc<Place<dyn rpc::Ingester>>>,
-    metastores: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
-    leaves: BTreeMap<Machine, Arc<Place<dyn rpc::Leaf>>>,
-    roots: BTreeMap<Machine, Arc<Place<Querier>>>,
-    /// As queriers find the owner of the catalog.
-    owners: BTreeMap<Machine, Arc<Place<dyn rpc::Metastore>>>,
+    distributors: BTreeMap<Machine, Arc<Endpoint<dyn rpc::Ingester>>>,
+    ingesters: BTreeMap<Machine, Arc<Endpoint<dyn rpc::Ingester>>>,
+    metastores: BTreeMap<Machine, Arc<Endpoint<dyn rpc::Metastore>>>,
+    leaves: BTreeMap<Machine, Arc<Endpoint<dyn rpc::Leaf>>>,
+    roots: BTreeMap<Machine, Arc<Endpoint<Querier>>>,
+    /// The owner of the catalog as each querier finds it.
+    owners: BTreeMap<Machine, Arc<Endpoint<dyn rpc::Metastore>>>,
 }
 
 struct Host {
-    /// How far its wall clock is ahead.
+    /// Lead of its wall clock over the true time.
     skew_nanos: Arc<AtomicI64>,
     random: Mutex<Random>,
     process: Mutex<Option<ProcessId>>,
-    /// Whom its process takes for alive.
+    /// The members that its process takes for alive.
     membership: Mutex<Arc<Fixed>>,
-    /// Stops it in good order.
+    /// Drains the process.
     drain: Mutex<Option<Drain>>,
 }
 
-/// What others know a process by; another one after every start.
+/// The node name of a process; a new one after every start.
 fn node_of(machine: Machine, process: ProcessId) -> String {
     format!("{machine}/{process:?}")
 }
@@ -128,12 +128,12 @@ impl Fleet {
         let machines = all.into_iter().flat_map(|(kind, count)| Machine::all(kind, count));
         Arc::new(Self {
             hosts: machines.map(host).collect(),
-            distributors: distributors.map(|machine| (machine, Place::new(machine))).collect(),
-            ingesters: ingesters.map(|machine| (machine, Place::new(machine))).collect(),
-            metastores: metastores.map(|machine| (machine, Place::new(machine))).collect(),
-            leaves: queriers().map(|machine| (machine, Place::new(machine))).collect(),
-            roots: queriers().map(|machine| (machine, Place::new(machine))).collect(),
-            owners: queriers().map(|machine| (machine, Place::new(machine))).collect(),
+            distributors: distributors.map(|machine| (machine, Endpoint::new(machine))).collect(),
+            ingesters: ingesters.map(|machine| (machine, Endpoint::new(machine))).collect(),
+            metastores: metastores.map(|machine| (machine, Endpoint::new(machine))).collect(),
+            leaves: queriers().map(|machine| (machine, Endpoint::new(machine))).collect(),
+            roots: queriers().map(|machine| (machine, Endpoint::new(machine))).collect(),
+            owners: queriers().map(|machine| (machine, Endpoint::new(machine))).collect(),
             executor,
             journal,
             oracle,
@@ -146,8 +146,8 @@ impl Fleet {
         })
     }
 
-    pub(crate) fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.journal.note(what);
+    pub(crate) fn note(&self, event: std::fmt::Arguments<'_>) {
+        self.journal.note(event);
     }
 
     pub(crate) fn machines(&self) -> Vec<Machine> {
@@ -175,16 +175,16 @@ impl Fleet {
         self.host(machine).skew_nanos.load(Ordering::SeqCst)
     }
 
-    /// What the process of a machine says of itself; `None` if nobody there says anything.
-    pub(crate) fn said_by(&self, machine: Machine) -> Option<Member> {
+    /// The member that the process of a machine announces; `None` if it is dead or paused.
+    pub(crate) fn announced_by(&self, machine: Machine) -> Option<Member> {
         let process = self.process(machine).filter(|process| !self.executor.is_paused(*process))?;
         let members = self.host(machine).membership.lock().members().borrow().clone();
         members.iter().find(|member| member.node == node_of(machine, process)).cloned()
     }
 
-    /// From now on the process of `machine` takes these for alive, besides itself.
-    pub(crate) fn tell(&self, machine: Machine, others: &[Member]) {
-        let Some(me) = self.said_by(machine) else {
+    /// Sets the members that the process of `machine` takes for alive, besides itself.
+    pub(crate) fn set_membership(&self, machine: Machine, others: &[Member]) {
+        let Some(me) = self.announced_by(machine) else {
             return;
         };
         let others = others.iter().filter(|other| other.name != me.name).cloned();
@@ -196,7 +196,7 @@ impl Fleet {
         }
     }
 
-    /// A clock of the machine, for one more process on it.
+    /// A clock of the machine, for one process on it.
     fn clock(&self, machine: Machine, process: ProcessId) -> Clock {
         let host = self.host(machine);
         self.executor.clock(process, host.skew_nanos.clone(), host.random.lock().fork())
@@ -215,7 +215,7 @@ impl Fleet {
         }
     }
 
-    /// Ways to all ingesters that the process of `from` knows.
+    /// Callers of all ingesters that the process of `from` knows.
     fn ingesters(&self, from: Machine) -> Callers<dyn rpc::Ingester> {
         let (network, oracle, places) = (self.network.clone(), self.oracle.clone(), self.ingesters.clone());
         let planted = self.planted;
@@ -231,16 +231,16 @@ impl Fleet {
         })
     }
 
-    /// Has the process at `place` answer, within `limit`; it does not if it dies meanwhile.
+    /// Calls the process at `place`; fails if it does not answer within `limit` or dies.
     async fn ask<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
         &self,
-        place: &Place<R>,
+        place: &Endpoint<R>,
         limit: Duration,
         question: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
     ) -> Result<T, rpc::Error> {
         let machine = place.machine;
         let failed = move |why| rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{machine} {why}"));
-        let (process, role) = place.get().ok_or_else(|| failed("is not there"))?;
+        let (process, role) = place.get().ok_or_else(|| failed("does not run"))?;
         let (reply, answer) = oneshot::channel();
         let sleep = self.executor.sleep(limit);
         self.executor.spawn(process, async move {
@@ -253,10 +253,10 @@ impl Fleet {
         answer.await.unwrap_or_else(|_| Err(failed("is gone")))
     }
 
-    /// Pushes as an agent does, through the distributor of a machine.
+    /// Pushes like an agent, through the distributor of a machine.
     pub(crate) async fn push(&self, through: Machine, items: Vec<PushItem>) -> Result<(), rpc::Error> {
         let oracle = self.oracle.clone();
-        // What has another key then is in no log by its own.
+        // With this bug an item has another key in the log, so its own key is in none.
         let keeps_keys = self.planted != Some(Planted::NewKeyOnRetry);
         let push = move |distributor: Arc<dyn rpc::Ingester>| -> BoxFuture<'static, _> {
             Box::pin(async move {
@@ -271,7 +271,7 @@ impl Fleet {
         self.ask(&self.distributors[&through], PUSH_MAX, push).await
     }
 
-    /// Gives a deletion to the querier of a machine.
+    /// Sends a deletion to the querier of a machine.
     pub(crate) async fn delete(
         &self,
         through: Machine,
@@ -283,7 +283,7 @@ impl Fleet {
         self.ask(&self.owners[&through], DELETE_MAX, delete).await
     }
 
-    /// Ways to all metastores that the process of `from` knows.
+    /// Callers of all metastores that the process of `from` knows.
     fn metastores(&self, from: Machine) -> Callers<dyn rpc::Metastore> {
         let (network, oracle, places) = (self.network.clone(), self.oracle.clone(), self.metastores.clone());
         let membership = self.host(from).membership.lock().clone();
@@ -310,7 +310,7 @@ impl Fleet {
 
     fn parts(&self, store: &Store, clock: &Clock) -> Parts {
         let engine = Numbered::new(store.clone(), clock.clone(), self.settings.catalog.options());
-        let engine = Arc::new(Watched::new(engine, self.oracle.clone()));
+        let engine = Arc::new(CheckedEngine::new(engine, self.oracle.clone()));
         let parts = Parts { engine, ..Parts::with(&self.settings.metastore, store, clock) };
         match &self.planted {
             Some(planted) => planted.parts(parts),
@@ -366,10 +366,10 @@ impl Fleet {
                 let ingester =
                     ingester::Ingester::start(config, store, metastore, clock, pool, &mut registry);
                 self.ingesters[&machine].set(process, ingester.clone());
-                let (mut writers, told) = (ingester.writers(), membership.clone());
+                let (mut writers, announced) = (ingester.writers(), membership.clone());
                 self.executor.spawn(process, async move {
                     loop {
-                        told.set_writers(writers.borrow_and_update().clone());
+                        announced.set_writers(writers.borrow_and_update().clone());
                         if writers.changed().await.is_err() {
                             return;
                         }
@@ -450,7 +450,7 @@ impl Fleet {
             None => leaf,
         };
         self.leaves[&machine].set(process, leaf);
-        let remote = |to: &Arc<Place<dyn rpc::Leaf>>| -> NamedLeaf {
+        let remote = |to: &Arc<Endpoint<dyn rpc::Leaf>>| -> NamedLeaf {
             let (network, to) = (self.network.clone(), to.clone());
             (to.machine.to_string(), Arc::new(RemoteLeaf { network, from: machine, to }))
         };
@@ -466,14 +466,14 @@ impl Fleet {
 
     pub(crate) fn retention(&self) -> metastore::Retention {
         let period = self.settings.retention;
-        if self.planted == Some(Planted::KeptForever) {
+        if self.planted == Some(Planted::NoRetention) {
             return Arc::new(|_: &TenantId, _: Option<&str>| None);
         }
         Arc::new(move |tenant: &TenantId, _: Option<&str>| (tenant.as_str() == SHORT_LIVED).then_some(period))
     }
 
-    /// Asks the metastores themselves for some seconds after each opening of the catalog, whoever is said to own it: no
-    /// two may answer as its owner.
+    /// Asks each metastore directly for some seconds after each opening of the catalog: no two may answer as its
+    /// owner.
     pub(crate) async fn keep_finding(self: Arc<Self>, until: Duration, mut random: Random) {
         let (queriers, metastores) =
             (self.machines_of(Kind::Querier), self.metastores.values().cloned().collect::<Vec<_>>());
@@ -491,10 +491,10 @@ impl Fleet {
                     (self.network.clone(), self.oracle.clone(), *from, to.clone());
                 let metastore = RemoteMetastore { network, from, to, oracle };
                 let asking = async move {
-                    // What it says is judged where it answers.
+                    // The answer is judged where it is made.
                     _ = metastore.find(everything().find()).await;
                 };
-                self.executor.spawn(self.executor.start("somebody"), asking);
+                self.executor.spawn(self.executor.start("metastore client"), asking);
             }
         }
     }
@@ -515,13 +515,13 @@ impl Fleet {
         None
     }
 
-    /// What the owner says is live; `None` if there is none.
+    /// The live objects according to the owner; `None` without an owner.
     pub(crate) async fn live(&self) -> Option<Vec<storage::Key>> {
         let snapshot = self.current_owner().await?.find(crate::load::everything().find()).await.ok()?;
         Some(snapshot.objects.into_iter().map(|object| object.key).collect())
     }
 
-    /// Lets go of everything that holds this run.
+    /// Drops all references to this run.
     pub(crate) fn end(&self) {
         self.distributors.values().for_each(|place| place.clear());
         self.ingesters.values().for_each(|place| place.clear());
@@ -540,7 +540,7 @@ impl Fleet {
         self.host(machine).drain.lock().take();
     }
 
-    /// Stops a process in good order, as long as that takes not too long.
+    /// Drains a process, and kills it after [`DRAIN_MAX`].
     pub(crate) async fn stop(&self, machine: Machine) {
         let (Some(process), drain) = (self.process(machine), self.host(machine).drain.lock().take()) else {
             return;
@@ -555,7 +555,7 @@ impl Fleet {
             });
             future::select(drained, self.executor.sleep(DRAIN_MAX)).await;
         }
-        // It may have died, and been replaced, meanwhile.
+        // The process may have died and been replaced meanwhile.
         if self.process(machine) == Some(process) {
             self.kill(machine);
         }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::executor::Executor;
 
-/// What happened, in order. Kept as a hash, and shown if somebody wants to see it.
+/// The events of a run, in order. Kept as a hash, and printed with `--trace`.
 #[derive(Clone)]
 pub(crate) struct Journal(Arc<Mutex<State>>);
 
@@ -22,13 +22,13 @@ impl Journal {
         Self(Arc::new(Mutex::new(State { hash: 0, is_shown, line: String::new(), executor })))
     }
 
-    pub(crate) fn note(&self, what: fmt::Arguments<'_>) {
+    pub(crate) fn note(&self, event: fmt::Arguments<'_>) {
         let mut state = self.0.lock();
         let State { hash, is_shown, line, executor } = &mut *state;
         let now = executor.now();
         line.clear();
         // Writing to a string does not fail.
-        let _ = fmt::write(line, format_args!("{:>11.6} {what}", now.as_secs_f64()));
+        let _ = fmt::write(line, format_args!("{:>11.6} {event}", now.as_secs_f64()));
         *hash = xxh3_64_with_seed(line.as_bytes(), *hash);
         if *is_shown {
             println!("{line}");

@@ -1,8 +1,8 @@
-//! All roles of a cluster in one thread, in virtual time, on a network and a bucket that fail: whoever
-//! watches knows all that was acknowledged, and holds every answer against it.
+//! All roles of a cluster in one thread, in virtual time, on a network and a bucket that fail. An oracle records
+//! every acknowledgement, and checks every answer against them.
 //!
-//! Owns: what goes wrong, when, and what must hold all the same. A run follows from its seed alone.
-//! Does not own: anything that a role does; the roles are the real ones. See `docs/simulation.md`.
+//! Owns: the faults, their times, and the invariants. A run follows from its seed alone.
+//! Does not own: the behaviour of a role; the roles are the real ones. See `docs/simulation.md`.
 
 mod audit;
 mod bucket;

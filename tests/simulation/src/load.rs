@@ -1,6 +1,6 @@
-//! What is pushed and what is asked.
+//! The pushes and queries of a run.
 //!
-//! Owns: making tiny profiles that can be told apart in an answer, retries, resends, questions.
+//! Owns: tiny profiles that can be distinguished in an answer, retries, resends, queries.
 //! Does not own: whether an answer is right ([`crate::oracle`]).
 
 use std::collections::BTreeMap;
@@ -23,26 +23,26 @@ use crate::oracle::{Counts, Item, Oracle, Question, Strictness};
 use crate::random::Random;
 
 const TENANTS: [&str; 3] = ["a", "b", SHORT_LIVED];
-/// Those whose data have no age.
+/// The tenants without a retention.
 pub(crate) const LASTING: [&str; 2] = ["a", "b"];
 pub(crate) const SERVICES: [&str; 3] = ["web", "shop", ALIKE];
-/// Its profiles share stacktraces, so that blocks have cells.
+/// A service whose profiles share stacktraces, so that blocks have cells.
 pub(crate) const ALIKE: &str = "mail";
-/// Of the tenant with a retention: all of its data are past their time soon after the storm.
+/// A service of the tenant with a retention: all of its data expire soon after the storm.
 pub(crate) const PAST: &str = "past";
 const PROFILE_TYPE: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// The stacktrace that all items have.
 const SHARED: &str = "shared";
-/// How often an agent tries a push, each time through any distributor.
+/// Most tries of an agent for one push, each through any distributor.
 const TRIES_MAX: u64 = 4;
 
-/// A request that was pushed before, and when.
-type Pushed = (Duration, Vec<PushItem>);
+/// A past push request with its time.
+type PastRequest = (Duration, Vec<PushItem>);
 
-/// What all agents of a run have pushed.
+/// The pushes of all agents of a run.
 pub(crate) struct Load {
     agents: ProcessId,
-    pushed: Mutex<Vec<Pushed>>,
+    pushed: Mutex<Vec<PastRequest>>,
 }
 
 impl Load {
@@ -50,7 +50,7 @@ impl Load {
         Self { agents: fleet.executor.start("agents"), pushed: Mutex::default() }
     }
 
-    /// Has agents push through one distributor first for as long as its process lives and `until` has not come.
+    /// Lets agents push through one distributor first, while its process lives and until `until`.
     pub(crate) async fn keep_pushing(
         self: Arc<Self>,
         fleet: Arc<Fleet>,
@@ -70,12 +70,12 @@ impl Load {
         }
     }
 
-    /// A request that whoever pushed it may send again: its keys are still known everywhere.
+    /// A past request that an agent may send again: its keys are still in the deduplication window.
     fn earlier(&self, fleet: &Fleet, random: &mut Random) -> Option<Vec<PushItem>> {
         let window = Duration::from(fleet.settings.metastore.dedup_window);
         let oldest = fleet.executor.now().saturating_sub(window.saturating_sub(Duration::from_secs(60)));
         let pushed = self.pushed.lock();
-        let recent: Vec<&Pushed> = pushed.iter().filter(|(at, _)| *at >= oldest).collect();
+        let recent: Vec<&PastRequest> = pushed.iter().filter(|(time, _)| *time >= oldest).collect();
         random.pick(&recent).map(|(_, items)| items.clone())
     }
 
@@ -116,7 +116,7 @@ fn draw_item(number: u64, now_nanos: i64, random: &mut Random) -> Item {
     }
 }
 
-/// The number of the item that has a stacktrace of this name for itself.
+/// The number of the item whose unshared stacktrace has this name.
 pub(crate) fn item_of(name: &[u8]) -> Option<u64> {
     std::str::from_utf8(name).ok()?.strip_prefix("item-")?.parse().ok()
 }
@@ -125,15 +125,15 @@ pub(crate) fn tenant_of(name: &str) -> TenantId {
     TenantId::parse(name).unwrap_or_else(|_| TenantId::anonymous())
 }
 
-/// A profile with one stacktrace that few have, and one that all have.
+/// A profile with one stacktrace that few items have, and one that all have.
 fn push_item(item: &Item) -> PushItem {
     let mut profile = Profile::default();
     let strings = &mut profile.symbols.strings;
     let names = ["", "cpu", "nanoseconds", "main", SHARED, &item.stack];
     let [_, cpu, nanoseconds, main, shared, own] = names.map(|name| strings.push(name.as_bytes()));
-    for (at, name) in [main, shared, own].into_iter().enumerate() {
+    for (index, name) in [main, shared, own].into_iter().enumerate() {
         profile.symbols.functions.push(Function { name, ..Function::default() });
-        profile.symbols.locations.push(NONE, 0, false, &[Line { function: at as u32, line: 1 }]);
+        profile.symbols.locations.push(NONE, 0, false, &[Line { function: index as u32, line: 1 }]);
     }
     for (leaf, value) in [(1, item.shared), (2, item.own())] {
         profile.symbols.stacktraces.push(&[leaf, 0]);
@@ -160,7 +160,7 @@ fn push_item(item: &Item) -> PushItem {
     }
 }
 
-/// Pushes until a distributor has taken it, through `first` and then through any.
+/// Pushes until a distributor has acknowledged the items, through `first` and then through any.
 async fn send(fleet: Arc<Fleet>, first: Machine, items: Vec<PushItem>, mut random: Random) {
     let distributors = fleet.machines_of(Role::Distributor);
     let mut through = Some(first);
@@ -180,16 +180,16 @@ async fn send(fleet: Arc<Fleet>, first: Machine, items: Vec<PushItem>, mut rando
     }
 }
 
-/// Asks the root of one querier for as long as its process lives and `until` has not come.
-pub(crate) async fn keep_asking(fleet: Arc<Fleet>, at: Machine, until: Duration, mut random: Random) {
+/// Queries the root of one querier while its process lives and until `until`.
+pub(crate) async fn keep_asking(fleet: Arc<Fleet>, querier: Machine, until: Duration, mut random: Random) {
     let every = fleet.settings.ask_every.as_millis() as u64;
     while fleet.executor.now() < until {
         fleet.executor.sleep(random.millis(0, 2 * every)).await;
-        let Some((_, root)) = fleet.root(at) else {
+        let Some((_, root)) = fleet.root(querier) else {
             return;
         };
         let question = draw_question(&fleet, &mut random);
-        ask(&fleet, at, &root, question, Strictness::Running).await;
+        ask(&fleet, querier, &root, question, Strictness::Running).await;
     }
 }
 
@@ -213,10 +213,10 @@ pub(crate) fn everything() -> Question {
     Question { tenants, service: None, range: TimeRange { start: i64::MIN, end: i64::MAX } }
 }
 
-/// Asks, and has the answer judged; says whether there was one.
+/// Queries and judges the answer; returns whether there was one.
 pub(crate) async fn ask(
     fleet: &Fleet,
-    at: Machine,
+    querier: Machine,
     root: &Querier,
     question: Question,
     strictness: Strictness,
@@ -228,29 +228,30 @@ pub(crate) async fn ask(
         Ok((counts, report)) => {
             let (found, missing, stale) = (counts.items.len(), report.missing.len(), report.stale);
             fleet.note(format_args!(
-                "{at} is asked {question:?}: {found} items, {missing} objects missing, stale {stale:?}"
+                "{querier} is asked {question:?}: {found} items, {missing} objects missing, stale {stale:?}"
             ));
             let is_whole = report.missing.is_empty() && report.stale.is_none();
             if !is_whole && strictness == Strictness::Settled {
                 let (missing, stale) = (report.missing, report.stale);
-                let what = format!("{at}: after the storm the answer lacks {missing:?}, stale {stale:?}");
-                fleet.oracle.violate("I17", what);
+                let details =
+                    format!("{querier}: after the storm the answer lacks {missing:?}, stale {stale:?}");
+                fleet.oracle.violate("I17", details);
             }
-            // The age is by clocks of two machines.
+            // The age is a difference between the clocks of two machines.
             let age = report.stale.map_or(Duration::ZERO, |stale| stale + 2 * fleet.settings.skew);
             let as_of = began.saturating_sub(age);
             let strictness = if is_whole { strictness } else { Strictness::Partial(as_of) };
-            fleet.oracle.judge(&at.to_string(), &question, &expected, &counts, strictness);
+            fleet.oracle.judge(&querier.to_string(), &question, &expected, &counts, strictness);
             true
         }
         Err(error) => {
-            fleet.note(format_args!("{at} cannot answer: {error}"));
+            fleet.note(format_args!("{querier} cannot answer: {error}"));
             false
         }
     }
 }
 
-/// How often each item counts, and what the answer says of itself.
+/// The counts of an answer, and its report about missing or stale data.
 pub(crate) async fn count(
     oracle: &Oracle,
     root: &Querier,

@@ -2,7 +2,7 @@ use std::fmt;
 
 use cluster::Role;
 
-/// Where a process runs; it has a clock and a network, and outlives its processes.
+/// A machine; it has a clock and a network, and outlives its processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Machine {
     pub(crate) kind: Kind,

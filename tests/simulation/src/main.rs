@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use simulation::{Options, Outcome, Planted, run};
 
-/// What the command line says.
+/// The parsed command line.
 struct Arguments {
     from: u64,
     seeds: u64,
@@ -67,7 +67,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(parsed)
 }
 
-/// Runs seeds with each bug until it is found; gives the number of those that are not.
+/// Runs seeds with each bug until it is found; returns the number of bugs that are not found.
 fn find_planted(arguments: &Arguments) -> usize {
     let next = AtomicUsize::new(0);
     let missed = AtomicUsize::new(0);
@@ -84,13 +84,13 @@ fn find_planted(arguments: &Arguments) -> usize {
                     match seeds.clone().find_map(failing) {
                         Some((seed, violation)) => println!(
                             "{planted} | {} | {} | {seed} | {}",
-                            planted.what(),
+                            planted.description(),
                             violation.invariant,
-                            violation.what
+                            violation.details
                         ),
                         None => {
                             missed.fetch_add(1, Ordering::SeqCst);
-                            println!("{planted} | {} | NOT FOUND in seeds {seeds:?}", planted.what());
+                            println!("{planted} | {} | NOT FOUND in seeds {seeds:?}", planted.description());
                         }
                     }
                 }
@@ -100,7 +100,7 @@ fn find_planted(arguments: &Arguments) -> usize {
     missed.into_inner()
 }
 
-/// Gives the number of seeds that failed.
+/// Runs all seeds; returns the number of seeds that failed.
 fn run_all(arguments: &Arguments) -> usize {
     let next = AtomicU64::new(arguments.from);
     let end = arguments.from + arguments.seeds;

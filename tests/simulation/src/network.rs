@@ -1,7 +1,7 @@
-//! How one role calls another: a request that may be lost, late, doubled, and an answer that may not arrive.
+//! Calls between roles: requests that may be lost, late or doubled, and answers that may not arrive.
 //!
-//! Owns: the form of the `rpc` traits between two machines of a run.
-//! Does not own: whom a role calls ([`crate::fleet`]).
+//! Owns: the implementation of the `rpc` traits between two machines of a run.
+//! Does not own: which process a role calls ([`crate::fleet`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::random::Random;
 /// A call that takes longer fails.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often what happens, in thousandths of the calls.
+/// Frequency of each fault, in thousandths of the calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
     pub(crate) lose_request: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Network(Arc<Inner>);
 struct Inner {
     executor: Executor,
     journal: Journal,
-    /// Where requests are that come late or twice.
+    /// The process of late and repeated requests.
     process: ProcessId,
     state: Mutex<State>,
 }
@@ -52,43 +52,43 @@ struct Inner {
 struct State {
     random: Random,
     rates: Rates,
-    /// Pairs that do not reach each other, the smaller first.
+    /// Pairs of machines that do not reach each other, the smaller first.
     cut: BTreeSet<(Machine, Machine)>,
 }
 
-struct Fate {
+struct Delivery {
     there: Duration,
     back: Duration,
     is_lost: bool,
     is_reply_lost: bool,
-    /// It arrives so much later, and nobody waits any more.
+    /// The request arrives this much later; the caller does not wait for it any more.
     late: Option<Duration>,
-    /// It arrives once more.
+    /// The request arrives once more after this time.
     repeat: Option<Duration>,
     is_reset_heard: bool,
 }
 
-/// A role of another machine, if its process is there.
-pub(crate) struct Place<R: ?Sized> {
+/// A role on another machine; empty while no process runs there.
+pub(crate) struct Endpoint<R: ?Sized> {
     pub(crate) machine: Machine,
-    here: Mutex<Option<(ProcessId, Arc<R>)>>,
+    current: Mutex<Option<(ProcessId, Arc<R>)>>,
 }
 
-impl<R: ?Sized> Place<R> {
+impl<R: ?Sized> Endpoint<R> {
     pub(crate) fn new(machine: Machine) -> Arc<Self> {
-        Arc::new(Self { machine, here: Mutex::new(None) })
+        Arc::new(Self { machine, current: Mutex::new(None) })
     }
 
     pub(crate) fn set(&self, process: ProcessId, role: Arc<R>) {
-        *self.here.lock() = Some((process, role));
+        *self.current.lock() = Some((process, role));
     }
 
     pub(crate) fn clear(&self) {
-        *self.here.lock() = None;
+        *self.current.lock() = None;
     }
 
     pub(crate) fn get(&self) -> Option<(ProcessId, Arc<R>)> {
-        self.here.lock().clone()
+        self.current.lock().clone()
     }
 }
 
@@ -119,13 +119,13 @@ impl Network {
         self.0.state.lock().cut.contains(&(a.min(b), a.max(b)))
     }
 
-    fn draw(&self) -> Fate {
+    fn draw(&self) -> Delivery {
         let mut state = self.0.state.lock();
         let rates = state.rates;
         let random = &mut state.random;
         let slowest =
             if random.chance(rates.slow) { rates.latency_millis * 50 } else { rates.latency_millis };
-        Fate {
+        Delivery {
             there: random.millis(0, slowest),
             back: random.millis(0, slowest),
             is_lost: random.chance(rates.lose_request),
@@ -140,11 +140,11 @@ impl Network {
     pub(crate) async fn call<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
         &self,
         from: Machine,
-        to: &Arc<Place<R>>,
-        what: &'static str,
+        to: &Arc<Endpoint<R>>,
+        method: &'static str,
         call: impl Fn(Arc<R>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + Clone + 'static,
     ) -> Result<T, Error> {
-        let limited = self.call_for_ever(from, to, what, call);
+        let limited = self.call_without_timeout(from, to, method, call);
         futures::pin_mut!(limited);
         let sleep = self.0.executor.sleep(CALL_TIMEOUT);
         match futures::future::select(limited, sleep).await {
@@ -156,11 +156,11 @@ impl Network {
         }
     }
 
-    async fn call_for_ever<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
+    async fn call_without_timeout<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
         &self,
         from: Machine,
-        to: &Arc<Place<R>>,
-        what: &'static str,
+        to: &Arc<Endpoint<R>>,
+        method: &'static str,
         call: impl Fn(Arc<R>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + Clone + 'static,
     ) -> Result<T, Error> {
         let inner = &*self.0;
@@ -169,15 +169,15 @@ impl Network {
         inner.executor.sleep(fate.there).await;
         let is_cut = self.is_cut(from, machine);
         for delay in [fate.repeat, fate.late].into_iter().flatten().filter(|_| !is_cut) {
-            self.deliver_later(from, to, what, delay, call.clone());
+            self.deliver_later(from, to, method, delay, call.clone());
         }
         if fate.late.is_some() || fate.is_lost {
-            inner.journal.note(format_args!("{from} calls {machine} {what}: lost"));
+            inner.journal.note(format_args!("{from} calls {machine} {method}: lost"));
             return Err(unavailable(machine, "the connection broke"));
         }
         if is_cut {
-            // Nobody says no: the caller waits as long as he wants.
-            inner.journal.note(format_args!("{from} calls {machine} {what}: cut off"));
+            // No answer at all: the caller waits until its own timeout.
+            inner.journal.note(format_args!("{from} calls {machine} {method}: cut off"));
             inner.executor.sleep(Duration::from_secs(600)).await;
             return Err(unavailable(machine, "cut off"));
         }
@@ -190,7 +190,7 @@ impl Network {
             let _ = reply.send(call(role).await);
         };
         let running = inner.executor.spawn(process, handled);
-        // A caller that goes away resets its stream, which the other side may hear of.
+        // A caller that stops waiting resets its stream, which the other side may notice.
         let running = fate.is_reset_heard.then(|| running.abort_on_drop());
         let answer = answer.await.unwrap_or_else(|_| Err(unavailable(machine, "the connection broke")));
         if let Some(running) = running {
@@ -201,7 +201,7 @@ impl Network {
             Err(error) => error.message.as_str(),
         };
         let lost = if fate.is_reply_lost { ", reply lost" } else { "" };
-        inner.journal.note(format_args!("{from} calls {machine} {what}: {outcome}{lost}"));
+        inner.journal.note(format_args!("{from} calls {machine} {method}: {outcome}{lost}"));
         inner.executor.sleep(fate.back).await;
         if fate.is_reply_lost || self.is_cut(from, machine) {
             return Err(unavailable(machine, "the connection broke"));
@@ -212,8 +212,8 @@ impl Network {
     fn deliver_later<R: ?Sized + Send + Sync + 'static, T: Send + 'static>(
         &self,
         from: Machine,
-        to: &Arc<Place<R>>,
-        what: &'static str,
+        to: &Arc<Endpoint<R>>,
+        method: &'static str,
         delay: Duration,
         call: impl Fn(Arc<R>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + 'static,
     ) {
@@ -225,7 +225,7 @@ impl Network {
                 return;
             };
             let machine = to.machine;
-            inner.journal.note(format_args!("{from} calls {machine} {what}: late or again"));
+            inner.journal.note(format_args!("{from} calls {machine} {method}: late or again"));
             let handled = async move { drop(call(role).await) };
             inner.executor.spawn(process, handled);
         };
@@ -242,7 +242,7 @@ fn unavailable(machine: Machine, why: &str) -> Error {
 pub(crate) struct RemoteIngester {
     pub(crate) network: Network,
     pub(crate) from: Machine,
-    pub(crate) to: Arc<Place<dyn rpc::Ingester>>,
+    pub(crate) to: Arc<Endpoint<dyn rpc::Ingester>>,
     pub(crate) oracle: Oracle,
 }
 
@@ -268,21 +268,21 @@ impl rpc::Ingester for RemoteIngester {
 pub(crate) struct RemoteMetastore {
     pub(crate) network: Network,
     pub(crate) from: Machine,
-    pub(crate) to: Arc<Place<dyn rpc::Metastore>>,
+    pub(crate) to: Arc<Endpoint<dyn rpc::Metastore>>,
     pub(crate) oracle: Oracle,
 }
 
 impl RemoteMetastore {
     async fn ask<T: Send + 'static>(
         &self,
-        what: &'static str,
+        method: &'static str,
         call: impl Fn(Arc<dyn rpc::Metastore>) -> BoxFuture<'static, Result<T, Error>>
         + Send
         + Sync
         + Clone
         + 'static,
     ) -> Result<T, Error> {
-        self.network.call(self.from, &self.to, what, call).await
+        self.network.call(self.from, &self.to, method, call).await
     }
 }
 
@@ -318,13 +318,13 @@ impl rpc::Metastore for RemoteMetastore {
 
     async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         let (oracle, executor) = (self.oracle.clone(), self.network.0.executor.clone());
-        oracle.deletion_moves(&request, executor.now(), DeletionStep::Sent);
+        oracle.note_deletion_step(&request, executor.now(), DeletionStep::Sent);
         let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
             let (request, oracle, executor) = (request.clone(), oracle.clone(), executor.clone());
             Box::pin(async move {
-                oracle.deletion_moves(&request, executor.now(), DeletionStep::Arrived);
+                oracle.note_deletion_step(&request, executor.now(), DeletionStep::Arrived);
                 let made = role.delete(request.clone()).await;
-                oracle.deletion_moves(&request, executor.now(), DeletionStep::Ended);
+                oracle.note_deletion_step(&request, executor.now(), DeletionStep::Ended);
                 made
             })
         };
@@ -398,7 +398,7 @@ impl rpc::Metastore for RemoteMetastore {
 pub(crate) struct RemoteLeaf {
     pub(crate) network: Network,
     pub(crate) from: Machine,
-    pub(crate) to: Arc<Place<dyn rpc::Leaf>>,
+    pub(crate) to: Arc<Endpoint<dyn rpc::Leaf>>,
 }
 
 #[async_trait]

@@ -1,6 +1,6 @@
-//! Knows all that was pushed, all that was created, all that was answered; says what breaks an invariant.
+//! Records all pushes, creates and answers, and reports broken invariants.
 //!
-//! Owns: the checks, each named by the number that the design gives its invariant.
+//! Owns: the checks, each with the number of its invariant (docs/simulation.md).
 //! Does not own: when they are made.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,21 +16,21 @@ use storage::Key;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::Objects;
-use crate::contents::Contents;
-use crate::deletions::About;
+use crate::contents::ObjectContents;
+use crate::deletions::DeletionTarget;
 use crate::journal::Journal;
 use crate::load::{ALIKE, PAST};
 
-/// Items that have one stacktrace: as many digits as a sum has.
+/// Most items that share one stacktrace: the number of base-4 digits in a sum.
 const ALIKE_MAX: u32 = 31;
 
-/// How long a question may take, and so how long what its snapshot names must stay.
+/// Longest time of a query, and so the least time for which the objects of its snapshot must stay.
 pub(crate) const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
 
-/// A request that is late or comes again has arrived after so long.
+/// Time after which every late or repeated request has arrived.
 pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(100);
 
-/// One run's; cheap to clone.
+/// The oracle of one run; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Oracle(Arc<Mutex<State>>, Journal);
 
@@ -39,19 +39,19 @@ struct State {
     items: Vec<Item>,
     deletions: Vec<Deletion>,
     by_key: BTreeMap<ItemKey, u64>,
-    /// What each key was created with.
+    /// Hash of the bytes that each key was created with.
     contents: BTreeMap<Key, u64>,
     logs: BTreeMap<WriterId, Log>,
-    /// The latest time at which a snapshot was answered that names the object.
+    /// The latest time at which a snapshot named the object.
     named: BTreeMap<Key, Duration>,
-    /// What was deleted. Nobody creates it again, but the network may repeat the request that did.
+    /// Deleted keys. No process creates them again, but the network may repeat an old create.
     deleted: BTreeSet<Key>,
-    /// The highest version that was answered.
+    /// The highest version in an answer.
     version: u64,
-    /// Of the newest owner of the catalog.
+    /// Epoch of the newest owner of the catalog.
     epoch: u64,
-    /// All of the service [`PAST`] has to be gone.
-    is_past_over: bool,
+    /// Whether all data of the service [`PAST`] have to be gone.
+    is_past_expired: bool,
     violations: Vec<Violation>,
 }
 
@@ -63,24 +63,24 @@ pub(crate) struct Item {
     pub(crate) service: &'static str,
     pub(crate) time_nanos: i64,
     pub(crate) key: ItemKey,
-    /// Of the stacktrace that all items have.
+    /// Value of the stacktrace that all items have.
     pub(crate) shared: i64,
-    /// The other one. Where several items have it, each has a digit of its sum, to base 4.
+    /// The item's other stacktrace. If several items share it, each has a digit of its sum, to base 4.
     pub(crate) stack: String,
     pub(crate) digit: u32,
-    /// An ingester has said that it is durable.
+    /// Whether an ingester has acknowledged it.
     pub(crate) is_acknowledged: bool,
-    /// From now on it is in every answer: it was acknowledged after the owner said that it knows it, or it
-    /// was in one already.
+    /// Whether it must be in every answer from now on: it was acknowledged after the owner took its hint, or an
+    /// answer had it already.
     pub(crate) is_visible: bool,
-    /// It may have left by its age, or by a deletion that was in the making when it was pushed.
+    /// Whether it may be gone by its age, or by a deletion that was being made when it was pushed.
     pub(crate) may_be_gone: bool,
-    /// Since when no answer may have it.
+    /// Time from which on no answer may have it.
     pub(crate) erased: Option<Duration>,
 }
 
 impl Item {
-    /// Of the stacktrace that few have.
+    /// Value of the stacktrace that few items have.
     pub(crate) fn own(&self) -> i64 {
         1 << (2 * self.digit)
     }
@@ -90,31 +90,31 @@ impl Item {
     }
 }
 
-/// The place of a deletion among all of a run.
+/// Index of a deletion among all of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct OrderId(usize);
+pub(crate) struct DeletionId(usize);
 
 struct Deletion {
-    about: About,
-    /// Items that it is about and that were acknowledged, or in an answer, before it was asked for.
+    about: DeletionTarget,
+    /// Matching items that were acknowledged, or in an answer, before the deletion was requested.
     covered: Vec<u64>,
-    /// Whoever asks for it, and requests that arrived at a metastore, that did not come to their end.
+    /// Unfinished requests: the client's, and those that arrived at a metastore.
     running: usize,
-    /// When one was last sent, arrived or came to its end.
-    moved: Duration,
+    /// Time at which a request was last sent, arrived or ended.
+    last_step: Duration,
 }
 
 impl Deletion {
-    /// Whether it may erase what is pushed now.
+    /// Whether it may erase items that are pushed now.
     fn may_erase(&self, now: Duration) -> bool {
-        self.running > 0 || now < self.moved + DELIVERED_WITHIN
+        self.running > 0 || now < self.last_step + DELIVERED_WITHIN
     }
 }
 
 #[derive(Default)]
 struct Log {
     slots: BTreeMap<u64, Content>,
-    /// Known to the owner, by a hint that it took.
+    /// Slots whose hints the owner took.
     hinted: BTreeSet<u64>,
 }
 
@@ -125,18 +125,18 @@ enum Content {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// As in the design: "I4".
+    /// Its number in docs/simulation.md: "I4".
     pub invariant: &'static str,
-    pub what: String,
+    pub details: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.invariant, self.what)
+        write!(f, "{}: {}", self.invariant, self.details)
     }
 }
 
-/// What is asked: all of these tenants in a time range.
+/// A query: all data of these tenants, or of one service, in a time range.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) tenants: Vec<TenantId>,
@@ -144,14 +144,14 @@ pub(crate) struct Question {
     pub(crate) range: TimeRange,
 }
 
-/// How often each item counts, and the sum of what they share.
+/// How often each item counts, and the sum of the shared stacktrace.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) items: BTreeMap<u64, i64>,
     pub(crate) shared: i64,
 }
 
-/// How far a request for a deletion has come.
+/// Step of a request for a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum DeletionStep {
     Sent,
@@ -162,11 +162,11 @@ pub(crate) enum DeletionStep {
 /// How strictly an answer is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Strictness {
-    /// Of an answer that says itself that it is not whole, or that it is as of this time.
+    /// For an answer that calls itself partial, or stale as of this time.
     Partial(Duration),
-    /// Of a running cluster: what is acknowledged may take a moment to be seen.
+    /// For a running cluster: an acknowledged item may take a moment to become visible.
     Running,
-    /// Of all that was durable: everything acknowledged counts.
+    /// For all durable data: every acknowledged item counts.
     Settled,
 }
 
@@ -179,11 +179,11 @@ impl Strictness {
     }
 }
 
-/// What had to be in an answer when its question began.
-pub(crate) struct Expected {
+/// The items that an answer must and must not have, as of the start of its query.
+pub(crate) struct Expectation {
     visible: BTreeSet<u64>,
     acknowledged: BTreeSet<u64>,
-    /// Items that must not be in it.
+    /// Items that must not be in the answer.
     erased: BTreeSet<u64>,
 }
 
@@ -192,12 +192,12 @@ impl Oracle {
         Self(Arc::default(), journal)
     }
 
-    pub(crate) fn violate(&self, invariant: &'static str, what: impl Into<String>) {
-        self.add(&mut self.0.lock(), invariant, what);
+    pub(crate) fn violate(&self, invariant: &'static str, details: impl Into<String>) {
+        self.add(&mut self.0.lock(), invariant, details);
     }
 
-    fn add(&self, state: &mut State, invariant: &'static str, what: impl Into<String>) {
-        let violation = Violation { invariant, what: what.into() };
+    fn add(&self, state: &mut State, invariant: &'static str, details: impl Into<String>) {
+        let violation = Violation { invariant, details: details.into() };
         self.1.note(format_args!("VIOLATION {violation}"));
         state.violations.push(violation);
     }
@@ -210,7 +210,7 @@ impl Oracle {
         !self.0.lock().violations.is_empty()
     }
 
-    /// Registers an item; its number is its place.
+    /// Registers an item; its number is its index.
     pub(crate) fn push(&self, now: Duration, make: impl FnOnce(u64) -> Item) -> Item {
         let mut state = self.0.lock();
         let mut item = make(state.items.len() as u64);
@@ -227,7 +227,7 @@ impl Oracle {
         item
     }
 
-    /// How often each item counts in the sums of stacktraces that few have.
+    /// How often each item counts in the sums of stacktraces that few items have.
     pub(crate) fn items_in(&self, sums: &BTreeMap<String, i64>) -> BTreeMap<u64, i64> {
         let state = self.0.lock();
         let counts = state.items.iter().filter_map(|item| {
@@ -248,15 +248,15 @@ impl Oracle {
         }
     }
 
-    /// From now on no answer may have what is past its time.
-    pub(crate) fn past_is_over(&self) {
-        self.0.lock().is_past_over = true;
+    /// From now on no answer may have data past their retention.
+    pub(crate) fn past_has_expired(&self) {
+        self.0.lock().is_past_expired = true;
     }
 
-    /// Registers a deletion that is going to be asked for.
-    pub(crate) fn deletion(&self, make: impl FnOnce(usize) -> About, now: Duration) -> OrderId {
+    /// Registers a deletion that is going to be requested.
+    pub(crate) fn deletion(&self, make: impl FnOnce(usize) -> DeletionTarget, now: Duration) -> DeletionId {
         let mut state = self.0.lock();
-        let id = OrderId(state.deletions.len());
+        let id = DeletionId(state.deletions.len());
         let about = make(id.0);
         let mut covered = Vec::new();
         for item in state.items.iter_mut().filter(|item| about.is_about(item)) {
@@ -265,21 +265,21 @@ impl Oracle {
                 covered.push(item.number);
             }
         }
-        state.deletions.push(Deletion { about, covered, running: 1, moved: now });
+        state.deletions.push(Deletion { about, covered, running: 1, last_step: now });
         id
     }
 
-    pub(crate) fn request_of(&self, deletion: OrderId) -> rpc::DeleteRequest {
+    pub(crate) fn request_of(&self, deletion: DeletionId) -> rpc::DeleteRequest {
         self.0.lock().deletions[deletion.0].about.request.clone()
     }
 
-    /// A request for a deletion is sent, has arrived at a metastore, or has come to its end there.
-    pub(crate) fn deletion_moves(&self, request: &rpc::DeleteRequest, now: Duration, step: DeletionStep) {
+    /// Notes that a request for a deletion was sent, has arrived at a metastore, or has ended there.
+    pub(crate) fn note_deletion_step(&self, request: &rpc::DeleteRequest, now: Duration, step: DeletionStep) {
         let mut state = self.0.lock();
         let selector = request.selector.to_string();
         let is_it = |deletion: &&mut Deletion| deletion.about.request.selector.to_string() == selector;
         if let Some(deletion) = state.deletions.iter_mut().find(is_it) {
-            deletion.moved = now;
+            deletion.last_step = now;
             match step {
                 DeletionStep::Sent => {}
                 DeletionStep::Arrived => deletion.running += 1,
@@ -288,15 +288,15 @@ impl Oracle {
         }
     }
 
-    /// Whoever asked for the deletion asks no more.
-    pub(crate) fn asks_no_more(&self, deletion: OrderId, now: Duration) {
+    /// Notes that the client of the deletion does not retry any more.
+    pub(crate) fn stop_asking(&self, deletion: DeletionId, now: Duration) {
         let deletion = &mut self.0.lock().deletions[deletion.0];
         deletion.running -= 1;
-        deletion.moved = now;
+        deletion.last_step = now;
     }
 
-    /// Whoever asked for the deletion was told that it is in force.
-    pub(crate) fn answered(&self, deletion: OrderId, now: Duration) {
+    /// Notes that the client of the deletion got the answer that it is in force.
+    pub(crate) fn answered(&self, deletion: DeletionId, now: Duration) {
         let mut state = self.0.lock();
         let state = &mut *state;
         for number in &state.deletions[deletion.0].covered {
@@ -304,12 +304,12 @@ impl Oracle {
         }
     }
 
-    /// No object holds what was erased, or the words of a deletion.
-    pub(crate) fn judge_erased(&self, contents: &[Contents]) {
+    /// Checks that no object holds an erased item, or the text of a deletion.
+    pub(crate) fn judge_erased(&self, contents: &[ObjectContents]) {
         let mut state = self.0.lock();
         let mut left = Vec::new();
         let contents = contents.iter().filter(|object| !state.deleted.contains(&object.key));
-        for Contents { key, items, bytes, .. } in contents {
+        for ObjectContents { key, items, bytes, .. } in contents {
             let is_erased = |number: &&u64| state.items[**number as usize].erased.is_some();
             left.extend(
                 items.iter().find(is_erased).map(|item| format!("{key} holds item {item}, which is erased")),
@@ -319,12 +319,12 @@ impl Oracle {
                 bytes.windows(mark.len()).any(|text| text == mark)
             };
             let said = state.deletions.iter().find(says);
-            left.extend(said.map(|deletion| format!("{key} still says {:?}", deletion.about.mark)));
+            left.extend(said.map(|deletion| format!("{key} still contains {:?}", deletion.about.mark)));
         }
-        left.into_iter().for_each(|what| self.add(&mut state, "I16", what));
+        left.into_iter().for_each(|details| self.add(&mut state, "I16", details));
     }
 
-    /// An ingester says that these are durable.
+    /// Notes that an ingester acknowledged these items.
     pub(crate) fn acknowledged(&self, keys: &[ItemKey]) {
         let mut state = self.0.lock();
         for key in keys {
@@ -334,9 +334,9 @@ impl Oracle {
             };
             match place {
                 None => {
-                    let what =
+                    let details =
                         format!("item {number} is acknowledged and in no log below its first gap and seal");
-                    self.add(&mut state, "I2", what);
+                    self.add(&mut state, "I2", details);
                 }
                 Some(is_hinted) => {
                     let item = &mut state.items[number as usize];
@@ -347,7 +347,7 @@ impl Oracle {
         }
     }
 
-    /// The owner has taken a hint.
+    /// Notes that the owner has taken a hint.
     pub(crate) fn hinted(&self, writer: WriterId, seq: u64) {
         self.0.lock().logs.entry(writer).or_default().hinted.insert(seq);
     }
@@ -356,10 +356,10 @@ impl Oracle {
         let mut state = self.0.lock();
         let content = xxh3_64(bytes);
         let is_other = state.contents.insert(key.clone(), content).is_some_and(|before| before != content);
-        // A request of long ago may arrive after its slot of the catalog was collected; nobody reads below a snapshot.
+        // An old request may arrive after its slot of the catalog was collected; slots below a checkpoint are not read.
         if is_other && !key.as_str().starts_with("catalog/") {
-            let what = format!("{key} was created a second time, with other bytes");
-            self.add(&mut state, "I1", what);
+            let details = format!("{key} was created a second time, with other bytes");
+            self.add(&mut state, "I1", details);
         }
         let Some((writer, seq)) = key.parse_log_slot() else {
             return;
@@ -375,8 +375,8 @@ impl Oracle {
             && seq < seal
             && !log.slots.contains_key(&seq)
         {
-            let what = format!("slot {seq} of log {writer} was filled after its seal {seal}");
-            self.add(&mut state, "I3", what);
+            let details = format!("slot {seq} of log {writer} was filled after its seal {seal}");
+            self.add(&mut state, "I3", details);
         } else {
             log.slots.entry(seq).or_insert(content);
         }
@@ -390,12 +390,12 @@ impl Oracle {
         };
         let age = now.saturating_sub(*named);
         if age < SNAPSHOT_LIFE {
-            let what = format!("{key} was deleted {age:?} after a snapshot named it");
-            self.add(&mut state, "I19", what);
+            let details = format!("{key} was deleted {age:?} after a snapshot named it");
+            self.add(&mut state, "I19", details);
         }
     }
 
-    /// The catalog has an owner with this epoch now.
+    /// Notes that the catalog has an owner with this epoch now.
     pub(crate) fn opened(&self, epoch: u64) {
         let mut state = self.0.lock();
         state.epoch = state.epoch.max(epoch);
@@ -405,17 +405,17 @@ impl Oracle {
         self.0.lock().epoch
     }
 
-    /// What the owner knows, before a question is asked.
+    /// The highest version in an answer so far.
     pub(crate) fn highest_version(&self) -> u64 {
         self.0.lock().version
     }
 
-    /// An owner has answered a find that began when `before` was the highest version.
+    /// Checks the answer to a find that began when `before` was the highest version.
     pub(crate) fn found(&self, snapshot: &rpc::Snapshot, before: u64, now: Duration) {
         let mut state = self.0.lock();
         if snapshot.version < before {
-            let what = format!("version {} was answered after version {before}", snapshot.version);
-            self.add(&mut state, "I18", what);
+            let details = format!("version {} was answered after version {before}", snapshot.version);
+            self.add(&mut state, "I18", details);
         }
         state.version = state.version.max(snapshot.version);
         for object in &snapshot.objects {
@@ -423,32 +423,32 @@ impl Oracle {
         }
     }
 
-    /// What an answer to a question that is asked now has to say.
-    pub(crate) fn expected(&self) -> Expected {
+    /// The expectation for a query that is sent now.
+    pub(crate) fn expected(&self) -> Expectation {
         let state = self.0.lock();
-        let numbers = |is: &dyn Fn(&Item) -> bool| {
-            state.items.iter().filter(|item| is(item)).map(|item| item.number).collect()
+        let numbers = |matches: &dyn Fn(&Item) -> bool| {
+            state.items.iter().filter(|item| matches(item)).map(|item| item.number).collect()
         };
-        Expected {
+        Expectation {
             visible: numbers(&|item| item.is_visible),
             acknowledged: numbers(&|item| item.is_acknowledged),
             erased: numbers(&|item| item.erased.is_some()),
         }
     }
 
-    /// Judges an answer, and learns from it what is visible.
+    /// Judges an answer, and marks its items as visible.
     pub(crate) fn judge(
         &self,
         who: &str,
         question: &Question,
-        expected: &Expected,
+        expected: &Expectation,
         counts: &Counts,
         strictness: Strictness,
     ) {
         let mut state = self.0.lock();
         let mut violations = Vec::new();
         let mut shared = 0;
-        let is_past_over = state.is_past_over;
+        let is_past_expired = state.is_past_expired;
         for item in &mut state.items {
             let count = counts.items.get(&item.number).copied().unwrap_or(0);
             let is_asked = question.asks(item);
@@ -458,10 +458,10 @@ impl Oracle {
                 && !matches!(strictness, Strictness::Partial(_))
                 && (expected.visible.contains(&item.number)
                     || (strictness == Strictness::Settled && expected.acknowledged.contains(&item.number)));
-            // What says how old it is may have what was erased since.
+            // An answer that calls itself stale may have items that were erased since.
             let is_erased = expected.erased.contains(&item.number)
                 && item.erased.is_some_and(|erased| erased <= strictness.as_of());
-            let is_over = is_past_over && item.service == PAST;
+            let is_over = is_past_expired && item.service == PAST;
             let allowed = match (is_erased || is_over, must) {
                 (true, _) => 0..=0,
                 (_, true) => 1..=1,
@@ -485,7 +485,7 @@ impl Oracle {
                 let erased = if is_erased { ", erased" } else { "" };
                 violations.push(Violation {
                     invariant,
-                    what: format!(
+                    details: format!(
                         "{who}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
                         item.number, item.service, item.tenant,
                     ),
@@ -496,15 +496,15 @@ impl Oracle {
             }
         }
         if shared != counts.shared && violations.is_empty() {
-            let what = format!("{who}: the items sum up to {shared}, the answer to {}", counts.shared);
-            violations.push(Violation { invariant: "I11", what });
+            let details = format!("{who}: the items sum up to {shared}, the answer to {}", counts.shared);
+            violations.push(Violation { invariant: "I11", details });
         }
-        for Violation { invariant, what } in violations {
-            self.add(&mut state, invariant, what);
+        for Violation { invariant, details } in violations {
+            self.add(&mut state, invariant, details);
         }
     }
 
-    /// Every row has its object.
+    /// Checks that each object of the snapshot exists.
     pub(crate) fn judge_rows(&self, snapshot: &rpc::Snapshot, objects: &Objects) {
         let keys: BTreeSet<Key> = objects.keys().into_iter().collect();
         for object in snapshot.objects.iter().filter(|object| !keys.contains(&object.key)) {
@@ -514,7 +514,7 @@ impl Oracle {
 }
 
 impl Log {
-    /// Whether an item that lies below the first gap and seal was told of; `None` if it does not lie there.
+    /// Whether the owner took the hint of the item's segment; `None` if the item is not below the first gap and seal.
     fn place_of(&self, key: &ItemKey) -> Option<bool> {
         for (next, (seq, content)) in (0..).zip(&self.slots) {
             match content {
@@ -531,7 +531,7 @@ impl Log {
 }
 
 impl Question {
-    /// All objects that may answer it.
+    /// The find request for all objects that the query needs.
     pub(crate) fn find(&self) -> rpc::FindRequest {
         rpc::FindRequest {
             tenants: self.tenants.clone(),
@@ -551,7 +551,7 @@ impl Question {
 
 fn keys_of(key: &Key, bytes: &Bytes) -> Vec<ItemKey> {
     let objects = Objects::one(key, bytes);
-    // Nothing of it is ever waited for.
+    // In memory, so the future never waits.
     let store = objects.store(clock::Clock::system());
     let opening = async {
         let cache = block::Cache::new(0);

@@ -1,6 +1,6 @@
-//! Bugs that are planted on purpose: whoever watches has to find each of them.
+//! Bugs that are planted on purpose: the oracle has to find each of them.
 //!
-//! Owns: a bug for each step of the protocols, made by standing between a role and what it calls.
+//! Owns: a bug for each step of the protocols, implemented by a wrapper between a role and its dependency.
 //! Does not own: anything in the roles; they have no switch for this.
 
 use std::fmt;
@@ -33,17 +33,17 @@ use crate::load::SERVICES;
 use crate::machine::{Kind, Machine};
 
 macro_rules! planted {
-    ($($(#[doc = $what:literal])* $name:ident,)*) => {
+    ($($(#[doc = $text:literal])* $name:ident,)*) => {
         /// One bug.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Planted { $($(#[doc = $what])* $name,)* }
+        pub enum Planted { $($(#[doc = $text])* $name,)* }
 
         impl Planted {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What goes wrong, in words.
-            pub fn what(self) -> &'static str {
-                match self { $(Self::$name => concat!($($what),*).trim_ascii(),)* }
+            /// The bug in words.
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$name => concat!($($text),*).trim_ascii(),)* }
             }
         }
     };
@@ -52,37 +52,37 @@ macro_rules! planted {
 planted! {
     /// an ingester takes a segment for durable before it is
     AckBeforeDurable,
-    /// a distributor acknowledges what an ingester did not take
-    AckOfAPart,
-    /// an ingester takes a slot that somebody else filled for its own
+    /// a distributor acknowledges items that no ingester took
+    AckWithoutIngester,
+    /// an ingester takes a slot filled by another writer for its own
     SealIgnored,
-    /// an ingester acknowledges what the store did not settle
+    /// an ingester acknowledges a segment that the store did not settle
     AckInDoubt,
-    /// the bucket replaces what exists
+    /// the bucket replaces existing objects
     Overwrites,
     /// a log is closed one slot too far up
     SealTooFar,
     /// a gap is taken for the end of a log
     GapTakenForSeal,
-    /// a metastore is told of segments that are not there
-    HintOfNothing,
+    /// a metastore gets hints of segments that do not exist
+    HintOfMissingSegment,
     /// a retry at another ingester has another key
     NewKeyOnRetry,
-    /// keys are forgotten at once
+    /// item keys are forgotten at once
     NoWindow,
     /// a successor does not load the keys of its predecessor
     KeysNotLoaded,
-    /// masks are not given to merges
+    /// masks are not applied by merges
     MasksNotMerged,
-    /// masks are not given to questions
+    /// masks are not applied by queries
     MasksNotAsked,
-    /// a fenced owner does not hear of it
+    /// a fenced owner does not notice the fence
     FenceIgnored,
-    /// an owner says that it resigns, and stays
+    /// an owner announces its resignation, and stays
     ResignsAndStays,
     /// a log moves on in the catalog without its segments' rows
     SegmentRowsLost,
-    /// the rows of what was merged stay
+    /// the rows of merged inputs stay
     InputRowsStay,
     /// the record of a publish is not written
     RecordLost,
@@ -92,27 +92,27 @@ planted! {
     OutputForgotten,
     /// an input of a job is not merged
     InputForgotten,
-    /// a rebuild, and a look whether one is needed, see no publish records
+    /// neither a rebuild nor the check for one sees publish records
     RecordsUnseen,
     /// objects of another cluster are taken for own ones
     OthersTakenForOwn,
-    /// what is dead is deleted at once
+    /// dead objects are deleted at once
     NoGrace,
-    /// what is swept is not deleted
+    /// swept objects are not deleted from the bucket
     DeleteLost,
-    /// deletions are not given to questions
-    OrdersNotAsked,
-    /// deletions are not given to merges
-    OrdersNotMerged,
+    /// deletions are not applied by queries
+    DeletionsNotAsked,
+    /// deletions are not applied by merges
+    DeletionsNotMerged,
     /// a deletion erases all of a service
-    OrderTooWide,
+    DeletionTooWide,
     /// a deletion is not written
-    OrderLost,
-    /// data have no age
-    KeptForever,
+    DeletionLost,
+    /// data are never expired
+    NoRetention,
     /// a leaf counts an object twice
     ObjectScannedTwice,
-    /// a leaf leaves out an object and does not say so
+    /// a leaf leaves out an object and does not report it as missing
     ObjectLeftOut,
 }
 
@@ -127,7 +127,7 @@ impl std::str::FromStr for Planted {
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         let named = Self::ALL.iter().find(|planted| planted.to_string() == name);
-        named.copied().ok_or_else(|| format!("no bug is called {name:?}"))
+        named.copied().ok_or_else(|| format!("unknown bug {name:?}"))
     }
 }
 
@@ -218,7 +218,7 @@ impl ObjectStore for BadStore {
                 self.way.put_opts(&further, payload, options).await
             }
             (Planted::RecordLost, Kind::Metastore) if is_below("publish/") => Ok(done()),
-            (Planted::OrderLost, Kind::Metastore) if is_below("delete/") => Ok(done()),
+            (Planted::DeletionLost, Kind::Metastore) if is_below("delete/") => Ok(done()),
             (Planted::OutputLost, Kind::Compactor) if is_below("block/") => Ok(done()),
             _ => self.way.put_opts(location, payload, options).await,
         }
@@ -289,7 +289,7 @@ struct BadDistributor {
 impl rpc::Ingester for BadDistributor {
     async fn push(&self, items: Vec<PushItem>) -> std::result::Result<(), rpc::Error> {
         match self.ingesters.push(items).await {
-            Err(_) if self.planted == Planted::AckOfAPart => Ok(()),
+            Err(_) if self.planted == Planted::AckWithoutIngester => Ok(()),
             pushed => pushed,
         }
     }
@@ -322,7 +322,7 @@ struct BadMetastore {
 impl rpc::Metastore for BadMetastore {
     async fn segment_written(&self, mut hint: SegmentHint) -> std::result::Result<(), rpc::Error> {
         self.metastore.segment_written(hint.clone()).await?;
-        if self.planted == Planted::HintOfNothing {
+        if self.planted == Planted::HintOfMissingSegment {
             hint.seq += 1;
             self.metastore.segment_written(hint).await?;
         }
@@ -333,7 +333,7 @@ impl rpc::Metastore for BadMetastore {
         let mut snapshot = self.metastore.find(request).await?;
         match self.planted {
             Planted::MasksNotAsked => snapshot.objects.iter_mut().for_each(|object| object.masked.clear()),
-            Planted::OrdersNotAsked => {
+            Planted::DeletionsNotAsked => {
                 snapshot.objects.iter_mut().for_each(|object| object.deletions.clear())
             }
             _ => {}
@@ -345,7 +345,9 @@ impl rpc::Metastore for BadMetastore {
         let mut job = self.metastore.claim_job().await?;
         match (self.planted, &mut job) {
             (Planted::MasksNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.masked.clear()),
-            (Planted::OrdersNotMerged, Some(job)) => job.inputs.iter_mut().for_each(|i| i.deletions.clear()),
+            (Planted::DeletionsNotMerged, Some(job)) => {
+                job.inputs.iter_mut().for_each(|i| i.deletions.clear())
+            }
             (Planted::InputForgotten, Some(job)) if job.inputs.len() > 1 => _ = job.inputs.pop(),
             _ => {}
         }
@@ -372,7 +374,7 @@ impl rpc::Metastore for BadMetastore {
     }
 
     async fn delete(&self, mut request: DeleteRequest) -> std::result::Result<DeletionStatus, rpc::Error> {
-        if self.planted == Planted::OrderTooWide {
+        if self.planted == Planted::DeletionTooWide {
             request.selector = Selector { matchers: vec![Matcher::equal("service_name", SERVICES[0])] };
         }
         self.metastore.delete(request).await

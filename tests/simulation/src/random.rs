@@ -9,7 +9,7 @@ impl Random {
         random
     }
 
-    /// A source of its own, so that what draws from one does not shift the other.
+    /// An independent source, so that draws from one do not shift the other.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.next())
     }
@@ -22,12 +22,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`; 0 if that is 0.
+    /// A number below `end`; 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.next() % end }
     }
 
-    /// Both included.
+    /// A number from `from` to `to`, both included.
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to.saturating_sub(from) + 1)
     }

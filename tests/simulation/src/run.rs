@@ -1,4 +1,4 @@
-//! One run: a storm, then calm, then everything is counted.
+//! One run: a storm of faults, then calm, then a count of all items.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::settings::Settings;
 use crate::storm::{Storm, keep_gossiping, start};
 use crate::{bucket, network};
 
-/// After the storm everything must be in its place within.
+/// Time after the storm within which the cluster must have settled.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
-/// A run that takes more steps goes round in circles.
+/// A run that takes more steps is taken for an endless loop.
 const STEPS_MAX: u64 = 5_000_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Show what happens.
+    /// Print each event.
     pub trace: bool,
     pub planted: Option<Planted>,
 }
@@ -39,7 +39,7 @@ pub struct Options {
 pub struct Outcome {
     pub seed: u64,
     pub violations: Vec<Violation>,
-    /// Of all that happened, in order, and of what is in the bucket.
+    /// Hash of all events, in order, and of the bucket.
     pub hash: u64,
     pub steps: u64,
     pub took: Duration,
@@ -57,10 +57,10 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     fleet.note(format_args!("seed {seed}: {:?}", fleet.settings));
     let conductor = executor.start("conductor");
     let ended = Arc::new(Mutex::new(false));
-    let (told, directing) = (ended.clone(), fleet.clone());
+    let (ended_flag, directing) = (ended.clone(), fleet.clone());
     executor.spawn(conductor, async move {
         direct(directing, random).await;
-        *told.lock() = true;
+        *ended_flag.lock() = true;
     });
     executor.run_to_end_of(conductor);
     for panic in executor.take_panics() {
@@ -111,7 +111,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     }
     fleet.note(format_args!("the storm is over"));
     calm(&fleet);
-    // What is still under way comes to its end.
+    // Requests in flight end meanwhile.
     fleet.executor.sleep(SETTLED_AFTER).await;
     calm(&fleet);
     for machine in fleet.machines() {
@@ -125,7 +125,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
     }
     let loses_catalog = random.chance(250);
     if loses_catalog {
-        fleet.note(format_args!("somebody deletes the catalog while no metastore runs"));
+        fleet.note(format_args!("the catalog is deleted while no metastore runs"));
         for machine in fleet.machines_of(Kind::Metastore) {
             fleet.kill(machine);
         }
@@ -135,7 +135,7 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
             start(&fleet, &load, machine, until, random.fork());
         }
     }
-    // Long enough for everything that is dead, erased or nobody's to be gone.
+    // Long enough for every dead, erased or orphaned object to be gone.
     let metastore = &fleet.settings.metastore;
     let waits = [
         metastore.orphan_grace,
@@ -145,19 +145,19 @@ async fn direct(fleet: Arc<Fleet>, mut random: Random) {
         metastore.sweep_grace,
         metastore.retention_interval,
         fleet.settings.catalog.options().collect_after.into(),
-        // Segments stay until their keys have left the window.
+        // Segments stay until their keys have left the deduplication window.
         metastore.dedup_window,
         metastore.dedup_slack,
     ];
     let rest: Duration = waits.into_iter().map(Duration::from).sum();
     fleet.executor.sleep(rest + SETTLED_AFTER).await;
-    fleet.oracle.past_is_over();
+    fleet.oracle.past_has_expired();
     judge_all(&fleet).await;
     audit(&fleet).await;
     if fleet.bucket.objects().others() != *fleet.others.lock() {
         fleet.oracle.violate("I21", "objects of another cluster were deleted or replaced");
     }
-    // A rebuilt catalog leaves alone what failed merges left before it.
+    // A rebuilt catalog keeps the outputs of merges that failed before the rebuild.
     if !loses_catalog {
         judge_orphans(&fleet).await;
         judge_finished(&fleet).await;
@@ -191,7 +191,7 @@ async fn judge_all(fleet: &Arc<Fleet>) {
     }
 }
 
-/// What is old and in no answer is gone a grace later: until a moment ago it may have been live.
+/// Checks that an old block that no answer names is gone one grace period later: it may have been live until now.
 async fn judge_orphans(fleet: &Arc<Fleet>) {
     let unnamed = unnamed_blocks(fleet).await;
     if unnamed.is_empty() {
@@ -199,19 +199,19 @@ async fn judge_orphans(fleet: &Arc<Fleet>) {
     }
     fleet.executor.sleep(2 * Duration::from(fleet.settings.metastore.sweep_grace) + SETTLED_AFTER).await;
     for key in unnamed_blocks(fleet).await.intersection(&unnamed) {
-        fleet.oracle.violate("I20", format!("{key} is old and named by nobody"));
+        fleet.oracle.violate("I20", format!("{key} is old and no row names it"));
     }
 }
 
 async fn unnamed_blocks(fleet: &Arc<Fleet>) -> BTreeSet<Key> {
     let Some(live) = fleet.live().await else {
-        fleet.oracle.violate("stuck", "nobody owns the catalog after the storm");
+        fleet.oracle.violate("stuck", "no owner of the catalog after the storm");
         return BTreeSet::new();
     };
     let live: BTreeSet<Key> = live.into_iter().collect();
     let objects = fleet.bucket.objects();
     let grace = Duration::from(fleet.settings.metastore.orphan_grace);
-    // What is past its time left the answers at once, and goes when all around it is.
+    // Expired data left the answers at once; their block goes when all of its data are expired.
     let is_judged = |key: &Key| key.parse_block_tenant().is_some_and(|tenant| tenant.as_str() != SHORT_LIVED);
     let age = |key: &Key| objects.created(key).map(|created| fleet.executor.now().saturating_sub(created));
     let is_old = |key: &Key| age(key).is_some_and(|age| age > 2 * grace);
@@ -220,7 +220,7 @@ async fn unnamed_blocks(fleet: &Arc<Fleet>) -> BTreeSet<Key> {
 }
 
 impl Fleet {
-    /// Notes which items may have left every answer by their age.
+    /// Marks the items that may be gone by their age.
     pub(crate) fn forget_expired(&self) {
         let margin = self.settings.skew + Duration::from_secs(60);
         let kept_from = (START + self.executor.now() + margin - self.settings.retention).as_nanos() as i64;

@@ -1,7 +1,7 @@
-//! What differs from run to run besides the order of events: sizes, intervals, how bad the weather is.
+//! The settings that differ between runs: sizes, intervals, fault rates.
 //!
-//! Times that protocols wait for are shorter than in production, so that a run of minutes goes through
-//! all of them. What they have to be longer than is shorter in the same proportion.
+//! Time-outs of the protocols are shorter than in production, so that a run of minutes passes all of them. Times that
+//! they must exceed are shortened in proportion.
 
 use std::time::Duration;
 
@@ -18,32 +18,32 @@ pub(crate) struct Settings {
     pub(crate) compactors: u8,
     pub(crate) queriers: u8,
     pub(crate) distributors: u8,
-    /// Over how many zones the machines of a kind are spread.
+    /// Number of zones over which the machines of a kind are spread.
     pub(crate) zones: u8,
     pub(crate) ingester: ingester::Config,
     pub(crate) metastore: metastore::Config,
     pub(crate) compactor: compactor::Config,
     pub(crate) querier: querier::Config,
     pub(crate) catalog: Catalog,
-    /// How long faults strike.
+    /// Duration of the faults.
     pub(crate) storm: Duration,
-    /// Mean time between two faults that somebody causes: crashes, pauses, cuts.
+    /// Mean time between two injected faults: crashes, pauses, cuts.
     pub(crate) strike_every: Duration,
-    /// Mean time between two pushes, and between two questions.
+    /// Mean time between two pushes, and between two queries.
     pub(crate) push_every: Duration,
     pub(crate) ask_every: Duration,
     /// Mean time between two deletions.
     pub(crate) deletion_every: Duration,
-    /// How far a wall clock may be off, either way.
+    /// Largest error of a wall clock, in either direction.
     pub(crate) skew: Duration,
     pub(crate) pause_max: Duration,
     pub(crate) bucket: bucket::Rates,
     pub(crate) network: network::Rates,
-    /// How long the tenant with a retention keeps data.
+    /// Retention of the tenant that has one.
     pub(crate) retention: Duration,
 }
 
-/// As [`numbered::Options`].
+/// The values of [`numbered::Options`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Catalog {
     checkpoint_commits: u64,

@@ -1,7 +1,7 @@
-//! What goes wrong, and when.
+//! The faults of a run, and their times.
 //!
-//! Owns: crashes, pauses, cuts, clocks that are set, views of membership that are late or wrong.
-//! Does not own: what happens to single requests ([`crate::bucket`], [`crate::network`]).
+//! Owns: crashes, pauses, cuts, changed clocks, views of membership that are late or wrong.
+//! Does not own: faults of single requests ([`crate::bucket`], [`crate::network`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::load::{Load, keep_asking};
 use crate::machine::{Kind, Machine};
 use crate::random::Random;
 
-/// A process that is not heard of is taken for gone after so long.
+/// A silent process is taken for gone after this long.
 const GONE_AFTER: Duration = Duration::from_secs(4);
 
 pub(crate) struct Storm {
@@ -92,7 +92,7 @@ impl Storm {
             75..82 => {
                 let skew = fleet.settings.skew.as_nanos() as u64;
                 let nanos = self.random.below(2 * skew + 1) as i64 - skew as i64;
-                fleet.note(format_args!("somebody sets the clock of {machine} to {nanos} ns off"));
+                fleet.note(format_args!("the clock of {machine} is set to {nanos} ns off"));
                 fleet.set_skew(machine, nanos);
             }
             82..87 => {
@@ -139,7 +139,7 @@ impl Storm {
         });
     }
 
-    /// Stops or ends a process around its next create.
+    /// Pauses or kills a process around its next create.
     fn trap(&mut self, machine: Machine, folder: &'static str) {
         let fleet = self.fleet.clone();
         let is_before = self.random.chance(300);
@@ -148,10 +148,10 @@ impl Storm {
         let longest = if kills { 20_000 } else { fleet.settings.pause_max.as_millis() as u64 };
         let pause = self.random.millis(100, longest);
         let around = if is_before { "before" } else { "after" };
-        let what = if kills { "die" } else { "stop" };
-        fleet.note(format_args!("{machine} is going to {what} {around} its next create below {folder}"));
+        let verb = if kills { "die" } else { "stop" };
+        fleet.note(format_args!("{machine} is going to {verb} {around} its next create below {folder}"));
         let bucket = fleet.bucket.clone();
-        let then = Box::new(move || {
+        let action = Box::new(move || {
             let Some(process) = fleet.process(machine) else {
                 return;
             };
@@ -174,7 +174,7 @@ impl Storm {
                 }
             });
         });
-        bucket.set(Trap { machine, folder, is_before, then });
+        bucket.set(Trap { machine, folder, is_before, action });
     }
 
     fn start_later(&mut self, machine: Machine, longest_millis: u64) {
@@ -183,19 +183,19 @@ impl Storm {
         self.later(0, longest_millis, move || start(&fleet, &load, machine, until, random));
     }
 
-    fn later(&mut self, from_millis: u64, to_millis: u64, then: impl FnOnce() + Send + 'static) {
+    fn later(&mut self, from_millis: u64, to_millis: u64, action: impl FnOnce() + Send + 'static) {
         let pause = self.random.millis(from_millis, to_millis);
         let executor = self.fleet.executor.clone();
         let process = executor.start("fate");
         let sleep = executor.sleep(pause);
         executor.spawn(process, async move {
             sleep.await;
-            then();
+            action();
         });
     }
 }
 
-/// Starts a process and what it does by itself.
+/// Starts a process and its load.
 pub(crate) fn start(
     fleet: &Arc<Fleet>,
     load: &Arc<Load>,
@@ -223,19 +223,20 @@ pub(crate) fn start(
     }
 }
 
-/// What processes hear of one another: late, and now and then somebody is not heard of for a while.
+/// Spreads membership among processes: late, and now and then one process does not hear of another for a while.
 pub(crate) async fn keep_gossiping(fleet: Arc<Fleet>, until: Duration, mut random: Random) {
     let machines = fleet.machines();
     let mut heard: BTreeMap<Machine, (Duration, Member)> = BTreeMap::new();
+    // Pairs of which the first does not hear of the second, until this time.
     let mut deaf: BTreeMap<(Machine, Machine), Duration> = BTreeMap::new();
     loop {
         let now = fleet.executor.now();
         for machine in &machines {
-            if let Some(member) = fleet.said_by(*machine) {
+            if let Some(member) = fleet.announced_by(*machine) {
                 heard.insert(*machine, (now, member));
             }
         }
-        heard.retain(|_, (at, _)| now.saturating_sub(*at) < GONE_AFTER);
+        heard.retain(|_, (time, _)| now.saturating_sub(*time) < GONE_AFTER);
         if now < until && random.chance(60) {
             let pair = random.pick(&machines).copied().zip(random.pick(&machines).copied());
             deaf.extend(pair.map(|pair| (pair, now + random.millis(1_000, 20_000))));
@@ -245,7 +246,7 @@ pub(crate) async fn keep_gossiping(fleet: Arc<Fleet>, until: Duration, mut rando
             let hears = |other: &Machine| !deaf.contains_key(&(*machine, *other));
             let others = heard.iter().filter(|(other, _)| hears(other));
             let others: Vec<Member> = others.map(|(_, (_, member))| member.clone()).collect();
-            fleet.tell(*machine, &others);
+            fleet.set_membership(*machine, &others);
         }
         fleet.executor.sleep(random.millis(300, 1_200)).await;
     }

@@ -7,20 +7,20 @@ use catalog::{Batch, Catalog, Engine, Error, Numbered, Row, View};
 
 use crate::oracle::Oracle;
 
-/// The engine, with an eye on what it promises: a fenced owner commits nothing.
-pub(crate) struct Watched {
+/// Wraps the engine to check its promise: a fenced owner commits nothing.
+pub(crate) struct CheckedEngine {
     engine: Numbered,
     oracle: Oracle,
 }
 
-impl Watched {
+impl CheckedEngine {
     pub(crate) fn new(engine: Numbered, oracle: Oracle) -> Self {
         Self { engine, oracle }
     }
 }
 
 #[async_trait]
-impl Engine for Watched {
+impl Engine for CheckedEngine {
     async fn exists(&self) -> Result<bool, Error> {
         self.engine.exists().await
     }
@@ -28,7 +28,7 @@ impl Engine for Watched {
     async fn open(&self) -> Result<Arc<dyn Catalog>, Error> {
         let catalog = self.engine.open().await?;
         self.oracle.opened(catalog.epoch());
-        Ok(Arc::new(WatchedCatalog { catalog, oracle: self.oracle.clone() }))
+        Ok(Arc::new(CheckedCatalog { catalog, oracle: self.oracle.clone() }))
     }
 
     async fn view(&self) -> Result<Box<dyn View>, Error> {
@@ -36,13 +36,13 @@ impl Engine for Watched {
     }
 }
 
-struct WatchedCatalog {
+struct CheckedCatalog {
     catalog: Arc<dyn Catalog>,
     oracle: Oracle,
 }
 
 #[async_trait]
-impl Catalog for WatchedCatalog {
+impl Catalog for CheckedCatalog {
     fn epoch(&self) -> u64 {
         self.catalog.epoch()
     }
@@ -55,9 +55,9 @@ impl Catalog for WatchedCatalog {
         let newest = self.oracle.newest_epoch();
         let version = self.catalog.commit(batch).await?;
         if newest > self.epoch() {
-            let what =
+            let details =
                 format!("epoch {} committed version {version} after epoch {newest} began", self.epoch());
-            self.oracle.violate("I7", what);
+            self.oracle.violate("I7", details);
         }
         Ok(version)
     }

@@ -1,4 +1,4 @@
-//! What a gate can afford of the simulation: `make simulate` runs more.
+//! A short simulation for CI: `make simulate` runs more seeds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use simulation::{Options, Planted, run};
 
-/// Seeds in which a planted bug must be found.
+/// Number of seeds within which a planted bug must be found.
 const SEEDS_PLANTED: u64 = 80;
 
 /// Runs `each` for 0, 1, … below `count` on two threads.
@@ -35,7 +35,7 @@ fn a_seed_run_twice_makes_one_trace() {
 fn no_seed_breaks_an_invariant() {
     on_two_threads(16, |seed| {
         let violations = run(seed, &Options::default()).violations;
-        assert_eq!(violations, [], "make simulate-seed SEED={seed} shows what happened");
+        assert_eq!(violations, [], "make simulate-seed SEED={seed} shows description happened");
     });
 }
 
@@ -45,6 +45,6 @@ fn every_planted_bug_is_found() {
         let planted = Planted::ALL[number as usize];
         let options = Options { planted: Some(planted), ..Options::default() };
         let is_found = (0..SEEDS_PLANTED).any(|seed| !run(seed, &options).violations.is_empty());
-        assert!(is_found, "{planted} is not found in {SEEDS_PLANTED} seeds: {}", planted.what());
+        assert!(is_found, "{planted} is not found in {SEEDS_PLANTED} seeds: {}", planted.description());
     });
 }
