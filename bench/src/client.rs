@@ -1,6 +1,6 @@
-//! Pushes and asks as any client does, over HTTP.
+//! A client that pushes and queries over HTTP.
 //!
-//! Owns: the requests and how long each took. Does not own: what is pushed (`workload`).
+//! Owns: the requests and their durations. Does not own: the pushed data (`workload`).
 
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ pub(crate) struct Client {
     pub(crate) clock: Clock,
 }
 
-/// A flame graph, and how it was answered.
+/// A flame graph, with the duration and the completeness of its answer.
 pub(crate) struct FlameGraph {
     pub(crate) took: Duration,
     pub(crate) total: i64,
-    /// Nothing is missing, and it is of all that was acknowledged.
+    /// Whether the answer is neither partial nor stale.
     pub(crate) is_whole: bool,
     pub(crate) encoded: Bytes,
 }
@@ -51,24 +51,24 @@ impl Client {
     }
 
     /// # Errors
-    /// The process does not answer.
+    /// If the process does not answer.
     pub(crate) async fn metrics(&self) -> Result<Metrics, Error> {
         let response = self.http.get(format!("{}/metrics", self.url)).send().await?;
         Ok(Metrics::parse(&response.text().await?))
     }
 
-    /// Sends a push request; gives the time until it was acknowledged.
+    /// Sends a push request; returns the time until it was acknowledged.
     ///
     /// # Errors
-    /// It is refused, or nobody answers.
+    /// If it is refused, or not answered.
     pub(crate) async fn push(&self, body: Bytes) -> Result<Duration, Error> {
         Ok(self.call("push.v1.PusherService/Push", body).await?.took)
     }
 
-    /// Asks for the CPU flame graph of a service.
+    /// Queries the CPU flame graph of a service.
     ///
     /// # Errors
-    /// It is refused, or nobody answers.
+    /// If the query is refused, or not answered.
     pub(crate) async fn flame_graph(&self, service: &str, range: Range) -> Result<FlameGraph, Error> {
         let question = SelectMergeStacktracesRequest {
             profile_type_id: TYPE.into(),
@@ -88,10 +88,10 @@ impl Client {
         })
     }
 
-    /// Asks for what a page shows first; gives the time that each answer took.
+    /// Sends the first queries of a page; returns the time that each answer took.
     ///
     /// # Errors
-    /// It is refused, or nobody answers.
+    /// If a query is refused, or not answered.
     pub(crate) async fn labels(&self, range: Range) -> Result<[(&'static str, Duration); 4], Error> {
         let Range { start, end } = range;
         let names = LabelNamesRequest { start, end, ..Default::default() }.encode_to_vec();

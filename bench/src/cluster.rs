@@ -1,7 +1,7 @@
 //! All roles as processes on this machine, on SeaweedFS.
 //!
-//! Owns: their addresses and flags; what they take under the load that the aims name, and while nothing happens.
-//! Does not own: what happens when they die (`kill`).
+//! Owns: their addresses and flags; their resource use under the load of the targets, and while idle.
+//! Does not own: crashes (`kill`).
 
 use std::time::Duration;
 
@@ -29,11 +29,12 @@ const NODES: &[&str] = &[
 const LOAD_BYTES: u64 = 800_000_000;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const HOUR_MILLIS: i64 = 3_600_000;
-/// After the load, until what it left to do is done; and for how long nothing is then watched.
+/// Time after the load until its merges are done.
 const IDLE_AFTER: Duration = Duration::from_secs(45);
+/// Duration of the measurement while idle.
 const IDLE_FOR: Duration = Duration::from_secs(30);
 
-/// One process of a cluster, if it runs.
+/// One process of a cluster; may be stopped.
 pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) launch: Launch,
@@ -43,10 +44,10 @@ pub(crate) struct Node {
 pub(crate) struct Cluster(pub(crate) Vec<Node>);
 
 impl Cluster {
-    /// Starts a process for each name, which is a role and a letter, and waits until all are ready.
+    /// Starts a process for each name (a role and a letter), and waits until all are ready.
     ///
     /// # Errors
-    /// One of them does not start.
+    /// If one of them does not start.
     pub(crate) async fn start(
         bench: &Bench,
         seaweed: &Seaweed,
@@ -81,7 +82,7 @@ impl Cluster {
         Ok(Self(nodes))
     }
 
-    /// Of all processes of a role.
+    /// Clients of all processes of a role.
     pub(crate) fn clients(&self, role: &str) -> Vec<Client> {
         let of_role = self.0.iter().filter(|node| node.name.starts_with(role));
         of_role.map(|node| node.launch.client.clone()).collect()
@@ -163,7 +164,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks again and again until `load` has ended.
+/// Repeats a query until `load` has ended.
 async fn while_loaded<T>(
     load: impl Future<Output = T>,
     asks: impl futures::Stream<Item = Duration>,
@@ -181,7 +182,7 @@ async fn while_loaded<T>(
     (loaded, times)
 }
 
-/// What flame graphs of one service took; those without an answer are left out.
+/// Durations of flame graphs of one service; those without an answer are left out.
 fn ask(client: &Client) -> impl futures::Stream<Item = Duration> {
     let service = fresh_services().next().unwrap_or_default();
     futures::stream::repeat(()).filter_map(move |()| {

@@ -1,5 +1,5 @@
-//! Pushes to one process: steadily at the rate that the aims name, then as fast as it takes them; what they cost
-//! until they are acknowledged, and what they take in the store.
+//! Pushes to one process: steadily at the target rate, then as fast as it takes them. Measures their cost until they
+//! are acknowledged, and their size in the store.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn measure(bench: &Bench, place: Place<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pushes to a server of others.
+/// Pushes to a server that this program did not start.
 pub(crate) async fn foreign(client: &Client) -> Result<(), Error> {
     let pushes: Vec<Push> = load::fresh(&mut Fresh::new(), BURST_BYTES, client.clock.unix_nanos());
     let pushed = load::burst(client, pushes, IN_FLIGHT).await;

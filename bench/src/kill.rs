@@ -1,5 +1,5 @@
-//! `kill -9` of one process of each role while profiles come in and questions are asked: the longest time that
-//! nothing was acknowledged, and that nothing was answered wholly. In the end what was acknowledged is counted.
+//! `kill -9` of one process of each role under pushes and queries. Measures the longest time without an
+//! acknowledgement and without a whole answer. In the end all acknowledged profiles are counted.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -28,9 +28,10 @@ const ASKERS: usize = 2;
 const BETWEEN: Duration = Duration::from_millis(100);
 /// Longest time that one request may take before the client tries another process.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Before a kill; after it, before the process is started again; after that, before the next.
+/// Pause before each kill.
 const CALM: Duration = Duration::from_secs(6);
-const WATCHED: Duration = Duration::from_secs(15);
+/// Time from the kill to the restart.
+const WATCHED_FOR: Duration = Duration::from_secs(15);
 const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 const HOUR_MILLIS: i64 = 3_600_000;
 
@@ -75,7 +76,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
     }
 }
 
-/// Kills one process of a role, that which works if only one does, and starts it again; gives the longest times
+/// Kills one process of a role (the active one, if only one is) and starts it again; returns the longest times
 /// without an ack and without a whole answer.
 async fn kill(
     bench: &Bench,
@@ -89,7 +90,7 @@ async fn kill(
     if let Some(process) = node.process.take() {
         process.kill()?;
     }
-    bench.clock.sleep(WATCHED).await;
+    bench.clock.sleep(WATCHED_FOR).await;
     let longest = (watch.acked.longest(), watch.answered.longest());
     node.process = Some(node.launch.start().await?.0);
     Ok(longest)
@@ -98,17 +99,17 @@ async fn kill(
 /// The owner of the catalog, or the first of another role.
 async fn victim<'a>(cluster: &'a mut Cluster, role: &str) -> Result<&'a mut Node, Error> {
     let mut chosen = None;
-    for (at, node) in cluster.0.iter().enumerate().filter(|(_, node)| node.name.starts_with(role)) {
+    for (index, node) in cluster.0.iter().enumerate().filter(|(_, node)| node.name.starts_with(role)) {
         let metrics = node.launch.client.metrics().await?;
         if chosen.is_none() || metrics.sum("pyrograph_metastore_owner") == Some(1.0) {
-            chosen = Some(at);
+            chosen = Some(index);
         }
     }
-    let at = chosen.ok_or_else(|| format!("no {role} runs"))?;
-    Ok(&mut cluster.0[at])
+    let index = chosen.ok_or_else(|| format!("no {role} runs"))?;
+    Ok(&mut cluster.0[index])
 }
 
-/// Waits until as much is counted as was acknowledged, or more; gives what is counted in the end.
+/// Waits until the answer counts at least the acknowledged CPU time; returns the last count.
 async fn count(bench: &Bench, querier: &Client, acknowledged: i64) -> Result<i64, Error> {
     let began = bench.clock.monotonic();
     loop {
@@ -127,7 +128,7 @@ fn around(unix_millis: i64) -> Range {
     Range { start: unix_millis - HOUR_MILLIS, end: unix_millis + HOUR_MILLIS }
 }
 
-/// Clients that never stop, and what they saw.
+/// Clients that push and query without a pause, and their results.
 struct Watch {
     distributors: Vec<Client>,
     queriers: Vec<Client>,
@@ -135,7 +136,7 @@ struct Watch {
     is_over: Cell<bool>,
     acked: Gap,
     answered: Gap,
-    /// CPU nanoseconds that were acknowledged.
+    /// Acknowledged CPU nanoseconds.
     total: Cell<i64>,
     acks: RefCell<Vec<Duration>>,
 }
@@ -194,7 +195,7 @@ impl Watch {
     }
 }
 
-/// The longest time between two moments of success.
+/// The longest time between two successes.
 struct Gap {
     clock: clock::Clock,
     last: Cell<Duration>,
@@ -217,7 +218,7 @@ impl Gap {
         self.last.set(self.clock.monotonic());
     }
 
-    /// The one that is still open included.
+    /// The longest gap, including the current one.
     fn longest(&self) -> Duration {
         self.longest.get().max(self.clock.monotonic() - self.last.get())
     }

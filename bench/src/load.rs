@@ -1,6 +1,6 @@
 //! Pushing many requests, steadily or as fast as they are taken.
 //!
-//! Owns: when each is sent, what came of them. Does not own: what is in them (`workload`).
+//! Owns: when each is sent, and the results. Does not own: their content (`workload`).
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::client::Client;
 use crate::report::Runs;
 use crate::workload::{Fresh, Push};
 
-const REFUSALS_TOLD_MAX: usize = 200;
+const REFUSAL_TEXT_CHARS_MAX: usize = 200;
 
-/// What came of pushes.
+/// The results of pushes.
 #[derive(Default)]
-pub(crate) struct Pushed {
+pub(crate) struct PushResults {
     pub(crate) profiles: usize,
-    /// Of uncompressed pprof that was acknowledged.
+    /// Bytes of acknowledged, uncompressed pprof.
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
     acks: Vec<Duration>,
@@ -25,7 +25,7 @@ pub(crate) struct Pushed {
     why: String,
 }
 
-impl Pushed {
+impl PushResults {
     pub(crate) fn rate(&self) -> String {
         let seconds = self.took.as_secs_f64();
         let refused = match self.refused {
@@ -58,13 +58,13 @@ impl Pushed {
             }
             Err(error) => {
                 self.refused += 1;
-                self.why = error.to_string().chars().take(REFUSALS_TOLD_MAX).collect();
+                self.why = error.to_string().chars().take(REFUSAL_TEXT_CHARS_MAX).collect();
             }
         }
     }
 }
 
-/// Requests of pods that are profiled in this moment, until there are so many bytes of uncompressed pprof.
+/// Requests of pods that are profiled now, with `bytes` bytes of uncompressed pprof in total.
 pub(crate) fn fresh(fresh: &mut Fresh, bytes: u64, unix_nanos: i64) -> Vec<Push> {
     let (mut pushes, mut made) = (Vec::new(), 0);
     while made < bytes {
@@ -75,9 +75,9 @@ pub(crate) fn fresh(fresh: &mut Fresh, bytes: u64, unix_nanos: i64) -> Vec<Push>
     pushes
 }
 
-/// Sends each at its time, so many bytes per second, whether or not those before it were answered. An ack is timed
-/// from when its push was due, so that a stall counts for all that it held up.
-pub(crate) async fn steady(clients: &[Client], pushes: &[Push], bytes_per_second: f64) -> Pushed {
+/// Sends pushes at a fixed rate, without waiting for earlier answers. An ack is timed from the moment at which its
+/// push was due, so that a stall counts for every push that it delayed.
+pub(crate) async fn steady(clients: &[Client], pushes: &[Push], bytes_per_second: f64) -> PushResults {
     let clock = &clients[0].clock;
     let began = clock.monotonic();
     let mut due = 0.0;
@@ -91,7 +91,7 @@ pub(crate) async fn steady(clients: &[Client], pushes: &[Push], bytes_per_second
         }
     });
     let mut all: futures::stream::FuturesUnordered<_> = timed.collect();
-    let mut pushed = Pushed::default();
+    let mut pushed = PushResults::default();
     while let Some((push, outcome)) = all.next().await {
         pushed.add(push, outcome);
     }
@@ -99,19 +99,19 @@ pub(crate) async fn steady(clients: &[Client], pushes: &[Push], bytes_per_second
     pushed
 }
 
-/// Sends them with so many on their way at any time.
+/// Sends pushes with a fixed number of them in flight.
 pub(crate) async fn burst(
     client: &Client,
     pushes: impl IntoIterator<Item = Push>,
     in_flight: usize,
-) -> Pushed {
+) -> PushResults {
     let began = client.clock.monotonic();
     let sent = pushes.into_iter().map(|push| async move {
         let outcome = client.push(push.body.clone()).await;
         (push, outcome)
     });
     let mut all = futures::stream::iter(sent).buffer_unordered(in_flight);
-    let mut pushed = Pushed::default();
+    let mut pushed = PushResults::default();
     while let Some((push, outcome)) = all.next().await {
         pushed.add(&push, outcome);
     }

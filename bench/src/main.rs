@@ -1,7 +1,7 @@
-//! `make bench`: tables of what a server costs and how fast it answers; `docs/benchmarks.md` says what each line means.
+//! `make bench`: tables of a server's costs and response times; `docs/benchmarks.md` explains each line.
 //!
-//! Owns: which scenarios run, and what they have in common. Does not own: comparison with earlier runs.
-//! The client runs beside the servers: on a machine of few cores it takes its share of them.
+//! Owns: which scenarios run, and their shared setup. Does not own: comparison with earlier runs.
+//! The client runs beside the servers and shares their cores.
 
 mod client;
 mod cluster;
@@ -41,7 +41,7 @@ struct Arguments {
     /// Scenarios to run, with commas between them; by default all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scenario>,
-    /// Measure pushes to a server that runs already, whatever it is; nothing else.
+    /// Measure only pushes to a server that already runs.
     #[arg(long)]
     url: Option<String>,
 }
@@ -56,7 +56,7 @@ enum Scenario {
     Kill,
 }
 
-/// What all scenarios need.
+/// The shared setup of all scenarios.
 struct Bench {
     clock: Clock,
     binary: PathBuf,
@@ -70,7 +70,7 @@ impl Bench {
         [directory].into_iter().chain(self.seaweed.as_ref().map(Place::Seaweed))
     }
 
-    /// How a server of all roles is started whose objects lie at `place`, apart from those of other names.
+    /// A server of all roles with its objects at `place`, in a folder or prefix named `name`.
     fn server(&self, place: Place<'_>, name: &str, flags: &[&str]) -> Result<Launch, Error> {
         let mut all = place.flags(name);
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -80,7 +80,7 @@ impl Bench {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // Fails only if there is a provider already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
     let clock = Clock::system();
@@ -122,7 +122,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// What was measured, and on what.
+/// The measured commit and the machine.
 fn machine() -> String {
     let commit = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     let commit = commit.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How far merging is, and what a sample costs at each level.
+//! The progress of merging, and the bytes per sample at each level.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::Error;
 use crate::client::Client;
 use crate::metrics::Metrics;
 
-/// So that merging, which waits for minutes to be cheap, is done within a benchmark.
+/// Flags that let merging, which by default waits for minutes to be cheap, finish within a benchmark.
 pub(crate) const QUICKLY: &[&str] = &[
     "-metastore.merge-after=4s",
     "-metastore.settle-after=4s",
@@ -15,11 +15,11 @@ pub(crate) const QUICKLY: &[&str] = &[
     "-compactor.sweep-interval=1s",
     "-compactor.poll-interval=200ms",
 ];
-/// Merging has ended when there was nothing to do for so long; longer than anything waits for company above.
+/// Time without work after which merging has ended; longer than each delay of the flags above.
 const QUIET: Duration = Duration::from_secs(6);
 const BETWEEN: Duration = Duration::from_millis(250);
 
-/// Bytes and samples of the live objects of each level, when it last had any.
+/// Bytes and samples of the live objects of each level, as last seen.
 #[derive(Default)]
 pub(crate) struct Levels(BTreeMap<String, (f64, f64)>);
 
@@ -34,10 +34,10 @@ impl Levels {
         }
     }
 
-    /// Lines to report: the level, and what its samples cost.
+    /// Lines of the report: the level, and its bytes per sample.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|(level, (bytes, rows))| {
-            let what = match level.as_str() {
+            let stage = match level.as_str() {
                 "0" => "segments".to_owned(),
                 "1" => "merged from segments".to_owned(),
                 "2" => "merged in an open hour".to_owned(),
@@ -45,15 +45,15 @@ impl Levels {
             };
             let measured =
                 format!("{:.2} B/sample ({:.1} MB, {:.0} samples)", bytes / rows, bytes / 1e6, rows);
-            (format!("level {level}, {what}"), measured)
+            (format!("level {level}, {stage}"), measured)
         })
     }
 }
 
-/// Waits until all that was pushed is merged; gives what was seen of the levels meanwhile.
+/// Waits until all pushed data are merged; returns the levels seen meanwhile.
 ///
 /// # Errors
-/// The server is gone, or not done `within` that time.
+/// If the server is gone, or does not finish `within` that time.
 pub(crate) async fn settle(client: &Client, within: Duration) -> Result<Levels, Error> {
     let clock = &client.clock;
     let began = clock.monotonic();

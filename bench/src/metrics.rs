@@ -1,4 +1,4 @@
-//! What a process says of itself under `/metrics`.
+//! The metrics that a process exports under `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -26,27 +26,27 @@ impl Metrics {
 
     /// The sum of all series of a metric; `None` if there is none.
     pub(crate) fn sum(&self, name: &str) -> Option<f64> {
-        let values: Vec<f64> = self.of(name).map(|sample| sample.value).collect();
+        let values: Vec<f64> = self.samples(name).map(|sample| sample.value).collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// The values of a metric, added up by the values of some labels, joined by spaces.
+    /// The values of a metric, summed by the values of some labels, which are joined by spaces.
     pub(crate) fn by(&self, name: &str, labels: &[&str]) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
-        for sample in self.of(name) {
+        for sample in self.samples(name) {
             let values: Vec<&str> = labels.iter().map(|label| sample.label(label)).collect();
             *sums.entry(values.join(" ")).or_default() += sample.value;
         }
         sums
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
+    fn samples(&self, name: &str) -> impl Iterator<Item = &Sample> {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 }
 
 impl Sample {
-    /// Values with quotes or commas in them are not understood; those looked at have none.
+    /// Label values with quotes or commas are not supported; the labels used here have none.
     fn label(&self, name: &str) -> &str {
         let pairs = self.labels.split(',').filter_map(|pair| pair.split_once('='));
         let mut values = pairs.filter(|(label, _)| *label == name).map(|(_, value)| value.trim_matches('"'));
@@ -54,10 +54,10 @@ impl Sample {
     }
 }
 
-/// Requests to the store by operation and kind of object, as they are counted in several processes.
-pub(crate) fn store_requests<'a>(of: impl IntoIterator<Item = &'a Metrics>) -> BTreeMap<String, f64> {
+/// Requests to the store by operation and kind of object, summed over several processes.
+pub(crate) fn store_requests<'a>(processes: impl IntoIterator<Item = &'a Metrics>) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
-    for metrics in of {
+    for metrics in processes {
         for (class, count) in metrics.by("pyrograph_storage_requests_total", &["operation", "class"]) {
             *sums.entry(class).or_default() += count;
         }

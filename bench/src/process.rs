@@ -1,6 +1,6 @@
-//! Server processes, and what the kernel says about them.
+//! Server processes, and their statistics from the kernel.
 //!
-//! Owns: start, stop, kill, CPU time, memory. Does not own: requests (`client`), where objects lie (`store`).
+//! Owns: start, stop, kill, CPU time, memory. Does not own: requests (`client`), the place of objects (`store`).
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
@@ -16,7 +16,7 @@ use crate::client::Client;
 /// The kernel counts CPU time in hundredths of a second, on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const LOG_TOLD: usize = 2_000;
+const LOG_TAIL_BYTES: usize = 2_000;
 const FLAGS: &[&str] = &[
     "-server.http-listen-address=127.0.0.1",
     "-self-profiling.disable-push",
@@ -26,7 +26,7 @@ const FLAGS: &[&str] = &[
     "-distributor.ingestion-burst-size-mb=100000",
 ];
 
-/// How a process is started, again and again at the same port.
+/// The command that starts a process, each time at the same port.
 #[derive(Clone)]
 pub(crate) struct Launch {
     binary: PathBuf,
@@ -41,10 +41,10 @@ pub(crate) struct Process {
 }
 
 impl Launch {
-    /// `name` is that of its log in `scratch`.
+    /// `name` is the name of its log in `scratch`.
     ///
     /// # Errors
-    /// There is no free port.
+    /// If there is no free port.
     pub(crate) fn new(
         binary: &Path,
         flags: Vec<String>,
@@ -60,7 +60,7 @@ impl Launch {
         Ok(Self { binary: binary.into(), flags: all, log: scratch.join(format!("{name}.log")), client })
     }
 
-    /// The same with flags that it does not have yet.
+    /// The same command with additional flags.
     pub(crate) fn with(&self, flags: &[&str]) -> Self {
         let mut launch = self.clone();
         launch.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -70,7 +70,7 @@ impl Launch {
     /// Starts the process without waiting for it.
     ///
     /// # Errors
-    /// The binary cannot be run.
+    /// If the binary cannot be run.
     pub(crate) fn spawn(&self) -> Result<Process, Error> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.binary)
@@ -83,10 +83,10 @@ impl Launch {
         Ok(Process { child, client: self.client.clone() })
     }
 
-    /// Starts the process and waits until it is ready; gives how long that took.
+    /// Starts the process and waits until it is ready; returns the time that this took.
     ///
     /// # Errors
-    /// It ends instead, or is not ready in time.
+    /// If the process ends, or is not ready in time.
     pub(crate) async fn start(&self) -> Result<(Process, Duration), Error> {
         let started = self.client.clock.monotonic();
         let mut process = self.spawn()?;
@@ -94,10 +94,10 @@ impl Launch {
         Ok((process, self.client.clock.monotonic() - started))
     }
 
-    /// Waits until `process`, which this started, is ready.
+    /// Waits until `process`, started by this command, is ready.
     ///
     /// # Errors
-    /// It ends instead, or is not ready in time.
+    /// If the process ends, or is not ready in time.
     pub(crate) async fn ready(&self, process: &mut Process) -> Result<(), Error> {
         let clock = &self.client.clock;
         let started = clock.monotonic();
@@ -115,28 +115,28 @@ impl Launch {
         Ok(())
     }
 
-    /// The end of what it logged.
+    /// The end of its log.
     fn log(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TOLD)..]).into_owned()
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
     }
 }
 
 impl Process {
-    /// Asks the process to end, and waits for it.
+    /// Sends SIGTERM, and waits until the process has ended.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// If the signal cannot be sent.
     pub(crate) fn stop(mut self) -> Result<(), Error> {
         Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Ends it at once, as a crash does.
+    /// Sends SIGKILL, like a crash.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// If the kernel refuses.
     pub(crate) fn kill(mut self) -> Result<(), Error> {
         self.child.kill()?;
         self.child.wait()?;
@@ -146,7 +146,7 @@ impl Process {
     /// CPU seconds used so far, by all threads, in user and kernel mode.
     ///
     /// # Errors
-    /// The process is gone.
+    /// If the process is gone.
     pub(crate) fn cpu_seconds(&self) -> Result<f64, Error> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The name, in parentheses, may hold spaces; user and kernel time are the 12th and 13th field after it.
@@ -154,18 +154,18 @@ impl Process {
         Ok(fields.filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
     }
 
-    /// Resident memory in MiB now.
+    /// Current resident memory in MiB.
     ///
     /// # Errors
-    /// The process is gone.
+    /// If the process is gone.
     pub(crate) fn resident_mib(&self) -> Result<f64, Error> {
         self.memory_mib("VmRSS:")
     }
 
-    /// The most that was ever resident, in MiB.
+    /// Peak resident memory in MiB.
     ///
     /// # Errors
-    /// The process is gone.
+    /// If the process is gone.
     pub(crate) fn peak_mib(&self) -> Result<f64, Error> {
         self.memory_mib("VmHWM:")
     }
@@ -180,18 +180,18 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // After `stop` there is nothing left to kill.
+        // After `stop` the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A TCP port that nobody listens on.
+/// A free TCP port.
 pub(crate) fn free_port() -> Result<u16, Error> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The same for UDP.
+/// A free UDP port.
 pub(crate) fn free_udp_port() -> Result<u16, Error> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! Flame graphs of a back-filled month: cold and warm, with rollups and without, from each store. All must be equal.
+//! Flame graphs of a back-filled month: cold and warm, with and without rollups, from each store. All must be equal.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const COLD_RUNS: usize = 5;
 const WARM_RUNS: usize = 20;
 const MERGED_WITHIN: Duration = Duration::from_secs(180);
 const DAY_MILLIS: i64 = 86_400_000;
-/// Name of a range, its days, and what is aimed at cold and warm.
+/// Name of a range, its days, and the targets for cold and warm queries.
 const RANGES: [(&str, i64, &str, &str); 2] =
     [("24 h", 1, "≤ 400 ms", "≤ 80 ms"), ("30 d", DAYS, "≤ 1000 ms", "")];
 
@@ -71,7 +71,7 @@ async fn fill(bench: &Bench, end_millis: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cold is the first question to a process; the files may be in the memory of the operating system.
+/// A cold query is the first one to a process; the files may be in the cache of the operating system.
 async fn flame_graphs(launch: &Launch, range: Range, answers: &mut Answers) -> Result<(Runs, Runs), Error> {
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
     for run in 1..=COLD_RUNS {
@@ -85,7 +85,7 @@ async fn flame_graphs(launch: &Launch, range: Range, answers: &mut Answers) -> R
     Ok((Runs::millis(cold), Runs::millis(warm)))
 }
 
-/// The first answer to each question, which all others must be equal to.
+/// The first answer to each query, which all later answers must equal.
 #[derive(Default)]
 struct Answers(std::collections::BTreeMap<i64, bytes::Bytes>);
 
@@ -106,15 +106,15 @@ impl Answers {
 async fn labels(client: &Client, range: Range, report: &mut Report) -> Result<(), Error> {
     let mut times: Vec<(&str, Vec<Duration>)> = Vec::new();
     for _ in 0..WARM_RUNS {
-        for (at, (what, took)) in client.labels(range).await?.into_iter().enumerate() {
-            if times.len() == at {
-                times.push((what, Vec::new()));
+        for (index, (query, took)) in client.labels(range).await?.into_iter().enumerate() {
+            if times.len() == index {
+                times.push((query, Vec::new()));
             }
-            times[at].1.push(took);
+            times[index].1.push(took);
         }
     }
-    for (what, times) in times {
-        report.against(format!("{what}, 30 d"), Runs::millis(times).to_string(), "≤ 50 ms");
+    for (query, times) in times {
+        report.against(format!("{query}, 30 d"), Runs::millis(times).to_string(), "≤ 50 ms");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is printed: one table per scenario, and the statistics in it.
+//! The printed report: one table per scenario, and its statistics.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,12 +18,12 @@ impl Report {
         Self { title: title.into(), table }
     }
 
-    pub(crate) fn line(&mut self, what: impl Into<String>, measured: impl Into<String>) {
-        self.against(what, measured, "");
+    pub(crate) fn line(&mut self, label: impl Into<String>, measured: impl Into<String>) {
+        self.against(label, measured, "");
     }
 
-    pub(crate) fn against(&mut self, what: impl Into<String>, measured: impl Into<String>, aim: &str) {
-        self.table.add_row([what.into(), measured.into(), aim.to_owned()]);
+    pub(crate) fn against(&mut self, label: impl Into<String>, measured: impl Into<String>, aim: &str) {
+        self.table.add_row([label.into(), measured.into(), aim.to_owned()]);
     }
 
     pub(crate) fn print(self) {
@@ -31,25 +31,25 @@ impl Report {
     }
 }
 
-/// Several measurements of one thing, sorted.
+/// Several measurements of one quantity, sorted.
 pub(crate) struct Runs(Vec<f64>);
 
 impl Runs {
-    /// At least one time, told in milliseconds.
+    /// Durations (at least one), in milliseconds.
     pub(crate) fn millis(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut runs: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1e3).collect();
         runs.sort_by(f64::total_cmp);
         Self(runs)
     }
 
-    /// The smallest value that `part` of all are not above.
+    /// The smallest value that a fraction `part` of all values does not exceed.
     pub(crate) fn quantile(&self, part: f64) -> f64 {
         let rank = (part * self.0.len() as f64).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
     }
 }
 
-/// The median, and the spread of all.
+/// The median, and the spread.
 impl fmt::Display for Runs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = if self.quantile(0.5) < 10.0 { 1 } else { 0 };

@@ -1,4 +1,4 @@
-//! How soon one process is ready, and what it takes while nothing happens.
+//! The start-up time of one process, and its resource use while idle.
 
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ const RUNS: usize = 5;
 const EXISTING_BYTES: u64 = 60_000_000;
 const IN_FLIGHT: usize = 64;
 const MERGED_WITHIN: Duration = Duration::from_secs(60);
-/// After a start, until the process is called idle; and for how long it is then watched.
+/// Time after a start until the process counts as idle.
 const IDLE_AFTER: Duration = Duration::from_secs(5);
+/// Duration of the measurement while idle.
 const IDLE_FOR: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {

@@ -1,7 +1,7 @@
-//! Where servers keep their objects: a local directory, or a SeaweedFS of our own.
+//! The stores of servers: a local directory, or a SeaweedFS started here.
 //!
-//! Owns: starting SeaweedFS, the flags that name a place, copying a directory into the bucket.
-//! Does not own: what the objects are.
+//! Owns: starting SeaweedFS, the flags that name a store, copying a directory into the bucket.
+//! Does not own: the content of objects.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ const KEY: &str = "pyrograph";
 const SECRET: &str = "pyrograph-secret";
 const WRITABLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// A kind of store that is measured.
+/// A measured kind of store.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
     Directory(&'a Path),
@@ -35,7 +35,7 @@ impl Place<'_> {
         }
     }
 
-    /// Of a server that keeps its objects apart from those of other names.
+    /// The flags of a server whose objects are separate from those of other names.
     pub(crate) fn flags(self, name: &str) -> Vec<String> {
         match self {
             Self::Directory(scratch) => {
@@ -54,10 +54,10 @@ pub(crate) struct Seaweed {
 }
 
 impl Seaweed {
-    /// Starts one on a directory in `scratch`, and waits until an object can be written.
+    /// Starts SeaweedFS on a directory in `scratch`, and waits until an object can be written.
     ///
     /// # Errors
-    /// It cannot be started, or takes no object in time.
+    /// If it cannot be started, or takes no object in time.
     pub(crate) async fn start(weed: &Path, scratch: &Path, clock: &Clock) -> Result<Self, Error> {
         let directory = scratch.join("weed");
         std::fs::create_dir(&directory)?;
@@ -85,7 +85,7 @@ impl Seaweed {
         Ok(seaweed)
     }
 
-    /// It answers 403 until its bucket is there.
+    /// Waits until SeaweedFS takes an object: it answers 403 until its bucket exists.
     async fn writable(&mut self, clock: &Clock) -> Result<(), Error> {
         let started = clock.monotonic();
         loop {
@@ -118,10 +118,10 @@ impl Seaweed {
         ]
     }
 
-    /// Puts the files below `directory` under `prefix`; gives how many bytes they have.
+    /// Puts the files below `directory` under `prefix`; returns their size in bytes.
     ///
     /// # Errors
-    /// A file cannot be read, or the bucket does not take it.
+    /// If a file cannot be read, or the bucket does not take it.
     pub(crate) async fn copy(&self, directory: &Path, prefix: &str) -> Result<u64, Error> {
         let mut bytes = 0;
         for file in files_below(directory)? {
@@ -136,13 +136,13 @@ impl Seaweed {
 
 impl Drop for Seaweed {
     fn drop(&mut self) {
-        // Nobody needs what it holds.
+        // Its data are not needed any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Without those that begin with a dot, which are no objects.
+/// All files below `directory`, except those that begin with a dot, which are not objects.
 fn files_below(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let (mut files, mut folders) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(folder) = folders.pop() {

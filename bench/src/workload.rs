@@ -1,10 +1,11 @@
-//! What is pushed, the same on every run but for its times.
+//! The pushed data, the same on every run but for their times.
 //!
-//! Two kinds of documents. *Fresh* ones are CPU profiles as busy Go services send them, one per pod: 300 stacks, some 180 kB
-//! of pprof, 10 services with 20 pods each. *Back-filled* ones fill a past that nobody could push in the time of a benchmark, so one document
-//! holds the stacks of all pods of a service, told apart by a label of the samples; the server makes one profile per pod of it.
+//! Two kinds of documents. *Fresh* ones are CPU profiles like those of busy Go services, one per pod: 300 stacks,
+//! about 180 kB of pprof, 10 services with 20 pods each. *Back-filled* ones fill a past that cannot be pushed
+//! document by document within a benchmark, so one document holds the stacks of all pods of a service, distinguished by
+//! a label of the samples; the server makes one profile per pod of it.
 //!
-//! Owns: the shape of the data and of its requests. Does not own: how they travel (`client`).
+//! Owns: the shape of the data and of its requests. Does not own: how they are sent (`client`).
 
 use bytes::Bytes;
 use model::{Function, Line, Mapping, NONE, Profile, SampleLabel, Strings, ValueType};
@@ -16,7 +17,7 @@ const FUNCTIONS: u64 = 1500;
 const LINES_EACH: u64 = 4;
 const NODES: u64 = 6000;
 const DEPTH_MAX: u32 = 40;
-/// One sample in so many has a leaf that its stack has not had before.
+/// One sample in this many has a leaf that its stack has not had before.
 const NEW_LEAF_EVERY: u64 = 40;
 
 const FRESH_SERVICES: u64 = 10;
@@ -27,25 +28,25 @@ const FRESH_SAMPLES: u64 = 300;
 pub(crate) const SERVICE: &str = "checkout";
 const PODS: u64 = 100;
 const POD_SAMPLES: u64 = 40;
-/// Others beside it.
+/// The other, small services.
 const SMALL_SERVICES: u64 = 19;
 const SMALL_PODS: u64 = 5;
 
 const MINUTE_NANOS: i64 = 60_000_000_000;
 const DAY_MINUTES: i64 = 24 * 60;
 pub(crate) const DAYS: i64 = 30;
-/// Between profiles of a pod in the last day, before it, and of small services.
+/// Minutes between profiles of a pod: in the last day, before it, and of small services.
 const LAST_DAY_MINUTES: i64 = 2;
 const EARLIER_MINUTES: i64 = 60;
 const SMALL_MINUTES: i64 = DAY_MINUTES;
 
-/// As Go compresses its profiles.
+/// The compression level of Go's profiles.
 const GZIP_LEVEL: i32 = 1;
 
 /// A push request.
 pub(crate) struct Push {
     pub(crate) body: Bytes,
-    /// Of the pprof in it, uncompressed.
+    /// Size of its pprof, uncompressed.
     pub(crate) bytes: u64,
     /// Sum of all CPU values, in nanoseconds.
     pub(crate) total: i64,
@@ -91,7 +92,7 @@ fn fresh_service(number: u64) -> String {
     format!("fresh-{number}")
 }
 
-/// A past of [`DAYS`] days that ends at `end_millis`: requests from the oldest to the newest.
+/// Requests that fill [`DAYS`] days up to `end_millis`, from the oldest to the newest.
 pub(crate) fn back_fill(end_millis: i64) -> impl Iterator<Item = Push> {
     let mut program = Program::new(FRESH_SERVICES);
     let mut small = Program::new(FRESH_SERVICES + 1);
@@ -124,10 +125,10 @@ fn request(service: &str, pod: Option<&str>, (pprof, total): (Vec<u8>, i64)) -> 
     Push { body: PushRequest { series }.encode_to_vec().into(), bytes: pprof.len() as u64, total }
 }
 
-/// Whose stacks one document holds.
+/// The pods whose stacks one document holds.
 enum Shape {
     OnePod,
-    /// Of so many pods, with a label each and so many samples.
+    /// Several pods, with a label and a number of samples each.
     Pods {
         name: String,
         pods: u64,
@@ -146,7 +147,7 @@ struct Node {
 struct Program {
     nodes: Vec<Node>,
     random: Xorshift,
-    /// Number of the document, per node, that sampled it last.
+    /// For each node, the number of the last document that sampled it.
     sampled: Vec<u64>,
     documents: u64,
 }
@@ -240,7 +241,7 @@ impl Program {
     }
 }
 
-/// What a document has of the places of its program so far.
+/// The functions and locations that a document has so far, by place in the program.
 struct Places {
     functions: Vec<u32>,
     locations: Vec<u32>,
@@ -254,7 +255,7 @@ impl Places {
         }
     }
 
-    /// The profile's location for a place, made at its first use, as Go does.
+    /// The profile's location for a place, added at its first use, as in Go's profiles.
     fn location(&mut self, profile: &mut Profile, place: u32) -> u32 {
         let known = self.locations[place as usize];
         if known != NONE {

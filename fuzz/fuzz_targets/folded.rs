@@ -1,4 +1,4 @@
-//! Text never makes more samples than it has lines, nor values other than the counts in it; nor do parameters panic.
+//! Text never makes more samples than it has lines, nor values other than its counts; parameters never panic.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Output stays within the limit, and equals what another implementation reads.
+//! Output stays within the limit, and equals the output of another implementation.
 #![no_main]
 
 use std::io::Read;

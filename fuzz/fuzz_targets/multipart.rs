@@ -1,4 +1,4 @@
-//! Whatever is found in a body lies in it; written as a form again it is found again.
+//! Each file found in a body is a part of it; written into a new form, it is found again.
 #![no_main]
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 const TYPE: &str = "multipart/form-data; boundary=xyz";
 
 fuzz_target!(|data: &[u8]| {
-    // Up to the first zero byte a content type, if there is one; then the body.
+    // The content type up to the first zero byte, if there is one; then the body.
     let (content_type, body) = match data.iter().position(|byte| *byte == 0) {
         Some(end) => (String::from_utf8_lossy(&data[..end]), &data[end + 1..]),
         None => (TYPE.into(), data),

@@ -1,4 +1,4 @@
-//! Whatever decodes is safe to index with, and encoding it again is a fixed point.
+//! Every decoded index is within bounds, and encoding a decoded profile again is a fixed point.
 #![no_main]
 
 use bytes::Bytes;

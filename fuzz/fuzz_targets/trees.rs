@@ -1,4 +1,4 @@
-//! Trees and tries never make more samples than they have nodes, nor refer to a name that is not there.
+//! Trees and tries never make more samples than they have nodes, nor refer to a missing name.
 #![no_main]
 
 use formats::{ingest, trees};
@@ -8,7 +8,7 @@ fuzz_target!(|data: &[u8]| {
     let column = ingest::column("goroutines", 100).expect("a known column");
     for decode in [trees::decode_tree, trees::decode_trie] {
         if let Ok(profile) = decode(data, &column, 0) {
-            // A node is three bytes at least.
+            // A node has at least three bytes.
             assert!(profile.samples.len() <= data.len() / 3);
             assert_eq!(profile.samples.values.len(), profile.samples.len());
             let symbols = &profile.symbols;
