@@ -1,6 +1,6 @@
 //! Recognises files that profilers write, so that an error can name a file sent by mistake.
 //!
-//! Owns: the signature of each kind, and the advice what to send instead.
+//! Owns: the signature of each kind, and the advice on alternatives.
 //! Does not own: whether a kind is accepted ([`crate::ingest::Format`]). Nothing here decodes.
 
 use std::fmt;

@@ -4,7 +4,7 @@
 //! field numbers and field names of public messages are those of Pyroscope, so that its clients work
 //! unchanged; [`pyrograph`] holds the messages between roles (`rpc`).
 //!
-//! Does not own: how a message travels (`edge`), or what it means (the roles).
+//! Does not own: how a message travels (`edge`), or its meaning (the roles).
 //!
 //! `RawSample::raw_profile` and the tree bytes are `bytes::Bytes`, all other bytes and strings are
 //! owned. A field `profile_typeID` is called `profile_type_id` in Rust and `profileTypeID` in JSON.

@@ -4,7 +4,7 @@
 //! Owns: the open segment, the writer log, the byte budget. The story is `push`, then `flush`.
 //! Does not own: the bytes of a segment (`block`), which of two equal pushes counts (`metastore`).
 //!
-//! Promise: an acknowledged push lies below the first gap and the first seal of its log. A push that
+//! Promise: an acknowledged push is below the first gap and the first seal of its log. A push that
 //! failed may be durable all the same, so pushing again is safe only because its key is counted once.
 
 mod budget;

@@ -58,7 +58,7 @@ fn flaw(theirs: &proto::Profile) -> Option<Flaw> {
 /// Index of the last element with this id.
 fn index(ids: &[u64], id: u64) -> u32 {
     let position = ids.iter().rposition(|other| *other == id && id != 0);
-    found.map_or(NONE, |index| index as u32)
+    position.map_or(NONE, |index| index as u32)
 }
 
 fn same(ours: &Profile, theirs: &proto::Profile, origin: &str) {
