@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Between questions for work while there is none.
+    /// Time between requests for a job while there is none.
     pub poll_interval: Duration,
-    /// Between deletions of what is dead. Longer: fewer wake-ups. Shorter: smoother load on the store.
+    /// Time between deletions of dead objects. Longer: fewer wake-ups. Shorter: smoother load on the store.
     pub sweep_interval: Duration,
-    /// Bytes that a merge may hold. What does not fit at once is merged in parts; a job of which a single dataset does
-    /// not fit is left to another compactor. 0: a share of `server.memory_limit_bytes`.
+    /// Most memory of a merge, in bytes. A merge that does not fit is done in parts; a job with a single dataset that
+    /// does not fit is left to another compactor. 0: a share of `server.memory_limit_bytes`.
     pub max_memory_bytes: u64,
-    /// Most decoded contents of inputs that one merge keeps, in bytes. Larger: fewer requests for large inputs.
+    /// Most decoded input data that one merge keeps, in bytes. Larger: fewer requests for large inputs.
     pub cache_bytes: u64,
 }
 

@@ -15,14 +15,13 @@ pub struct Config {
     /// A segment that holds this many bytes in memory is uploaded at once; the object is a fraction
     /// of it. Larger: better compression under heavy load. Smaller: shorter uploads, less memory.
     pub segment_bytes_max: usize,
-    /// Pushes that are not durable yet may hold this many bytes in all; further ones are refused
-    /// and told to come back. Larger: a slow store is felt later. Smaller: less memory. Less than the default where the
+    /// Most memory of all pushes that are not durable yet, in bytes; further ones are refused with a time to
+    /// retry. Larger: a slow store causes refusals later. Smaller: less memory. Less than the default where the
     /// share of `server.memory_limit_bytes` is less.
     pub inflight_bytes_max: usize,
-    /// Symbols remembered from one segment to the next hold so many bytes; the services that pushed
-    /// longest ago are forgotten first, and those that did not push for half a minute. Larger: less CPU per push with
-    /// many services. Smaller: less memory. Less than the default where the share of `server.memory_limit_bytes` is
-    /// less.
+    /// Most memory of symbols remembered between segments, in bytes. The services that pushed longest ago are
+    /// forgotten first, and those without a push for half a minute. Larger: less CPU per push with many services.
+    /// Smaller: less memory. Less than the default where the share of `server.memory_limit_bytes` is less.
     pub dictionary_bytes_max: usize,
 }
 
