@@ -7,7 +7,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import Server  # noqa: E402
 
-# No ceiling on rates, ages or spans: these tests send much, and old things.
+# No limits on rates, ages or spans: these tests push much, and old profiles.
 UNLIMITED = (
     "-validation.reject-older-than=0",
     "-validation.reject-newer-than=0",
@@ -18,7 +18,7 @@ UNLIMITED = (
 
 @pytest.fixture
 def new_server(tmp_path):
-    """Makes servers, and ends what is left of them."""
+    """Makes servers, and stops those that still run."""
     made = []
 
     def make(*flags, start=True):

@@ -1,4 +1,4 @@
-"""A real server process, and the few lines that talk to it. Python's standard library only."""
+"""A real server process, and a small client for it. Uses Python's standard library only."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ CPU = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
 
 
 def free_port(low=10_000, high=32_000):
-    """None of those that the system gives to connections, which would come first while a server is away for a moment."""
+    """A free port outside of the system's range for outgoing connections, which could take it while a server restarts."""
     while not is_free(port := random.randrange(low, high)):
         pass
     return port
@@ -30,7 +30,7 @@ def free_port(low=10_000, high=32_000):
 
 def is_free(port):
     with socket.socket() as s:
-        # As servers do: connections that ended just now do not count.
+        # Like servers: connections that have just ended do not count.
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
@@ -39,28 +39,28 @@ def is_free(port):
             return False
 
 
-def wait_for(what, patience=30):
-    """The first value of `what` that is true."""
+def wait_for(condition, patience=30):
+    """Waits for a true value of `condition()`, and returns it."""
     until = time.monotonic() + patience
-    while not (found := what()):
+    while not (found := condition()):
         assert time.monotonic() < until, f"not within {patience} s"
         time.sleep(0.1)
     return found
 
 
 class Server:
-    """One `pyrograph server` on a directory. Restartable: the port and the directory stay."""
+    """One `pyrograph server` on a directory. Can be restarted with the same port and directory."""
 
     def __init__(self, directory, *flags):
         self.directory, self.flags, self.port = directory, flags, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process, self.env = None, {}
-        self.open_files = None  # soft and hard limit, or as here
-        # Another file for stderr than the log, another user than this one; None: as usual.
+        self.open_files = None  # soft and hard limit; None: inherited
+        # A file for stderr instead of the log, and a user instead of the current one; None: the default.
         self.stderr, self.user = None, None
 
     def start(self):
-        """Starts the process; gives the seconds until it was ready."""
+        """Starts the process; returns the seconds until it was ready."""
         log = open(f"{self.directory}.log", "ab")
         started = time.monotonic()
         self.process = subprocess.Popen(
@@ -94,7 +94,7 @@ class Server:
         self.process.wait()
 
     def stop(self):
-        """SIGTERM; gives the exit code."""
+        """Sends SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout=40)
@@ -106,7 +106,7 @@ class Server:
         return pathlib.Path(f"{self.directory}.log").read_text(errors="replace")
 
     def metric(self, name):
-        """The sum of all that `/metrics` has under exactly this name."""
+        """The sum of all series of this metric."""
         lines = self.get("/metrics")[1].decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 

@@ -1,4 +1,4 @@
-"""Writers that send until acknowledged, each profile with a function of its own, and readers that check each answer."""
+"""Writers that send until acknowledged, each profile with a distinct function, and readers that check each answer."""
 
 import bisect
 import http.client
@@ -10,7 +10,7 @@ import time
 from harness import CPU, now_millis, paths, pprof, push_request
 
 WRITERS, READERS = 6, 2
-# Acknowledged so long ago, a push is in every answer that is not flagged.
+# This many seconds after its acknowledgement, a push is in every answer that is not flagged.
 VISIBLE = 25.0
 
 
@@ -18,11 +18,11 @@ class Load:
     def __init__(self, cluster):
         self.cluster, self.stop, self.lock = cluster, threading.Event(), threading.Lock()
         self.numbers = itertools.count(1)
-        # By function: its value, when it was first sent, when it was acknowledged.
+        # By function: its value, the time of the first sending, the time of the acknowledgement.
         self.sent, self.began, self.acknowledged = {}, {}, {}
         self.wrong, self.answers = [], {"good": 0, "flagged": 0, "refused": 0}
-        # (end, begin, port) of each push that was acknowledged, and of each fresh answer: one that is not flagged. It
-        # begins when the newest push that it holds was sent, or when it was asked for, whichever is earlier.
+        # (end, begin, port) of each acknowledged push, and of each fresh answer: one that is not flagged. A fresh answer
+        # begins when its newest push was sent, or when it was queried, whichever is earlier.
         self.pushes, self.fresh = [], []
         self.threads = [threading.Thread(target=self.write, args=(seed,)) for seed in range(WRITERS)]
         self.threads += [threading.Thread(target=self.ask, args=(seed,)) for seed in range(READERS)]
@@ -38,7 +38,7 @@ class Load:
             labels = {"__name__": "process_cpu", "service_name": f"app{number % 10}", "pod": f"p{number % 7}"}
             body = push_request(labels, document)
             self.sent[name], self.began[name] = number, time.monotonic()
-            # A client sends again what it saw no reply for, to whichever distributor is next.
+            # A client repeats a push without a reply, at the next distributor.
             while True:
                 turn += 1
                 servers = self.cluster.of("distributor")
@@ -73,7 +73,7 @@ class Load:
             self.check(servers[turn % len(servers)])
 
     def check(self, server):
-        """One answer; what it lacks or counts twice without saying so is wrong."""
+        """Checks one answer: profiles missing or counted twice without a flag are wrong."""
         began = time.monotonic()
         with self.lock:
             due = {name for name, at in self.acknowledged.items() if at < began - VISIBLE}
@@ -94,7 +94,7 @@ class Load:
                 self.fresh.append((ended, min(began, newest), server.port))
 
     def recovery(self, since, patience=90):
-        """What `Recovery` says, of what began after `since`."""
+        """The `Recovery` of pushes and queries that began after `since`."""
         until = time.monotonic() + patience
         while True:
             pushed = self.first(self.pushes, "distributor", since)
@@ -105,7 +105,7 @@ class Load:
             time.sleep(0.05)
 
     def first(self, events, role, since):
-        """Seconds from `since` to the end of the first of the events that began later, by each server of the role."""
+        """For each server of the role, the seconds from `since` to the end of its first event that began later."""
         with self.lock:
             later = events[bisect.bisect(events, (since,)) :]
         ends = {}
@@ -115,7 +115,7 @@ class Load:
         return [ends.get(server.port) for server in self.cluster.of(role)]
 
     def resent_longest(self):
-        """Seconds between the first sending of a push and its acknowledgement, at most."""
+        """The longest time between the first sending of a push and its acknowledgement, in seconds."""
         return max(at - self.began[name] for name, at in self.acknowledged.items())
 
     def end(self):
@@ -125,7 +125,7 @@ class Load:
 
 
 class Recovery:
-    """Seconds until the first distributor acknowledged a push, and until each did; the same of queriers and fresh answers."""
+    """Seconds until the first and until each distributor acknowledged a push; the same for queriers and fresh answers."""
 
     def __init__(self, push, every_push, answer, every_answer):
         self.push, self.every_push, self.answer, self.every_answer = push, every_push, answer, every_answer
@@ -139,7 +139,7 @@ class Recovery:
 
 
 def graph(server):
-    """({function: own value}, what the answer says that it lacks) of all that there is."""
+    """({function: own value}, the header about missing objects) of a query over all data."""
     question = {
         "profileTypeID": CPU,
         "labelSelector": "{}",

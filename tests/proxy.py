@@ -1,4 +1,4 @@
-"""A proxy before one port that does to connections what networks and stores do."""
+"""A proxy in front of one port that injects the faults of networks and stores."""
 
 import asyncio
 import collections
@@ -11,17 +11,17 @@ METHODS = {b"GET ": "GET", b"PUT ": "PUT", b"POST": "POST", b"HEAD": "HEAD", b"D
 
 
 class Proxy:
-    """Passes connections on; with `tls`, an `ssl.SSLContext`, it is reached by HTTPS. `mode` is what happens to those
-    that come from now on, and to the bytes of all:
+    """Passes connections on; with `tls`, an `ssl.SSLContext`, it is reached by HTTPS. `mode` is the treatment of new
+    connections, and of the bytes of all connections:
 
-    pass · refuse (closed at once) · unavailable (503 SlowDown) · slow (every piece waits) · cut (closed somewhere) ·
-    hold (nothing goes through, in either direction, and nobody is told; what was held goes on with the next mode).
+    pass · refuse (closed at once) · unavailable (503 SlowDown) · slow (every piece waits) · cut (closed at a random
+    point) · hold (silently delays all bytes, in both directions, until the next mode).
     """
 
     def __init__(self, upstream, tls=None, host="127.0.0.1", port=None):
         self.upstream, self.host, self.port, self.tls = upstream, host, port or free_port(), tls
         self._mode = "pass"
-        # Requests of HTTP/1.1 that were passed on, by method.
+        # HTTP/1.1 requests passed on, by method.
         self.requests = collections.Counter()
         self.loop, self.open = asyncio.new_event_loop(), set()
         up = threading.Event()
@@ -30,7 +30,7 @@ class Proxy:
         assert up.wait(10), f"nothing can listen at {host}:{self.port}"
 
     def set(self, mode):
-        """Connections that are open are dropped, so that the mode holds for every request; but not around `hold`."""
+        """Sets the mode. Drops open connections, so that the mode applies to every request, except around `hold`."""
 
         def change():
             drops = "hold" not in (mode, self._mode)
@@ -85,7 +85,7 @@ class Proxy:
 
     async def _pipe(self, reader, writer, requests=None):
         while piece := await reader.read(1 << 16):
-            # A client waits for its answer before it asks again, so a request begins a piece.
+            # A client waits for an answer before its next request, so each request begins a piece.
             if requests is not None and piece[:4] in METHODS:
                 requests[METHODS[piece[:4]]] += 1
             if self._mode == "slow":

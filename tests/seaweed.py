@@ -20,7 +20,7 @@ BUCKET, KEY, SECRET = "test", "pyrograph", "pyrograph-secret"
 
 
 def low_port():
-    """SeaweedFS listens 10,000 above each of its ports as well."""
+    """A free port; SeaweedFS also listens 10,000 above each of its ports."""
     while not is_free((port := free_port(high=22_000)) + 10_000):
         pass
     return port
@@ -34,12 +34,12 @@ class Seaweed:
         self.port = low_port()
         self.filer = low_port()
         self.others = [f"-{name}.port={low_port()}" for name in ("master", "volume", "webdav", "admin")]
-        # What nobody uses would have the same port in each.
+        # Unused services would have the same port in each instance.
         self.others += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
         directory.mkdir()
 
     def start(self):
-        """Starts the process, and waits until it takes and gives objects; it refuses all before the bucket is there."""
+        """Starts the process, and waits until it stores and returns objects; it refuses all before the bucket exists."""
         log = open(f"{self.directory}.log", "ab")
         self.process = subprocess.Popen(
             [WEED, "mini", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false"]
@@ -62,7 +62,7 @@ class Seaweed:
                 time.sleep(0.1)
 
     def request(self, method, key, body=b"", at=None, query=None, bucket=BUCKET):
-        """The answer to a request with a signature (version 4) of the time `at`, now if there is none."""
+        """The answer to a request with a signature (version 4) of the time `at`, by default now."""
         at = (at or datetime.datetime.now(datetime.timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{at[:8]}/us-east-1/s3/aws4_request"
         path, digest = f"/{bucket}/" + urllib.parse.quote(key), hashlib.sha256(body).hexdigest()
@@ -121,7 +121,7 @@ class Seaweed:
             self.process.wait()
 
     def keys(self, folder):
-        """Every key of the bucket below `folder`, as the filer sees it."""
+        """Every key of the bucket below `folder`, according to the filer."""
         found, folders = [], [folder]
         while folders:
             folder, last = folders.pop(), ""
@@ -145,7 +145,7 @@ class Seaweed:
 
 
 def flags(port):
-    """Of a server that keeps its objects in the bucket behind `port`."""
+    """The flags of a server that stores its objects in the bucket behind `port`."""
     return (
         "-storage.backend=s3",
         f"-storage.s3.endpoint=127.0.0.1:{port}",

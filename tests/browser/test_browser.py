@@ -1,4 +1,4 @@
-"""A headless browser clicks through the page of a real server."""
+"""A headless browser uses the page of a real server."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium i
 
 
 def stories(server, *arguments, **environment):
-    """Runs stories of ui/tests/browser on the page of a server."""
+    """Runs tests of ui/tests/browser on the page of a server."""
     run = subprocess.run(
         ["npm", "run", "-s", "test:browser", "--", *arguments],
         cwd=ROOT / "ui", env={**os.environ, "PYROGRAPH_URL": server.url, "CI": "1", **environment},
@@ -45,7 +45,7 @@ def test_the_page_names_a_damaged_block(new_server):
     while not (found := [path for path in blocks.rglob("*") if path.is_file() and "#" not in path.name]):
         assert time.monotonic() < until, "nothing was merged"
         time.sleep(0.1)
-    time.sleep(2)  # the catalog knows it, and that it holds all of the segments
+    time.sleep(2)  # the catalog knows the block, and that it holds all of the segments
     server.kill()
     server.flags = ("-self-profiling.disable-push", "-metastore.merge-after=1h")
     server.start()
@@ -57,12 +57,12 @@ def test_the_page_names_a_damaged_block(new_server):
             bytes_[at] ^= 0x55
         path.write_bytes(bytes_)
     server.start()
-    told = stories(server, "shortfall", PYROGRAPH_DAMAGED=found[0].name)
-    assert "1 passed" in told, told
+    output = stories(server, "shortfall", PYROGRAPH_DAMAGED=found[0].name)
+    assert "1 passed" in output, output
 
 
 @pytest.mark.skipif(not seaweed.WEED.exists(), reason=f"no {seaweed.WEED}; `make test` installs it")
-def test_the_page_says_how_old_its_answers_are(new_server, tmp_path):
+def test_the_page_shows_the_age_of_its_answers(new_server, tmp_path):
     store = seaweed.Seaweed(tmp_path / "weed")
     store.start()
     port = free_port()
@@ -78,7 +78,7 @@ def test_the_page_says_how_old_its_answers_are(new_server, tmp_path):
                 server.start()
                 return server
             except RuntimeError:
-                # The bucket is not there yet.
+                # The bucket does not exist yet.
                 assert time.monotonic() < until, server.log()[-2000:]
                 time.sleep(0.5)
 
@@ -88,7 +88,7 @@ def test_the_page_says_how_old_its_answers_are(new_server, tmp_path):
             "distributor,ingester,querier,compactor", f"-server.grpc-listen-port={free_port()}", f"-metastore.address=127.0.0.1:{port}"
         )
         push_some(rest)
-        told = stories(rest, "shortfall", PYROGRAPH_OWNER_PID=str(metastore.process.pid))
-        assert "1 passed" in told, told
+        output = stories(rest, "shortfall", PYROGRAPH_OWNER_PID=str(metastore.process.pid))
+        assert "1 passed" in output, output
     finally:
         store.stop()

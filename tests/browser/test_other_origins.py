@@ -1,4 +1,4 @@
-"""A page of another origin, in a real browser, tries every route that changes something."""
+"""A page of another origin, in a real browser, tries every route that changes state."""
 
 import base64
 import http.server
@@ -77,7 +77,7 @@ async function form(url, body, enctype) {
 
 
 class OtherSite(http.server.ThreadingHTTPServer):
-    """Serves one page, and waits for what it reports."""
+    """Serves one page, and waits for its report."""
 
     def __init__(self):
         site = self
@@ -111,12 +111,12 @@ def chromium(tmp_path, url, *arguments):
 
 
 def visit(tmp_path, site, url):
-    """Opens the page; gives what it reported."""
+    """Opens the page; returns its report."""
     browser = subprocess.Popen(
         chromium(tmp_path, url, "--remote-debugging-port=0"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        assert site.reported.wait(120), "the page did not come to its end"
+        assert site.reported.wait(120), "the page did not finish"
         return site.results
     finally:
         browser.terminate()
@@ -124,7 +124,7 @@ def visit(tmp_path, site, url):
 
 
 def changing_routes(server):
-    """Paths of the route table that the server logs at its start."""
+    """Paths of changing routes, from the route table that the server logs at its start."""
     found = re.findall(r'route method=(\S+) path="([^"]+)" effect="(\w+)"', re.sub(r"\x1b\[[\d;]*m", "", server.log()))
     assert len(found) > 20, "the log names no routes"
     assert all(method == "POST" for method, _, effect in found if effect != "read")
@@ -133,7 +133,7 @@ def changing_routes(server):
 
 def page(server):
     routes = changing_routes(server)
-    assert routes == set(ATTACKS), "each route that changes something needs an attack in this test"
+    assert routes == set(ATTACKS), "each route that changes state needs an attack in this test"
     attacks = [{"url": server.url + path + query, "body": body} for path, (query, body) in sorted(ATTACKS.items())]
     return PAGE.replace("ATTACKS", json.dumps(attacks))
 
@@ -153,7 +153,7 @@ def test_a_page_of_another_origin_changes_nothing(new_server, tmp_path, host):
     site.page = page(server)
     results = visit(tmp_path, site, f"http://{host}:{site.server_port}/")
     assert len(results) == 15 * len(ATTACKS)
-    # Requests without a preflight arrive, but no page sees an answer.
+    # Requests without a preflight arrive, but the page cannot read an answer.
     fetched = {name: text for name, text in results.items() if not re.search("beacon|form |null origin", name)}
     assert all(text == "threw TypeError" for text in fetched.values()), results
     assert server.log().count("status=403") > 6 * len(ATTACKS)
@@ -174,7 +174,7 @@ def test_the_same_page_changes_everything_where_its_origin_is_allowed(new_server
     assert services == ["intruder"] and orders > 0 and left == 0
 
 
-def test_a_name_that_is_resolved_to_this_server_reads_nothing(server, tmp_path):
+def test_a_rebound_host_name_reads_nothing(server, tmp_path):
     port = server.port
     seen = {}
     for host in ["rebound.example", "localhost"]:

@@ -1,4 +1,4 @@
-"""The published SDKs, unchanged: two functions of known cost come back by name with their share and their tags."""
+"""The published SDKs, unchanged: two functions of known cost are found by name with their share and their tags."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ def shares(server, service, first, second):
     graph = server.flamegraph(f'{{service_name="{service}"}}')
 
     def own(function):
-        # A function called from several places counts where it is first met on a path.
+        # A function called from several places counts at its first occurrence on a path.
         return sum(t for path, (t, _) in graph.items() if path and function in path[-1] and not any(function in p for p in path[:-1]))
 
     return own(first) / max(own(second), 1), graph[()][0]
@@ -46,7 +46,7 @@ def test_go(server, tmp_path):
     assert total > 2e9, "fewer than two CPU seconds arrived"
     assert 2 < ratio < 4.5, f"parseOrders costs three times renderReport, measured {ratio:.2f} times"
     assert label_values(server, "endpoint", '{service_name="sdk-go"}') >= {"/orders", "/report"}
-    # As a user types it into render, the page and the command line.
+    # Profile types as a user types them into render, the page and the command line.
     for profile_type in (CPU, "memory:alloc_objects:count:space:bytes", "memory:inuse_space:bytes:space:bytes"):
         assert server.total('{service_name="sdk-go"}', profile_type) > 0, profile_type
     assert server.total('{service_name="sdk-go"}', "nothing:has:this:type:ever") == 0

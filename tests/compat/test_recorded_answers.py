@@ -1,4 +1,4 @@
-"""Recorded answers of the reference server, where they lie beside the project."""
+"""Comparison with recorded answers of Pyroscope, if they are stored beside the project."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 from harness import SHARED
 
-# Comparisons that differ, per area: what is not built yet. A number may only fall.
+# Number of differing comparisons per area: unsupported features. A number may only fall.
 KNOWN = {
     "connect": 0,
     "labels": 0,

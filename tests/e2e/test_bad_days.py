@@ -1,4 +1,4 @@
-"""Bad days: each error names the object, the cause and what to do, and nothing else suffers."""
+"""Failures of the environment: each error names the object, the cause and the remedy, and affects nothing else."""
 
 import http.server
 import json
@@ -20,7 +20,7 @@ LABELS = {"service_name": "app"}
 
 
 def refusal(server, patience=20):
-    """What a server says that does not start."""
+    """The log of a server that does not start."""
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="server exited with 1"):
         server.start()
@@ -28,9 +28,9 @@ def refusal(server, patience=20):
     return server.log().splitlines()[-1]
 
 
-def wait_for(what, patience=60):
+def wait_for(condition, patience=60):
     until = time.monotonic() + patience
-    while not (found := what()):
+    while not (found := condition()):
         assert time.monotonic() < until, f"not within {patience} s"
         time.sleep(0.2)
     return found
@@ -67,14 +67,14 @@ def store(tmp_path_factory):
         (["-storage.s3.sse.kms-encryption-context={}"], ["kms-encryption-context", "leave it empty"]),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_refused_in_words(new_server, store, flags, words):
+def test_an_unusable_bucket_is_refused_with_the_reason(new_server, store, flags, words):
     server = new_server(*seaweed.flags(store.port), *flags, start=False)
     said = refusal(server)
     for word in words:
         assert word in said, said
 
 
-def test_a_bucket_is_encrypted_if_told_so(new_server, store):
+def test_objects_are_encrypted_if_configured(new_server, store):
     server = new_server(
         *seaweed.flags(store.port), "-storage.prefix=sse", "-storage.s3.sse.type=SSE-S3", "-self-profiling.disable-push"
     )
@@ -88,7 +88,7 @@ def openssl(*arguments):
 
 @pytest.fixture
 def private_ca(tmp_path):
-    """(certificate of an authority that nobody knows, certificate of 127.0.0.1 by it, key)."""
+    """(certificate of an unknown authority, its certificate for 127.0.0.1, key)."""
     ca, ca_key, request, cert, key, names = (
         tmp_path / name for name in ("ca.pem", "ca.key", "req.pem", "cert.pem", "cert.key", "names")
     )
@@ -99,7 +99,7 @@ def private_ca(tmp_path):
     return ca, cert, key
 
 
-def test_a_private_authority_is_trusted_if_told_so(new_server, store, private_ca):
+def test_a_private_authority_is_trusted_if_configured(new_server, store, private_ca):
     ca, cert, key = private_ca
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
@@ -123,8 +123,8 @@ def test_a_private_authority_is_trusted_if_told_so(new_server, store, private_ca
     proxy.close()
 
 
-class Wrong(http.server.BaseHTTPRequestHandler):
-    """Answers as S3 does when the clock of whoever asks is an hour ahead."""
+class SkewedClockStore(http.server.BaseHTTPRequestHandler):
+    """Answers like S3 to a client whose clock is an hour ahead."""
 
     def do_GET(self):
         body = b"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"
@@ -138,15 +138,15 @@ class Wrong(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_clock_that_is_off_by_an_hour_is_told_with_the_hour(new_server):
-    wrong = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Wrong)
+def test_a_wrong_clock_is_reported_with_its_error(new_server):
+    wrong = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SkewedClockStore)
     threading.Thread(target=wrong.serve_forever, daemon=True).start()
     said = refusal(new_server(*seaweed.flags(wrong.server_port), start=False))
     wrong.shutdown()
     assert "the clock of this machine is 36" in said and "ahead of the store's" in said and "NTP" in said, said
 
 
-def test_a_bucket_that_is_away_costs_pushes_and_nothing_else(new_server, store):
+def test_an_unreachable_bucket_fails_pushes_and_nothing_else(new_server, store):
     proxy = Proxy(store.port)
     server = new_server(*seaweed.flags(proxy.port), "-storage.prefix=away", "-self-profiling.disable-push")
     assert push(server, LABELS, pprof({("before",): 1}))[0] == 200
@@ -189,7 +189,7 @@ def test_a_directory_in_use_is_refused_with_the_pid(new_server):
     assert f"in use by process {first.process.pid}" in said and "-storage.filesystem.dir" in said, said
 
 
-def test_what_a_newer_version_wrote_is_refused(new_server):
+def test_data_of_a_newer_version_are_refused(new_server):
     server = new_server("-self-profiling.disable-push")
     server.stop()
     directory = pathlib.Path(server.directory)
@@ -206,7 +206,7 @@ def test_what_a_newer_version_wrote_is_refused(new_server):
     assert "version 99" in said and newest.name in said, said
 
 
-def test_a_full_disk_costs_pushes_until_there_is_space(new_server, disk):
+def test_a_full_disk_fails_pushes_until_there_is_space(new_server, disk):
     server = new_server(f"-storage.filesystem.dir={disk}/data", "-self-profiling.disable-push")
     assert push(server, LABELS, pprof({("before",): 1}))[0] == 200
     (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 4096))
@@ -231,7 +231,7 @@ def test_a_read_only_directory_is_refused(new_server, disk):
 
 
 def ask(server, selector):
-    """(total, what is said of objects that could not be read)."""
+    """(total, the header about objects that could not be read)."""
     question = {
         "profileTypeID": "process_cpu:cpu:nanoseconds:cpu:nanoseconds",
         "labelSelector": selector,
@@ -251,7 +251,7 @@ def ask(server, selector):
 
 
 def damages(bytes_):
-    """The same object, damaged in every way: cut off, emptied, and with a flipped byte in each of its parts."""
+    """Damaged forms of an object: cut off, empty, and with a flipped byte in each of its parts."""
     yield "empty", b""
     yield "half", bytes_[: len(bytes_) // 2]
     yield "without its last byte", bytes_[:-1]
@@ -263,7 +263,7 @@ def damages(bytes_):
 
 
 @pytest.mark.parametrize("folder", ["log", "block"])
-def test_a_damaged_object_is_told_and_set_aside_and_the_rest_is_answered(new_server, folder):
+def test_a_damaged_object_is_reported_and_quarantined_and_the_rest_is_answered(new_server, folder):
     merge = "1s" if folder == "block" else "1h"
     server = new_server("-self-profiling.disable-push", f"-metastore.merge-after={merge}", "-compactor.poll-interval=100ms")
     directory = pathlib.Path(server.directory)
@@ -281,7 +281,7 @@ def test_a_damaged_object_is_told_and_set_aside_and_the_rest_is_answered(new_ser
     assert ask(server, "{}") == (50 * 8, None)
     time.sleep(2)  # the catalog knows both by now
     server.kill()
-    good, told, whole = hurt.read_bytes(), 0, directory.with_name("whole")
+    good, reported, whole = hurt.read_bytes(), 0, directory.with_name("whole")
     shutil.copytree(directory, whole)
     for name, bytes_ in damages(good):
         shutil.rmtree(directory)
@@ -291,22 +291,22 @@ def test_a_damaged_object_is_told_and_set_aside_and_the_rest_is_answered(new_ser
         total, partial = ask(server, "{}")
         assert (total, partial) == (400, None) or (total == 250 and partial), f"{name}: {total}, {partial}"
         if partial:
-            told += 1
+            reported += 1
             assert hurt.name in partial, f"{name}: {partial}"
             wait_for(lambda: server.metric("pyrograph_metastore_quarantined_objects") == 1, 10)
         assert ask(server, '{service_name="whole"}')[0] == 250, name
         server.kill()
-        if told == 1:
-            # It stays set aside, whatever its bytes are now.
+        if reported == 1:
+            # It stays quarantined, even with its good bytes.
             hurt.write_bytes(good)
             server.start()
             total, partial = ask(server, "{}")
             assert total == 250 and hurt.name in partial, (total, partial)
             server.kill()
-    assert told > 10, "most bytes matter"
+    assert reported > 10, "most bytes matter"
 
 
-def test_damage_in_the_disk_cache_is_nobodys_loss(new_server, tmp_path):
+def test_damage_in_the_disk_cache_does_no_harm(new_server, tmp_path):
     cache = tmp_path / "cache"
     server = new_server("-self-profiling.disable-push", "-metastore.merge-after=1h", f"-querier.disk-cache-dir={cache}")
     assert push(server, {"service_name": "app"}, pprof({("main",): 5}))[0] == 200
@@ -324,7 +324,7 @@ def test_damage_in_the_disk_cache_is_nobodys_loss(new_server, tmp_path):
     assert server.metric("pyrograph_metastore_quarantined_objects") == 0
 
 
-def test_an_input_that_cannot_be_merged_is_set_aside_and_its_neighbours_are_merged(new_server):
+def test_an_input_that_cannot_be_merged_is_quarantined_and_its_neighbours_are_merged(new_server):
     server = new_server("-self-profiling.disable-push", "-metastore.merge-after=1h")
     directory = pathlib.Path(server.directory)
     for service in ("hurt", "one", "two"):

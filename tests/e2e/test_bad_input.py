@@ -1,4 +1,4 @@
-"""Bad input gets the documented refusal, costs no memory, and does not keep the next good push out."""
+"""Bad input gets the documented refusal, costs no memory, and does not block the next good push."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def bomb(megabytes):
     return b"".join(compressor.compress(zeros) for _ in range(megabytes)) + compressor.flush()
 
 
-def test_documents_that_are_no_profiles(server):
+def test_documents_that_are_not_profiles_are_refused(server):
     whole = pprof({(f"f{i}", "main"): i + 1 for i in range(1000)})
     no_such_location = _field(1, _field(1, 1)) + _field(2, _field(1, _varint(99)) + _field(2, _varint(5)))
     bad = {
@@ -53,12 +53,12 @@ def test_documents_that_are_no_profiles(server):
     assert server.resident_mib() < 400
 
 
-def test_formats_that_come_later_say_what_is_accepted(server):
+def test_unsupported_formats_are_refused_with_the_accepted_ones(server):
     status, body = server.post("/ingest?name=app&format=jfr", b"FLR\x00" * 10)
     assert status == 415 and b"pprof" in body
 
 
-def test_oversized_things(server):
+def test_oversized_profiles_are_refused_or_cut(server):
     assert code(push(server, {"service_name": "a", **{f"l{i}": "v" for i in range(10_000)}}, pprof(GOOD))) == (
         400, "invalid_argument",
     )
@@ -71,7 +71,7 @@ def test_oversized_things(server):
     still_serves(server, 2)
 
 
-def test_questions_that_make_no_sense(server):
+def test_invalid_queries_are_refused(server):
     ask = lambda **question: code(  # noqa: E731
         server.post("/querier.v1.QuerierService/SelectMergeStacktraces", json.dumps(question).encode(), JSON)
     )
@@ -89,7 +89,7 @@ def test_questions_that_make_no_sense(server):
     still_serves(server, 3)
 
 
-def test_wrong_tenants(new_server):
+def test_invalid_tenants_are_refused_and_tenants_are_separate(new_server):
     server = new_server("-self-profiling.disable-push", "-auth.multitenancy-enabled")
     for tenant in (None, "a/b", "..", "x" * 151, "a|b"):
         headers = {"X-Scope-OrgID": tenant} if tenant else {}
@@ -102,8 +102,8 @@ def test_wrong_tenants(new_server):
     assert len(seen["profileTypes"]) == 1
 
 
-def test_connections_that_never_finish(server):
-    """Half-closed, half-sent and idle: 5,000 of them leave memory flat and the server answering."""
+def test_unfinished_connections_hold_little_memory(server):
+    """5,000 half-closed, half-sent and idle connections leave memory flat and the server answering."""
     before = server.resident_mib()
     idle = []
     for _ in range(5000):
@@ -146,14 +146,14 @@ def test_a_body_past_the_limit_is_refused_before_it_is_held(new_server, path):
     still_serves(server, 7)
 
 
-# --- no success for what is not stored
+# --- no success without storing
 
 WORDS = {"Content-Type": "text/plain"}
 DAY_SECS = 86_400
 
 
 def ingest(server, body, query="name=quiet.cpu", headers=None):
-    """(status, headers, words) of a post to /ingest without the content type that urllib would add."""
+    """(status, headers, message) of a post to /ingest without the content type that urllib would add."""
     request = urllib.request.Request(
         f"{server.url}/ingest?{query}", data=body, headers={**WORDS, **(headers or {})}, method="POST"
     )
@@ -165,7 +165,7 @@ def ingest(server, body, query="name=quiet.cpu", headers=None):
 
 
 def document(sample_types=(("cpu", "nanoseconds"),), samples=(), mapping=0, time_nanos=None, period=("cpu", "nanoseconds")):
-    """A pprof, also an impossible one. A sample is (locations, values, labels); locations 1 and 2 are known, 3 is empty."""
+    """A pprof, possibly invalid. A sample is (locations, values, labels); locations 1 and 2 are known, 3 is empty."""
     strings = [""]
 
     def text(value):
@@ -193,7 +193,7 @@ def one(value=5, labels=(), locations=(2, 1)):
 
 
 def push_command(server, directory, content, *flags):
-    """`pyrograph push` of a file with this content."""
+    """Runs `pyrograph push` on a file with this content."""
     file = directory / "pushed"
     file.write_bytes(content)
     command = [BINARY, "push", f"--url={server.url}", *flags, file]
@@ -204,7 +204,7 @@ def visible(server, service):
     return server.total(f'{{service_name="{service}"}}')
 
 
-def test_compressed_bodies_are_read_whatever_says_so(server):
+def test_compressed_bodies_are_read_with_and_without_a_header(server):
     text, profile = b"main;work 3\nmain;idle 1\n", pprof(GOOD)
     raw = zlib.compressobj(9, zlib.DEFLATED, -15)
     encoded = {
@@ -219,7 +219,7 @@ def test_compressed_bodies_are_read_whatever_says_so(server):
         status, answer, words = ingest(server, body, f"name={service}.cpu&sampleRate=0", headers)
         assert (status, answer["X-Pyrograph-Stored-Samples"]) == (200, "2"), (service, words)
         assert visible_as(server, service, "process_cpu:samples:count::") == 4, service
-    # A pprof without a format, gzipped or not, is what it is; a whole form may be compressed.
+    # A pprof without a format is recognised, gzipped or not; a whole form may be compressed.
     for service, body in (("bare", gzip.decompress(profile)), ("zipped", profile)):
         assert ingest(server, body, f"name={service}")[0] == 200
         assert visible(server, service) == 7, service
@@ -242,7 +242,7 @@ def visible_as(server, service, profile_type):
     return int(answer["flamegraph"]["total"])
 
 
-def test_text_that_is_not_understood_is_refused(server):
+def test_unknown_text_is_refused_and_left_out_lines_are_counted(server):
     assert ingest(server, b"main;work\t3\nmain;idle\t1\n", "name=tab.cpu&sampleRate=0")[0] == 200
     assert visible_as(server, "tab", "process_cpu:samples:count::") == 4
     refused = {
@@ -256,12 +256,12 @@ def test_text_that_is_not_understood_is_refused(server):
     for body, expected in refused.items():
         status, _, words = ingest(server, body)
         assert status in (400, 422) and expected in words, (body, status, words)
-    # `curl -d @file` takes the line ends out.
+    # `curl -d @file` removes the line ends.
     joined = {"Content-Type": "application/x-www-form-urlencoded"}
     status, _, words = ingest(server, b"a;b 3c;d 1", headers=joined)
     assert status == 422 and "--data-binary" in words
     assert ingest(server, b"a;b 3", headers=joined)[0] == 200
-    # What is left out beside what is stored is said and counted.
+    # Lines that are left out beside stored ones are in the answer and in the metric.
     before = server.metric("pyrograph_distributor_discarded_samples_total")
     status, answer, _ = ingest(server, b"main;work 3\nno-count\nmain;idle -1\n", "name=partly.cpu&sampleRate=0")
     assert (status, answer["X-Pyrograph-Stored-Samples"]) == (200, "1")
@@ -272,7 +272,7 @@ def test_text_that_is_not_understood_is_refused(server):
         assert (status, answer["X-Pyrograph-Stored-Samples"]) == (200, "0"), "an idle program has nothing to say"
 
 
-def test_pprofs_of_which_nothing_counts_are_refused(server):
+def test_pprofs_without_valid_samples_are_refused(server):
     push_to = lambda body, service: push(server, {"service_name": service}, body)  # noqa: E731
     refused = {
         "colon in the type": (document([("a:b", "c")], [one()]), "sample type"),
@@ -296,15 +296,15 @@ def test_pprofs_of_which_nothing_counts_are_refused(server):
         assert status == 422 and expected in words, (name, status, words)
     status, answer = push(server, {"service_name": "refused", "__name__": "my:cpu"}, pprof(GOOD))
     assert status == 400 and "my:cpu" in json.loads(answer)["message"]
-    # The good samples are kept and the bad ones counted; a mapping that is missing spoils nothing.
+    # Good samples are kept, bad ones are counted; a missing mapping does no harm.
     some = document(samples=[one(5), one(7, locations=(9,)), one(-3)], mapping=77)
     status, answer, _ = ingest(server, some, "name=some&format=pprof")
     assert (status, answer["X-Pyrograph-Stored-Samples"]) == (200, "1")
     assert answer["X-Pyrograph-Discarded-Samples"] == "negative_value=1, unknown_location=1"
     assert visible(server, "some") == 5
-    # Nothing but zeros is nothing wrong.
+    # A profile of zeros is valid.
     assert push_to(document(samples=[one(0)]), "idle")[0] == 200
-    # Of a label that is there twice the last one counts, whatever the order of the strings.
+    # The last value of a repeated label counts, in any order of the strings.
     for first in ("1", "2"):
         body = document([("cpu", "nanoseconds")], [one(1, [("order", first), ("task", "1"), ("task", "2")])])
         assert push_to(body, "twice")[0] == 200
@@ -324,7 +324,7 @@ def test_forms_without_a_profile_are_refused(server):
     assert ingest(server, part.format("profile", '; filename="p"', "").encode(), "name=form", head)[0] == 200
 
 
-def test_what_is_past_its_retention_is_refused(new_server, tmp_path):
+def test_profiles_past_their_retention_are_refused(new_server, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text('limits:\n  retention_by_service:\n  - {service: "short-.*", period: 1d}\n  - {service: audit, period: 0}\n')
     server = new_server("-self-profiling.disable-push", "-validation.reject-older-than=0", f"-config.file={config}")
@@ -351,7 +351,7 @@ def test_series_of_a_tenant_are_limited(new_server):
     assert push(server, {"service_name": "app", "pod": "a"}, pprof(GOOD))[0] == 200, "known series go on"
 
 
-def test_the_command_line_says_when_nothing_was_stored(server, tmp_path):
+def test_the_command_line_reports_when_no_sample_was_stored(server, tmp_path):
     run = lambda content, *flags: push_command(server, tmp_path, content, *flags)  # noqa: E731
     for content, flags, expected in (
         (b"", (), "is empty"), (b"\n\n", (), "nothing was stored"), (b"main;work\n", (), "none of 1 lines"),
@@ -368,7 +368,7 @@ def test_the_command_line_says_when_nothing_was_stored(server, tmp_path):
     assert pushed.returncode == 0 and "line_without_count=1" in pushed.stderr
 
 
-def test_many_names_in_one_expression(server):
+def test_a_matcher_with_many_alternatives_is_answered(server):
     names = [f"pod-{i:05}" for i in range(4000)]
     push(server, {"service_name": "many", "pod": names[3999]}, pprof(GOOD))
     for alternatives in ("|".join(names), "(" + "|".join(names) + ")"):

@@ -1,6 +1,6 @@
-"""A cluster of real processes is hurt in every way while it is written to and asked; then everything is counted.
+"""Injects faults of every kind into a cluster of real processes under pushes and queries; then counts all profiles.
 
-`make chaos` hurts it for longer and in more ways than `make test` does.
+`make chaos` runs longer and with more faults than `make test`.
 """
 
 import json
@@ -23,12 +23,12 @@ from proxy import Proxy
 REPLICAS = {"distributor": 2, "ingester": 3, "metastore": 2, "compactor": 2, "querier": 2}
 # Roles that others call.
 CALLED = ("ingester", "metastore", "querier")
-# Whoever is killed comes back this much later, as a container does.
+# A killed process is started again this much later, like a container.
 RESTART = 1.0
 LONG = os.environ.get("PYROGRAPH_CHAOS") == "long"
-# Until it is served again after a kill: what it should be, and what it must be on a machine that does other things too.
+# Time until requests succeed again after a kill: the target, and the limit on a busy machine.
 AIM, LIMIT = 10.0, 20.0
-# Seconds. No push is sent again for longer than the window.
+# Seconds. No push is repeated for longer than the window.
 DEDUP_WINDOW, DEDUP_SLACK = (90, 15) if LONG else (30, 5)
 SWEEP_GRACE = 20
 ORPHAN_GRACE = 30
@@ -36,7 +36,7 @@ HOUR = 3600
 
 
 class Cluster:
-    """Its processes by name, `<role>-<number>`, and the proxies through which others call them."""
+    """The processes of a cluster by name, `<role>-<number>`, and the proxies through which others call them."""
 
     def __init__(self, new_server, store_port, directory):
         self.new_server, self.store_port, self.directory = new_server, store_port, directory
@@ -52,7 +52,7 @@ class Cluster:
         gossip = self.seeds[number] if role == "metastore" and number < 2 else free_port()
         between = free_port()
         if role in CALLED:
-            # It listens at 127.0.0.1 and says that it is at 127.0.0.2, on the same port: there is its proxy.
+            # It listens on 127.0.0.1 and announces 127.0.0.2, on the same port: the address of its proxy.
             if old := self.proxies.pop(f"{role}-{number}", None):
                 old.close()
             self.proxies[f"{role}-{number}"] = Proxy(between, host="127.0.0.2", port=between)
@@ -87,7 +87,7 @@ class Cluster:
         return server
 
     def set_clock(self, name, seconds_ahead):
-        # In place: the process has it mapped.
+        # Written in place, because the process has the file mapped.
         file = os.open(self.directory / f"{name}.skew", os.O_WRONLY | os.O_CREAT)
         os.pwrite(file, struct.pack("=q", seconds_ahead), 0)
         os.close(file)
@@ -144,7 +144,7 @@ class Cluster:
 
 
 def compiled_skew(directory):
-    """The library that makes a process's clock wrong; None without a C compiler."""
+    """The library that skews the clock of a process; None without a C compiler."""
     compiler = shutil.which("cc")
     if not compiler:
         return None
@@ -155,7 +155,7 @@ def compiled_skew(directory):
 
 @pytest.fixture
 def bucket(tmp_path):
-    """SeaweedFS, and a proxy before it."""
+    """SeaweedFS, and a proxy in front of it."""
     if not seaweed.WEED.exists():
         pytest.skip(f"no {seaweed.WEED}; `make test` installs it")
     store = seaweed.Seaweed(tmp_path / "weed")
@@ -175,23 +175,23 @@ def cluster(new_server, bucket, tmp_path):
     cluster.close()
 
 
-def test_violence_loses_nothing_and_doubles_nothing(cluster, bucket):
+def test_faults_neither_lose_nor_duplicate_profiles(cluster, bucket):
     store, store_proxy = bucket
     cluster.start()
     cluster.is_called_through_proxies()
     began = time.monotonic()
     load, kills = Load(cluster), []
 
-    def hurt(what, act, is_kill=False):
-        """Does it, and waits until pushes and questions that began later than it ended, or than it began if it is a
-        kill, are served by all."""
+    def hurt(fault, act, is_kill=False):
+        """Injects a fault. Then waits until all processes serve pushes and queries that began after its end (after
+        its start if it is a kill)."""
         since = time.monotonic()
         act()
         took = load.recovery(since if is_kill else time.monotonic())
-        print(f"{time.monotonic() - began:5.0f} s  {what}: {took}", flush=True)
+        print(f"{time.monotonic() - began:5.0f} s  {fault}: {took}", flush=True)
         if is_kill:
             kills.append(took.seconds)
-            assert took.seconds <= LIMIT, f"{what}: not within {LIMIT} s: {took}"
+            assert took.seconds <= LIMIT, f"{fault}: not within {LIMIT} s: {took}"
 
     def killed(name):
         hurt(f"kill -9 {name}", lambda: cluster.restart(name), is_kill=True)
@@ -233,7 +233,7 @@ def test_violence_loses_nothing_and_doubles_nothing(cluster, bucket):
         hurt(f"store stopped for {seconds} s", act)
 
     def clock_is_wrong(name, seconds):
-        """The store refuses its signatures then; it says why, and that is all that is wrong. A start is refused."""
+        """The store refuses the process's signatures; its log names the clock. A start is refused."""
 
         def act():
             cluster.set_clock(name, HOUR)
@@ -289,7 +289,7 @@ def test_violence_loses_nothing_and_doubles_nothing(cluster, bucket):
 
     store_proxy.requests.clear()
     ended = time.monotonic()
-    nothing_is_left_over(store, cluster, planted)
+    wait_until_nothing_is_left_over(store, cluster, planted)
     time.sleep(max(0.0, ended + VISIBLE - time.monotonic()))
     print(per_second("store requests afterwards", store_proxy, time.monotonic() - ended), flush=True)
     print(load.answers, len(load.acknowledged), "acknowledged of", len(load.sent), flush=True)
@@ -310,16 +310,16 @@ def test_violence_loses_nothing_and_doubles_nothing(cluster, bucket):
     assert load.resent_longest() < DEDUP_WINDOW, "the window is too short for how long this test sends again"
 
 
-def per_second(what, proxy, seconds):
+def per_second(title, proxy, seconds):
     rates = ", ".join(f"{count / seconds:.1f} {method}/s" for method, count in sorted(proxy.requests.items()))
-    return f"{what}: {rates}"
+    return f"{title}: {rates}"
 
 
 def plant_orphans(store):
-    """What an attempt that was given up and a writer that was cut off would leave: a block of a job that nobody knows, and
+    """Creates the leftovers of an abandoned attempt and of a writer that was cut off: a block of an unknown job, and
     slots above seals."""
     folder, block = next((key.rpartition("/")[0], body) for key in store.keys("block") if (body := store.read(key)))
-    # Ids of a cluster end as its own does.
+    # All ids of a cluster end like the cluster's own id.
     tag = json.loads(store.read("cluster"))["id"][-8:]
     planted, segment = {f"{folder}/{uuid.uuid4().hex[:24]}{tag}-1-0": block}, None
     for key in store.keys("log"):
@@ -330,7 +330,7 @@ def plant_orphans(store):
         elif body:
             segment = body
     planted = {key: body for key, body in planted.items() if body}
-    assert len(planted) >= 2, f"no log that is closed among {store.keys('log')}"
+    assert len(planted) >= 2, f"no closed log among {store.keys('log')}"
     for key, body in planted.items():
         store.request("PUT", key, body)
     return planted.keys()
@@ -340,10 +340,9 @@ def is_seal(body):
     return body is not None and body.startswith(b"PYGSEAL1")
 
 
-def nothing_is_left_over(store, cluster, planted, patience=120):
-    """Waits until the bucket holds what the catalog names and nothing else: as many blocks as are live, as many segments as
-    are live, and one seal as the last slot of each log that is closed. That those which are live are in the bucket, an
-    answer over all of them shows.
+def wait_until_nothing_is_left_over(store, cluster, planted, patience=120):
+    """Waits until the bucket holds exactly the objects that the catalog names: as many blocks and segments as are live,
+    and one seal as the last slot of each closed log. A query over all data shows that the live ones are in the bucket.
 
     A dead segment stays as long as its keys may be needed, so one from a clock that is ahead stays that much longer.
     """
@@ -364,7 +363,7 @@ def nothing_is_left_over(store, cluster, planted, patience=120):
         if counts and not left and seals_are_last(bodies) and (dead == 0 or is_from_the_future(cluster, data, dead)):
             print(f"{time.monotonic() - began:.0f} s later: {text}", flush=True)
             return
-        assert time.monotonic() < began + patience, f"{text}; {left} of what was planted"
+        assert time.monotonic() < began + patience, f"{text}; {left} of the planted objects"
         time.sleep(2)
 
 
@@ -377,7 +376,7 @@ def seals_are_last(slots):
 
 
 def is_from_the_future(cluster, segments, count):
-    """Whether so many of the segments were made by a clock that is ahead."""
+    """Whether exactly `count` of the segments were made by a clock that is ahead."""
     file, ahead = cluster.directory / "inspected", 0
     for body in segments.values():
         file.write_bytes(body)

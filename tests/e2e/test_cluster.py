@@ -1,4 +1,4 @@
-"""Processes that find one another by gossip, on one bucket: any of them may be killed while profiles come in."""
+"""Processes that find one another by gossip, on one bucket: any of them may be killed during pushes."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ def free_udp_port():
 
 @pytest.fixture
 def cluster(new_server, tmp_path):
-    """Nine processes by name; the first metastore is the longest running."""
+    """Nine processes by name; the first metastore has been running for longest."""
     if not seaweed.WEED.exists():
         pytest.skip(f"no {seaweed.WEED}; `make test` installs it")
     store = seaweed.Seaweed(tmp_path / "weed")
@@ -65,11 +65,11 @@ def members(server):
     return {member["name"] for member in json.loads(body)["members"]}
 
 
-def wait_for(what, holds, patience=30, pause=0.1):
-    """Seconds until it holds."""
+def wait_for(title, holds, patience=30, pause=0.1):
+    """Waits until `holds()` is true; returns the seconds."""
     began = time.monotonic()
     while not holds():
-        assert time.monotonic() < began + patience, f"not within {patience} s: {what}"
+        assert time.monotonic() < began + patience, f"not within {patience} s: {title}"
         time.sleep(pause)
     return time.monotonic() - began
 
@@ -85,7 +85,7 @@ def owner(servers):
 
 
 class Load:
-    """Some clients that push without a pause, to whichever distributor answers; counts what was acknowledged."""
+    """Clients that push without a pause, to any distributor that answers; counts acknowledged profiles."""
 
     CLIENTS = 6
 
@@ -106,7 +106,7 @@ class Load:
             document = pprof({(f"f{turn % 50}", "main"): 1}, time_nanos=time.time_ns())
             labels = {"service_name": f"app{turn % 7}", "client": str(client)}
             began = time.monotonic()
-            # The same bytes until they are acknowledged: they count once.
+            # Repeats the same bytes until they are acknowledged: they count once.
             while not self.pushed(self.distributors[turn % 2], labels, document):
                 turn += 1
                 time.sleep(0.05)
@@ -138,13 +138,13 @@ def total(server):
 
 
 def sees_fresh(server, load):
-    """Whether an answer has all that was acknowledged before it was asked for."""
+    """Whether an answer has every profile that was acknowledged before its query."""
     before = load.acknowledged
     found = total(server)
     return found is not None and found >= before > 0
 
 
-def test_anything_may_be_killed_under_load_and_everything_counts_once(cluster):
+def test_any_process_may_be_killed_under_load_and_every_profile_counts_once(cluster):
     for server in cluster.values():
         wait_for("all know all", lambda server=server: members(server) == set(NAMES))
     load = Load(cluster)
@@ -193,7 +193,7 @@ def test_anything_may_be_killed_under_load_and_everything_counts_once(cluster):
         assert server.stop() == 0, server.log()[-2000:]
 
 
-def test_an_owner_that_is_told_to_stop_is_replaced_before_anybody_notices(cluster):
+def test_an_owner_that_is_stopped_is_replaced_without_failed_requests(cluster):
     for server in cluster.values():
         wait_for("all know all", lambda server=server: members(server) == set(NAMES))
     load, querier, took = Load(cluster), cluster["querier-a"], {}
@@ -201,12 +201,12 @@ def test_an_owner_that_is_told_to_stop_is_replaced_before_anybody_notices(cluste
         wait_for("fresh answers", lambda: sees_fresh(querier, load))
         for name in ("metastore-a", "metastore-b"):
             assert owner(cluster) == name
-            process, told = cluster[name].process, time.monotonic()
+            process, stopped_at = cluster[name].process, time.monotonic()
             process.terminate()
-            # Answers come from the owner that leaves until the next request after it has given up the catalog.
+            # The leaving owner answers until the first request after it has given up the catalog.
             wait_for("another owner", lambda name=name: owner(cluster) not in (name, None), pause=0.02)
             wait_for("fresh answers", lambda: sees_fresh(querier, load), pause=0.02)
-            took[name] = time.monotonic() - told
+            took[name] = time.monotonic() - stopped_at
             assert process.wait(timeout=40) == 0
             cluster[name].start()
             wait_for("all know all", lambda: members(querier) == set(NAMES))
@@ -228,7 +228,7 @@ def test_the_catalog_is_not_rebuilt_while_a_metastore_runs(cluster):
     for name in ("metastore-a", "metastore-b"):
         cluster[name].kill()
     wait_for("silence", lambda: not {"metastore-a", "metastore-b"} & members(cluster["querier-a"]))
-    # It waits until the catalog was left alone for a minute.
+    # The rebuild waits until the catalog was unchanged for a minute.
     code, said = rebuild()
     assert code == 0 and "rebuilt the catalog" in said, said
     code, said = rebuild("--force")

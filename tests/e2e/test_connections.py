@@ -1,4 +1,4 @@
-"""Connections: too many of them, and requests at the edge of HTTP."""
+"""Too many connections, and unusual HTTP requests."""
 
 import http.client
 import socket
@@ -6,7 +6,7 @@ import socket
 OPEN_FILES_SOFT, OPEN_FILES_HARD = 64, 128
 
 
-def test_idle_connections_use_up_no_descriptors(new_server):
+def test_idle_connections_do_not_exhaust_descriptors(new_server):
     server = new_server("-self-profiling.disable-push", start=False)
     server.open_files = (OPEN_FILES_SOFT, OPEN_FILES_HARD)
     server.start()
@@ -22,7 +22,7 @@ def test_idle_connections_use_up_no_descriptors(new_server):
         connection.close()
 
 
-def test_head_is_answered_as_get(new_server):
+def test_head_is_answered_like_get(new_server):
     server = new_server("-self-profiling.disable-push")
     for path in ["/ready", "/metrics", "/api/v1/status/buildinfo"]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)

@@ -1,4 +1,4 @@
-"""A data directory that is removed, replaced, foreign or full: nothing is acknowledged that will not be there."""
+"""A data directory that is removed, replaced, foreign or full: no acknowledged profile is lost."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ def is_refused(server):
     return status == 503 and b"removed, replaced or unmounted" in body
 
 
-def test_a_directory_that_is_moved_away_is_not_made_again_and_is_used_when_it_is_back(new_server):
+def test_a_directory_that_is_moved_away_is_not_created_again_and_is_used_when_it_is_back(new_server):
     server = new_server("-self-profiling.disable-push")
     directory = pathlib.Path(server.directory)
     away = directory.with_name("away")
@@ -31,8 +31,8 @@ def test_a_directory_that_is_moved_away_is_not_made_again_and_is_used_when_it_is
     assert is_refused(server), server.log()[-2000:]
     wait_for(lambda: is_away(server))
     assert not directory.exists()
-    told = [line for line in server.log().splitlines() if "ERROR" in line]
-    assert len(told) == 1 and str(directory) in told[0] and "put it back" in told[0], told
+    lines = [line for line in server.log().splitlines() if "ERROR" in line]
+    assert len(lines) == 1 and str(directory) in lines[0] and "put it back" in lines[0], lines
     away.rename(directory)
     wait_for(lambda: server.get("/ready")[0] == 200)
     assert push(server, LABELS, pprof({("after",): 1}))[0] == 200
@@ -43,7 +43,7 @@ def test_a_directory_that_is_moved_away_is_not_made_again_and_is_used_when_it_is
 
 
 @pytest.mark.parametrize("removed", ["all", ".lock", "cluster"])
-def test_a_directory_that_is_replaced_or_emptied_takes_nothing(new_server, removed):
+def test_a_directory_that_is_replaced_or_emptied_accepts_no_pushes(new_server, removed):
     server = new_server("-self-profiling.disable-push")
     directory = pathlib.Path(server.directory)
     assert push(server, LABELS, pprof({("before",): 1}))[0] == 200
@@ -64,7 +64,7 @@ def test_a_directory_that_is_replaced_or_emptied_takes_nothing(new_server, remov
     assert push(server, LABELS, pprof({("after",): 1}))[0] == 200
 
 
-def test_a_folder_of_somebody_else_in_the_directory_is_left_alone(new_server, tmp_path):
+def test_a_folder_of_another_user_in_the_directory_is_not_touched(new_server, tmp_path):
     if os.getuid():
         pytest.skip("needs another user")
     server = new_server("-self-profiling.disable-push", start=False)
@@ -84,8 +84,8 @@ def test_a_folder_of_somebody_else_in_the_directory_is_left_alone(new_server, tm
     (directory / "log" / "mine").chmod(0o700)
     with pytest.raises(RuntimeError, match="server exited with 1:"):
         server.start()
-    told = server.log().splitlines()[-1]
-    assert "cannot use directory" in told and str(directory / "log" / "mine") in told, told
+    line = server.log().splitlines()[-1]
+    assert "cannot use directory" in line and str(directory / "log" / "mine") in line, line
 
 
 def fill(disk):
@@ -97,7 +97,7 @@ def fill(disk):
             return
 
 
-def test_a_push_on_a_full_disk_fails_at_once_with_the_cause_and_one_line_of_the_log(new_server, disk):
+def test_a_push_on_a_full_disk_fails_at_once_with_the_cause_and_one_log_line(new_server, disk):
     server = new_server(f"-storage.filesystem.dir={disk}/data", "-self-profiling.disable-push")
     assert push(server, LABELS, pprof({("before",): 1}))[0] == 200
     time.sleep(2)  # the catalog knows it by now
@@ -107,15 +107,15 @@ def test_a_push_on_a_full_disk_fails_at_once_with_the_cause_and_one_line_of_the_
         status, body = push(server, LABELS, pprof({(f"lost{number}",): 1}))
         assert status == 503, (status, body)
         assert b"no space left" in body and b"free some, or shorten the retention" in body, body
-    told = [line for line in server.log().splitlines() if "WARN" in line and "takes no segments" in line]
-    assert 1 <= len(told) <= 1 + (time.monotonic() - began) // 60, told
+    lines = [line for line in server.log().splitlines() if "WARN" in line and "takes no segments" in line]
+    assert 1 <= len(lines) <= 1 + (time.monotonic() - began) // 60, lines
     (disk / "filler").unlink()
     assert push(server, LABELS, pprof({("after",): 1}))[0] == 200
     assert server.total("{}") == 2
     assert server.stop() == 0
 
 
-def test_a_start_on_a_full_disk_answers_and_takes_pushes_once_there_is_space(new_server, disk):
+def test_a_server_started_on_a_full_disk_answers_and_accepts_pushes_once_there_is_space(new_server, disk):
     server = new_server(f"-storage.filesystem.dir={disk}/data", "-self-profiling.disable-push")
     assert push(server, LABELS, pprof({("before",): 7}))[0] == 200
     time.sleep(2)  # the catalog knows it by now
@@ -131,7 +131,7 @@ def test_a_start_on_a_full_disk_answers_and_takes_pushes_once_there_is_space(new
     assert server.stop() == 0
 
 
-def test_a_full_disk_gets_empty_by_retention_after_a_restart(new_server, disk):
+def test_retention_frees_a_full_disk_after_a_restart(new_server, disk):
     flags = [
         f"-storage.filesystem.dir={disk}/data",
         "-self-profiling.disable-push",

@@ -1,4 +1,4 @@
-"""What is deleted is gone: from answers at once, from the bucket after the rewrite and the grace."""
+"""Deleted profiles are gone: from answers at once, from the bucket after the rewrite and the grace period."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import time
 import pyarrow as arrow
 from harness import BINARY, now_millis, pprof, push
 
-# As quick as it goes: merges at once, dead objects and old files of the catalog stay for seconds.
+# Shortest times: merges start at once, dead objects and old files of the catalog stay for seconds.
 QUICK = (
     "-self-profiling.disable-push",
     "-metastore.merge-after=1s",
@@ -22,7 +22,7 @@ ZSTD = bytes.fromhex("28b52ffd")
 
 
 def inflated(data):
-    """The bytes themselves, and whatever each zstd frame in them holds."""
+    """The bytes themselves, and the content of each zstd frame in them."""
     yield data
     at = data.find(ZSTD)
     while at >= 0:
@@ -33,13 +33,13 @@ def inflated(data):
                     out.write(part)
                 yield out.getvalue()
         except OSError:
-            # Not the beginning of a frame, or more follows the frame than frames.
+            # Not the beginning of a frame, or other bytes than frames follow.
             yield out.getvalue()
         at = data.find(ZSTD, at + 1)
 
 
 def files_with(directory, *texts):
-    """{text: names of the files of the bucket that hold it}."""
+    """{text: names of the files of the bucket that contain it}."""
     found = {text: set() for text in texts}
     for path in pathlib.Path(directory).rglob("*"):
         if not path.is_file():
@@ -84,7 +84,7 @@ def test_deleted_profiles_are_gone_from_answers_at_once_and_from_the_bucket_soon
         assert push(server, labels, pprof({(name, "main"): 5 + i}, time_nanos=when))[0] == 200
         other = {"service_name": "kept", "pod": "okapi-1"}
         assert push(server, other, pprof({("Numbat_88_render", "main"): 7 + i}, time_nanos=when))[0] == 200
-    # Some in blocks, and some that are not merged yet.
+    # Some profiles are in blocks, and some are not merged yet.
     wait_for(lambda: list(pathlib.Path(server.directory).glob("block/**/*")))
     late = {"service_name": "gone", "pod": secret}
     assert push(server, late, pprof({(name, "main"): 100}))[0] == 200
@@ -116,18 +116,18 @@ def test_deleted_profiles_are_gone_from_answers_at_once_and_from_the_bucket_soon
     print(f"finished after {time.monotonic() - began:.1f} s")
     left = files_with(server.directory, secret, name, "gone", "okapi-1")
     assert left[secret] == left[name] == left["gone"] == set(), left
-    assert left["okapi-1"], "the search finds what is there"
+    assert left["okapi-1"], "the search finds existing profiles"
     assert server.flamegraph(kept) == before
     assert "finished" in admin(server, "deletes").stdout
 
-    # What comes later is kept, and a restart brings nothing back.
+    # Later profiles are kept, and a restart brings no deleted one back.
     assert push(server, late, pprof({("main",): 3}))[0] == 200
     assert server.stop() == 0
     server.start()
     assert server.total(gone) == 3 and server.flamegraph(kept) == before
 
 
-def test_deletions_about_nothing_keep_no_other_from_being_taken(server):
+def test_deletions_without_matches_do_not_block_others(server):
     assert push(server, {"service_name": "app"}, pprof({("main",): 3}))[0] == 200
 
     def delete(service):
@@ -140,7 +140,7 @@ def test_deletions_about_nothing_keep_no_other_from_being_taken(server):
     assert server.total('{service_name="app"}') == 0
 
 
-def test_a_delete_that_cannot_be_meant_is_refused(server):
+def test_an_invalid_deletion_is_refused(server):
     def refused(body, headers=None):
         headers = {"Content-Type": "application/json", **(headers or {})}
         status, answer = server.post("/api/v1/delete", json.dumps(body).encode(), headers)

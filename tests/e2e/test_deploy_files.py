@@ -1,4 +1,4 @@
-"""The compose files, what they mount and what they name agree. No container engine is needed, and none is used."""
+"""The compose files agree with the files that they mount and the names that they use. Needs no container engine."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ CORE = yaml.safe_load((DEPLOY / "core.compose.yaml").read_text())
 PROFILING = yaml.safe_load((DEPLOY / "profiling.compose.yaml").read_text())
 
 
-def test_the_names_that_others_rely_on():
+def test_names_used_by_other_projects_stay():
     service = PROFILING["services"]["pyroscope"]
     assert service["container_name"] == "oib-pyroscope"
     assert service["ports"] == ["127.0.0.1:${PYROSCOPE_PORT:-4040}:4040"]

@@ -1,4 +1,4 @@
-"""What somebody meets who starts the server for the first time: mistakes that explain themselves."""
+"""The first start of a server: the error of each mistake explains itself."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def refused(*flags, **options):
     return run.stderr
 
 
-def test_a_second_server_on_the_port_says_so_and_what_to_do(server, tmp_path):
+def test_a_second_server_on_the_port_names_the_port_and_the_flag(server, tmp_path):
     text = refused(f"-server.http-listen-port={server.port}", "-server.http-listen-address=127.0.0.1", f"-storage.filesystem.dir={tmp_path}/other")
     assert f"cannot listen on 127.0.0.1:{server.port}" in text
     assert "Another program has that port" in text and "-server.http-listen-port" in text
@@ -38,7 +38,7 @@ def test_a_directory_that_cannot_be_used_is_named_with_its_flag(tmp_path, kind):
     else:
         tmp_path.chmod(0o555)
         if os.geteuid() == 0:
-            # Root may write everywhere, and its temporary directories are closed to others.
+            # Root may write everywhere, and its temporary directories are not accessible to others.
             directory, options = "/pyrograph-data", {"user": 65534, "group": 65534, "extra_groups": []}
             if not os.access(BINARY, os.X_OK):
                 pytest.skip("the binary cannot be started by another user")
@@ -46,7 +46,7 @@ def test_a_directory_that_cannot_be_used_is_named_with_its_flag(tmp_path, kind):
     assert f'cannot use directory "{directory}"' in text and "-storage.filesystem.dir" in text
 
 
-def test_within_a_minute_of_the_start_there_is_a_flame_graph_of_the_server_itself(new_server):
+def test_a_flame_graph_of_the_server_itself_exists_within_a_minute_of_the_start(new_server):
     server = new_server()
     end, stacks, names = time.monotonic() + 45, [], set()
     while not stacks:

@@ -1,4 +1,4 @@
-"""The chart, rendered: Kubernetes' own schemas accept it, and the server accepts what it is started with. No cluster is needed."""
+"""The rendered chart: Kubernetes' own schemas accept it, and the server accepts its flags. Needs no cluster."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ CASES = {
     "everything": [DISTRIBUTED, "ci/everything-values.yaml"],
 }
 ROLES = {"distributor", "ingester", "metastore", "compactor", "querier"}
-# Kinds that Kubernetes itself does not know: what must be there, by path.
+# Kinds without a schema in Kubernetes: the required paths.
 CUSTOM = {
     "ServiceMonitor": ["spec.selector.matchLabels", "spec.endpoints.0.port"],
     "PrometheusRule": ["spec.groups"],
@@ -52,7 +52,7 @@ def pod_specs(documents):
 
 
 @pytest.mark.parametrize("files", CASES.values(), ids=[name.replace(" ", "-") for name in CASES])
-def test_helm_finds_nothing_to_complain_about(files):
+def test_helm_lint_passes(files):
     run = helm("lint", CHART, "--strict", *[f"--values={CHART / file}" for file in files])
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -73,7 +73,7 @@ def test_names_are_unique(documents):
     assert len(names) == len(set(names))
 
 
-def test_the_server_accepts_what_it_is_started_with(documents, tmp_path):
+def test_the_server_accepts_its_flags(documents, tmp_path):
     config = next(d for d in of_kind(documents, "ConfigMap") if "config.yaml" in d["data"])["data"]["config.yaml"]
     (tmp_path / "config.yaml").write_text(config)
     for name, pod in pod_specs(documents):
@@ -114,7 +114,7 @@ def test_a_process_is_never_killed_while_it_drains(documents):
             assert container["livenessProbe"]["httpGet"]["path"] != "/ready", "a draining process is alive"
 
 
-def test_every_role_is_there_and_an_update_takes_no_acceptor_of_profiles_and_no_owner_away():
+def test_every_role_is_deployed_and_an_update_keeps_distributors_ingesters_and_the_owner_available():
     documents = render([DISTRIBUTED])
     deployments = {d["metadata"]["labels"]["app.kubernetes.io/component"]: d for d in of_kind(documents, "Deployment")}
     assert set(deployments) == ROLES
@@ -179,7 +179,7 @@ def test_only_pods_of_the_release_reach_the_port_between_roles():
     assert all(rule["from"] for rule in rules)
 
 
-def test_pushes_go_to_distributors_and_all_else_to_queriers():
+def test_pushes_go_to_distributors_and_all_other_requests_to_queriers():
     documents = render(CASES["everything"])
     (ingress,) = of_kind(documents, "Ingress")
     paths = {p["path"]: p["backend"]["service"]["name"] for p in ingress["spec"]["rules"][0]["http"]["paths"]}
@@ -204,7 +204,7 @@ def test_secrets_are_in_no_config_map():
         assert "12345" not in yaml.safe_dump(document)
 
 
-def test_what_cannot_work_is_refused_with_the_reason():
+def test_impossible_settings_are_refused_with_the_reason():
     def refused(*settings):
         run = helm("template", "p", CHART, *[f"--set={setting}" for setting in settings])
         assert run.returncode != 0

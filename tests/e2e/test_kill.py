@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a load: whatever was acknowledged is there, once."""
+"""kill -9 under load: every acknowledged profile is stored, once."""
 
 import http.client
 import threading
@@ -21,7 +21,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kill_9(new_server):
             with lock:
                 number[0] += 1
                 mine = number[0]
-            # Each profile has a function and a pod value of its own, so each can be counted.
+            # Each profile has a distinct function and pod value, so each can be counted.
             document = pprof({(f"f{mine}", "main"): mine}, time_nanos=time.time_ns())
             labels = {"__name__": "process_cpu", "service_name": f"app{mine % 3}", "pod": f"p{mine % 7}"}
             body = push_request(labels, document)
@@ -32,7 +32,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kill_9(new_server):
                 if response.status == 200:
                     with lock:
                         acknowledged[f"f{mine}"] = mine
-                    if mine % 5 == 0:  # the client did not see the reply and sends it again
+                    if mine % 5 == 0:  # the client missed the reply and sends it again
                         connection.request(
                             "POST", "/push.v1.PusherService/Push", body, {"Content-Type": "application/proto"}
                         )

@@ -1,4 +1,4 @@
-"""A server with little memory stays alive whatever is asked and pushed, and refuses with bytes and setting."""
+"""A server with little memory survives any pushes and queries, and names bytes and setting in each refusal."""
 
 import concurrent.futures
 import gzip
@@ -16,14 +16,14 @@ from harness import CPU, _field, _varint, now_millis, pprof, push
 MIB = 1 << 20
 LIMIT = 256 * MIB
 QUERIES = "/querier.v1.QuerierService/"
-# Version 1 has a hierarchy for memory, version 2 one for everything.
+# Version 1 has a separate hierarchy for memory, version 2 a common one.
 GROUPS = [(pathlib.Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (pathlib.Path("/sys/fs/cgroup"), "memory.max")]
 
 
 def hostile(seed, stacks=15_000, depth=250):
-    """A pprof of just under 4 MiB: each stack is another, and hardly two of them share their callers."""
+    """A pprof of just under 4 MiB whose stacks all differ and hardly share callers."""
     functions = range(1, 128)
-    # Ids of one byte: as many frames as fit.
+    # Ids of one byte, so that as many frames as possible fit.
     to_ids = bytes(1 + byte % len(functions) for byte in range(256))
     frames = random.Random(seed).randbytes(stacks * depth).translate(to_ids)
     value = _field(2, _varint(1))
@@ -41,14 +41,14 @@ def hostile(seed, stacks=15_000, depth=250):
 
 
 def peak_bytes(server):
-    """Most memory that was in use; without the pages of the binary, which a debug build has many of."""
+    """Peak memory, without the pages of the binary, which are many in a debug build."""
     lines = pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
     kib = lambda name: next(int(line.split()[1]) for line in lines if line.startswith(name))  # noqa: E731
     return (kib("VmHWM:") - kib("RssFile:")) * 1024
 
 
 def ask(server, method, selector="{}", nodes=None):
-    """(status, body) of a question over everything, in protobuf."""
+    """(status, body) of a query over all data, in protobuf."""
     question = _field(1, CPU.encode()) + _field(2, selector.encode())
     question += _field(3, now_millis() - 3_600_000) + _field(4, now_millis() + 60_000)
     if nodes:
@@ -58,7 +58,7 @@ def ask(server, method, selector="{}", nodes=None):
 
 
 def push_until_taken(server, labels, profile):
-    """Pushes as a client does: what is refused for now comes again."""
+    """Pushes like a client: repeats a push that is refused for now."""
     for _ in range(200):
         status, body = push(server, labels, profile)
         if status == 200:
@@ -70,7 +70,7 @@ def push_until_taken(server, labels, profile):
 
 
 class Pusher:
-    """Pushes small profiles all the time, and remembers each answer."""
+    """Pushes small profiles without a pause, and remembers each answer."""
 
     def __init__(self, server):
         self.server, self.answers, self.stopping = server, [], threading.Event()
@@ -102,7 +102,7 @@ def check_answer(answer):
 
 @pytest.fixture
 def small_server(new_server):
-    # Everything questions read is in objects, some of them merged.
+    # All data are in objects, some of them merged.
     return new_server(
         "-self-profiling.disable-push",
         f"-server.memory-limit-bytes={LIMIT}",
@@ -111,7 +111,7 @@ def small_server(new_server):
     )
 
 
-def test_hostile_profiles_and_questions_over_all_of_them(small_server):
+def test_memory_stays_bounded_under_hostile_profiles_and_large_queries(small_server):
     server = small_server
     for seed in range(6):
         push_until_taken(server, {"service_name": f"hostile-{seed % 2}"}, hostile(seed))
@@ -136,7 +136,7 @@ def test_hostile_profiles_and_questions_over_all_of_them(small_server):
     assert server.metric("pyrograph_memory_share_refusals_total") > 0
 
 
-def test_eight_ordinary_questions_at_once_are_all_answered(small_server):
+def test_eight_ordinary_queries_at_once_are_all_answered(small_server):
     server = small_server
     draw = random.Random(7)
     for n in range(60):
@@ -149,7 +149,7 @@ def test_eight_ordinary_questions_at_once_are_all_answered(small_server):
     assert peak_bytes(server) < LIMIT
 
 
-def test_small_requests_that_say_they_are_large_cost_nothing(small_server):
+def test_small_requests_that_announce_a_large_size_hold_no_memory(small_server):
     server = small_server
     before = server.resident_mib()
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -170,7 +170,7 @@ def test_small_requests_that_say_they_are_large_cost_nothing(small_server):
     assert push(server, {"service_name": "good"}, pprof({("work", "main"): 7}))[0] == 200
 
 
-def test_memory_goes_back_after_the_load(small_server):
+def test_memory_is_released_after_the_load(small_server):
     server = small_server
     idle = server.resident_mib()
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
@@ -227,7 +227,7 @@ def test_the_limit_is_that_of_the_control_group(new_server):
 
 
 def enter_and_run(server, group):
-    """Starts the server as a member of `group`."""
+    """Runs the server as a member of `group`."""
     import harness
 
     script = pathlib.Path(f"{server.directory}.sh")

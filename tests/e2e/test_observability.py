@@ -14,7 +14,7 @@ from harness import ROOT, free_port, pprof, push
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARDS = ROOT / "deploy/grafana/dashboards"
 PROMTOOL = ROOT / "tests/.cache/bin/promtool"
-# Exported from the moment when it first happens; the name must be in the sources.
+# Metrics that are exported only after their first event; their names must be in the sources.
 RARE = {
     "pyrograph_ingester_abandoned_logs_total",
     "pyrograph_ingester_refusals_total",
@@ -30,7 +30,7 @@ def alerts():
 
 
 def expressions():
-    """(where it stands, PromQL) of every alert and panel."""
+    """(place, PromQL) of every alert and panel."""
     for rule in alerts():
         yield rule["alert"], rule["expr"]
     for file in sorted(DASHBOARDS.glob("*.json")):
@@ -40,7 +40,7 @@ def expressions():
 
 
 def selectors(expression):
-    """(metric, names of labels matched) of every selector below."""
+    """(metric, names of matched labels) of every selector in the expression."""
     if isinstance(expression, promql_parser.VectorSelector):
         yield expression.name, {matcher.name for matcher in expression.matchers.matchers}
         return
@@ -51,7 +51,7 @@ def selectors(expression):
 
 
 def exported(server):
-    """{name of a series: names of its labels}."""
+    """{name of a metric: names of its labels}."""
     status, text = server.get("/metrics")
     assert status == 200
     found = {}
@@ -62,7 +62,7 @@ def exported(server):
 
 
 def test_every_metric_that_an_alert_or_dashboard_names_is_exported(new_server, tmp_path):
-    # A cluster of one, on a local disk, has the metrics of a large one.
+    # A cluster of one process on a local disk has the metrics of a large cluster.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gossip:
         gossip.bind(("127.0.0.1", 0))
         port = gossip.getsockname()[1]
@@ -101,7 +101,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
         assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]
 
 
-def test_what_the_runbooks_tell_to_set_exists():
+def test_the_settings_in_the_runbooks_exist():
     text, reference = (ROOT / "docs/runbooks.md").read_text(), yaml.safe_load((ROOT / "config/reference.yaml").read_text())
     for path in re.findall(r"`((?:limits|ingester|metastore|querier|server|compactor|distributor)\.[a-z_]+)`", text):
         section, key = path.split(".")
@@ -115,7 +115,7 @@ def test_prometheus_accepts_the_alerts_and_they_fire_when_they_should(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_the_dashboards_are_those_of_their_source():
+def test_the_dashboards_match_their_source():
     run = subprocess.run([sys.executable, ROOT / "deploy/grafana/dashboards.py", "--check"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     for file in DASHBOARDS.glob("*.json"):

@@ -1,4 +1,4 @@
-"""Azure Blob Storage, as far as its emulator goes: the start's trial, a push, a question, a restart."""
+"""Azure Blob Storage, on its emulator: the trial at the start, a push, a query, a restart."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A profile goes in by each way that this server knows, and comes out as a flame graph."""
+"""A profile is pushed through each interface of the server, and queried as a flame graph."""
 
 import json
 import time
@@ -10,7 +10,7 @@ STACKS = {("foo", "main"): 30, ("bar", "main"): 10, ("main",): 2}
 EXPECTED = {(): (42, 0), ("main",): (42, 2), ("main", "foo"): (30, 30), ("main", "bar"): (10, 10)}
 
 
-def test_push_is_answered_at_once(server):
+def test_a_push_is_in_the_next_answer(server):
     assert push(server, {"service_name": "app", "pod": "a"}, pprof(STACKS)) == (200, b"")
     assert server.flamegraph('{service_name="app"}') == EXPECTED
     assert server.flamegraph('{service_name="app", pod="b"}') == {(): (0, 0)}
@@ -48,7 +48,7 @@ def test_an_identical_push_counts_once_and_a_different_one_counts(server):
     assert server.total('{service_name="app"}') == 43
 
 
-def test_everything_is_still_there_after_a_restart(server):
+def test_profiles_survive_a_restart(server):
     push(server, {"service_name": "app"}, pprof(STACKS))
     assert server.stop() == 0
     seconds = server.start()

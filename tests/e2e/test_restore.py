@@ -13,7 +13,7 @@ from harness import BINARY, ROOT, Server, pprof, push
 
 LABELS = {"service_name": "app"}
 SELECTOR = '{service_name="app"}'
-# Segments become blocks within seconds, and blocks of the past are merged again.
+# Merges segments into blocks within seconds, and merges blocks of the past again.
 FAST = (
     "-self-profiling.disable-push",
     "-metastore.merge-after=1s",
@@ -22,12 +22,12 @@ FAST = (
     "-metastore.reconcile-interval=1s",
     "-compactor.poll-interval=500ms",
 )
-# Nothing protects an object by its age: what is deleted wrongly is gone within seconds.
+# No object is protected by its age: a wrongly deleted one is gone within seconds.
 RUTHLESS = (*FAST, "-metastore.orphan-grace=1s", "-metastore.sweep-grace=1s", "-compactor.sweep-interval=1s")
 
 
 class Load:
-    """Pushes, each with a value of one; counts what was acknowledged."""
+    """Pushes profiles with a value of one; counts the acknowledged ones."""
 
     def __init__(self, server, clients=2):
         self.server, self.acknowledged, self.stopped = server, 0, threading.Event()
@@ -42,7 +42,7 @@ class Load:
                 self.number += 1
                 number = self.number
             profile = pprof({(f"leaf-{number}", "main"): 1})
-            # A push without an answer is sent again, as SDKs do.
+            # Repeats a push without an answer, like SDKs.
             while not self.stopped.is_set():
                 try:
                     if push(self.server, LABELS, profile)[0] == 200:
@@ -60,10 +60,10 @@ class Load:
         return self.acknowledged
 
 
-def wait_for(what, condition, patience=60):
+def wait_for(title, condition, patience=60):
     until = time.monotonic() + patience
     while not (found := condition()):
-        assert time.monotonic() < until, f"no {what} within {patience} s"
+        assert time.monotonic() < until, f"no {title} within {patience} s"
         time.sleep(0.2)
     return found
 
@@ -91,7 +91,7 @@ def push_many(server, first, count):
 
 @pytest.fixture
 def filled(tmp_path):
-    """A stopped server whose 40 profiles lie in blocks and segments."""
+    """A stopped server whose 40 profiles are stored in blocks and segments."""
     server = Server(tmp_path / "data", *FAST)
     server.start()
     push_many(server, 0, 30)
@@ -124,7 +124,7 @@ def test_a_server_without_its_catalog_rebuilds_it_and_deletes_nothing(filled, ho
     shutil.rmtree(filled.directory / "catalog")
     filled.flags = RUTHLESS
     filled.start()
-    # Pushes are taken at once, whether or not the catalog is there yet.
+    # Pushes are accepted at once, even before the catalog is rebuilt.
     push_many(filled, 40, 5)
     wait_for("rebuilt catalog", lambda: len(safe_counts(filled)) >= 45)
     assert "the bucket holds data and no catalog" in filled.log()
@@ -144,7 +144,7 @@ def safe_counts(server):
         return {}
 
 
-def test_a_server_with_an_older_catalog_finds_what_it_lacks(filled, tmp_path):
+def test_a_server_with_an_older_catalog_finds_the_missing_objects(filled, tmp_path):
     filled.stop()
     shutil.copytree(filled.directory / "catalog", tmp_path / "older")
     filled.start()
@@ -273,7 +273,7 @@ def test_a_bucket_is_restored_from_its_versions_of_a_time_under_load(store, tmp_
     enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
     store.request("PUT", "", enabled, query={"versioning": ""})
     server = on_bucket(tmp_path / "data", store)
-    # What is dead is deleted within seconds, so that its versions are needed.
+    # Dead objects are deleted within seconds, so that their versions are needed.
     server.flags += ("-metastore.sweep-grace=1s", "-compactor.sweep-interval=1s")
     server.start()
     load = Load(server)
@@ -281,7 +281,7 @@ def test_a_bucket_is_restored_from_its_versions_of_a_time_under_load(store, tmp_
         wait_for("blocks", lambda: live_blocks(server) >= 2)
         with load.lock:
             acknowledged = load.acknowledged
-        # Versions have times of whole seconds.
+        # The times of versions are whole seconds.
         time.sleep(1.1)
         at = time.time()
         merged = server.metric("pyrograph_metastore_jobs_published_total")

@@ -1,4 +1,4 @@
-"""Every role in a process of its own, on one bucket: the same system."""
+"""Every role in a separate process, on one bucket: the same behaviour as one process."""
 
 import subprocess
 import time
@@ -48,7 +48,7 @@ def cluster(new_server, bucket):
 
 
 def wait_for(total, querier, patience=20):
-    """The total once it is there; an owner of the catalog is sure of itself a little later than it listens."""
+    """Waits for the total; an owner of the catalog answers a little later than it listens."""
     until = time.monotonic() + patience
     while True:
         try:
@@ -61,7 +61,7 @@ def wait_for(total, querier, patience=20):
         time.sleep(0.2)
 
 
-def test_roles_apart_answer_as_one_process_and_any_of_them_may_be_killed(cluster):
+def test_separate_roles_answer_like_one_process_and_any_of_them_may_be_killed(cluster):
     distributor, querier = cluster["distributor"], cluster["querier"]
     pushed = 0
 
@@ -86,7 +86,7 @@ def test_roles_apart_answer_as_one_process_and_any_of_them_may_be_killed(cluster
         "querier.v1.QuerierService/SelectSeries", profileTypeID=CPU, labelSelector="{}", step=60, groupBy=["pod"], **question
     )["series"]
     assert sum(point["value"] for one in series for point in one["points"]) == pushed
-    assert distributor.post("/querier.v1.QuerierService/LabelNames", b"{}")[0] == 404, "it is no querier"
+    assert distributor.post("/querier.v1.QuerierService/LabelNames", b"{}")[0] == 404, "it is not a querier"
 
     cluster["ingester"].kill()
     push_some(6)
@@ -108,7 +108,7 @@ def test_roles_apart_answer_as_one_process_and_any_of_them_may_be_killed(cluster
         assert server.stop() == 0, server.log()[-2000:]
 
 
-def test_a_role_that_cannot_be_found_is_told_with_the_flag(tmp_path):
+def test_a_missing_role_is_reported_with_its_flag(tmp_path):
     def refused(*flags):
         run = subprocess.run(
             [BINARY, "server", "-server.http-listen-port=0", f"-storage.filesystem.dir={tmp_path}", *flags],

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a load: the process ends soon, and whatever was acknowledged is there."""
+"""SIGTERM under load: the process ends soon, and every acknowledged profile is stored."""
 
 import http.client
 import pathlib
@@ -11,12 +11,12 @@ from harness import CPU, free_port, pprof, push_request
 
 WRITERS = 16
 LOAD_SECONDS = 2
-# A drain waits for the pushes in flight, one flush and one commit, not for a time of its own.
+# A drain waits for the pushes in flight, one flush and one commit, not for a fixed time.
 STOP_SECONDS_MAX = 8
 
 
 class Load:
-    """Writers that each push profiles with a function of their own until the server is gone."""
+    """Writers that push profiles, each with a distinct function, until the server is gone."""
 
     def __init__(self, port):
         self.port, self.acknowledged, self.refused, self.lock = port, {}, set(), threading.Lock()
@@ -87,7 +87,7 @@ STRANGERS = {
 }
 
 
-def test_no_stranger_holds_up_the_end(new_server):
+def test_foreign_connections_do_not_delay_the_stop(new_server):
     # A cluster of one: with gossip, the listener between roles is open too.
     between, gossip = free_port(), free_port()
     server = new_server(
@@ -116,7 +116,7 @@ def test_no_stranger_holds_up_the_end(new_server):
         stranger.close()
 
 
-def test_signals_other_than_those_that_stop_it_do_not_stop_it(new_server, tmp_path):
+def test_other_signals_do_not_stop_the_server(new_server, tmp_path):
     limits = tmp_path / "limits.yaml"
     limits.write_text("overrides: {}\n")
     server = new_server(

@@ -1,4 +1,4 @@
-"""What strangers, neighbours on the same computer and broken stores must not get past: secrets, terminals, silence."""
+"""Protection against strangers, other users of the computer and broken stores: secrets, terminals, partial answers."""
 
 import json
 import os
@@ -14,7 +14,7 @@ NO_MERGES = ("-self-profiling.disable-push", "-metastore.merge-after=1h")
 
 
 def run(server, *arguments):
-    """(exit code, standard output, standard error) of our own command line."""
+    """(exit code, standard output, standard error) of the `pyrograph` command."""
     done = subprocess.run([BINARY, *arguments, "--url", server.url], capture_output=True, timeout=60)
     return done.returncode, done.stdout, done.stderr.decode()
 
@@ -56,7 +56,7 @@ def test_a_store_that_cannot_be_reached_is_named_without_its_password(tmp_path, 
 
 
 def gone(server, count):
-    """Stops the server, removes `count` segments, starts it again: nothing of them is in memory."""
+    """Stops the server, removes `count` segments, and starts it again, so that none of them is in memory."""
     assert server.stop() == 0
     segments = sorted(path for path in pathlib.Path(server.directory, "log").rglob("*") if path.is_file() and path.stat().st_size > 500)
     for path in segments[:count]:
@@ -78,7 +78,7 @@ QUESTIONS = [
 ]
 
 
-def test_the_command_line_says_what_an_answer_lacks(new_server):
+def test_the_command_line_reports_missing_objects(new_server):
     server = new_server(*NO_MERGES)
     for service in ["one", "two"]:
         assert push(server, {"service_name": service, "pod": "p"}, pprof({("main",): 30}))[0] == 200
@@ -100,7 +100,7 @@ def test_the_command_line_says_what_an_answer_lacks(new_server):
     assert status == 503 and b"none of 2 objects" in body, body
 
 
-def test_names_do_nothing_to_a_terminal(server):
+def test_control_characters_in_names_do_not_reach_a_terminal(server):
     forged = "work\x1b[2J\x1b]0;title\x07\n total 99 s\r\x9b31m\u202e"
     pod = "pod\x1b[31m\nforged"
     assert push(server, {"service_name": "shop", "pod": pod}, pprof({(forged, "main"): 30}))[0] == 200
@@ -123,11 +123,11 @@ def test_names_do_nothing_to_a_terminal(server):
     assert code == 0 and forged in json.loads(out)["flamegraph"]["names"]
     dot = server.get(f"/pyroscope/render?query={CPU}%7B%7D&from=now-1h&format=dot")[1].decode()
     assert "work" in dot and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", dot), dot
-    orders = run(server, "admin", "deletes")[1].decode()
-    assert time.strftime("%Y-%m-%d ", time.gmtime()) in orders and r"\x1b" in orders, orders
+    deletions = run(server, "admin", "deletes")[1].decode()
+    assert time.strftime("%Y-%m-%d ", time.gmtime()) in deletions and r"\x1b" in deletions, deletions
 
 
-def test_other_users_of_the_computer_read_no_files(new_server):
+def test_other_users_of_the_computer_cannot_read_files(new_server):
     server = new_server("-self-profiling.disable-push")
     assert push(server, {"service_name": "shop"}, pprof({("main",): 30}))[0] == 200
     assert server.stop() == 0
@@ -137,12 +137,12 @@ def test_other_users_of_the_computer_read_no_files(new_server):
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), (path, oct(path.stat().st_mode))
 
 
-def test_a_server_that_everybody_reaches_says_so(new_server):
+def test_a_server_on_a_public_address_logs_a_warning(new_server):
     warning = "listening on every network interface, without any login"
     assert warning not in new_server("-self-profiling.disable-push").log()
     server = new_server("-self-profiling.disable-push", "-server.http-listen-address=")
     assert warning in server.log() and "-server.http-listen-address=127.0.0.1" in server.log()
-    # Every name is good there, unless names are listed.
+    # Every host name is accepted, unless names are listed.
     assert server.get("/ready", {"Host": "pyrograph.example"})[0] == 200
     server.kill()
     server.flags = (*server.flags, "-server.allowed-hosts=pyrograph.example,other.example")

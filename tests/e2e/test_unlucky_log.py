@@ -1,4 +1,4 @@
-"""A log that cannot be written costs log lines and nothing else."""
+"""A log that cannot be written loses log lines and affects nothing else."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ PIPE_BYTES = 4096
 
 @pytest.fixture
 def pipe():
-    """(end to read, end to write) of a pipe that holds little."""
+    """(read end, write end) of a small pipe."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     ends = {reading, writing}
@@ -28,7 +28,7 @@ def serves(server, pushes):
         status, body = push(server, LABELS, pprof({(f"f{number}",): 1}))
         assert status == 200, (number, status, body)
     assert server.total("{}") == pushes
-    # What is refused is logged too.
+    # Refused requests are logged too.
     assert server.post("/ingest?name=x.cpu&format=jfr", b"x")[0] >= 400
 
 
@@ -67,7 +67,7 @@ def test_a_log_without_space_stops_nothing(new_server):
     assert server.stop() == 0
 
 
-def test_a_start_that_is_refused_ends_in_words_or_without_them(new_server):
+def test_a_refused_start_ends_with_and_without_a_log(new_server):
     server = new_server("-storage.backend=nonsense", start=False)
     with open("/dev/full", "wb") as full:
         server.stderr = full

@@ -3,7 +3,7 @@
 
 usage: read_block.py DIR     needs pyarrow, and uses DuckDB too if it is installed
 
-DIR holds what `cargo run -p block --example write_objects DIR` made. Nothing of Pyrograph is used here:
+DIR holds the output of `cargo run -p block --example write_objects DIR`. No code of Pyrograph is used here:
 rows come from the Parquet reader, their meaning from the file's key-value metadata.
 """
 import json
@@ -14,7 +14,7 @@ import pyarrow.parquet as parquet
 
 
 def values_of(path):
-    """Each (tenant/service/profile type) of the file with its rows, column and factor."""
+    """For each tenant/service/profile type of the file, its rows, column and factor."""
     metadata = parquet.read_metadata(path).metadata
     assert metadata[b"pyrograph.format"] == b"2", metadata[b"pyrograph.format"]
     for dataset in json.loads(metadata[b"pyrograph.datasets"]):

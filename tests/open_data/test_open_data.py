@@ -1,4 +1,4 @@
-"""pyarrow and DuckDB read the samples of a segment and of a block, and get the sums that our reader gets."""
+"""pyarrow and DuckDB read the samples of a segment and of a block, and get the same sums as our reader."""
 
 import os
 import subprocess
