@@ -82,12 +82,12 @@ pub(crate) async fn steady(clients: &[Client], pushes: &[Push], bytes_per_second
     let began = clock.monotonic();
     let mut due = 0.0;
     let timed = pushes.iter().zip(clients.iter().cycle()).map(|(push, client)| {
-        let at = began + Duration::from_secs_f64(due / bytes_per_second);
+        let due_at = began + Duration::from_secs_f64(due / bytes_per_second);
         due += push.bytes as f64;
         async move {
-            clock.sleep(at.saturating_sub(clock.monotonic())).await;
+            clock.sleep(due_at.saturating_sub(clock.monotonic())).await;
             let outcome = client.push(push.body.clone()).await;
-            (push, outcome.map(|_| clock.monotonic() - at))
+            (push, outcome.map(|_| clock.monotonic() - due_at))
         }
     });
     let mut all: futures::stream::FuturesUnordered<_> = timed.collect();

@@ -41,13 +41,13 @@ async fn measure(bench: &Bench, place: Place<'_>) -> Result<(), Error> {
     load::burst(&process.client, pushes, IN_FLIGHT).await;
     settle(&process.client, MERGED_WITHIN).await?;
     process.stop()?;
-    let mut again = Vec::new();
+    let mut restarts = Vec::new();
     for _ in 0..RUNS {
         let (process, took) = existing.start().await?;
-        again.push(took);
+        restarts.push(took);
         process.stop()?;
     }
-    report.against("start on what is there", Runs::millis(again).to_string(), "≤ 1000 ms");
+    report.against("start on what is there", Runs::millis(restarts).to_string(), "≤ 1000 ms");
 
     let (process, _) = existing.start().await?;
     bench.clock.sleep(IDLE_AFTER).await;

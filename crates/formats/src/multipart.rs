@@ -73,7 +73,7 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
     let finder = Finder::new(&delimiter);
     let mut form = Form::default();
     // The body may start with the first delimiter, without a line end before it.
-    let mut at = match body.starts_with(&delimiter.as_bytes()[1..]) {
+    let mut position = match body.starts_with(&delimiter.as_bytes()[1..]) {
         true => delimiter.len() - 1,
         false => match finder.find(body) {
             Some(found) => found + delimiter.len(),
@@ -81,24 +81,24 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
         },
     };
     for part in 1..=PARTS_MAX {
-        let Some(header_at) = line_end(body, at) else {
-            return match body[at..].starts_with(b"--") {
+        let Some(header_start) = line_end(body, position) else {
+            return match body[position..].starts_with(b"--") {
                 true => Ok(form),
                 false => Err(Error::CutOff { part }),
             };
         };
-        let (name, content_at) = header(body, header_at).ok_or(Error::Header { part })?;
+        let (name, content_start) = header(body, header_start).ok_or(Error::Header { part })?;
         // An empty content may share its line end with the header.
-        let mut search_at = content_at - 1;
+        let mut search_from = content_start - 1;
         let end = loop {
-            let found = finder.find(&body[search_at..]).ok_or(Error::CutOff { part })? + search_at;
-            at = found + delimiter.len();
-            if body[at..].starts_with(b"--") || line_end(body, at).is_some() {
+            let found = finder.find(&body[search_from..]).ok_or(Error::CutOff { part })? + search_from;
+            position = found + delimiter.len();
+            if body[position..].starts_with(b"--") || line_end(body, position).is_some() {
                 break found;
             }
-            search_at = at;
+            search_from = position;
         };
-        let content = body.get(content_at..end).unwrap_or_default();
+        let content = body.get(content_start..end).unwrap_or_default();
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         match name {
             Some(PartName::File(name)) => form.files.push((name, body.slice_ref(content))),
@@ -110,10 +110,10 @@ fn parts(body: &Bytes, boundary: &str) -> Result<Form, Error> {
 }
 
 /// The start of the next line, if only blanks come before it.
-fn line_end(body: &[u8], at: usize) -> Option<usize> {
+fn line_end(body: &[u8], position: usize) -> Option<usize> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
-    let blanks = body[at..].iter().take(HEADER_BYTES_MAX).take_while(|b| blank(b)).count();
-    (body.get(at + blanks) == Some(&b'\n')).then_some(at + blanks + 1)
+    let blanks = body[position..].iter().take(HEADER_BYTES_MAX).take_while(|b| blank(b)).count();
+    (body.get(position + blanks) == Some(&b'\n')).then_some(position + blanks + 1)
 }
 
 enum PartName {
@@ -124,15 +124,15 @@ enum PartName {
 /// The name of a part, if it has one, and the start of its content.
 fn header(body: &[u8], start: usize) -> Option<(Option<PartName>, usize)> {
     let mut name = None;
-    let mut at = start;
+    let mut position = start;
     loop {
-        let rest = &body[at..body.len().min(start + HEADER_BYTES_MAX)];
+        let rest = &body[position..body.len().min(start + HEADER_BYTES_MAX)];
         let line = &rest[..memchr::memchr(b'\n', rest)?];
-        at += line.len() + 1;
+        position += line.len() + 1;
         let line = String::from_utf8_lossy(line);
         let line = line.trim_end();
         if line.is_empty() {
-            return Some((name, at));
+            return Some((name, position));
         }
         if let Some((key, value)) = line.split_once(':')
             && key.eq_ignore_ascii_case("content-disposition")
@@ -176,9 +176,9 @@ fn parameter(header: &str, key: &str) -> Option<String> {
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut text = String::new();
     let mut chars = quoted.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
+    while let Some((position, c)) = chars.next() {
         match c {
-            '"' => return Some((text, &quoted[at + 1..])),
+            '"' => return Some((text, &quoted[position + 1..])),
             '\\' if chars.peek().is_some_and(|(_, next)| matches!(next, '"' | '\\')) => {
                 text.extend(chars.next().map(|(_, escaped)| escaped));
             }

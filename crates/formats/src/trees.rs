@@ -29,10 +29,10 @@ pub const NAME_WORK_MAX: usize = 256 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("body ends within a node, at byte {at}")]
-    Truncated { at: usize },
-    #[error("number at byte {at} is larger than 64 bits")]
-    Number { at: usize },
+    #[error("body ends within a node, at byte {offset}")]
+    Truncated { offset: usize },
+    #[error("number at byte {offset} is larger than 64 bits")]
+    Number { offset: usize },
     #[error("a frame name is longer than the limit of {NAME_BYTES_MAX} bytes")]
     NameTooLong,
     #[error("a node has {children} children, limit is {CHILDREN_MAX}")]
@@ -54,7 +54,7 @@ pub enum Error {
 /// # Errors
 /// If the body is not a tree, or larger than the limits.
 pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Profile, Error> {
-    let mut reader = Reader { body, at: 0 };
+    let mut reader = Reader { body, offset: 0 };
     let mut builder = Builder::default();
     if body.is_empty() {
         return Ok(builder.finish(column, time_nanos)?);
@@ -100,14 +100,14 @@ pub fn decode_tree(body: &[u8], column: &Column, time_nanos: i64) -> Result<Prof
 /// # Errors
 /// If the body is not a trie, or larger than the limits.
 pub fn decode_trie(body: &[u8], column: &Column, time_nanos: i64) -> Result<Profile, Error> {
-    let mut reader = Reader { body, at: 0 };
+    let mut reader = Reader { body, offset: 0 };
     let mut builder = Builder::default();
     let mut open = Vec::<OpenNode>::new();
     let mut path = Vec::new();
     // The name of the unfinished frame, after the names of the nodes above that it continues.
     let mut names = Vec::new();
     let mut begin = 0;
-    while reader.at < body.len() {
+    while reader.offset < body.len() {
         while let Some(node) = open.last_mut() {
             if node.children > 0 {
                 node.children -= 1;
@@ -157,16 +157,16 @@ struct OpenNode {
 
 struct Reader<'b> {
     body: &'b [u8],
-    at: usize,
+    offset: usize,
 }
 
 impl<'b> Reader<'b> {
     fn number(&mut self) -> Result<u64, Error> {
-        let start = self.at;
+        let start = self.offset;
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self.body.get(self.at).ok_or(Error::Truncated { at: self.at })?;
-            self.at += 1;
+            let byte = *self.body.get(self.offset).ok_or(Error::Truncated { offset: self.offset })?;
+            self.offset += 1;
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
                 break;
@@ -176,15 +176,15 @@ impl<'b> Reader<'b> {
                 return Ok(number);
             }
         }
-        Err(Error::Number { at: start })
+        Err(Error::Number { offset: start })
     }
 
     fn name(&mut self) -> Result<&'b [u8], Error> {
         let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        let end = self.at.checked_add(length).filter(|end| *end <= self.body.len());
-        let end = end.ok_or(Error::Truncated { at: self.body.len() })?;
-        let name = &self.body[self.at..end];
-        self.at = end;
+        let end = self.offset.checked_add(length).filter(|end| *end <= self.body.len());
+        let end = end.ok_or(Error::Truncated { offset: self.body.len() })?;
+        let name = &self.body[self.offset..end];
+        self.offset = end;
         Ok(name)
     }
 }
@@ -282,14 +282,14 @@ mod tests {
     #[test]
     fn a_body_that_ends_early_or_exceeds_a_limit_is_refused() {
         let cases: [(Decode, &[u8], Error); 8] = [
-            (decode_tree, &TREE[..18], Error::Truncated { at: 18 }),
-            (decode_tree, b"\0\0\x01", Error::Truncated { at: 3 }),
-            (decode_trie, &TREE[..18], Error::Truncated { at: 18 }),
-            (decode_trie, b"\x01a\x01", Error::Truncated { at: 3 }),
-            (decode_tree, &[0xff; 20], Error::Number { at: 0 }),
+            (decode_tree, &TREE[..18], Error::Truncated { offset: 18 }),
+            (decode_tree, b"\0\0\x01", Error::Truncated { offset: 3 }),
+            (decode_trie, &TREE[..18], Error::Truncated { offset: 18 }),
+            (decode_trie, b"\x01a\x01", Error::Truncated { offset: 3 }),
+            (decode_tree, &[0xff; 20], Error::Number { offset: 0 }),
             (decode_tree, b"\0\0\xff\xff\x7f", Error::Children { children: 0x1f_ffff }),
-            (decode_trie, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01a", Error::Truncated { at: 11 }),
-            (decode_tree, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Error::Number { at: 0 }),
+            (decode_trie, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01a", Error::Truncated { offset: 11 }),
+            (decode_tree, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Error::Number { offset: 0 }),
         ];
         for (decode, body, error) in cases {
             check(decode, body, Err(error));
@@ -308,7 +308,7 @@ mod tests {
         let trie = b"\x02a;\x01\x01".repeat(100_000);
         check(decode_trie, &trie, Err(Error::Locations));
         let silent = b"\x01a\0\x01".repeat(100_000);
-        check(decode_tree, &silent, Err(Error::Truncated { at: silent.len() }));
+        check(decode_tree, &silent, Err(Error::Truncated { offset: silent.len() }));
         let wide = [&b"\0\0\xff\x7c"[..], &[0xff, 0xff, 0x03], &[b'x'; 65_535]].concat();
         let wide = [&wide[..], b"\0\xff\x7c", &b"\0\x01\0".repeat(16_000)].concat();
         check(decode_trie, &wide, Err(Error::Names));

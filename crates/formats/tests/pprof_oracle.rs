@@ -128,9 +128,9 @@ proptest! {
     ) {
         let mut bytes = profile.encode_to_vec();
         if !bytes.is_empty() {
-            for (at, byte) in edits {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
+            for (position, byte) in edits {
+                let position = position.index(bytes.len());
+                bytes[position] = byte;
             }
             if let Some(cut) = cut {
                 bytes.truncate(cut.index(bytes.len()));

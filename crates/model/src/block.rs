@@ -1,3 +1,5 @@
+//! Ids of blocks, and shards of services.
+
 use crate::JobId;
 
 /// The identity of a block: the attempt that created it, and its number among the outputs of that attempt.

@@ -1,3 +1,5 @@
+//! Ids of writers, jobs, items and profiles.
+
 use std::fmt;
 use std::str::FromStr;
 

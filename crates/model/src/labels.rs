@@ -1,3 +1,5 @@
+//! Sorted label sets.
+
 use std::fmt;
 
 /// A label set: names are unique and sorted by bytes.

@@ -1,3 +1,5 @@
+//! A decoded profile: samples as columns.
+
 use crate::{StringId, Symbols};
 
 /// `(type, unit)` of a value column or of the period.

@@ -1,3 +1,5 @@
+//! Profile types, and the schema of value columns from which they follow.
+
 use std::fmt;
 use std::str::FromStr;
 

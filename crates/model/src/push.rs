@@ -1,3 +1,5 @@
+//! The item that a distributor sends to an ingester.
+
 use std::sync::Arc;
 
 use crate::{ItemKey, Labels, Profile, TenantId, ValueSchema};

@@ -1,3 +1,5 @@
+//! The symbol tables of a profile: strings, mappings, functions, locations and stacktraces, as columns.
+
 use bytes::Bytes;
 
 /// Index into [`Strings`]. Index 0 is always the empty string.

@@ -1,3 +1,5 @@
+//! Tenant ids and their rules.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Time ranges: half-open `TimeRange`, inclusive `Times`, and the aligned `Window` of a block.
+
 /// A half-open range of Unix nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimeRange {

@@ -103,7 +103,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The descriptors of the public part of `proto/`, for code that handles messages by name, such as JSON.
 pub fn descriptor_pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-        #[allow(clippy::expect_used)]
+        #[allow(clippy::expect_used, reason = "the build script wrote these bytes")]
         DescriptorPool::decode(DESCRIPTORS).expect("the build wrote these descriptors")
     });
     &POOL

@@ -1,3 +1,5 @@
+//! Why an attempt at a job failed, and which part is at fault.
+
 use storage::Key;
 
 /// The cause of a failed attempt.

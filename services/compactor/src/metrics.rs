@@ -1,3 +1,5 @@
+//! The compactor's metrics.
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;

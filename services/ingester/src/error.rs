@@ -1,3 +1,5 @@
+//! Why a push is not acknowledged, with the kind of each error and its reason in metrics.
+
 use std::time::Duration;
 
 use rpc::ErrorKind;

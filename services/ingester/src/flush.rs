@@ -326,7 +326,7 @@ impl Shared {
         let mut failures = self.failures.lock();
         failures.count += 1;
         failures.cause = Some(error.to_string());
-        if failures.reported.is_none_or(|at| now.saturating_sub(at) >= REPORT_INTERVAL) {
+        if failures.reported.is_none_or(|time| now.saturating_sub(time) >= REPORT_INTERVAL) {
             failures.reported = Some(now);
             tracing::warn!(%error, failures = failures.count, "the store takes no segments: pushes fail");
         }

@@ -477,8 +477,10 @@ impl ObjectStore for BucketClient {
             });
         }
         let (key, bytes) = (location.to_string(), Bytes::from(payload));
-        let at = key.clone();
-        self.bucket.request(self.machine, "create", key, move |inner| inner.create(&at, bytes.clone())).await
+        let path = key.clone();
+        self.bucket
+            .request(self.machine, "create", key, move |inner| inner.create(&path, bytes.clone()))
+            .await
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -486,8 +488,8 @@ impl ObjectStore for BucketClient {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let (key, at) = (location.to_string(), location.to_string());
-        self.bucket.request(self.machine, "get", key, move |inner| inner.objects.get(&at, &options)).await
+        let (key, path) = (location.to_string(), location.to_string());
+        self.bucket.request(self.machine, "get", key, move |inner| inner.objects.get(&path, &options)).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -497,8 +499,8 @@ impl ObjectStore for BucketClient {
                 let bucket = bucket.clone();
                 async move {
                     let location = location?;
-                    let (key, at) = (location.to_string(), location.to_string());
-                    bucket.request(machine, "delete", key, move |inner| inner.delete(&at)).await?;
+                    let (key, path) = (location.to_string(), location.to_string());
+                    bucket.request(machine, "delete", key, move |inner| inner.delete(&path)).await?;
                     Ok(location)
                 }
             })

@@ -344,24 +344,24 @@ impl State {
     }
 
     fn draw(&mut self) -> Option<TaskId> {
-        let at = match self.ready.len() {
+        let index = match self.ready.len() {
             0 => return None,
             1 => 0,
             len => self.random.below(len as u64) as usize,
         };
-        let task = self.ready.iter().nth(at).copied()?;
+        let task = self.ready.iter().nth(index).copied()?;
         self.ready.remove(&task);
         Some(task)
     }
 
     fn pass_time(&mut self) -> bool {
-        let Some(((at, _), _)) = self.timers.first_key_value() else {
+        let Some(((time, _), _)) = self.timers.first_key_value() else {
             return false;
         };
-        let at = *at;
-        self.now = self.now.max(at);
+        let time = *time;
+        self.now = self.now.max(time);
         while let Some(entry) = self.timers.first_entry() {
-            if entry.key().0 > at {
+            if entry.key().0 > time {
                 break;
             }
             entry.remove().wake();

@@ -1,3 +1,5 @@
+//! The journal of a run.
+
 use std::fmt;
 use std::sync::Arc;
 

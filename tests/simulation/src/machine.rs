@@ -1,3 +1,5 @@
+//! Machines, and the kinds of processes on them.
+
 use std::fmt;
 
 use cluster::Role;

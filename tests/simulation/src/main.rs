@@ -142,7 +142,7 @@ fn run_all(arguments: &Arguments) -> usize {
     if let Some(outcome) = failed.first() {
         println!("replay: make simulate-seed SEED={}", outcome.seed);
     }
-    let sum = |of: &dyn Fn(&Outcome) -> u64| done.iter().map(of).sum::<u64>();
+    let sum = |value: &dyn Fn(&Outcome) -> u64| done.iter().map(value).sum::<u64>();
     println!(
         "{} seeds, {} failed, {} items of which {} acknowledged, {} steps, {} simulated hours, {:.1?}",
         done.len(),

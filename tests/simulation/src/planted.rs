@@ -403,8 +403,8 @@ impl rpc::Leaf for BadLeaf {
     async fn scan(&self, mut request: ScanRequest) -> std::result::Result<Scanned, rpc::Error> {
         match self.planted {
             Planted::ObjectScannedTwice => {
-                let again = request.objects.first().cloned();
-                request.objects.extend(again);
+                let copy = request.objects.first().cloned();
+                request.objects.extend(copy);
             }
             Planted::ObjectLeftOut => _ = request.objects.pop(),
             _ => {}

@@ -1,3 +1,5 @@
+//! Random numbers from a seed.
+
 /// Numbers that follow from a seed: SplitMix64.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
@@ -37,9 +39,9 @@ impl Random {
         self.below(1000) < permille
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        let at = self.below(of.len() as u64) as usize;
-        of.get(at)
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        let index = self.below(items.len() as u64) as usize;
+        items.get(index)
     }
 
     pub(crate) fn millis(&mut self, from: u64, to: u64) -> std::time::Duration {

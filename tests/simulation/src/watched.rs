@@ -1,3 +1,5 @@
+//! A wrapper around the catalog's engine that checks that a fenced owner commits nothing.
+
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The parameter `name` of `/ingest`.
+
 use model::label_names::NAME;
 
 /// The `name` parameter: `service{key=value,…}`.

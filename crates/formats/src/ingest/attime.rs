@@ -1,3 +1,5 @@
+//! The time parameters of `/ingest`.
+
 use model::DAY;
 
 const SECOND: i64 = 1_000_000_000;

@@ -1,3 +1,5 @@
+//! The value column of profiles without sample types.
+
 const CPU: (&str, &str) = ("cpu", "nanoseconds");
 
 /// Name and type of the values of a profile without sample types, derived from the suffix of its application name.

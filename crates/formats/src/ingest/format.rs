@@ -1,3 +1,5 @@
+//! The format of a body of `/ingest`.
+
 /// The format of a body of `/ingest`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {

@@ -1,3 +1,5 @@
+//! The file `sample_type_config` of a form.
+
 use hashbrown::HashMap;
 use serde::Deserialize;
 
@@ -42,7 +44,8 @@ impl SampleTypeConfig {
     /// If `json` is not an object of objects.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let types: std::collections::BTreeMap<String, Option<SampleType>> = serde_json::from_slice(json)?;
-        let display_name = |of: Option<SampleType>| of.and_then(|t| t.display_name).unwrap_or_default();
+        let display_name =
+            |sample_type: Option<SampleType>| sample_type.and_then(|t| t.display_name).unwrap_or_default();
         Ok(Self { display_names: types.into_iter().map(|(name, of)| (name, display_name(of))).collect() })
     }
 

@@ -1,3 +1,5 @@
+//! File names in the frame names of scripting languages.
+
 use model::Profile;
 
 /// Most bytes that file names in frame names may add to one profile.

@@ -216,7 +216,7 @@ impl<'l> Pass<'l> {
                 0x2a => self.function(from.message()?)?,
                 0x32 => {
                     let string = from.message()?;
-                    self.strings.push((string.at() as u32, string.left() as u32));
+                    self.strings.push((string.offset() as u32, string.left() as u32));
                 }
                 0x38 => self.out.drop_frames = string_id(from.varint()?),
                 0x40 => self.out.keep_frames = string_id(from.varint()?),

@@ -2,7 +2,7 @@
 //!
 //! Owns: bytes that google/pprof reads. Does not own: merging equal elements; each is written as it is.
 
-use model::{NONE, Profile, ValueType};
+use model::{NONE, Profile, Symbols, ValueType};
 
 /// One document, uncompressed. Ids are index + 1; [`NONE`] is written as id 0.
 pub fn encode(profile: &Profile) -> Vec<u8> {
@@ -15,6 +15,28 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
         value_type(&mut part, sample_type);
         message(&mut out, 1, &mut part);
     }
+    samples(&mut out, profile);
+    symbol_tables(&mut out, symbols);
+    number(&mut out, 7, profile.drop_frames.into());
+    number(&mut out, 8, profile.keep_frames.into());
+    number(&mut out, 9, profile.time_nanos as u64);
+    number(&mut out, 10, profile.duration_nanos as u64);
+    if let Some(period_type) = &profile.period_type {
+        value_type(&mut part, period_type);
+        message(&mut out, 11, &mut part);
+    }
+    number(&mut out, 12, profile.period as u64);
+    for comment in &profile.comments {
+        varint(&mut packed, (*comment).into());
+    }
+    optional_message(&mut out, 13, &mut packed);
+    number(&mut out, 14, profile.default_sample_type.into());
+    out
+}
+
+fn samples(out: &mut Vec<u8>, profile: &Profile) {
+    let symbols = &profile.symbols;
+    let (mut part, mut packed) = (Vec::new(), Vec::new());
     let values_each = profile.sample_types.len();
     for sample in 0..profile.samples.len() {
         for location in symbols.stacktraces.get(sample as u32) {
@@ -32,8 +54,12 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
             number(&mut packed, 4, label.unit.into());
             message(&mut part, 3, &mut packed);
         }
-        message(&mut out, 2, &mut part);
+        message(out, 2, &mut part);
     }
+}
+
+fn symbol_tables(out: &mut Vec<u8>, symbols: &Symbols) {
+    let (mut part, mut packed) = (Vec::new(), Vec::new());
     for (index, mapping) in symbols.mappings.iter().enumerate() {
         number(&mut part, 1, index as u64 + 1);
         number(&mut part, 2, mapping.memory_start);
@@ -45,7 +71,7 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
         number(&mut part, 8, mapping.has_filenames.into());
         number(&mut part, 9, mapping.has_line_numbers.into());
         number(&mut part, 10, mapping.has_inline_frames.into());
-        message(&mut out, 3, &mut part);
+        message(out, 3, &mut part);
     }
     let locations = &symbols.locations;
     for index in 0..locations.len() {
@@ -58,7 +84,7 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
             message(&mut part, 4, &mut packed);
         }
         number(&mut part, 5, locations.folded[index].into());
-        message(&mut out, 4, &mut part);
+        message(out, 4, &mut part);
     }
     for (index, function) in symbols.functions.iter().enumerate() {
         number(&mut part, 1, index as u64 + 1);
@@ -66,26 +92,11 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
         number(&mut part, 3, function.system_name.into());
         number(&mut part, 4, function.filename.into());
         number(&mut part, 5, function.start_line as u64);
-        message(&mut out, 5, &mut part);
+        message(out, 5, &mut part);
     }
     for string in symbols.strings.iter() {
-        bytes(&mut out, 6, string);
+        bytes(out, 6, string);
     }
-    number(&mut out, 7, profile.drop_frames.into());
-    number(&mut out, 8, profile.keep_frames.into());
-    number(&mut out, 9, profile.time_nanos as u64);
-    number(&mut out, 10, profile.duration_nanos as u64);
-    if let Some(period_type) = &profile.period_type {
-        value_type(&mut part, period_type);
-        message(&mut out, 11, &mut part);
-    }
-    number(&mut out, 12, profile.period as u64);
-    for comment in &profile.comments {
-        varint(&mut packed, (*comment).into());
-    }
-    optional_message(&mut out, 13, &mut packed);
-    number(&mut out, 14, profile.default_sample_type.into());
-    out
 }
 
 fn id(index: u32) -> u64 {

@@ -12,16 +12,16 @@ pub enum Error {
     TooLarge { bytes: usize, limit: usize },
     #[error("pprof has more {kind} than the limit of {limit}")]
     TooMany { kind: &'static str, limit: usize },
-    #[error("pprof is cut off: a field at byte {at} runs past the end of its message at byte {end}")]
-    CutOff { at: usize, end: usize },
-    #[error("pprof has a number of more than 64 bits at byte {at}")]
-    Varint { at: usize },
-    #[error("pprof has an impossible field number at byte {at}")]
-    FieldNumber { at: usize },
-    #[error("pprof {message} has field {field} with wire type {wire_type} before byte {at}")]
-    WireType { message: &'static str, field: u32, wire_type: u32, at: usize },
-    #[error("pprof has a group that is not closed, or deeper than {GROUP_DEPTH_MAX}, before byte {at}")]
-    Group { at: usize },
+    #[error("pprof is cut off: a field at byte {offset} runs past the end of its message at byte {end}")]
+    CutOff { offset: usize, end: usize },
+    #[error("pprof has a number of more than 64 bits at byte {offset}")]
+    Varint { offset: usize },
+    #[error("pprof has an impossible field number at byte {offset}")]
+    FieldNumber { offset: usize },
+    #[error("pprof {message} has field {field} with wire type {wire_type} before byte {offset}")]
+    WireType { message: &'static str, field: u32, wire_type: u32, offset: usize },
+    #[error("pprof has a group that is not closed, or deeper than {GROUP_DEPTH_MAX}, before byte {offset}")]
+    Group { offset: usize },
 }
 
 /// Reads the message `data[at..end]`.
@@ -30,48 +30,48 @@ pub enum Error {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     data: &'a [u8],
-    at: usize,
+    offset: usize,
     end: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
-        Self { data, at: 0, end: data.len() }
+        Self { data, offset: 0, end: data.len() }
     }
 
     #[inline(always)]
     pub(super) fn is_done(&self) -> bool {
-        self.at >= self.end
+        self.offset >= self.end
     }
 
     /// The offset of the next byte.
     #[inline(always)]
-    pub(super) fn at(&self) -> usize {
-        self.at
+    pub(super) fn offset(&self) -> usize {
+        self.offset
     }
 
     /// Bytes left in the message.
     #[inline(always)]
     pub(super) fn left(&self) -> usize {
-        self.end - self.at
+        self.end - self.offset
     }
 
     /// Number and wire type of the next field, as one value: `number << 3 | wire type`.
     #[inline(always)]
     pub(super) fn tag(&mut self) -> Result<u32, Error> {
-        let at = self.at;
+        let offset = self.offset;
         let tag = self.varint()?;
         if tag < 8 || tag > u64::from(u32::MAX) {
-            return Err(Error::FieldNumber { at });
+            return Err(Error::FieldNumber { offset });
         }
         Ok(tag as u32)
     }
 
     #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, Error> {
-        match self.data.get(self.at) {
-            Some(&byte) if byte < 0x80 && self.at < self.end => {
-                self.at += 1;
+        match self.data.get(self.offset) {
+            Some(&byte) if byte < 0x80 && self.offset < self.end => {
+                self.offset += 1;
                 Ok(u64::from(byte))
             }
             _ => self.long_varint(),
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn long_varint(&mut self) -> Result<u64, Error> {
-        let Some(chunk) = self.data.get(self.at..).and_then(<[u8]>::first_chunk::<8>) else {
+        let Some(chunk) = self.data.get(self.offset..).and_then(<[u8]>::first_chunk::<8>) else {
             return self.varint_by_bytes();
         };
         let word = u64::from_le_bytes(*chunk);
@@ -89,10 +89,10 @@ impl<'a> Reader<'a> {
             return self.varint_by_bytes();
         }
         let length = stops.trailing_zeros() as usize / 8 + 1;
-        if self.at + length > self.end {
-            return Err(Error::CutOff { at: self.at, end: self.end });
+        if self.offset + length > self.end {
+            return Err(Error::CutOff { offset: self.offset, end: self.end });
         }
-        self.at += length;
+        self.offset += length;
         // Seven bits of each byte up to the last of the varint, joined pairwise.
         let bits = word & (stops ^ stops.wrapping_sub(1)) & 0x7f7f_7f7f_7f7f_7f7f;
         let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
@@ -103,30 +103,30 @@ impl<'a> Reader<'a> {
     #[cold]
     fn varint_by_bytes(&mut self) -> Result<u64, Error> {
         let mut value = 0_u64;
-        for (i, &byte) in self.data[self.at..self.end].iter().enumerate() {
+        for (i, &byte) in self.data[self.offset..self.end].iter().enumerate() {
             if i == 9 && byte > 1 {
-                return Err(Error::Varint { at: self.at });
+                return Err(Error::Varint { offset: self.offset });
             }
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
-                self.at += i + 1;
+                self.offset += i + 1;
                 return Ok(value);
             }
         }
-        Err(Error::CutOff { at: self.at, end: self.end })
+        Err(Error::CutOff { offset: self.offset, end: self.end })
     }
 
     /// A reader of the next length-delimited field.
     #[inline(always)]
     pub(super) fn message(&mut self) -> Result<Reader<'a>, Error> {
-        let start = self.at;
+        let start = self.offset;
         let length = self.varint()?;
         if length > self.left() as u64 {
-            return Err(Error::CutOff { at: start, end: self.end });
+            return Err(Error::CutOff { offset: start, end: self.end });
         }
-        let at = self.at;
-        self.at += length as usize;
-        Ok(Reader { data: self.data, at, end: self.at })
+        let offset = self.offset;
+        self.offset += length as usize;
+        Ok(Reader { data: self.data, offset, end: self.offset })
     }
 
     /// Skips the field of `tag`, which `message` does not have if its number is above `known`.
@@ -136,7 +136,12 @@ impl<'a> Reader<'a> {
     #[cold]
     pub(super) fn skip(&mut self, tag: u32, message: &'static str, known: u32) -> Result<(), Error> {
         if tag >> 3 <= known {
-            return Err(Error::WireType { message, field: tag >> 3, wire_type: tag & 7, at: self.at });
+            return Err(Error::WireType {
+                message,
+                field: tag >> 3,
+                wire_type: tag & 7,
+                offset: self.offset,
+            });
         }
         self.skip_value(tag, message, 0)
     }
@@ -148,26 +153,26 @@ impl<'a> Reader<'a> {
             2 => self.message().map(|_| ()),
             3 if depth < GROUP_DEPTH_MAX => loop {
                 if self.is_done() {
-                    return Err(Error::Group { at: self.at });
+                    return Err(Error::Group { offset: self.offset });
                 }
                 let inner = self.tag()?;
                 match inner & 7 {
                     4 if inner >> 3 == tag >> 3 => return Ok(()),
-                    4 => return Err(Error::Group { at: self.at }),
+                    4 => return Err(Error::Group { offset: self.offset }),
                     _ => self.skip_value(inner, message, depth + 1)?,
                 }
             },
-            3 | 4 => Err(Error::Group { at: self.at }),
+            3 | 4 => Err(Error::Group { offset: self.offset }),
             5 => self.skip_bytes(4),
-            wire_type => Err(Error::WireType { message, field: tag >> 3, wire_type, at: self.at }),
+            wire_type => Err(Error::WireType { message, field: tag >> 3, wire_type, offset: self.offset }),
         }
     }
 
     fn skip_bytes(&mut self, count: usize) -> Result<(), Error> {
         if count > self.left() {
-            return Err(Error::CutOff { at: self.at, end: self.end });
+            return Err(Error::CutOff { offset: self.offset, end: self.end });
         }
-        self.at += count;
+        self.offset += count;
         Ok(())
     }
 }
@@ -186,16 +191,16 @@ mod tests {
             assert_eq!(Reader::new(&bytes).varint(), Ok(value));
             bytes.extend([0xff; 10]);
             let mut reader = Reader::new(&bytes);
-            assert_eq!((reader.varint(), reader.at()), (Ok(value), length));
+            assert_eq!((reader.varint(), reader.offset()), (Ok(value), length));
         }
     }
 
     #[test]
     fn a_varint_past_64_bits_is_refused() {
-        assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(Error::Varint { at: 0 }));
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), Err(Error::Varint { offset: 0 }));
         let two_bits_too_many = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
-        assert_eq!(Reader::new(&two_bits_too_many).varint(), Err(Error::Varint { at: 0 }));
-        assert_eq!(Reader::new(&[0x80; 3]).varint(), Err(Error::CutOff { at: 0, end: 3 }));
+        assert_eq!(Reader::new(&two_bits_too_many).varint(), Err(Error::Varint { offset: 0 }));
+        assert_eq!(Reader::new(&[0x80; 3]).varint(), Err(Error::CutOff { offset: 0, end: 3 }));
     }
 
     #[test]
@@ -204,7 +209,7 @@ mod tests {
         let bytes = [1, 0x80, 1, 1, 1, 1, 1, 1, 1, 1, 1];
         let mut outer = Reader::new(&bytes);
         let mut inner = outer.message().unwrap();
-        assert_eq!(inner.varint(), Err(Error::CutOff { at: 1, end: 2 }));
+        assert_eq!(inner.varint(), Err(Error::CutOff { offset: 1, end: 2 }));
     }
 
     #[test]

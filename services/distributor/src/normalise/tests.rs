@@ -1,3 +1,5 @@
+//! Tests of the counted samples and of the uniform symbols.
+
 use model::{Function, Line, ValueType};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the push story, through `Distributor::push` and through the HTTP and gRPC interfaces.
+
 use std::sync::Mutex;
 use std::time::Duration;
 

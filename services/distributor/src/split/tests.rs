@@ -1,3 +1,5 @@
+//! Tests of the division into series, with profiles built from label texts.
+
 use model::{Symbols, ValueType};
 use proptest::prelude::*;
 

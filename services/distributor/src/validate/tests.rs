@@ -1,3 +1,5 @@
+//! Tests of each validation rule, with profiles built in memory.
+
 use limits::Duration;
 use model::{SampleLabel, ValueType};
 

@@ -1,3 +1,5 @@
+//! Tests of the pprof decoder, with documents built from bytes.
+
 use super::*;
 use crate::pprof::encode;
 
