@@ -11,6 +11,7 @@
 
 #![allow(
     unreachable_pub,
+    clippy::allow_attributes_without_reason,
     clippy::large_enum_variant,
     clippy::doc_lazy_continuation,
     reason = "the code generator chooses names, sizes and visibility"

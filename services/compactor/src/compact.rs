@@ -71,7 +71,7 @@ impl Compactor {
             }
             Ok(Err(error)) => {
                 self.metrics.jobs_failed.inc();
-                let reason = error.text();
+                let reason = model::with_causes(&error);
                 warn!(job = %id, attempt, inputs, reason, "attempt failed");
                 (reason, error.fault())
             }

@@ -34,16 +34,4 @@ impl Error {
             Self::Merge(_) | Self::Taken(_) => Fault::Inputs,
         }
     }
-
-    /// The error with its whole chain of causes, as text.
-    pub(crate) fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
 }

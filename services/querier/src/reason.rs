@@ -26,24 +26,9 @@ pub(crate) fn is_damaged<T>(result: &Result<T, Error>) -> bool {
 /// Why an object cannot be read, as text beside its key.
 pub(crate) fn reason(key: &Key, error: &Error) -> String {
     let named = format!("object {key}");
-    let text = with_causes(error);
+    let text = model::with_causes(error);
     let rest = text.strip_prefix(&named).and_then(|rest| rest.strip_prefix(": "));
     rest.map_or_else(|| text.replace(&named, "it"), str::to_owned)
-}
-
-/// The text of an error and of its causes. A cause whose text is already there is not repeated.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 pub(crate) fn too_large(error: query::TooLarge) -> Error {

@@ -1,3 +1,5 @@
+//! Rows read back as they were written.
+
 use bytes::Bytes;
 use model::{BlockId, ItemKey, JobId, TenantId, TimeRange, Times, Window, WriterId};
 use storage::Key;
