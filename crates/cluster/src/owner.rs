@@ -51,7 +51,7 @@ struct History {
     owner: String,
     /// Highest epoch seen, and highest version within it.
     newest: (u64, u64),
-    /// Whether `last_known` has answered since the owner answered last.
+    /// Whether `last_known` was asked since the owner answered last.
     has_fallen_back: bool,
 }
 

@@ -3,8 +3,8 @@
 //! Owns: the turn (the lock that orders all commits), whether this process still owns the catalog, the last commit.
 //! Does not own: the rows of a commit (`state`), when pending rows are committed (`run`).
 //!
-//! Lock order: the turn, then the state. A step takes the turn, checks its conditions, commits, changes the state, and
-//! only then releases the turn.
+//! Lock order: the turn, then the state. A step takes the turn, checks its conditions and commits; the turn is held
+//! until the state in memory holds the step. Some steps change the state before their commit, others after it.
 
 use std::time::Duration;
 
@@ -33,8 +33,9 @@ impl Metastore {
         }
     }
 
-    /// Call after stopping. A find that missed the stop took its snapshot before this takes the turn, so the
-    /// resignation row is in the last commit, and no answer holds more than that commit.
+    /// Call after stopping. A find checks the stop and takes its snapshot under one lock of the state: one that missed
+    /// the stop took its snapshot before this locks the state for the pending rows, and no commit follows this one. So
+    /// a successor that reads the resignation row knows that no later answer of this owner holds more than it reads.
     async fn resign(&self) -> Result<(), catalog::Error> {
         let turn = self.turn.lock().await;
         let (mut batch, _) = self.take_pending();

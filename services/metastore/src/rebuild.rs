@@ -322,10 +322,10 @@ fn assemble(contents: &Contents, config: &Config, clock: &Clock) -> Result<(Stat
             state.add_block(&block, datasets);
         }
     }
-    let Segments { merged, mut open } = add_logs(contents, &mut state, now);
+    let Segments { mut merged, mut open } = add_logs(contents, &mut state, now);
     // Keys of merged segments have been counted, whenever they were created.
-    for segment in merged.values() {
-        state.count_keys(&segment.keys, segment.created_millis);
+    for segment in merged.values_mut() {
+        state.count_keys(&std::mem::take(&mut segment.keys), segment.created_millis);
     }
     // Segments before a deletion were consumed before those after it: a resend must not count instead of an erased
     // item.

@@ -4,9 +4,9 @@
 //! to the next, with the rows that make it durable.
 //! Does not own: when a step is taken (`consume`, `jobs`, `retention`), commits (`commit`).
 //!
-//! One [`Metastore`](crate::Metastore) owns it, behind a lock that is never held over an await. Fields are private to
-//! this module: other files read by named methods and change it by steps. Collections that are iterated are sorted, so
-//! that the same requests lead to the same steps.
+//! One [`Metastore`](crate::Metastore) owns it, behind a lock that is never held over an await. Most fields are
+//! private to this module: other files read by named methods and change it by steps; `deletions` has steps of its own.
+//! Collections that are iterated are sorted, so that the same requests lead to the same steps.
 
 mod death;
 mod erasure;

@@ -1,6 +1,7 @@
 //! The death of objects: out of every answer, into the list that the sweep deletes.
 //!
-//! A death is prepared before a commit and applied after it: until the commit, finds return the object.
+//! The death of a job's inputs is prepared before its commit and applied after it: until the commit, finds return
+//! them. Objects that no find needs any more are buried at once, with rows that are pending.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Config;
 
-/// ConfigPages instead of a secret.
+/// Shown instead of a secret.
 const HIDDEN: &str = "********";
 
 /// Parts of the names of secrets.

@@ -20,7 +20,7 @@ use crate::http::request::selector;
 use crate::{Asker, Error, Querier};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct DeleteBody {
     /// At least one matcher.
     selector: String,
