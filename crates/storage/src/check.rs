@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use crate::{Created, Error, Key, OpenError, Store, Tail};
 
 /// Races of [`CREATES_AT_ONCE`] creates of one key. A store known to let several creates win did so in two of three
-/// such races, so it passes all 8 about once in 4,000 starts.
+/// such races, so it passes all 8 about once in 6,500 starts.
 const RACES: usize = 8;
 const RACES_AT_ONCE: usize = 4;
 const CREATES_AT_ONCE: usize = 16;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Longest time between consuming a segment and its rows. Longer: fewer writes, more to read again after a crash.
     pub commit_interval: Duration,
-    /// Between probes of a log whose writer sends no hints.
+    /// Shortest time between two probes of a log whose writer sends no hints. Such a log is probed after an eighth of
+    /// the time since its last slot, within this limit and the next.
     pub probe_interval: Duration,
-    /// … of a log that has been silent for eight times as long, or whose writer sends hints.
+    /// Longest time between two probes of a log; always the time for a log whose writer sends hints.
     pub probe_interval_silent: Duration,
     /// Between listings for unknown logs.
     pub list_interval: Duration,

@@ -22,7 +22,7 @@ use crate::retention::SEAL_KEPT_MILLIS;
 /// The records of a bucket, and the live objects that follow from them.
 pub(crate) struct Lineage {
     records: Vec<Record>,
-    /// Whether each record is undone.
+    /// Whether each record is not in force: undone, or doubled.
     undone: Vec<bool>,
     /// Whether another record of the same job is used instead.
     doubled: Vec<bool>,
@@ -74,7 +74,7 @@ impl Lineage {
         self.records.iter().zip(&self.undone).filter(|(_, undone)| !**undone).map(|(record, _)| record)
     }
 
-    /// Records that are not in force, with their positions.
+    /// Undone records without the doubled ones, with their positions.
     pub(crate) fn undone(&self) -> impl Iterator<Item = (usize, &Record)> {
         let records = self.records.iter().enumerate();
         records.filter(|(index, _)| self.undone[*index] && !self.doubled[*index])

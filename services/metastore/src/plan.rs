@@ -21,9 +21,9 @@ use crate::state::State;
 
 /// Most inputs of one job, so that its row and its publish record stay small.
 pub(crate) const INPUTS_MAX: usize = 1_000;
-/// Inputs above `job_bytes_max / SHARD_FROM` are divided into shards,
+/// A merge of more than `job_bytes_max / SHARD_FROM` is divided into shards.
 const SHARD_FROM: u64 = 4;
-/// each of about `job_bytes_max / SHARD_TO`.
+/// A shard has about `job_bytes_max / SHARD_TO`.
 const SHARD_TO: u64 = 32;
 /// One merge adds at most this many bits to the shards of its inputs, so that it does not write very many objects.
 const SHARD_BITS_MORE: u8 = 4;

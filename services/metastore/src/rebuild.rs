@@ -4,7 +4,8 @@
 //! Does not own: which objects are live (`lineage`), the rows (`state`), putting the new catalog in force
 //! (`catalog::numbered`).
 //!
-//! Merged segments keep the masks of their records; those of the others are decided anew, in the order of creation.
+//! Merged segments keep the masks of their records. Masks of the others are decided anew, in the order of floor, creation
+//! time, writer and slot.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -43,7 +43,7 @@ pub(crate) struct UnitExplanation {
     datasets: usize,
     bytes: u64,
     pub(crate) took: Duration,
-    /// Error of the first leaf, if the second was asked because of it or had to answer after it.
+    /// Error of the leaf that failed first, if the unit then depended on the other one.
     pub(crate) retried: Option<String>,
     /// Whether the second leaf was asked as well, because the first was slow.
     pub(crate) hedged: bool,

@@ -14,11 +14,11 @@ use super::budget::Budget;
 use crate::metrics::Hedge;
 use crate::{Error, Metrics};
 
-/// Bounds in bytes of the sizes of reads, whose durations are compared within one size.
+/// Upper bounds, in bytes, of the size classes. Durations of reads are compared within one class.
 const SIZES: [u64; 2] = [256 << 10, 4 << 20];
 /// Reads of a size that must be seen before any of them counts as slow.
 const SEEN_MIN: u32 = 32;
-/// After this many, older ones count half.
+/// At this many all counts are halved, so that later reads weigh more.
 const SEEN_MAX: u32 = 1_024;
 /// One read in 20 is slow.
 const SLOW_SHARE: u32 = 20;

@@ -147,7 +147,7 @@ impl State {
         }
     }
 
-    /// No duplicate of a key older than this time, in Unix milliseconds, can still be consumed.
+    /// Creation time, in Unix milliseconds, before which all segments are consumed, as far as this owner knows.
     pub(crate) fn watermark(&self, unix_millis: i64) -> i64 {
         let open = self.logs.values().filter(|log| !log.row.sealed);
         let consumed = open.map(|log| match log.absent_millis {
