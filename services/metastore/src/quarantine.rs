@@ -29,11 +29,12 @@ impl Metastore {
                 leave_job(&mut state, &key, now, &mut batch);
                 state.quarantine(&key, reason, &mut batch);
             }
-            self.metrics.count(&state);
         }
         if batch.is_empty() {
             return Ok(());
         }
-        self.commit_in_turn(&turn, batch).await
+        self.commit_in_turn(&turn, batch).await?;
+        self.metrics.count(&self.state.lock());
+        Ok(())
     }
 }
