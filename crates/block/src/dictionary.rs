@@ -56,7 +56,7 @@ impl Dictionaries {
     }
 
     /// Evicts each dictionary between one and two times `unused` after a segment last took it. Never returns.
-    pub async fn give_up_unused(self, unused: Duration, clock: Clock) {
+    pub async fn evict_unused(self, unused: Duration, clock: Clock) {
         let mut takes_before = self.table.lock().takes;
         loop {
             clock.sleep(unused).await;
@@ -420,7 +420,7 @@ mod tests {
     async fn unused_dictionaries_are_evicted() {
         let all = Dictionaries::new(64 * EMPTY_BYTES);
         let clock = Clock::system();
-        clock.spawn(all.clone().give_up_unused(Duration::from_secs(25), clock.clone()));
+        clock.spawn(all.clone().evict_unused(Duration::from_secs(25), clock.clone()));
         let take = |count: usize| (0..count).for_each(|i| drop(all.take(&tenant("acme"), &format!("s-{i}"))));
         take(40);
         for _ in 0..10 {

@@ -93,16 +93,7 @@ pub enum OpenError {
 impl From<object_store::Error> for OpenError {
     /// Keeps the text of the whole chain without the secrets of configured URLs, which the chain quotes.
     fn from(error: object_store::Error) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(source) = cause {
-            let text = source.to_string();
-            if !reason.contains(&text) {
-                reason.push_str(&format!(": {text}"));
-            }
-            cause = source.source();
-        }
-        Self::Backend { reason: crate::hide_url_secrets(&reason) }
+        Self::Backend { reason: crate::hide_url_secrets(&model::with_causes(&error)) }
     }
 }
 

@@ -55,7 +55,7 @@ impl Ingester {
     ) -> Arc<Self> {
         let metrics = Metrics::register(registry, config.inflight_bytes_max);
         let dictionaries = Dictionaries::new(config.dictionary_bytes_max);
-        clock.spawn(dictionaries.clone().give_up_unused(DICTIONARY_UNUSED_MAX, clock.clone()));
+        clock.spawn(dictionaries.clone().evict_unused(DICTIONARY_UNUSED_MAX, clock.clone()));
         let builder = SegmentBuilder::new(config, dictionaries, clock.clone(), pool.clone(), metrics.clone());
         let builder = Arc::new(builder);
         let flusher = Flusher::start(builder.clone(), store, metastore, clock, pool, metrics.clone());

@@ -13,7 +13,7 @@ use model::Window;
 use storage::Key;
 
 use crate::config::Config;
-use crate::group::{self, Blocks, Group, Merge, Readiness, shard_of};
+use crate::group::{self, Blocks, Group, Merge, Readiness, shard_of_block};
 use crate::live::{Live, ObjectKind, Objects};
 
 #[derive(Default)]
@@ -122,7 +122,7 @@ impl Agenda {
                 let group = group::is_small(live, changes.config).then(|| Group {
                     tenant: tenant.clone(),
                     window: group::target(*window, changes.config, changes.unix_millis),
-                    shard: shard_of(key),
+                    shard: shard_of_block(key),
                 });
                 if let Some(group) = &group {
                     self.groups.entry(group.clone()).or_default().keys.insert(key.clone());
@@ -393,7 +393,7 @@ mod tests {
                 }
                 if group::is_small(live, &self.config) {
                     let window = group::target(*window, &self.config, self.unix_millis);
-                    let group = Group { tenant: tenant.clone(), window, shard: shard_of(key) };
+                    let group = Group { tenant: tenant.clone(), window, shard: shard_of_block(key) };
                     groups.entry(group).or_default().push((key, live));
                 }
             }

@@ -89,7 +89,7 @@ pub(crate) fn is_small(live: &Live, config: &Config) -> bool {
 }
 
 /// The shard of a block's services.
-pub(crate) fn shard_of(block: &Key) -> Shard {
+pub(crate) fn shard_of_block(block: &Key) -> Shard {
     block.parse_block_place().map(|place| place.shard).unwrap_or_default()
 }
 

@@ -371,10 +371,11 @@ fn close_attempt(
         return;
     };
     *open = false;
-    let may_end = !inputs_sound || work.inputs.len() > 1;
+    // A sound input alone can neither be divided nor quarantined, so its job is tried without end.
+    let is_endless = inputs_sound && work.inputs.len() == 1;
     let tries = (job.row.tries + 1).min(TRIES_MAX);
-    if tries < TRIES_MAX || !may_end {
-        job.row.tries = if may_end { tries } else { tries.min(TRIES_MAX - 1) };
+    if tries < TRIES_MAX || is_endless {
+        job.row.tries = tries.min(TRIES_MAX - 1);
         warn!(job = %id, attempt, reason, "attempt failed, another follows");
         job.due = now.monotonic + RETRY_PAUSE * tries;
         job.row.put_into(batch);

@@ -15,7 +15,7 @@ use model::{DAY, HOUR, Times, Window};
 use storage::Key;
 
 use crate::config::Config;
-use crate::group::shard_of;
+use crate::group::shard_of_block;
 use crate::live::{Live, ObjectKind};
 use crate::state::State;
 
@@ -93,7 +93,7 @@ fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BT
 ///
 /// Inputs of one job are of one shard, so its outputs are of the same shard or of parts of it.
 pub(crate) fn shard_bits(state: &State, config: &Config, work: &Work) -> u8 {
-    let bits = work.inputs.iter().map(|key| shard_of(key).bits).max().unwrap_or(0);
+    let bits = work.inputs.iter().map(|key| shard_of_block(key).bits).max().unwrap_or(0);
     let bytes: u64 = work.inputs.iter().filter_map(|key| state.live().get(key)).map(|live| live.bytes).sum();
     if work.level <= LEVEL_FIRST || work.inputs.len() < 2 || bytes <= config.job_bytes_max / SHARD_FROM {
         return bits;

@@ -41,12 +41,9 @@ impl Error {
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Internal(_) => Code::Internal,
             Self::Role(error) => match error.kind {
-                rpc::ErrorKind::InvalidArgument => Code::InvalidArgument,
-                rpc::ErrorKind::NotFound | rpc::ErrorKind::Unavailable => Code::Unavailable,
-                rpc::ErrorKind::Exhausted { .. } | rpc::ErrorKind::TooLarge => Code::ResourceExhausted,
-                rpc::ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-                rpc::ErrorKind::Corrupt => Code::DataLoss,
-                rpc::ErrorKind::Internal => Code::Internal,
+                // An object is gone since the snapshot: a retry uses a newer one.
+                rpc::ErrorKind::NotFound => Code::Unavailable,
+                kind => kind.code(),
             },
         }
     }

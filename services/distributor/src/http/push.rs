@@ -5,7 +5,7 @@ use std::sync::Arc;
 use edge::Tenants;
 use rpc::ErrorKind;
 use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use wire::push::v1::pusher_service_server::{PusherService, PusherServiceServer};
 use wire::push::v1::{PushRequest, PushResponse};
 
@@ -49,16 +49,7 @@ fn documents(request: PushRequest) -> Vec<Document> {
 }
 
 fn status(errors: &Errors) -> Status {
-    let code = match errors.kind() {
-        ErrorKind::InvalidArgument => Code::InvalidArgument,
-        ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::Exhausted { .. } | ErrorKind::TooLarge => Code::ResourceExhausted,
-        ErrorKind::Unavailable => Code::Unavailable,
-        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorKind::Corrupt => Code::DataLoss,
-        ErrorKind::Internal => Code::Internal,
-    };
-    let mut status = Status::new(code, errors.to_string());
+    let mut status = Status::new(errors.kind().code(), errors.to_string());
     if let ErrorKind::Exhausted { retry_after } = errors.kind() {
         status.metadata_mut().insert("retry-after", retry_after_secs(retry_after).into());
     }
