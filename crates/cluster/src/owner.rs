@@ -11,13 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clock::Clock;
-use model::TenantId;
 use parking_lot::Mutex;
-use rpc::{
-    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Metastore,
-    Publication, Published, SegmentHint, Snapshot, Standing,
-};
-use storage::Key;
+use rpc::{Call, Error, ErrorKind, FindRequest, Metastore, Relay, Snapshot, Standing};
 use tracing::warn;
 
 use crate::{Callers, Member, Role};
@@ -30,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Answers finds from the stored catalog while it has no owner.
 #[async_trait]
 pub trait LastKnown: Send + Sync {
-    /// As [`Metastore::find`], with `stale` set.
+    /// As [`rpc::ObjectIndex::find`], with `stale` set.
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error>;
 
     /// Called once there is an owner again: cached data may be dropped.
@@ -131,13 +126,9 @@ impl Owner {
 }
 
 #[async_trait]
-impl Metastore for Owner {
-    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
-        self.ask(|metastore| {
-            let hint = hint.clone();
-            async move { metastore.segment_written(hint).await }
-        })
-        .await
+impl Relay for Owner {
+    async fn relay<T: Send + 'static>(&self, call: Call<T>) -> Result<T, Error> {
+        self.ask(|metastore| call.of(metastore)).await
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
@@ -182,62 +173,6 @@ impl Metastore for Owner {
                 None => return Err(error),
             }
         }
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        self.ask(|metastore| async move { metastore.claim_job().await }).await
-    }
-
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
-        self.ask(|metastore| {
-            let publication = publication.clone();
-            async move { metastore.publish(publication).await }
-        })
-        .await
-    }
-
-    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
-        self.ask(|metastore| {
-            let failure = failure.clone();
-            async move { metastore.fail_job(failure).await }
-        })
-        .await
-    }
-
-    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
-        self.ask(|metastore| async move { metastore.sweepable(limit).await }).await
-    }
-
-    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
-        self.ask(|metastore| {
-            let keys = keys.clone();
-            async move { metastore.swept(keys).await }
-        })
-        .await
-    }
-
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        self.ask(|metastore| {
-            let request = request.clone();
-            async move { metastore.delete(request).await }
-        })
-        .await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        self.ask(|metastore| {
-            let tenant = tenant.clone();
-            async move { metastore.deletions(tenant).await }
-        })
-        .await
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        self.ask(|metastore| {
-            let damaged = damaged.clone();
-            async move { metastore.quarantine(damaged).await }
-        })
-        .await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

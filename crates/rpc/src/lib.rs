@@ -1,4 +1,4 @@
-//! The calls between roles: one trait per role.
+//! The calls between roles: one trait per role, or per caller of the metastore.
 //!
 //! A role is given implementations of the traits that it calls, and does not know whether they run in this process or
 //! over the network ([`grpc`]).
@@ -8,13 +8,14 @@ pub mod grpc;
 mod ingester;
 mod leaf;
 mod metastore;
-pub mod testing;
+mod relay;
 
 pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;
 pub use leaf::{Effort, Leaf, Missing, ScanRequest, Scanned};
 pub use metastore::{
     DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, FindRequest, Found, FoundDataset, Job,
-    JobFailure, JobInput, JobOutput, Metastore, Pruned, Publication, Published, SegmentHint, Snapshot,
-    Standing,
+    JobFailure, JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, Pruned, Publication,
+    Published, SegmentHint, SegmentHints, Snapshot, Standing,
 };
+pub use relay::{Call, Relay};

@@ -1,4 +1,4 @@
-//! The trait of the metastore, with its requests and answers.
+//! The traits of the metastore, one per caller, with their requests and answers.
 //!
 //! Owns: the meaning of each call for its caller. Does not own: how the catalog is kept (`metastore`), who owns it
 //! (`cluster`).
@@ -14,17 +14,43 @@ use storage::Key;
 
 use crate::Error;
 
-/// Knows all objects and their contents.
+/// The role: all calls of all callers.
+pub trait Metastore: SegmentHints + ObjectIndex + JobQueue + Ownership {}
+
+impl<M: SegmentHints + ObjectIndex + JobQueue + Ownership> Metastore for M {}
+
+/// The calls of ingesters.
 #[async_trait]
-pub trait Metastore: Send + Sync {
+pub trait SegmentHints: Send + Sync {
     /// Announces a segment that became durable. Once this returns, every find sees it.
     ///
     /// Best effort: a segment that was not announced is found by probing its log.
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error>;
+}
 
+/// The calls of queriers.
+#[async_trait]
+pub trait ObjectIndex: Send + Sync {
     /// Returns all live objects that may answer `request`, as of one version of the catalog.
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error>;
 
+    /// Quarantines objects for which the store itself returned wrong bytes, each with the reason. Once this returns,
+    /// every find names them as quarantined. Objects that are not live, or already quarantined, do not change.
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error>;
+
+    /// Deletes matching profiles that are stored now. Once this returns, no answer that starts later contains them;
+    /// they leave the bucket later.
+    ///
+    /// After an error other than a refusal of the request itself, the deletion may be in force nevertheless.
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error>;
+
+    /// Returns the deletions of a tenant, newest first; not all of the finished ones.
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error>;
+}
+
+/// The calls of compactors: merges, and the deletion of dead objects.
+#[async_trait]
+pub trait JobQueue: Send + Sync {
     /// Assigns one job and opens an attempt of it; `None` if no job is ready.
     async fn claim_job(&self) -> Result<Option<Job>, Error>;
 
@@ -39,22 +65,13 @@ pub trait Metastore: Send + Sync {
 
     /// Reports that these objects were deleted from the bucket.
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error>;
+}
 
-    /// Deletes matching profiles that are stored now. Once this returns, no answer that starts later contains them;
-    /// they leave the bucket later.
-    ///
-    /// After an error other than a refusal of the request itself, the deletion may be in force nevertheless.
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error>;
-
-    /// Returns the deletions of a tenant, newest first; not all of the finished ones.
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error>;
-
-    /// Quarantines objects for which the store itself returned wrong bytes, each with the reason. Once this returns,
-    /// every find names them as quarantined. Objects that are not live, or already quarantined, do not change.
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error>;
-
-    /// Returns which process answers, and whether it owns the catalog. If it does not, every other method fails with
-    /// `Unavailable`.
+/// The calls of other metastores, and of commands that need to know whether one runs.
+#[async_trait]
+pub trait Ownership: Send + Sync {
+    /// Returns which process answers, and whether it owns the catalog. If it does not, every call of the other traits
+    /// fails with `Unavailable`.
     async fn standing(&self) -> Result<Standing, Error>;
 }
 

@@ -32,7 +32,7 @@ pub struct Compactor {
     /// Memory for merges.
     memory: Share,
     store: Store,
-    metastore: Arc<dyn rpc::Metastore>,
+    metastore: Arc<dyn rpc::JobQueue>,
     clock: Clock,
     pool: Pool,
     metrics: Metrics,
@@ -45,7 +45,7 @@ impl Compactor {
         config: Config,
         memory: Share,
         store: Store,
-        metastore: Arc<dyn rpc::Metastore>,
+        metastore: Arc<dyn rpc::JobQueue>,
         clock: Clock,
         pool: Pool,
         registry: &mut Registry,

@@ -19,7 +19,7 @@ use metastore::Metastore;
 use model::{PushItem, TenantId, TimeRange, WriterId};
 use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
-use rpc::{FindRequest, Metastore as _, SegmentHint, Snapshot};
+use rpc::{FindRequest, ObjectIndex as _, SegmentHint, SegmentHints as _, Snapshot};
 use storage::fault::{Faulty, Rates};
 use storage::{Created, Key, Metrics, Store};
 use support::{Program, Random, Shape, Sums, item, sums_of_items, sums_of_object};

@@ -113,7 +113,7 @@ impl Flusher {
     pub(crate) fn start(
         builder: Arc<SegmentBuilder>,
         store: Store,
-        metastore: Arc<dyn rpc::Metastore>,
+        metastore: Arc<dyn rpc::SegmentHints>,
         clock: Clock,
         pool: Pool,
         metrics: Metrics,
@@ -359,7 +359,7 @@ impl Shared {
 /// Sends the hint to the metastore, then the ack to the pushers, segment by segment in slot order.
 struct Acknowledger {
     shared: Arc<Shared>,
-    metastore: Arc<dyn rpc::Metastore>,
+    metastore: Arc<dyn rpc::SegmentHints>,
     /// Hints without an answer.
     underway: Arc<Semaphore>,
     /// Hints in a row that were not answered in time.

@@ -48,7 +48,7 @@ impl Ingester {
     pub fn start(
         config: Config,
         store: Store,
-        metastore: Arc<dyn rpc::Metastore>,
+        metastore: Arc<dyn rpc::SegmentHints>,
         clock: Clock,
         pool: Pool,
         registry: &mut Registry,

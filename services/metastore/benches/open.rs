@@ -14,7 +14,7 @@ use model::{
     ValueType, WriterId,
 };
 use prometheus_client::registry::Registry;
-use rpc::{FindRequest, Metastore as _};
+use rpc::{FindRequest, ObjectIndex as _};
 use storage::{FilesystemConfig, Key, Metrics};
 
 const SEGMENTS: u64 = 10_000;

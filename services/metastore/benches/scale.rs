@@ -30,7 +30,10 @@ use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::grpc::{MetastoreClient, Peer, Services};
-use rpc::{FindRequest, JobOutput, Metastore as _, Publication, SegmentHint, Snapshot};
+use rpc::{
+    FindRequest, JobOutput, JobQueue as _, ObjectIndex as _, Publication, SegmentHint, SegmentHints as _,
+    Snapshot,
+};
 use storage::{Key, Place, Store};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -572,7 +575,14 @@ fn over_grpc(answer: Snapshot) -> String {
     struct Answers(Snapshot);
 
     #[async_trait]
-    impl rpc::testing::Catalog for Answers {
+    impl rpc::Relay for Answers {
+        async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, rpc::Error> {
+            Err(rpc::Error::new(
+                rpc::ErrorKind::Unavailable,
+                format!("this metastore of a test has no {}", call.method),
+            ))
+        }
+
         async fn find(&self, _: FindRequest) -> Result<Snapshot, rpc::Error> {
             Ok(self.0.clone())
         }

@@ -83,7 +83,7 @@ const SURE_FOR: Duration = Duration::from_secs(1);
 /// Finds of an owner that has not read all logs for this long are marked as stale.
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// As [`SURE_FOR`], for [`rpc::Metastore::standing`]: candidates ask often, and a wrong answer only makes them wait.
+/// As [`SURE_FOR`], for [`rpc::Ownership::standing`]: candidates ask often, and a wrong answer only makes them wait.
 const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
 
 /// Most segments consumed and not committed. Above it no segment is consumed; logs are read later from the bucket.
@@ -220,11 +220,14 @@ impl Metastore {
 }
 
 #[async_trait]
-impl rpc::Metastore for Metastore {
+impl rpc::SegmentHints for Metastore {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         self.take_hint(hint).await
     }
+}
 
+#[async_trait]
+impl rpc::ObjectIndex for Metastore {
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         let began = self.clock.monotonic();
         self.ensure_owner().await?;
@@ -238,6 +241,24 @@ impl rpc::Metastore for Metastore {
         Ok(snapshot)
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let me = self.me()?;
+        self.to_its_end(me.set_aside(damaged)).await
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
+        let me = self.me()?;
+        self.to_its_end(me.make_deletion(request)).await
+    }
+
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        self.ensure_owner().await?;
+        Ok(self.list_deletions(&tenant))
+    }
+}
+
+#[async_trait]
+impl rpc::JobQueue for Metastore {
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
         let me = self.me()?;
         self.to_its_end(me.claim()).await
@@ -262,22 +283,10 @@ impl rpc::Metastore for Metastore {
         self.forget_swept(&keys);
         Ok(())
     }
+}
 
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        let me = self.me()?;
-        self.to_its_end(me.make_deletion(request)).await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        self.ensure_owner().await?;
-        Ok(self.list_deletions(&tenant))
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        let me = self.me()?;
-        self.to_its_end(me.set_aside(damaged)).await
-    }
-
+#[async_trait]
+impl rpc::Ownership for Metastore {
     async fn standing(&self) -> Result<Standing, Error> {
         self.ensure_owner_within(SURE_FOR_STANDING).await?;
         Ok(Standing { is_owner: true, epoch: self.catalog.epoch(), ..Standing::default() })

@@ -16,14 +16,10 @@ use async_trait::async_trait;
 use clock::Clock;
 use cluster::{Callers, Member, Membership, Role};
 use futures::future::join_all;
-use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
-use rpc::{
-    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
-    Published, SegmentHint, Snapshot, Standing,
-};
-use storage::{Key, Store};
+use rpc::{Error, ErrorKind, Ownership as _, Standing};
+use storage::Store;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -359,45 +355,9 @@ impl Candidate {
 }
 
 #[async_trait]
-impl rpc::Metastore for Candidate {
-    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
-        self.owner()?.segment_written(hint).await
-    }
-
-    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
-        self.owner()?.find(request).await
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        self.owner()?.claim_job().await
-    }
-
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
-        self.owner()?.publish(publication).await
-    }
-
-    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
-        self.owner()?.fail_job(failure).await
-    }
-
-    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
-        self.owner()?.sweepable(limit).await
-    }
-
-    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
-        self.owner()?.swept(keys).await
-    }
-
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        self.owner()?.delete(request).await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        self.owner()?.deletions(tenant).await
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        self.owner()?.quarantine(damaged).await
+impl rpc::Relay for Candidate {
+    async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, Error> {
+        call.of(self.owner()?).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

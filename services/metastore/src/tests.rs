@@ -9,7 +9,7 @@ use clock::Source;
 use header::Header;
 use model::{BlockId, DAY, HOUR, ItemKey, JobId, Shard, TimeRange, Times, Window, WriterId};
 use object_store::memory::InMemory;
-use rpc::{JobFailure, JobOutput, Metastore as _};
+use rpc::{JobFailure, JobOutput, JobQueue as _, ObjectIndex as _, Ownership as _, SegmentHints as _};
 use storage::Place;
 use storage::fault::{Fault, Faulty, Rates};
 

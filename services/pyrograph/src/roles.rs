@@ -97,7 +97,7 @@ impl Roles {
         if let (Some(owner), Some(_)) = (&self.owner, &self.querier)
             && !self.has_met_owner.load(Ordering::Relaxed)
         {
-            let standing = clock.timeout(STANDING_MAX, rpc::Metastore::standing(&**owner)).await;
+            let standing = clock.timeout(STANDING_MAX, rpc::Ownership::standing(&**owner)).await;
             match standing {
                 Some(Ok(_)) => self.has_met_owner.store(true, Ordering::Relaxed),
                 _ => missing.push("querier: no metastore has answered yet".to_owned()),

@@ -1,7 +1,7 @@
 //! Reports objects that leaves found damaged to the metastore.
 //!
 //! Owns: one report of an object at a time, in the background, so that no answer waits for it.
-//! Does not own: whether an object is damaged (`leaf`), what follows from it (`rpc::Metastore`).
+//! Does not own: whether an object is damaged (`leaf`), what follows from it (`rpc::ObjectIndex`).
 //!
 //! If a report fails, the next question that reads the object makes a new one.
 
@@ -26,7 +26,7 @@ impl Damage {
     }
 
     /// Reports those of `missing` that are damaged.
-    pub(crate) fn report(&self, metastore: &Arc<dyn rpc::Metastore>, missing: &[Missing]) {
+    pub(crate) fn report(&self, metastore: &Arc<dyn rpc::ObjectIndex>, missing: &[Missing]) {
         let mut damaged = Vec::new();
         {
             let mut reporting = self.reporting.lock();

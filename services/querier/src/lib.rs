@@ -1,7 +1,7 @@
 //! Answers questions: find objects, plan, scan, merge.
 //!
 //! Owns: the public query API, which questions may run at once, which leaf scans which objects, merging.
-//! Does not own: which objects exist (`rpc::Metastore`), how one dataset answers (`query`), how
+//! Does not own: which objects exist (`rpc::ObjectIndex`), how one dataset answers (`query`), how
 //! an object is read (`block`).
 //!
 //! A question uses one snapshot of the catalog. If an object of the snapshot is gone, a merge has replaced
@@ -55,7 +55,7 @@ pub struct Querier {
     memory: Share,
     /// A question that needs memory holds one slot, or all of them if it found no memory while others ran.
     memory_slots: Semaphore,
-    metastore: Arc<dyn rpc::Metastore>,
+    metastore: Arc<dyn rpc::ObjectIndex>,
     leaves: Arc<dyn Leaves>,
     limits: Arc<Overrides>,
     /// For merging and finishing answers.
@@ -76,7 +76,7 @@ impl Querier {
     pub fn new(
         config: Config,
         memory: Share,
-        metastore: Arc<dyn rpc::Metastore>,
+        metastore: Arc<dyn rpc::ObjectIndex>,
         leaves: Arc<dyn Leaves>,
         limits: Arc<Overrides>,
         pool: Pool,

@@ -10,7 +10,7 @@ use clock::{Clock, Pool};
 use metastore::{Metastore, Parts};
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
-use rpc::Metastore as _;
+use rpc::ObjectIndex as _;
 
 use crate::bucket::Objects;
 use crate::fleet::Fleet;

@@ -18,7 +18,7 @@ use model::{ItemKey, PushItem, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{FixedLeaves, NamedLeaf, Querier};
-use rpc::Metastore as _;
+use rpc::ObjectIndex as _;
 use storage::{Key, Store};
 use tokio::sync::oneshot;
 

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use model::{ItemKey, PushItem, TenantId};
+use model::{ItemKey, PushItem};
 use parking_lot::Mutex;
 use rpc::{
-    DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
-    Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    Call, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Metastore, Relay, ScanRequest,
+    Scanned, SegmentHint, Snapshot,
 };
-use storage::Key;
 use tokio::sync::oneshot;
 
 use crate::executor::{Executor, ProcessId};
@@ -268,128 +267,58 @@ impl rpc::Ingester for RemoteIngester {
 pub(crate) struct RemoteMetastore {
     pub(crate) network: Network,
     pub(crate) from: Machine,
-    pub(crate) to: Arc<Endpoint<dyn rpc::Metastore>>,
+    pub(crate) to: Arc<Endpoint<dyn Metastore>>,
     pub(crate) oracle: Oracle,
 }
 
-impl RemoteMetastore {
-    async fn ask<T: Send + 'static>(
-        &self,
-        method: &'static str,
-        call: impl Fn(Arc<dyn rpc::Metastore>) -> BoxFuture<'static, Result<T, Error>>
-        + Send
-        + Sync
-        + Clone
-        + 'static,
-    ) -> Result<T, Error> {
-        self.network.call(self.from, &self.to, method, call).await
-    }
-}
-
 #[async_trait]
-impl rpc::Metastore for RemoteMetastore {
+impl Relay for RemoteMetastore {
+    async fn relay<T: Send + 'static>(&self, call: Call<T>) -> Result<T, Error> {
+        let method = call.method;
+        self.network.call(self.from, &self.to, method, move |role| call.of(role)).await
+    }
+
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         let oracle = self.oracle.clone();
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
+        let call = move |role: Arc<dyn Metastore>| {
             let (hint, oracle) = (hint.clone(), oracle.clone());
-            Box::pin(async move {
+            async move {
                 let (writer, seq) = (hint.writer, hint.seq);
                 role.segment_written(hint).await?;
                 oracle.hinted(writer, seq);
                 Ok(())
-            })
+            }
         };
-        self.ask("segment_written", call).await
+        self.relay(Call::new("segment_written", call)).await
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         let (oracle, executor) = (self.oracle.clone(), self.network.0.executor.clone());
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
+        let call = move |role: Arc<dyn Metastore>| {
             let (request, oracle, executor) = (request.clone(), oracle.clone(), executor.clone());
-            Box::pin(async move {
+            async move {
                 let before = oracle.highest_version();
                 let snapshot = role.find(request).await?;
                 oracle.found(&snapshot, before, executor.now());
                 Ok(snapshot)
-            })
+            }
         };
-        self.ask("find", call).await
+        self.relay(Call::new("find", call)).await
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
         let (oracle, executor) = (self.oracle.clone(), self.network.0.executor.clone());
         oracle.note_deletion_step(&request, executor.now(), DeletionStep::Sent);
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
+        let call = move |role: Arc<dyn Metastore>| {
             let (request, oracle, executor) = (request.clone(), oracle.clone(), executor.clone());
-            Box::pin(async move {
+            async move {
                 oracle.note_deletion_step(&request, executor.now(), DeletionStep::Arrived);
                 let made = role.delete(request.clone()).await;
                 oracle.note_deletion_step(&request, executor.now(), DeletionStep::Ended);
                 made
-            })
+            }
         };
-        self.ask("delete", call).await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let tenant = tenant.clone();
-            Box::pin(async move { role.deletions(tenant).await })
-        };
-        self.ask("deletions", call).await
-    }
-
-    async fn standing(&self) -> Result<Standing, Error> {
-        let call = |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            Box::pin(async move { role.standing().await })
-        };
-        self.ask("standing", call).await
-    }
-
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        let call = |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            Box::pin(async move { role.claim_job().await })
-        };
-        self.ask("claim_job", call).await
-    }
-
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let publication = publication.clone();
-            Box::pin(async move { role.publish(publication).await })
-        };
-        self.ask("publish", call).await
-    }
-
-    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let failure = failure.clone();
-            Box::pin(async move { role.fail_job(failure).await })
-        };
-        self.ask("fail_job", call).await
-    }
-
-    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            Box::pin(async move { role.sweepable(limit).await })
-        };
-        self.ask("sweepable", call).await
-    }
-
-    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let keys = keys.clone();
-            Box::pin(async move { role.swept(keys).await })
-        };
-        self.ask("swept", call).await
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        let call = move |role: Arc<dyn rpc::Metastore>| -> BoxFuture<'static, _> {
-            let damaged = damaged.clone();
-            Box::pin(async move { role.quarantine(damaged).await })
-        };
-        self.ask("quarantine", call).await
+        self.relay(Call::new("delete", call)).await
     }
 }
 

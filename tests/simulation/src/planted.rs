@@ -15,7 +15,7 @@ use catalog::{Batch, Catalog, Engine, Row, View};
 use futures::stream::{BoxStream, StreamExt};
 use metastore::Parts;
 use metastore::header::{self, Header, Headers};
-use model::{ItemKey, PushItem, TenantId};
+use model::{ItemKey, PushItem};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -23,8 +23,8 @@ use object_store::{
 };
 use query::{Matcher, Selector};
 use rpc::{
-    DeadObject, DeleteRequest, DeletionStatus, FindRequest, Job, JobFailure, Publication, Published,
-    ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeleteRequest, DeletionStatus, FindRequest, Job, Publication, Published, ScanRequest, Scanned,
+    SegmentHint, Snapshot,
 };
 use storage::Key;
 
@@ -319,7 +319,11 @@ struct BadMetastore {
 }
 
 #[async_trait]
-impl rpc::Metastore for BadMetastore {
+impl rpc::Relay for BadMetastore {
+    async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> std::result::Result<T, rpc::Error> {
+        call.of(self.metastore.clone()).await
+    }
+
     async fn segment_written(&self, mut hint: SegmentHint) -> std::result::Result<(), rpc::Error> {
         self.metastore.segment_written(hint.clone()).await?;
         if self.planted == Planted::HintOfMissingSegment {
@@ -361,35 +365,11 @@ impl rpc::Metastore for BadMetastore {
         self.metastore.publish(publication).await
     }
 
-    async fn fail_job(&self, failure: JobFailure) -> std::result::Result<(), rpc::Error> {
-        self.metastore.fail_job(failure).await
-    }
-
-    async fn sweepable(&self, limit: usize) -> std::result::Result<Vec<DeadObject>, rpc::Error> {
-        self.metastore.sweepable(limit).await
-    }
-
-    async fn swept(&self, keys: Vec<Key>) -> std::result::Result<(), rpc::Error> {
-        self.metastore.swept(keys).await
-    }
-
     async fn delete(&self, mut request: DeleteRequest) -> std::result::Result<DeletionStatus, rpc::Error> {
         if self.planted == Planted::DeletionTooWide {
             request.selector = Selector { matchers: vec![Matcher::equal("service_name", SERVICES[0])] };
         }
         self.metastore.delete(request).await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> std::result::Result<Vec<DeletionStatus>, rpc::Error> {
-        self.metastore.deletions(tenant).await
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> std::result::Result<(), rpc::Error> {
-        self.metastore.quarantine(damaged).await
-    }
-
-    async fn standing(&self) -> std::result::Result<Standing, rpc::Error> {
-        self.metastore.standing().await
     }
 }
 

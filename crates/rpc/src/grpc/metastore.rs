@@ -18,7 +18,8 @@ use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, query};
 use crate::{
     DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, Error, FindRequest, Found, Job, JobFailure,
-    JobInput, JobOutput, Metastore, Pruned, Publication, Published, SegmentHint, Snapshot, Standing,
+    JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, Pruned, Publication, Published,
+    SegmentHint, SegmentHints, Snapshot, Standing,
 };
 
 /// The metastore of another process.
@@ -41,7 +42,7 @@ impl MetastoreClient {
 }
 
 #[async_trait]
-impl Metastore for MetastoreClient {
+impl SegmentHints for MetastoreClient {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         let request = self.peer.request(proto::SegmentWrittenRequest {
             writer: common::put_id(hint.writer.0),
@@ -52,7 +53,10 @@ impl Metastore for MetastoreClient {
         self.peer.answer(self.client.clone().segment_written(request)).await?;
         Ok(())
     }
+}
 
+#[async_trait]
+impl ObjectIndex for MetastoreClient {
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         let request = self.peer.request(proto::FindRequest {
             tenants: request.tenants.iter().map(ToString::to_string).collect(),
@@ -71,6 +75,36 @@ impl Metastore for MetastoreClient {
         self.peer.convert(bytes, || snapshot(answer)).await.map_err(self.unreadable())
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        let objects = damaged
+            .into_iter()
+            .map(|(key, reason)| proto::quarantine_request::Damaged { key: key.as_str().to_owned(), reason });
+        let request = self.peer.request(proto::QuarantineRequest { objects: objects.collect() })?;
+        self.peer.answer(self.client.clone().quarantine(request)).await?;
+        Ok(())
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
+        let request = self.peer.request(proto::DeleteRequest {
+            tenant: request.tenant.to_string(),
+            matchers: query::put_selector(&request.selector),
+            range: Some(common::put_range(request.range)),
+        })?;
+        let answer = self.peer.answer(self.client.clone().delete(request)).await?;
+        let deletion = answer.deletion.ok_or_else(|| Unreadable::missing("deletion")).and_then(status);
+        deletion.map_err(self.unreadable())
+    }
+
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        let request = self.peer.request(proto::DeletionsRequest { tenant: tenant.to_string() })?;
+        let answer = self.peer.answer(self.client.clone().orders(request)).await?;
+        let deletions = answer.deletions.into_iter().map(status);
+        deletions.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
+    }
+}
+
+#[async_trait]
+impl JobQueue for MetastoreClient {
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
         let request = self.peer.request(proto::ClaimJobRequest {})?;
         let answer = self.peer.answer(self.client.clone().claim_job(request)).await?;
@@ -107,34 +141,10 @@ impl Metastore for MetastoreClient {
         self.peer.answer(self.client.clone().swept(request)).await?;
         Ok(())
     }
+}
 
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        let request = self.peer.request(proto::DeleteRequest {
-            tenant: request.tenant.to_string(),
-            matchers: query::put_selector(&request.selector),
-            range: Some(common::put_range(request.range)),
-        })?;
-        let answer = self.peer.answer(self.client.clone().delete(request)).await?;
-        let deletion = answer.deletion.ok_or_else(|| Unreadable::missing("deletion")).and_then(status);
-        deletion.map_err(self.unreadable())
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        let request = self.peer.request(proto::DeletionsRequest { tenant: tenant.to_string() })?;
-        let answer = self.peer.answer(self.client.clone().orders(request)).await?;
-        let deletions = answer.deletions.into_iter().map(status);
-        deletions.collect::<Result<_, Unreadable>>().map_err(self.unreadable())
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        let objects = damaged
-            .into_iter()
-            .map(|(key, reason)| proto::quarantine_request::Damaged { key: key.as_str().to_owned(), reason });
-        let request = self.peer.request(proto::QuarantineRequest { objects: objects.collect() })?;
-        self.peer.answer(self.client.clone().quarantine(request)).await?;
-        Ok(())
-    }
-
+#[async_trait]
+impl Ownership for MetastoreClient {
     async fn standing(&self) -> Result<Standing, Error> {
         let request = self.peer.request(proto::StandingRequest {})?;
         let answer = self.peer.answer(self.client.clone().standing(request)).await?;

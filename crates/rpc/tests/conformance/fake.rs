@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use model::{PushItem, TenantId};
 use query::Partial;
 use rpc::{
-    DeadObject, DeleteRequest, DeletionStatus, Error, FindRequest, Ingester, Job, JobFailure, Leaf,
-    Metastore, Publication, Published, ScanRequest, Scanned, SegmentHint, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionStatus, Error, FindRequest, Ingester, Job, JobFailure, JobQueue, Leaf,
+    ObjectIndex, Ownership, Publication, Published, ScanRequest, Scanned, SegmentHint, SegmentHints,
+    Snapshot, Standing,
 };
 use storage::Key;
 use tokio::sync::Semaphore;
@@ -95,16 +96,36 @@ impl Leaf for Fake {
 }
 
 #[async_trait]
-impl Metastore for Fake {
+impl SegmentHints for Fake {
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         self.ask(format!("{hint:?}")).await
     }
+}
 
+#[async_trait]
+impl ObjectIndex for Fake {
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
         self.ask(format!("{request:?}")).await?;
         Ok(self.snapshot.lock().unwrap().clone())
     }
 
+    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
+        self.ask(format!("{damaged:?}")).await
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
+        self.ask(format!("{request:?}")).await?;
+        Ok(made::statuses().remove(0))
+    }
+
+    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
+        self.ask(tenant.to_string()).await?;
+        Ok(made::statuses())
+    }
+}
+
+#[async_trait]
+impl JobQueue for Fake {
     async fn claim_job(&self) -> Result<Option<Job>, Error> {
         self.ask("claim".into()).await?;
         Ok(self.job.lock().unwrap().clone())
@@ -125,24 +146,13 @@ impl Metastore for Fake {
         Ok(keys.map(|key| DeadObject { key: Key::from_text(key) }).into())
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        self.ask(format!("{request:?}")).await?;
-        Ok(made::statuses().remove(0))
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        self.ask(tenant.to_string()).await?;
-        Ok(made::statuses())
-    }
-
     async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
         self.ask(format!("{keys:?}")).await
     }
+}
 
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        self.ask(format!("{damaged:?}")).await
-    }
-
+#[async_trait]
+impl Ownership for Fake {
     async fn standing(&self) -> Result<Standing, Error> {
         self.ask("standing".into()).await?;
         Ok(crate::made::standing())

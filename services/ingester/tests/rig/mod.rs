@@ -215,7 +215,14 @@ pub(crate) struct Listener {
 }
 
 #[async_trait]
-impl rpc::testing::Catalog for Listener {
+impl rpc::Relay for Listener {
+    async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, Error> {
+        Err(Error::new(
+            rpc::ErrorKind::Unavailable,
+            format!("this metastore of a test has no {}", call.method),
+        ))
+    }
+
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
         self.hints.lock().push((hint.writer, hint.seq));
         let delay = self.delay_millis.load(Ordering::Relaxed);

@@ -13,55 +13,22 @@ struct Line {
 }
 
 impl Line {
-    fn through(&self) -> Result<&Candidate, Error> {
+    fn through(&self) -> Result<Arc<Candidate>, Error> {
         if self.is_refused.load(Ordering::SeqCst) {
             let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
             return Err(Error::with_source(ErrorKind::Unavailable, "connection refused", refused));
         }
         match self.is_cut.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Unavailable, "no answer")),
-            false => Ok(&self.to),
+            false => Ok(self.to.clone()),
         }
     }
 }
 
 #[async_trait]
-impl rpc::Metastore for Line {
-    async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {
-        self.through()?.segment_written(hint).await
-    }
-    async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {
-        self.through()?.find(request).await
-    }
-    async fn claim_job(&self) -> Result<Option<Job>, Error> {
-        self.through()?.claim_job().await
-    }
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
-        self.through()?.publish(publication).await
-    }
-    async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
-        self.through()?.fail_job(failure).await
-    }
-    async fn sweepable(&self, limit: usize) -> Result<Vec<DeadObject>, Error> {
-        self.through()?.sweepable(limit).await
-    }
-    async fn swept(&self, keys: Vec<Key>) -> Result<(), Error> {
-        self.through()?.swept(keys).await
-    }
-    async fn delete(&self, request: DeleteRequest) -> Result<DeletionStatus, Error> {
-        self.through()?.delete(request).await
-    }
-
-    async fn deletions(&self, tenant: TenantId) -> Result<Vec<DeletionStatus>, Error> {
-        self.through()?.deletions(tenant).await
-    }
-
-    async fn quarantine(&self, damaged: Vec<(Key, String)>) -> Result<(), Error> {
-        self.through()?.quarantine(damaged).await
-    }
-
-    async fn standing(&self) -> Result<Standing, Error> {
-        self.through()?.standing().await
+impl rpc::Relay for Line {
+    async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, Error> {
+        call.of(self.through()?).await
     }
 }
 
