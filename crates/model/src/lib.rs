@@ -5,6 +5,7 @@
 mod block;
 mod causes;
 mod id;
+mod identity;
 pub mod label_names;
 mod labels;
 mod profile;
@@ -18,6 +19,7 @@ mod time;
 pub use block::{BlockId, Shard};
 pub use causes::{append_causes, with_causes};
 pub use id::{ItemKey, JobId, ProfileId, WriterId};
+pub use identity::Identity;
 pub use labels::{Labels, LabelsBuilder};
 pub use profile::{Profile, SampleLabel, Samples, ValueType};
 pub use profile_type::{ProfileType, ProfileTypeError, ValueSchema};
