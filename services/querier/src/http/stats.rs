@@ -5,7 +5,7 @@ use model::{TimeRange, Times};
 use query::{Kind, Query, Selector};
 use rpc::Found;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
-use wire::types::v1::GetProfileStatsResponse;
+use wire::types::v1::{GetProfileStatsRequest, GetProfileStatsResponse};
 
 use crate::execute::Report;
 use crate::http::service::Answer;
@@ -15,7 +15,11 @@ use crate::{Asker, Error, Querier};
 ///
 /// Profiles that a deletion erases by service do not count. Profiles that it erases by other labels count until their
 /// objects are rewritten, because the catalog does not know where they are.
-pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
+pub(crate) async fn get_profile_stats(
+    querier: &Querier,
+    asker: &Asker,
+    _: GetProfileStatsRequest,
+) -> Answer<GetProfileStatsResponse> {
     if asker.tenants().len() != 1 {
         return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
     }
