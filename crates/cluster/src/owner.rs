@@ -128,7 +128,7 @@ impl Owner {
 #[async_trait]
 impl Relay for Owner {
     async fn relay<T: Send + 'static>(&self, call: Call<T>) -> Result<T, Error> {
-        self.ask(|metastore| call.of(metastore)).await
+        self.ask(|metastore| call.on(metastore)).await
     }
 
     async fn find(&self, request: FindRequest) -> Result<Snapshot, Error> {

@@ -29,7 +29,7 @@ impl<T> Clone for Call<T> {
 }
 
 impl<T> Call<T> {
-    /// `make` makes the call of a metastore.
+    /// `make` makes the call on a metastore.
     pub fn new<F: Future<Output = Result<T, Error>> + Send + 'static>(
         method: &'static str,
         make: impl Fn(Arc<dyn Metastore>) -> F + Send + Sync + 'static,
@@ -37,8 +37,8 @@ impl<T> Call<T> {
         Self { method, make: Arc::new(move |metastore| Box::pin(make(metastore))) }
     }
 
-    /// Makes the call of `metastore`.
-    pub fn of(&self, metastore: Arc<dyn Metastore>) -> BoxFuture<'static, Result<T, Error>> {
+    /// Makes the call on `metastore`.
+    pub fn on(&self, metastore: Arc<dyn Metastore>) -> BoxFuture<'static, Result<T, Error>> {
         (self.make)(metastore)
     }
 }

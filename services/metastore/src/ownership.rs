@@ -357,7 +357,7 @@ impl Candidate {
 #[async_trait]
 impl rpc::Relay for Candidate {
     async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, Error> {
-        call.of(self.owner()?).await
+        call.on(self.owner()?).await
     }
 
     async fn standing(&self) -> Result<Standing, Error> {

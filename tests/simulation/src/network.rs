@@ -275,7 +275,7 @@ pub(crate) struct RemoteMetastore {
 impl Relay for RemoteMetastore {
     async fn relay<T: Send + 'static>(&self, call: Call<T>) -> Result<T, Error> {
         let method = call.method;
-        self.network.call(self.from, &self.to, method, move |role| call.of(role)).await
+        self.network.call(self.from, &self.to, method, move |role| call.on(role)).await
     }
 
     async fn segment_written(&self, hint: SegmentHint) -> Result<(), Error> {

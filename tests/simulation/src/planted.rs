@@ -321,7 +321,7 @@ struct BadMetastore {
 #[async_trait]
 impl rpc::Relay for BadMetastore {
     async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> std::result::Result<T, rpc::Error> {
-        call.of(self.metastore.clone()).await
+        call.on(self.metastore.clone()).await
     }
 
     async fn segment_written(&self, mut hint: SegmentHint) -> std::result::Result<(), rpc::Error> {

@@ -28,7 +28,7 @@ impl Line {
 #[async_trait]
 impl rpc::Relay for Line {
     async fn relay<T: Send + 'static>(&self, call: rpc::Call<T>) -> Result<T, Error> {
-        call.of(self.through()?).await
+        call.on(self.through()?).await
     }
 }
 
