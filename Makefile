@@ -19,11 +19,16 @@ help: ## Show this list
 run: build ## Build everything, start the server on http://localhost:4040 with data in ./data
 	./target/release/pyrograph server -server.http-listen-address=127.0.0.1 $(FLAGS)
 
-build: ui ## Build the UI and the release binary that contains it
+build: ui ## Build the UI and the binary that contains it, without optimisation across crates
+	@echo "Building the server: about 4 minutes on 2 cores the first time, then seconds."
 	cargo build --release --locked -p pyrograph
+
+dist: ui ## Build the binary of the image, optimised across crates, into target/dist
+	cargo build --profile dist --locked -p pyrograph
 
 ui: ui/dist/index.html ## Build the UI into ui/dist
 ui/dist/index.html: ui/package-lock.json ui/index.html $(shell find ui/src ui/public -type f 2>/dev/null)
+	@echo "Building the UI."
 	cd ui && npm ci --no-audit --no-fund && npm run build && touch dist/index.html
 
 demo: build $(VENV) ## Start the server and two small programs that push to it with the real SDKs (Python, Go)
@@ -40,8 +45,8 @@ lint: $(VENV) tools ## Formatting, clippy, unused dependencies, dependency rules
 	cargo fetch -q --locked # cargo-deny also checks crates of other platforms.
 	cargo deny --offline check bans licenses sources
 
-bench: build $(VENV) ## Measure on a directory and on SeaweedFS, about ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
-	cargo build --release --locked -p bench && ./target/release/bench $(if $(ONLY),--only $(ONLY))
+bench: dist $(VENV) ## Measure on a directory and on SeaweedFS, about ten minutes; ONLY=ingest,queries picks scenarios (docs/benchmarks.md)
+	cargo build --profile dist --locked -p bench && ./target/dist/bench $(if $(ONLY),--only $(ONLY))
 
 simulate: ## Run SEEDS simulated clusters (default 1000) from seed FROM on JOBS cores; a failing seed prints how to replay it
 	$(SIMULATION) --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
@@ -80,4 +85,4 @@ tools: ## Install the test tools outside of lock files: cargo-deny, Chromium, he
 $(VENV): tests/requirements.txt
 	$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt && touch $(VENV)
 
-.PHONY: help run build ui demo test lint bench chaos simulate simulate-seed simulate-planted fuzz config-reference install install-profiling status logs-profiling tools
+.PHONY: help run build dist ui demo test lint bench chaos simulate simulate-seed simulate-planted fuzz config-reference install install-profiling status logs-profiling tools

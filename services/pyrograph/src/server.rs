@@ -238,6 +238,16 @@ impl Server {
     fn announce(&self, url: &str) {
         let (target, address) = (&self.config.target, self.public_address);
         info!(version = env!("CARGO_PKG_VERSION"), %target, %address, ui = %format!("{url}/explore"), "serving");
+        let roles = &self.roles;
+        if roles.querier.is_some() {
+            info!("to look at profiles, open {url}/explore");
+        }
+        if roles.distributor.is_some() {
+            info!(
+                "to send profiles, set the server address of a Pyroscope SDK to {url}, or try: \
+                 printf 'main;work 3\\nmain;idle 1\\n' | curl --data-binary @- '{url}/ingest?name=my-app.cpu'"
+            );
+        }
         if address.ip().is_unspecified() {
             warn!(
                 "listening on every network interface, without any login: every client that reaches port {} can read, \
