@@ -1,7 +1,7 @@
-//! Reads cells: the head first, then the columns of the chunks that a question needs.
+//! Reads cells: the head first, then the columns of the chunks that a query needs.
 //!
 //! Owns: which chunks are fetched, decoding them.
-//! Does not own: which cells a question uses (`query`).
+//! Does not own: which cells a query uses (`query`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl FetchedCells {
         for (schema, column, wanted) in columns {
             let stored = cells.columns.get(schema as usize).and_then(|columns| columns.get(column as usize));
             let Some(stored) = stored.copied() else {
-                let what = "a question asks for a column that does not exist";
+                let what = "a query asks for a column that does not exist";
                 return Err(self.block.corrupt("cells", Malformed { byte: 0, what }));
             };
             for (number, chunk) in cells.chunks.iter().enumerate() {

@@ -21,7 +21,7 @@ pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
 /// writers did not enforce [`LABEL_BYTES_MAX`], and their objects are not damaged.
 const LABEL_BYTES_READ_MAX: usize = 4 * LABEL_BYTES_MAX;
 
-/// The series and profiles of one dataset. Sufficient for questions about labels and time series.
+/// The series and profiles of one dataset. Sufficient for queries about labels and time series.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetIndex {
     pub schemas: Vec<Arc<ValueSchema>>,

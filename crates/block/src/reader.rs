@@ -1,7 +1,7 @@
 //! Reads objects: the bytes that a scan needs are fetched first, then decoded without waiting.
 //!
 //! Owns: which byte ranges are fetched, checksums, bounds.
-//! Does not own: the meaning of rows to a question (`query`).
+//! Does not own: the meaning of rows to a query (`query`).
 //!
 //! No byte of an object is trusted: a directory may name bytes that do not exist, a section may
 //! inflate, an id may be out of range. Everything returned from here was checked.

@@ -35,7 +35,7 @@ pub(crate) const TRAILER_BYTES: usize = 44;
 const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Most rows of a page.
 const PAGE_ROWS: usize = 100_000;
-/// A page ends with the dataset that brings it to this many rows, so that a question about one service
+/// A page ends with the dataset that brings it to this many rows, so that a query about one service
 /// hardly decompresses rows of others.
 const PAGE_ROWS_MIN: usize = 4096;
 

@@ -214,7 +214,7 @@ impl Inner {
             response = api_error(StatusCode::NOT_IMPLEMENTED, 12, "Method Not Allowed");
         }
         match gzip {
-            true => crate::gzip::response(&self.pools.questions, response).await,
+            true => crate::gzip::response(&self.pools.queries, response).await,
             false => response,
         }
     }

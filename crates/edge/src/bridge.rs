@@ -172,9 +172,9 @@ impl Bridge {
         let outcome = self.call(service, method.as_deref(), &content, request).await;
         let memory = outcome.as_ref().map(|reply| reply.memory.clone()).unwrap_or_default();
         let response = match content.protocol {
-            Protocol::Connect => connect::response(&self.pools.questions, &content, outcome, gzip).await,
+            Protocol::Connect => connect::response(&self.pools.queries, &content, outcome, gzip).await,
             Protocol::Grpc | Protocol::GrpcWeb => {
-                grpc::response(&self.pools.questions, &content, version, outcome, gzip).await
+                grpc::response(&self.pools.queries, &content, version, outcome, gzip).await
             }
         };
         held::until_sent(response, memory)
@@ -230,7 +230,7 @@ impl Bridge {
         if let (Format::Json, Some(method)) = (content.format, method) {
             let memory = reply.memory.clone();
             reply.envelope =
-                json::encode(&self.pools.questions, &self.schema, method.output, reply.envelope, memory)
+                json::encode(&self.pools.queries, &self.schema, method.output, reply.envelope, memory)
                     .await?;
         }
         Ok(reply)

@@ -32,7 +32,7 @@ pub enum FoldError {
     Block(#[from] block::Error),
 }
 
-/// An answer has outgrown the limit of one question.
+/// An answer has outgrown the limit of one query.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the answer has more than {limit} {what}; ask for a shorter time range or fewer series")]
 pub struct TooLarge {

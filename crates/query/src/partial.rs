@@ -1,6 +1,6 @@
 //! Answers that can be merged: of one dataset, of one leaf, of all leaves.
 //!
-//! Owns: dispatch to the kinds of questions, the memory charge and the cost of an answer.
+//! Owns: dispatch to the kinds of queries, the memory charge and the cost of an answer.
 //! Does not own: the answers themselves ([`crate::kind`]).
 
 use memory::{Account, Lease, Refused};
@@ -116,9 +116,11 @@ impl Partial {
             (Answer::MergeStacktraces(parts), Kind::MergeStacktraces(filter)) => {
                 merge_stacktraces::fold(parts, filter, dataset)
             }
-            (Answer::MergeProfile(merged), Kind::MergeProfile(question)) => merged.fold(question, dataset),
-            (Answer::Series(grouped), Kind::Series(question)) => grouped.fold(question, dataset),
-            (Answer::Heatmap(points), Kind::Heatmap(question)) => points.fold(question, dataset),
+            (Answer::MergeProfile(merged), Kind::MergeProfile(parameters)) => {
+                merged.fold(parameters, dataset)
+            }
+            (Answer::Series(grouped), Kind::Series(parameters)) => grouped.fold(parameters, dataset),
+            (Answer::Heatmap(points), Kind::Heatmap(parameters)) => points.fold(parameters, dataset),
             (Answer::Labels(found), kind) => Ok(found.fold(kind, dataset)?),
             (answer, _) => Ok(unreachable_answer(answer)?),
         }
@@ -145,7 +147,7 @@ impl Partial {
         matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())
     }
 
-    /// Merges two answers of one question.
+    /// Merges two answers of one query.
     ///
     /// # Errors
     /// The answer would outgrow its limit or the available memory.
@@ -198,9 +200,9 @@ impl Answer {
     }
 }
 
-/// Answers of two kinds meet only if a caller mixes up questions.
+/// Answers of two kinds meet only if a caller mixes up queries.
 fn unreachable_answer(answer: &Answer) -> Result<(), TooLarge> {
-    debug_assert!(false, "answers of different questions meet: {answer:?}");
+    debug_assert!(false, "answers of different queries meet: {answer:?}");
     Ok(())
 }
 

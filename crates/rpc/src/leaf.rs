@@ -24,7 +24,7 @@ pub struct ScanRequest {
     pub query: Query,
     /// Objects of one snapshot.
     pub objects: Vec<Found>,
-    /// Time left until the deadline of the question; a later answer is useless. `None`: no limit.
+    /// Time left until the deadline of the query; a later answer is useless. `None`: no limit.
     pub time_left: Option<Duration>,
     /// Leave out and name objects that are gone.
     pub skip_gone: bool,
@@ -32,7 +32,7 @@ pub struct ScanRequest {
     pub skip_unavailable: bool,
     /// Whether to measure the effort.
     pub explain: bool,
-    /// Memory of the question in this process. Not sent: another process opens its own account.
+    /// Memory of the query in this process. Not sent: another process opens its own account.
     pub memory: memory::Account,
 }
 

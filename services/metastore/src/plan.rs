@@ -72,8 +72,8 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
 /// Adds the open hours of rows between two times, in nanoseconds. Older rows go to their day.
 ///
 /// Windows are not shorter than an hour: a service has nearly the same stacktraces in five minutes as in a day, and
-/// each block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a question
-/// over many of them decodes and joins the same trees many times. Short questions do not need short blocks: datasets
+/// each block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a query
+/// over many of them decodes and joins the same trees many times. Short queries do not need short blocks: datasets
 /// name their times, and the index names those of each profile.
 fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BTreeSet<Window>) {
     let now = unix_millis.div_euclid(1_000);

@@ -196,7 +196,7 @@ impl Server {
                 self.config.multitenancy_enabled,
                 url.clone(),
                 self.clock.clone(),
-                self.pools.questions.clone(),
+                self.pools.queries.clone(),
             ));
         }
         let (stopping, between_ended) = (CancellationToken::new(), CancellationToken::new());

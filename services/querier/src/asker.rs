@@ -6,7 +6,7 @@ use http::Extensions;
 use http::request::Parts;
 use model::TenantId;
 
-/// The client of a question: its tenants, its deadline, and whether it asks for an explanation.
+/// The client of a query: its tenants, its deadline, and whether it asks for an explanation.
 #[derive(Clone, Debug)]
 pub struct Asker {
     tenants: Vec<TenantId>,

@@ -1,4 +1,4 @@
-//! Asks leaves for the units of a question, and merges their answers.
+//! Asks leaves for the units of a query, and merges their answers.
 //!
 //! Owns: asking the second leaf when the first fails or is slow, the missing objects, the explanation of each unit.
 //! Does not own: which leaves a unit belongs to (`units`), when a unit is slow (`hedge`).
@@ -25,10 +25,10 @@ use crate::trace::Trace;
 use crate::units::{Unit, divide};
 use crate::{Error, Querier};
 
-/// Units of one question that each leaf works on at once, on average.
+/// Units of one query that each leaf works on at once, on average.
 const UNITS_PER_LEAF: usize = 2;
 
-/// The calls to leaves that one question makes.
+/// The calls to leaves that one query makes.
 pub(crate) struct Dispatch<'a> {
     querier: &'a Querier,
     query: &'a Query,
@@ -38,10 +38,10 @@ pub(crate) struct Dispatch<'a> {
     explain: bool,
     /// Set once a snapshot was too old: objects that are gone from the next one count as missing.
     pub(crate) skip_gone: bool,
-    /// Memory that the question holds in this process.
+    /// Memory that the query holds in this process.
     pub(crate) memory: Account,
     leaves: Arc<[NamedLeaf]>,
-    /// Indices of the leaves that failed this question; they are asked last.
+    /// Indices of the leaves that failed this query; they are asked last.
     failed: Mutex<HashSet<usize>>,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Dispatch<'a> {
         if !keys.is_empty() {
             return Ok(());
         }
-        // So that the next question does not fail because of the same damaged objects.
+        // So that the next query does not fail because of the same damaged objects.
         self.querier.damage.report(&self.querier.metastore, missing);
         let text = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
         Err(rpc::Error::new(ErrorKind::Unavailable, text).into())

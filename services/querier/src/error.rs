@@ -5,7 +5,7 @@ use model::ProfileTypeError;
 use query::{SelectorError, TooLarge};
 use tonic::Code;
 
-/// Why a question was not answered.
+/// Why a query was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request is wrong.

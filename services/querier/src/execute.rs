@@ -1,7 +1,7 @@
-//! The story of a question: find → admit → divide → dispatch → merge → finish.
+//! The story of a query: find → admit → divide → dispatch → merge → finish.
 //!
-//! Owns: the order of these steps, the deadline, running again with a newer snapshot or without other questions.
-//! Does not own: which questions may run (`admit`), which leaf scans which object (`units`, `dispatch`), the
+//! Owns: the order of these steps, the deadline, running again with a newer snapshot or without other queries.
+//! Does not own: which queries may run (`admit`), which leaf scans which object (`units`, `dispatch`), the
 //! explanation of an answer (`trace`).
 
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::trace::{Step, Trace};
 use crate::units::cost_of_all;
 use crate::{Error, MEMORY_SLOTS, Querier};
 
-/// How often a question that found no memory runs again without others, and the pause before each try but the first.
+/// How often a query that found no memory runs again without others, and the pause before each try but the first.
 const ALONE_TRIES_MAX: u32 = 3;
 const ALONE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,7 +34,7 @@ pub struct MergedAnswer {
     pub report: Report,
 }
 
-/// How a question was answered.
+/// How a query was answered.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub stats: Stats,
@@ -43,7 +43,7 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// Set if the catalog had no owner or lagged behind: the age of its knowledge.
     pub stale: Option<Duration>,
-    /// If the client asked for it; one for each question that was answered.
+    /// If the client asked for it; one for each query that was answered.
     pub(crate) explanations: Vec<Explanation>,
     /// Memory of the answer, held until the answer is sent.
     pub(crate) memory: Lease,
@@ -58,7 +58,7 @@ impl Report {
         Ok(self.memory.grow(self.memory.bytes() * MESSAGE_SIZES)?)
     }
 
-    /// The report of several questions that are answered together.
+    /// The report of several queries that are answered together.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.stats.merge(other.stats);
         self.took = self.took.max(other.took);
@@ -71,7 +71,7 @@ impl Report {
         self
     }
 
-    /// Sets the fields that are known only when the question is answered.
+    /// Sets the fields that are known only when the query is answered.
     fn complete(&mut self, kind: &'static str, took: Duration) {
         self.took = took;
         for explanation in &mut self.explanations {
@@ -81,10 +81,10 @@ impl Report {
 }
 
 impl Querier {
-    /// Answers one question.
+    /// Answers one query.
     ///
     /// # Errors
-    /// The question is refused or takes too long, or a role that it needs cannot answer.
+    /// The query is refused or takes too long, or a role that it needs cannot answer.
     pub async fn execute(&self, asker: &Asker, query: Query) -> Result<MergedAnswer, Error> {
         let (answer, report) =
             self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
@@ -92,8 +92,8 @@ impl Querier {
         Ok(MergedAnswer { partial, report })
     }
 
-    /// Answers one question, and turns the answer into the message with `finish`, which charges the lease of the
-    /// answer. If `finish` finds no memory while other questions run, the whole question runs again without them.
+    /// Answers one query, and turns the answer into the message with `finish`, which charges the lease of the
+    /// answer. If `finish` finds no memory while other queries run, the whole query runs again without them.
     ///
     /// # Errors
     /// As [`Self::execute`].
@@ -159,7 +159,7 @@ impl Querier {
             trace.step(Step::Scan);
             match result {
                 Err(Error::Role(error)) if tries_alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
-                    debug!(%error, "a question found no memory while others ran; it runs again without them");
+                    debug!(%error, "a query found no memory while others ran; it runs again without them");
                     // The partials of this run are dropped, and the memory that they held is free.
                     dispatch.memory = self.memory.account();
                     drop(slots);
@@ -201,13 +201,13 @@ impl Querier {
         self.damage.report(&self.metastore, missing);
     }
 
-    /// Waits for one slot, or for all of them: then no other question that needs memory runs.
+    /// Waits for one slot, or for all of them: then no other query that needs memory runs.
     async fn take_memory_slots(
         &self,
         query: &Query,
         is_alone: bool,
     ) -> Result<Option<SemaphorePermit<'_>>, Error> {
-        // Without samples a question holds so little memory that it is not worth waiting behind one that runs alone.
+        // Without samples a query holds so little memory that it is not worth waiting behind one that runs alone.
         if !is_alone && !query.needs().samples {
             return Ok(None);
         }
@@ -251,7 +251,7 @@ async fn scan<T: Send>(
     Ok((answer, Report { stats, memory, missing, ..Report::default() }))
 }
 
-/// True if a question that was refused for lack of memory may fit when it runs without others.
+/// True if a query that was refused for lack of memory may fit when it runs without others.
 fn may_fit_alone(error: &rpc::Error) -> bool {
     let is_without_others = refusal_of(error).is_some_and(|refused| refused.others == 0);
     matches!(error.kind, ErrorKind::Exhausted { .. }) && !is_without_others

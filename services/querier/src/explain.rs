@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::units::Unit;
 
-/// How one question was answered, and the time and the reads that it took.
+/// How one query was answered, and the time and the reads that it took.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Explanation {
     kind: &'static str,
@@ -23,7 +23,7 @@ pub(crate) struct Explanation {
     /// Estimate of the bytes to read.
     bytes: u64,
     pruned: Option<Pruned>,
-    /// Whether the question ran more than once: its snapshot was too old, or it found no memory while others ran.
+    /// Whether the query ran more than once: its snapshot was too old, or it found no memory while others ran.
     started_over: bool,
     pub(crate) find: Duration,
     pub(crate) admit: Duration,
@@ -107,7 +107,7 @@ impl Explanation {
         self.merge += merge;
     }
 
-    /// Sets the fields that are known only when the question is answered.
+    /// Sets the fields that are known only when the query is answered.
     pub(crate) fn complete(&mut self, kind: &'static str, took: Duration, stats: Stats, missing: &[Missing]) {
         self.kind = kind;
         self.took = took;

@@ -1,4 +1,4 @@
-//! A leaf: answers a question for the objects that a root names.
+//! A leaf: answers a query for the objects that a root names.
 //!
 //! Owns: how many objects and bytes are in flight, work on the pool or inline, the deadline of a request.
 //! Does not own: the scan of one object (`scan`) or dataset (`dataset`), the bytes of an object (`block`), the answer of
@@ -33,7 +33,7 @@ use crate::reason::{no_memory, unmergeable};
 /// Bytes of the read budget that one permit stands for.
 const PERMIT_BYTES: u64 = 16 << 10;
 
-/// Reads take at most 1 / `READING_PART` of the memory of questions; the rest is for the answers that are made of them.
+/// Reads take at most 1 / `READING_PART` of the memory of queries; the rest is for the answers that are made of them.
 const READING_PART: u64 = 2;
 
 /// Decoded bytes of one encoded byte, roughly.
@@ -54,7 +54,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// `memory` limits all questions of this process together.
+    /// `memory` limits all queries of this process together.
     pub fn new(config: &Config, memory: Share, store: Store, cache: Cache, pool: Pool, clock: Clock) -> Self {
         let reading = config.max_inflight_bytes.min(memory.limit() / READING_PART);
         let permits = (reading / PERMIT_BYTES).clamp(1, 1 << 28) as u32;

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// meet the cache of that process.
 pub type NamedLeaf = (String, Arc<dyn rpc::Leaf>);
 
-/// The leaves that exist now. A root asks for them at each question, so leaves may come and go.
+/// The leaves that exist now. A root asks for them at each query, so leaves may come and go.
 pub trait Leaves: Send + Sync {
     /// In any order, each name once.
     fn leaves(&self) -> Arc<[NamedLeaf]>;

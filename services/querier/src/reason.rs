@@ -42,9 +42,9 @@ pub(crate) fn unmergeable(error: MergeError) -> Error {
     }
 }
 
-/// The error of a question that is refused for lack of memory.
+/// The error of a query that is refused for lack of memory.
 pub(crate) fn no_memory(refused: &Refused) -> Error {
-    let text = format!("the question {refused}; ask for a shorter time range or fewer series");
+    let text = format!("the query {refused}; ask for a shorter time range or fewer series");
     Error::with_source(ErrorKind::of_memory(refused), text, refused.clone())
 }
 

@@ -1,4 +1,4 @@
-//! Divides the objects of a question into units: one unit is one call to a leaf, and is retried as a whole on another.
+//! Divides the objects of a query into units: one unit is one call to a leaf, and is retried as a whole on another.
 
 use query::Query;
 use rpc::{Error, ErrorKind, Found, FoundDataset};
@@ -13,7 +13,7 @@ const UNIT_OBJECTS_MAX: usize = 128;
 /// Datasets of objects of at least this size are ranked one by one, so that several leaves share the object.
 const SHARED_OBJECT_BYTES: u64 = 64 << 20;
 
-/// A question that needs no samples reads only the index: about 1 / `INDEX_PART` of a dataset.
+/// A query that needs no samples reads only the index: about 1 / `INDEX_PART` of a dataset.
 const INDEX_PART: u64 = 16;
 
 /// Part of the objects of a snapshot.

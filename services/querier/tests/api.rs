@@ -1,4 +1,4 @@
-//! Questions over HTTP, answered from segments in a store in memory.
+//! Queries over HTTP, answered from segments in a store in memory.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
@@ -342,7 +342,7 @@ async fn dotted_names_are_hidden_from_clients_that_do_not_know_them() {
 }
 
 #[tokio::test]
-async fn wrong_questions_are_refused_with_the_reason() {
+async fn wrong_queries_are_refused_with_the_reason() {
     let server = Server::new();
     let refused = async |method: &str, body: Value, code: &str, part: &str| {
         let (status, answer) = server.call(method, body).await;
@@ -381,7 +381,7 @@ async fn wrong_questions_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_question_before_the_lookback_limit_has_an_empty_answer() {
+async fn a_query_before_the_lookback_limit_has_an_empty_answer() {
     let lookback = limits::Duration::from_days(7);
     let server = Server::with_limits(Limits { max_query_lookback: lookback, ..Limits::default() });
     server.push(&[example()]).await;
@@ -414,7 +414,7 @@ async fn segments_add_up_and_masked_items_do_not_count() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_gone_makes_the_question_start_over() {
+async fn an_object_that_is_gone_makes_the_query_start_over() {
     let server = Server::new();
     server.push(&[example()]).await;
     let mut gone = server.catalog.objects.lock().expect("lock")[0].clone();
@@ -441,7 +441,7 @@ async fn answers_report_their_cost_and_the_missing_objects() {
     assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
 }
 
-/// Returns the total of all profiles, and the number of missing objects. A question whose only object is missing fails.
+/// Returns the total of all profiles, and the number of missing objects. A query whose only object is missing fails.
 async fn total_and_missing(server: &Server) -> (Value, String) {
     let (status, headers, graph) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
     if status == 503 {
@@ -649,7 +649,7 @@ async fn an_object_that_cannot_be_read_again_is_not_called_damaged() {
 }
 
 #[tokio::test]
-async fn any_question_can_be_explained() {
+async fn any_query_can_be_explained() {
     let server = Server::new();
     server.push(&[example()]).await;
     let query = "process_cpu:cpu:nanoseconds:cpu:nanoseconds%7Bservice_name%3D%22app%22%7D";
@@ -668,9 +668,9 @@ async fn any_question_can_be_explained() {
     ];
     for (count, field, answer) in answers {
         assert!(answer.pointer(field).is_some(), "{answer}");
-        let questions = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        assert_eq!(questions.len(), count);
-        let explained = &questions[0];
+        let queries = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(queries.len(), count);
+        let explained = &queries[0];
         assert_eq!(explained["found"]["objects"], 1, "{explained}");
         assert_eq!(explained["units"]["slowest"][0]["leaf"], "leaf", "{explained}");
         assert!(explained["millis"]["total"].as_f64().is_some_and(|millis| millis > 0.0), "{explained}");

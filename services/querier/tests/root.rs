@@ -247,8 +247,8 @@ fn root(clock: &Clock, leaves: Vec<NamedLeaf>, snapshots: Vec<Snapshot>) -> Arc<
     )
 }
 
-fn question() -> Query {
-    let question = series::Question {
+fn series_query() -> Query {
+    let parameters = series::Parameters {
         start_millis: 0,
         end_millis: 1,
         step_millis: 1,
@@ -257,12 +257,12 @@ fn question() -> Query {
         call_site: Vec::new(),
     };
     let range = TimeRange { start: 0, end: 10 };
-    Query { range, selector: Selector::default(), profile_type: None, kind: Kind::Series(question) }
+    Query { range, selector: Selector::default(), profile_type: None, kind: Kind::Series(parameters) }
 }
 
 async fn ask(root: &Querier) -> Result<(BTreeMap<String, i64>, Report), querier::Error> {
     let asker = Asker::new(vec![TenantId::anonymous()]);
-    let answered = root.execute(&asker, question()).await?;
+    let answered = root.execute(&asker, series_query()).await?;
     let Answer::Series(grouped) = answered.partial.answer else { panic!("series were asked for") };
     let name =
         |labels: &Labels| format!("{}#{}", labels.get("object").unwrap(), labels.get("dataset").unwrap());
@@ -476,7 +476,7 @@ async fn leaves_learn_the_time_that_is_left_and_the_deadline_drops_every_call() 
     let mut asker = Asker::new(vec![TenantId::anonymous()]);
     asker.deadline = Some(clock.monotonic() + 30 * SECOND);
     let began = clock.monotonic();
-    let error = rig.root.execute(&asker, question()).await.expect_err("too late");
+    let error = rig.root.execute(&asker, series_query()).await.expect_err("too late");
     assert!(error.to_string().contains("30"), "{error}");
     assert_eq!(clock.monotonic() - began, 30 * SECOND);
     assert_eq!(rig.running(), 0);
@@ -581,7 +581,7 @@ async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
     // The client's deadline passes; the leaf is not notified.
     let mut asker = Asker::new(vec![TenantId::anonymous()]);
     asker.deadline = Some(clock.monotonic() + 100 * MILLI);
-    root.execute(&asker, question()).await.expect_err("too late");
+    root.execute(&asker, series_query()).await.expect_err("too late");
     until(0).await;
     assert!(leaf.requests.lock().unwrap().iter().any(|request| request.time_left.unwrap() <= 100 * MILLI));
 }
@@ -589,7 +589,7 @@ async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
 const NO_MEMORY: ErrorKind = ErrorKind::Exhausted { retry_after: SECOND };
 
 #[tokio::test(start_paused = true)]
-async fn a_question_without_enough_memory_runs_again_without_others() {
+async fn a_query_without_enough_memory_runs_again_without_others() {
     let clock = virtual_time();
     let requests = AtomicUsize::new(0);
     let leaf = FakeLeaf::new(&clock, move |_| match requests.fetch_add(1, Ordering::SeqCst) {
@@ -603,7 +603,7 @@ async fn a_question_without_enough_memory_runs_again_without_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_never_gets_memory_is_refused_and_not_answered_in_part() {
+async fn a_query_that_never_gets_memory_is_refused_and_not_answered_in_part() {
     let clock = virtual_time();
     let full = || FakeLeaf::new(&clock, |_| Reaction::Fail(NO_MEMORY));
     let rig = Rig::new(clock.clone(), vec![full(), full()], vec![small(&KEYS)]);
@@ -613,7 +613,7 @@ async fn a_question_that_never_gets_memory_is_refused_and_not_answered_in_part()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_larger_than_all_memory_is_scanned_once() {
+async fn a_query_larger_than_all_memory_is_scanned_once() {
     let clock = virtual_time();
     let small_leaf = || FakeLeaf::new(&clock, |_| Reaction::Fail(ErrorKind::TooLarge));
     let rig = Rig::new(clock.clone(), vec![small_leaf(), small_leaf()], vec![small(&KEYS[..1])]);

@@ -106,8 +106,8 @@ async fn look(
     let opening =
         Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);
     let metastore = opening.await.map_err(|error| shown(&error))?;
-    let question = everything();
-    let snapshot = metastore.find(question.find()).await.map_err(|error| error.to_string())?;
+    let scope = everything();
+    let snapshot = metastore.find(scope.find()).await.map_err(|error| error.to_string())?;
     if !may_lack {
         fleet.oracle.judge_rows(&snapshot, objects);
     }
@@ -131,7 +131,7 @@ async fn look(
             clock.clone(),
             &mut registry,
         );
-        let counted = count(&fleet.oracle, &root, &question).await;
+        let counted = count(&fleet.oracle, &root, &scope).await;
         let (counts, report) = counted.map_err(|error| error.to_string())?;
         if let Some(missing) = report.missing.first().filter(|_| !may_lack) {
             return Err(format!("{} cannot be read: {}", missing.key, missing.reason));

@@ -236,7 +236,7 @@ impl Fleet {
         &self,
         place: &Endpoint<R>,
         limit: Duration,
-        question: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
+        call: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
     ) -> Result<T, rpc::Error> {
         let machine = place.machine;
         let failed = move |why| rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{machine} {why}"));
@@ -244,7 +244,7 @@ impl Fleet {
         let (reply, answer) = oneshot::channel();
         let sleep = self.executor.sleep(limit);
         self.executor.spawn(process, async move {
-            let answered = match future::select(question(role), sleep).await {
+            let answered = match future::select(call(role), sleep).await {
                 Either::Left((answered, _)) => answered,
                 Either::Right(_) => Err(failed("takes too long")),
             };

@@ -136,9 +136,9 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A query: all data of these tenants, or of one service, in a time range.
+/// The data that a query selects: of these tenants, of all services or one, in a time range.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct Scope {
     pub(crate) tenants: Vec<TenantId>,
     pub(crate) service: Option<&'static str>,
     pub(crate) range: TimeRange,
@@ -440,7 +440,7 @@ impl Oracle {
     pub(crate) fn judge(
         &self,
         who: &str,
-        question: &Question,
+        scope: &Scope,
         expected: &Expectation,
         counts: &Counts,
         strictness: Strictness,
@@ -451,7 +451,7 @@ impl Oracle {
         let is_past_expired = state.is_past_expired;
         for item in &mut state.items {
             let count = counts.items.get(&item.number).copied().unwrap_or(0);
-            let is_asked = question.asks(item);
+            let is_asked = scope.has(item);
             shared += item.shared * count;
             let must = is_asked
                 && !item.may_be_gone
@@ -530,7 +530,7 @@ impl Log {
     }
 }
 
-impl Question {
+impl Scope {
     /// The find request for all objects that the query needs.
     pub(crate) fn find(&self) -> rpc::FindRequest {
         rpc::FindRequest {
@@ -542,7 +542,7 @@ impl Question {
         }
     }
 
-    fn asks(&self, item: &Item) -> bool {
+    fn has(&self, item: &Item) -> bool {
         self.tenants.contains(&item.tenant)
             && self.service.is_none_or(|service| service == item.service)
             && (self.range.start..self.range.end).contains(&item.time_nanos)

@@ -20,7 +20,7 @@ pub const LABELS_MAX: usize = 1_000_000;
 /// Memory of an entry in its tree, without the bytes of the text or set.
 const ENTRY_BYTES: usize = 64;
 
-/// The kind of question decides which of the two is filled.
+/// The kind of query decides which of the two is filled.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Found {
     /// Names, values or ids of profile types.

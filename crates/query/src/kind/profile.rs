@@ -15,7 +15,7 @@ use memory::{Lease, Refused};
 use model::{Function, Line, Mapping, NONE, Symbols};
 
 use crate::fold::{Dataset, FoldError, TooLarge};
-pub use crate::query::{GoPgo, ProfileQuestion as Question};
+pub use crate::query::{GoPgo, ProfileParameters as Parameters};
 use crate::scan::add_weights;
 
 /// Most distinct stacktraces of one profile.
@@ -74,15 +74,15 @@ impl Merged {
         Ok(merged)
     }
 
-    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, parameters: &Parameters, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let Some(symbols) = &dataset.symbols else { return Ok(()) };
         let mut weights = vec![0i64; symbols.stacktraces.len()];
-        dataset.scan_all(|batch| add_weights(&mut weights, &batch, &question.filter))?;
-        if self.values.is_empty() && question.go_pgo.is_none() {
-            *self = Self::from_dataset(symbols, &weights, &question.filter.call_site);
+        dataset.scan_all(|batch| add_weights(&mut weights, &batch, &parameters.filter))?;
+        if self.values.is_empty() && parameters.go_pgo.is_none() {
+            *self = Self::from_dataset(symbols, &weights, &parameters.filter.call_site);
             return Ok(self.check()?);
         }
-        Ok(self.add(symbols, &weights, question)?)
+        Ok(self.add(symbols, &weights, parameters)?)
     }
 
     /// The stacktraces of one dataset that have a weight. Symbols of one dataset are distinct, so none is looked up.
@@ -110,8 +110,8 @@ impl Merged {
             *self = other;
             return Ok(());
         }
-        // Both sides are already reduced as the question asks.
-        self.add(&other.symbols, &other.values, &Question::default())
+        // Both sides are already reduced as the query asks.
+        self.add(&other.symbols, &other.values, &Parameters::default())
     }
 
     /// Bytes held in memory, roughly: tables and vectors have room for more than they hold.
@@ -140,7 +140,7 @@ impl Merged {
             return Ok(());
         }
         let plain = std::mem::take(self);
-        self.add(&plain.symbols, &plain.values, &Question::default())
+        self.add(&plain.symbols, &plain.values, &Parameters::default())
     }
 
     fn check(&self) -> Result<(), TooLarge> {
@@ -153,10 +153,10 @@ impl Merged {
         Ok(())
     }
 
-    fn add(&mut self, from: &Symbols, weights: &[i64], question: &Question) -> Result<(), TooLarge> {
+    fn add(&mut self, from: &Symbols, weights: &[i64], parameters: &Parameters) -> Result<(), TooLarge> {
         self.index()?;
         let mut import = Import::new(from);
-        let call_site = &question.filter.call_site;
+        let call_site = &parameters.filter.call_site;
         let mut locations = Vec::new();
         for (stacktrace, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0) {
             let stack = from.stacktraces.get(stacktrace as u32);
@@ -166,7 +166,7 @@ impl Merged {
             if !call_site.is_empty() && !begins_with(from, stack, call_site) {
                 continue;
             }
-            let keep = match question.go_pgo {
+            let keep = match parameters.go_pgo {
                 Some(pgo) if pgo.keep_locations > 0 => pgo.keep_locations as usize,
                 _ => stack.len(),
             };

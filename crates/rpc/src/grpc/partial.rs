@@ -92,7 +92,7 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
         _ => false,
     };
     if !is_asked {
-        return Err(Unreadable::new("answer", "is one to another question"));
+        return Err(Unreadable::new("answer", "is one to another query"));
     }
     let proto::Stats { objects, datasets, summed, profiles, samples, bytes } = stats;
     let stats = Stats { objects, datasets, summed, profiles, samples, bytes };

@@ -61,7 +61,7 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         texts: ["a".to_owned()].into(),
         sets: [labels("a"), labels("b")].into(),
     };
-    let series = points_of::Question {
+    let series = points_of::Parameters {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
@@ -69,7 +69,7 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         exemplars: true,
         call_site: Vec::new(),
     };
-    let heat = heatmap::Question {
+    let heat = heatmap::Parameters {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
@@ -80,7 +80,7 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
     let profile = merged::Merged::from_columns(symbols(), vec![3, 4]).expect("small");
     let all = [
         (Kind::MergeStacktraces(SampleFilter::default()), Answer::MergeStacktraces(parts())),
-        (Kind::MergeProfile(merged::Question::default()), Answer::MergeProfile(Box::new(profile))),
+        (Kind::MergeProfile(merged::Parameters::default()), Answer::MergeProfile(Box::new(profile))),
         (Kind::Series(series), Answer::Series(grouped)),
         (Kind::Heatmap(heat), Answer::Heatmap(heatmap::Points::new(points).expect("few"))),
         (Kind::SeriesLabels(Vec::new()), Answer::Labels(found)),
@@ -106,10 +106,10 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
     match (partial.answer, &query.kind) {
         (Answer::MergeStacktraces(parts), _) => drop(finish([&parts], 0, Real::Keep)),
         (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1, &Default::default())),
-        (Answer::Series(grouped), Kind::Series(question)) => {
-            drop(grouped.finish(question, points_of::Aggregation::Sum, 0));
+        (Answer::Series(grouped), Kind::Series(parameters)) => {
+            drop(grouped.finish(parameters, points_of::Aggregation::Sum, 0));
         }
-        (Answer::Heatmap(points), Kind::Heatmap(question)) => drop(points.finish(question, 0)),
+        (Answer::Heatmap(points), Kind::Heatmap(parameters)) => drop(points.finish(parameters, 0)),
         _ => {}
     }
     Ok(())
@@ -184,10 +184,10 @@ fn malformed_labels_are_refused() {
 }
 
 #[test]
-fn an_answer_to_another_question_is_refused() {
+fn an_answer_to_another_query_is_refused() {
     let (_, response) = answers().swap_remove(0);
-    let error = read_partial(response, &query(Kind::LabelNames)).expect_err("another question");
-    assert_eq!(error.to_string(), "answer is one to another question");
+    let error = read_partial(response, &query(Kind::LabelNames)).expect_err("another query");
+    assert_eq!(error.to_string(), "answer is one to another query");
     let error = read_partial(proto::ScanResponse::default(), &query(Kind::LabelNames));
     assert_eq!(error.expect_err("nothing").to_string(), "answer is missing");
 }

@@ -1,4 +1,4 @@
-//! Questions, answers and profiles with a value in every field.
+//! Queries, answers and profiles with a value in every field.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,7 +216,7 @@ pub(crate) fn finds() -> Vec<FindRequest> {
             profile_type: Some(profile_type()),
             explain: true,
         },
-        // An empty list of services is another question than no list.
+        // An empty list of services is not the same as no list.
         FindRequest {
             tenants: vec![tenant("a")],
             range,
@@ -332,10 +332,10 @@ fn effort() -> Effort {
     }
 }
 
-/// Every kind of question, with an answer in which every field is set.
-pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
+/// Every kind of query, with an answer in which every field is set.
+pub(crate) fn queries() -> Vec<(ScanRequest, Scanned)> {
     let stats = Stats { objects: 1, datasets: 2, summed: 5, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
-    let series = series::Question {
+    let series = series::Parameters {
         start_millis: -5,
         end_millis: 100,
         step_millis: 15,
@@ -343,7 +343,7 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
         exemplars: true,
         call_site: filter().call_site,
     };
-    let heat = heatmap::Question {
+    let heat = heatmap::Parameters {
         start_millis: -5,
         end_millis: 100,
         step_millis: 15,
@@ -356,14 +356,14 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
         (Kind::MergeStacktraces(filter()), Answer::MergeStacktraces(parts())),
         (Kind::MergeStacktraces(SampleFilter::default()), Answer::MergeStacktraces(Vec::new())),
         (
-            Kind::MergeProfile(profile::Question { filter: filter(), go_pgo: Some(pgo) }),
+            Kind::MergeProfile(profile::Parameters { filter: filter(), go_pgo: Some(pgo) }),
             Answer::MergeProfile(Box::new(merged())),
         ),
-        (Kind::MergeProfile(profile::Question::default()), Answer::MergeProfile(Box::default())),
+        (Kind::MergeProfile(profile::Parameters::default()), Answer::MergeProfile(Box::default())),
         (Kind::Series(series), Answer::Series(grouped())),
         (Kind::Heatmap(heat.clone()), Answer::Heatmap(points())),
         (
-            Kind::Heatmap(heatmap::Question { of: heatmap::Of::Profiles, exemplars: false, ..heat }),
+            Kind::Heatmap(heatmap::Parameters { of: heatmap::Of::Profiles, exemplars: false, ..heat }),
             Answer::Heatmap(heatmap::Points::default()),
         ),
         (Kind::LabelNames, Answer::Labels(found())),

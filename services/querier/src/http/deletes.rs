@@ -131,7 +131,7 @@ async fn trial(
 ) -> Result<Trial, Error> {
     // A heat map with one slot over the whole range: every profile is a point in it.
     let (start_millis, end_millis) = (range.start / 1_000_000, range.end / 1_000_000);
-    let question = heatmap::Question {
+    let parameters = heatmap::Parameters {
         start_millis,
         end_millis,
         step_millis: end_millis.saturating_sub(start_millis).max(1),
@@ -139,7 +139,7 @@ async fn trial(
         group_by: vec![SERVICE_NAME.into()],
         exemplars: false,
     };
-    let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(question) };
+    let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(parameters) };
     let objects = querier.find(asker, &query).await?.objects.len();
     let result = querier.execute(asker, query).await?;
     let Answer::Heatmap(points) = result.partial.answer else {

@@ -6,7 +6,7 @@ use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, Select
 use crate::execute::Report;
 use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
-use crate::http::stacktraces::{encoding_bytes, merge_question, parts};
+use crate::http::stacktraces::{encoding_bytes, merge_query, parts};
 use crate::{Asker, Error, Querier};
 
 pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest) -> Answer<DiffResponse> {
@@ -33,8 +33,8 @@ pub(crate) async fn compare(
     right: SelectMergeStacktracesRequest,
 ) -> Result<(FlameGraph, Report), Error> {
     let limits = RequestLimits::new(querier, asker);
-    let left_query = merge_question(querier, &limits, &left)?;
-    let right_query = merge_question(querier, &limits, &right)?;
+    let left_query = merge_query(querier, &limits, &left)?;
+    let right_query = merge_query(querier, &limits, &right)?;
     let max_nodes = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
     let nodes = limits.nodes(Some(max_nodes(&left).max(max_nodes(&right))))?;
     let answer = |query| async {

@@ -1,12 +1,12 @@
 //! SelectHeatmap.
 
 use query::Kind;
-use query::kind::heatmap::{Heatmap, Id, Of, Point, Question};
+use query::kind::heatmap::{Heatmap, Id, Of, Parameters, Point};
 use wire::querier::v1::{HeatmapQueryType, SelectHeatmapRequest, SelectHeatmapResponse};
 use wire::types::v1::{Exemplar, ExemplarType, HeatmapSeries, HeatmapSlot};
 
 use crate::http::labels::label_pairs;
-use crate::http::request::{RequestLimits, question};
+use crate::http::request::{RequestLimits, parse_query};
 use crate::http::series::{check_group_by, step_millis};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
@@ -52,12 +52,12 @@ pub(crate) async fn select_heatmap(
     let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
     let (start_millis, end_millis) = range.unwrap_or_default();
     let group_by = request.group_by;
-    let grid = Question { start_millis, end_millis, step_millis, of: subject, group_by, exemplars };
-    let query = question(
+    let parameters = Parameters { start_millis, end_millis, step_millis, of: subject, group_by, exemplars };
+    let query = parse_query(
         (start_millis, end_millis),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::Heatmap(grid.clone()),
+        Kind::Heatmap(parameters.clone()),
     )?;
     if range.is_none() {
         return Ok(Default::default());
@@ -67,7 +67,7 @@ pub(crate) async fn select_heatmap(
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };
     result.report.charge_for_message()?;
-    let Heatmap { y_min, maps } = points.finish(&grid, limit);
+    let Heatmap { y_min, maps } = points.finish(&parameters, limit);
     let series = maps.into_iter().map(|map| HeatmapSeries {
         labels: label_pairs(&map.labels),
         slots: map

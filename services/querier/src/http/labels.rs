@@ -1,4 +1,4 @@
-//! ProfileTypes, LabelNames, LabelValues and Series: questions about labels.
+//! ProfileTypes, LabelNames, LabelValues and Series: queries about labels.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::http::request::{RequestLimits, selectors};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
-/// Length of the range, until now, of a question without one.
+/// Length of the range, until now, of a query without one.
 const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 pub(crate) async fn profile_types(
@@ -118,7 +118,7 @@ pub(crate) fn label_pairs(labels: &Labels) -> Vec<LabelPair> {
     labels.iter().map(pair).collect()
 }
 
-/// Asks one question about labels.
+/// Runs one query about labels.
 pub(crate) async fn find(
     querier: &Querier,
     asker: &Asker,

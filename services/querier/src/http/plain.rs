@@ -19,7 +19,7 @@ use crate::http::request::{RequestLimits, selector};
 use crate::http::service::report_headers;
 use crate::{Asker, Error, Querier};
 
-/// Length of the range, until now, of a question without one.
+/// Length of the range, until now, of a query without one.
 const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 /// Answers with the values of `label`; for `__name__` with the ids of the profile types. The range is the last hour, or

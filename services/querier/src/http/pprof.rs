@@ -7,12 +7,12 @@ use std::sync::Arc;
 use memory::{Lease, Refused};
 use model::{NONE, ProfileType, Strings};
 use query::Kind;
-use query::kind::profile::{GoPgo, Merged, Question};
+use query::kind::profile::{GoPgo, Merged, Parameters};
 use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
 use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest};
 
 use crate::execute::Report;
-use crate::http::request::{RequestLimits, question, sample_filter};
+use crate::http::request::{RequestLimits, parse_query, sample_filter};
 use crate::http::service::Answer;
 use crate::{Asker, Error, Querier};
 
@@ -75,11 +75,11 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
         &request.profile_id_selector,
         stacks,
     )?;
-    let query = question(
+    let query = parse_query(
         range.unwrap_or_default(),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::MergeProfile(Question { filter, go_pgo: go_pgo(request) }),
+        Kind::MergeProfile(Parameters { filter, go_pgo: go_pgo(request) }),
     )?;
     if range.is_none() {
         return Ok(Default::default());

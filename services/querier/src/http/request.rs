@@ -15,7 +15,7 @@ const IDS_MAX: usize = 10_000;
 /// Most functions in one call site.
 const CALL_SITE_MAX: usize = 10_000;
 
-/// The limits of a question over all of its tenants: for each limit the smallest that is set.
+/// The limits of a query over all of its tenants: for each limit the smallest that is set.
 pub(crate) struct RequestLimits {
     /// Length and lookback in nanoseconds; 0: no limit.
     query_length: i64,
@@ -114,8 +114,8 @@ pub(crate) fn selectors(texts: &[String]) -> Result<Selector, Error> {
     Selector::parse_all(texts).map_err(|(text, error)| Error::selector(&text, &error))
 }
 
-/// A question about one profile type.
-pub(crate) fn question(
+/// Parses a query for one profile type.
+pub(crate) fn parse_query(
     (start, end): (i64, i64),
     profile_type: &str,
     label_selector: &str,

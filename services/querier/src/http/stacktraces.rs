@@ -9,7 +9,7 @@ use wire::querier::v1::{
 };
 
 use crate::execute::Report;
-use crate::http::request::{RequestLimits, question, sample_filter};
+use crate::http::request::{RequestLimits, parse_query, sample_filter};
 use crate::http::service::Answer;
 use crate::http::{dot, pprof};
 use crate::{Asker, Error, Querier};
@@ -86,7 +86,7 @@ pub(crate) async fn merge(
     real: Real,
 ) -> Result<(Flame<1>, Report), Error> {
     let limits = RequestLimits::new(querier, asker);
-    let query = merge_question(querier, &limits, request)?;
+    let query = merge_query(querier, &limits, request)?;
     let nodes = limits.nodes(request.max_nodes)?;
     let Some(query) = query else {
         return Ok((finish([&[]], nodes, real), Report::default()));
@@ -110,8 +110,8 @@ pub(crate) async fn merge(
     }
 }
 
-/// The question of a request; none if its whole range is before the lookback limit.
-pub(crate) fn merge_question(
+/// The query of a request; none if its whole range is before the lookback limit.
+pub(crate) fn merge_query(
     querier: &Querier,
     limits: &RequestLimits,
     request: &SelectMergeStacktracesRequest,
@@ -125,11 +125,11 @@ pub(crate) fn merge_question(
     )?;
     let kind = Kind::MergeStacktraces(filter);
     let (type_id, selector) = (&request.profile_type_id, &request.label_selector);
-    let query = question(range.unwrap_or_default(), type_id, selector, kind)?;
+    let query = parse_query(range.unwrap_or_default(), type_id, selector, kind)?;
     Ok(range.map(|_| query))
 }
 
-/// Returns the trees that answer a question, one per dataset.
+/// Returns the trees that answer a query, one per dataset.
 pub(crate) async fn parts(
     querier: &Querier,
     asker: &Asker,

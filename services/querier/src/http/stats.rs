@@ -36,7 +36,7 @@ pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answe
     Ok((response, Report::default()))
 }
 
-/// Answers with the bytes that a question would read, according to the catalog. A query that cannot be parsed is no
+/// Answers with the bytes that a query would read, according to the catalog. A query that cannot be parsed is no
 /// error: clients show the answer as a hint.
 pub(crate) async fn analyze_query(
     querier: &Querier,

@@ -1,4 +1,4 @@
-//! Answers a question from one dataset: match series, fetch the sections and rows that are needed, fold.
+//! Answers a query from one dataset: match series, fetch the sections and rows that are needed, fold.
 //!
 //! Owns: the estimates of bytes and memory, the choice between cells and rows.
 //! Does not own: matching and folding themselves (`query`), the encoding of sections (`block`).
@@ -186,7 +186,7 @@ impl Matches {
     }
 }
 
-/// Fetches the rows of every column of the selection, if the question needs samples.
+/// Fetches the rows of every column of the selection, if the query needs samples.
 async fn fetch_samples(
     reader: &Reader,
     position: usize,
@@ -202,7 +202,7 @@ async fn fetch_samples(
     Ok(samples)
 }
 
-/// Fetches the stacktraces of every matching cell, if the question needs samples.
+/// Fetches the stacktraces of every matching cell, if the query needs samples.
 async fn fetch_sums(matches: &Matches, needs: Needs) -> Result<Vec<FetchedCellRows>, block::Error> {
     let mut sums = Vec::new();
     for (head, part) in matches.heads.iter().zip(&matches.cells).filter(|_| needs.samples) {

@@ -24,7 +24,7 @@ pub(super) struct Scan<'a> {
     pub(super) cache: Cache,
     pub(super) skip_gone: bool,
     pub(super) skip_unavailable: bool,
-    /// Memory that the question holds.
+    /// Memory that the query holds.
     pub(super) memory: Account,
     pub(super) meter: Meter,
 }
