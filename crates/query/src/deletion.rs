@@ -35,7 +35,7 @@ impl Deletion {
 
     /// The times of the profiles of a dataset that may remain, judged by its directory entry alone; `None` if none
     /// remains. Parameters are those of [`Self::touches`].
-    pub fn left_of(
+    pub fn remaining_times(
         &self,
         tenant: &TenantId,
         service: &str,

@@ -31,10 +31,10 @@ pub struct Charge {
 #[derive(Debug)]
 pub enum Answer {
     MergeStacktraces(Vec<Part>),
-    MergeProfile(Box<profile::Merged>),
-    Series(series::Grouped),
+    MergeProfile(Box<profile::MergedProfile>),
+    Series(series::GroupedSeries),
     Heatmap(heatmap::Points),
-    Labels(labels::Found),
+    Labels(labels::FoundLabels),
 }
 
 /// The cost of an answer.
@@ -76,10 +76,10 @@ impl Partial {
         let answer = match &query.kind {
             Kind::MergeStacktraces(_) => Answer::MergeStacktraces(Vec::new()),
             Kind::MergeProfile(_) => Answer::MergeProfile(Box::default()),
-            Kind::Series(_) => Answer::Series(series::Grouped::default()),
+            Kind::Series(_) => Answer::Series(series::GroupedSeries::default()),
             Kind::Heatmap(_) => Answer::Heatmap(heatmap::Points::default()),
             Kind::LabelNames | Kind::LabelValues(_) | Kind::SeriesLabels(_) | Kind::ProfileTypes => {
-                Answer::Labels(labels::Found::default())
+                Answer::Labels(labels::FoundLabels::default())
             }
         };
         Self { answer, stats: Stats::default(), charge: Charge::default() }

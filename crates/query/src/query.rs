@@ -86,7 +86,7 @@ pub struct HeatmapParameters {
     pub end_millis: i64,
     /// At least 1.
     pub step_millis: i64,
-    pub of: PointKind,
+    pub point_kind: PointKind,
     pub group_by: Vec<String>,
     pub exemplars: bool,
 }
@@ -150,7 +150,7 @@ impl Query {
             Kind::Series(parameters) if !parameters.call_site.is_empty() => {
                 Needs { samples: true, tree: true, ..Needs::default() }
             }
-            Kind::Heatmap(parameters) if parameters.of == PointKind::Spans => {
+            Kind::Heatmap(parameters) if parameters.point_kind == PointKind::Spans => {
                 Needs { samples: true, spans: true, ..Needs::default() }
             }
             _ => Needs::default(),

@@ -342,7 +342,7 @@ proptest! {
             start_millis: 100,
             end_millis: 130,
             step_millis: 10,
-            of: heatmap::Of::Profiles,
+            point_kind: heatmap::PointKind::Profiles,
             group_by: vec!["pod".into()],
             exemplars: false,
         };
@@ -407,7 +407,7 @@ proptest! {
             start_millis: 100,
             end_millis: 130,
             step_millis: 10,
-            of: heatmap::Of::Profiles,
+            point_kind: heatmap::PointKind::Profiles,
             group_by: vec!["pod".into()],
             exemplars: true,
         };
@@ -485,11 +485,16 @@ fn a_directory_entry_answers_label_queries_as_its_index_does() {
         let mut partial = Partial::empty(&query);
         fold(&mut partial, &query, &stored, &[], &[]);
         let Answer::Labels(folded) = partial.answer else { panic!("{partial:?}") };
-        let mut known = crate::kind::labels::Found::default();
+        let mut known = crate::kind::labels::FoundLabels::default();
         assert!(known.add_known(&query.kind, "app", &types, Some(&names)));
         assert_eq!(known, folded, "{:?}", query.kind);
     }
-    assert!(!crate::kind::labels::Found::default().add_known(&values("pod"), "app", &types, Some(&names)));
+    assert!(!crate::kind::labels::FoundLabels::default().add_known(
+        &values("pod"),
+        "app",
+        &types,
+        Some(&names)
+    ));
 }
 
 #[test]
@@ -523,7 +528,8 @@ fn the_times_that_a_deletion_leaves_of_a_dataset_are_known_without_reading_it() 
     let left = |selector: &str, millis: (i64, i64)| {
         let deletion =
             Deletion { range: TimeRange { start: millis.0, end: millis.1 }, ..deletion(selector, (0, 0)) };
-        let left = deletion.left_of(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
+        let left =
+            deletion.remaining_times(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
         left.map(|times| (times.first, times.last))
     };
     for selector in [r#"{service_name="app"}"#, r#"{__name__="process_cpu"}"#] {

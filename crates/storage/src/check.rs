@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, join, stream};
 use tracing::{error, warn};
 
-use crate::{Created, Error, Key, OpenError, Store, Tail};
+use crate::{CreateOutcome, Error, Key, OpenError, Store, Tail};
 
 /// Races of [`CREATES_AT_ONCE`] creates of one key. A store known to let several creates win did so in two of three
 /// such races, so it passes all 8 about once in 6,500 starts.
@@ -51,10 +51,12 @@ pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError>
     let (first, second) =
         join!(store.settle_create(&key, one.clone()), store.settle_create(&key, two.clone()));
     let winner = match (first?, second?) {
-        (Created::Mine, Created::Other) => one,
-        (Created::Other, Created::Mine) => two,
-        (Created::Mine, Created::Mine) => return Err(OpenError::Overwrites { store: store.to_string() }),
-        (Created::Other, Created::Other) => {
+        (CreateOutcome::Mine, CreateOutcome::Other) => one,
+        (CreateOutcome::Other, CreateOutcome::Mine) => two,
+        (CreateOutcome::Mine, CreateOutcome::Mine) => {
+            return Err(OpenError::Overwrites { store: store.to_string() });
+        }
+        (CreateOutcome::Other, CreateOutcome::Other) => {
             return Err(inconsistent(store, "refused both creates of a new key"));
         }
     };

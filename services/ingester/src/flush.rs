@@ -18,7 +18,7 @@ use futures::stream::FuturesUnordered;
 use model::WriterId;
 use parking_lot::Mutex;
 use rpc::SegmentHint;
-use storage::{Created, Key, Store};
+use storage::{CreateOutcome, Key, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Charge;
@@ -295,14 +295,14 @@ impl Shared {
             Some(_) if took > SUSPENSION_LIMIT => {
                 UploadOutcome::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
             }
-            Some(Ok(Created::Mine)) => UploadOutcome::Durable(hint),
-            Some(Ok(Created::Other)) => UploadOutcome::Lost,
+            Some(Ok(CreateOutcome::Mine)) => UploadOutcome::Durable(hint),
+            Some(Ok(CreateOutcome::Other)) => UploadOutcome::Lost,
             Some(Err(error)) => UploadOutcome::Refused(Error::Refused { cause: error.to_string() }),
         }
     }
 
     /// Repeats the create until the store answers, or refuses it with an error that does not pass soon.
-    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<Created, storage::Error> {
+    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<CreateOutcome, storage::Error> {
         let key = Key::log_slot(log, slot);
         loop {
             match self.store.settle_create(&key, bytes.clone()).await {

@@ -56,7 +56,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
     DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    PublishOutcome, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::{Notify, watch};
@@ -264,7 +264,7 @@ impl rpc::JobQueue for Metastore {
         self.to_its_end(me.claim()).await
     }
 
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error> {
         let me = self.me()?;
         self.to_its_end(me.publish_job(publication)).await
     }

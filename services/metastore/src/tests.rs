@@ -201,7 +201,7 @@ impl World {
         self.keys.insert(key.clone(), keys);
         let created = self.store.settle_create(&key, bytes).await?;
         let hint = SegmentHint { writer, seq, bytes: 1 << 20, directory };
-        Ok((created == storage::Created::Mine).then_some(hint))
+        Ok((created == storage::CreateOutcome::Mine).then_some(hint))
     }
 
     /// Merges as a compactor does.

@@ -15,7 +15,7 @@ use hashbrown::HashSet;
 use memory::Account;
 use parking_lot::Mutex;
 use query::{Partial, Query};
-use rpc::{ErrorKind, Found, Missing, ScanRequest, Scanned};
+use rpc::{ErrorKind, FoundObject, Missing, ScanAnswer, ScanRequest};
 use storage::Key;
 
 use crate::explain::UnitExplanation;
@@ -50,7 +50,7 @@ type Attempt = Result<Reply, Failure>;
 
 struct Reply {
     leaf: usize,
-    scanned: Scanned,
+    scanned: ScanAnswer,
 }
 
 struct Failure {
@@ -91,7 +91,7 @@ impl<'a> Dispatch<'a> {
     /// `NotFound` if the snapshot is too old. `Unavailable` if no object could be read and the answer is empty.
     pub(crate) async fn run(
         &self,
-        objects: Vec<Found>,
+        objects: Vec<FoundObject>,
         trace: &mut Trace,
     ) -> Result<(Partial, Vec<Missing>), Error> {
         let clock = &self.querier.clock;
@@ -167,7 +167,7 @@ impl<'a> Dispatch<'a> {
             Ok(Reply { leaf, scanned }) => {
                 self.querier.hedging.took(unit.bytes, explanation.took);
                 explanation.answered(&self.leaves[leaf].0, &scanned);
-                let Scanned { partial, missing, .. } = scanned;
+                let ScanAnswer { partial, missing, .. } = scanned;
                 Ok(UnitResult { partial: Some(partial), missing, explanation })
             }
             Err(error) if is_final(error.kind) => Err(error.into()),
@@ -178,8 +178,11 @@ impl<'a> Dispatch<'a> {
             }
             Err(error) => {
                 let reason = error.to_string();
-                let unread =
-                    |object: Found| Missing { key: object.key, reason: reason.clone(), is_damaged: false };
+                let unread = |object: FoundObject| Missing {
+                    key: object.key,
+                    reason: reason.clone(),
+                    is_damaged: false,
+                };
                 let missing = unit.objects.into_iter().map(unread).collect();
                 Ok(UnitResult { partial: None, missing, explanation })
             }

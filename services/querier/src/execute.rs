@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use memory::{Lease, Refused};
 use query::{Charge, Kind, Partial, Query, Stats};
-use rpc::{ErrorKind, FindRequest, Found, Missing, Snapshot};
+use rpc::{ErrorKind, FindRequest, FoundObject, Missing, Snapshot};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
@@ -241,7 +241,7 @@ impl Querier {
 /// Scans the objects of one snapshot and finishes the merged answer.
 async fn scan<T: Send>(
     dispatch: &Dispatch<'_>,
-    objects: Vec<Found>,
+    objects: Vec<FoundObject>,
     finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
     trace: &mut Trace,
 ) -> Result<(T, Report), Error> {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use query::Stats;
-use rpc::{Effort, Missing, Pruned, Scanned, Snapshot};
+use rpc::{Effort, Missing, PruneCounts, ScanAnswer, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(crate) struct Explanation {
     datasets: usize,
     /// Estimate of the bytes to read.
     bytes: u64,
-    pruned: Option<Pruned>,
+    pruned: Option<PruneCounts>,
     /// Whether the query ran more than once: its snapshot was too old, or it found no memory while others ran.
     started_over: bool,
     pub(crate) find: Duration,
@@ -64,7 +64,7 @@ impl UnitExplanation {
         }
     }
 
-    pub(crate) fn answered(&mut self, leaf: &str, scanned: &Scanned) {
+    pub(crate) fn answered(&mut self, leaf: &str, scanned: &ScanAnswer) {
         if let Some(effort) = &scanned.effort {
             leaf.clone_into(&mut self.leaf);
             self.effort = *effort;

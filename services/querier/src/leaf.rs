@@ -20,7 +20,7 @@ use clock::{Clock, Pool};
 use futures::stream::{self, StreamExt};
 use memory::Share;
 use query::Partial;
-use rpc::{Error, ErrorKind, Found, ScanRequest, Scanned};
+use rpc::{Error, ErrorKind, FoundObject, ScanAnswer, ScanRequest};
 use storage::Store;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -71,7 +71,7 @@ impl Leaf {
         }
     }
 
-    async fn scan_all(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan_all(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let ScanRequest { query, objects, skip_gone, skip_unavailable, explain, memory, .. } = request;
         let memory = if memory.is_counted() { memory } else { self.memory.account() };
         let meter = Meter::new(&self.clock, explain);
@@ -99,7 +99,7 @@ impl Leaf {
             merged = scan.meter.time(|effort| &mut effort.merge, merge).await.map_err(unmergeable)?;
         }
         drop(results);
-        Ok(Scanned { partial: merged, missing, effort: scan.meter.into_effort() })
+        Ok(ScanAnswer { partial: merged, missing, effort: scan.meter.into_effort() })
     }
 
     /// Waits until `encoded` bytes, decoded, fit into the read budget. A read larger than the budget takes all of it.
@@ -118,7 +118,7 @@ impl Leaf {
 
 #[async_trait]
 impl rpc::Leaf for Leaf {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let Some(limit) = request.time_left else {
             return self.scan_all(request).await;
         };
@@ -130,6 +130,6 @@ impl rpc::Leaf for Leaf {
     }
 }
 
-fn count_datasets(objects: &[Found]) -> usize {
+fn count_datasets(objects: &[FoundObject]) -> usize {
     objects.iter().map(|object| object.datasets.len()).sum()
 }

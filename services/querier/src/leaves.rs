@@ -40,7 +40,7 @@ pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use rpc::{Error, ErrorKind, ScanRequest, Scanned};
+    use rpc::{Error, ErrorKind, ScanAnswer, ScanRequest};
 
     use super::*;
 
@@ -48,7 +48,7 @@ mod tests {
 
     #[async_trait]
     impl rpc::Leaf for DeadLeaf {
-        async fn scan(&self, _: ScanRequest) -> Result<Scanned, Error> {
+        async fn scan(&self, _: ScanRequest) -> Result<ScanAnswer, Error> {
             Err(Error::new(ErrorKind::Unavailable, "dead"))
         }
     }

@@ -17,7 +17,7 @@ use model::{
 use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
 use query::{Deletion, Selector};
-use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
+use rpc::{Error, FindRequest, FoundDataset, FoundObject, Snapshot};
 use serde_json::{Value, json};
 use storage::fault::{Fault, Faulty};
 use storage::{Key, Store};
@@ -28,9 +28,9 @@ const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// Finds every object in `objects`, and removes those that are quarantined.
 #[derive(Default)]
 struct Catalog {
-    objects: Mutex<Vec<Found>>,
+    objects: Mutex<Vec<FoundObject>>,
     /// Answers the next find instead of the objects.
-    stale: Mutex<Option<Found>>,
+    stale: Mutex<Option<FoundObject>>,
     quarantined: Mutex<Vec<(Key, String)>>,
 }
 
@@ -119,7 +119,7 @@ impl Server {
         self.catalog.objects.lock().expect("lock").push(found);
     }
 
-    async fn put(&self, items: &[PushItem], seq: u64) -> Found {
+    async fn put(&self, items: &[PushItem], seq: u64) -> FoundObject {
         let mut head = Head::new();
         for item in items {
             head.append(item);
@@ -137,7 +137,13 @@ impl Server {
             profile_types: entry.profile_types.clone().into(),
         });
         let datasets = datasets.collect();
-        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), deletions: Vec::new(), datasets }
+        FoundObject {
+            key,
+            bytes: encoded.bytes.len() as u64,
+            masked: Vec::new(),
+            deletions: Vec::new(),
+            datasets,
+        }
     }
 
     async fn send(&self, request: http::Request<Body>) -> (u16, http::HeaderMap, Value) {
@@ -296,7 +302,7 @@ async fn deleted_profiles_do_not_count_in_the_times_of_a_tenant() {
         [10, 20, 30].map(|second| item(second, "app", "dev", SECOND + second as i64, &[("main", 1, 0)]));
     let mut found = server.put(&items, 0).await;
     let second = |second: i64| (SECOND + second) * 1_000_000_000;
-    let times = async |found: &Found| {
+    let times = async |found: &FoundObject| {
         *server.catalog.objects.lock().expect("lock") = vec![found.clone()];
         server.call("GetProfileStats", json!({})).await.1
     };
@@ -554,7 +560,7 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_no_object_is_quarantined() {
 }
 
 /// Returns a server whose only object is `found`, with these bytes, in a store with scripted faults.
-async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Faulty) {
+async fn with_faulty_store(found: &FoundObject, bytes: bytes::Bytes) -> (Server, Faulty) {
     let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
     let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
     store.settle_create(&found.key, bytes).await.expect("in memory");
@@ -564,7 +570,7 @@ async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Fault
 }
 
 /// Returns a server with one object of three services, the object, and the offset of the index of each service.
-async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
+async fn with_three_datasets() -> (Server, FoundObject, Vec<usize>) {
     let sound = Server::new();
     let stacks = [("main", 1, 0)];
     let services =

@@ -16,7 +16,7 @@ use query::flamegraph::{Real, finish};
 use query::kind::series::{Aggregation, Line as SeriesLine};
 use query::kind::{profile, series};
 use query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
-use rpc::{Found, FoundDataset, Leaf as _, ScanRequest};
+use rpc::{FoundDataset, FoundObject, Leaf as _, ScanRequest};
 use storage::{Key, Store};
 
 const SECOND: i64 = 1_000_000_000;
@@ -115,11 +115,11 @@ fn item(random: &mut Random, from: i64, to: i64) -> PushItem {
 
 struct Bucket {
     store: Store,
-    objects: Vec<Found>,
+    objects: Vec<FoundObject>,
 }
 
 impl Bucket {
-    async fn put(&self, name: String, encoded: Encoded) -> Found {
+    async fn put(&self, name: String, encoded: Encoded) -> FoundObject {
         let key = Key::from_text(name);
         self.store.settle_create(&key, encoded.bytes.clone()).await.expect("in memory");
         let datasets = encoded.directory.datasets.iter().zip(0..).map(|(entry, position)| FoundDataset {
@@ -130,7 +130,7 @@ impl Bucket {
             profile_types: entry.profile_types.clone().into(),
             bytes: 0,
         });
-        Found {
+        FoundObject {
             key,
             bytes: encoded.bytes.len() as u64,
             masked: Vec::new(),

@@ -17,7 +17,8 @@ use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
 use query::{Answer, Kind, Partial, Query, Selector};
 use rpc::{
-    Error, ErrorKind, FindRequest, Found, FoundDataset, Leaf, Missing, ScanRequest, Scanned, Snapshot,
+    Error, ErrorKind, FindRequest, FoundDataset, FoundObject, Leaf, Missing, ScanAnswer, ScanRequest,
+    Snapshot,
 };
 use storage::Key;
 
@@ -129,7 +130,7 @@ impl Drop for Running<'_> {
 
 #[async_trait]
 impl Leaf for FakeLeaf {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         self.requests.lock().unwrap().push(request.clone());
         self.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(&self.running);
@@ -144,7 +145,7 @@ impl Leaf for FakeLeaf {
             }
             Reaction::Hang => std::future::pending().await,
         }
-        let mut grouped = series::Grouped::default();
+        let mut grouped = series::GroupedSeries::default();
         let mut missing = Vec::new();
         for object in &request.objects {
             let key = object.key.as_str();
@@ -174,11 +175,11 @@ impl Leaf for FakeLeaf {
             stats: Default::default(),
             charge: Default::default(),
         };
-        Ok(Scanned { partial, missing, effort: None })
+        Ok(ScanAnswer { partial, missing, effort: None })
     }
 }
 
-fn object(key: &str, bytes: u64, datasets: u32) -> Found {
+fn object(key: &str, bytes: u64, datasets: u32) -> FoundObject {
     let dataset = |position| FoundDataset {
         position,
         tenant: TenantId::anonymous(),
@@ -187,7 +188,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
         times: Times { first: 0, last: 9 },
         profile_types: Vec::new().into(),
     };
-    Found {
+    FoundObject {
         key: Key::from_text(key),
         bytes,
         masked: Vec::new(),
@@ -196,7 +197,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
     }
 }
 
-fn snapshot(objects: Vec<Found>) -> Snapshot {
+fn snapshot(objects: Vec<FoundObject>) -> Snapshot {
     Snapshot { objects, ..Snapshot::default() }
 }
 

@@ -15,7 +15,6 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("crates/formats/tests/oracle/mod.rs same", 78),
     ("tests/simulation/src/run.rs direct", 78),
     ("services/querier/src/http/pprof.rs encode", 76),
-    ("services/querier/src/http/heatmap.rs select_heatmap", 72),
     ("crates/block/src/sort.rs select", 71),
 ];
 /// Most comment lines, in percent, that may say "what" where mostly a noun exists.

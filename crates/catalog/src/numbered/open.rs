@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use storage::{CatalogFile, Created, Key};
+use storage::{CatalogFile, CreateOutcome, Key};
 use tracing::warn;
 
 use super::file::{Checkpoint, Commit, Content};
@@ -74,11 +74,11 @@ impl Numbered {
             let bytes = open.encode();
             let len = bytes.len() as u64;
             match self.store.settle_create(&key, bytes).await? {
-                Created::Mine => {
+                CreateOutcome::Mine => {
                     state.apply(open, len, self.clock.monotonic());
                     return Ok(Owner::new(self.clone(), incarnation, owner, state));
                 }
-                Created::Other => {
+                CreateOutcome::Other => {
                     let bytes = self.store.get(&key).await?;
                     let commit = Commit::decode(key.as_str(), &bytes)?;
                     state.apply(commit, bytes.len() as u64, self.clock.monotonic());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use storage::{CatalogFile, Created, Key};
+use storage::{CatalogFile, CreateOutcome, Key};
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -117,7 +117,7 @@ impl Owner {
                 }
             }
         };
-        if created == Created::Other || self.was_paused().await {
+        if created == CreateOutcome::Other || self.was_paused().await {
             *in_doubt = None;
             return Err(self.fence());
         }

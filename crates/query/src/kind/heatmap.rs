@@ -11,7 +11,7 @@ use model::Labels;
 
 use crate::fold::{Dataset, FoldError, TooLarge};
 use crate::group::group_labels;
-pub use crate::query::{HeatmapParameters as Parameters, PointKind as Of};
+pub use crate::query::{HeatmapParameters as Parameters, PointKind};
 use crate::scan::{ColumnSelection, DerivedLabels, ProfileOfRow};
 
 /// Most profiles or spans in one heat map.
@@ -103,14 +103,14 @@ impl Points {
                 whole.value = whole.value.saturating_add(value);
                 whole.labels.retain(|name, value| labels.get(name) == Some(value));
             };
-            match (parameters.of, dataset.samples) {
-                (Of::Profiles, _) => {
+            match (parameters.point_kind, dataset.samples) {
+                (PointKind::Profiles, _) => {
                     for (place, (_, profile)) in column.profiles().enumerate() {
                         let total = index.profiles.total(profile, column.column as usize);
                         add(place, Id::Profile(index.profiles.id[profile]), total);
                     }
                 }
-                (Of::Spans, Some(samples)) => {
+                (PointKind::Spans, Some(samples)) => {
                     let mut walk = ProfileOfRow::new(index, column);
                     samples.scan(number, &mut |batch| {
                         let rows = batch.spans.iter().zip(batch.values).zip(batch.first_row..);
@@ -122,7 +122,7 @@ impl Points {
                         }
                     })?;
                 }
-                (Of::Spans, None) => {}
+                (PointKind::Spans, None) => {}
             }
             if self.0.len() + found.len() > HEATMAP_POINTS_MAX {
                 let limit = HEATMAP_POINTS_MAX;
@@ -297,7 +297,7 @@ mod tests {
             start_millis: 100,
             end_millis: 140,
             step_millis: 15,
-            of: Of::Profiles,
+            point_kind: PointKind::Profiles,
             group_by: Vec::new(),
             exemplars: false,
         };

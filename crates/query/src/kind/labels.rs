@@ -22,13 +22,13 @@ const ENTRY_BYTES: usize = 64;
 
 /// The kind of query decides which of the two is filled.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Found {
+pub struct FoundLabels {
     /// Names, values or ids of profile types.
     pub texts: BTreeSet<String>,
     pub sets: BTreeSet<Labels>,
 }
 
-impl Found {
+impl FoundLabels {
     /// Bytes held in memory, roughly.
     pub(crate) fn byte_len(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| text.len() + ENTRY_BYTES).sum();

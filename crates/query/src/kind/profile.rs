@@ -29,7 +29,7 @@ pub const SYMBOL_BYTES_MAX: usize = 1 << 30;
 
 /// Symbols of several datasets, with a value per stacktrace.
 #[derive(Clone, Debug)]
-pub struct Merged {
+pub struct MergedProfile {
     pub symbols: Symbols,
     /// Per stacktrace.
     pub values: Vec<i64>,
@@ -48,7 +48,7 @@ struct Tables {
     stacktraces: HashTable<u32>,
 }
 
-impl Default for Merged {
+impl Default for MergedProfile {
     fn default() -> Self {
         let mut merged = Self {
             symbols: Symbols::default(),
@@ -61,7 +61,7 @@ impl Default for Merged {
     }
 }
 
-impl Merged {
+impl MergedProfile {
     /// The answer of another process: `values[s]` belongs to stacktrace `s` of `symbols`, whose ids are all in
     /// range, or `NONE` where that is allowed.
     ///
@@ -352,7 +352,7 @@ trait Target {
     fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32;
 }
 
-impl Target for Merged {
+impl Target for MergedProfile {
     fn string(&mut self, bytes: &[u8]) -> u32 {
         let Self { symbols, tables: Tables { hasher, strings: table, .. }, .. } = self;
         let strings = &mut symbols.strings;

@@ -26,7 +26,7 @@ pub type PointsByBucket = HashMap<i64, Point>;
 
 /// Points by group and grid point.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Grouped {
+pub struct GroupedSeries {
     groups: HashMap<Labels, PointsByBucket>,
     points: usize,
 }
@@ -64,7 +64,7 @@ pub struct Line {
     pub points: Vec<(i64, f64, Option<Exemplar>)>,
 }
 
-impl Grouped {
+impl GroupedSeries {
     /// Every group with its points, by grid point; in no particular order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Labels, &PointsByBucket)> {
         self.groups.iter()

@@ -33,7 +33,7 @@ pub(super) fn put(query: &Query) -> proto::Query {
             start_millis: parameters.start_millis,
             end_millis: parameters.end_millis,
             step_millis: parameters.step_millis,
-            of_spans: parameters.of == heatmap::Of::Spans,
+            of_spans: parameters.point_kind == heatmap::PointKind::Spans,
             group_by: parameters.group_by.clone(),
             exemplars: parameters.exemplars,
         }),
@@ -75,7 +75,11 @@ pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
             start_millis: parameters.start_millis,
             end_millis: parameters.end_millis,
             step_millis: step(parameters.step_millis)?,
-            of: if parameters.of_spans { heatmap::Of::Spans } else { heatmap::Of::Profiles },
+            point_kind: if parameters.of_spans {
+                heatmap::PointKind::Spans
+            } else {
+                heatmap::PointKind::Profiles
+            },
             group_by: parameters.group_by,
             exemplars: parameters.exemplars,
         }),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::query::flamegraph::{Part, Real, finish};
-use ::query::kind::{heatmap, profile as merged, series as points_of};
+use ::query::kind::{heatmap, profile as profile_kind, series};
 use ::query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use block::NameTree;
 use block::codec::{put, put_signed};
@@ -45,9 +45,9 @@ fn parts() -> Vec<Part> {
 /// One valid answer of every kind.
 fn answers() -> Vec<(Query, proto::ScanResponse)> {
     let labels = |text: &str| Labels::from_pairs([("pod", text), ("zone", "z")]);
-    let exemplar = points_of::Exemplar { value: 1, time_nanos: 2, profile: 3, labels: labels("b") };
-    let point = points_of::Point { sum: 5, count: 2, exemplar: Some(exemplar) };
-    let mut grouped = points_of::Grouped::default();
+    let exemplar = series::Exemplar { value: 1, time_nanos: 2, profile: 3, labels: labels("b") };
+    let point = series::Point { sum: 5, count: 2, exemplar: Some(exemplar) };
+    let mut grouped = series::GroupedSeries::default();
     grouped.add_group(labels("a"), [(0, point.clone()), (4, point)].into_iter().collect()).expect("small");
     let point = |id| heatmap::Point {
         group: Arc::new(labels("a")),
@@ -57,11 +57,11 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         labels: labels("b"),
     };
     let points = vec![point(heatmap::Id::Profile(1)), point(heatmap::Id::Span { span: 1, trace: 2 })];
-    let found = ::query::kind::labels::Found {
+    let found = ::query::kind::labels::FoundLabels {
         texts: ["a".to_owned()].into(),
         sets: [labels("a"), labels("b")].into(),
     };
-    let series = points_of::Parameters {
+    let series = series::Parameters {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
@@ -73,14 +73,14 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
-        of: heatmap::Of::Spans,
+        point_kind: heatmap::PointKind::Spans,
         group_by: Vec::new(),
         exemplars: true,
     };
-    let profile = merged::Merged::from_columns(symbols(), vec![3, 4]).expect("small");
+    let profile = profile_kind::MergedProfile::from_columns(symbols(), vec![3, 4]).expect("small");
     let all = [
         (Kind::MergeStacktraces(SampleFilter::default()), Answer::MergeStacktraces(parts())),
-        (Kind::MergeProfile(merged::Parameters::default()), Answer::MergeProfile(Box::new(profile))),
+        (Kind::MergeProfile(profile_kind::Parameters::default()), Answer::MergeProfile(Box::new(profile))),
         (Kind::Series(series), Answer::Series(grouped)),
         (Kind::Heatmap(heat), Answer::Heatmap(heatmap::Points::new(points).expect("few"))),
         (Kind::SeriesLabels(Vec::new()), Answer::Labels(found)),
@@ -107,7 +107,7 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
         (Answer::MergeStacktraces(parts), _) => drop(finish([&parts], 0, Real::Keep)),
         (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1, &Default::default())),
         (Answer::Series(grouped), Kind::Series(parameters)) => {
-            drop(grouped.finish(parameters, points_of::Aggregation::Sum, 0));
+            drop(grouped.finish(parameters, series::Aggregation::Sum, 0));
         }
         (Answer::Heatmap(points), Kind::Heatmap(parameters)) => drop(points.finish(parameters, 0)),
         _ => {}

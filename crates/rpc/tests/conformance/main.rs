@@ -14,7 +14,7 @@ use clock::{Clock, Pool};
 use futures::future::BoxFuture;
 use query::{Answer, Kind, Partial};
 use rpc::grpc::{Config, IngesterClient, LeafClient, MetastoreClient, Peer, Services, serve};
-use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published, Scanned};
+use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, PublishOutcome, ScanAnswer};
 use storage::Key;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -168,7 +168,7 @@ async fn every_other_call_of_a_metastore_arrives_unchanged() {
         let job = form.metastore.claim_job().await.unwrap().unwrap();
         assert_eq!(format!("{job:?}"), format!("{:?}", made::job()), "{}", form.name);
 
-        for published in [Published::Done, Published::Rejected] {
+        for published in [PublishOutcome::Done, PublishOutcome::Rejected] {
             *form.fake.published.lock().unwrap() = published;
             assert_eq!(form.metastore.publish(made::publication()).await.unwrap(), published);
             assert_eq!(form.asked(), format!("{:?}", made::publication()), "{}", form.name);
@@ -296,12 +296,12 @@ async fn a_call_past_its_deadline_fails_and_stops_the_work_of_the_role() {
 }
 
 /// An answer of label names with `bytes` bytes in total.
-fn large_answer(bytes: usize) -> Scanned {
+fn large_answer(bytes: usize) -> ScanAnswer {
     let mut partial = Partial::empty(&made::query(Kind::LabelNames));
     if let Answer::Labels(found) = &mut partial.answer {
         found.texts.insert("x".repeat(bytes));
     }
-    Scanned { partial, missing: Vec::new(), effort: None }
+    ScanAnswer { partial, missing: Vec::new(), effort: None }
 }
 
 #[tokio::test]

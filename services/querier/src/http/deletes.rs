@@ -135,7 +135,7 @@ async fn trial(
         start_millis,
         end_millis,
         step_millis: end_millis.saturating_sub(start_millis).max(1),
-        of: heatmap::Of::Profiles,
+        point_kind: heatmap::PointKind::Profiles,
         group_by: vec![SERVICE_NAME.into()],
         exemplars: false,
     };

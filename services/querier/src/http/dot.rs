@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use hashbrown::HashMap;
 use model::{ProfileType, Symbols};
-use query::kind::profile::Merged;
+use query::kind::profile::MergedProfile;
 use wire::querier::v1::SelectMergeStacktracesRequest;
 
 use crate::http::pprof;
@@ -58,7 +58,7 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     /// Upper bound of the memory of the graph of a profile, roughly.
-    fn bytes(merged: &Merged) -> u64 {
+    fn bytes(merged: &MergedProfile) -> u64 {
         let Symbols { stacktraces, locations, .. } = &merged.symbols;
         let lines = (locations.lines.len() as u64).div_ceil(locations.len().max(1) as u64).max(1);
         stacktraces.locations.len() as u64 * lines * 4
@@ -66,7 +66,7 @@ impl<'a> Graph<'a> {
             + locations.lines.len() as u64 * 64
     }
 
-    fn new(merged: &'a Merged) -> Self {
+    fn new(merged: &'a MergedProfile) -> Self {
         let symbols = &merged.symbols;
         let mut graph = Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };
         let mut nodes: HashMap<Frame, u32> = HashMap::new();

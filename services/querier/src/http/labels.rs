@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use edge::Capabilities;
 use model::{HOUR, Labels, ProfileType, TimeRange};
-use query::kind::labels::Found;
+use query::kind::labels::FoundLabels;
 use query::selector::is_label_name;
 use query::{Kind, Query, Selector};
 use wire::querier::v1::{ProfileTypesRequest, ProfileTypesResponse, SeriesRequest, SeriesResponse};
@@ -125,7 +125,7 @@ pub(crate) async fn find(
     (start, end): (i64, i64),
     selector: Selector,
     kind: Kind,
-) -> Result<(Found, Report), Error> {
+) -> Result<(FoundLabels, Report), Error> {
     let range = TimeRange::from_millis_inclusive(start, end);
     let query = Query { range, selector, profile_type: None, kind };
     let result = querier.execute(asker, query).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use memory::{Lease, Refused};
 use model::{NONE, ProfileType, Strings};
 use query::Kind;
-use query::kind::profile::{GoPgo, Merged, Parameters};
+use query::kind::profile::{GoPgo, MergedProfile, Parameters};
 use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
 use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest};
 
@@ -64,7 +64,7 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
     asker: &Asker,
     request: &SelectMergeStacktracesRequest,
-    finish: impl Fn(Merged, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
+    finish: impl Fn(MergedProfile, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
 ) -> Result<(T, Report), Error> {
     let now = querier.clock.unix_millis();
     let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
@@ -109,7 +109,7 @@ struct MessageBytes {
 }
 
 impl MessageBytes {
-    fn estimate(merged: &Merged) -> Self {
+    fn estimate(merged: &MergedProfile) -> Self {
         let symbols = &merged.symbols;
         let samples = symbols.stacktraces.len() as u64;
         let frames = symbols.stacktraces.locations.len() as u64;
@@ -143,11 +143,11 @@ fn go_pgo(request: &SelectMergeStacktracesRequest) -> Option<GoPgo> {
     Some(GoPgo { keep_locations: pgo.keep_locations, aggregate_callees: pgo.aggregate_callees })
 }
 
-fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profile {
+fn encode(merged: MergedProfile, profile_type: &ProfileType, end_millis: i64) -> Profile {
     if merged.is_empty() {
         return Profile::default();
     }
-    let Merged { symbols, values, .. } = merged;
+    let MergedProfile { symbols, values, .. } = merged;
     let mut texts = Texts::new(&symbols.strings);
     let mut value_type = |kind: &str, unit: &str| ValueType { r#type: texts.id(kind), unit: texts.id(unit) };
     let sample_type = value_type(&profile_type.sample_type, &profile_type.sample_unit);

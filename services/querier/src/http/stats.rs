@@ -3,7 +3,7 @@
 use model::label_names::NAME;
 use model::{TimeRange, Times};
 use query::{Kind, Query, Selector};
-use rpc::Found;
+use rpc::FoundObject;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
 use wire::types::v1::GetProfileStatsResponse;
 
@@ -21,8 +21,8 @@ pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answe
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
     let snapshot = querier.find(asker, &any_profile(always, Selector::default())).await?;
-    let of_object = |object: &'_ Found| -> Vec<Times> {
-        object.datasets.iter().filter_map(|dataset| object.left_of(dataset)).collect()
+    let of_object = |object: &'_ FoundObject| -> Vec<Times> {
+        object.datasets.iter().filter_map(|dataset| object.remaining_times(dataset)).collect()
     };
     let left: Vec<Times> = snapshot.objects.iter().flat_map(of_object).collect();
     let oldest = left.iter().map(|times| times.first).min();

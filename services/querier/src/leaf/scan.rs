@@ -8,7 +8,7 @@ use std::sync::Arc;
 use block::{Cache, Reader};
 use memory::Account;
 use query::{Partial, Query};
-use rpc::{Error, ErrorKind, Found, Missing};
+use rpc::{Error, ErrorKind, FoundObject, Missing};
 use storage::Key;
 
 use crate::leaf::Leaf;
@@ -31,7 +31,7 @@ pub(super) struct Scan<'a> {
 
 impl Scan<'_> {
     /// Returns the answer of the object, and the object as missing if the answer is not complete.
-    pub(super) async fn object(&self, found: Found) -> Result<(Partial, Option<Missing>), Error> {
+    pub(super) async fn object(&self, found: FoundObject) -> Result<(Partial, Option<Missing>), Error> {
         let mut partial = Partial::empty(&self.query);
         let mut missing: Option<Missing> = None;
         let mut opened = self.open(&found, &self.cache).await;
@@ -82,7 +82,7 @@ impl Scan<'_> {
         Ok((partial, missing))
     }
 
-    async fn open(&self, found: &Found, cache: &Cache) -> Result<Reader, Error> {
+    async fn open(&self, found: &FoundObject, cache: &Cache) -> Result<Reader, Error> {
         let open = Reader::open(&self.leaf.store, &found.key, found.bytes, cache);
         self.meter.time(|effort| &mut effort.fetch, open).await.map_err(unreadable)
     }
