@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::{Entry, Kind};
-use crate::cells::{Packed, decode_stacks, decode_values};
+use crate::cells::{PackedColumn, decode_stacks, decode_values};
 use crate::codec::unpack;
 use crate::error::Malformed;
 use crate::reader::Source;
@@ -210,7 +210,7 @@ impl FetchedCellRows {
         let chunk = &cells.chunks[chunk_number];
         let stored = chunk.columns.get(number as usize);
         let decode = || {
-            let Some(Packed { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
+            let Some(PackedColumn { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
                 return Err(Malformed { byte: 0, what: "a chunk lacks a column" });
             };
             let raw = unpack(packed, &Section { offset: offset.into(), bytes, raw_bytes, checksum })?;

@@ -55,14 +55,14 @@ pub(crate) struct Parts {
 
 /// Sections to fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Want {
+pub struct Sections {
     pub index: bool,
     pub symbols: bool,
     pub tree: bool,
 }
 
 /// Sections of one dataset, each decoded (from the cache) or ready to be decoded.
-pub struct Fetched {
+pub struct FetchedSections {
     block: Reader,
     dataset: usize,
     index: Option<Source<DatasetIndex>>,
@@ -128,9 +128,9 @@ impl Reader {
     ///
     /// # Errors
     /// `Storage`; `Corrupt` if there is no such dataset.
-    pub async fn fetch(&self, dataset: usize, want: Want) -> Result<Fetched, Error> {
+    pub async fn fetch(&self, dataset: usize, wanted: Sections) -> Result<FetchedSections, Error> {
         let entry = self.entry(dataset)?;
-        let mut fetched = Fetched {
+        let mut fetched = FetchedSections {
             block: self.clone(),
             dataset,
             index: None,
@@ -140,25 +140,25 @@ impl Reader {
             lease: Lease::default(),
         };
         let cached = |kind| self.cache.get(&self.name(dataset, kind));
-        if want.index
+        if wanted.index
             && let Some(Entry::Index(index)) = cached(Kind::Index)
         {
             fetched.index = Some(Source::Decoded(index));
         }
-        if want.tree
+        if wanted.tree
             && let Some(Entry::Tree(tree)) = cached(Kind::Tree)
         {
             fetched.tree = Some(Source::Decoded(tree));
         }
         // A tree that is not stored is built from the symbols.
-        let build_tree = want.tree && fetched.tree.is_none() && entry.tree.is_none();
-        let need_symbols = want.symbols || build_tree;
+        let build_tree = wanted.tree && fetched.tree.is_none() && entry.tree.is_none();
+        let need_symbols = wanted.symbols || build_tree;
         if need_symbols && let Some(Entry::Symbols(symbols)) = cached(Kind::Symbols) {
             fetched.symbols = Some(Source::Decoded(symbols));
         }
-        let fetch_index = want.index && fetched.index.is_none();
+        let fetch_index = wanted.index && fetched.index.is_none();
         let fetch_symbols = need_symbols && fetched.symbols.is_none();
-        let fetch_tree = if want.tree && fetched.tree.is_none() { entry.tree } else { None };
+        let fetch_tree = if wanted.tree && fetched.tree.is_none() { entry.tree } else { None };
         let fetch_strings = fetch_symbols || fetch_tree.is_some();
         let sections = [
             fetch_index.then_some(entry.index),
@@ -239,7 +239,7 @@ impl Parts {
     }
 }
 
-impl Fetched {
+impl FetchedSections {
     pub fn block(&self) -> &Reader {
         &self.block
     }

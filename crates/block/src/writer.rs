@@ -22,7 +22,7 @@ use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk}
 use crate::roll::roll;
 use crate::rows::PreparedDataset;
 use crate::symbols::{STACK_LOCATIONS_MAX, STRING_BYTES_MAX};
-use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section};
+use crate::{CellSection, DatasetEntry, Directory, EncodedObject, Error, NameTree, Origin, Section};
 
 /// Version of the format that this release writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 2;
@@ -177,7 +177,7 @@ impl ObjectWriter {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Result<Encoded, Error> {
+    pub(crate) fn finish(mut self) -> Result<EncodedObject, Error> {
         self.flush_group()?;
         self.file.flush().map_err(|e| Error::encode("rows", e))?;
         let mut offset = self.file.bytes_written() as u64;
@@ -213,7 +213,7 @@ impl ObjectWriter {
             self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         let bytes = self.file.into_inner().map_err(failed)?;
-        Ok(Encoded { bytes: Bytes::from(bytes), directory: self.directory })
+        Ok(EncodedObject { bytes: Bytes::from(bytes), directory: self.directory })
     }
 
     fn section(&mut self, raw: &[u8]) -> Result<Section, Error> {

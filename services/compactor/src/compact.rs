@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput, Reader};
+use block::{Cache, DatasetEntry, DatasetIndex, Erasure, MergeInput, MergeOptions, MergeOutput, Reader};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use model::BlockId;
 use query::Deletion;
@@ -163,7 +163,7 @@ impl Compactor {
 }
 
 /// A function that applies `deletions` to the datasets of one input; `None` without deletions.
-fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erase> {
+fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erasure> {
     if deletions.is_empty() {
         return None;
     }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Encoded, Origin, Seal};
+use block::{EncodedObject, Origin, Seal};
 use bytes::Bytes;
 use clock::{Clock, Pool};
 use futures::StreamExt;
@@ -25,7 +25,7 @@ use crate::budget::Charge;
 use crate::error::Error;
 use crate::log::Log;
 use crate::metrics::{Metrics, Stage};
-use crate::push::{Cut, OpenSegment, SegmentBuilder, SegmentContent, SegmentStatus};
+use crate::push::{NextSegment, OpenSegment, SegmentBuilder, SegmentContent, SegmentStatus};
 
 /// Most slots that are taken and not acknowledged. More: a slow store sees more parallel uploads, and a reader
 /// that starts during an upload stops further below the end of the log.
@@ -151,9 +151,9 @@ impl Flusher {
             tokio::select! {
                 biased;
                 Some((slot, outcome)) = self.uploads.next() => self.settle(slot, outcome),
-                cut = self.builder.next_cut(is_quiet), if has_room && !is_drained => match cut {
-                    Cut::Segment(segment) => self.flush(segment),
-                    Cut::Drained => is_drained = true,
+                next = self.builder.next_segment(is_quiet), if has_room && !is_drained => match next {
+                    NextSegment::Segment(segment) => self.flush(segment),
+                    NextSegment::Drained => is_drained = true,
                 },
                 else => break,
             }
@@ -271,7 +271,7 @@ impl Shared {
         let origin = Origin::Segment { writer: log, seq: slot };
         let created_millis = self.clock.unix_millis();
         let encoded = self.pool.run(move || content.encode(origin, created_millis)).await;
-        let Encoded { bytes, directory } = match encoded {
+        let EncodedObject { bytes, directory } = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
                 tracing::error!(%log, slot, %error, "cannot encode segment");

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use block::{Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Reader, merge};
+use block::{Cache, EncodedObject, Head, MergeInput, MergeOptions, Origin, Reader, merge};
 use clock::Pool;
 use model::{
     Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
@@ -119,7 +119,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    async fn put(&self, name: String, encoded: Encoded) -> FoundObject {
+    async fn put(&self, name: String, encoded: EncodedObject) -> FoundObject {
         let key = Key::from_text(name);
         self.store.settle_create(&key, encoded.bytes.clone()).await.expect("in memory");
         let datasets = encoded.directory.datasets.iter().zip(0..).map(|(entry, position)| FoundDataset {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use block::{
-    Batch, DatasetEntry, DatasetIndex, Fetched, FetchedCellRows, FetchedCells, FetchedSamples, Reader, Want,
+    Batch, DatasetEntry, DatasetIndex, FetchedCellRows, FetchedCells, FetchedSamples, FetchedSections,
+    Reader, Sections,
 };
 use memory::Lease;
 use query::cells::{CellPart, Plan};
@@ -55,10 +56,10 @@ impl Scan<'_> {
             return Ok(None);
         }
 
-        let want = Want { index: false, symbols: needs.symbols, tree: needs.tree };
+        let wanted = Sections { index: false, symbols: needs.symbols, tree: needs.tree };
         let fetch = async {
             futures::try_join!(
-                reader.fetch(position, want),
+                reader.fetch(position, wanted),
                 fetch_samples(reader, position, &matches, needs),
                 fetch_sums(&matches, needs)
             )
@@ -92,10 +93,11 @@ impl Scan<'_> {
         working: &Lease,
         is_small: bool,
     ) -> Result<Matches, Error> {
-        let want = Want { index: !plan.rows.is_empty(), ..Want::default() };
+        let wanted = Sections { index: !plan.rows.is_empty(), ..Sections::default() };
         let cells: Vec<usize> = plan.cells.iter().map(|(index, _)| *index).collect();
-        let fetch =
-            async { futures::try_join!(reader.fetch(position, want), reader.fetch_cells(position, &cells)) };
+        let fetch = async {
+            futures::try_join!(reader.fetch(position, wanted), reader.fetch_cells(position, &cells))
+        };
         let (fetched, heads) =
             self.meter.time(|effort| &mut effort.fetch, fetch).await.map_err(unreadable)?;
         let fetched = fetched.charged_to(working.clone());
@@ -168,7 +170,7 @@ impl Matches {
         exclusions: &Exclusions,
         entry: &DatasetEntry,
         plan: Plan,
-        fetched: Fetched,
+        fetched: FetchedSections,
         heads: Vec<FetchedCells>,
     ) -> Result<Self, block::Error> {
         let index = if plan.rows.is_empty() { Arc::default() } else { fetched.index()? };
@@ -215,7 +217,7 @@ async fn fetch_sums(matches: &Matches, needs: Needs) -> Result<Vec<FetchedCellRo
 fn fold(
     query: &Query,
     matches: &Matches,
-    sections: &Fetched,
+    sections: &FetchedSections,
     fetched: FetchedRows,
     bytes: u64,
     working: &Lease,
