@@ -23,8 +23,8 @@ pub enum Error {
     #[error("dataset {dataset:?} holds {count} {what}, limit is {limit}")]
     TooLarge { dataset: String, what: &'static str, count: u64, limit: u64 },
     /// Decoding or merging needs more memory than the limit allows.
-    #[error("reading {what} {refused}")]
-    Memory { what: String, refused: memory::Refused },
+    #[error("reading {what} {refusal}")]
+    Memory { what: String, refusal: memory::Refusal },
     #[error("cannot encode {what}")]
     Encode {
         what: &'static str,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use clock::Pool;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
-use memory::{Account, Lease, Refused};
+use memory::{Account, Lease, Refusal};
 use model::{DAY, JobId, NONE, Shard, Span, Symbols, TenantId, ValueSchema, Window};
 
 use crate::head::SeriesTable;
@@ -193,15 +193,15 @@ async fn merge_tenant(
                     let part = Part { inputs, tenant, service: &service, datasets: &datasets, working };
                     part.merge(writers, pool).await
                 }
-                Err(refused) => Ok((writers, Err(refused))),
+                Err(refusal) => Ok((writers, Err(refusal))),
             };
             let outcome;
             (writers, outcome) = merged?;
-            let Err(refused) = outcome else { continue };
+            let Err(refusal) = outcome else { continue };
             finished.shrink_to(finished.bytes().saturating_sub(bytes));
             if datasets.len() < 2 {
                 let what = format!("tenant {tenant}: merging service {service:?}");
-                return Err(Error::Memory { what, refused });
+                return Err(Error::Memory { what, refusal });
             }
             let mut first_half = datasets;
             let second_half = first_half.split_off(first_half.len() / 2);
@@ -264,11 +264,11 @@ struct Part<'a> {
 
 impl Part<'_> {
     /// Adds the datasets to `writers`. If memory refuses them, returns the writers unchanged and the refusal.
-    async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refused>), Error> {
+    async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refusal>), Error> {
         let Self { inputs, tenant, service, datasets, working } = self;
         let encoded = |dataset: &InputDataset| encoded_bytes(&inputs[dataset.input].block, *dataset);
-        if let Err(refused) = working.grow(datasets.iter().map(encoded).sum()) {
-            return Ok((writers, Err(refused)));
+        if let Err(refusal) = working.grow(datasets.iter().map(encoded).sum()) {
+            return Ok((writers, Err(refusal)));
         }
         let fetched: Vec<(FetchedSections, DatasetRows)> = stream::iter(datasets.to_vec())
             .map(|dataset| fetch(inputs[dataset.input].block.clone(), dataset.position))
@@ -296,7 +296,7 @@ impl Part<'_> {
             let outcome = collect().and_then(|()| collected.write(&mut writers, &lease));
             match outcome {
                 Ok(()) => Ok((writers, Ok(()))),
-                Err(Error::Memory { refused, .. }) => Ok((writers, Err(refused))),
+                Err(Error::Memory { refusal, .. }) => Ok((writers, Err(refusal))),
                 Err(error) => Err(error),
             }
         })
@@ -305,11 +305,11 @@ impl Part<'_> {
 }
 
 fn grow(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.grow(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+    lease.grow(bytes).map_err(|refusal| Error::Memory { what: String::new(), refusal })
 }
 
 fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.resize(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+    lease.resize(bytes).map_err(|refusal| Error::Memory { what: String::new(), refusal })
 }
 
 /// Memory of a row while it is decoded, in bytes: decompressed, and as columns.

@@ -301,7 +301,7 @@ impl FetchedSections {
         }
         let symbols = self.symbols()?;
         let built = NameTree::build_within(&symbols, &self.lease);
-        let tree = Arc::new(built.map_err(|refused| self.refused("tree", refused))?);
+        let tree = Arc::new(built.map_err(|refusal| self.out_of_memory("tree", refusal))?);
         self.block.cache.insert(self.block.name(self.dataset, Kind::Tree), Entry::Tree(tree.clone()));
         Ok(tree)
     }
@@ -319,8 +319,8 @@ impl FetchedSections {
         Ok(strings)
     }
 
-    fn refused(&self, section: &str, refused: memory::Refused) -> Error {
-        Error::Memory { what: format!("object {}: {section}", self.block.key()), refused }
+    fn out_of_memory(&self, section: &str, refusal: memory::Refusal) -> Error {
+        Error::Memory { what: format!("object {}: {section}", self.block.key()), refusal }
     }
 
     /// Bytes of memory for decoding a section, a rough upper bound.
@@ -359,7 +359,9 @@ impl FetchedSections {
             }
         };
         let held = self.lease.bytes();
-        self.lease.grow(self.decoding_bytes(section, kind)).map_err(|refused| self.refused(what, refused))?;
+        self.lease
+            .grow(self.decoding_bytes(section, kind))
+            .map_err(|refusal| self.out_of_memory(what, refusal))?;
         let decoded = unpack(packed, section).and_then(|raw| decode(&raw));
         let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(what, malformed))?);
         let entry = entry(decoded.clone());

@@ -34,7 +34,7 @@ use tower::ServiceExt;
 use crate::body::{Body, Charge, Intake};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::explain::Explained;
+use crate::explain::Explanation;
 use crate::routes::{Effect, Service};
 use content::{Content, Format, Protocol};
 use shape::Shapes;
@@ -99,7 +99,7 @@ pub(crate) struct Reply {
     /// The header of the envelope, five bytes, and the message.
     envelope: Bytes,
     /// Present if the client asked for it.
-    explained: Option<Explained>,
+    explained: Option<Explanation>,
     /// Memory of the answer, if the service counts it.
     memory: Lease,
 }
@@ -307,7 +307,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     match Status::from_header_map(&trailers) {
         Some(status) if status.code() != Code::Ok => Err(status.into()),
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
-            let explained = parts.extensions.remove::<Explained>();
+            let explained = parts.extensions.remove::<Explanation>();
             let memory = parts.extensions.remove::<Lease>().unwrap_or_default();
             // The decoded message is gone; only its encoding remains.
             memory.shrink_to(envelope.len() as u64);

@@ -13,4 +13,4 @@ mod share;
 
 pub use limit::{Limit, Source};
 pub use room::Room;
-pub use share::{Account, Lease, Refused, Share, SharesMetrics};
+pub use share::{Account, Lease, Refusal, Share, SharesMetrics};

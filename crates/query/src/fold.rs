@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree};
-use memory::Refused;
+use memory::Refusal;
 use model::Symbols;
 
 use crate::cells::CellPart;
@@ -27,7 +27,7 @@ pub enum FoldError {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error("the answer {0}; ask for a shorter time range or fewer series")]
-    Memory(#[from] Refused),
+    Memory(#[from] Refusal),
     #[error(transparent)]
     Block(#[from] block::Error),
 }

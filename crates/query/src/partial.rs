@@ -3,7 +3,7 @@
 //! Owns: dispatch to the kinds of queries, the memory charge and the cost of an answer.
 //! Does not own: the answers themselves ([`crate::kind`]).
 
-use memory::{Account, Lease, Refused};
+use memory::{Account, Lease, Refusal};
 
 use crate::cells::CellPart;
 use crate::flamegraph::Part;
@@ -57,7 +57,7 @@ pub enum MergeError {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error("the answer {0}; ask for a shorter time range or fewer series")]
-    Memory(#[from] Refused),
+    Memory(#[from] Refusal),
 }
 
 /// An answer that is slow to measure is measured again once its charge exceeds twice the last measurement plus this.
@@ -89,7 +89,7 @@ impl Partial {
     ///
     /// # Errors
     /// There is no room for it.
-    pub fn charged_to(mut self, account: &Account) -> Result<Self, Refused> {
+    pub fn charged_to(mut self, account: &Account) -> Result<Self, Refusal> {
         let lease = account.lease();
         let measured = self.answer.byte_len();
         lease.resize(measured)?;

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clock::{Clock, Cut};
+use clock::{Clock, TaskEnded};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, join, stream};
 use tracing::{error, warn};
@@ -119,12 +119,12 @@ struct Race {
 }
 
 impl Race {
-    fn count(&mut self, created: Result<Result<bool, Error>, Cut>) {
+    fn count(&mut self, created: Result<Result<bool, Error>, TaskEnded>) {
         match created {
             Ok(Ok(true)) => self.winners += 1,
             Ok(Ok(false)) => self.losers += 1,
             Ok(Err(error)) => self.failure = Some(error),
-            Err(Cut) => {}
+            Err(TaskEnded) => {}
         }
     }
 }

@@ -118,7 +118,7 @@ impl<'a> Dispatch<'a> {
         // A partial from another process is not charged to this one yet.
         let partial = match partial.is_charged() {
             true => partial,
-            false => partial.charged_to(&self.memory).map_err(|refused| no_memory(&refused))?,
+            false => partial.charged_to(&self.memory).map_err(|refusal| no_memory(&refusal))?,
         };
         let result = match merged.is_heavy() {
             false => merged.merge(partial).map(|()| merged),

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use query::{Charge, Kind, Partial, Query, Stats};
 use rpc::{ErrorKind, FindRequest, FoundObject, Missing, Snapshot};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
-use crate::asker::Asker;
+use crate::client::Client;
 use crate::dispatch::Dispatch;
 use crate::explain::Explanation;
 use crate::reason::{no_memory, refusal_of};
@@ -85,9 +85,9 @@ impl Querier {
     ///
     /// # Errors
     /// The query is refused or takes too long, or a role that it needs cannot answer.
-    pub async fn execute(&self, asker: &Asker, query: Query) -> Result<MergedAnswer, Error> {
+    pub async fn execute(&self, client: &Client, query: Query) -> Result<MergedAnswer, Error> {
         let (answer, report) =
-            self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
+            self.execute_and(client, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
         let partial = Partial { answer, stats: report.stats, charge: Charge::default() };
         Ok(MergedAnswer { partial, report })
     }
@@ -99,17 +99,17 @@ impl Querier {
     /// As [`Self::execute`].
     pub(crate) async fn execute_and<T: Send>(
         &self,
-        asker: &Asker,
+        client: &Client,
         query: Query,
-        finish: impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync,
+        finish: impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync,
     ) -> Result<(T, Report), Error> {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);
         // The earlier of the client's deadline and ours.
         let own = (!limit.is_zero()).then(|| started.saturating_add(limit));
-        let deadline = [own, asker.deadline].into_iter().flatten().min();
-        let answer = self.answer(asker, &query, deadline, &finish);
+        let deadline = [own, client.deadline].into_iter().flatten().min();
+        let answer = self.answer(client, &query, deadline, &finish);
         let result = match deadline {
             None => answer.await,
             Some(deadline) => {
@@ -133,23 +133,23 @@ impl Querier {
 
     async fn answer<T: Send>(
         &self,
-        asker: &Asker,
+        client: &Client,
         query: &Query,
         deadline: Option<Duration>,
-        finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+        finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync),
     ) -> Result<(T, Report), Error> {
-        let mut trace = Trace::new(&self.clock, asker.explain);
-        let mut dispatch = Dispatch::new(self, query, deadline, asker.explain);
+        let mut trace = Trace::new(&self.clock, client.explain);
+        let mut dispatch = Dispatch::new(self, query, deadline, client.explain);
         let mut permit = None;
         let mut tries_alone = 0;
         loop {
             trace.start();
-            let snapshot = self.find(asker, query).await?;
+            let snapshot = self.find(client, query).await?;
             trace.step(Step::Find);
             let cost = cost_of_all(query, &snapshot.objects);
             trace.found(&snapshot, cost);
             if permit.is_none() {
-                let admitted = self.admission.enter(asker.tenants(), cost).await?;
+                let admitted = self.admission.enter(client.tenants(), cost).await?;
                 permit = Some((admitted, self.metrics.started()));
             }
             let slots = self.take_memory_slots(query, tries_alone > 0).await?;
@@ -217,13 +217,13 @@ impl Querier {
     }
 
     /// Finds in the catalog. Fails if an older owner of the catalog (smaller epoch) answers than before.
-    pub(crate) async fn find(&self, asker: &Asker, query: &Query) -> Result<Snapshot, Error> {
+    pub(crate) async fn find(&self, client: &Client, query: &Query) -> Result<Snapshot, Error> {
         let request = FindRequest {
-            tenants: asker.tenants().to_vec(),
+            tenants: client.tenants().to_vec(),
             range: query.range,
             services: query.selector.services(),
             profile_type: query.profile_type.clone(),
-            explain: asker.explain,
+            explain: client.explain,
         };
         let snapshot = self.metastore.find(request).await?;
         let newest = self.newest_epoch.fetch_max(snapshot.epoch, Ordering::Relaxed);
@@ -242,18 +242,18 @@ impl Querier {
 async fn scan<T: Send>(
     dispatch: &Dispatch<'_>,
     objects: Vec<FoundObject>,
-    finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+    finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync),
     trace: &mut Trace,
 ) -> Result<(T, Report), Error> {
     let (Partial { answer, stats, charge }, missing) = dispatch.run(objects, trace).await?;
     let memory = charge.into_lease();
-    let answer = finish(answer, memory.clone()).await.map_err(|refused| no_memory(&refused))?;
+    let answer = finish(answer, memory.clone()).await.map_err(|refusal| no_memory(&refusal))?;
     Ok((answer, Report { stats, memory, missing, ..Report::default() }))
 }
 
 /// True if a query that was refused for lack of memory may fit when it runs without others.
 fn may_fit_alone(error: &rpc::Error) -> bool {
-    let is_without_others = refusal_of(error).is_some_and(|refused| refused.others == 0);
+    let is_without_others = refusal_of(error).is_some_and(|refusal| refusal.others == 0);
     matches!(error.kind, ErrorKind::Exhausted { .. }) && !is_without_others
 }
 

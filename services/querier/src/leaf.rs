@@ -81,7 +81,7 @@ impl Leaf {
         let mut merged = Partial::empty(&scan.query);
         let all_datasets = count_datasets(&objects);
         let objects = answer_from_snapshot(&scan.query, objects, &mut merged);
-        merged = merged.charged_to(&scan.memory).map_err(|refused| no_memory(&refused))?;
+        merged = merged.charged_to(&scan.memory).map_err(|refusal| no_memory(&refusal))?;
         scan.meter.known_datasets(all_datasets - count_datasets(&objects));
         let mut missing = Vec::new();
         let mut results =

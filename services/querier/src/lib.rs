@@ -8,7 +8,7 @@
 //! it, and the query starts over, once, with a new snapshot.
 
 mod admit;
-mod asker;
+mod client;
 mod config;
 mod damage;
 mod dispatch;
@@ -24,7 +24,7 @@ mod reason;
 mod trace;
 mod units;
 
-pub use asker::Asker;
+pub use client::Client;
 pub use config::Config;
 pub use error::Error;
 pub use execute::{MergedAnswer, Report};

@@ -750,7 +750,7 @@ async fn over_grpc_an_explanation_follows_the_answer_and_stays_short() {
     let answer = response.into_body().collect().await.expect("a body");
     let brief =
         answer.trailers().and_then(|trailers| trailers.get("x-pyrograph-explained")).expect("explained");
-    assert!(brief.len() <= edge::Explained::BRIEF_BYTES_MAX, "{}", brief.len());
+    assert!(brief.len() <= edge::Explanation::BRIEF_BYTES_MAX, "{}", brief.len());
     let explained: Value = serde_json::from_slice(brief.as_bytes()).expect("JSON");
     assert_eq!(explained["questions"][0]["missing"]["count"], 60, "{explained}");
     assert_eq!(explained["questions"][0]["units"]["slowest"][0]["leaf"], "leaf", "{explained}");

@@ -13,7 +13,7 @@ use clock::{Clock, Pool, Source};
 use limits::{Limits, Overrides};
 use model::{Labels, TenantId, TimeRange, Times};
 use prometheus_client::registry::Registry;
-use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
+use querier::{Client, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
 use query::{Answer, Kind, Partial, Query, Selector};
 use rpc::{
@@ -262,8 +262,8 @@ fn series_query() -> Query {
 }
 
 async fn ask(root: &Querier) -> Result<(BTreeMap<String, i64>, Report), querier::Error> {
-    let asker = Asker::new(vec![TenantId::anonymous()]);
-    let answered = root.execute(&asker, series_query()).await?;
+    let client = Client::new(vec![TenantId::anonymous()]);
+    let answered = root.execute(&client, series_query()).await?;
     let Answer::Series(grouped) = answered.partial.answer else { panic!("series were asked for") };
     let name =
         |labels: &Labels| format!("{}#{}", labels.get("object").unwrap(), labels.get("dataset").unwrap());
@@ -474,10 +474,10 @@ async fn leaves_learn_the_time_that_is_left_and_the_deadline_drops_every_call() 
     let fails = FakeLeaf::new(&clock, |_| Reaction::FailAfter(10 * SECOND, ErrorKind::Unavailable));
     let hangs = FakeLeaf::new(&clock, |_| Reaction::Hang);
     let rig = Rig::new(clock.clone(), vec![fails, hangs], vec![small(&["a"])]);
-    let mut asker = Asker::new(vec![TenantId::anonymous()]);
-    asker.deadline = Some(clock.monotonic() + 30 * SECOND);
+    let mut client = Client::new(vec![TenantId::anonymous()]);
+    client.deadline = Some(clock.monotonic() + 30 * SECOND);
     let began = clock.monotonic();
-    let error = rig.root.execute(&asker, series_query()).await.expect_err("too late");
+    let error = rig.root.execute(&client, series_query()).await.expect_err("too late");
     assert!(error.to_string().contains("30"), "{error}");
     assert_eq!(clock.monotonic() - began, 30 * SECOND);
     assert_eq!(rig.running(), 0);
@@ -580,9 +580,9 @@ async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
     }
     until(0).await;
     // The client's deadline passes; the leaf is not notified.
-    let mut asker = Asker::new(vec![TenantId::anonymous()]);
-    asker.deadline = Some(clock.monotonic() + 100 * MILLI);
-    root.execute(&asker, series_query()).await.expect_err("too late");
+    let mut client = Client::new(vec![TenantId::anonymous()]);
+    client.deadline = Some(clock.monotonic() + 100 * MILLI);
+    root.execute(&client, series_query()).await.expect_err("too late");
     until(0).await;
     assert!(leaf.requests.lock().unwrap().iter().any(|request| request.time_left.unwrap() <= 100 * MILLI));
 }

@@ -12,7 +12,7 @@ use model::{
     ValueSchema, ValueType,
 };
 use parking_lot::Mutex;
-use querier::{Asker, Querier, Report};
+use querier::{Client, Querier, Report};
 use query::{Answer, Kind, Matcher, Query, SampleFilter, Selector};
 use rpc::ErrorKind;
 
@@ -264,7 +264,7 @@ pub(crate) async fn count(
         profile_type: PROFILE_TYPE.parse::<ProfileType>().ok(),
         kind: Kind::MergeStacktraces(SampleFilter::default()),
     };
-    let answered = root.execute(&Asker::new(scope.tenants.clone()), query).await?;
+    let answered = root.execute(&Client::new(scope.tenants.clone()), query).await?;
     let (mut shared, mut sums) = (0, BTreeMap::new());
     if let Answer::MergeStacktraces(parts) = &answered.partial.answer {
         for part in parts {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use block::NameTree;
 use hashbrown::HashTable;
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::Strings;
 
 use super::{Flame, JOINED_NODE_BYTES, Node, Part};
@@ -47,7 +47,7 @@ pub fn finish_within<const S: usize>(
     max_nodes: usize,
     real: Real,
     lease: &Lease,
-) -> Result<Flame<S>, Refused> {
+) -> Result<Flame<S>, Refusal> {
     let names = sides.iter().flat_map(|parts| parts.iter()).map(|part| part.tree.names.len() as u64 * 4);
     lease.grow(names.sum())?;
     let mut joined = Joined::new(sides);

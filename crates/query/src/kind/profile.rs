@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use block::NameTree;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::{Function, Line, Mapping, NONE, Symbols};
 
 use crate::fold::{Dataset, FoldError, TooLarge};
@@ -206,7 +206,7 @@ impl MergedProfile {
     ///
     /// # Errors
     /// There is no room.
-    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
+    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize, lease: &Lease) -> Result<Self, Refusal> {
         match go_pgo.is_some_and(|pgo| pgo.aggregate_callees) {
             true => {
                 lease.grow(self.byte_len() as u64 * 2)?;
@@ -248,7 +248,7 @@ impl MergedProfile {
 
     /// Keeps the `max_nodes` largest nodes of the tree of function names, those as large as the smallest of
     /// them, and the children of all these. A longer stacktrace ends in a location `other`. 0 keeps all.
-    fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
+    fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refusal> {
         if max_nodes == 0 {
             return Ok(self);
         }

@@ -55,9 +55,9 @@ impl Leaf for LeafClient {
         let answer = self.peer.answer_within(limit, client.scan(request)).await?;
         let bytes = answer.encoded_len();
         // Held during the conversion; the caller charges for the result.
-        memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refused| {
-            let text = format!("the answer of {} {refused}", self.peer.name());
-            Error::with_source(ErrorKind::of_memory(&refused), text, refused)
+        memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refusal| {
+            let text = format!("the answer of {} {refusal}", self.peer.name());
+            Error::with_source(ErrorKind::of_memory(&refusal), text, refusal)
         })?;
         let read = self.peer.convert(bytes, move || scanned(answer, &query)).await;
         read.map_err(|error| unreadable_answer(error, self.peer.name()))

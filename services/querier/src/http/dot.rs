@@ -12,7 +12,7 @@ use wire::querier::v1::SelectMergeStacktracesRequest;
 use crate::http::pprof;
 use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
-use crate::{Asker, Querier};
+use crate::{Client, Querier};
 
 /// Nodes of the graph if the request sets no limit.
 const NODES_DEFAULT: i64 = 100;
@@ -23,13 +23,13 @@ const TREE_NODES_MIN: usize = 512;
 /// Answers with a graph of the functions with the largest totals; empty if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<String> {
     let requested = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
-    let nodes = RequestLimits::new(querier, asker).nodes(Some(requested))?;
+    let nodes = RequestLimits::new(querier, client).nodes(Some(requested))?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
-    pprof::merged(querier, asker, &request, move |merged, memory| {
+    pprof::merged(querier, client, &request, move |merged, memory| {
         let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), memory)?;
         memory.grow(Graph::bytes(&merged))?;
         let text = Graph::new(&merged).write(&profile_type, nodes);

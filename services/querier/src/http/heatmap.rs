@@ -9,11 +9,11 @@ use crate::http::labels::label_pairs;
 use crate::http::request::{RequestLimits, parse_query};
 use crate::http::series::{check_group_by, step_millis};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn select_heatmap(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectHeatmapRequest,
 ) -> Answer<SelectHeatmapResponse> {
     let step_millis = step_millis(request.step)?;
@@ -36,7 +36,7 @@ pub(crate) async fn select_heatmap(
     };
     let exemplars = wants_exemplars(request.exemplar_type, point_kind)?;
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let (start_millis, end_millis) = range.unwrap_or_default();
     let group_by = request.group_by;
     let parameters = Parameters { start_millis, end_millis, step_millis, point_kind, group_by, exemplars };
@@ -49,7 +49,7 @@ pub(crate) async fn select_heatmap(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let result = querier.execute(asker, query).await?;
+    let result = querier.execute(client, query).await?;
     let query::Answer::Heatmap(points) = result.partial.answer else {
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };

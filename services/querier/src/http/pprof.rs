@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::{NONE, ProfileType, Strings};
 use query::Kind;
 use query::kind::profile::{GoPgo, MergedProfile, Parameters};
@@ -14,11 +14,11 @@ use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest
 use crate::execute::Report;
 use crate::http::request::{RequestLimits, parse_query, sample_filter};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn select_merge_profile(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeProfileRequest,
 ) -> Answer<Profile> {
     let request = SelectMergeStacktracesRequest {
@@ -32,22 +32,22 @@ pub(crate) async fn select_merge_profile(
         trace_id_selector: request.trace_id_selector,
         ..SelectMergeStacktracesRequest::default()
     };
-    merge(querier, asker, request).await
+    merge(querier, client, request).await
 }
 
 /// Answers with one pprof; an empty message if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<Profile> {
-    let nodes = RequestLimits::new(querier, asker).profile_nodes(request.max_nodes)?;
+    let nodes = RequestLimits::new(querier, client).profile_nodes(request.max_nodes)?;
     let pgo = go_pgo(&request);
     // A compiler needs all nodes.
     let nodes = if pgo.is_some() { 0 } else { nodes };
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
-    merged(querier, asker, &request, move |merged, memory| {
+    merged(querier, client, &request, move |merged, memory| {
         let merged = merged.finish(pgo, nodes, memory)?;
         let bytes = MessageBytes::estimate(&merged);
         memory.grow(bytes.message + bytes.encoded * ENCODED_COPIES)?;
@@ -62,12 +62,12 @@ pub(crate) async fn merge(
 /// before the lookback limit.
 pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: &SelectMergeStacktracesRequest,
-    finish: impl Fn(MergedProfile, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
+    finish: impl Fn(MergedProfile, &Lease) -> Result<T, Refusal> + Send + Sync + 'static,
 ) -> Result<(T, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let stacks = request.stack_trace_selector.as_ref();
     let filter = sample_filter(
         &request.span_selector,
@@ -85,7 +85,7 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
         return Ok(Default::default());
     }
     let (pool, finish) = (querier.pool.clone(), Arc::new(finish));
-    let finished = querier.execute_and(asker, query, |answer, memory| {
+    let finished = querier.execute_and(client, query, |answer, memory| {
         let (pool, finish) = (pool.clone(), finish.clone());
         let work = move || match answer {
             query::Answer::MergeProfile(merged) => finish(*merged, &memory).map(Some),

@@ -7,7 +7,7 @@ use model::{ProfileId, ProfileType, TimeRange};
 use query::{Query, SampleFilter, Selector};
 use wire::types::v1::StackTraceSelector;
 
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Most ids in one span, trace or profile selector.
 const IDS_MAX: usize = 10_000;
@@ -26,8 +26,8 @@ pub(crate) struct RequestLimits {
 }
 
 impl RequestLimits {
-    pub(crate) fn new(querier: &Querier, asker: &Asker) -> Self {
-        let limits: Vec<_> = asker.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
+    pub(crate) fn new(querier: &Querier, client: &Client) -> Self {
+        let limits: Vec<_> = client.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
         let smallest = |value: &dyn Fn(&Limits) -> i64| {
             limits.iter().map(|limits| value(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
         };

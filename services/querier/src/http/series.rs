@@ -9,28 +9,28 @@ use crate::execute::Report;
 use crate::http::labels::label_pairs;
 use crate::http::request::{RequestLimits, call_site, parse_query};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Most labels to group by.
 const GROUP_BY_MAX: usize = 100;
 
 pub(crate) async fn select_series(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectSeriesRequest,
 ) -> Answer<SelectSeriesResponse> {
-    let (lines, report) = lines(querier, asker, request).await?;
+    let (lines, report) = lines(querier, client, request).await?;
     Ok((SelectSeriesResponse { series: lines.into_iter().map(series).collect() }, report))
 }
 
 /// Returns the series of a request, in the order of the answer.
 pub(crate) async fn lines(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectSeriesRequest,
 ) -> Result<(Vec<Line>, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let step_millis = step_millis(request.step)?;
     check_group_by(&request.group_by)?;
     let exemplars = match ExemplarType::try_from(request.exemplar_type) {
@@ -62,7 +62,7 @@ pub(crate) async fn lines(
     if range.is_none() {
         return Ok(Default::default());
     }
-    let result = querier.execute(asker, query).await?;
+    let result = querier.execute(client, query).await?;
     let query::Answer::Series(grouped) = result.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
     };

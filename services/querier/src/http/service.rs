@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edge::{Capabilities, Explained};
+use edge::{Capabilities, Explanation};
 use http::HeaderValue;
 use rpc::Missing;
 use tonic::metadata::MetadataValue;
@@ -27,7 +27,7 @@ use wire::types::v1::{
 
 use crate::execute::Report;
 use crate::http::{diff, heatmap, labels, pprof, series, stacktraces, stats};
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Cost of the answer as JSON; the UI shows it.
 const STATS_HEADER: &str = "x-pyrograph-query-stats";
@@ -55,11 +55,11 @@ pub(crate) type Answer<T> = Result<(T, Report), Error>;
 pub(crate) struct Service(pub(crate) Arc<Querier>);
 
 /// Takes a request apart into client, capabilities and message.
-fn open<T>(request: Request<T>) -> Result<(Asker, Capabilities, T), Status> {
+fn open<T>(request: Request<T>) -> Result<(Client, Capabilities, T), Status> {
     let (_, extensions, message) = request.into_parts();
-    let asker = Asker::from_extensions(&extensions)?;
+    let client = Client::from_extensions(&extensions)?;
     let capabilities = extensions.get::<Capabilities>().copied().unwrap_or_default();
-    Ok((asker, capabilities, message))
+    Ok((client, capabilities, message))
 }
 
 impl Service {
@@ -82,15 +82,15 @@ impl Service {
 }
 
 /// The explanation of an answer, if the client asked for it; `took` is the time of the whole answer.
-pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explained> {
+pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explanation> {
     let finish = took.saturating_sub(report.took);
     let json = |listed: usize| {
         let all: Vec<_> =
             report.explanations.iter().map(|explanation| explanation.json(finish, listed)).collect();
         serde_json::json!({ "questions": all }).to_string()
     };
-    let is_brief = |json: &String| json.len() <= Explained::BRIEF_BYTES_MAX;
-    (!report.explanations.is_empty()).then(|| Explained {
+    let is_brief = |json: &String| json.len() <= Explanation::BRIEF_BYTES_MAX;
+    (!report.explanations.is_empty()).then(|| Explanation {
         json: json(LISTED_MAX),
         brief: [LISTED_MAX, 10, 2, 0].into_iter().map(json).find(is_brief).unwrap_or_default(),
     })
@@ -138,101 +138,101 @@ impl QuerierService for Service {
         &self,
         request: Request<ProfileTypesRequest>,
     ) -> Result<Response<ProfileTypesResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, labels::profile_types(&self.0, &asker, request).await)
+        self.reply(began, labels::profile_types(&self.0, &client, request).await)
     }
 
     async fn label_values(
         &self,
         request: Request<LabelValuesRequest>,
     ) -> Result<Response<LabelValuesResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, labels::label_values(&self.0, &asker, request).await)
+        self.reply(began, labels::label_values(&self.0, &client, request).await)
     }
 
     async fn label_names(
         &self,
         request: Request<LabelNamesRequest>,
     ) -> Result<Response<LabelNamesResponse>, Status> {
-        let (asker, capabilities, request) = open(request)?;
+        let (client, capabilities, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, labels::label_names(&self.0, &asker, capabilities, request).await)
+        self.reply(began, labels::label_names(&self.0, &client, capabilities, request).await)
     }
 
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
-        let (asker, capabilities, request) = open(request)?;
+        let (client, capabilities, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, labels::series(&self.0, &asker, capabilities, request).await)
+        self.reply(began, labels::series(&self.0, &client, capabilities, request).await)
     }
 
     async fn select_merge_stacktraces(
         &self,
         request: Request<SelectMergeStacktracesRequest>,
     ) -> Result<Response<SelectMergeStacktracesResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, stacktraces::select_merge_stacktraces(&self.0, &asker, request).await)
+        self.reply(began, stacktraces::select_merge_stacktraces(&self.0, &client, request).await)
     }
 
     async fn select_merge_span_profile(
         &self,
         request: Request<SelectMergeSpanProfileRequest>,
     ) -> Result<Response<SelectMergeSpanProfileResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, stacktraces::select_merge_span_profile(&self.0, &asker, request).await)
+        self.reply(began, stacktraces::select_merge_span_profile(&self.0, &client, request).await)
     }
 
     async fn select_merge_profile(
         &self,
         request: Request<SelectMergeProfileRequest>,
     ) -> Result<Response<Profile>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, pprof::select_merge_profile(&self.0, &asker, request).await)
+        self.reply(began, pprof::select_merge_profile(&self.0, &client, request).await)
     }
 
     async fn select_series(
         &self,
         request: Request<SelectSeriesRequest>,
     ) -> Result<Response<SelectSeriesResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, series::select_series(&self.0, &asker, request).await)
+        self.reply(began, series::select_series(&self.0, &client, request).await)
     }
 
     async fn select_heatmap(
         &self,
         request: Request<SelectHeatmapRequest>,
     ) -> Result<Response<SelectHeatmapResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, heatmap::select_heatmap(&self.0, &asker, request).await)
+        self.reply(began, heatmap::select_heatmap(&self.0, &client, request).await)
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, diff::diff(&self.0, &asker, request).await)
+        self.reply(began, diff::diff(&self.0, &client, request).await)
     }
 
     async fn get_profile_stats(
         &self,
         request: Request<GetProfileStatsRequest>,
     ) -> Result<Response<GetProfileStatsResponse>, Status> {
-        let (asker, _, _) = open(request)?;
+        let (client, _, _) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, stats::get_profile_stats(&self.0, &asker).await)
+        self.reply(began, stats::get_profile_stats(&self.0, &client).await)
     }
 
     async fn analyze_query(
         &self,
         request: Request<AnalyzeQueryRequest>,
     ) -> Result<Response<AnalyzeQueryResponse>, Status> {
-        let (asker, _, request) = open(request)?;
+        let (client, _, request) = open(request)?;
         let began = self.0.clock.monotonic();
-        self.reply(began, stats::analyze_query(&self.0, &asker, request).await)
+        self.reply(began, stats::analyze_query(&self.0, &client, request).await)
     }
 }

@@ -9,18 +9,18 @@ use wire::types::v1::GetProfileStatsResponse;
 
 use crate::execute::Report;
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Answers whether this tenant has profiles, and with the times of the oldest and newest; all zero if it has none.
 ///
 /// Profiles that a deletion erases by service do not count. Profiles that it erases by other labels count until their
 /// objects are rewritten, because the catalog does not know where they are.
-pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answer<GetProfileStatsResponse> {
-    if asker.tenants().len() != 1 {
-        return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
+pub(crate) async fn get_profile_stats(querier: &Querier, client: &Client) -> Answer<GetProfileStatsResponse> {
+    if client.tenants().len() != 1 {
+        return Err(Error::invalid(format!("expected 1 tenant, got {}", client.tenants().len())));
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
-    let snapshot = querier.find(asker, &any_profile(always, Selector::default())).await?;
+    let snapshot = querier.find(client, &any_profile(always, Selector::default())).await?;
     let of_object = |object: &'_ FoundObject| -> Vec<Times> {
         object.datasets.iter().filter_map(|dataset| object.remaining_times(dataset)).collect()
     };
@@ -40,7 +40,7 @@ pub(crate) async fn get_profile_stats(querier: &Querier, asker: &Asker) -> Answe
 /// error: clients show the answer as a hint.
 pub(crate) async fn analyze_query(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: AnalyzeQueryRequest,
 ) -> Answer<AnalyzeQueryResponse> {
     let Ok(mut selector) = Selector::parse(&request.query) else {
@@ -49,7 +49,7 @@ pub(crate) async fn analyze_query(
     let profile_type = selector.take(NAME).and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
     let query = Query { profile_type, ..any_profile(range, selector) };
-    let snapshot = querier.find(asker, &query).await?;
+    let snapshot = querier.find(client, &query).await?;
     let bytes = snapshot.objects.iter().map(|object| object.bytes).sum();
     let blocks = snapshot.objects.len() as u64;
     if blocks == 0 {

@@ -47,7 +47,7 @@ impl Scan<'_> {
         let _budget = self.meter.time(|effort| &mut effort.fetch, budget).await?;
         // Held until the dataset is folded.
         let working = self.memory.lease();
-        working.grow(bytes).map_err(|refused| no_memory(&refused))?;
+        working.grow(bytes).map_err(|refusal| no_memory(&refusal))?;
 
         let profiles = if plan.rows.is_empty() { 0 } else { entry.profiles as usize };
         let is_small = profiles <= INLINE_PROFILES_MAX;
@@ -79,7 +79,7 @@ impl Scan<'_> {
             Ok(partial) => Ok(Some(partial)),
             Err(FoldError::Block(error)) => Err(unreadable(error)),
             Err(FoldError::TooLarge(error)) => Err(too_large(error)),
-            Err(FoldError::Memory(refused)) => Err(no_memory(&refused)),
+            Err(FoldError::Memory(refusal)) => Err(no_memory(&refusal)),
         }
     }
 

@@ -8,14 +8,14 @@ use model::TenantId;
 
 /// The client of a query: its tenants, its deadline, and whether it asks for an explanation.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Client {
     tenants: Vec<TenantId>,
     /// After this the answer is useless, on the scale of `Clock::monotonic`.
     pub deadline: Option<Duration>,
     pub explain: bool,
 }
 
-impl Asker {
+impl Client {
     /// A client that asks for these tenants together, without a deadline.
     pub fn new(tenants: Vec<TenantId>) -> Self {
         Self { tenants, deadline: None, explain: false }
@@ -34,7 +34,7 @@ impl Asker {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Asker {
+impl<S: Sync> FromRequestParts<S> for Client {
     type Rejection = edge::Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
