@@ -83,7 +83,7 @@ impl Reader {
 
     fn cell_section(&self, dataset: usize, position: usize) -> Result<&CellSection, Error> {
         let section = self.entry(dataset)?.cells.get(position);
-        section.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "cells do not exist" }))
+        section.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, problem: "cells do not exist" }))
     }
 }
 
@@ -123,8 +123,8 @@ impl FetchedCells {
         for (schema, column, wanted) in columns {
             let stored = cells.columns.get(schema as usize).and_then(|columns| columns.get(column as usize));
             let Some(stored) = stored.copied() else {
-                let what = "a query asks for a column that does not exist";
-                return Err(self.block.corrupt("cells", Malformed { byte: 0, what }));
+                let problem = "a query asks for a column that does not exist";
+                return Err(self.block.corrupt("cells", Malformed { byte: 0, problem }));
             };
             for (number, chunk) in cells.chunks.iter().enumerate() {
                 let touched = wanted
@@ -211,7 +211,7 @@ impl FetchedCellRows {
         let stored = chunk.columns.get(number as usize);
         let decode = || {
             let Some(PackedColumn { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
-                return Err(Malformed { byte: 0, what: "a chunk lacks a column" });
+                return Err(Malformed { byte: 0, problem: "a chunk lacks a column" });
             };
             let raw = unpack(packed, &Section { offset: offset.into(), bytes, raw_bytes, checksum })?;
             let starts = &cells.row_starts[chunk.cells.start as usize..chunk.cells.end as usize + 1];

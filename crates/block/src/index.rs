@@ -248,13 +248,13 @@ fn decode_profiles(
     all_series: &[Series],
 ) -> Result<Profiles, Malformed> {
     let count = cursor.count()?;
-    let ids = |cursor: &mut Cursor<'_>, limit: usize, what| {
+    let ids = |cursor: &mut Cursor<'_>, limit: usize, problem| {
         let mut delta = Delta::default();
         let mut column = Vec::with_capacity(count);
         for _ in 0..count {
             let value = delta.read(cursor)?;
             if value < 0 || value >= limit as i64 {
-                return Err(cursor.malformed(what));
+                return Err(cursor.malformed(problem));
             }
             column.push(value as u32);
         }
@@ -312,6 +312,6 @@ mod tests {
         put(&mut bytes, labels);
         bytes.resize(bytes.len() + 2 * labels as usize, 0);
         let refused = decode_series(&mut Cursor::new(&bytes), 1).expect_err("is refused");
-        assert_eq!(refused.what, "labels are longer than allowed");
+        assert_eq!(refused.problem, "labels are longer than allowed");
     }
 }

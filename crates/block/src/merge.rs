@@ -200,8 +200,8 @@ async fn merge_tenant(
             let Err(refusal) = outcome else { continue };
             finished.shrink_to(finished.bytes().saturating_sub(bytes));
             if datasets.len() < 2 {
-                let what = format!("tenant {tenant}: merging service {service:?}");
-                return Err(Error::Memory { what, refusal });
+                let purpose = format!("tenant {tenant}: merging service {service:?}");
+                return Err(Error::Memory { purpose, refusal });
             }
             let mut first_half = datasets;
             let second_half = first_half.split_off(first_half.len() / 2);
@@ -305,11 +305,11 @@ impl Part<'_> {
 }
 
 fn grow(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.grow(bytes).map_err(|refusal| Error::Memory { what: String::new(), refusal })
+    lease.grow(bytes).map_err(|refusal| Error::Memory { purpose: String::new(), refusal })
 }
 
 fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.resize(bytes).map_err(|refusal| Error::Memory { what: String::new(), refusal })
+    lease.resize(bytes).map_err(|refusal| Error::Memory { purpose: String::new(), refusal })
 }
 
 /// Memory of a row while it is decoded, in bytes: decompressed, and as columns.
@@ -462,7 +462,7 @@ impl ServiceRows {
             if into.stacks.len() > u32::MAX as usize {
                 return Err(Error::TooLarge {
                     dataset: self.service.clone(),
-                    what: "rows",
+                    resource: "rows",
                     count: into.stacks.len() as u64,
                     limit: u32::MAX.into(),
                 });

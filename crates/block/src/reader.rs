@@ -189,8 +189,9 @@ impl Reader {
 
     pub(crate) fn entry(&self, dataset: usize) -> Result<&DatasetEntry, Error> {
         let entry = self.parts.directory.datasets.get(dataset);
-        entry
-            .ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "a dataset does not exist" }))
+        entry.ok_or_else(|| {
+            self.corrupt("directory", Malformed { byte: 0, problem: "a dataset does not exist" })
+        })
     }
 
     pub(crate) fn name(&self, dataset: usize, kind: Kind) -> Name {
@@ -211,8 +212,8 @@ impl Reader {
                 .iter()
                 .map(|range| {
                     slice(whole, range).ok_or_else(|| {
-                        let what = "a section lies outside of the object";
-                        self.corrupt("directory", Malformed { byte: range.start, what })
+                        let problem = "a section lies outside of the object";
+                        self.corrupt("directory", Malformed { byte: range.start, problem })
                     })
                 })
                 .collect(),
@@ -261,10 +262,10 @@ impl FetchedSections {
             let index_rows = index.profiles.row_starts.last().copied().unwrap_or(0);
             let value_columns = self.block.parts.layout.value_columns;
             if u64::from(index_rows) != entry_rows {
-                return Err(Malformed { byte: 0, what: "has other rows than the directory says" });
+                return Err(Malformed { byte: 0, problem: "has other rows than the directory says" });
             }
             if index.columns.iter().flatten().any(|stored| stored.value >= value_columns) {
-                return Err(Malformed { byte: 0, what: "a value column does not exist" });
+                return Err(Malformed { byte: 0, problem: "a value column does not exist" });
             }
             Ok(index)
         })
@@ -311,7 +312,7 @@ impl FetchedSections {
     }
 
     fn strings(&self) -> Result<Strings, Malformed> {
-        let missing = Malformed { byte: 0, what: "was not asked for when fetching" };
+        let missing = Malformed { byte: 0, problem: "was not asked for when fetching" };
         let raw = unpack(&self.strings, &self.entry().map_err(|_| missing)?.strings)?;
         let mut cursor = Cursor::new(&raw);
         let strings = symbols::decode_strings(&mut cursor)?;
@@ -320,7 +321,7 @@ impl FetchedSections {
     }
 
     fn out_of_memory(&self, section: &str, refusal: memory::Refusal) -> Error {
-        Error::Memory { what: format!("object {}: {section}", self.block.key()), refusal }
+        Error::Memory { purpose: format!("object {}: {section}", self.block.key()), refusal }
     }
 
     /// Bytes of memory for decoding a section, a rough upper bound.
@@ -336,7 +337,7 @@ impl FetchedSections {
 
     fn check_stacktraces(&self, found: usize) -> Result<(), Malformed> {
         if found != self.block.stacktraces(self.dataset) {
-            return Err(Malformed { byte: 0, what: "has other stacktraces than the directory says" });
+            return Err(Malformed { byte: 0, problem: "has other stacktraces than the directory says" });
         }
         Ok(())
     }
@@ -345,7 +346,7 @@ impl FetchedSections {
         &self,
         source: &Option<Source<T>>,
         section: &Section,
-        what: &'static str,
+        name: &'static str,
         kind: Kind,
         entry: fn(Arc<T>) -> Entry,
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
@@ -354,16 +355,17 @@ impl FetchedSections {
             Some(Source::Decoded(decoded)) => return Ok(decoded.clone()),
             Some(Source::Packed(packed)) => packed,
             None => {
-                let malformed = Malformed { byte: section.offset, what: "was not asked for when fetching" };
-                return Err(self.block.corrupt(what, malformed));
+                let malformed =
+                    Malformed { byte: section.offset, problem: "was not asked for when fetching" };
+                return Err(self.block.corrupt(name, malformed));
             }
         };
         let held = self.lease.bytes();
         self.lease
             .grow(self.decoding_bytes(section, kind))
-            .map_err(|refusal| self.out_of_memory(what, refusal))?;
+            .map_err(|refusal| self.out_of_memory(name, refusal))?;
         let decoded = unpack(packed, section).and_then(|raw| decode(&raw));
-        let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(what, malformed))?);
+        let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(name, malformed))?);
         let entry = entry(decoded.clone());
         self.lease.shrink_to(held.saturating_add(entry.byte_len() as u64));
         self.block.cache.insert(self.block.name(self.dataset, kind), entry);
@@ -372,7 +374,7 @@ impl FetchedSections {
 }
 
 fn corrupt(key: &Key, section: &'static str, malformed: Malformed) -> Error {
-    Error::Corrupt { object: key.clone(), section, byte: malformed.byte, what: malformed.what }
+    Error::Corrupt { object: key.clone(), section, byte: malformed.byte, problem: malformed.problem }
 }
 
 fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
@@ -395,7 +397,8 @@ async fn get_end(
     let mut got = cache.read(store, key, std::slice::from_ref(&range)).await?;
     let end = got.pop().unwrap_or_default();
     if end.len() as u64 != range.end - range.start {
-        let malformed = Malformed { byte: range.start + end.len() as u64, what: "the object ends too early" };
+        let malformed =
+            Malformed { byte: range.start + end.len() as u64, problem: "the object ends too early" };
         return Err(corrupt(key, "footer", malformed));
     }
     Ok(end)
@@ -416,7 +419,7 @@ enum DirectorySearch {
 
 impl Tail<'_> {
     fn directory_section(&self) -> Result<DirectorySearch, Error> {
-        let wrong = |byte: u64, what| corrupt(self.key, "footer", Malformed { byte, what });
+        let wrong = |byte: u64, problem| corrupt(self.key, "footer", Malformed { byte, problem });
         let magic = self.last(8, 8)?;
         if &magic[4..] != b"PAR1" {
             return Err(wrong(self.bytes_len - 4, "does not end as a Parquet file does"));
@@ -478,7 +481,7 @@ impl Tail<'_> {
         let found = start.and_then(|start| self.bytes.get(start as usize..)?.get(..length));
         found.ok_or_else(|| {
             let byte = self.bytes_len.saturating_sub(distance);
-            corrupt(self.key, "footer", Malformed { byte, what: "the object ends too early" })
+            corrupt(self.key, "footer", Malformed { byte, problem: "the object ends too early" })
         })
     }
 }
@@ -494,7 +497,7 @@ fn read_trailer(content: &[u8]) -> Result<Section, Malformed> {
 
 /// Checks that all sections end before the directory, and that the rows of datasets are contiguous.
 fn check(directory: &Directory, layout: &Layout, own: &Section) -> Result<(), Malformed> {
-    let wrong = |what| Err(Malformed { byte: own.offset, what });
+    let wrong = |problem| Err(Malformed { byte: own.offset, problem });
     let mut row = 0;
     for dataset in &directory.datasets {
         if dataset.rows.start != row {

@@ -299,7 +299,7 @@ impl ObjectWriter {
 
     /// Records the positions of the pages of the last written row group.
     fn record_pages(&mut self, rows: usize) -> Result<(), Error> {
-        let wrong = |what| Error::encode("rows", what);
+        let wrong = |problem| Error::encode("rows", problem);
         let Some(metadata) = self.file.flushed_row_groups().last() else {
             return Err(wrong("a row group was not written"));
         };
@@ -310,7 +310,7 @@ impl ObjectWriter {
             let Some(chunk) = bytes.get(offset..offset + column.compressed_size() as usize) else {
                 return Err(wrong("a column chunk is not where it should be"));
             };
-            let pages = pages_of_chunk(chunk, offset as u64).map_err(|malformed| wrong(malformed.what))?;
+            let pages = pages_of_chunk(chunk, offset as u64).map_err(|malformed| wrong(malformed.problem))?;
             columns.push(pages);
         }
         let first_row = self.layout.row_groups.last().map_or(0, |g| g.first_row + u64::from(g.rows));
@@ -337,10 +337,10 @@ fn check_size(dataset: &PreparedDataset) -> Result<(), Error> {
         ("bytes of strings", symbols.string_bytes, STRING_BYTES_MAX),
         ("locations in stacktraces", symbols.stack_locations, STACK_LOCATIONS_MAX),
     ];
-    for (what, count, limit) in limits {
+    for (resource, count, limit) in limits {
         if count > limit {
             let dataset = dataset.service.clone();
-            return Err(Error::TooLarge { dataset, what, count: count as u64, limit: limit as u64 });
+            return Err(Error::TooLarge { dataset, resource, count: count as u64, limit: limit as u64 });
         }
     }
     Ok(())

@@ -34,9 +34,9 @@ pub enum FoldError {
 
 /// An answer has outgrown the limit of one query.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the answer has more than {limit} {what}; ask for a shorter time range or fewer series")]
+#[error("the answer has more than {limit} {resource}; ask for a shorter time range or fewer series")]
 pub struct TooLarge {
-    pub what: &'static str,
+    pub resource: &'static str,
     pub limit: usize,
 }
 

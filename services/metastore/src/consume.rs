@@ -166,7 +166,7 @@ impl Metastore {
             .buffer_unordered(LOGS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        *self.looked.lock() = began;
+        *self.logs_read_at.lock() = began;
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Metastore {
             }
             *listed = now;
         }
-        *self.looked.lock() = now;
+        *self.logs_read_at.lock() = now;
         Ok(())
     }
 

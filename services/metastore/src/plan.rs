@@ -16,7 +16,7 @@ use storage::Key;
 
 use crate::config::Config;
 use crate::group::shard_of_block;
-use crate::live::{Live, ObjectKind};
+use crate::live::{LiveObject, ObjectKind};
 use crate::state::State;
 
 /// Most inputs of one job, so that its row and its publish record stay small.
@@ -142,7 +142,7 @@ fn level_of(window: Window) -> u8 {
     if window.length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
 }
 
-fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a Live)>, bytes_max: u64) -> Vec<Key> {
+fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a LiveObject)>, bytes_max: u64) -> Vec<Key> {
     let mut bytes = 0;
     let mut taken = Vec::new();
     for (key, live) in objects {

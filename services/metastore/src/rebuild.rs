@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
-use crate::deletion::{read_deletions, unreadable_deletion};
+use crate::deletion_lifecycle::{read_deletions, unreadable_deletion};
 use crate::deletions::{self, DeletionObject};
 use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
@@ -52,7 +52,7 @@ pub struct Rebuilt {
     pub blocks: usize,
     pub dead: usize,
     /// Publish records that are not in force: their outputs are missing, or they repeat an earlier one.
-    pub undone: usize,
+    pub undone_merges: usize,
     /// Blocks of the bucket that no publish record names, and their bytes. They are kept.
     pub unrecorded: usize,
     pub unrecorded_bytes: u64,
@@ -60,13 +60,13 @@ pub struct Rebuilt {
 
 impl fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { logs, segments, blocks, dead, undone, unrecorded, unrecorded_bytes } = self;
+        let Self { logs, segments, blocks, dead, undone_merges, unrecorded, unrecorded_bytes } = self;
         write!(
             f,
             "rebuilt the catalog: {segments} segments of {logs} logs, {blocks} blocks, {dead} dead objects"
         )?;
-        if *undone > 0 {
-            write!(f, "; {undone} merges undone, their inputs count instead")?;
+        if *undone_merges > 0 {
+            write!(f, "; {undone_merges} merges undone, their inputs count instead")?;
         }
         if *unrecorded > 0 {
             write!(
@@ -281,7 +281,7 @@ impl Contents {
             segments: state.live().segment_count(),
             blocks: state.live().block_count(),
             dead: state.dead().len(),
-            undone: self.lineage.undone().count(),
+            undone_merges: self.lineage.undone_records().count(),
             unrecorded: unrecorded.clone().count(),
             unrecorded_bytes: unrecorded.map(|object| object.bytes).sum(),
         }
@@ -460,7 +460,7 @@ fn add_records(contents: &Contents, merged: &MergedSegments, state: &mut State, 
 /// Buries undone records and their outputs. The inputs hold the data: if a record or its outputs stayed, the next
 /// rebuild would find both.
 fn bury_undone(contents: &Contents, unix_millis: i64, state: &mut State, batch: &mut Batch) {
-    for (index, record) in contents.lineage.undone() {
+    for (index, record) in contents.lineage.undone_records() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
         let present = outputs.filter(|key| contents.listing.contains(key) && !state.live().contains_key(key));

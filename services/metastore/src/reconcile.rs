@@ -29,7 +29,7 @@ use crate::deletions::DeletionObject;
 use crate::error::{of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
-use crate::live::Live;
+use crate::live::LiveObject;
 use crate::record::Record;
 use crate::state::State;
 
@@ -71,7 +71,7 @@ impl Metastore {
         let named: Vec<Key> = {
             let state = self.state.lock();
             let settled = state.live().iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
-            settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
+            settled.filter(|(_, live)| live.index_id.is_some()).map(|(key, _)| key.clone()).collect()
         };
         let listing = Listing::read(&self.store).await.map_err(of_store)?;
         let deletions = self.superfluous_deletions().await.map_err(of_store)?;
@@ -109,7 +109,7 @@ impl Metastore {
             }
             let mut missing_count = 0;
             for key in &missing {
-                let is_settled = |live: &Live| live.claimed.is_none() && live.id.is_some();
+                let is_settled = |live: &LiveObject| live.claimed.is_none() && live.index_id.is_some();
                 if state.live().get(key).is_some_and(is_settled) {
                     error!(%key, "object is gone from the bucket: answers over its time are partial");
                     state.quarantine(key, "it is gone from the bucket".into(), &mut batch);

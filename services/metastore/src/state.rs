@@ -29,7 +29,7 @@ use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
 use crate::deletions::Deletions;
 use crate::find::{Index, Object};
-use crate::live::{Live, ObjectKind, Objects};
+use crate::live::{LiveObject, ObjectKind, Objects};
 use crate::record::Record;
 
 pub(crate) use death::Death;
@@ -108,7 +108,7 @@ impl State {
 
     /// A live object as finds return it; `None` while it is quarantined.
     pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.index.get(self.live.get(key)?.id?)
+        self.index.get(self.live.get(key)?.index_id?)
     }
 
     pub(crate) fn quarantined(&self, key: &Key) -> Option<&Quarantined> {
@@ -120,8 +120,8 @@ impl State {
     }
 
     /// Datasets of a live object, quarantined or not; empty if they are not known.
-    pub(crate) fn datasets_of(&self, key: &Key, live: &Live) -> &[DatasetSummary] {
-        match live.id.and_then(|id| self.index.get(id)) {
+    pub(crate) fn datasets_of(&self, key: &Key, live: &LiveObject) -> &[DatasetSummary] {
+        match live.index_id.and_then(|id| self.index.get(id)) {
             Some(object) => &object.datasets,
             None => self.quarantined.get(key).map_or(&[], |quarantined| &quarantined.datasets),
         }
@@ -225,11 +225,11 @@ impl State {
             floor,
             datasets: segment.datasets.clone(),
         };
-        let live = Live {
+        let live = LiveObject {
             kind,
             bytes,
             created_millis,
-            id: None,
+            index_id: None,
             claimed: None,
             is_committed,
             floor,
@@ -251,11 +251,11 @@ impl State {
         let kind = ObjectKind::Block { id: block.id, tenant, level, window };
         let Block { bytes, created_millis, floor, rows, .. } = *block;
         let object = Object { key: key.clone(), bytes, masked: Vec::new(), floor, datasets };
-        let live = Live {
+        let live = LiveObject {
             kind,
             bytes,
             created_millis,
-            id: None,
+            index_id: None,
             claimed: None,
             is_committed: true,
             floor,
@@ -265,10 +265,10 @@ impl State {
         self.add(key, live, object, block.quarantine.clone());
     }
 
-    fn add(&mut self, key: Key, mut live: Live, object: Object, quarantine: Option<Quarantine>) {
+    fn add(&mut self, key: Key, mut live: LiveObject, object: Object, quarantine: Option<Quarantine>) {
         self.deletions.saw_floor(live.floor);
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
-        live.id = match quarantine {
+        live.index_id = match quarantine {
             None => Some(self.index.insert(object)),
             Some(why) => {
                 let datasets = object.datasets;
@@ -284,7 +284,7 @@ impl State {
         let Some(live) = self.live.get_mut(key) else {
             return;
         };
-        let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
+        let Some(object) = live.index_id.take().and_then(|id| self.index.remove(id)) else {
             return;
         };
         let datasets = object.datasets.iter().cloned();
@@ -300,7 +300,7 @@ impl State {
                 }
             }
         }
-        live.id = Some(self.index.insert(object));
+        live.index_id = Some(self.index.insert(object));
     }
 
     /// Moves an object that cannot be read out of the index of finds.
@@ -308,7 +308,7 @@ impl State {
         let Some(live) = self.live.get_mut(key) else {
             return;
         };
-        let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
+        let Some(object) = live.index_id.take().and_then(|id| self.index.remove(id)) else {
             return;
         };
         let always = Times { first: i64::MIN, last: i64::MAX };
@@ -337,7 +337,7 @@ impl State {
     ///
     /// Quarantined segments do not count: they are never merged, so they would stop every sweep.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
-        let segments = self.live.segments().filter(|(_, live)| live.id.is_some());
+        let segments = self.live.segments().filter(|(_, live)| live.index_id.is_some());
         segments.map(|(_, live)| live.created_millis).min().unwrap_or(unix_millis)
     }
 

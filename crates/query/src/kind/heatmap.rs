@@ -126,7 +126,7 @@ impl Points {
             }
             if self.0.len() + found.len() > HEATMAP_POINTS_MAX {
                 let limit = HEATMAP_POINTS_MAX;
-                return Err(TooLarge { what: "points", limit }.into());
+                return Err(TooLarge { resource: "points", limit }.into());
             }
         }
         self.0.extend(found.into_values());
@@ -136,7 +136,7 @@ impl Points {
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
         self.0.extend(other.0);
         if self.0.len() > HEATMAP_POINTS_MAX {
-            return Err(TooLarge { what: "points", limit: HEATMAP_POINTS_MAX });
+            return Err(TooLarge { resource: "points", limit: HEATMAP_POINTS_MAX });
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ impl FoundLabels {
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.texts.len() + self.sets.len() > LABELS_MAX {
-            return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX });
+            return Err(TooLarge { resource: "distinct labels", limit: LABELS_MAX });
         }
         Ok(())
     }

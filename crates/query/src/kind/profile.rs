@@ -145,10 +145,10 @@ impl MergedProfile {
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.symbols.stacktraces.len() > STACKTRACES_MAX {
-            return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+            return Err(TooLarge { resource: "stacktraces", limit: STACKTRACES_MAX });
         }
         if self.symbols.byte_len() > SYMBOL_BYTES_MAX {
-            return Err(TooLarge { what: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
+            return Err(TooLarge { resource: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl MergedProfile {
             }
             self.add_stacktrace(&locations, *weight);
             if self.symbols.stacktraces.len() > STACKTRACES_MAX {
-                return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+                return Err(TooLarge { resource: "stacktraces", limit: STACKTRACES_MAX });
             }
         }
         self.check()

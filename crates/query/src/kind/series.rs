@@ -200,7 +200,7 @@ impl GroupedSeries {
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.points > POINTS_MAX {
-            return Err(TooLarge { what: "points", limit: POINTS_MAX });
+            return Err(TooLarge { resource: "points", limit: POINTS_MAX });
         }
         Ok(())
     }

@@ -346,7 +346,7 @@ fn found(labels: proto::scan_response::Labels) -> Result<FoundLabels, Unreadable
     let sets = LabelSetReader::read(&mut cursor, &labels.sets).map_err(&wrong)?.into_sets();
     cursor.end().map_err(&wrong)?;
     if labels.texts.len() + sets.len() > LABELS_MAX {
-        return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX }.into());
+        return Err(TooLarge { resource: "distinct labels", limit: LABELS_MAX }.into());
     }
     Ok(FoundLabels { texts: labels.texts.into_iter().collect(), sets: sets.into_iter().collect() })
 }

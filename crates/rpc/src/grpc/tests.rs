@@ -198,7 +198,7 @@ fn references_of_a_profile_to_missing_entries_are_refused() {
         let mut profile = Profile { symbols: symbols(), ..Profile::default() };
         change(&mut profile.symbols);
         let error = profile::decode(&profile::encode(&profile)).expect_err(expected);
-        assert!(error.what.contains(expected), "{error} should say {expected:?}");
+        assert!(error.problem.contains(expected), "{error} should say {expected:?}");
     };
     refused(|s| s.locations.mapping[0] = 1, "a location's mapping");
     refused(|s| s.locations.lines[0].function = 1, "a line's function");

@@ -119,7 +119,7 @@ async fn deletions_without_matcher_or_time_and_too_many_are_refused() {
     let range = TimeRange { start: 5, end: 5 };
     let empty = DeleteRequest { range, ..request(r#"{key="1"}"#) };
     assert_eq!(kind(empty).await, Err(ErrorKind::InvalidArgument));
-    for _ in 0..crate::deletion::DELETIONS_MAX {
+    for _ in 0..crate::deletion_lifecycle::DELETIONS_MAX {
         assert_eq!(kind(request(r#"{key="1"}"#)).await, Ok(()));
     }
     assert!(matches!(kind(request(r#"{key="1"}"#)).await, Err(ErrorKind::Exhausted { .. })));
@@ -134,7 +134,7 @@ async fn deletions_that_match_no_data_do_not_block_others_and_finish_at_the_next
         let selector = format!(r#"{{service_name="{service}"}}"#);
         metastore.delete(request(&selector)).await.map_err(|error| error.kind)
     };
-    for i in 0..crate::deletion::UNNEEDED_MAX {
+    for i in 0..crate::deletion_lifecycle::UNNEEDED_MAX {
         let made = delete_service(&format!("absent-{i}")).await.expect("takes the deletion");
         assert_eq!(made.progress, DeletionProgress::Sweeping { objects: 0 });
     }

@@ -37,9 +37,9 @@ impl Scan<'_> {
         let mut opened = self.open(&found, &self.cache).await;
         // Wrong bytes in a cache say nothing about the object, only those of the store do. Each object is read again
         // from the store at most once.
-        let mut is_afresh = is_damaged(&opened);
-        if is_afresh {
-            opened = self.open(&found, &self.cache.afresh()).await;
+        let mut is_reread = is_damaged(&opened);
+        if is_reread {
+            opened = self.open(&found, &self.cache.bypass()).await;
         }
         let mut reader = match opened {
             Ok(reader) => reader,
@@ -56,10 +56,10 @@ impl Scan<'_> {
                 continue;
             }
             let mut answer = self.dataset(&reader, &exclusions, dataset).await;
-            if is_damaged(&answer) && !is_afresh {
-                answer = match self.open(&found, &self.cache.afresh()).await {
-                    Ok(afresh) => {
-                        (reader, is_afresh) = (afresh, true);
+            if is_damaged(&answer) && !is_reread {
+                answer = match self.open(&found, &self.cache.bypass()).await {
+                    Ok(reopened) => {
+                        (reader, is_reread) = (reopened, true);
                         self.dataset(&reader, &exclusions, dataset).await
                     }
                     Err(error) => Err(error),

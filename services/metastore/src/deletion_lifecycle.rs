@@ -354,7 +354,7 @@ pub(crate) fn unreadable_deletion(number: u64, reason: String) -> OpenError {
 fn status(state: &State, deletion: &Arc<Deletion>, created_millis: i64) -> DeletionStatus {
     let (mut objects, mut unreadable) = (0, 0);
     for (_, live) in state.touched_by(deletion) {
-        if live.id.is_some() { objects += 1 } else { unreadable += 1 }
+        if live.index_id.is_some() { objects += 1 } else { unreadable += 1 }
     }
     let progress = match objects + unreadable {
         0 => DeletionProgress::Sweeping { objects: state.deletions.unswept_count(deletion.number) },
