@@ -220,11 +220,11 @@ impl Inner {
     }
 
     fn request_id(&self, headers: &HeaderMap) -> RequestId {
-        let given = headers.get(REQUEST_ID).filter(|id| {
+        let client_id = headers.get(REQUEST_ID).filter(|id| {
             (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
         });
         let new = || HeaderValue::from_str(&format!("{:032x}", self.clock.random()));
-        RequestId(given.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("none")))
+        RequestId(client_id.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("none")))
     }
 
     fn log(

@@ -74,7 +74,7 @@ enum UploadOutcome {
 }
 
 pub(crate) struct Flusher {
-    shared: Arc<Shared>,
+    shared: Arc<FlushState>,
     builder: Arc<SegmentBuilder>,
     log: Log<Segment, SegmentHint>,
     uploads: FuturesUnordered<BoxFuture<'static, (u64, UploadOutcome)>>,
@@ -90,7 +90,7 @@ pub(crate) struct FlusherStatus {
     pub(crate) writers: watch::Receiver<Vec<WriterId>>,
 }
 
-struct Shared {
+struct FlushState {
     store: Store,
     clock: Clock,
     pool: Pool,
@@ -123,7 +123,7 @@ impl Flusher {
         let log = new_log(&store, &clock);
         let (writers, on_writers) = watch::channel(vec![log.writer()]);
         let failures = Mutex::default();
-        let shared = Arc::new(Shared { store, clock, pool, metrics, failures });
+        let shared = Arc::new(FlushState { store, clock, pool, metrics, failures });
         let acknowledger = Acknowledger {
             shared: shared.clone(),
             metastore,
@@ -264,7 +264,7 @@ fn new_log<S, D>(store: &Store, clock: &Clock) -> Log<S, D> {
     Log::open(WriterId(store.new_id(clock)), clock.monotonic())
 }
 
-impl Shared {
+impl FlushState {
     /// Encodes the segment for one slot, puts it there, and settles whether it arrived.
     async fn upload(&self, content: Arc<SegmentContent>, log: WriterId, slot: u64) -> UploadOutcome {
         let encoding = self.clock.monotonic();
@@ -358,7 +358,7 @@ impl Shared {
 
 /// Sends the hint to the metastore, then the ack to the pushers, segment by segment in slot order.
 struct Acknowledger {
-    shared: Arc<Shared>,
+    shared: Arc<FlushState>,
     metastore: Arc<dyn rpc::SegmentHints>,
     /// Hints without an answer.
     underway: Arc<Semaphore>,

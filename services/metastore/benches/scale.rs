@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
 use catalog::rows::{Dataset, DatasetSummary, Row};
-use catalog::{Batch, Engine, Numbered, numbered};
+use catalog::{Batch, Engine, NumberedCatalog, numbered};
 use clock::{Clock, Pool, Source, Task};
 use metastore::header::{Error, Header, Headers};
 use metastore::{Config, Metastore, Parts};
@@ -222,8 +222,8 @@ impl World {
         .unwrap()
     }
 
-    fn engine(&self) -> Arc<Numbered> {
-        Arc::new(Numbered::new(self.store.clone(), self.clock.clone(), numbered::Options::default()))
+    fn engine(&self) -> Arc<NumberedCatalog> {
+        Arc::new(NumberedCatalog::new(self.store.clone(), self.clock.clone(), numbered::Options::default()))
     }
 
     fn timed(&self, call: &'static str, began: Instant) {

@@ -66,7 +66,7 @@ pub use config::Config;
 pub use error::OpenError;
 pub use ownership::{Candidate, Seat};
 pub use parts::Parts;
-pub use rebuild::{Progress, Rebuilt, rebuild};
+pub use rebuild::{Progress, RebuildCounts, rebuild};
 pub use retention::Retention;
 pub use view::Viewer;
 

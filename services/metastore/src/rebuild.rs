@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use catalog::rows::{self, Block, DatasetSummary, Founding, JobProgress, Quarantine, Row};
-use catalog::{Batch, Catalog, Numbered, numbered};
+use catalog::{Batch, Catalog, NumberedCatalog, numbered};
 use clock::{Clock, Now};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
@@ -46,7 +46,7 @@ const CHANGES_MAX: usize = 10_000;
 
 /// Counts of a rebuilt catalog, and of the objects it was made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rebuilt {
+pub struct RebuildCounts {
     pub logs: usize,
     pub segments: usize,
     pub blocks: usize,
@@ -58,7 +58,7 @@ pub struct Rebuilt {
     pub unrecorded_bytes: u64,
 }
 
-impl fmt::Display for Rebuilt {
+impl fmt::Display for RebuildCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { logs, segments, blocks, dead, undone_merges, unrecorded, unrecorded_bytes } = self;
         write!(
@@ -130,7 +130,7 @@ pub async fn rebuild(
     config: &Config,
     force: bool,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
+) -> Result<RebuildCounts, OpenError> {
     if !force && !store.is_exclusive() {
         wait_until_quiet(store, clock).await?;
     }
@@ -143,7 +143,7 @@ pub(crate) async fn rebuild_with(
     headers: &dyn Headers,
     config: &Config,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
+) -> Result<RebuildCounts, OpenError> {
     progress.begin();
     log_progress(clock, progress, replace_catalog(store, clock, headers, config, progress)).await
 }
@@ -154,8 +154,8 @@ async fn replace_catalog(
     headers: &dyn Headers,
     config: &Config,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
-    let engine = Numbered::new(store.clone(), clock.clone(), numbered::Options::default());
+) -> Result<RebuildCounts, OpenError> {
+    let engine = NumberedCatalog::new(store.clone(), clock.clone(), numbered::Options::default());
     let listing = Listing::read(store).await?;
     progress.add(listing.records.len());
     // A rebuild that cannot succeed fails before it leaves anything in the bucket.
@@ -272,11 +272,11 @@ impl Contents {
         Ok(Self { listing, lineage, slots, blocks, deletions })
     }
 
-    fn summary(&self, state: &State) -> Rebuilt {
+    fn summary(&self, state: &State) -> RebuildCounts {
         let outputs = self.lineage.records().iter().flat_map(|record| &record.outputs);
         let recorded: HashSet<&Key> = outputs.map(|output| &output.key).collect();
         let unrecorded = self.listing.blocks.iter().filter(|object| !recorded.contains(&object.key));
-        Rebuilt {
+        RebuildCounts {
             logs: state.logs().len(),
             segments: state.live().segment_count(),
             blocks: state.live().block_count(),

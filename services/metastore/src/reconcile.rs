@@ -43,7 +43,7 @@ const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// Counts of one comparison.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Reconciled {
+pub(crate) struct ReconcileCounts {
     /// Outputs of attempts that never published, slots without data, deletions that never were in force.
     pub(crate) orphans: usize,
     /// Publish records that a rebuild no longer needs.
@@ -54,7 +54,7 @@ pub(crate) struct Reconciled {
 
 /// Old blocks that no row names and that can no longer be published, by the proof against them.
 #[derive(Default)]
-struct Unnamed {
+struct UnnamedBlocks {
     /// Their job published another attempt, or is known and has closed theirs; or they were merged, or are expired.
     superfluous: Vec<Key>,
     /// Without a record, made while this catalog was in force, so their jobs were given up; with their bytes.
@@ -67,7 +67,7 @@ struct Unnamed {
 
 impl Metastore {
     /// Buries objects that are not needed, and quarantines live ones that are gone.
-    pub(crate) async fn reconcile(&self) -> Result<Reconciled, Error> {
+    pub(crate) async fn reconcile(&self) -> Result<ReconcileCounts, Error> {
         let named: Vec<Key> = {
             let state = self.state.lock();
             let settled = state.live().iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
@@ -116,7 +116,8 @@ impl Metastore {
                     missing_count += 1;
                 }
             }
-            let found = Reconciled { orphans: orphan_count, records: record_count, missing: missing_count };
+            let found =
+                ReconcileCounts { orphans: orphan_count, records: record_count, missing: missing_count };
             self.metrics.count(&state);
             (batch, found)
         };
@@ -158,7 +159,7 @@ impl Metastore {
     }
 
     /// Sorts the old blocks that no row names by the proof against them.
-    async fn unnamed_blocks(&self, listing: &Listing) -> Result<Unnamed, storage::Error> {
+    async fn unnamed_blocks(&self, listing: &Listing) -> Result<UnnamedBlocks, storage::Error> {
         let candidates: Vec<&Object> = {
             let state = self.state.lock();
             let old = listing.blocks.iter().filter(|object| self.is_old(object));
@@ -170,7 +171,7 @@ impl Metastore {
             .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
             .collect();
         let slack = self.config.dedup_slack.get().as_millis() as i64;
-        let mut unnamed = Unnamed::default();
+        let mut unnamed = UnnamedBlocks::default();
         let mut outputs = Vec::new();
         for object in candidates {
             let Some(BlockId { job, .. }) = object.key.parse_block() else {
@@ -233,7 +234,7 @@ impl Metastore {
     }
 
     /// Blocks without a record that may be deleted: all, or none if they have too many bytes.
-    fn deletable(&self, unnamed: &Unnamed) -> Vec<Key> {
+    fn deletable(&self, unnamed: &UnnamedBlocks) -> Vec<Key> {
         if unnamed.unknown > 0 {
             let blocks = unnamed.unknown;
             info!(blocks, "blocks without a publish record are older than this catalog, and are left alone");

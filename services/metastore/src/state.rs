@@ -40,7 +40,7 @@ pub(crate) struct State {
     index: Index,
     live: Objects,
     agenda: Agenda,
-    quarantined: BTreeMap<Key, Quarantined>,
+    quarantined: BTreeMap<Key, QuarantinedObject>,
     logs: BTreeMap<WriterId, LogState>,
     jobs: BTreeMap<JobId, JobState>,
     dead: DeadObjects,
@@ -59,7 +59,7 @@ pub(crate) struct State {
 
 /// An object that cannot be read, so that no answer includes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Quarantined {
+pub(crate) struct QuarantinedObject {
     pub(crate) why: Quarantine,
     /// Its datasets; empty if unknown, then it may hold any.
     pub(crate) datasets: Vec<DatasetSummary>,
@@ -111,7 +111,7 @@ impl State {
         self.index.get(self.live.get(key)?.index_id?)
     }
 
-    pub(crate) fn quarantined(&self, key: &Key) -> Option<&Quarantined> {
+    pub(crate) fn quarantined(&self, key: &Key) -> Option<&QuarantinedObject> {
         self.quarantined.get(key)
     }
 
@@ -272,7 +272,7 @@ impl State {
             None => Some(self.index.insert(object)),
             Some(why) => {
                 let datasets = object.datasets;
-                self.quarantined.insert(key.clone(), Quarantined { why, datasets });
+                self.quarantined.insert(key.clone(), QuarantinedObject { why, datasets });
                 None
             }
         };
@@ -319,7 +319,7 @@ impl State {
         let quarantine = Some(why.clone());
         object_rows::put_object(key, live, &object, quarantine, batch);
         let datasets = object.datasets.clone();
-        self.quarantined.insert(key.clone(), Quarantined { why, datasets });
+        self.quarantined.insert(key.clone(), QuarantinedObject { why, datasets });
     }
 
     /// Adds published jobs whose records are missing from the bucket, so that they are created with those of new jobs.

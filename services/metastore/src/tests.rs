@@ -172,7 +172,7 @@ impl World {
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await
     }
 
-    async fn rebuild(&self) -> Result<Rebuilt, OpenError> {
+    async fn rebuild(&self) -> Result<RebuildCounts, OpenError> {
         let progress = Progress::default();
         rebuild::rebuild_with(&self.store, &self.clock, &*self.written, &self.config, &progress).await
     }

@@ -75,17 +75,17 @@ const UNLIMITED_MIB: u64 = 1 << 40;
 const BUDGETS: [&Budget; 7] = [&BODIES, &PROFILES, &PUSHES, &SYMBOLS, &CACHE, &MERGES, &QUERIES];
 
 impl Shares {
-    /// Reads the limit, and sets every budget of `config` that is not in `given` to its share of the limit.
-    pub(crate) fn divide(config: &mut Config, given: &BTreeSet<String>, targets: &Targets) -> Self {
+    /// Reads the limit, and sets every budget of `config` that is not in `set_paths` to its share of the limit.
+    pub(crate) fn divide(config: &mut Config, set_paths: &BTreeSet<String>, targets: &Targets) -> Self {
         let limit = Limit::read(config.server.memory_limit_bytes);
         let divided = (limit.bytes / 100 * DIVIDED_PERCENT).saturating_sub(IDLE_BYTES);
-        let division = Division::new(divided, given, targets, config);
+        let division = Division::new(divided, set_paths, targets, config);
         division.apply(config);
         if targets.has(Role::Metastore) && targets.has(Role::Compactor) {
             let inputs = config.compactor.max_memory_bytes / JOB_PART;
             let plan = &mut config.metastore;
             let lower = |path: &str, value: &mut u64| {
-                if !given.contains(path) {
+                if !set_paths.contains(path) {
                     *value = (*value).min(inputs.max(JOB_BYTES_MIN));
                 }
             };
@@ -152,26 +152,26 @@ impl Shares {
 struct Division(Vec<(&'static Budget, u64)>);
 
 impl Division {
-    fn new(divided: u64, given: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
+    fn new(divided: u64, set_paths: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
         // 0 switches a cache off; for other budgets it means a share.
         let is_off = |budget: &Budget| [CACHE.path, SYMBOLS.path].contains(&budget.path);
-        let is_given =
-            |budget: &Budget| given.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
-        let fixed = |budget: &&Budget| targets.has(budget.role) && is_given(budget);
+        let is_set =
+            |budget: &Budget| set_paths.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
+        let fixed = |budget: &&Budget| targets.has(budget.role) && is_set(budget);
         let set: u64 = BUDGETS.into_iter().filter(fixed).map(|budget| budget.value(config)).sum();
-        let weighed = |budget: &&Budget| targets.has(budget.role) && !is_given(budget);
+        let weighed = |budget: &&Budget| targets.has(budget.role) && !is_set(budget);
         let weights: u64 = BUDGETS.into_iter().filter(weighed).map(|budget| budget.weight).sum();
         let encoding = if targets.has(Role::Ingester) { ENCODING_WEIGHT } else { 0 };
         let rest = divided.saturating_sub(set);
         let unit = rest / (weights + encoding).max(1);
-        let share = |budget: &'static Budget| match (is_given(budget), targets.has(budget.role)) {
+        let share = |budget: &'static Budget| match (is_set(budget), targets.has(budget.role)) {
             (true, _) => (budget, budget.value(config)),
             (false, true) => (budget, (unit * budget.weight).clamp(budget.least, budget.most)),
             (false, false) => (budget, budget.least),
         };
         let mut shares: Vec<_> = BUDGETS.into_iter().map(share).collect();
         // Queries take the rest, for example where the defaults of other budgets are enough.
-        if !is_given(&QUERIES) && targets.has(Role::Querier) {
+        if !is_set(&QUERIES) && targets.has(Role::Querier) {
             let others = |(budget, _): &&(&'static Budget, u64)| {
                 targets.has(budget.role) && budget.path != QUERIES.path
             };
@@ -219,12 +219,12 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn divided(limit_mib: u64, target: &str, given: &[&str], change: impl FnOnce(&mut Config)) -> Config {
+    fn divided(limit_mib: u64, target: &str, set_paths: &[&str], change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::default();
         config.server.memory_limit_bytes = limit_mib * MIB;
         change(&mut config);
-        let given = given.iter().map(|path| (*path).to_owned()).collect();
-        Shares::divide(&mut config, &given, &Targets::parse(target).expect("a target"));
+        let set_paths = set_paths.iter().map(|path| (*path).to_owned()).collect();
+        Shares::divide(&mut config, &set_paths, &Targets::parse(target).expect("a target"));
         config
     }
 

@@ -9,7 +9,7 @@ use super::file::{Checkpoint, Commit, Content};
 use super::listing::{ListedFile, Listing};
 use super::owner::Owner;
 use super::state::{KnownFile, State};
-use super::{Numbered, commit_key};
+use super::{NumberedCatalog, commit_key};
 use crate::Error;
 
 /// Commits read at once.
@@ -28,7 +28,7 @@ impl<E: Into<Error>> From<E> for OpeningError {
     }
 }
 
-impl Numbered {
+impl NumberedCatalog {
     /// Becomes the owner of the current incarnation; begins an empty catalog if there is none.
     pub(super) async fn open_newest(&self) -> Result<Owner, Error> {
         loop {

@@ -12,7 +12,7 @@ use super::file::{Checkpoint, Commit, Content};
 use super::listing::Listing;
 use super::owner::Owner;
 use super::state::State;
-use super::{Numbered, commit_key};
+use super::{NumberedCatalog, commit_key};
 use crate::{Batch, Catalog, Error};
 
 /// The slot that a rebuild took in an incarnation that it is about to replace.
@@ -56,7 +56,7 @@ impl Rebuild {
     }
 }
 
-impl Numbered {
+impl NumberedCatalog {
     /// Starts a new, empty catalog beside the current one, which stays in force until [`Rebuild::replace`]. The owner
     /// of the current one, and any other rebuild, is fenced from now on. The current one need not be readable.
     ///

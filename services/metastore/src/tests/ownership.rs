@@ -1,7 +1,7 @@
 //! Several metastores on one bucket, under virtual time: the owner of the catalog, and the answers without one.
 
 use clock::Task;
-use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
+use cluster::{Callers, FixedMembers, LastKnown as _, Member, Owner, Role};
 
 use super::*;
 
@@ -34,7 +34,7 @@ impl rpc::Relay for Line {
 
 struct Process {
     member: Member,
-    membership: Arc<Fixed>,
+    membership: Arc<FixedMembers>,
     candidate: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
     is_refused: Arc<AtomicBool>,
@@ -46,7 +46,7 @@ struct Process {
 struct Cluster {
     world: World,
     processes: Arc<Mutex<Vec<Process>>>,
-    root: Arc<Fixed>,
+    root: Arc<FixedMembers>,
     owner: Arc<Owner>,
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
     async fn start_all(nodes: &str) -> Self {
         let world = World::new(77);
         let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
-        let root = Arc::new(Fixed::new("root", Vec::new()));
+        let root = Arc::new(FixedMembers::new("root", Vec::new()));
         let retention: Retention = Arc::new(|_, _| None);
         let engine = world.parts().engine;
         let viewer = Viewer::new(world.config.clone(), engine, retention, world.clock.clone());
@@ -71,7 +71,7 @@ impl Cluster {
         let (world, node) = (&self.world, node.to_string());
         let started_millis = world.clock.unix_millis();
         let member = Member { started_millis, ..Member::new(node.as_str(), [Role::Metastore]) };
-        let membership = Arc::new(Fixed::new(node.as_str(), Vec::new()));
+        let membership = Arc::new(FixedMembers::new(node.as_str(), Vec::new()));
         let others = Callers::new(&*membership, dial(self.processes.clone()));
         let seat = Seat { node, membership: membership.clone(), others, discovers: true };
         let parts = Parts { headers: world.written.clone(), is_alone: false, ..world.parts() };

@@ -46,19 +46,19 @@ impl<'de> Visitor<'de> for MessageReader<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.schema.fields(self.message);
-        let mut given = 0_u64;
+        let mut seen = 0_u64;
         while let Some(index) = map.next_key_seed(FieldName(fields))? {
             let Some((index, field)) = index.and_then(|index| Some((index, fields.get(index)?))) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let reader = FieldReader { schema: self.schema, field, output: self.output };
-            if map.next_value_seed(reader)? == IsGiven(true) {
+            if map.next_value_seed(reader)? == HasValue(true) {
                 let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
-                if given & bit != 0 {
+                if seen & bit != 0 {
                     return Err(A::Error::custom(format_args!("field {:?} is given twice", field.name)));
                 }
-                given |= bit;
+                seen |= bit;
             }
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Visitor<'_> for FieldName<'_> {
 
 /// Whether a field has a value, the default value included.
 #[derive(PartialEq, Eq)]
-struct IsGiven(bool);
+struct HasValue(bool);
 
 /// Appends one field to `output`.
 struct FieldReader<'a> {
@@ -101,29 +101,29 @@ struct FieldReader<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for FieldReader<'_> {
-    type Value = IsGiven;
+    type Value = HasValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<IsGiven, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<HasValue, D::Error> {
         deserializer.deserialize_option(self)
     }
 }
 
 impl<'de> Visitor<'de> for FieldReader<'_> {
-    type Value = IsGiven;
+    type Value = HasValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value or null")
     }
 
-    fn visit_none<E: Error>(self) -> Result<IsGiven, E> {
-        Ok(IsGiven(false))
+    fn visit_none<E: Error>(self) -> Result<HasValue, E> {
+        Ok(HasValue(false))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<IsGiven, E> {
-        Ok(IsGiven(false))
+    fn visit_unit<E: Error>(self) -> Result<HasValue, E> {
+        Ok(HasValue(false))
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<IsGiven, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<HasValue, D::Error> {
         let Self { schema, field, output } = self;
         match field.is_list {
             true => deserializer.deserialize_any(ListReader { schema, field, output })?,
@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for FieldReader<'_> {
                     .deserialize(deserializer)?;
             }
         }
-        Ok(IsGiven(true))
+        Ok(HasValue(true))
     }
 }
 
