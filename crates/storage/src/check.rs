@@ -3,7 +3,7 @@
 //! Owns: trying every kind of request that the roles rely on, and refusing the store.
 //! Does not own: which cluster the store belongs to (`cluster`).
 //!
-//! A store that breaks a promise is refused here, because later it could not be noticed. About 160 small requests per
+//! A store that breaks a promise is refused here, because a broken promise could not be noticed later. About 160 small requests per
 //! start, most of them creates that lose a race; a dozen on a local directory, which is known to keep its promises.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! When the blocks of a group should be merged into one.
 //!
-//! Owns: the definition of a group, when it is ready, the window that its blocks belong into.
+//! Owns: the definition of a group, when it is ready, the window into which its blocks belong.
 //! Does not own: the groups that exist (`agenda`), which one is merged next (`plan`).
 
 use std::collections::BTreeMap;

@@ -3,9 +3,8 @@
 //! Owns: attempts, and the one commit that replaces inputs by outputs.
 //! Does not own: which objects are worth merging (`plan`), merging (`compactor`).
 //!
-//! Leases only save work. Safety is that a publish commits only if its attempt is open and every
-//! input is still claimed by its job; both are checked in front of the commit, under the lock that
-//! orders all commits.
+//! Leases only save work; correctness does not rest on them. A publish commits only if its attempt is open and its job
+//! still claims every input. Both are checked before the commit, in the same turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,10 +3,11 @@
 //! Owns: finding objects that are not needed, and rows whose object is gone.
 //! Does not own: deleting (`sweep` lists the objects buried here, `compactor` deletes them), consuming logs.
 //!
-//! An object is deleted on proof only, never because no row names it:
-//! - a block, if its publish record names other outputs, or if a record has it as an input; or, if it has no record, if
-//!   its attempt can no longer publish and this catalog was in force before the block was made;
-//! - a slot of a log, if the log continued past it, or was closed below it.
+//! An object is deleted only on proof, never because no row names it. These are deleted:
+//! - a block that is an input of a record, or whose own job has a record that names other outputs;
+//! - a block of a job without a record, if its attempt can no longer publish and this catalog was in force before the
+//!   block was made;
+//! - a slot of a log that continued past it, or that was closed below it.
 //!
 //! Each must be old by the store's own time: objects of a merge or a put in progress are younger. A block that a record
 //! names as its output, and that no record has as an input, shows that the catalog lacks a merge: then no object is
