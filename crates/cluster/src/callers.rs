@@ -97,7 +97,7 @@ mod tests {
         });
         let calls = |expected: u32| {
             let nodes: Vec<String> =
-                callers.all(Role::Ingester).iter().map(|(_, who)| who.to_string()).collect();
+                callers.all(Role::Ingester).iter().map(|(_, node)| node.to_string()).collect();
             assert_eq!(dials.load(Ordering::Relaxed), expected);
             nodes.join("")
         };

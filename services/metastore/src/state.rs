@@ -60,7 +60,7 @@ pub(crate) struct State {
 /// An object that cannot be read, so that no answer includes it.
 #[derive(Clone, Debug)]
 pub(crate) struct QuarantinedObject {
-    pub(crate) why: Quarantine,
+    pub(crate) quarantine: Quarantine,
     /// Its datasets; empty if unknown, then it may hold any.
     pub(crate) datasets: Vec<DatasetSummary>,
 }
@@ -192,10 +192,10 @@ impl State {
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
             // If its datasets are not known, it may hold any.
-            request.range.overlaps(quarantined.why.times)
+            request.range.overlaps(quarantined.quarantine.times)
                 && (datasets.is_empty() || datasets.iter().any(is_asked_for))
         });
-        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.quarantine.reason.clone())).collect();
         Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }
     }
 
@@ -270,9 +270,9 @@ impl State {
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
         live.index_id = match quarantine {
             None => Some(self.index.insert(object)),
-            Some(why) => {
+            Some(quarantine) => {
                 let datasets = object.datasets;
-                self.quarantined.insert(key.clone(), QuarantinedObject { why, datasets });
+                self.quarantined.insert(key.clone(), QuarantinedObject { quarantine, datasets });
                 None
             }
         };
@@ -312,14 +312,13 @@ impl State {
             return;
         };
         let always = Times { first: i64::MIN, last: i64::MAX };
-        let why = Quarantine {
+        let quarantine = Quarantine {
             reason,
             times: object.datasets.iter().map(|d| d.times).reduce(Times::join).unwrap_or(always),
         };
-        let quarantine = Some(why.clone());
-        object_rows::put_object(key, live, &object, quarantine, batch);
+        object_rows::put_object(key, live, &object, Some(quarantine.clone()), batch);
         let datasets = object.datasets.clone();
-        self.quarantined.insert(key.clone(), QuarantinedObject { why, datasets });
+        self.quarantined.insert(key.clone(), QuarantinedObject { quarantine, datasets });
     }
 
     /// Adds published jobs whose records are missing from the bucket, so that they are created with those of new jobs.

@@ -232,8 +232,8 @@ impl Network {
     }
 }
 
-fn unavailable(machine: Machine, why: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("{machine}: {why}"))
+fn unavailable(machine: Machine, reason: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{machine}: {reason}"))
 }
 
 /// The ingester of another machine.

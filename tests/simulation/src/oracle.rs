@@ -439,7 +439,7 @@ impl Oracle {
     /// Judges an answer, and marks its items as visible.
     pub(crate) fn judge(
         &self,
-        who: &str,
+        source: &str,
         scope: &Scope,
         expected: &Expectation,
         counts: &Counts,
@@ -486,7 +486,7 @@ impl Oracle {
                 violations.push(Violation {
                     invariant,
                     details: format!(
-                        "{who}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
+                        "{source}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
                         item.number, item.service, item.tenant,
                     ),
                 });
@@ -496,7 +496,7 @@ impl Oracle {
             }
         }
         if shared != counts.shared && violations.is_empty() {
-            let details = format!("{who}: the items sum up to {shared}, the answer to {}", counts.shared);
+            let details = format!("{source}: the items sum up to {shared}, the answer to {}", counts.shared);
             violations.push(Violation { invariant: "I11", details });
         }
         for Violation { invariant, details } in violations {

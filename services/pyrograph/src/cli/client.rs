@@ -153,12 +153,12 @@ impl Server {
     ) -> Result<(reqwest::header::HeaderMap, bytes::Bytes), Error> {
         let spinner = waiting("asking the server");
         let response = request.send().await.map_err(|e| {
-            let why = if e.is_connect() {
+            let reason = if e.is_connect() {
                 "is it running? start it with `pyrograph server`".into()
             } else {
                 e.to_string()
             };
-            format!("no answer from {}: {why}", self.url)
+            format!("no answer from {}: {reason}", self.url)
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         self.shortfall.lock().note(&headers);
@@ -221,9 +221,9 @@ mod tests {
 
     #[test]
     fn the_gaps_of_several_answers_are_reported_once() {
-        let why =
+        let reasons =
             ("x-pyrograph-partial-why", r#"[{"object":"block/a","why":"gone"},{"object":"b","why":"?"}]"#);
-        let partial = [("x-pyrograph-partial", "2"), why];
+        let partial = [("x-pyrograph-partial", "2"), reasons];
         let stale = [("x-pyrograph-partial", "1"), ("x-pyrograph-stale", "42")];
         assert_eq!(
             lines(&[&partial, &stale, &[]]),
