@@ -32,10 +32,11 @@ demo: build $(VENV) ## Start the server and two small programs that push to it w
 test: ui $(VENV) tools ## Every test: lint, unit, property, end to end, real SDKs, a headless browser
 	bash tests/run.sh
 
-lint: tools ## Formatting, clippy, dependency rules
+lint: $(VENV) tools ## Formatting, clippy, unused dependencies, dependency rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p storage --locked -- -D warnings # Without the optional stores.
+	$(VENV)/bin/cargo-shear --locked --deny-warnings
 	cargo fetch -q --locked # cargo-deny also checks crates of other platforms.
 	cargo deny --offline check bans licenses sources
 

@@ -1,22 +1,19 @@
 //! Placement of keys on members.
 
+use std::cmp::Reverse;
+
+use model::rendezvous;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::Member;
 
-/// Members in the order of preference of `key`, best first.
+/// Members in the order of preference of `key`, best first, by [`rendezvous`].
 ///
-/// Rendezvous hashing: each key has its own order, every member is first for an equal share of all keys, and a member
-/// that comes or goes does not change the order of the others. It hashes names, so a restart moves no key; members with
-/// the same name are neighbours in the order, and share the keys of the name.
+/// It hashes names, so a restart moves no key; members with the same name are neighbours in the order, and share the
+/// keys of the name.
 pub fn place<'a>(key: u64, members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
-    let weight = |text: &str| xxh3_64_with_seed(text.as_bytes(), key);
-    let mut weighed: Vec<_> =
-        members.map(|member| (weight(&member.name), weight(&member.node), member)).collect();
-    weighed.sort_by(|(name, node, member), (other_name, other_node, other)| {
-        (other_name, other_node).cmp(&(name, node)).then_with(|| member.node.cmp(&other.node))
-    });
-    weighed.into_iter().map(|(.., member)| member).collect()
+    let hash = |text: &str| xxh3_64_with_seed(text.as_bytes(), key);
+    rendezvous(members, |member| (hash(&member.name), hash(&member.node), Reverse(member.node.as_str())))
 }
 
 #[cfg(test)]
@@ -31,6 +28,19 @@ mod tests {
 
     fn order(key: u64, members: &[Member]) -> String {
         place(key, members.iter()).iter().map(|member| member.name.as_str()).collect()
+    }
+
+    #[test]
+    fn processes_of_every_version_agree_on_the_order() {
+        let mut all = members("abcde");
+        let keys = [0, 1, 2, u64::MAX];
+        assert_eq!(keys.map(|key| order(key, &all)), ["aecbd", "abdec", "bdaec", "ecbda"]);
+        for member in &mut all[..3] {
+            member.name = "same".into();
+        }
+        let nodes =
+            |key| place(key, all.iter()).iter().map(|member| member.node.as_str()).collect::<String>();
+        assert_eq!(keys.map(nodes), ["eacbd", "abcde", "bacde", "ecbad"]);
     }
 
     #[test]

@@ -70,7 +70,8 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 impl App {
     /// `pools` decompress and decode requests, and encode and compress answers.
     pub fn new(routes: Routes, config: Config, clock: Clock, pools: Pools, registry: &mut Registry) -> Self {
-        let intake = Intake::new(clock.clone(), &config);
+        let metrics = Metrics::new(registry);
+        let intake = Intake::new(clock.clone(), &config, metrics.bodies_bytes.clone());
         let bridge = Bridge::new(routes.services, clock.clone(), pools.clone(), intake.clone());
         let mut effects: HashMap<Arc<str>, Vec<(Method, Effect)>> = HashMap::new();
         for route in routes.table {
@@ -78,7 +79,6 @@ impl App {
         }
         let rest =
             routes.rest.fallback(unknown_path).layer(axum::middleware::from_fn(observe_route)).with_state(());
-        let metrics = Metrics::new(registry);
         let probes = routes.probes;
         Self(Arc::new(Inner { clock, config, metrics, pools, intake, bridge, rest, effects, probes }))
     }
@@ -154,7 +154,6 @@ impl App {
         let status = response.status();
         inner.log(&route, &method, &response, &id, took);
         inner.metrics.answered(route, &method, status, took);
-        inner.metrics.bodies_bytes.set(inner.intake.bytes() as i64);
         response.headers_mut().insert(REQUEST_ID, id.0);
         response
     }

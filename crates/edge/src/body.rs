@@ -1,10 +1,10 @@
 //! Reads request bodies: limited in size and time, within one memory budget for all of them.
 //!
-//! Owns: the limits, the budget, the timeout, draining of unread bodies. Does not own: decompression (`formats::gzip`).
+//! Owns: the limits, the timeout, draining of unread bodies.
+//! Does not own: counting the budget (`memory`), decompression (`formats::gzip`).
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use clock::Clock;
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use memory::{Budget, Charge, OverBudget};
+use prometheus_client::metrics::gauge::Gauge;
 use tonic::Code;
 
 use crate::Error;
@@ -47,6 +49,12 @@ pub(crate) enum ReadError {
         "requests in flight hold more than the limit of {limit} bytes (server.request_bodies_bytes_max) with {bytes} bytes of this one"
     )]
     Busy { bytes: usize, limit: usize },
+}
+
+impl From<OverBudget> for ReadError {
+    fn from(OverBudget { own, wanted, limit, .. }: OverBudget) -> Self {
+        Self::Busy { bytes: own + wanted, limit }
+    }
 }
 
 impl ReadError {
@@ -91,27 +99,19 @@ struct Shared {
     clock: Clock,
     body_bytes_max: usize,
     body_bytes_setting: &'static str,
-    total_bytes_max: usize,
+    budget: Budget,
     timeout: Duration,
-    bytes: AtomicUsize,
-}
-
-/// Bytes counted against the budget until dropped.
-#[derive(Default)]
-pub(crate) struct Charge {
-    bytes: usize,
-    intake: Option<Intake>,
 }
 
 impl Intake {
-    pub(crate) fn new(clock: Clock, config: &crate::Config) -> Self {
+    /// `held` is the metric of the bytes of all bodies.
+    pub(crate) fn new(clock: Clock, config: &crate::Config, held: Gauge) -> Self {
         Self(Arc::new(Shared {
             clock,
             body_bytes_max: config.body_bytes_max,
             body_bytes_setting: config.body_bytes_setting,
-            total_bytes_max: config.bodies_bytes_max,
+            budget: Budget::new(config.bodies_bytes_max, held),
             timeout: config.body_timeout,
-            bytes: AtomicUsize::new(0),
         }))
     }
 
@@ -122,15 +122,6 @@ impl Intake {
     /// The setting that raises the limit of a body.
     pub(crate) fn body_bytes_setting(&self) -> &'static str {
         self.0.body_bytes_setting
-    }
-
-    /// Bytes of the bodies of requests in flight.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn charge(&self) -> Charge {
-        Charge { bytes: 0, intake: Some(self.clone()) }
     }
 
     /// Reads the whole body, of at most `limit` bytes.
@@ -156,7 +147,7 @@ impl Intake {
         if announced.lower() > limit as u64 {
             return Err(too_large());
         }
-        let mut charge = self.charge();
+        let mut charge = self.0.budget.empty_charge();
         let mut first = Bytes::new();
         let mut joined = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -164,7 +155,7 @@ impl Intake {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            if charge.bytes + data.len() > limit {
+            if charge.bytes() + data.len() > limit {
                 return Err(too_large());
             }
             charge.grow(data.len())?;
@@ -183,45 +174,6 @@ impl Intake {
         }
         let bytes = if joined.is_empty() { first } else { joined.into() };
         Ok(Body { bytes, charge })
-    }
-}
-
-impl Charge {
-    /// Counts `bytes` more.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ReadError> {
-        let Some(intake) = &self.intake else {
-            return Ok(());
-        };
-        let limit = intake.0.total_bytes_max;
-        let before = intake.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        match before + bytes > limit {
-            true => Err(ReadError::Busy { bytes: self.bytes, limit }),
-            false => Ok(()),
-        }
-    }
-
-    /// Counts `bytes` less.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        if let Some(intake) = &self.intake {
-            intake.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if let Some(intake) = &self.intake {
-            intake.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl std::fmt::Debug for Charge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Charge({})", self.bytes)
     }
 }
 

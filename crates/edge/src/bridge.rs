@@ -27,11 +27,11 @@ use hashbrown::HashMap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use memory::Lease;
+use memory::{Charge, Lease, OverBudget};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use crate::body::{Body, Charge, Intake};
+use crate::body::{Body, Intake, ReadError};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::explain::Explanation;
@@ -219,7 +219,7 @@ impl Bridge {
             false => message,
         };
         // For the copy that the decoder of the service makes.
-        charge.grow(message.len()).map_err(|error| error.on_service())?;
+        charge.grow(message.len()).map_err(busy)?;
         if let Some(method) = method {
             if content.format == Format::Json {
                 message = json::decode(&self.pools.pushes, &self.schema, method.input, message).await?;
@@ -244,10 +244,9 @@ impl Bridge {
         let not_inflated = |error| not_inflated(&error, setting);
         let announced = gzip::announced_bytes(&bytes, limit).map_err(not_inflated)?;
         let mut room = announced.max(INFLATE_FIRST_BYTES).min(limit);
-        let mut charged = 0;
+        let before = charge.bytes();
         loop {
-            charge.grow(room - charged).map_err(|error| error.on_service())?;
-            charged = room;
+            charge.resize(before + room).map_err(busy)?;
             let packed = bytes.clone();
             let work = move || gzip::decompress(&packed, room);
             let plain = match inline {
@@ -256,7 +255,7 @@ impl Bridge {
             };
             match plain {
                 Ok(plain) => {
-                    charge.shrink(charged - plain.len());
+                    charge.shrink_to(before + plain.len());
                     return Ok(plain);
                 }
                 Err(gzip::Error::ExpandsTooFar { .. }) if room < limit => {
@@ -266,6 +265,10 @@ impl Bridge {
             }
         }
     }
+}
+
+fn busy(over: OverBudget) -> Error {
+    ReadError::from(over).on_service()
 }
 
 /// Minimum memory for decompression.

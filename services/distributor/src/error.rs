@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use formats::kind::Kind;
+use memory::OverBudget;
 use rpc::ErrorKind;
 
 use crate::receipt::DiscardCounts;
@@ -135,6 +136,12 @@ pub(crate) enum Error {
 
 /// Time after which to retry a request that was refused for lack of memory.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<OverBudget> for Error {
+    fn from(OverBudget { held, wanted, limit, .. }: OverBudget) -> Self {
+        Self::Busy { held, wanted, limit }
+    }
+}
 
 impl Error {
     /// The kind of the error: whether the client should fix its input, wait or retry.

@@ -7,7 +7,6 @@
 //! An answer of success means that each profile of the request is durable, or had no sample to count. Samples that
 //! were left out of an accepted profile are counted by reason in the answer (`receipt`).
 
-mod budget;
 mod config;
 mod document;
 mod error;
@@ -27,6 +26,7 @@ use std::sync::Arc;
 
 use clock::{Clock, Pool};
 use limits::{ActiveSeries, Overrides, RateLimiter};
+use memory::Budget;
 use prometheus_client::registry::Registry;
 
 pub use config::Config;
@@ -37,7 +37,8 @@ pub struct Distributor {
     limits: Arc<Overrides>,
     rates: RateLimiter,
     series: ActiveSeries,
-    budget: Arc<budget::Budget>,
+    /// Memory of all requests in flight.
+    budget: Budget,
     ingester: Arc<dyn rpc::Ingester>,
     clock: Clock,
     pool: Pool,
@@ -54,7 +55,7 @@ impl Distributor {
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = metrics::Metrics::new(config.inflight_bytes_max, clock.clone(), registry);
-        let budget = budget::Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone());
+        let budget = Budget::admitting_lone(config.inflight_bytes_max, metrics.inflight_bytes.clone());
         let (rates, series) = (RateLimiter::new(), ActiveSeries::new());
         Arc::new(Self { config, limits, rates, series, budget, ingester, clock, pool, metrics })
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use limits::{Limits, TooManySeries};
+use memory::Charge;
 use model::{Labels, PushItem, SeriesRows, TenantId};
 
 use crate::Distributor;
-use crate::budget::Lease;
 use crate::document::{DecodedDocument, Document};
 use crate::error::{Error, Errors, Failure, shown};
 use crate::metrics::DocumentSize;
@@ -60,7 +60,7 @@ impl Batch {
 /// An item for the ingester, with the memory charged for it.
 struct ReadyItem {
     item: PushItem,
-    lease: Lease,
+    charge: Charge,
 }
 
 /// The outcome of one accepted document.
@@ -143,16 +143,16 @@ impl Distributor {
     fn prepare(&self, batch: &Batch, document: Document) -> (usize, Result<Acceptance, Error>) {
         let wire_bytes = document.wire_bytes();
         match self.decode(batch, document) {
-            Ok(Some((document, lease))) => (document.bytes, self.accept(batch, document, lease)),
+            Ok(Some((document, charge))) => (document.bytes, self.accept(batch, document, charge)),
             Ok(None) => (wire_bytes, Ok(Acceptance::default())),
             Err(error) => (wire_bytes, Err(error)),
         }
     }
 
     /// Decodes a document, unless the request has grown past its limit. `None` if the document is empty.
-    fn decode(&self, batch: &Batch, document: Document) -> Result<Option<(DecodedDocument, Lease)>, Error> {
+    fn decode(&self, batch: &Batch, document: Document) -> Result<Option<(DecodedDocument, Charge)>, Error> {
         // Charged before decompression, by the size that the document announces.
-        let lease = self.budget.take(document.decoding_bytes(&batch.limits)?)?;
+        let charge = self.budget.charge(document.decoding_bytes(&batch.limits)?)?;
         // Labels are completed and checked once for each sample of a series.
         batch.grow(document.shared_bytes())?;
         let wire_bytes = document.wire_bytes();
@@ -170,7 +170,7 @@ impl Distributor {
         let samples = document.decoded.profile.samples.len();
         let size = DocumentSize { wire_bytes, bytes: document.bytes, samples };
         self.metrics.received(&batch.tenant, size);
-        Ok(Some((document, lease)))
+        Ok(Some((document, charge)))
     }
 
     /// Checks a decoded document against the limits and makes an item of it.
@@ -178,7 +178,7 @@ impl Distributor {
         &self,
         batch: &Batch,
         document: DecodedDocument,
-        mut lease: Lease,
+        mut charge: Charge,
     ) -> Result<Acceptance, Error> {
         let (tenant, limits) = (&batch.tenant, &batch.limits);
         let mut receipt = Receipt { stored: 0, discarded: document.skipped.clone() };
@@ -186,7 +186,7 @@ impl Distributor {
             receipt.discarded.count(Reason::SpanProfile, document.decoded.profile.samples.len());
             return Ok(Acceptance { ready: None, receipt });
         }
-        lease.resize(document.memory_bytes())?;
+        charge.resize(document.memory_bytes())?;
         let labels = labels::from_pushed(&document.labels, limits)?;
         self.admit(batch, &labels, document.bytes)?;
         let mut profile = validate::validate(document.decoded, &labels, limits, batch.now)?;
@@ -200,7 +200,7 @@ impl Distributor {
             return Ok(Acceptance { ready: None, receipt });
         }
         let series = split::split(&profile, counted, &labels, limits)?;
-        lease.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
+        charge.grow(source_code::note_in_build_ids(&mut profile, &labels)?)?;
         self.admit_series(batch, &series)?;
         let item = PushItem {
             tenant: tenant.clone(),
@@ -208,7 +208,7 @@ impl Distributor {
             profile: Arc::new(profile),
             series: series.into(),
         };
-        Ok(Acceptance { ready: Some(ReadyItem { item, lease }), receipt })
+        Ok(Acceptance { ready: Some(ReadyItem { item, charge }), receipt })
     }
 
     /// Charges the tenant's rate for one profile.
@@ -246,9 +246,9 @@ impl Distributor {
         if ready.is_empty() {
             return Ok(());
         }
-        // The leases are held until the items are durable or refused.
-        let (items, _leases): (Vec<PushItem>, Vec<Lease>) =
-            ready.into_iter().map(|ready| (ready.item, ready.lease)).unzip();
+        // The charges are held until the items are durable or refused.
+        let (items, _charges): (Vec<PushItem>, Vec<Charge>) =
+            ready.into_iter().map(|ready| (ready.item, ready.charge)).unzip();
         let limit = self.config.push_timeout.get();
         match self.clock.timeout(limit, self.ingester.push(items)).await {
             Some(outcome) => outcome.map_err(Error::Ingester),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use memory::OverBudget;
 use rpc::ErrorKind;
 
 /// Why a push was not acknowledged.
@@ -28,6 +29,15 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// A push that can never fit is not to be repeated.
+    pub(crate) fn over_budget(over: OverBudget, retry_after: Duration) -> Self {
+        let OverBudget { wanted: bytes, held: used, limit, .. } = over;
+        match bytes > limit {
+            true => Self::TooLarge { bytes, limit },
+            false => Self::OverBudget { bytes, used, limit, retry_after },
+        }
+    }
+
     /// The value of label `reason` in metrics.
     pub(crate) fn reason(&self) -> &'static str {
         match self {

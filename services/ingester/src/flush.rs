@@ -15,13 +15,13 @@ use clock::{Clock, Pool};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use memory::Charge;
 use model::WriterId;
 use parking_lot::Mutex;
 use rpc::SegmentHint;
 use storage::{CreateOutcome, Key, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::budget::Charge;
 use crate::error::Error;
 use crate::log::Log;
 use crate::metrics::{Metrics, Stage};

@@ -1,13 +1,12 @@
 //! Makes pushes durable: gathers them in an open segment, puts it into this writer's own log, and
 //! acknowledges them once the log is durable up to this segment.
 //!
-//! Owns: the open segment, the writer log, the byte budget. The story is `push`, then `flush`.
+//! Owns: the open segment, the writer log, the memory of pushes. The story is `push`, then `flush`.
 //! Does not own: the bytes of a segment (`block`), which of two equal pushes counts (`metastore`).
 //!
 //! Promise: an acknowledged push is below the first gap and the first seal of its log. A push that
 //! failed may be durable all the same, so pushing again is safe only because its key is counted once.
 
-mod budget;
 mod config;
 mod error;
 mod flush;

@@ -1,7 +1,7 @@
 //! Gathers pushes in the open segment.
 //!
-//! Owns: the open segment, when it is due to be cut, and the pushes that wait for it.
-//! Does not own: the memory limit (`budget`), a segment after the cut (`flush`).
+//! Owns: the open segment, when it is due to be cut, the pushes that wait for it, and how many bytes they are charged.
+//! Does not own: a segment after the cut (`flush`).
 //!
 //! Items are appended on the pool, by at most one worker, which takes all pending items at once. So neither
 //! connections nor a second worker ever wait for the segment's lock.
@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use block::{Dictionaries, EncodedObject, Head, Origin, SortedSegment};
 use clock::{Clock, Pool};
+use memory::{Budget, Charge};
 use model::PushItem;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::Config;
-use crate::budget::{Budget, Charge, charged_bytes};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
@@ -53,7 +53,8 @@ impl SegmentStatus {
 pub(crate) struct SegmentBuilder {
     state: Mutex<State>,
     changed: Notify,
-    budget: Arc<Budget>,
+    /// Memory of all pushes until they are acknowledged.
+    budget: Budget,
     dictionaries: Dictionaries,
     config: Config,
     clock: Clock,
@@ -114,7 +115,7 @@ impl SegmentBuilder {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            budget: Budget::new(config.inflight_bytes_max, metrics.clone()),
+            budget: Budget::new(config.inflight_bytes_max, metrics.inflight_bytes.clone()),
             dictionaries,
             config,
             clock,
@@ -130,7 +131,8 @@ impl SegmentBuilder {
         }
         let arrived = self.clock.monotonic();
         let bytes = items.iter().map(charged_bytes).sum();
-        let charge = self.budget.charge(bytes, self.config.segment_duration.get())?;
+        let retry_after = self.config.segment_duration.get();
+        let charge = self.budget.charge(bytes).map_err(|over| Error::over_budget(over, retry_after))?;
         let mut status = self.add(items, charge, arrived)?;
         let outcome = match status.wait_for(SegmentStatus::is_final).await {
             Ok(status) => status.outcome(),
@@ -297,4 +299,15 @@ impl SegmentContent {
         });
         sorted.encode(origin, created_millis)
     }
+}
+
+/// Bytes charged for one item. Items may share a profile, but each is charged for all of it: the segment may not
+/// share the appended data.
+fn charged_bytes(item: &PushItem) -> usize {
+    let rows = |series: &model::SeriesRows| {
+        series.labels.byte_len()
+            + series.samples.len() * size_of::<u32>()
+            + series.spans.len() * size_of::<model::Span>()
+    };
+    size_of::<PushItem>() + item.byte_len() + item.series.iter().map(rows).sum::<usize>()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
-use model::{DAY, ProfileType, TenantId, TimeRange, Times};
+use model::{DAY, Identity, ProfileType, TenantId, TimeRange, Times};
 use rpc::{FindRequest, FoundDataset, FoundObject, PruneCounts};
 use storage::Key;
 
@@ -152,7 +152,7 @@ impl Index {
             let mut datasets = Vec::with_capacity(spans.iter().map(|span| span.datasets(object).len()).sum());
             for dataset in spans.iter().flat_map(|span| span.datasets(object)) {
                 let is_kept =
-                    kept.get(&dataset.service.as_ptr()).is_none_or(|from| dataset.times.last >= *from);
+                    kept.get(&Identity(&dataset.service)).is_none_or(|from| dataset.times.last >= *from);
                 if is_kept && request.range.overlaps(dataset.times) && types.matches(&dataset.profile_types) {
                     datasets.push(FoundDataset {
                         position: dataset.position,
@@ -178,14 +178,14 @@ impl Index {
     }
 
     /// Spans of the datasets that may match `request`, sorted, and the results of `kept_from` for their services,
-    /// each by the address of the service's name, which all datasets of the service share.
+    /// each by the service's name, which all datasets of the service share.
     fn candidates(
         &self,
         request: &FindRequest,
         kept_from: impl Fn(&TenantId, &str) -> i64,
-    ) -> (Vec<Span>, HashMap<*const u8, i64>) {
+    ) -> (Vec<Span>, HashMap<Identity<'_, str>, i64>) {
         let mut spans: Vec<Span> = Vec::new();
-        let mut kept: HashMap<*const u8, i64> = HashMap::new();
+        let mut kept = HashMap::new();
         for id in &request.tenants {
             let Some(tenant) = self.tenants.get(id) else {
                 continue;
@@ -195,12 +195,12 @@ impl Index {
                     for (name, service) in
                         names.iter().filter_map(|name| tenant.services.get_key_value(name.as_str()))
                     {
-                        kept.insert(name.as_ptr(), kept_from(id, name));
+                        kept.insert(Identity(name), kept_from(id, name));
                         service.collect(request.range, &mut spans);
                     }
                 }
                 None => {
-                    kept.extend(tenant.services.keys().map(|name| (name.as_ptr(), kept_from(id, name))));
+                    kept.extend(tenant.services.keys().map(|name| (Identity(name), kept_from(id, name))));
                     let is_in_range = |id: &u64| {
                         let entry = self.objects.get(id);
                         entry.is_some_and(|entry| request.range.overlaps(entry.times))
@@ -256,7 +256,7 @@ impl Index {
 /// kept.
 struct TypeFilter<'a> {
     wanted: Option<&'a ProfileType>,
-    last: Option<(*const ProfileType, bool)>,
+    last: Option<(&'a Arc<[ProfileType]>, bool)>,
 }
 
 impl<'a> TypeFilter<'a> {
@@ -264,15 +264,15 @@ impl<'a> TypeFilter<'a> {
         Self { wanted, last: None }
     }
 
-    fn matches(&mut self, types: &Arc<[ProfileType]>) -> bool {
+    fn matches(&mut self, types: &'a Arc<[ProfileType]>) -> bool {
         let Some(wanted) = self.wanted else {
             return true;
         };
         match self.last {
-            Some((last, holds)) if last == types.as_ptr() => holds,
+            Some((last, holds)) if Arc::ptr_eq(last, types) => holds,
             _ => {
                 let holds = types.contains(wanted);
-                self.last = Some((types.as_ptr(), holds));
+                self.last = Some((types, holds));
                 holds
             }
         }

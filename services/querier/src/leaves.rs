@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::rendezvous;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// A leaf and its name. The name stays the same as long as the process lives: objects are assigned by it, so that they
@@ -23,18 +24,13 @@ impl Leaves for FixedLeaves {
     }
 }
 
-/// Ranks `leaves` for an object by rendezvous hashing, and returns their indices. The first leaf has the object cached;
-/// the second would have it if the first were gone. A leaf that comes or goes moves only its own share of the objects.
+/// Ranks `leaves` for an object by [`rendezvous`], and returns their indices. The first leaf has the object cached; the
+/// second would have it if the first were gone.
 pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..leaves.len()).collect();
-    if indices.len() > 1 {
-        let weight = |index: &usize| {
-            let name = &leaves[*index].0;
-            (xxh3_64_with_seed(object.as_bytes(), xxh3_64(name.as_bytes())), name)
-        };
-        indices.sort_by(|a, b| weight(b).cmp(&weight(a)));
-    }
-    indices
+    rendezvous(0..leaves.len(), |index| {
+        let name = &leaves[*index].0;
+        (xxh3_64_with_seed(object.as_bytes(), xxh3_64(name.as_bytes())), name)
+    })
 }
 
 #[cfg(test)]
@@ -59,6 +55,19 @@ mod tests {
 
     fn first(object: &str, leaves: &[NamedLeaf]) -> String {
         leaves[rank(object, leaves)[0]].0.clone()
+    }
+
+    #[test]
+    fn roots_of_every_version_agree_on_the_ranking() {
+        let leaves = named(&["querier-0", "querier-1", "querier-2", "querier-3", "querier-4"]);
+        for (object, expected) in [
+            ("block/t/0", [0, 1, 4, 3, 2]),
+            ("block/t/1", [4, 3, 0, 1, 2]),
+            ("log/w/7#0", [2, 4, 3, 1, 0]),
+            ("log/w/7#1", [4, 1, 3, 2, 0]),
+        ] {
+            assert_eq!(rank(object, &leaves), expected, "{object}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod tests {
         ("cluster", &["model", "clock", "storage", "rpc"]),
         ("edge", &["model", "memory", "clock", "wire", "formats"]),
         ("distributor", &["model", "memory", "clock", "wire", "formats", "limits", "rpc", "edge"]),
-        ("ingester", &["model", "clock", "limits", "storage", "block", "rpc"]),
+        ("ingester", &["model", "memory", "clock", "limits", "storage", "block", "rpc"]),
         (
             "metastore",
             &["model", "clock", "limits", "storage", "block", "query", "catalog", "rpc", "cluster"],

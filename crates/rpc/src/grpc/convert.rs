@@ -7,7 +7,7 @@ use block::codec::{Cursor, Delta, Malformed, put, put_signed};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use model::{Labels, LabelsBuilder, ProfileType, TenantId, TimeRange, Times};
+use model::{Identity, Labels, LabelsBuilder, ProfileType, TenantId, TimeRange, Times};
 use storage::Key;
 use wire::pyrograph::rpc::v1 as proto;
 
@@ -166,8 +166,8 @@ pub(super) fn deletions_at(
 pub(super) fn put_objects(objects: &[FoundObject]) -> proto::Objects {
     let mut tenants: HashMap<&str, u32, RandomState> = HashMap::default();
     let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
-    // Datasets with the same types share one list, recognised by its address.
-    let mut types: HashMap<*const ProfileType, u32, RandomState> = HashMap::default();
+    // Datasets with the same types share one list.
+    let mut types: HashMap<Identity<'_, [ProfileType]>, u32, RandomState> = HashMap::default();
     let mut deletions = Deletions::default();
     let mut out = proto::Objects::default();
     for found in objects {
@@ -183,7 +183,7 @@ pub(super) fn put_objects(objects: &[FoundObject]) -> proto::Objects {
                 out.services.push(dataset.service.to_string());
                 out.services.len() as u32 - 1
             });
-            let profile_types = *types.entry(dataset.profile_types.as_ptr()).or_insert_with(|| {
+            let profile_types = *types.entry(Identity(&dataset.profile_types)).or_insert_with(|| {
                 let types = dataset.profile_types.iter().map(put_profile_type).collect();
                 out.profile_types.push(proto::ProfileTypes { types });
                 out.profile_types.len() as u32 - 1

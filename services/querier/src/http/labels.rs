@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use edge::Capabilities;
 use model::{HOUR, Labels, ProfileType, TimeRange};
 use query::kind::labels::FoundLabels;
 use query::selector::is_label_name;
@@ -51,7 +50,6 @@ pub(crate) async fn profile_types(
 pub(crate) async fn label_names(
     querier: &Querier,
     client: &Client,
-    capabilities: Capabilities,
     request: LabelNamesRequest,
 ) -> Answer<LabelNamesResponse> {
     let now = querier.clock.unix_millis();
@@ -59,7 +57,7 @@ pub(crate) async fn label_names(
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let (found, report) = find(querier, client, range, selector, Kind::LabelNames).await?;
-    let visible = |name: &String| capabilities.utf8_label_names || is_label_name(name);
+    let visible = |name: &String| client.capabilities.utf8_label_names || is_label_name(name);
     let names = found.texts.into_iter().filter(visible).collect();
     Ok((LabelNamesResponse { names }, report))
 }
@@ -84,7 +82,6 @@ pub(crate) async fn label_values(
 pub(crate) async fn series(
     querier: &Querier,
     client: &Client,
-    capabilities: Capabilities,
     request: SeriesRequest,
 ) -> Answer<SeriesResponse> {
     let now = querier.clock.unix_millis();
@@ -92,13 +89,13 @@ pub(crate) async fn series(
     let selector = selectors(&request.matchers)?;
     let Some(range) = range else { return Ok(Default::default()) };
     let mut label_names = request.label_names;
-    if !capabilities.utf8_label_names {
+    if !client.capabilities.utf8_label_names {
         label_names.retain(|name| is_label_name(name));
     }
     let is_any_name = label_names.is_empty();
     let kind = Kind::SeriesLabels(label_names);
     let (mut found, report) = find(querier, client, range, selector, kind).await?;
-    if is_any_name && !capabilities.utf8_label_names {
+    if is_any_name && !client.capabilities.utf8_label_names {
         let visible = found.sets.into_iter().map(|mut set| {
             set.retain(|name, _| is_label_name(name));
             set

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edge::{Capabilities, Explanation};
+use edge::Explanation;
 use http::HeaderValue;
 use rpc::Missing;
 use tonic::metadata::MetadataValue;
@@ -54,12 +54,10 @@ pub(crate) type Answer<T> = Result<(T, Report), Error>;
 #[derive(Clone)]
 pub(crate) struct Service(pub(crate) Arc<Querier>);
 
-/// Takes a request apart into client, capabilities and message.
-fn open<T>(request: Request<T>) -> Result<(Client, Capabilities, T), Status> {
+/// Takes a request apart into client and message.
+fn open<T>(request: Request<T>) -> Result<(Client, T), Status> {
     let (_, extensions, message) = request.into_parts();
-    let client = Client::from_extensions(&extensions)?;
-    let capabilities = extensions.get::<Capabilities>().copied().unwrap_or_default();
-    Ok((client, capabilities, message))
+    Ok((Client::from_extensions(&extensions)?, message))
 }
 
 impl Service {
@@ -132,107 +130,33 @@ fn why(missing: &[Missing]) -> Option<HeaderValue> {
     HeaderValue::try_from(serde_json::Value::from(first).to_string()).ok()
 }
 
-#[async_trait]
-impl QuerierService for Service {
-    async fn profile_types(
-        &self,
-        request: Request<ProfileTypesRequest>,
-    ) -> Result<Response<ProfileTypesResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, labels::profile_types(&self.0, &client, request).await)
-    }
+/// The calls, each answered by the function of the same name.
+macro_rules! calls {
+    ($($module:ident::$name:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
+        impl QuerierService for Service {
+            $(
+                async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                    let (client, request) = open(request)?;
+                    let began = self.0.clock.monotonic();
+                    self.reply(began, $module::$name(&self.0, &client, request).await)
+                }
+            )*
+        }
+    };
+}
 
-    async fn label_values(
-        &self,
-        request: Request<LabelValuesRequest>,
-    ) -> Result<Response<LabelValuesResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, labels::label_values(&self.0, &client, request).await)
-    }
-
-    async fn label_names(
-        &self,
-        request: Request<LabelNamesRequest>,
-    ) -> Result<Response<LabelNamesResponse>, Status> {
-        let (client, capabilities, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, labels::label_names(&self.0, &client, capabilities, request).await)
-    }
-
-    async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
-        let (client, capabilities, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, labels::series(&self.0, &client, capabilities, request).await)
-    }
-
-    async fn select_merge_stacktraces(
-        &self,
-        request: Request<SelectMergeStacktracesRequest>,
-    ) -> Result<Response<SelectMergeStacktracesResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, stacktraces::select_merge_stacktraces(&self.0, &client, request).await)
-    }
-
-    async fn select_merge_span_profile(
-        &self,
-        request: Request<SelectMergeSpanProfileRequest>,
-    ) -> Result<Response<SelectMergeSpanProfileResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, stacktraces::select_merge_span_profile(&self.0, &client, request).await)
-    }
-
-    async fn select_merge_profile(
-        &self,
-        request: Request<SelectMergeProfileRequest>,
-    ) -> Result<Response<Profile>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, pprof::select_merge_profile(&self.0, &client, request).await)
-    }
-
-    async fn select_series(
-        &self,
-        request: Request<SelectSeriesRequest>,
-    ) -> Result<Response<SelectSeriesResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, series::select_series(&self.0, &client, request).await)
-    }
-
-    async fn select_heatmap(
-        &self,
-        request: Request<SelectHeatmapRequest>,
-    ) -> Result<Response<SelectHeatmapResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, heatmap::select_heatmap(&self.0, &client, request).await)
-    }
-
-    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, diff::diff(&self.0, &client, request).await)
-    }
-
-    async fn get_profile_stats(
-        &self,
-        request: Request<GetProfileStatsRequest>,
-    ) -> Result<Response<GetProfileStatsResponse>, Status> {
-        let (client, _, _) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, stats::get_profile_stats(&self.0, &client).await)
-    }
-
-    async fn analyze_query(
-        &self,
-        request: Request<AnalyzeQueryRequest>,
-    ) -> Result<Response<AnalyzeQueryResponse>, Status> {
-        let (client, _, request) = open(request)?;
-        let began = self.0.clock.monotonic();
-        self.reply(began, stats::analyze_query(&self.0, &client, request).await)
-    }
+calls! {
+    labels::profile_types(ProfileTypesRequest) -> ProfileTypesResponse;
+    labels::label_values(LabelValuesRequest) -> LabelValuesResponse;
+    labels::label_names(LabelNamesRequest) -> LabelNamesResponse;
+    labels::series(SeriesRequest) -> SeriesResponse;
+    stacktraces::select_merge_stacktraces(SelectMergeStacktracesRequest) -> SelectMergeStacktracesResponse;
+    stacktraces::select_merge_span_profile(SelectMergeSpanProfileRequest) -> SelectMergeSpanProfileResponse;
+    pprof::select_merge_profile(SelectMergeProfileRequest) -> Profile;
+    series::select_series(SelectSeriesRequest) -> SelectSeriesResponse;
+    heatmap::select_heatmap(SelectHeatmapRequest) -> SelectHeatmapResponse;
+    diff::diff(DiffRequest) -> DiffResponse;
+    stats::get_profile_stats(GetProfileStatsRequest) -> GetProfileStatsResponse;
+    stats::analyze_query(AnalyzeQueryRequest) -> AnalyzeQueryResponse;
 }

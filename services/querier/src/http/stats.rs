@@ -5,7 +5,7 @@ use model::{TimeRange, Times};
 use query::{Kind, Query, Selector};
 use rpc::FoundObject;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
-use wire::types::v1::GetProfileStatsResponse;
+use wire::types::v1::{GetProfileStatsRequest, GetProfileStatsResponse};
 
 use crate::execute::Report;
 use crate::http::service::Answer;
@@ -15,7 +15,11 @@ use crate::{Client, Error, Querier};
 ///
 /// Profiles that a deletion erases by service do not count. Profiles that it erases by other labels count until their
 /// objects are rewritten, because the catalog does not know where they are.
-pub(crate) async fn get_profile_stats(querier: &Querier, client: &Client) -> Answer<GetProfileStatsResponse> {
+pub(crate) async fn get_profile_stats(
+    querier: &Querier,
+    client: &Client,
+    _: GetProfileStatsRequest,
+) -> Answer<GetProfileStatsResponse> {
     if client.tenants().len() != 1 {
         return Err(Error::invalid(format!("expected 1 tenant, got {}", client.tenants().len())));
     }
