@@ -131,10 +131,10 @@ class Server:
     def post(self, path, body, headers=None):
         return self.request("POST", path, body, headers)
 
-    def rpc(self, method, headers=None, **question):
+    def rpc(self, method, headers=None, **request):
         """One Connect call in JSON; `method` as in `querier.v1.QuerierService/Series`."""
         headers = {"Content-Type": "application/json", **(headers or {})}
-        status, body = self.post("/" + method, json.dumps(question).encode(), headers)
+        status, body = self.post("/" + method, json.dumps(request).encode(), headers)
         assert status == 200, f"{method} answered {status}: {body[:500]!r}"
         return json.loads(body)
 

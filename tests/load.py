@@ -140,7 +140,7 @@ class Recovery:
 
 def graph(server):
     """({function: own value}, the header about missing objects) of a query over all data."""
-    question = {
+    query = {
         "profileTypeID": CPU,
         "labelSelector": "{}",
         "start": now_millis() - 3_600_000,
@@ -150,7 +150,7 @@ def graph(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
     try:
         path = "/querier.v1.QuerierService/SelectMergeStacktraces"
-        connection.request("POST", path, json.dumps(question), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(query), {"Content-Type": "application/json"})
         response = connection.getresponse()
         body = response.read()
         if response.status != 200:

@@ -70,7 +70,7 @@ impl Client {
     /// # Errors
     /// If the query is refused, or not answered.
     pub(crate) async fn flame_graph(&self, service: &str, range: Range) -> Result<FlameGraph, Error> {
-        let question = SelectMergeStacktracesRequest {
+        let request = SelectMergeStacktracesRequest {
             profile_type_id: TYPE.into(),
             label_selector: format!("{{service_name=\"{service}\"}}"),
             start: range.start,
@@ -78,7 +78,7 @@ impl Client {
             ..Default::default()
         };
         let method = format!("{QUERIER}/SelectMergeStacktraces");
-        let answer = self.call(&method, question.encode_to_vec().into()).await?;
+        let answer = self.call(&method, request.encode_to_vec().into()).await?;
         let graph = SelectMergeStacktracesResponse::decode(answer.body.clone())?.flamegraph;
         Ok(FlameGraph {
             took: answer.took,
@@ -106,8 +106,8 @@ impl Client {
         ])
     }
 
-    async fn ask(&self, method: &str, question: Vec<u8>) -> Result<Duration, Error> {
-        let answer = self.call(&format!("{QUERIER}/{method}"), question.into()).await?;
+    async fn ask(&self, method: &str, request: Vec<u8>) -> Result<Duration, Error> {
+        let answer = self.call(&format!("{QUERIER}/{method}"), request.into()).await?;
         match answer.body.is_empty() {
             true => Err(format!("{method} answered nothing").into()),
             false => Ok(answer.took),

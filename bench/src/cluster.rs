@@ -12,7 +12,7 @@ use crate::ingest::STEADY_BYTES_PER_SECOND;
 use crate::metrics::{Metrics, rates, store_requests};
 use crate::process::{Launch, Process, free_port, free_udp_port};
 use crate::report::{Report, Runs};
-use crate::store::{Place, Seaweed};
+use crate::store::{MeasuredStore, Seaweed};
 use crate::workload::{Fresh, fresh_services};
 use crate::{Bench, Error, load};
 
@@ -59,7 +59,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (name, gossip_port) in names.iter().zip(&gossip) {
             let role = name.split('-').next().unwrap_or_default();
-            let mut flags = Place::Seaweed(seaweed).flags(prefix);
+            let mut flags = MeasuredStore::Seaweed(seaweed).flags(prefix);
             flags.extend([
                 format!("-target={role}"),
                 "-server.grpc-listen-address=127.0.0.1".into(),

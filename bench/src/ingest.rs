@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::merging::{QUICKLY, settle};
 use crate::metrics::{rates, store_requests};
 use crate::report::Report;
-use crate::store::Place;
+use crate::store::MeasuredStore;
 use crate::workload::{Fresh, Push};
 use crate::{Bench, Error, load};
 
@@ -24,7 +24,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(bench: &Bench, place: Place<'_>) -> Result<(), Error> {
+async fn measure(bench: &Bench, place: MeasuredStore<'_>) -> Result<(), Error> {
     let mut report = Report::new(&format!("Ingest: one process, {}", place.name()));
     let mut documents = Fresh::new();
     let now = bench.clock.unix_nanos();

@@ -22,7 +22,7 @@ pub(crate) struct PushResults {
     pub(crate) took: Duration,
     acks: Vec<Duration>,
     refused: usize,
-    why: String,
+    refusal: String,
 }
 
 impl PushResults {
@@ -30,7 +30,7 @@ impl PushResults {
         let seconds = self.took.as_secs_f64();
         let refused = match self.refused {
             0 => String::new(),
-            count => format!("; {count} refused: {}", self.why),
+            count => format!("; {count} refused: {}", self.refusal),
         };
         format!(
             "{:.1} MB/s, {:.0} profiles/s{refused}",
@@ -58,7 +58,7 @@ impl PushResults {
             }
             Err(error) => {
                 self.refused += 1;
-                self.why = error.to_string().chars().take(REFUSAL_TEXT_CHARS_MAX).collect();
+                self.refusal = error.to_string().chars().take(REFUSAL_TEXT_CHARS_MAX).collect();
             }
         }
     }

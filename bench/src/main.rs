@@ -25,7 +25,7 @@ use clap::{Parser, ValueEnum};
 use client::Client;
 use clock::Clock;
 use process::Launch;
-use store::{Place, Seaweed};
+use store::{MeasuredStore, Seaweed};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -65,13 +65,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        let directory = Place::Directory(self.scratch.path());
-        [directory].into_iter().chain(self.seaweed.as_ref().map(Place::Seaweed))
+    fn places(&self) -> impl Iterator<Item = MeasuredStore<'_>> {
+        let directory = MeasuredStore::Directory(self.scratch.path());
+        [directory].into_iter().chain(self.seaweed.as_ref().map(MeasuredStore::Seaweed))
     }
 
     /// A server of all roles with its objects at `place`, in a folder or prefix named `name`.
-    fn server(&self, place: Place<'_>, name: &str, flags: &[&str]) -> Result<Launch, Error> {
+    fn server(&self, place: MeasuredStore<'_>, name: &str, flags: &[&str]) -> Result<Launch, Error> {
         let mut all = place.flags(name);
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         Launch::new(&self.binary, all, self.scratch.path(), name, &self.clock)

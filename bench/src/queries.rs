@@ -6,7 +6,7 @@ use crate::client::{Client, Range};
 use crate::merging::{QUICKLY, settle};
 use crate::process::Launch;
 use crate::report::{Report, Runs};
-use crate::store::Place;
+use crate::store::MeasuredStore;
 use crate::workload::{DAYS, SERVICE, back_fill};
 use crate::{Bench, Error, load};
 
@@ -25,19 +25,19 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
     fill(bench, end).await?;
     let mut answers = Answers::default();
     for place in bench.places() {
-        if let Place::Seaweed(seaweed) = place {
+        if let MeasuredStore::Seaweed(seaweed) = place {
             seaweed.copy(&bench.scratch.path().join(NAME), NAME).await?;
         }
         let mut report = Report::new(&format!("Queries: service of 100 pods, {}", place.name()));
         let server = bench.server(place, NAME, &[])?;
-        for (how, switch) in [("rollups", "true"), ("no rollups", "false")] {
+        for (mode, switch) in [("rollups", "true"), ("no rollups", "false")] {
             let launch = server.with(&[&format!("-querier.rollups-enabled={switch}")]);
             for (range, days, cold_aim, warm_aim) in RANGES {
                 let asked = Range { start: end - days * DAY_MILLIS, end };
                 let (cold, warm) = flame_graphs(&launch, asked, &mut answers).await?;
                 let aim = |aim: &'static str| if switch == "true" { aim } else { "" };
-                report.against(format!("flame graph {range}, {how}, cold"), cold.to_string(), aim(cold_aim));
-                report.against(format!("flame graph {range}, {how}, warm"), warm.to_string(), aim(warm_aim));
+                report.against(format!("flame graph {range}, {mode}, cold"), cold.to_string(), aim(cold_aim));
+                report.against(format!("flame graph {range}, {mode}, warm"), warm.to_string(), aim(warm_aim));
             }
         }
         let (process, _) = server.start().await?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
 
 /// Pushes the month into the directory, and waits until it is merged.
 async fn fill(bench: &Bench, end_millis: i64) -> Result<(), Error> {
-    let directory = Place::Directory(bench.scratch.path());
+    let directory = MeasuredStore::Directory(bench.scratch.path());
     let (server, _) = bench.server(directory, NAME, QUICKLY)?.start().await?;
     let pushed = load::burst(&server.client, back_fill(end_millis), IN_FLIGHT).await;
     let began = bench.clock.monotonic();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::merging::{QUICKLY, settle};
 use crate::metrics::{rates, store_requests};
 use crate::report::{Report, Runs};
-use crate::store::Place;
+use crate::store::MeasuredStore;
 use crate::workload::Fresh;
 use crate::{Bench, Error, load};
 
@@ -25,7 +25,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(bench: &Bench, place: Place<'_>) -> Result<(), Error> {
+async fn measure(bench: &Bench, place: MeasuredStore<'_>) -> Result<(), Error> {
     let mut report = Report::new(&format!("Start: one process, {}", place.name()));
     let mut empty = Vec::new();
     for run in 0..RUNS {

@@ -22,12 +22,12 @@ const WRITABLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A measured kind of store.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
+pub(crate) enum MeasuredStore<'a> {
     Directory(&'a Path),
     Seaweed(&'a Seaweed),
 }
 
-impl Place<'_> {
+impl MeasuredStore<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Directory(_) => "directory",

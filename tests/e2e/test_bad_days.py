@@ -213,7 +213,7 @@ def test_a_full_disk_fails_pushes_until_there_is_space(new_server, disk):
     status, body = push(server, LABELS, pprof({(f"f{n}", "lost"): 1 for n in range(5000)}))
     assert status == 503, (status, body)
     assert "no space left" in server.log(), server.log()[-2000:]
-    assert server.total("{}") >= 1, "questions are answered"
+    assert server.total("{}") >= 1, "queries are answered"
     (disk / "filler").unlink()
     wait_for(lambda: push(server, LABELS, pprof({("after",): 1}))[0] == 200, 15)
     server.stop()
@@ -232,7 +232,7 @@ def test_a_read_only_directory_is_refused(new_server, disk):
 
 def ask(server, selector):
     """(total, the header about objects that could not be read)."""
-    question = {
+    query = {
         "profileTypeID": "process_cpu:cpu:nanoseconds:cpu:nanoseconds",
         "labelSelector": selector,
         "start": time.time_ns() // 1_000_000 - 3_600_000,
@@ -240,7 +240,7 @@ def ask(server, selector):
     }
     request = urllib.request.Request(
         f"{server.url}/querier.v1.QuerierService/SelectMergeStacktraces",
-        json.dumps(question).encode(),
+        json.dumps(query).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as response:

@@ -72,8 +72,8 @@ def test_oversized_profiles_are_refused_or_cut(server):
 
 
 def test_invalid_queries_are_refused(server):
-    ask = lambda **question: code(  # noqa: E731
-        server.post("/querier.v1.QuerierService/SelectMergeStacktraces", json.dumps(question).encode(), JSON)
+    ask = lambda **query: code(  # noqa: E731
+        server.post("/querier.v1.QuerierService/SelectMergeStacktraces", json.dumps(query).encode(), JSON)
     )
     good = {
         "profileTypeID": "process_cpu:cpu:nanoseconds:cpu:nanoseconds", "labelSelector": "{}",

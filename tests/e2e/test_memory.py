@@ -49,12 +49,12 @@ def peak_bytes(server):
 
 def ask(server, method, selector="{}", nodes=None):
     """(status, body) of a query over all data, in protobuf."""
-    question = _field(1, CPU.encode()) + _field(2, selector.encode())
-    question += _field(3, now_millis() - 3_600_000) + _field(4, now_millis() + 60_000)
+    body = _field(1, CPU.encode()) + _field(2, selector.encode())
+    body += _field(3, now_millis() - 3_600_000) + _field(4, now_millis() + 60_000)
     if nodes:
-        question += _field(5, nodes)
+        body += _field(5, nodes)
     headers = {"Content-Type": "application/proto", "Accept-Encoding": "gzip"}
-    return server.request("POST", QUERIES + method, question, headers, timeout=300)
+    return server.request("POST", QUERIES + method, body, headers, timeout=300)
 
 
 def push_until_taken(server, labels, profile):
@@ -125,12 +125,12 @@ def test_memory_stays_bounded_under_hostile_profiles_and_large_queries(small_ser
                 ("SelectMergeStacktraces", {"selector": '{service_name="small"}'}),
             ]
         ]
-        assert answered[-1], "a question that needs little is answered"
+        assert answered[-1], "a query that needs little is answered"
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
             for method in ("SelectMergeStacktraces", "SelectMergeProfile"):
                 list(threads.map(lambda _: check_answer(ask(server, method)), range(8)))  # noqa: B023
     assert server.process.poll() is None
-    assert len(pusher.answers) > 5 and set(pusher.answers) == {200}, "pushes go on beside questions"
+    assert len(pusher.answers) > 5 and set(pusher.answers) == {200}, "pushes go on beside queries"
     assert peak_bytes(server) < LIMIT, f"peak is {peak_bytes(server) // MIB} MiB"
     assert server.metric("pyrograph_memory_limit_bytes") == LIMIT
     assert server.metric("pyrograph_memory_share_refusals_total") > 0

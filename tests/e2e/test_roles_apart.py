@@ -74,16 +74,16 @@ def test_separate_roles_answer_like_one_process_and_any_of_them_may_be_killed(cl
             pushed += 1
 
     push_some(10)
-    assert querier.total('{service_name="app"}') == pushed, "an acknowledged push is seen by the next question"
-    question = {"start": now_millis() - 3_600_000, "end": now_millis() + 60_000}
-    names = querier.rpc("querier.v1.QuerierService/LabelNames", **question)["names"]
+    assert querier.total('{service_name="app"}') == pushed, "an acknowledged push is seen by the next query"
+    query = {"start": now_millis() - 3_600_000, "end": now_millis() + 60_000}
+    names = querier.rpc("querier.v1.QuerierService/LabelNames", **query)["names"]
     assert {"pod", "service_name"} <= set(names)
     merged = querier.rpc(
-        "querier.v1.QuerierService/SelectMergeProfile", profileTypeID=CPU, labelSelector="{}", **question
+        "querier.v1.QuerierService/SelectMergeProfile", profileTypeID=CPU, labelSelector="{}", **query
     )
     assert len(merged["sample"]) == pushed and "f9" in merged["stringTable"]
     series = querier.rpc(
-        "querier.v1.QuerierService/SelectSeries", profileTypeID=CPU, labelSelector="{}", step=60, groupBy=["pod"], **question
+        "querier.v1.QuerierService/SelectSeries", profileTypeID=CPU, labelSelector="{}", step=60, groupBy=["pod"], **query
     )["series"]
     assert sum(point["value"] for one in series for point in one["points"]) == pushed
     assert distributor.post("/querier.v1.QuerierService/LabelNames", b"{}")[0] == 404, "it is not a querier"

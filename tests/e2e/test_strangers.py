@@ -64,7 +64,7 @@ def gone(server, count):
     server.start()
 
 
-QUESTIONS = [
+QUERIES = [
     ["top", "-q", "{}"],
     ["top", "-q", "{}", "--output", "json"],
     ["top", "-q", "{}", "--output", "pprof"],
@@ -82,20 +82,20 @@ def test_the_command_line_reports_missing_objects(new_server):
     server = new_server(*NO_MERGES)
     for service in ["one", "two"]:
         assert push(server, {"service_name": service, "pod": "p"}, pprof({("main",): 30}))[0] == 200
-    for question in QUESTIONS:
-        code, out, errors = run(server, "query", *question)
-        assert (code, errors) == (0, "") and out, question
+    for query in QUERIES:
+        code, out, errors = run(server, "query", *query)
+        assert (code, errors) == (0, "") and out, query
     gone(server, 1)
-    for question in QUESTIONS:
-        code, out, errors = run(server, "query", *question)
-        assert code == 3 and out, (question, errors)
+    for query in QUERIES:
+        code, out, errors = run(server, "query", *query)
+        assert code == 3 and out, (query, errors)
         assert re.fullmatch(r"warning: the answer is partial: 1 objects could not be read, .*; log/.*\n", errors), errors
-        if "json" in question or "--explain" in question:
+        if "json" in query or "--explain" in query:
             json.loads(out)
     gone(server, 9)
-    for question in QUESTIONS:
-        code, out, errors = run(server, "query", *question)
-        assert code == 1 and not out and "none of 2 objects could be read" in errors, (question, errors)
+    for query in QUERIES:
+        code, out, errors = run(server, "query", *query)
+        assert code == 1 and not out and "none of 2 objects could be read" in errors, (query, errors)
     status, body = server.get(f"/pyroscope/render?query={CPU}%7B%7D&from=now-1h")
     assert status == 503 and b"none of 2 objects" in body, body
 
@@ -105,7 +105,7 @@ def test_control_characters_in_names_do_not_reach_a_terminal(server):
     pod = "pod\x1b[31m\nforged"
     assert push(server, {"service_name": "shop", "pod": pod}, pprof({(forged, "main"): 30}))[0] == 200
     assert run(server, "admin", "delete", "--selector", '{service_name="\x1b[31m"}', "--from", "now-1h", "--yes")[0] == 0
-    for question in [
+    for command in [
         ["query", "top", "-q", "{}"],
         ["query", "top", "-q", "{}", "--output", "folded"],
         ["query", "flamegraph", "-q", "{}"],
@@ -115,10 +115,10 @@ def test_control_characters_in_names_do_not_reach_a_terminal(server):
         ["admin", "delete", "--selector", '{service_name="shop"}', "--from", "now-1h", "--dry-run"],
         ["admin", "deletes"],
     ]:
-        code, out, errors = run(server, *question)
+        code, out, errors = run(server, *command)
         out = out.decode()
-        assert code == 0 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out + errors), (question, out)
-        assert "\n total 99" not in out and "\nforged" not in out, (question, out)
+        assert code == 0 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out + errors), (command, out)
+        assert "\n total 99" not in out and "\nforged" not in out, (command, out)
     code, out, _ = run(server, "query", "top", "-q", "{}", "--output", "json")
     assert code == 0 and forged in json.loads(out)["flamegraph"]["names"]
     dot = server.get(f"/pyroscope/render?query={CPU}%7B%7D&from=now-1h&format=dot")[1].decode()

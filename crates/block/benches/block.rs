@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use block::{Batch, Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Reader, Want, merge};
+use block::{Batch, Cache, EncodedObject, Head, MergeInput, MergeOptions, Origin, Reader, Sections, merge};
 use clock::Pool;
 use model::{JobId, PushItem, WriterId};
 use storage::{Key, Store};
@@ -61,7 +61,7 @@ impl Bench {
         (result, now() - start)
     }
 
-    fn put(&self, name: &str, encoded: Encoded, cache: &Cache) -> Reader {
+    fn put(&self, name: &str, encoded: EncodedObject, cache: &Cache) -> Reader {
         let key = Key::from_text(name);
         let bytes_len = encoded.bytes.len() as u64;
         self.runtime.block_on(async {
@@ -70,7 +70,7 @@ impl Bench {
         })
     }
 
-    fn segments(&self, items: &[PushItem], per_segment: usize) -> Vec<Encoded> {
+    fn segments(&self, items: &[PushItem], per_segment: usize) -> Vec<EncodedObject> {
         let mut append = Duration::ZERO;
         let mut encode = Duration::ZERO;
         let mut head = Head::new();
@@ -138,7 +138,7 @@ impl Bench {
     fn flame(&self, block: &Reader) -> (u64, i64) {
         let fetched = self
             .runtime
-            .block_on(block.fetch(0, Want { index: true, tree: true, symbols: false }))
+            .block_on(block.fetch(0, Sections { index: true, tree: true, symbols: false }))
             .expect("fetches");
         let index = fetched.index().expect("whole");
         let tree = fetched.tree().expect("whole");

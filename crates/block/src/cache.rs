@@ -31,7 +31,7 @@ pub struct Cache {
     decoded: Arc<Store<Name, Entry, ByBytes, RandomState>>,
     disk: Option<Arc<Disk>>,
     reads: Option<Arc<Reads>>,
-    is_afresh: bool,
+    is_bypassed: bool,
 }
 
 /// Counts the reads through one handle of a cache.
@@ -113,7 +113,7 @@ impl Cache {
         let items = (bytes_max / TYPICAL_BYTES).clamp(16, 1 << 20) as usize;
         let (state, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
         let decoded = Arc::new(Store::with(items, bytes_max, ByBytes, state, lifecycle));
-        Self { decoded, disk: None, reads: None, is_afresh: false }
+        Self { decoded, disk: None, reads: None, is_bypassed: false }
     }
 
     /// Adds a tier of encoded ranges on the local disk.
@@ -127,8 +127,8 @@ impl Cache {
     }
 
     /// A handle without hits: reads everything from the store and replaces cached entries.
-    pub fn afresh(&self) -> Self {
-        Self { is_afresh: true, ..self.clone() }
+    pub fn bypass(&self) -> Self {
+        Self { is_bypassed: true, ..self.clone() }
     }
 
     /// Registers the metrics of this cache. At most one cache per registry.
@@ -165,7 +165,7 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, name: &Name) -> Option<Entry> {
-        let found = if self.is_afresh { None } else { self.decoded.get(name) };
+        let found = if self.is_bypassed { None } else { self.decoded.get(name) };
         if let Some(reads) = &self.reads {
             let counter = if found.is_some() { &reads.memory_hits } else { &reads.memory_misses };
             counter.fetch_add(1, Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl Cache {
         ranges: &[Range<u64>],
     ) -> Result<Vec<Bytes>, storage::Error> {
         let (got, fetched) = match &self.disk {
-            Some(disk) if self.is_afresh => disk.read_afresh(store, key, ranges).await?,
+            Some(disk) if self.is_bypassed => disk.reread(store, key, ranges).await?,
             Some(disk) => disk.read(store, key, ranges).await?,
             None => {
                 let got = store.get_ranges(key, ranges).await?;

@@ -1,7 +1,7 @@
-//! Reads cells: the head first, then the columns of the chunks that a question needs.
+//! Reads cells: the head first, then the columns of the chunks that a query needs.
 //!
 //! Owns: which chunks are fetched, decoding them.
-//! Does not own: which cells a question uses (`query`).
+//! Does not own: which cells a query uses (`query`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::{Entry, Kind};
-use crate::cells::{Packed, decode_stacks, decode_values};
+use crate::cells::{PackedColumn, decode_stacks, decode_values};
 use crate::codec::unpack;
 use crate::error::Malformed;
 use crate::reader::Source;
@@ -83,7 +83,7 @@ impl Reader {
 
     fn cell_section(&self, dataset: usize, position: usize) -> Result<&CellSection, Error> {
         let section = self.entry(dataset)?.cells.get(position);
-        section.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "cells do not exist" }))
+        section.ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, problem: "cells do not exist" }))
     }
 }
 
@@ -123,8 +123,8 @@ impl FetchedCells {
         for (schema, column, wanted) in columns {
             let stored = cells.columns.get(schema as usize).and_then(|columns| columns.get(column as usize));
             let Some(stored) = stored.copied() else {
-                let what = "a question asks for a column that does not exist";
-                return Err(self.block.corrupt("cells", Malformed { byte: 0, what }));
+                let problem = "a query asks for a column that does not exist";
+                return Err(self.block.corrupt("cells", Malformed { byte: 0, problem }));
             };
             for (number, chunk) in cells.chunks.iter().enumerate() {
                 let touched = wanted
@@ -210,8 +210,8 @@ impl FetchedCellRows {
         let chunk = &cells.chunks[chunk_number];
         let stored = chunk.columns.get(number as usize);
         let decode = || {
-            let Some(Packed { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
-                return Err(Malformed { byte: 0, what: "a chunk lacks a column" });
+            let Some(PackedColumn { bytes, raw_bytes, checksum, offset }) = stored.copied() else {
+                return Err(Malformed { byte: 0, problem: "a chunk lacks a column" });
             };
             let raw = unpack(packed, &Section { offset: offset.into(), bytes, raw_bytes, checksum })?;
             let starts = &cells.row_starts[chunk.cells.start as usize..chunk.cells.end as usize + 1];

@@ -62,12 +62,12 @@ pub struct Total {
 pub(crate) struct Chunk {
     pub(crate) cells: Range<u32>,
     /// The stacktraces, then the stored value columns of the schema.
-    pub(crate) columns: Vec<Packed>,
+    pub(crate) columns: Vec<PackedColumn>,
 }
 
 /// A compressed column; the offset counts from the end of the head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PackedColumn {
     pub(crate) offset: u32,
     pub(crate) bytes: u32,
     pub(crate) raw_bytes: u32,
@@ -198,7 +198,7 @@ impl Cells {
             }
             let mut columns = Vec::new();
             for _ in 0..cursor.index(crate::VALUE_COLUMNS_MAX + 2, "a chunk has too many columns")? {
-                let column = Packed {
+                let column = PackedColumn {
                     offset,
                     bytes: cursor.u32()?,
                     raw_bytes: cursor.u32()?,

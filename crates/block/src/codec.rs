@@ -79,8 +79,8 @@ impl<'a> Cursor<'a> {
         Self { bytes, position: 0 }
     }
 
-    pub fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed { byte: self.position as u64, what }
+    pub fn malformed(&self, problem: &'static str) -> Malformed {
+        Malformed { byte: self.position as u64, problem }
     }
 
     pub fn remaining(&self) -> usize {
@@ -126,12 +126,12 @@ impl<'a> Cursor<'a> {
 
     /// Reads a number below `limit`.
     #[inline]
-    pub fn index(&mut self, limit: usize, what: &'static str) -> Result<u32, Malformed> {
+    pub fn index(&mut self, limit: usize, problem: &'static str) -> Result<u32, Malformed> {
         let value = self.varint()?;
         if value >= limit as u64 {
-            return Err(self.malformed(what));
+            return Err(self.malformed(problem));
         }
-        u32::try_from(value).map_err(|_| self.malformed(what))
+        u32::try_from(value).map_err(|_| self.malformed(problem))
     }
 
     /// Reads the number of elements that follow. Every element takes at least one of the remaining bytes, so
@@ -175,14 +175,14 @@ impl<'a> Cursor<'a> {
 
 /// Compresses `raw`. The caller sets the offset of the section.
 pub(crate) fn pack(raw: &[u8], level: i32) -> Result<(Vec<u8>, Section), Error> {
-    let what = "section";
+    let part = "section";
     if raw.len() as u64 > SECTION_RAW_BYTES_MAX {
         return Err(Error::encode(
-            what,
+            part,
             format!("it has {} bytes, limit is {SECTION_RAW_BYTES_MAX}", raw.len()),
         ));
     }
-    let packed = compress(raw, level).map_err(|e| Error::encode(what, e))?;
+    let packed = compress(raw, level).map_err(|e| Error::encode(part, e))?;
     let section = Section {
         offset: 0,
         bytes: packed.len() as u32,
@@ -202,7 +202,7 @@ fn compress(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
 
 /// Checks and decompresses the bytes of `section`.
 pub(crate) fn unpack(packed: &[u8], section: &Section) -> Result<Vec<u8>, Malformed> {
-    let malformed = |what| Malformed { byte: section.offset, what };
+    let malformed = |problem| Malformed { byte: section.offset, problem };
     if packed.len() != section.bytes as usize {
         return Err(malformed("has another length than its directory says"));
     }

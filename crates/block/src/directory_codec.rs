@@ -8,15 +8,15 @@ use crate::{CellSection, DatasetEntry, Directory, Origin, Section};
 
 /// Why a directory cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("directory is corrupt at byte {byte}: {what}")]
+#[error("directory is corrupt at byte {byte}: {problem}")]
 pub struct DirectoryError {
     pub byte: u64,
-    pub what: &'static str,
+    pub problem: &'static str,
 }
 
 impl From<Malformed> for DirectoryError {
-    fn from(Malformed { byte, what }: Malformed) -> Self {
-        Self { byte, what }
+    fn from(Malformed { byte, problem }: Malformed) -> Self {
+        Self { byte, problem }
     }
 }
 

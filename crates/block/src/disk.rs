@@ -230,7 +230,7 @@ impl Disk {
     }
 
     /// As [`Self::read`], but reads everything from the store and replaces the cached files.
-    pub(crate) async fn read_afresh(
+    pub(crate) async fn reread(
         self: &Arc<Self>,
         store: &Store,
         key: &Key,
@@ -447,7 +447,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn read_file(path: &Path, length: u64) -> io::Result<Bytes> {
-    let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let wrong = |problem| io::Error::new(io::ErrorKind::InvalidData, problem);
     let file = Bytes::from(fs::read(path)?);
     if file.len() as u64 != HEADER_BYTES as u64 + length || &file[..8] != MAGIC {
         return Err(wrong("not the range that it should be"));
@@ -549,7 +549,7 @@ mod tests {
         settled(&disk).await;
         let read = disk.read(&rig.store, &rig.key, &[0..10]).await.expect("reads");
         assert_eq!(read, (vec![Bytes::from_static(b"wrong byte")], 0));
-        let (_, fetched) = disk.read_afresh(&rig.store, &rig.key, &[0..10]).await.expect("reads");
+        let (_, fetched) = disk.reread(&rig.store, &rig.key, &[0..10]).await.expect("reads");
         assert_eq!(fetched, 10);
         settled(&disk).await;
         assert_eq!(rig.read(&disk, &[0..10]).await, 0);

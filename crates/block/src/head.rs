@@ -35,7 +35,7 @@ pub struct Head {
 
 /// The outcome of appending a push item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
+pub struct AppendOutcome {
     /// Number of the item within the segment.
     pub ordinal: u32,
     /// The segment already holds an item with this key; this one adds no rows.
@@ -44,19 +44,19 @@ pub struct Appended {
 
 /// An object, ready to be stored.
 #[derive(Clone, Debug)]
-pub struct Encoded {
+pub struct EncodedObject {
     pub bytes: Bytes,
     pub directory: Directory,
 }
 
 /// A closed segment that is not encoded yet.
-pub struct Cut {
+pub struct ClosedSegment {
     datasets: Vec<OpenDataset>,
     keys: Vec<ItemKey>,
 }
 
 /// A closed segment in storage order. It can be encoded again, for another slot.
-pub struct Sorted {
+pub struct SortedSegment {
     datasets: Vec<PreparedDataset>,
     keys: Vec<ItemKey>,
 }
@@ -88,11 +88,11 @@ impl Head {
     }
 
     /// Adds the rows of one item. References to samples and columns that the profile does not have are left out.
-    pub fn append(&mut self, item: &PushItem) -> Appended {
+    pub fn append(&mut self, item: &PushItem) -> AppendOutcome {
         let next = self.keys.len() as u32;
         let ordinal = *self.ordinals.entry(item.key).or_insert(next);
         if ordinal != next {
-            return Appended { ordinal, duplicate: true };
+            return AppendOutcome { ordinal, duplicate: true };
         }
         self.keys.push(item.key);
         self.hashes.fill(&self.dictionaries.keys, &item.profile.symbols);
@@ -124,7 +124,7 @@ impl Head {
             self.byte_len += dataset.byte_len() - before + grown;
         }
         self.byte_len += size_of::<ItemKey>() * 3;
-        Appended { ordinal, duplicate: false }
+        AppendOutcome { ordinal, duplicate: false }
     }
 
     /// Approximate bytes in memory. Of symbols, only those that the dictionaries did not know count.
@@ -142,9 +142,9 @@ impl Head {
     }
 
     /// Closes the segment; the head is empty afterwards. Quick: nothing is copied.
-    pub fn cut(&mut self) -> Cut {
+    pub fn cut(&mut self) -> ClosedSegment {
         let head = std::mem::replace(self, Self::with(self.dictionaries.clone()));
-        Cut { datasets: head.datasets, keys: head.keys }
+        ClosedSegment { datasets: head.datasets, keys: head.keys }
     }
 
     fn dataset(&mut self, tenant: &TenantId, service: &str) -> usize {
@@ -159,35 +159,35 @@ impl Head {
     }
 }
 
-impl Cut {
+impl ClosedSegment {
     /// Number of items, without duplicates.
     pub fn items(&self) -> usize {
         self.keys.len()
     }
 
-    /// As [`Sorted::encode`], once.
+    /// As [`SortedSegment::encode`], once.
     ///
     /// # Errors
     /// As there.
-    pub fn encode(self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
+    pub fn encode(self, origin: Origin, created_millis: i64) -> Result<EncodedObject, Error> {
         self.sort().encode(origin, created_millis)
     }
 
     /// Sorts everything into storage order. Takes milliseconds of CPU.
-    pub fn sort(self) -> Sorted {
+    pub fn sort(self) -> SortedSegment {
         let mut datasets: Vec<PreparedDataset> =
             self.datasets.into_iter().map(|dataset| dataset.finish().prepare()).collect();
         datasets.sort_by(|a, b| (&a.tenant, &a.service).cmp(&(&b.tenant, &b.service)));
-        Sorted { datasets, keys: self.keys }
+        SortedSegment { datasets, keys: self.keys }
     }
 }
 
-impl Sorted {
+impl SortedSegment {
     /// Encodes the segment. Takes milliseconds of CPU: run it on a pool.
     ///
     /// # Errors
     /// `TooLarge` or `Encode` if the segment exceeds the limits of the format.
-    pub fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, Error> {
+    pub fn encode(&self, origin: Origin, created_millis: i64) -> Result<EncodedObject, Error> {
         let mut writer = ObjectWriter::new(WriterOptions {
             origin,
             created_millis,

@@ -21,7 +21,7 @@ pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
 /// writers did not enforce [`LABEL_BYTES_MAX`], and their objects are not damaged.
 const LABEL_BYTES_READ_MAX: usize = 4 * LABEL_BYTES_MAX;
 
-/// The series and profiles of one dataset. Sufficient for questions about labels and time series.
+/// The series and profiles of one dataset. Sufficient for queries about labels and time series.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetIndex {
     pub schemas: Vec<Arc<ValueSchema>>,
@@ -248,13 +248,13 @@ fn decode_profiles(
     all_series: &[Series],
 ) -> Result<Profiles, Malformed> {
     let count = cursor.count()?;
-    let ids = |cursor: &mut Cursor<'_>, limit: usize, what| {
+    let ids = |cursor: &mut Cursor<'_>, limit: usize, problem| {
         let mut delta = Delta::default();
         let mut column = Vec::with_capacity(count);
         for _ in 0..count {
             let value = delta.read(cursor)?;
             if value < 0 || value >= limit as i64 {
-                return Err(cursor.malformed(what));
+                return Err(cursor.malformed(problem));
             }
             column.push(value as u32);
         }
@@ -312,6 +312,6 @@ mod tests {
         put(&mut bytes, labels);
         bytes.resize(bytes.len() + 2 * labels as usize, 0);
         let refused = decode_series(&mut Cursor::new(&bytes), 1).expect_err("is refused");
-        assert_eq!(refused.what, "labels are longer than allowed");
+        assert_eq!(refused.problem, "labels are longer than allowed");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use clock::Pool;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
-use memory::{Account, Lease, Refused};
+use memory::{Account, Lease, Refusal};
 use model::{DAY, JobId, NONE, Shard, Span, Symbols, TenantId, ValueSchema, Window};
 
 use crate::head::SeriesTable;
@@ -25,7 +25,8 @@ use crate::sort::{sort, subset};
 use crate::symbols::EncodedSymbols;
 use crate::writer::{ObjectWriter, WriterOptions};
 use crate::{
-    DatasetEntry, DatasetIndex, Encoded, Error, Fetched, NameTree, Origin, Reader, VALUE_COLUMNS_MAX, Want,
+    DatasetEntry, DatasetIndex, EncodedObject, Error, FetchedSections, NameTree, Origin, Reader, Sections,
+    VALUE_COLUMNS_MAX,
 };
 
 /// Compressed bytes of one value of a stored column, a rough upper bound.
@@ -48,15 +49,15 @@ pub struct MergeInput {
     pub masked: Vec<u32>,
     /// Positions of the datasets to merge, sorted; `None` merges all.
     pub datasets: Option<Vec<u32>>,
-    pub erase: Option<Erase>,
+    pub erase: Option<Erasure>,
 }
 
 /// Returns the erased profiles of a dataset, sorted by schema, column and profile, without overlap.
-pub type Erase = Arc<dyn Fn(&DatasetEntry, &DatasetIndex) -> Vec<Erased> + Send + Sync>;
+pub type Erasure = Arc<dyn Fn(&DatasetEntry, &DatasetIndex) -> Vec<ErasedProfiles> + Send + Sync>;
 
 /// Adjacent profiles of one schema that lose one value column. A profile that loses all columns is removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Erased {
+pub struct ErasedProfiles {
     pub schema: u32,
     pub column: u32,
     /// Indices into the profiles of the dataset; at least one.
@@ -95,7 +96,7 @@ pub struct MergeOutput {
     pub window: Window,
     pub shard: Shard,
     /// The `part` of its origin is the index of this output among all outputs.
-    pub encoded: Encoded,
+    pub encoded: EncodedObject,
 }
 
 /// The window that a profile of this time belongs to.
@@ -192,15 +193,15 @@ async fn merge_tenant(
                     let part = Part { inputs, tenant, service: &service, datasets: &datasets, working };
                     part.merge(writers, pool).await
                 }
-                Err(refused) => Ok((writers, Err(refused))),
+                Err(refusal) => Ok((writers, Err(refusal))),
             };
             let outcome;
             (writers, outcome) = merged?;
-            let Err(refused) = outcome else { continue };
+            let Err(refusal) = outcome else { continue };
             finished.shrink_to(finished.bytes().saturating_sub(bytes));
             if datasets.len() < 2 {
-                let what = format!("tenant {tenant}: merging service {service:?}");
-                return Err(Error::Memory { what, refused });
+                let purpose = format!("tenant {tenant}: merging service {service:?}");
+                return Err(Error::Memory { purpose, refusal });
             }
             let mut first_half = datasets;
             let second_half = first_half.split_off(first_half.len() / 2);
@@ -231,7 +232,7 @@ async fn columns_and_spans(
     let mut indexes = stream::iter(datasets)
         .map(|dataset| {
             let block = inputs[dataset.input].block.clone();
-            async move { block.fetch(dataset.position, Want { index: true, ..Want::default() }).await }
+            async move { block.fetch(dataset.position, Sections { index: true, ..Sections::default() }).await }
         })
         .buffered(PARALLEL_FETCHES);
     while let Some(fetched) = indexes.try_next().await? {
@@ -263,13 +264,13 @@ struct Part<'a> {
 
 impl Part<'_> {
     /// Adds the datasets to `writers`. If memory refuses them, returns the writers unchanged and the refusal.
-    async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refused>), Error> {
+    async fn merge(self, mut writers: Writers, pool: &Pool) -> Result<(Writers, Result<(), Refusal>), Error> {
         let Self { inputs, tenant, service, datasets, working } = self;
         let encoded = |dataset: &InputDataset| encoded_bytes(&inputs[dataset.input].block, *dataset);
-        if let Err(refused) = working.grow(datasets.iter().map(encoded).sum()) {
-            return Ok((writers, Err(refused)));
+        if let Err(refusal) = working.grow(datasets.iter().map(encoded).sum()) {
+            return Ok((writers, Err(refusal)));
         }
-        let fetched: Vec<(Fetched, DatasetRows)> = stream::iter(datasets.to_vec())
+        let fetched: Vec<(FetchedSections, DatasetRows)> = stream::iter(datasets.to_vec())
             .map(|dataset| fetch(inputs[dataset.input].block.clone(), dataset.position))
             .buffered(PARALLEL_FETCHES)
             .try_collect()
@@ -295,7 +296,7 @@ impl Part<'_> {
             let outcome = collect().and_then(|()| collected.write(&mut writers, &lease));
             match outcome {
                 Ok(()) => Ok((writers, Ok(()))),
-                Err(Error::Memory { refused, .. }) => Ok((writers, Err(refused))),
+                Err(Error::Memory { refusal, .. }) => Ok((writers, Err(refusal))),
                 Err(error) => Err(error),
             }
         })
@@ -304,11 +305,11 @@ impl Part<'_> {
 }
 
 fn grow(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.grow(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+    lease.grow(bytes).map_err(|refusal| Error::Memory { purpose: String::new(), refusal })
 }
 
 fn resize(lease: &Lease, bytes: u64) -> Result<(), Error> {
-    lease.resize(bytes).map_err(|refused| Error::Memory { what: String::new(), refused })
+    lease.resize(bytes).map_err(|refusal| Error::Memory { purpose: String::new(), refusal })
 }
 
 /// Memory of a row while it is decoded, in bytes: decompressed, and as columns.
@@ -316,8 +317,8 @@ fn decoded_row_bytes(block: &Reader) -> u64 {
     16 * block.parts.layout.stored_columns() as u64
 }
 
-async fn fetch(block: Reader, dataset: usize) -> Result<(Fetched, DatasetRows), Error> {
-    let sections = block.fetch(dataset, Want { index: true, symbols: true, tree: false }).await?;
+async fn fetch(block: Reader, dataset: usize) -> Result<(FetchedSections, DatasetRows), Error> {
+    let sections = block.fetch(dataset, Sections { index: true, symbols: true, tree: false }).await?;
     Ok((sections, block.fetch_rows(dataset).await?))
 }
 
@@ -337,12 +338,12 @@ struct ServiceRows {
 const ALL_COLUMNS: u64 = u64::MAX;
 
 /// The bit set of remaining columns per profile; empty if the dataset has no erased profiles.
-fn kept_columns(index: &DatasetIndex, erased: &[Erased]) -> Vec<u64> {
+fn kept_columns(index: &DatasetIndex, erased: &[ErasedProfiles]) -> Vec<u64> {
     if erased.is_empty() {
         return Vec::new();
     }
     let mut kept = vec![ALL_COLUMNS; index.profiles.len()];
-    for Erased { schema, column, profiles } in erased {
+    for ErasedProfiles { schema, column, profiles } in erased {
         let columns = index.schemas[*schema as usize].columns.len();
         for kept in &mut kept[profiles.start as usize..profiles.end as usize] {
             if *kept == ALL_COLUMNS {
@@ -390,7 +391,7 @@ impl ServiceRows {
 
     fn add(
         &mut self,
-        (sections, rows): (Fetched, DatasetRows),
+        (sections, rows): (FetchedSections, DatasetRows),
         input: &MergeInput,
         entry: &DatasetEntry,
         windows: &[Window],
@@ -461,7 +462,7 @@ impl ServiceRows {
             if into.stacks.len() > u32::MAX as usize {
                 return Err(Error::TooLarge {
                     dataset: self.service.clone(),
-                    what: "rows",
+                    resource: "rows",
                     count: into.stacks.len() as u64,
                     limit: u32::MAX.into(),
                 });

@@ -1,7 +1,7 @@
 //! Reads objects: the bytes that a scan needs are fetched first, then decoded without waiting.
 //!
 //! Owns: which byte ranges are fetched, checksums, bounds.
-//! Does not own: the meaning of rows to a question (`query`).
+//! Does not own: the meaning of rows to a query (`query`).
 //!
 //! No byte of an object is trusted: a directory may name bytes that do not exist, a section may
 //! inflate, an id may be out of range. Everything returned from here was checked.
@@ -55,14 +55,14 @@ pub(crate) struct Parts {
 
 /// Sections to fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Want {
+pub struct Sections {
     pub index: bool,
     pub symbols: bool,
     pub tree: bool,
 }
 
 /// Sections of one dataset, each decoded (from the cache) or ready to be decoded.
-pub struct Fetched {
+pub struct FetchedSections {
     block: Reader,
     dataset: usize,
     index: Option<Source<DatasetIndex>>,
@@ -128,9 +128,9 @@ impl Reader {
     ///
     /// # Errors
     /// `Storage`; `Corrupt` if there is no such dataset.
-    pub async fn fetch(&self, dataset: usize, want: Want) -> Result<Fetched, Error> {
+    pub async fn fetch(&self, dataset: usize, wanted: Sections) -> Result<FetchedSections, Error> {
         let entry = self.entry(dataset)?;
-        let mut fetched = Fetched {
+        let mut fetched = FetchedSections {
             block: self.clone(),
             dataset,
             index: None,
@@ -140,25 +140,25 @@ impl Reader {
             lease: Lease::default(),
         };
         let cached = |kind| self.cache.get(&self.name(dataset, kind));
-        if want.index
+        if wanted.index
             && let Some(Entry::Index(index)) = cached(Kind::Index)
         {
             fetched.index = Some(Source::Decoded(index));
         }
-        if want.tree
+        if wanted.tree
             && let Some(Entry::Tree(tree)) = cached(Kind::Tree)
         {
             fetched.tree = Some(Source::Decoded(tree));
         }
         // A tree that is not stored is built from the symbols.
-        let build_tree = want.tree && fetched.tree.is_none() && entry.tree.is_none();
-        let need_symbols = want.symbols || build_tree;
+        let build_tree = wanted.tree && fetched.tree.is_none() && entry.tree.is_none();
+        let need_symbols = wanted.symbols || build_tree;
         if need_symbols && let Some(Entry::Symbols(symbols)) = cached(Kind::Symbols) {
             fetched.symbols = Some(Source::Decoded(symbols));
         }
-        let fetch_index = want.index && fetched.index.is_none();
+        let fetch_index = wanted.index && fetched.index.is_none();
         let fetch_symbols = need_symbols && fetched.symbols.is_none();
-        let fetch_tree = if want.tree && fetched.tree.is_none() { entry.tree } else { None };
+        let fetch_tree = if wanted.tree && fetched.tree.is_none() { entry.tree } else { None };
         let fetch_strings = fetch_symbols || fetch_tree.is_some();
         let sections = [
             fetch_index.then_some(entry.index),
@@ -189,8 +189,9 @@ impl Reader {
 
     pub(crate) fn entry(&self, dataset: usize) -> Result<&DatasetEntry, Error> {
         let entry = self.parts.directory.datasets.get(dataset);
-        entry
-            .ok_or_else(|| self.corrupt("directory", Malformed { byte: 0, what: "a dataset does not exist" }))
+        entry.ok_or_else(|| {
+            self.corrupt("directory", Malformed { byte: 0, problem: "a dataset does not exist" })
+        })
     }
 
     pub(crate) fn name(&self, dataset: usize, kind: Kind) -> Name {
@@ -211,8 +212,8 @@ impl Reader {
                 .iter()
                 .map(|range| {
                     slice(whole, range).ok_or_else(|| {
-                        let what = "a section lies outside of the object";
-                        self.corrupt("directory", Malformed { byte: range.start, what })
+                        let problem = "a section lies outside of the object";
+                        self.corrupt("directory", Malformed { byte: range.start, problem })
                     })
                 })
                 .collect(),
@@ -239,7 +240,7 @@ impl Parts {
     }
 }
 
-impl Fetched {
+impl FetchedSections {
     pub fn block(&self) -> &Reader {
         &self.block
     }
@@ -261,10 +262,10 @@ impl Fetched {
             let index_rows = index.profiles.row_starts.last().copied().unwrap_or(0);
             let value_columns = self.block.parts.layout.value_columns;
             if u64::from(index_rows) != entry_rows {
-                return Err(Malformed { byte: 0, what: "has other rows than the directory says" });
+                return Err(Malformed { byte: 0, problem: "has other rows than the directory says" });
             }
             if index.columns.iter().flatten().any(|stored| stored.value >= value_columns) {
-                return Err(Malformed { byte: 0, what: "a value column does not exist" });
+                return Err(Malformed { byte: 0, problem: "a value column does not exist" });
             }
             Ok(index)
         })
@@ -301,7 +302,7 @@ impl Fetched {
         }
         let symbols = self.symbols()?;
         let built = NameTree::build_within(&symbols, &self.lease);
-        let tree = Arc::new(built.map_err(|refused| self.refused("tree", refused))?);
+        let tree = Arc::new(built.map_err(|refusal| self.out_of_memory("tree", refusal))?);
         self.block.cache.insert(self.block.name(self.dataset, Kind::Tree), Entry::Tree(tree.clone()));
         Ok(tree)
     }
@@ -311,7 +312,7 @@ impl Fetched {
     }
 
     fn strings(&self) -> Result<Strings, Malformed> {
-        let missing = Malformed { byte: 0, what: "was not asked for when fetching" };
+        let missing = Malformed { byte: 0, problem: "was not asked for when fetching" };
         let raw = unpack(&self.strings, &self.entry().map_err(|_| missing)?.strings)?;
         let mut cursor = Cursor::new(&raw);
         let strings = symbols::decode_strings(&mut cursor)?;
@@ -319,8 +320,8 @@ impl Fetched {
         Ok(strings)
     }
 
-    fn refused(&self, section: &str, refused: memory::Refused) -> Error {
-        Error::Memory { what: format!("object {}: {section}", self.block.key()), refused }
+    fn out_of_memory(&self, section: &str, refusal: memory::Refusal) -> Error {
+        Error::Memory { purpose: format!("object {}: {section}", self.block.key()), refusal }
     }
 
     /// Bytes of memory for decoding a section, a rough upper bound.
@@ -336,7 +337,7 @@ impl Fetched {
 
     fn check_stacktraces(&self, found: usize) -> Result<(), Malformed> {
         if found != self.block.stacktraces(self.dataset) {
-            return Err(Malformed { byte: 0, what: "has other stacktraces than the directory says" });
+            return Err(Malformed { byte: 0, problem: "has other stacktraces than the directory says" });
         }
         Ok(())
     }
@@ -345,7 +346,7 @@ impl Fetched {
         &self,
         source: &Option<Source<T>>,
         section: &Section,
-        what: &'static str,
+        name: &'static str,
         kind: Kind,
         entry: fn(Arc<T>) -> Entry,
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
@@ -354,14 +355,17 @@ impl Fetched {
             Some(Source::Decoded(decoded)) => return Ok(decoded.clone()),
             Some(Source::Packed(packed)) => packed,
             None => {
-                let malformed = Malformed { byte: section.offset, what: "was not asked for when fetching" };
-                return Err(self.block.corrupt(what, malformed));
+                let malformed =
+                    Malformed { byte: section.offset, problem: "was not asked for when fetching" };
+                return Err(self.block.corrupt(name, malformed));
             }
         };
         let held = self.lease.bytes();
-        self.lease.grow(self.decoding_bytes(section, kind)).map_err(|refused| self.refused(what, refused))?;
+        self.lease
+            .grow(self.decoding_bytes(section, kind))
+            .map_err(|refusal| self.out_of_memory(name, refusal))?;
         let decoded = unpack(packed, section).and_then(|raw| decode(&raw));
-        let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(what, malformed))?);
+        let decoded = Arc::new(decoded.map_err(|malformed| self.block.corrupt(name, malformed))?);
         let entry = entry(decoded.clone());
         self.lease.shrink_to(held.saturating_add(entry.byte_len() as u64));
         self.block.cache.insert(self.block.name(self.dataset, kind), entry);
@@ -370,7 +374,7 @@ impl Fetched {
 }
 
 fn corrupt(key: &Key, section: &'static str, malformed: Malformed) -> Error {
-    Error::Corrupt { object: key.clone(), section, byte: malformed.byte, what: malformed.what }
+    Error::Corrupt { object: key.clone(), section, byte: malformed.byte, problem: malformed.problem }
 }
 
 fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
@@ -393,7 +397,8 @@ async fn get_end(
     let mut got = cache.read(store, key, std::slice::from_ref(&range)).await?;
     let end = got.pop().unwrap_or_default();
     if end.len() as u64 != range.end - range.start {
-        let malformed = Malformed { byte: range.start + end.len() as u64, what: "the object ends too early" };
+        let malformed =
+            Malformed { byte: range.start + end.len() as u64, problem: "the object ends too early" };
         return Err(corrupt(key, "footer", malformed));
     }
     Ok(end)
@@ -414,7 +419,7 @@ enum DirectorySearch {
 
 impl Tail<'_> {
     fn directory_section(&self) -> Result<DirectorySearch, Error> {
-        let wrong = |byte: u64, what| corrupt(self.key, "footer", Malformed { byte, what });
+        let wrong = |byte: u64, problem| corrupt(self.key, "footer", Malformed { byte, problem });
         let magic = self.last(8, 8)?;
         if &magic[4..] != b"PAR1" {
             return Err(wrong(self.bytes_len - 4, "does not end as a Parquet file does"));
@@ -476,7 +481,7 @@ impl Tail<'_> {
         let found = start.and_then(|start| self.bytes.get(start as usize..)?.get(..length));
         found.ok_or_else(|| {
             let byte = self.bytes_len.saturating_sub(distance);
-            corrupt(self.key, "footer", Malformed { byte, what: "the object ends too early" })
+            corrupt(self.key, "footer", Malformed { byte, problem: "the object ends too early" })
         })
     }
 }
@@ -492,7 +497,7 @@ fn read_trailer(content: &[u8]) -> Result<Section, Malformed> {
 
 /// Checks that all sections end before the directory, and that the rows of datasets are contiguous.
 fn check(directory: &Directory, layout: &Layout, own: &Section) -> Result<(), Malformed> {
-    let wrong = |what| Err(Malformed { byte: own.offset, what });
+    let wrong = |problem| Err(Malformed { byte: own.offset, problem });
     let mut row = 0;
     for dataset in &directory.datasets {
         if dataset.rows.start != row {

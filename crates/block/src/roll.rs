@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use model::{DAY, HOUR, Labels};
 
-use crate::cells::{CHUNK_ROWS, CellTotal, Cells, Chunk, Packed, Total, encode_stacks};
+use crate::cells::{CHUNK_ROWS, CellTotal, Cells, Chunk, PackedColumn, Total, encode_stacks};
 use crate::codec::{pack, put_signed};
 use crate::rows::PreparedDataset;
 use crate::{Error, Series};
@@ -312,7 +312,7 @@ impl Chunks {
         for raw in std::iter::once(&mut open.stacks).chain(&mut open.values) {
             let (packed, section) = pack(raw, self.zstd_level)?;
             let offset = u32::try_from(self.out.len()).map_err(|e| Error::encode("cells", e))?;
-            columns.push(Packed {
+            columns.push(PackedColumn {
                 offset,
                 bytes: section.bytes,
                 raw_bytes: section.raw_bytes,

@@ -128,8 +128,8 @@ impl Reader {
         let ordered = rows.windows(2).all(|pair| pair[0].end <= pair[1].start);
         let within = rows.iter().all(|range| range.start <= range.end && range.end <= row_count);
         if !ordered || !within || (column.factor != 0 && column.value >= layout.value_columns) {
-            let what = "a scan asks for rows or columns that do not exist";
-            return Err(self.corrupt("samples", Malformed { byte: 0, what }));
+            let problem = "a scan asks for rows or columns that do not exist";
+            return Err(self.corrupt("samples", Malformed { byte: 0, problem }));
         }
         let mut numbers = vec![STACK_COLUMN];
         if column.factor != 0 {
@@ -393,7 +393,7 @@ impl FetchedSamples {
         };
         let found = column.stacks().len() + column.numbers().len();
         if found != rows {
-            return Err(malformed(Malformed { byte: 0, what: "pages have fewer rows than the dataset" }));
+            return Err(malformed(Malformed { byte: 0, problem: "pages have fewer rows than the dataset" }));
         }
         let column = Arc::new(column);
         if cached {
@@ -405,8 +405,8 @@ impl FetchedSamples {
 }
 
 impl FetchedPage {
-    fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed { byte: self.page.offset, what }
+    fn malformed(&self, problem: &'static str) -> Malformed {
+        Malformed { byte: self.page.offset, problem }
     }
 
     /// Verifies the checksum and decompresses into `raw`, which then has `width` bytes per row of the page.

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::{Line, NONE, Strings, Symbols};
 
 use crate::codec::{Cursor, Delta, put};
@@ -51,7 +51,7 @@ impl NameTree {
     ///
     /// # Errors
     /// There is no room.
-    pub fn build_within(symbols: &Symbols, lease: &Lease) -> Result<Self, Refused> {
+    pub fn build_within(symbols: &Symbols, lease: &Lease) -> Result<Self, Refusal> {
         let held = lease.bytes();
         let fixed = symbols.strings.byte_len() + symbols.stacktraces.len() * 8 + symbols.locations.len() * 4;
         lease.grow(fixed as u64)?;

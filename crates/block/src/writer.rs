@@ -22,7 +22,7 @@ use crate::layout::{Layout, ROW_GROUP_ROWS_MAX, RowGroup, STACK, pages_of_chunk}
 use crate::roll::roll;
 use crate::rows::PreparedDataset;
 use crate::symbols::{STACK_LOCATIONS_MAX, STRING_BYTES_MAX};
-use crate::{CellSection, DatasetEntry, Directory, Encoded, Error, NameTree, Origin, Section};
+use crate::{CellSection, DatasetEntry, Directory, EncodedObject, Error, NameTree, Origin, Section};
 
 /// Version of the format that this release writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 2;
@@ -35,7 +35,7 @@ pub(crate) const TRAILER_BYTES: usize = 44;
 const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Most rows of a page.
 const PAGE_ROWS: usize = 100_000;
-/// A page ends with the dataset that brings it to this many rows, so that a question about one service
+/// A page ends with the dataset that brings it to this many rows, so that a query about one service
 /// hardly decompresses rows of others.
 const PAGE_ROWS_MIN: usize = 4096;
 
@@ -177,7 +177,7 @@ impl ObjectWriter {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Result<Encoded, Error> {
+    pub(crate) fn finish(mut self) -> Result<EncodedObject, Error> {
         self.flush_group()?;
         self.file.flush().map_err(|e| Error::encode("rows", e))?;
         let mut offset = self.file.bytes_written() as u64;
@@ -213,7 +213,7 @@ impl ObjectWriter {
             self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         let bytes = self.file.into_inner().map_err(failed)?;
-        Ok(Encoded { bytes: Bytes::from(bytes), directory: self.directory })
+        Ok(EncodedObject { bytes: Bytes::from(bytes), directory: self.directory })
     }
 
     fn section(&mut self, raw: &[u8]) -> Result<Section, Error> {
@@ -299,7 +299,7 @@ impl ObjectWriter {
 
     /// Records the positions of the pages of the last written row group.
     fn record_pages(&mut self, rows: usize) -> Result<(), Error> {
-        let wrong = |what| Error::encode("rows", what);
+        let wrong = |problem| Error::encode("rows", problem);
         let Some(metadata) = self.file.flushed_row_groups().last() else {
             return Err(wrong("a row group was not written"));
         };
@@ -310,7 +310,7 @@ impl ObjectWriter {
             let Some(chunk) = bytes.get(offset..offset + column.compressed_size() as usize) else {
                 return Err(wrong("a column chunk is not where it should be"));
             };
-            let pages = pages_of_chunk(chunk, offset as u64).map_err(|malformed| wrong(malformed.what))?;
+            let pages = pages_of_chunk(chunk, offset as u64).map_err(|malformed| wrong(malformed.problem))?;
             columns.push(pages);
         }
         let first_row = self.layout.row_groups.last().map_or(0, |g| g.first_row + u64::from(g.rows));
@@ -337,10 +337,10 @@ fn check_size(dataset: &PreparedDataset) -> Result<(), Error> {
         ("bytes of strings", symbols.string_bytes, STRING_BYTES_MAX),
         ("locations in stacktraces", symbols.stack_locations, STACK_LOCATIONS_MAX),
     ];
-    for (what, count, limit) in limits {
+    for (resource, count, limit) in limits {
         if count > limit {
             let dataset = dataset.service.clone();
-            return Err(Error::TooLarge { dataset, what, count: count as u64, limit: limit as u64 });
+            return Err(Error::TooLarge { dataset, resource, count: count as u64, limit: limit as u64 });
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ mod support;
 use std::sync::Arc;
 
 use block::{
-    Cache, Erase, Erased, Head, MergeInput, MergeOptions, Origin, Reader, merge, shard_of, window_of,
+    Cache, ErasedProfiles, Erasure, Head, MergeInput, MergeOptions, Origin, Reader, merge, shard_of,
+    window_of,
 };
 use clock::Pool;
 use memory::Share;
@@ -171,10 +172,10 @@ fn erased_profiles_leave_no_rows_symbols_or_labels_and_the_rest_is_unchanged() {
             let encoded = head.cut().encode(origin, 5).expect("encodes");
             let number = usize::from(spans) * 10;
             let block = put(&store, &cache, number, encoded.bytes).await.expect("opens");
-            let erase: Erase = Arc::new(|_, index| {
+            let erase: Erasure = Arc::new(|_, index| {
                 let pod = |i: usize| index.series[index.profiles.series[i] as usize].labels.get("pod");
                 let all = 0..index.profiles.len() as u32;
-                let one = |column, i: u32| Erased { schema: 0, column, profiles: i..i + 1 };
+                let one = |column, i: u32| ErasedProfiles { schema: 0, column, profiles: i..i + 1 };
                 let first = all.clone().filter(|i| pod(*i as usize) == Some("s-0")).map(|i| one(0, i));
                 let second = all.filter(|i| pod(*i as usize) != Some("s-2")).map(|i| one(1, i));
                 first.chain(second).collect()
@@ -204,8 +205,8 @@ fn erased_profiles_leave_no_rows_symbols_or_labels_and_the_rest_is_unchanged() {
         expected.sort();
         found.sort();
         assert_eq!(found, expected);
-        let want = block::Want { symbols: true, index: true, tree: true };
-        let fetched = runtime.block_on(merged.fetch(0, want)).expect("fetches");
+        let wanted = block::Sections { symbols: true, index: true, tree: true };
+        let fetched = runtime.block_on(merged.fetch(0, wanted)).expect("fetches");
         let symbols = fetched.symbols().expect("decodes");
         let strings: Vec<String> =
             (0..symbols.strings.len() as u32).map(|id| symbols.strings.text(id).into_owned()).collect();

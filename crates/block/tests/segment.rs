@@ -4,7 +4,7 @@
 
 mod support;
 
-use block::{Dictionaries, Error, Head, Origin, Want};
+use block::{Dictionaries, Error, Head, Origin, Sections};
 use model::{PushItem, WriterId};
 use proptest::prelude::*;
 use support::{Program, Random, Shape, item, open, sums_of_items, sums_of_object};
@@ -126,7 +126,8 @@ fn a_segment_carries_the_symbols_that_its_rows_use_and_no_others() {
         let counts = |bytes| {
             block_on(async {
                 let block = open(bytes).await?;
-                let symbols = block.fetch(0, Want { symbols: true, ..Want::default() }).await?.symbols()?;
+                let symbols =
+                    block.fetch(0, Sections { symbols: true, ..Sections::default() }).await?.symbols()?;
                 Ok::<_, Error>([
                     symbols.strings.len(),
                     symbols.mappings.len(),

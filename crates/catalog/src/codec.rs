@@ -5,16 +5,16 @@ use thiserror::Error;
 /// Bytes that do not follow the layout they should have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    #[error("{what} ends early")]
-    Short { what: &'static str },
-    #[error("{what} has the value {value}, which is not allowed")]
-    Value { what: &'static str, value: u64 },
-    #[error("{what} is not UTF-8")]
-    Text { what: &'static str },
-    #[error("{what} has {left} bytes too many")]
-    Long { what: &'static str, left: usize },
-    #[error("{what} has version {found}, this program reads up to {supported}")]
-    Newer { what: &'static str, found: u8, supported: u8 },
+    #[error("{part} ends early")]
+    Short { part: &'static str },
+    #[error("{part} has the value {value}, which is not allowed")]
+    Value { part: &'static str, value: u64 },
+    #[error("{part} is not UTF-8")]
+    Text { part: &'static str },
+    #[error("{part} has {left} bytes too many")]
+    Long { part: &'static str, left: usize },
+    #[error("{part} has version {found}, this program reads up to {supported}")]
+    Newer { part: &'static str, found: u8, supported: u8 },
 }
 
 /// Appends values to a buffer.
@@ -68,14 +68,14 @@ impl Writer {
 /// Takes values from the front of a buffer; never reads or reserves past its end.
 pub struct Reader<'a> {
     left: &'a [u8],
-    what: &'static str,
+    part: &'static str,
     version: u8,
 }
 
 impl<'a> Reader<'a> {
-    /// Errors name the decoded thing as `what`.
-    pub fn new(bytes: &'a [u8], what: &'static str) -> Self {
-        Self { left: bytes, what, version: 0 }
+    /// Errors name the decoded thing as `part`.
+    pub fn new(bytes: &'a [u8], part: &'static str) -> Self {
+        Self { left: bytes, part, version: 0 }
     }
 
     /// Whether the buffer is used up.
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, left) = self.left.split_at_checked(len).ok_or(DecodeError::Short { what: self.what })?;
+        let (taken, left) = self.left.split_at_checked(len).ok_or(DecodeError::Short { part: self.part })?;
         self.left = left;
         Ok(taken)
     }
@@ -102,12 +102,12 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(DecodeError::Value { what: self.what, value })
+        Err(DecodeError::Value { part: self.part, value })
     }
 
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         let value = self.u64()?;
-        u32::try_from(value).map_err(|_| DecodeError::Value { what: self.what, value })
+        u32::try_from(value).map_err(|_| DecodeError::Value { part: self.part, value })
     }
 
     pub fn i64(&mut self) -> Result<i64, DecodeError> {
@@ -127,14 +127,14 @@ impl<'a> Reader<'a> {
     }
 
     pub fn text(&mut self) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Text { what: self.what })
+        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Text { part: self.part })
     }
 
     /// The number of values that follow, each of at least `bytes_each` bytes.
     pub fn count(&mut self, bytes_each: usize) -> Result<usize, DecodeError> {
         let value = self.u64()?;
         if value > (self.left.len() / bytes_each.max(1)) as u64 {
-            return Err(DecodeError::Short { what: self.what });
+            return Err(DecodeError::Short { part: self.part });
         }
         Ok(value as usize)
     }
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
             let step = self.u32()?;
             last = last
                 .checked_add(step)
-                .ok_or(DecodeError::Value { what: self.what, value: u64::from(step) })?;
+                .ok_or(DecodeError::Value { part: self.part, value: u64::from(step) })?;
             values.push(last);
         }
         Ok(values)
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
     pub fn read_version(&mut self, supported: u8) -> Result<(), DecodeError> {
         self.version = self.u8()?;
         if self.version > supported {
-            return Err(DecodeError::Newer { what: self.what, found: self.version, supported });
+            return Err(DecodeError::Newer { part: self.part, found: self.version, supported });
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
     pub fn end(self) -> Result<(), DecodeError> {
         match self.left.len() {
             0 => Ok(()),
-            left => Err(DecodeError::Long { what: self.what, left }),
+            left => Err(DecodeError::Long { part: self.part, left }),
         }
     }
 }

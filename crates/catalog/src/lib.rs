@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use numbered::Numbered;
+pub use numbered::NumberedCatalog;
 
 /// Opens one stored catalog.
 #[async_trait]

@@ -67,13 +67,13 @@ impl Default for Options {
 
 /// A catalog of numbered commits in a bucket.
 #[derive(Clone)]
-pub struct Numbered {
+pub struct NumberedCatalog {
     store: Store,
     clock: Clock,
     options: Options,
 }
 
-impl Numbered {
+impl NumberedCatalog {
     pub fn new(store: Store, clock: Clock, options: Options) -> Self {
         Self { store, clock, options }
     }
@@ -91,7 +91,7 @@ impl Numbered {
 }
 
 #[async_trait]
-impl Engine for Numbered {
+impl Engine for NumberedCatalog {
     async fn exists(&self) -> Result<bool, Error> {
         Ok(self.list().await?.newest_ready().is_some())
     }

@@ -84,7 +84,7 @@ pub trait Row: Sized {
         let mut key = Reader::new(key, "row key");
         let kind = key.u8()?;
         if kind != Self::KIND as u8 {
-            return Err(DecodeError::Value { what: "row kind", value: u64::from(kind) });
+            return Err(DecodeError::Value { part: "row kind", value: u64::from(kind) });
         }
         let mut value = Reader::new(value, "row");
         value.read_version(VERSION)?;

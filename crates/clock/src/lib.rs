@@ -6,7 +6,7 @@ mod pool;
 mod task;
 
 pub use pool::{Hooks, Pool, Pools};
-pub use task::{Cut, Task};
+pub use task::{Task, TaskEnded};
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

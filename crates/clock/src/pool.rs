@@ -46,26 +46,26 @@ pub struct Pool {
     queue: Option<Arc<Sender>>,
 }
 
-/// The pools of one process. A piece of a question may compute for a second, so pushes have threads of their own
+/// The pools of one process. A piece of a query may compute for a second, so pushes have threads of their own
 /// instead of queueing behind it; the system divides the cores among all threads.
 #[derive(Clone)]
 pub struct Pools {
     /// For pushes, and for messages between roles: short work that a client waits for.
     pub pushes: Pool,
-    /// For questions, merges and all other work.
-    pub questions: Pool,
+    /// For queries, merges and all other work.
+    pub queries: Pool,
 }
 
 impl Pools {
     /// Two pools of `threads` each.
     pub fn new(threads: usize, hooks: Hooks) -> Self {
         let pool = |name| Pool::with_hooks(name, threads, hooks);
-        Self { pushes: pool("push"), questions: pool("pool") }
+        Self { pushes: pool("push"), queries: pool("pool") }
     }
 
     /// Runs work where it is called.
     pub fn inline() -> Self {
-        Self { pushes: Pool::inline(), questions: Pool::inline() }
+        Self { pushes: Pool::inline(), queries: Pool::inline() }
     }
 }
 

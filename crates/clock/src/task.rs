@@ -19,7 +19,7 @@ pub struct Task<T> {
 /// The task was stopped, or has panicked, before it had a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a task ended without a result")]
-pub struct Cut;
+pub struct TaskEnded;
 
 impl<T: Send + 'static> Task<T> {
     /// The handle, and the future that the executor has to run.
@@ -54,10 +54,10 @@ impl<T> Task<T> {
 }
 
 impl<T> Future for Task<T> {
-    type Output = Result<T, Cut>;
+    type Output = Result<T, TaskEnded>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.result).poll(context).map_err(|_| Cut)
+        Pin::new(&mut self.result).poll(context).map_err(|_| TaskEnded)
     }
 }
 

@@ -83,12 +83,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::Fixed;
+    use crate::FixedMembers;
 
     #[test]
     fn a_member_is_dialled_once_and_forgotten_when_it_is_gone() {
         let member = |node: &str| Member::new(node, [Role::Ingester]);
-        let fixed = Fixed::new("", vec![member("a"), member("b")]);
+        let fixed = FixedMembers::new("", vec![member("a"), member("b")]);
         let dials = Arc::new(AtomicU32::new(0));
         let counted = dials.clone();
         let callers: Callers<str> = Callers::new(&fixed, move |member| {
@@ -97,7 +97,7 @@ mod tests {
         });
         let calls = |expected: u32| {
             let nodes: Vec<String> =
-                callers.all(Role::Ingester).iter().map(|(_, who)| who.to_string()).collect();
+                callers.all(Role::Ingester).iter().map(|(_, node)| node.to_string()).collect();
             assert_eq!(dials.load(Ordering::Relaxed), expected);
             nodes.join("")
         };

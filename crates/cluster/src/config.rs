@@ -61,12 +61,12 @@ impl Default for Config {
 fn joined<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Given {
+    enum StringOrList {
         One(String),
         Many(Vec<String>),
     }
-    Ok(match Given::deserialize(deserializer)? {
-        Given::One(text) => text,
-        Given::Many(texts) => texts.join(","),
+    Ok(match StringOrList::deserialize(deserializer)? {
+        StringOrList::One(text) => text,
+        StringOrList::Many(texts) => texts.join(","),
     })
 }

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use crate::{Member, Membership};
 
 /// A fixed list of members: static addresses, a single process, tests.
-pub struct Fixed {
+pub struct FixedMembers {
     me: String,
     members: watch::Sender<Arc<[Member]>>,
 }
 
-impl Fixed {
+impl FixedMembers {
     /// `me` is the node id of this process, which need not be a member.
     pub fn new(me: impl Into<String>, members: Vec<Member>) -> Self {
         Self { me: me.into(), members: watch::Sender::new(ranked(members)) }
@@ -41,7 +41,7 @@ fn ranked(mut members: Vec<Member>) -> Arc<[Member]> {
     members.into()
 }
 
-impl Membership for Fixed {
+impl Membership for FixedMembers {
     fn members(&self) -> watch::Receiver<Arc<[Member]>> {
         self.members.subscribe()
     }
@@ -67,8 +67,8 @@ mod tests {
 
     #[test]
     fn members_are_in_rank_order() {
-        let fixed = Fixed::new("a", vec![member("c", 1), member("b", 2), member("a", 2)]);
-        let nodes = |fixed: &Fixed| {
+        let fixed = FixedMembers::new("a", vec![member("c", 1), member("b", 2), member("a", 2)]);
+        let nodes = |fixed: &FixedMembers| {
             let members = fixed.members().borrow().clone();
             members.iter().map(|member| member.node.clone()).collect::<String>()
         };
@@ -79,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_changes_only_its_own_entry() {
-        let fixed = Fixed::new("a", vec![member("a", 1), member("b", 2)]);
+        let fixed = FixedMembers::new("a", vec![member("a", 1), member("b", 2)]);
         let mut seen = fixed.members();
         fixed.set_writers(vec![WriterId(7)]);
         fixed.leave().await;

@@ -213,7 +213,7 @@ mod tests {
     use model::{ItemKey, Labels, Profile, SeriesRows, TenantId, ValueSchema};
 
     use super::*;
-    use crate::{Fixed, Membership};
+    use crate::{FixedMembers, Membership};
 
     #[derive(Default)]
     struct FakeIngester {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     struct Rig {
-        fixed: Arc<Fixed>,
+        fixed: Arc<FixedMembers>,
         fakes: Arc<HashMap<String, FakeIngester>>,
         ingesters: Arc<Ingesters>,
     }
@@ -260,7 +260,7 @@ mod tests {
         let members: Vec<Member> = names.iter().map(member).collect();
         let fakes: Arc<HashMap<String, FakeIngester>> =
             Arc::new(members.iter().map(|member| (member.node.clone(), FakeIngester::default())).collect());
-        let fixed = Arc::new(Fixed::new("", members));
+        let fixed = Arc::new(FixedMembers::new("", members));
         let all = fakes.clone();
         let callers = Callers::new(&*fixed, move |member| {
             Some(Arc::new(FakeClient(all.clone(), member.node.clone())) as _)

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub use callers::{Callers, Dial};
 pub use config::Config;
-pub use fixed::Fixed;
+pub use fixed::FixedMembers;
 pub use gossip::{Gossip, GossipError};
 pub use ingesters::Ingesters;
 pub use member::{Member, Role};

@@ -63,7 +63,7 @@ impl Owner {
     /// One round: asks the metastores until one answers, beginning with the one that answered last.
     async fn ask<T, F: Future<Output = Result<T, Error>>>(
         &self,
-        question: impl Fn(Arc<dyn Metastore>) -> F,
+        call: impl Fn(Arc<dyn Metastore>) -> F,
     ) -> Result<T, Error> {
         let mut metastores = self.metastores.all(Role::Metastore);
         {
@@ -74,7 +74,7 @@ impl Owner {
         }
         let mut refused = Error::new(ErrorKind::Unavailable, "no metastore is known");
         for (member, metastore) in metastores {
-            match self.ask_one(&member, question(metastore)).await {
+            match self.ask_one(&member, call(metastore)).await {
                 Err(error) if error.kind == ErrorKind::Unavailable => {
                     let text = format!("metastore {}: {}", member.name, error.message);
                     refused = Error { message: text, ..error };
@@ -137,7 +137,7 @@ impl Relay for Owner {
             let history = self.history.lock();
             (history.newest, history.has_fallen_back)
         };
-        // Only the first question waits; later ones fall back at once.
+        // Only the first find waits; later ones fall back at once.
         let patience = if has_fallen_back { Duration::ZERO } else { OWNER_WAIT };
         loop {
             let answer = self.ask(|metastore| {

@@ -213,17 +213,17 @@ impl Inner {
             response = api_error(StatusCode::NOT_IMPLEMENTED, 12, "Method Not Allowed");
         }
         match gzip {
-            true => crate::gzip::response(&self.pools.questions, response).await,
+            true => crate::gzip::response(&self.pools.queries, response).await,
             false => response,
         }
     }
 
     fn request_id(&self, headers: &HeaderMap) -> RequestId {
-        let given = headers.get(REQUEST_ID).filter(|id| {
+        let client_id = headers.get(REQUEST_ID).filter(|id| {
             (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
         });
         let new = || HeaderValue::from_str(&format!("{:032x}", self.clock.random()));
-        RequestId(given.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("none")))
+        RequestId(client_id.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("none")))
     }
 
     fn log(

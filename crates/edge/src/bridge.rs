@@ -34,7 +34,7 @@ use tower::ServiceExt;
 use crate::body::{Body, Intake, ReadError};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::explain::Explained;
+use crate::explain::Explanation;
 use crate::routes::{Effect, Service};
 use content::{Content, Format, Protocol};
 use shape::Shapes;
@@ -99,7 +99,7 @@ pub(crate) struct Reply {
     /// The header of the envelope, five bytes, and the message.
     envelope: Bytes,
     /// Present if the client asked for it.
-    explained: Option<Explained>,
+    explained: Option<Explanation>,
     /// Memory of the answer, if the service counts it.
     memory: Lease,
 }
@@ -172,9 +172,9 @@ impl Bridge {
         let outcome = self.call(service, method.as_deref(), &content, request).await;
         let memory = outcome.as_ref().map(|reply| reply.memory.clone()).unwrap_or_default();
         let response = match content.protocol {
-            Protocol::Connect => connect::response(&self.pools.questions, &content, outcome, gzip).await,
+            Protocol::Connect => connect::response(&self.pools.queries, &content, outcome, gzip).await,
             Protocol::Grpc | Protocol::GrpcWeb => {
-                grpc::response(&self.pools.questions, &content, version, outcome, gzip).await
+                grpc::response(&self.pools.queries, &content, version, outcome, gzip).await
             }
         };
         held::until_sent(response, memory)
@@ -230,7 +230,7 @@ impl Bridge {
         if let (Format::Json, Some(method)) = (content.format, method) {
             let memory = reply.memory.clone();
             reply.envelope =
-                json::encode(&self.pools.questions, &self.schema, method.output, reply.envelope, memory)
+                json::encode(&self.pools.queries, &self.schema, method.output, reply.envelope, memory)
                     .await?;
         }
         Ok(reply)
@@ -310,7 +310,7 @@ async fn invoke(service: Service, mut parts: Parts, message: Bytes) -> Result<Re
     match Status::from_header_map(&trailers) {
         Some(status) if status.code() != Code::Ok => Err(status.into()),
         Some(_) if envelope.len() >= envelope::HEADER_BYTES => {
-            let explained = parts.extensions.remove::<Explained>();
+            let explained = parts.extensions.remove::<Explanation>();
             let memory = parts.extensions.remove::<Lease>().unwrap_or_default();
             // The decoded message is gone; only its encoding remains.
             memory.shrink_to(envelope.len() as u64);

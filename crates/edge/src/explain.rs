@@ -16,7 +16,7 @@ pub struct Explain;
 /// The explanation, an extension of a service's response. Sent as the field `explained` of an answer in Connect's
 /// JSON, and as the trailer `x-pyrograph-explained` of any other answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explained {
+pub struct Explanation {
     /// The explanation as a JSON object.
     pub json: String,
     /// The JSON for a trailer or header, of at most [`Self::BRIEF_BYTES_MAX`] bytes.
@@ -31,7 +31,7 @@ impl Explain {
     }
 }
 
-impl Explained {
+impl Explanation {
     /// Some gRPC clients refuse 8 KiB of trailers.
     pub const BRIEF_BYTES_MAX: usize = 6 << 10;
 
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_explanation_is_one_more_field() {
-        let explained = Explained { json: r#"{"a":1}"#.to_owned(), brief: String::new() };
+        let explained = Explanation { json: r#"{"a":1}"#.to_owned(), brief: String::new() };
         assert_eq!(explained.join_to(b"{}"), r#"{"explained":{"a":1}}"#);
         assert_eq!(explained.join_to(br#"{"b":{}}"#), r#"{"b":{},"explained":{"a":1}}"#);
     }

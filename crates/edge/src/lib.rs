@@ -35,7 +35,7 @@ pub use body::Body;
 pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, code_of_status, name, status_of_code};
-pub use explain::{Explain, Explained};
+pub use explain::{Explain, Explanation};
 pub use origin::{Hosts, NameError, Origins};
 pub use routes::{Effect, Route, Routes};
 pub use serve::serve;

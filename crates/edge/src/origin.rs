@@ -192,10 +192,10 @@ pub(crate) fn check_effect(
         return Err(refused_origin(sender));
     }
     if effect == Effect::Administer && is_plain && !is_json(headers) {
-        let given = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         let text = format!(
             "content type {:?} is not application/json, which this route requires",
-            String::from_utf8_lossy(given)
+            String::from_utf8_lossy(content_type)
         );
         return Err(Error::rest(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }

@@ -126,8 +126,8 @@ struct Server {
     stopping: CancellationToken,
 }
 
-/// The permit of an accepted connection.
-struct Place {
+/// The place of an accepted connection.
+struct ConnectionPlace {
     _permit: Option<OwnedSemaphorePermit>,
     /// Whether the connection is beyond the limit.
     only_probes: bool,
@@ -164,8 +164,9 @@ impl Server {
 
     /// Waits for a place for one more connection. If all are in use, idle connections are closed; if none is idle, the
     /// place is one for probes; if those are in use too, it is the next one that becomes free.
-    async fn place(&self) -> Place {
-        let regular = |permit: OwnedSemaphorePermit| Place { _permit: Some(permit), only_probes: false };
+    async fn place(&self) -> ConnectionPlace {
+        let regular =
+            |permit: OwnedSemaphorePermit| ConnectionPlace { _permit: Some(permit), only_probes: false };
         loop {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
                 return regular(permit);
@@ -177,13 +178,13 @@ impl Server {
                 }
             }
             if let Ok(permit) = self.probe_places.clone().try_acquire_owned() {
-                return Place { _permit: Some(permit), only_probes: true };
+                return ConnectionPlace { _permit: Some(permit), only_probes: true };
             }
             self.clock.sleep(PLACE_POLL).await;
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: ConnectionPlace) {
         let connection = self.connections.open(self.clock.monotonic());
         let idle_timeout = match place.only_probes {
             true => PROBE_IDLE_TIMEOUT,

@@ -9,7 +9,7 @@ use crate::{Duration, ServiceRetention};
 pub const MEBIBYTE: f64 = 1_048_576.0;
 
 /// Limits of one tenant. Names and defaults are those of Pyroscope's `limits` block, except where this server promises
-/// more: the length and the age of a question have no limit.
+/// more: the length and the age of a query have no limit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -57,13 +57,13 @@ pub struct Limits {
     /// Maximum time of a pushed profile in the future; later ones are refused. 0 means no limit.
     pub reject_newer_than: Duration,
 
-    /// Maximum time range of a question. 0 means no limit.
+    /// Maximum time range of a query. 0 means no limit.
     pub max_query_length: Duration,
-    /// Maximum age of the data that a question may read. 0 means no limit.
+    /// Maximum age of the data that a query may read. 0 means no limit.
     pub max_query_lookback: Duration,
-    /// Number of nodes of a flame graph if the question does not set it.
+    /// Number of nodes of a flame graph if the query does not set it.
     pub max_flamegraph_nodes_default: i64,
-    /// Maximum number of nodes that a question may set. 0 means no limit.
+    /// Maximum number of nodes that a query may set. 0 means no limit.
     pub max_flamegraph_nodes_max: i64,
     /// Whether the two limits above also apply to pprof output.
     pub max_flamegraph_nodes_on_select_merge_profile: bool,

@@ -17,4 +17,4 @@ mod share;
 pub use budget::{Budget, Charge, OverBudget};
 pub use limit::{Limit, Source};
 pub use room::Room;
-pub use share::{Account, Lease, Refused, Share, SharesMetrics};
+pub use share::{Account, Lease, Refusal, Share, SharesMetrics};

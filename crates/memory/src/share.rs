@@ -55,7 +55,7 @@ struct LeaseState {
 
 /// A lease was refused: the share, or the process, has too little memory left.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refused {
+pub struct Refusal {
     pub share: &'static str,
     pub setting: &'static str,
     /// Bytes that the account would hold with the lease.
@@ -66,14 +66,14 @@ pub struct Refused {
     pub limit: u64,
 }
 
-impl Refused {
+impl Refusal {
     /// Whether the request would fit if it ran alone.
     pub fn fits_alone(&self) -> bool {
         self.needed <= self.limit
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { share, setting, needed, others, limit } = self;
         write!(f, "needs {needed} bytes of memory or more; {share} may hold {limit} bytes ({setting})")?;
@@ -84,7 +84,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for Refusal {}
 
 impl Share {
     /// `setting` is the name of the setting that raises `limit`.
@@ -130,7 +130,7 @@ impl Share {
     ///
     /// # Errors
     /// There is not enough memory.
-    pub fn take(&self, bytes: u64) -> Result<Lease, Refused> {
+    pub fn take(&self, bytes: u64) -> Result<Lease, Refusal> {
         let lease = self.account().lease();
         lease.grow(bytes)?;
         Ok(lease)
@@ -176,13 +176,13 @@ impl fmt::Debug for Account {
 }
 
 impl AccountState {
-    fn grow(&self, bytes: u64) -> Result<(), Refused> {
+    fn grow(&self, bytes: u64) -> Result<(), Refusal> {
         let inner = &self.share.0;
         let own = self.held.load(Ordering::Relaxed);
         let needed = own.saturating_add(bytes);
         if let Some(room) = inner.room.as_ref().filter(|room| needed > SMALL_BYTES && room.is_full()) {
             inner.refusals.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused {
+            return Err(Refusal {
                 share: "the process",
                 setting: PROCESS_SETTING,
                 needed,
@@ -198,7 +198,7 @@ impl AccountState {
             }
             Err(held) => {
                 inner.refusals.fetch_add(1, Ordering::Relaxed);
-                Err(Refused {
+                Err(Refusal {
                     share: inner.name,
                     setting: inner.setting,
                     needed,
@@ -241,7 +241,7 @@ impl Lease {
     ///
     /// # Errors
     /// There is not enough memory; the lease does not change.
-    pub fn grow(&self, bytes: u64) -> Result<(), Refused> {
+    pub fn grow(&self, bytes: u64) -> Result<(), Refusal> {
         if let Some(held) = &self.0 {
             held.account.grow(bytes)?;
             held.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -261,7 +261,7 @@ impl Lease {
     ///
     /// # Errors
     /// There is not enough memory for more; the lease does not change.
-    pub fn resize(&self, bytes: u64) -> Result<(), Refused> {
+    pub fn resize(&self, bytes: u64) -> Result<(), Refusal> {
         match bytes.saturating_sub(self.bytes()) {
             0 => {
                 self.shrink_to(bytes);

@@ -1,6 +1,6 @@
 //! Which sums of whole windows may replace the rows of a dataset.
 //!
-//! Owns: when, and for which time ranges, cells answer a question exactly as the rows would; which cells match.
+//! Owns: when, and for which time ranges, cells answer a query exactly as the rows would; which cells match.
 //! Does not own: which cells exist (`block`), folding the sums into answers ([`crate::kind`]).
 
 use std::ops::Range;
@@ -61,7 +61,7 @@ impl Plan {
             return Self::rows_only(query);
         }
         let grid = match &query.kind {
-            Kind::Series(question) => Some(question.grid()),
+            Kind::Series(parameters) => Some(parameters.grid()),
             _ => None,
         };
         let (first, last) = (dataset.times.first, dataset.times.last);
@@ -92,10 +92,10 @@ impl Plan {
     }
 }
 
-/// Whether every label that the question uses is kept, or absent from all series of the dataset.
+/// Whether every label that the query uses is kept, or absent from all series of the dataset.
 fn keeps(query: &Query, section: &CellSection, dataset: &DatasetEntry) -> bool {
     let groups: &[String] = match &query.kind {
-        Kind::Series(question) => &question.group_by,
+        Kind::Series(parameters) => &parameters.group_by,
         _ => &[],
     };
     let matched = query.selector.matchers.iter().map(|matcher| &*matcher.name);

@@ -3,7 +3,7 @@
 //! Owns: how matchers and time choose profiles to erase. Does not own: which deletions are in force, and for which
 //! objects (the metastore); taking rows out of objects (`block`).
 
-use block::{DatasetIndex, Erased};
+use block::{DatasetIndex, ErasedProfiles};
 use model::label_names::{PROFILE_TYPE, TYPE_PARTS, is_of_type, is_service_name};
 use model::{ProfileType, TenantId, TimeRange, Times};
 
@@ -35,7 +35,7 @@ impl Deletion {
 
     /// The times of the profiles of a dataset that may remain, judged by its directory entry alone; `None` if none
     /// remains. Parameters are those of [`Self::touches`].
-    pub fn left_of(
+    pub fn remaining_times(
         &self,
         tenant: &TenantId,
         service: &str,
@@ -73,8 +73,11 @@ impl Deletion {
 
 /// The profiles of a dataset that `deletions` erase: sorted by schema, column and profile, without overlap. Deletions
 /// must be of the dataset's tenant.
-pub fn erased<'a>(index: &DatasetIndex, deletions: impl IntoIterator<Item = &'a Deletion>) -> Vec<Erased> {
-    let mut all: Vec<Erased> = Vec::new();
+pub fn erased<'a>(
+    index: &DatasetIndex,
+    deletions: impl IntoIterator<Item = &'a Deletion>,
+) -> Vec<ErasedProfiles> {
+    let mut all: Vec<ErasedProfiles> = Vec::new();
     for deletion in deletions {
         for (schema, value_schema) in index.schemas.iter().enumerate() {
             for column in 0..value_schema.columns.len() {
@@ -85,7 +88,7 @@ pub fn erased<'a>(index: &DatasetIndex, deletions: impl IntoIterator<Item = &'a 
                 select_runs(index, schema as u32, &matchers, |_, profiles| {
                     let profiles = in_range(index, profiles, deletion.range);
                     if !profiles.is_empty() {
-                        all.push(Erased { schema: schema as u32, column: column as u32, profiles });
+                        all.push(ErasedProfiles { schema: schema as u32, column: column as u32, profiles });
                     }
                 });
             }

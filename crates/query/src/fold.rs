@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use block::{Batch, DatasetIndex, NameTree};
-use memory::Refused;
+use memory::Refusal;
 use model::Symbols;
 
 use crate::cells::CellPart;
@@ -27,16 +27,16 @@ pub enum FoldError {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error("the answer {0}; ask for a shorter time range or fewer series")]
-    Memory(#[from] Refused),
+    Memory(#[from] Refusal),
     #[error(transparent)]
     Block(#[from] block::Error),
 }
 
-/// An answer has outgrown the limit of one question.
+/// An answer has outgrown the limit of one query.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the answer has more than {limit} {what}; ask for a shorter time range or fewer series")]
+#[error("the answer has more than {limit} {resource}; ask for a shorter time range or fewer series")]
 pub struct TooLarge {
-    pub what: &'static str,
+    pub resource: &'static str,
     pub limit: usize,
 }
 

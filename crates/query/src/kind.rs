@@ -1,4 +1,4 @@
-//! One file per kind of question: fold a dataset, merge two answers, finish an answer.
+//! One file per kind of query: fold a dataset, merge two answers, finish an answer.
 
 pub mod heatmap;
 pub mod labels;

@@ -1,7 +1,7 @@
-//! Questions, the answer of one dataset, and merging of answers. No network.
+//! Queries, the answer of one dataset, and merging of answers. No network.
 //!
-//! Owns: selectors, which samples count, one file per kind of question with fold, merge and finish.
-//! Does not own: finding and reading objects (roles), the wire form of questions and answers
+//! Owns: selectors, which samples count, one file per kind of query with fold, merge and finish.
+//! Does not own: finding and reading objects (roles), the wire form of queries and answers
 //! (`rpc`, the querier's `http`).
 
 pub mod cells;

@@ -1,9 +1,9 @@
 //! Answers that can be merged: of one dataset, of one leaf, of all leaves.
 //!
-//! Owns: dispatch to the kinds of questions, the memory charge and the cost of an answer.
+//! Owns: dispatch to the kinds of queries, the memory charge and the cost of an answer.
 //! Does not own: the answers themselves ([`crate::kind`]).
 
-use memory::{Account, Lease, Refused};
+use memory::{Account, Lease, Refusal};
 
 use crate::cells::CellPart;
 use crate::flamegraph::Part;
@@ -31,10 +31,10 @@ pub struct Charge {
 #[derive(Debug)]
 pub enum Answer {
     MergeStacktraces(Vec<Part>),
-    MergeProfile(Box<profile::Merged>),
-    Series(series::Grouped),
+    MergeProfile(Box<profile::MergedProfile>),
+    Series(series::GroupedSeries),
     Heatmap(heatmap::Points),
-    Labels(labels::Found),
+    Labels(labels::FoundLabels),
 }
 
 /// The cost of an answer.
@@ -57,7 +57,7 @@ pub enum MergeError {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error("the answer {0}; ask for a shorter time range or fewer series")]
-    Memory(#[from] Refused),
+    Memory(#[from] Refusal),
 }
 
 /// An answer that is slow to measure is measured again once its charge exceeds twice the last measurement plus this.
@@ -76,10 +76,10 @@ impl Partial {
         let answer = match &query.kind {
             Kind::MergeStacktraces(_) => Answer::MergeStacktraces(Vec::new()),
             Kind::MergeProfile(_) => Answer::MergeProfile(Box::default()),
-            Kind::Series(_) => Answer::Series(series::Grouped::default()),
+            Kind::Series(_) => Answer::Series(series::GroupedSeries::default()),
             Kind::Heatmap(_) => Answer::Heatmap(heatmap::Points::default()),
             Kind::LabelNames | Kind::LabelValues(_) | Kind::SeriesLabels(_) | Kind::ProfileTypes => {
-                Answer::Labels(labels::Found::default())
+                Answer::Labels(labels::FoundLabels::default())
             }
         };
         Self { answer, stats: Stats::default(), charge: Charge::default() }
@@ -89,7 +89,7 @@ impl Partial {
     ///
     /// # Errors
     /// There is no room for it.
-    pub fn charged_to(mut self, account: &Account) -> Result<Self, Refused> {
+    pub fn charged_to(mut self, account: &Account) -> Result<Self, Refusal> {
         let lease = account.lease();
         let measured = self.answer.byte_len();
         lease.resize(measured)?;
@@ -116,9 +116,11 @@ impl Partial {
             (Answer::MergeStacktraces(parts), Kind::MergeStacktraces(filter)) => {
                 merge_stacktraces::fold(parts, filter, dataset)
             }
-            (Answer::MergeProfile(merged), Kind::MergeProfile(question)) => merged.fold(question, dataset),
-            (Answer::Series(grouped), Kind::Series(question)) => grouped.fold(question, dataset),
-            (Answer::Heatmap(points), Kind::Heatmap(question)) => points.fold(question, dataset),
+            (Answer::MergeProfile(merged), Kind::MergeProfile(parameters)) => {
+                merged.fold(parameters, dataset)
+            }
+            (Answer::Series(grouped), Kind::Series(parameters)) => grouped.fold(parameters, dataset),
+            (Answer::Heatmap(points), Kind::Heatmap(parameters)) => points.fold(parameters, dataset),
             (Answer::Labels(found), kind) => Ok(found.fold(kind, dataset)?),
             (answer, _) => Ok(unreachable_answer(answer)?),
         }
@@ -145,7 +147,7 @@ impl Partial {
         matches!(&self.answer, Answer::MergeProfile(merged) if !merged.values.is_empty())
     }
 
-    /// Merges two answers of one question.
+    /// Merges two answers of one query.
     ///
     /// # Errors
     /// The answer would outgrow its limit or the available memory.
@@ -198,9 +200,9 @@ impl Answer {
     }
 }
 
-/// Answers of two kinds meet only if a caller mixes up questions.
+/// Answers of two kinds meet only if a caller mixes up queries.
 fn unreachable_answer(answer: &Answer) -> Result<(), TooLarge> {
-    debug_assert!(false, "answers of different questions meet: {answer:?}");
+    debug_assert!(false, "answers of different queries meet: {answer:?}");
     Ok(())
 }
 

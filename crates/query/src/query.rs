@@ -1,11 +1,11 @@
-//! A question, and the sections of a dataset that answering it needs.
+//! A query, and the sections of a dataset that answering it needs.
 
 use model::{ProfileType, TimeRange, Times};
 
 use crate::grid::Grid;
 use crate::selector::Selector;
 
-/// A question, parsed and checked.
+/// A query, parsed and checked.
 #[derive(Clone, Debug)]
 pub struct Query {
     /// Profiles outside of it are ignored.
@@ -21,11 +21,11 @@ pub enum Kind {
     /// One tree of function names.
     MergeStacktraces(SampleFilter),
     /// One pprof.
-    MergeProfile(ProfileQuestion),
+    MergeProfile(ProfileParameters),
     /// Values over time.
-    Series(SeriesQuestion),
+    Series(SeriesParameters),
     /// Counts of profiles or spans by time and value.
-    Heatmap(HeatmapQuestion),
+    Heatmap(HeatmapParameters),
     /// Names of the labels of matching series, sorted.
     LabelNames,
     /// Values of this label, sorted.
@@ -50,7 +50,7 @@ pub struct SampleFilter {
 
 /// [`Kind::MergeProfile`].
 #[derive(Clone, Debug, Default)]
-pub struct ProfileQuestion {
+pub struct ProfileParameters {
     pub filter: SampleFilter,
     /// Reduces stacktraces to the part that a compiler needs.
     pub go_pgo: Option<GoPgo>,
@@ -66,7 +66,7 @@ pub struct GoPgo {
 
 /// [`Kind::Series`].
 #[derive(Clone, Debug)]
-pub struct SeriesQuestion {
+pub struct SeriesParameters {
     /// The first grid point, in Unix milliseconds.
     pub start_millis: i64,
     /// No grid point is later.
@@ -81,12 +81,12 @@ pub struct SeriesQuestion {
 
 /// [`Kind::Heatmap`].
 #[derive(Clone, Debug)]
-pub struct HeatmapQuestion {
+pub struct HeatmapParameters {
     pub start_millis: i64,
     pub end_millis: i64,
     /// At least 1.
     pub step_millis: i64,
-    pub of: PointKind,
+    pub point_kind: PointKind,
     pub group_by: Vec<String>,
     pub exemplars: bool,
 }
@@ -110,13 +110,13 @@ pub struct Needs {
 }
 
 impl Kind {
-    /// Whether the question is about the existence of series and types, not about their values.
+    /// Whether the query is about the existence of series and types, not about their values.
     pub(crate) fn is_about_labels(&self) -> bool {
         matches!(self, Self::LabelNames | Self::LabelValues(_) | Self::SeriesLabels(_) | Self::ProfileTypes)
     }
 }
 
-impl SeriesQuestion {
+impl SeriesParameters {
     pub(crate) fn grid(&self) -> Grid {
         let Self { start_millis, end_millis, step_millis, .. } = *self;
         Grid { start_millis, end_millis, step_millis }
@@ -144,35 +144,35 @@ impl Query {
             Kind::MergeStacktraces(filter) => {
                 Needs { samples: true, tree: true, spans: by_span(filter), symbols: false }
             }
-            Kind::MergeProfile(question) => {
-                Needs { samples: true, symbols: true, spans: by_span(&question.filter), tree: false }
+            Kind::MergeProfile(parameters) => {
+                Needs { samples: true, symbols: true, spans: by_span(&parameters.filter), tree: false }
             }
-            Kind::Series(question) if !question.call_site.is_empty() => {
+            Kind::Series(parameters) if !parameters.call_site.is_empty() => {
                 Needs { samples: true, tree: true, ..Needs::default() }
             }
-            Kind::Heatmap(question) if question.of == PointKind::Spans => {
+            Kind::Heatmap(parameters) if parameters.point_kind == PointKind::Spans => {
                 Needs { samples: true, spans: true, ..Needs::default() }
             }
             _ => Needs::default(),
         }
     }
 
-    /// Whether sums over profiles answer the question: it does not select single profiles or samples.
+    /// Whether sums over profiles answer the query: it does not select single profiles or samples.
     pub(crate) fn may_use_sums(&self) -> bool {
         let filter = match &self.kind {
             Kind::MergeStacktraces(filter) => filter,
-            Kind::MergeProfile(question) => &question.filter,
-            Kind::Series(question) => return !question.exemplars && question.call_site.is_empty(),
+            Kind::MergeProfile(parameters) => &parameters.filter,
+            Kind::Series(parameters) => return !parameters.exemplars && parameters.call_site.is_empty(),
             _ => return false,
         };
         self.profiles().is_none() && filter.spans.is_empty() && filter.traces.is_empty()
     }
 
-    /// The filter, if it restricts the question to certain profiles.
+    /// The filter, if it restricts the query to certain profiles.
     pub(crate) fn profiles(&self) -> Option<&SampleFilter> {
         let filter = match &self.kind {
             Kind::MergeStacktraces(filter) => filter,
-            Kind::MergeProfile(question) => &question.filter,
+            Kind::MergeProfile(parameters) => &parameters.filter,
             _ => return None,
         };
         (filter.nothing || !filter.profiles.is_empty()).then_some(filter)

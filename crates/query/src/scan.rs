@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use block::{Batch, DatasetIndex, Erased};
+use block::{Batch, DatasetIndex, ErasedProfiles};
 use model::label_names::{PROFILE_TYPE, TYPE_PARTS, stored_name};
 use model::{Labels, ProfileType, TimeRange, ValueSchema};
 
@@ -102,7 +102,7 @@ impl ColumnSelection {
 pub fn select(
     index: &DatasetIndex,
     masked: &[u32],
-    erased: &[Erased],
+    erased: &[ErasedProfiles],
     query: &Query,
     within: &[TimeRange],
 ) -> Selection {
@@ -154,7 +154,7 @@ pub fn select(
 }
 
 /// The erased profiles of one value column.
-fn erased_in_column(erased: &[Erased], schema: usize, column: usize) -> &[Erased] {
+fn erased_in_column(erased: &[ErasedProfiles], schema: usize, column: usize) -> &[ErasedProfiles] {
     let key = (schema as u32, column as u32);
     let start = erased.partition_point(|e| (e.schema, e.column) < key);
     let len = erased[start..].partition_point(|e| (e.schema, e.column) == key);
@@ -162,7 +162,7 @@ fn erased_in_column(erased: &[Erased], schema: usize, column: usize) -> &[Erased
 }
 
 /// The ranges of `profiles` that are not erased, in order; `erased` is of one column.
-fn without(profiles: Range<u32>, erased: &[Erased]) -> impl Iterator<Item = Range<u32>> {
+fn without(profiles: Range<u32>, erased: &[ErasedProfiles]) -> impl Iterator<Item = Range<u32>> {
     let first = erased.partition_point(|e| e.profiles.end <= profiles.start);
     let gaps = erased[first..].iter().map(|e| e.profiles.clone());
     let mut gaps = gaps.take_while(move |gap| gap.start < profiles.end).fuse();

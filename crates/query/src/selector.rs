@@ -63,11 +63,11 @@ impl Pattern {
 
 /// An error in a selector, with its position.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("1:{column}: parse error: {what}")]
+#[error("1:{column}: parse error: {problem}")]
 pub struct SelectorError {
     /// Counted in bytes from 1.
     pub column: usize,
-    pub what: String,
+    pub problem: String,
 }
 
 impl Matcher {
@@ -115,8 +115,8 @@ impl Selector {
     /// Names the first invalid part and its position.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > SELECTOR_BYTES_MAX {
-            let what = format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
-            return Err(SelectorError { column: 1, what });
+            let problem = format!("selector has {} bytes, limit is {SELECTOR_BYTES_MAX}", text.len());
+            return Err(SelectorError { column: 1, problem });
         }
         Parser { text, position: 0 }.selector()
     }
@@ -132,8 +132,8 @@ impl Selector {
             all.matchers.extend(Self::parse(text).map_err(|e| (text.to_owned(), e))?.matchers);
         }
         if all.matchers.len() > MATCHERS_MAX {
-            let what = format!("{} matchers, limit is {MATCHERS_MAX}", all.matchers.len());
-            return Err((String::new(), SelectorError { column: 1, what }));
+            let problem = format!("{} matchers, limit is {MATCHERS_MAX}", all.matchers.len());
+            return Err((String::new(), SelectorError { column: 1, problem }));
         }
         Ok(all)
     }
@@ -256,8 +256,8 @@ impl Parser<'_> {
                 Some('}') => {}
                 None => return Err(self.fail("unexpected end of input inside braces")),
                 Some(c) => {
-                    let what = format!("unexpected {c:?} in label matching, expected \",\" or \"}}\"");
-                    return Err(self.fail(what));
+                    let problem = format!("unexpected {c:?} in label matching, expected \",\" or \"}}\"");
+                    return Err(self.fail(problem));
                 }
             }
         }
@@ -307,9 +307,9 @@ impl Parser<'_> {
             (false, false) => Op::Equal,
             (true, false) => Op::NotEqual,
             (negated, true) => {
-                let compiled = compile(&value).map_err(|what| SelectorError {
+                let compiled = compile(&value).map_err(|problem| SelectorError {
                     column: start + 1,
-                    what: format!("error parsing regexp of {name:?}: {what}"),
+                    problem: format!("error parsing regexp of {name:?}: {problem}"),
                 })?;
                 if negated { Op::MatchesNot(compiled) } else { Op::Matches(compiled) }
             }
@@ -322,7 +322,7 @@ impl Parser<'_> {
         let start = self.position;
         let unterminated = |parser: &Self| SelectorError {
             column: start + 1,
-            what: format!("unterminated quoted string {}", shown(&parser.text[start..])),
+            problem: format!("unterminated quoted string {}", shown(&parser.text[start..])),
         };
         let Some(quote) = self.next() else {
             return Err(unterminated(self));
@@ -339,12 +339,12 @@ impl Parser<'_> {
             }
         }
         String::from_utf8(bytes)
-            .map_err(|_| SelectorError { column: start + 1, what: "string is not valid UTF-8".into() })
+            .map_err(|_| SelectorError { column: start + 1, problem: "string is not valid UTF-8".into() })
     }
 
     /// Parses the rest of an escape whose backslash is at `start`.
     fn escape(&mut self, start: usize, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
-        let fail = |what: String| SelectorError { column: start + 1, what };
+        let fail = |problem: String| SelectorError { column: start + 1, problem };
         let Some(c) = self.next() else {
             return Err(fail("unterminated escape sequence".into()));
         };
@@ -415,8 +415,8 @@ impl Parser<'_> {
         Some(c)
     }
 
-    fn fail(&self, what: impl Into<String>) -> SelectorError {
-        SelectorError { column: self.position + 1, what: what.into() }
+    fn fail(&self, problem: impl Into<String>) -> SelectorError {
+        SelectorError { column: self.position + 1, problem: problem.into() }
     }
 }
 

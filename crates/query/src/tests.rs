@@ -1,4 +1,4 @@
-//! Every kind of question on random datasets, compared with a naive implementation.
+//! Every kind of query on random datasets, compared with a naive implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -279,7 +279,7 @@ proptest! {
                 *expected.entry(STACKS[*stack as usize].to_owned()).or_default() += value;
             }
         }
-        let profile = query(r#"{pod="p1"}"#, range, Kind::MergeProfile(profile::Question::default()));
+        let profile = query(r#"{pod="p1"}"#, range, Kind::MergeProfile(profile::Parameters::default()));
         prop_assert_eq!(&stacks(ask(&profile, &datasets)), &expected);
         prop_assert_eq!(&stacks(ask_apart(&profile, &datasets)), &expected);
 
@@ -303,18 +303,18 @@ proptest! {
         };
         let by_span = query("{}", range, Kind::MergeStacktraces(filter.clone()));
         prop_assert_eq!(levels(ask(&by_span, &datasets)).total, sum(&|s| s.2 == 1));
-        let question = profile::Question { filter, go_pgo: None };
-        let by_span = stacks(ask(&query("{}", range, Kind::MergeProfile(question)), &datasets));
+        let parameters = profile::Parameters { filter, go_pgo: None };
+        let by_span = stacks(ask(&query("{}", range, Kind::MergeProfile(parameters)), &datasets));
         prop_assert_eq!(by_span.values().sum::<i64>(), sum(&|s| s.2 == 1));
 
         let in_a = |s: &(u8, i64, u64)| s.0 != 1;
         let by_site = query("{}", range, Kind::MergeStacktraces(below.clone()));
         prop_assert_eq!(levels(ask(&by_site, &datasets)).total, sum(&in_a));
-        let question = profile::Question { filter: below, go_pgo: None };
-        let by_site = stacks(ask(&query("{}", range, Kind::MergeProfile(question)), &datasets));
+        let parameters = profile::Parameters { filter: below, go_pgo: None };
+        let by_site = stacks(ask(&query("{}", range, Kind::MergeProfile(parameters)), &datasets));
         prop_assert_eq!(by_site.values().sum::<i64>(), sum(&in_a));
 
-        let grid = series::Question { call_site: site, ..grid((100, 130), 30) };
+        let grid = series::Parameters { call_site: site, ..grid((100, 130), 30) };
         let values = lines(ask(&query("{}", range, Kind::Series(grid.clone())), &datasets), &grid);
         let total: f64 = values.values().flatten().map(|(_, value)| value).sum();
         prop_assert_eq!(total, sum(&in_a) as f64);
@@ -338,11 +338,11 @@ proptest! {
             .map(|(pushed, masked)| (pushed.iter().filter(|p| is_left(p)).cloned().collect(), masked.clone()))
             .collect();
         let range = (0, 1000);
-        let heat = heatmap::Question {
+        let heat = heatmap::Parameters {
             start_millis: 100,
             end_millis: 130,
             step_millis: 10,
-            of: heatmap::Of::Profiles,
+            point_kind: heatmap::PointKind::Profiles,
             group_by: vec!["pod".into()],
             exemplars: false,
         };
@@ -351,12 +351,12 @@ proptest! {
             levels(ask_after(&deletions, &query("{}", range, trees.clone()), &datasets)),
             levels(ask(&query("{}", range, trees), &left))
         );
-        let whole = Kind::MergeProfile(profile::Question::default());
+        let whole = Kind::MergeProfile(profile::Parameters::default());
         prop_assert_eq!(
             stacks(ask_after(&deletions, &query("{}", range, whole.clone()), &datasets)),
             stacks(ask(&query("{}", range, whole), &left))
         );
-        let grid = series::Question { group_by: vec!["pod".into()], ..grid((105, 125), 5) };
+        let grid = series::Parameters { group_by: vec!["pod".into()], ..grid((105, 125), 5) };
         let asked = query("{}", (100, 126), Kind::Series(grid.clone()));
         prop_assert_eq!(
             lines(ask_after(&deletions, &asked, &datasets), &grid),
@@ -382,7 +382,7 @@ proptest! {
 
     #[test]
     fn series_add_up_on_the_grid(datasets in datasets(), step in 1..20i64) {
-        let grid = series::Question { group_by: vec!["pod".into()], ..grid((105, 125), step) };
+        let grid = series::Parameters { group_by: vec!["pod".into()], ..grid((105, 125), step) };
         let mut expected: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
         for p in with_samples(counted(&datasets, (105 - step, 126), None)) {
             let point = (0..).map(|k| 105 + k * step).find(|g| *g >= p.millis).expect("endless");
@@ -403,21 +403,21 @@ proptest! {
 
     #[test]
     fn heat_maps_count_every_profile_or_span_once(datasets in datasets()) {
-        let question = heatmap::Question {
+        let parameters = heatmap::Parameters {
             start_millis: 100,
             end_millis: 130,
             step_millis: 10,
-            of: heatmap::Of::Profiles,
+            point_kind: heatmap::PointKind::Profiles,
             group_by: vec!["pod".into()],
             exemplars: true,
         };
         let count = |partial: Partial| {
             let Answer::Heatmap(points) = partial.answer else { panic!("{partial:?}") };
-            let map = points.finish(&question, 0);
+            let map = points.finish(&parameters, 0);
             let slots = map.maps.iter().flat_map(|map| &map.slots);
             slots.flat_map(|slot| &slot.counts).map(|count| *count as usize).sum::<usize>()
         };
-        let asked = query("{}", (100, 131), Kind::Heatmap(question.clone()));
+        let asked = query("{}", (100, 131), Kind::Heatmap(parameters.clone()));
         let apart: usize = datasets
             .iter()
             .map(|dataset| count(ask(&asked, std::slice::from_ref(dataset))))
@@ -427,7 +427,7 @@ proptest! {
     }
 
     #[test]
-    fn label_questions_see_only_series_with_profiles_in_range(
+    fn label_queries_see_only_series_with_profiles_in_range(
         datasets in datasets(), start in 95..130i64, length in 0..20i64,
     ) {
         let range = (start, start + length);
@@ -441,8 +441,8 @@ proptest! {
     }
 }
 
-fn grid((start_millis, end_millis): (i64, i64), step_millis: i64) -> series::Question {
-    series::Question {
+fn grid((start_millis, end_millis): (i64, i64), step_millis: i64) -> series::Parameters {
+    series::Parameters {
         start_millis,
         end_millis,
         step_millis,
@@ -452,7 +452,7 @@ fn grid((start_millis, end_millis): (i64, i64), step_millis: i64) -> series::Que
     }
 }
 
-fn lines(partial: Partial, grid: &series::Question) -> BTreeMap<String, Vec<(i64, f64)>> {
+fn lines(partial: Partial, grid: &series::Parameters) -> BTreeMap<String, Vec<(i64, f64)>> {
     let Answer::Series(grouped) = partial.answer else { panic!("{partial:?}") };
     let lines = grouped.finish(grid, series::Aggregation::Sum, 0);
     let points = |line: &series::Line| line.points.iter().map(|(t, v, _)| (*t, *v)).collect();
@@ -469,7 +469,7 @@ fn one(pod: u8, millis: i64, samples: &[(u8, i64, u64)]) -> Pushed {
 }
 
 #[test]
-fn a_directory_entry_answers_label_questions_as_its_index_does() {
+fn a_directory_entry_answers_label_queries_as_its_index_does() {
     let pushed = Pushed { pod: 3, millis: 5, item: 0, samples: vec![(0, 7, 0)] };
     let stored = store(std::slice::from_ref(&pushed));
     let types = [schema().profile_type(0), cpu()];
@@ -485,11 +485,16 @@ fn a_directory_entry_answers_label_questions_as_its_index_does() {
         let mut partial = Partial::empty(&query);
         fold(&mut partial, &query, &stored, &[], &[]);
         let Answer::Labels(folded) = partial.answer else { panic!("{partial:?}") };
-        let mut known = crate::kind::labels::Found::default();
+        let mut known = crate::kind::labels::FoundLabels::default();
         assert!(known.add_known(&query.kind, "app", &types, Some(&names)));
         assert_eq!(known, folded, "{:?}", query.kind);
     }
-    assert!(!crate::kind::labels::Found::default().add_known(&values("pod"), "app", &types, Some(&names)));
+    assert!(!crate::kind::labels::FoundLabels::default().add_known(
+        &values("pod"),
+        "app",
+        &types,
+        Some(&names)
+    ));
 }
 
 #[test]
@@ -523,7 +528,8 @@ fn the_times_that_a_deletion_leaves_of_a_dataset_are_known_without_reading_it() 
     let left = |selector: &str, millis: (i64, i64)| {
         let deletion =
             Deletion { range: TimeRange { start: millis.0, end: millis.1 }, ..deletion(selector, (0, 0)) };
-        let left = deletion.left_of(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
+        let left =
+            deletion.remaining_times(&TenantId::anonymous(), "app", &types, Times { first: 100, last: 200 });
         left.map(|times| (times.first, times.last))
     };
     for selector in [r#"{service_name="app"}"#, r#"{__name__="process_cpu"}"#] {
@@ -588,8 +594,8 @@ fn derived_labels_are_matched_and_listed() {
 #[test]
 fn an_exemplar_is_the_largest_profile_with_the_labels_outside_the_group() {
     let datasets = [(vec![one(0, 100, &[(0, 5, 0)]), one(1, 101, &[(0, 6, 0), (1, 3, 0)])], vec![])];
-    let grid = series::Question { exemplars: true, ..grid((100, 130), 30) };
-    let grid = series::Question { group_by: vec!["service_name".into()], ..grid };
+    let grid = series::Parameters { exemplars: true, ..grid((100, 130), 30) };
+    let grid = series::Parameters { group_by: vec!["service_name".into()], ..grid };
     let asked = query("{}", (70, 130), Kind::Series(grid.clone()));
     let Answer::Series(grouped) = ask(&asked, &datasets).answer else { panic!("series") };
     let lines = grouped.finish(&grid, series::Aggregation::Average, 1);
@@ -607,7 +613,7 @@ fn an_exemplar_is_the_largest_profile_with_the_labels_outside_the_group() {
 fn a_truncated_profile_ends_in_other() {
     let samples = [(0, 50, 0), (1, 40, 0), (2, 3, 0)];
     let datasets = [(vec![one(0, 100, &samples)], vec![])];
-    let asked = query("{}", (0, 1000), Kind::MergeProfile(profile::Question::default()));
+    let asked = query("{}", (0, 1000), Kind::MergeProfile(profile::Parameters::default()));
     let Answer::MergeProfile(merged) = ask(&asked, &datasets).answer else { panic!("profile") };
     let cut = |nodes| {
         let merged = Box::new(merged.clone().finish(None, nodes, &Lease::default()).expect("no limit"));
@@ -626,8 +632,8 @@ fn a_compilers_profile_keeps_few_locations() {
     let datasets = [(vec![one(0, 100, &samples)], vec![])];
     let kept = |keep_locations| {
         let go_pgo = Some(profile::GoPgo { keep_locations, aggregate_callees: true });
-        let question = profile::Question { go_pgo, ..profile::Question::default() };
-        let asked = query("{}", (0, 1000), Kind::MergeProfile(question));
+        let parameters = profile::Parameters { go_pgo, ..profile::Parameters::default() };
+        let asked = query("{}", (0, 1000), Kind::MergeProfile(parameters));
         let mut partial = ask(&asked, &datasets);
         let Answer::MergeProfile(merged) = partial.answer else { panic!("profile") };
         let merged = merged.finish(go_pgo, 0, &Lease::default()).expect("no limit");
@@ -657,7 +663,7 @@ fn a_compilers_profile_keeps_few_locations() {
 fn the_memory_of_an_answer_is_charged_and_released() {
     let samples = [(0, 50, 0), (1, 40, 0), (2, 3, 0)];
     let kinds = [
-        Kind::MergeProfile(profile::Question::default()),
+        Kind::MergeProfile(profile::Parameters::default()),
         Kind::MergeStacktraces(SampleFilter::default()),
         Kind::SeriesLabels(vec!["pod".into()]),
     ];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memory::Refused;
+use memory::Refusal;
 use tonic::Code;
 
 /// Advised delay before a retry if other requests hold the memory.
@@ -53,8 +53,8 @@ impl ErrorKind {
     }
 
     /// Kind of an error for work that was refused memory.
-    pub fn of_memory(refused: &Refused) -> Self {
-        match refused.fits_alone() {
+    pub fn of_memory(refusal: &Refusal) -> Self {
+        match refusal.fits_alone() {
             true => Self::Exhausted { retry_after: MEMORY_RETRY_AFTER },
             false => Self::TooLarge,
         }

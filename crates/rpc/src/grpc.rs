@@ -1,6 +1,6 @@
 //! The traits over gRPC: for each, a client that implements it and a server that wraps an implementation.
 //!
-//! Owns: the form of messages (`proto/pyrograph`), lossless conversion of questions and answers, checks of everything
+//! Owns: the form of messages (`proto/pyrograph`), lossless conversion of queries and answers, checks of everything
 //! that arrives, deadlines, transport of a failure as the same [`crate::Error`].
 //! Does not own: who the peers are, which of them is called, retries.
 //!

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use query::{Partial, Query};
 use storage::Key;
 
-use crate::{Error, Found};
+use crate::{Error, FoundObject};
 
 /// Scans objects for a part of an answer.
 #[async_trait]
@@ -16,15 +16,15 @@ pub trait Leaf: Send + Sync {
     /// # Errors
     /// `NotFound` if an object is gone: the snapshot is too old, find again. `Unavailable` if the store does not answer
     /// for an object. For both, the request can ask to leave the object out instead.
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error>;
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error>;
 }
 
 #[derive(Clone, Debug)]
 pub struct ScanRequest {
     pub query: Query,
     /// Objects of one snapshot.
-    pub objects: Vec<Found>,
-    /// Time left until the deadline of the question; a later answer is useless. `None`: no limit.
+    pub objects: Vec<FoundObject>,
+    /// Time left until the deadline of the query; a later answer is useless. `None`: no limit.
     pub time_left: Option<Duration>,
     /// Leave out and name objects that are gone.
     pub skip_gone: bool,
@@ -32,13 +32,13 @@ pub struct ScanRequest {
     pub skip_unavailable: bool,
     /// Whether to measure the effort.
     pub explain: bool,
-    /// Memory of the question in this process. Not sent: another process opens its own account.
+    /// Memory of the query in this process. Not sent: another process opens its own account.
     pub memory: memory::Account,
 }
 
 /// The answer of a leaf.
 #[derive(Debug)]
-pub struct Scanned {
+pub struct ScanAnswer {
     pub partial: Partial,
     /// Objects and datasets that could not be read.
     pub missing: Vec<Missing>,

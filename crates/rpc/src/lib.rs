@@ -12,10 +12,10 @@ mod relay;
 
 pub use error::{Error, ErrorKind};
 pub use ingester::Ingester;
-pub use leaf::{Effort, Leaf, Missing, ScanRequest, Scanned};
+pub use leaf::{Effort, Leaf, Missing, ScanAnswer, ScanRequest};
 pub use metastore::{
-    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, FindRequest, Found, FoundDataset, Job,
-    JobFailure, JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, Pruned, Publication,
-    Published, SegmentHint, SegmentHints, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, FindRequest, FoundDataset, FoundObject, Job,
+    JobFailure, JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, PruneCounts, Publication,
+    PublishOutcome, SegmentHint, SegmentHints, Snapshot, Standing,
 };
 pub use relay::{Call, Relay};

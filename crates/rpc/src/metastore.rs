@@ -55,7 +55,7 @@ pub trait JobQueue: Send + Sync {
     async fn claim_job(&self) -> Result<Option<Job>, Error>;
 
     /// Replaces a job's inputs by its outputs in one commit, if the attempt is still open.
-    async fn publish(&self, publication: Publication) -> Result<Published, Error>;
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error>;
 
     /// Closes an attempt that could not be finished, with the reason.
     async fn fail_job(&self, failure: JobFailure) -> Result<(), Error>;
@@ -106,16 +106,16 @@ pub struct Snapshot {
     pub epoch: u64,
     /// Age of the snapshot, if the catalog had no owner or its owner could not read the logs.
     pub stale: Option<Duration>,
-    pub objects: Vec<Found>,
+    pub objects: Vec<FoundObject>,
     /// Objects in range that cannot be read, with the reason: the answer is partial.
     pub quarantined: Vec<(Key, String)>,
     /// Present if the request asked for it.
-    pub pruned: Option<Pruned>,
+    pub pruned: Option<PruneCounts>,
 }
 
 /// Live datasets of the tenants that a find does not name, by the first reason that ruled them out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Pruned {
+pub struct PruneCounts {
     pub by_service: u64,
     pub by_time: u64,
     pub by_profile_type: u64,
@@ -135,8 +135,9 @@ pub struct Standing {
     pub owner: String,
 }
 
+/// An object with at least one dataset that matched.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundObject {
     pub key: Key,
     pub bytes: u64,
     /// Ordinals of push items that already count in another object; sorted. Empty for blocks.
@@ -146,7 +147,7 @@ pub struct Found {
     pub datasets: Vec<FoundDataset>,
 }
 
-impl Found {
+impl FoundObject {
     /// Deletions that may erase parts of `dataset`.
     pub fn deletions_of(&self, dataset: &FoundDataset) -> impl Iterator<Item = &Arc<Deletion>> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
@@ -155,18 +156,18 @@ impl Found {
         self.deletions.iter().filter(touches)
     }
 
-    /// Upper bound of the times that the deletions leave of `dataset`, known without reading it. `None` if they leave
-    /// none.
-    pub fn left_of(&self, dataset: &FoundDataset) -> Option<Times> {
+    /// Upper bound of the times of the profiles of `dataset` that the deletions leave, known without reading it. `None`
+    /// if they leave none.
+    pub fn remaining_times(&self, dataset: &FoundDataset) -> Option<Times> {
         let FoundDataset { tenant, service, profile_types, times, .. } = dataset;
-        let mut left = *times;
+        let mut remaining = *times;
         // A deletion in the middle cuts nothing until another one has cut up to it: so all are tried once per deletion.
         for _ in &self.deletions {
             for deletion in &self.deletions {
-                left = deletion.left_of(tenant, service, profile_types, left)?;
+                remaining = deletion.remaining_times(tenant, service, profile_types, remaining)?;
             }
         }
-        Some(left)
+        Some(remaining)
     }
 }
 
@@ -237,8 +238,9 @@ pub struct JobFailure {
     pub inputs_sound: bool,
 }
 
+/// How a call to publish ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Published {
+pub enum PublishOutcome {
     /// The outputs are live and the inputs dead, by this call or by an earlier one of the same attempt.
     Done,
     /// The attempt is closed; its outputs will never be live.

@@ -12,7 +12,7 @@ use storage::Key;
 
 use crate::{
     DeadObject, DeleteRequest, DeletionStatus, Error, FindRequest, Job, JobFailure, JobQueue, Metastore,
-    ObjectIndex, Ownership, Publication, Published, SegmentHint, SegmentHints, Snapshot, Standing,
+    ObjectIndex, Ownership, Publication, PublishOutcome, SegmentHint, SegmentHints, Snapshot, Standing,
 };
 
 /// A call of a metastore with its arguments. It can be made several times, of several metastores.
@@ -88,7 +88,7 @@ relay! {
     }
     JobQueue {
         fn claim_job() -> Option<Job>;
-        fn publish(publication: Publication) -> Published;
+        fn publish(publication: Publication) -> PublishOutcome;
         fn fail_job(failure: JobFailure) -> ();
         fn sweepable(limit: usize) -> Vec<DeadObject>;
         fn swept(keys: Vec<Key>) -> ();

@@ -3,18 +3,18 @@
 //! Owns: trying every kind of request that the roles rely on, and refusing the store.
 //! Does not own: which cluster the store belongs to (`cluster`).
 //!
-//! A store that breaks a promise is refused here, because later it could not be noticed. About 160 small requests per
+//! A store that breaks a promise is refused here, because a broken promise could not be noticed later. About 160 small requests per
 //! start, most of them creates that lose a race; a dozen on a local directory, which is known to keep its promises.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use clock::{Clock, Cut};
+use clock::{Clock, TaskEnded};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, join, stream};
 use tracing::{error, warn};
 
-use crate::{Created, Error, Key, OpenError, Store, Tail};
+use crate::{CreateOutcome, Error, Key, OpenError, Store, Tail};
 
 /// Races of [`CREATES_AT_ONCE`] creates of one key. A store known to let several creates win did so in two of three
 /// such races, so it passes all 8 about once in 6,500 starts.
@@ -51,10 +51,12 @@ pub(crate) async fn check(store: &Store, clock: &Clock) -> Result<(), OpenError>
     let (first, second) =
         join!(store.settle_create(&key, one.clone()), store.settle_create(&key, two.clone()));
     let winner = match (first?, second?) {
-        (Created::Mine, Created::Other) => one,
-        (Created::Other, Created::Mine) => two,
-        (Created::Mine, Created::Mine) => return Err(OpenError::Overwrites { store: store.to_string() }),
-        (Created::Other, Created::Other) => {
+        (CreateOutcome::Mine, CreateOutcome::Other) => one,
+        (CreateOutcome::Other, CreateOutcome::Mine) => two,
+        (CreateOutcome::Mine, CreateOutcome::Mine) => {
+            return Err(OpenError::Overwrites { store: store.to_string() });
+        }
+        (CreateOutcome::Other, CreateOutcome::Other) => {
             return Err(inconsistent(store, "refused both creates of a new key"));
         }
     };
@@ -117,12 +119,12 @@ struct Race {
 }
 
 impl Race {
-    fn count(&mut self, created: Result<Result<bool, Error>, Cut>) {
+    fn count(&mut self, created: Result<Result<bool, Error>, TaskEnded>) {
         match created {
             Ok(Ok(true)) => self.winners += 1,
             Ok(Ok(false)) => self.losers += 1,
             Ok(Err(error)) => self.failure = Some(error),
-            Err(Cut) => {}
+            Err(TaskEnded) => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use clock::Clock;
 use serde::{Deserialize, Serialize};
 
-use crate::{Created, Key, OpenError, Store};
+use crate::{CreateOutcome, Key, OpenError, Store};
 
 /// Version of the key layout that this code writes. It reads 1 as well, in which ids have no [`IdTag`].
 pub const LAYOUT_VERSION: u32 = 2;
@@ -86,7 +86,7 @@ async fn found(store: &Store, name: &str, clock: &Clock) -> Result<Bytes, OpenEr
     bytes.push(b'\n');
     let bytes = Bytes::from(bytes);
     match store.settle_create(&Key::cluster(), bytes.clone()).await? {
-        Created::Mine => Ok(bytes),
-        Created::Other => Ok(store.get(&Key::cluster()).await?),
+        CreateOutcome::Mine => Ok(bytes),
+        CreateOutcome::Other => Ok(store.get(&Key::cluster()).await?),
     }
 }

@@ -31,5 +31,5 @@ pub use key::{CatalogFile, Key, Place};
 pub use metrics::Metrics;
 pub use open::{OpenError, open};
 pub use problem::Problem;
-pub use store::{Created, Object, Store, Tail};
+pub use store::{CreateOutcome, Object, Store, Tail};
 pub use url::{hide_address_secrets, hide_url_secrets};

@@ -36,7 +36,7 @@ use retry::Retries;
 
 pub use list::Object;
 pub use range::Tail;
-pub use settle::Created;
+pub use settle::CreateOutcome;
 
 /// One bucket or directory. Cheap to clone.
 #[derive(Clone)]

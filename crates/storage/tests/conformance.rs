@@ -12,7 +12,7 @@ use model::{BlockId, JobId, Shard, TenantId, Window, WriterId};
 use object_store::memory::InMemory;
 use storage::fault::{Fault, Faulty, Rates};
 use storage::{
-    Backend, Config, Created, Error, FilesystemConfig, Key, Metrics, OpenError, Place, Store, open,
+    Backend, Config, CreateOutcome, Error, FilesystemConfig, Key, Metrics, OpenError, Place, Store, open,
 };
 
 fn slot(writer: u128, seq: u64) -> Key {
@@ -35,15 +35,15 @@ async fn conforms(store: &Store) {
 async fn creates_are_settled(store: &Store) {
     let key = slot(1, 0);
     assert!(matches!(store.get(&key).await, Err(Error::NotFound(missing)) if missing == key));
-    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), Created::Mine);
-    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), Created::Mine);
+    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), CreateOutcome::Mine);
+    assert_eq!(store.settle_create(&key, bytes("one")).await.unwrap(), CreateOutcome::Mine);
     for other in ["two", "", "one and more"] {
-        assert_eq!(store.settle_create(&key, bytes(other)).await.unwrap(), Created::Other);
+        assert_eq!(store.settle_create(&key, bytes(other)).await.unwrap(), CreateOutcome::Other);
     }
     assert_eq!(store.get(&key).await.unwrap(), "one");
     let large = Bytes::from(vec![7; 5 << 20]);
-    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), Created::Mine);
-    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), Created::Mine);
+    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), CreateOutcome::Mine);
+    assert_eq!(store.settle_create(&slot(1, 1), large.clone()).await.unwrap(), CreateOutcome::Mine);
     assert_eq!(store.get(&slot(1, 1)).await.unwrap(), large);
 }
 
@@ -126,7 +126,7 @@ async fn race(store: &Store, key: &Key) -> Vec<u8> {
         }
     });
     let ended = futures::future::join_all(writers).await;
-    ended.iter().filter(|(_, created)| *created == Created::Mine).map(|(writer, _)| *writer).collect()
+    ended.iter().filter(|(_, created)| *created == CreateOutcome::Mine).map(|(writer, _)| *writer).collect()
 }
 
 #[tokio::test]
@@ -176,7 +176,11 @@ async fn every_unknown_outcome_of_a_create_is_settled() {
     for fault in [Fault::LoseReply, Fault::FalseConflict, Fault::Fail] {
         let (faulty, store) = faulty(0);
         faulty.script_creates([fault, fault]);
-        assert_eq!(store.settle_create(&slot(1, 0), bytes("x")).await.unwrap(), Created::Mine, "{fault:?}");
+        assert_eq!(
+            store.settle_create(&slot(1, 0), bytes("x")).await.unwrap(),
+            CreateOutcome::Mine,
+            "{fault:?}"
+        );
         assert_eq!(store.get(&slot(1, 0)).await.unwrap(), "x");
     }
 }

@@ -17,7 +17,7 @@ use fake_s3::{FakeS3, Reply, Request};
 use model::WriterId;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use storage::{Created, Key, Metrics, OpenError};
+use storage::{CreateOutcome, Key, Metrics, OpenError};
 
 fn slot(seq: u64) -> Key {
     Key::log_slot(WriterId(1), seq)
@@ -353,7 +353,7 @@ async fn creates_are_never_sent_twice_at_once() {
     })
     .await;
     let store = server.open().await.unwrap().hedged();
-    assert_eq!(store.settle_create(&slot(0), Bytes::from_static(b"x")).await.unwrap(), Created::Mine);
+    assert_eq!(store.settle_create(&slot(0), Bytes::from_static(b"x")).await.unwrap(), CreateOutcome::Mine);
     let puts = server.requests().iter().filter(|request| request.starts_with("PUT log/")).count();
     assert_eq!(puts, 1);
 }

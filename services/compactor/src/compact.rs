@@ -7,12 +7,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Cache, DatasetEntry, DatasetIndex, Erase, MergeInput, MergeOptions, MergeOutput, Reader};
+use block::{Cache, DatasetEntry, DatasetIndex, Erasure, MergeInput, MergeOptions, MergeOutput, Reader};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use model::BlockId;
 use query::Deletion;
-use rpc::{Job, JobFailure, JobOutput, Publication, Published};
-use storage::{Created, Key, Place};
+use rpc::{Job, JobFailure, JobOutput, Publication, PublishOutcome};
+use storage::{CreateOutcome, Key, Place};
 use tracing::{debug, error, info, warn};
 
 use crate::error::Fault;
@@ -57,14 +57,14 @@ impl Compactor {
                 error!(job = %id, attempt, inputs, "the merge panicked");
                 ("the merge panicked".to_owned(), Fault::Inputs)
             }
-            Ok(Ok((Published::Done, outputs))) => {
+            Ok(Ok((PublishOutcome::Done, outputs))) => {
                 let took = self.clock.monotonic() - began;
                 self.metrics.merged(job.level, took);
                 let millis = took.as_millis() as u64;
                 debug!(job = %id, inputs, outputs, level = job.level, millis, "merged");
                 return;
             }
-            Ok(Ok((Published::Rejected, _))) => {
+            Ok(Ok((PublishOutcome::Rejected, _))) => {
                 self.metrics.jobs_failed.inc();
                 info!(job = %id, attempt, "merged too late, the outputs stay unused");
                 return;
@@ -86,7 +86,7 @@ impl Compactor {
     }
 
     /// Merges and publishes; returns the number of outputs.
-    async fn compact(&self, job: &Job) -> Result<(Published, usize), Error> {
+    async fn compact(&self, job: &Job) -> Result<(PublishOutcome, usize), Error> {
         let merged = self.merge(job).await?;
         let outputs: Vec<JobOutput> = stream::iter(merged.into_iter().map(|output| self.put(job, output)))
             .buffered(OBJECTS_AT_ONCE)
@@ -95,7 +95,7 @@ impl Compactor {
         let count = outputs.len();
         let bytes = outputs.iter().map(|output| output.bytes).sum();
         let published = self.publish(Publication { job: job.id, attempt: job.attempt, outputs }).await?;
-        if published == Published::Done {
+        if published == PublishOutcome::Done {
             self.metrics.input_bytes.inc_by(job.inputs.iter().map(|input| input.bytes).sum());
             self.metrics.output_bytes.inc_by(bytes);
         }
@@ -138,14 +138,14 @@ impl Compactor {
         let key = Key::block(&tenant, place, BlockId { job: job.id, attempt: job.attempt, part });
         let bytes = encoded.bytes.len() as u64;
         match self.store.settle_create(&key, encoded.bytes).await? {
-            Created::Mine => Ok(JobOutput { key, bytes, tenant, window, directory: encoded.directory }),
-            Created::Other => Err(Error::Taken(key)),
+            CreateOutcome::Mine => Ok(JobOutput { key, bytes, tenant, window, directory: encoded.directory }),
+            CreateOutcome::Other => Err(Error::Taken(key)),
         }
     }
 
     /// Repeats the publication until the metastore answers, at most [`TRIES_MAX`] times. Publishing twice is
     /// harmless.
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error> {
         let mut pause = RETRY_PAUSE_MIN;
         let mut tries = 1;
         loop {
@@ -163,7 +163,7 @@ impl Compactor {
 }
 
 /// A function that applies `deletions` to the datasets of one input; `None` without deletions.
-fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erase> {
+fn erase(deletions: Vec<Arc<Deletion>>) -> Option<Erasure> {
     if deletions.is_empty() {
         return None;
     }

@@ -21,7 +21,7 @@ use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
 use rpc::{FindRequest, ObjectIndex as _, SegmentHint, SegmentHints as _, Snapshot};
 use storage::fault::{Faulty, Rates};
-use storage::{Created, Key, Metrics, Store};
+use storage::{CreateOutcome, Key, Metrics, Store};
 use support::{Program, Random, Shape, Sums, item, sums_of_items, sums_of_object};
 
 /// 2023-11-15 12:30:00 UTC.
@@ -132,7 +132,7 @@ impl World {
         let mut bytes = encoded.bytes.to_vec();
         spoil(&mut bytes);
         let (key, len) = (Key::log_slot(writer, seq), bytes.len() as u64);
-        assert_eq!(self.store.settle_create(&key, bytes.into()).await.unwrap(), Created::Mine);
+        assert_eq!(self.store.settle_create(&key, bytes.into()).await.unwrap(), CreateOutcome::Mine);
         let hint = SegmentHint { writer, seq, bytes: len, directory: encoded.directory };
         self.metastore.segment_written(hint).await.unwrap();
         self.keys.push(key);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clock::Clock;
 use formats::compression::{self, Encoding};
 use formats::ingest::{AppName, Format, SampleTypeConfig};
-use formats::pprof::Decoded;
+use formats::pprof::DecodedProfile;
 use formats::{folded, gzip, ingest, kind, multipart, pprof, trees};
 use limits::Limits;
 use model::{DAY, ItemKey, Profile, TenantId, label_names};
@@ -68,7 +68,7 @@ pub(crate) struct IngestDocument {
 
 /// A decoded document.
 pub(crate) struct DecodedDocument {
-    pub(crate) decoded: Decoded,
+    pub(crate) decoded: DecodedProfile,
     pub(crate) labels: Arc<[(String, String)]>,
     /// Size of its content, decompressed.
     pub(crate) bytes: usize,
@@ -301,7 +301,7 @@ impl IngestDocument {
         };
         let is_of_span =
             self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
-        let decoded = Decoded { profile, flaw: None };
+        let decoded = DecodedProfile { profile, flaw: None };
         let (labels, bytes) = (labels.into(), content.len());
         Ok(Some(DecodedDocument { decoded, labels, bytes, key, skipped, is_of_span }))
     }

@@ -93,7 +93,7 @@ pub(crate) enum Error {
     #[error("sample type {name:?} contains '-'")]
     SampleTypeHyphen { name: String },
     #[error(
-        "{part} {text:?} contains ':', which divides the parts of a profile type: no question could name it"
+        "{part} {text:?} contains ':', which divides the parts of a profile type: no query could name it"
     )]
     Colon { part: &'static str, text: String },
     #[error("{holder} is not UTF-8: \"{text}\"")]

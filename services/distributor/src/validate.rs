@@ -3,7 +3,7 @@
 //! Owns: the order of the checks; cutting stacktraces that are too deep and strings that are too long.
 //! Does not own: whether bytes are a pprof at all (`formats`), labels of series (`labels`).
 
-use formats::pprof::{Decoded, Flaw};
+use formats::pprof::{DecodedProfile, Flaw};
 use limits::Limits;
 use model::label_names::SERVICE_NAME;
 use model::{Labels, Profile, Stacktraces, StringId};
@@ -34,12 +34,12 @@ const DIFFERENCE_BASE: &[u8] = b"pprof::base";
 /// # Errors
 /// The first broken rule.
 pub(crate) fn validate(
-    decoded: Decoded,
+    decoded: DecodedProfile,
     labels: &Labels,
     limits: &Limits,
     now: i64,
 ) -> Result<Profile, Error> {
-    let Decoded { mut profile, flaw } = decoded;
+    let DecodedProfile { mut profile, flaw } = decoded;
     if profile.sample_types.is_empty() {
         return Err(Error::NoSampleTypes);
     }

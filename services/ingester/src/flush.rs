@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Encoded, Origin, Seal};
+use block::{EncodedObject, Origin, Seal};
 use bytes::Bytes;
 use clock::{Clock, Pool};
 use futures::StreamExt;
@@ -19,13 +19,13 @@ use memory::Charge;
 use model::WriterId;
 use parking_lot::Mutex;
 use rpc::SegmentHint;
-use storage::{Created, Key, Store};
+use storage::{CreateOutcome, Key, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::error::Error;
 use crate::log::Log;
 use crate::metrics::{Metrics, Stage};
-use crate::push::{Cut, OpenSegment, SegmentBuilder, SegmentContent, SegmentStatus};
+use crate::push::{NextSegment, OpenSegment, SegmentBuilder, SegmentContent, SegmentStatus};
 
 /// Most slots that are taken and not acknowledged. More: a slow store sees more parallel uploads, and a reader
 /// that starts during an upload stops further below the end of the log.
@@ -74,7 +74,7 @@ enum UploadOutcome {
 }
 
 pub(crate) struct Flusher {
-    shared: Arc<Shared>,
+    shared: Arc<FlushState>,
     builder: Arc<SegmentBuilder>,
     log: Log<Segment, SegmentHint>,
     uploads: FuturesUnordered<BoxFuture<'static, (u64, UploadOutcome)>>,
@@ -90,7 +90,7 @@ pub(crate) struct FlusherStatus {
     pub(crate) writers: watch::Receiver<Vec<WriterId>>,
 }
 
-struct Shared {
+struct FlushState {
     store: Store,
     clock: Clock,
     pool: Pool,
@@ -123,7 +123,7 @@ impl Flusher {
         let log = new_log(&store, &clock);
         let (writers, on_writers) = watch::channel(vec![log.writer()]);
         let failures = Mutex::default();
-        let shared = Arc::new(Shared { store, clock, pool, metrics, failures });
+        let shared = Arc::new(FlushState { store, clock, pool, metrics, failures });
         let acknowledger = Acknowledger {
             shared: shared.clone(),
             metastore,
@@ -151,9 +151,9 @@ impl Flusher {
             tokio::select! {
                 biased;
                 Some((slot, outcome)) = self.uploads.next() => self.settle(slot, outcome),
-                cut = self.builder.next_cut(is_quiet), if has_room && !is_drained => match cut {
-                    Cut::Segment(segment) => self.flush(segment),
-                    Cut::Drained => is_drained = true,
+                next = self.builder.next_segment(is_quiet), if has_room && !is_drained => match next {
+                    NextSegment::Segment(segment) => self.flush(segment),
+                    NextSegment::Drained => is_drained = true,
                 },
                 else => break,
             }
@@ -264,14 +264,14 @@ fn new_log<S, D>(store: &Store, clock: &Clock) -> Log<S, D> {
     Log::open(WriterId(store.new_id(clock)), clock.monotonic())
 }
 
-impl Shared {
+impl FlushState {
     /// Encodes the segment for one slot, puts it there, and settles whether it arrived.
     async fn upload(&self, content: Arc<SegmentContent>, log: WriterId, slot: u64) -> UploadOutcome {
         let encoding = self.clock.monotonic();
         let origin = Origin::Segment { writer: log, seq: slot };
         let created_millis = self.clock.unix_millis();
         let encoded = self.pool.run(move || content.encode(origin, created_millis)).await;
-        let Encoded { bytes, directory } = match encoded {
+        let EncodedObject { bytes, directory } = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
                 tracing::error!(%log, slot, %error, "cannot encode segment");
@@ -295,14 +295,14 @@ impl Shared {
             Some(_) if took > SUSPENSION_LIMIT => {
                 UploadOutcome::Doubtful(Error::Suspended { log, slot, took, limit: SUSPENSION_LIMIT })
             }
-            Some(Ok(Created::Mine)) => UploadOutcome::Durable(hint),
-            Some(Ok(Created::Other)) => UploadOutcome::Lost,
+            Some(Ok(CreateOutcome::Mine)) => UploadOutcome::Durable(hint),
+            Some(Ok(CreateOutcome::Other)) => UploadOutcome::Lost,
             Some(Err(error)) => UploadOutcome::Refused(Error::Refused { cause: error.to_string() }),
         }
     }
 
     /// Repeats the create until the store answers, or refuses it with an error that does not pass soon.
-    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<Created, storage::Error> {
+    async fn settle(&self, log: WriterId, slot: u64, bytes: Bytes) -> Result<CreateOutcome, storage::Error> {
         let key = Key::log_slot(log, slot);
         loop {
             match self.store.settle_create(&key, bytes.clone()).await {
@@ -358,7 +358,7 @@ impl Shared {
 
 /// Sends the hint to the metastore, then the ack to the pushers, segment by segment in slot order.
 struct Acknowledger {
-    shared: Arc<Shared>,
+    shared: Arc<FlushState>,
     metastore: Arc<dyn rpc::SegmentHints>,
     /// Hints without an answer.
     underway: Arc<Semaphore>,

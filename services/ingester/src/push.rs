@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use block::{Dictionaries, Encoded, Head, Origin, Sorted};
+use block::{Dictionaries, EncodedObject, Head, Origin, SortedSegment};
 use clock::{Clock, Pool};
 use memory::{Budget, Charge};
 use model::PushItem;
@@ -87,7 +87,7 @@ pub(crate) struct SegmentContent {
     pending: Mutex<PendingItems>,
     byte_len: AtomicUsize,
     /// Kept after encoding: a segment that loses its slot is encoded for another one.
-    closed: OnceLock<Sorted>,
+    closed: OnceLock<SortedSegment>,
 }
 
 #[derive(Default)]
@@ -97,8 +97,8 @@ struct PendingItems {
     has_worker: bool,
 }
 
-/// What [`SegmentBuilder::next_cut`] returns.
-pub(crate) enum Cut {
+/// The outcome of [`SegmentBuilder::next_segment`].
+pub(crate) enum NextSegment {
     Segment(OpenSegment),
     /// No push waits, and none will come.
     Drained,
@@ -193,19 +193,19 @@ impl SegmentBuilder {
     /// Waits until the open segment is due to be cut, and takes it.
     ///
     /// `is_quiet`: no upload is in progress. While one is, the next segment may as well grow.
-    pub(crate) async fn next_cut(&self, is_quiet: bool) -> Cut {
+    pub(crate) async fn next_segment(&self, is_quiet: bool) -> NextSegment {
         loop {
             let pause = {
                 let mut state = self.state.lock();
                 let now = self.clock.monotonic();
                 let is_draining = state.is_draining;
                 if is_draining && state.open.is_none() {
-                    return Cut::Drained;
+                    return NextSegment::Drained;
                 }
                 let is_due =
                     |open: &mut OpenSegment| is_draining || open.due_at(&self.config, is_quiet) <= now;
                 if let Some(open) = state.open.take_if(is_due) {
-                    return Cut::Segment(open);
+                    return NextSegment::Segment(open);
                 }
                 // A worker may have appended since, so the segment can be due already.
                 state
@@ -292,7 +292,7 @@ impl SegmentContent {
 
     /// The segment's bytes for one slot. Closes the segment: nothing may be added any more, though a worker may
     /// still run. Computes for milliseconds.
-    pub(crate) fn encode(&self, origin: Origin, created_millis: i64) -> Result<Encoded, block::Error> {
+    pub(crate) fn encode(&self, origin: Origin, created_millis: i64) -> Result<EncodedObject, block::Error> {
         let sorted = self.closed.get_or_init(|| {
             self.append_pending();
             self.head.lock().cut().sort()

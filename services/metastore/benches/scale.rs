@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use block::{DatasetEntry, Directory, Origin, Section};
 use bytes::Bytes;
 use catalog::rows::{Dataset, DatasetSummary, Row};
-use catalog::{Batch, Engine, Numbered, numbered};
+use catalog::{Batch, Engine, NumberedCatalog, numbered};
 use clock::{Clock, Pool, Source, Task};
 use metastore::header::{Error, Header, Headers};
 use metastore::{Config, Metastore, Parts};
@@ -222,8 +222,8 @@ impl World {
         .unwrap()
     }
 
-    fn engine(&self) -> Arc<Numbered> {
-        Arc::new(Numbered::new(self.store.clone(), self.clock.clone(), numbered::Options::default()))
+    fn engine(&self) -> Arc<NumberedCatalog> {
+        Arc::new(NumberedCatalog::new(self.store.clone(), self.clock.clone(), numbered::Options::default()))
     }
 
     fn timed(&self, call: &'static str, began: Instant) {
@@ -368,7 +368,7 @@ impl World {
         }
     }
 
-    fn question(&self, services: Option<u32>, length: Duration) -> FindRequest {
+    fn find_request(&self, services: Option<u32>, length: Duration) -> FindRequest {
         let end = self.clock.unix_nanos();
         FindRequest {
             tenants: vec![TenantId::anonymous()],
@@ -383,7 +383,7 @@ impl World {
     async fn finds(&self, metastore: &Metastore) {
         for (range, hours) in [("1 h", 1), ("24 h", 24), ("everything", 24 * 365)] {
             for (scope, services) in [("one service", Some(7)), ("all services", None)] {
-                let request = self.question(services, Duration::from_secs(hours * 3_600));
+                let request = self.find_request(services, Duration::from_secs(hours * 3_600));
                 let mut walls = Vec::new();
                 let mut answer = None;
                 for _ in 0..20 {
@@ -405,7 +405,7 @@ impl World {
 
     /// Returns the number of live datasets. Checks that no profile is lost or found twice.
     async fn count_all(&self, metastore: &Metastore) -> usize {
-        let found = metastore.find(self.question(None, Duration::from_secs(365 * 86_400))).await.unwrap();
+        let found = metastore.find(self.find_request(None, Duration::from_secs(365 * 86_400))).await.unwrap();
         let (segments, blocks) = (self.segments.lock(), self.blocks.lock());
         let pieces = |key: &Key| segments.get(key).unwrap_or_else(|| &blocks[key].pieces).iter();
         let held = found.objects.iter().flat_map(|object| pieces(&object.key));

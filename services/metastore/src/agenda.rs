@@ -14,7 +14,7 @@ use storage::Key;
 
 use crate::config::Config;
 use crate::group::{self, Blocks, Group, Merge, Readiness, shard_of_block};
-use crate::live::{Live, ObjectKind, Objects};
+use crate::live::{LiveObject, ObjectKind, Objects};
 
 #[derive(Default)]
 pub(crate) struct Agenda {
@@ -51,7 +51,7 @@ struct Members {
 pub(crate) struct Changes<'a> {
     pub(crate) live: &'a Objects,
     /// Whether a block holds rows that must leave the bucket.
-    pub(crate) must_rewrite: &'a dyn Fn(&Key, &Live) -> bool,
+    pub(crate) must_rewrite: &'a dyn Fn(&Key, &LiveObject) -> bool,
     /// How often a deletion came into force.
     pub(crate) deletions: u64,
     pub(crate) config: &'a Config,
@@ -70,7 +70,8 @@ impl Agenda {
         }
         if self.deletions_seen != changes.deletions {
             self.deletions_seen = changes.deletions;
-            let must = |(key, live): &(&Key, &Live)| live.is_free() && (changes.must_rewrite)(key, live);
+            let must =
+                |(key, live): &(&Key, &LiveObject)| live.is_free() && (changes.must_rewrite)(key, live);
             self.rewrites = changes.live.iter().filter(must).map(|(key, _)| key.clone()).collect();
         }
         while let Some((due, group)) = self.due.first()
@@ -107,10 +108,10 @@ impl Agenda {
         self.ready.iter().map(|(since, group)| (group.window, *since))
     }
 
-    fn add(&mut self, key: &Key, live: &Live, changes: &Changes<'_>, touched: &mut BTreeSet<Group>) {
+    fn add(&mut self, key: &Key, live: &LiveObject, changes: &Changes<'_>, touched: &mut BTreeSet<Group>) {
         let entry = match &live.kind {
             ObjectKind::Segment { .. } => {
-                let Live { created_millis, bytes, .. } = *live;
+                let LiveObject { created_millis, bytes, .. } = *live;
                 self.segments.insert((created_millis, key.clone()));
                 self.segment_bytes += bytes;
                 Entry::Segment { created_millis, bytes }

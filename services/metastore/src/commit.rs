@@ -15,7 +15,7 @@ use tokio::sync::MutexGuard;
 use tracing::warn;
 
 use crate::error::of_catalog;
-use crate::{Metastore, SURE_FOR};
+use crate::{CONFIRMATION_LIFETIME, Metastore};
 
 /// Longest wait of a drain for its last commit: a process that stops must not wait for a store that is down.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -90,8 +90,8 @@ impl Metastore {
         self.metrics.commit_seconds.observe(self.clock.monotonic() - began);
         self.state.lock().version = version;
         // A check that holds the lock now is about to set it.
-        if let Ok(mut sure) = self.sure.try_lock() {
-            *sure = began;
+        if let Ok(mut confirmed_at) = self.confirmed_at.try_lock() {
+            *confirmed_at = began;
         }
         Ok(())
     }
@@ -111,19 +111,19 @@ impl Metastore {
 
     /// Refuses to answer for a catalog that may have another owner by now.
     pub(crate) async fn ensure_owner(&self) -> Result<(), Error> {
-        self.ensure_owner_within(SURE_FOR).await
+        self.ensure_owner_within(CONFIRMATION_LIFETIME).await
     }
 
-    /// Asks the store, unless it was asked less than `sure_for` ago.
-    pub(crate) async fn ensure_owner_within(&self, sure_for: Duration) -> Result<(), Error> {
+    /// Asks the store, unless it was asked less than `lifetime` ago.
+    pub(crate) async fn ensure_owner_within(&self, lifetime: Duration) -> Result<(), Error> {
         if self.is_alone {
             return Ok(());
         }
-        let mut sure = self.sure.lock().await;
+        let mut confirmed_at = self.confirmed_at.lock().await;
         let now = self.clock.monotonic();
-        if now - *sure >= sure_for {
+        if now - *confirmed_at >= lifetime {
             self.check_catalog().await?;
-            *sure = now;
+            *confirmed_at = now;
         }
         Ok(())
     }

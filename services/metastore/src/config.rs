@@ -45,7 +45,7 @@ pub struct Config {
     pub settle_after: Duration,
     /// An attempt that did not publish within this time is given to another compactor.
     pub attempt_time: Duration,
-    /// Dead objects stay readable for this long, for questions that began before their death.
+    /// Dead objects stay readable for this long, for queries that began before their death.
     pub sweep_grace: Duration,
     /// Between looks for expired data.
     pub retention_interval: Duration,

@@ -14,7 +14,7 @@ use cluster::Role;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::WriterId;
 use rpc::{Error, ErrorKind, SegmentHint};
-use storage::{Created, Key};
+use storage::{CreateOutcome, Key};
 use tracing::{info, warn};
 
 use crate::error::{OpenError, of_header};
@@ -125,7 +125,7 @@ impl Metastore {
             };
             let seal = Seal { writer, seq, created_millis: self.clock.unix_millis() };
             let key = Key::log_slot(writer, seq);
-            if self.store.settle_create(&key, seal.encode()).await? == Created::Mine {
+            if self.store.settle_create(&key, seal.encode()).await? == CreateOutcome::Mine {
                 info!(%writer, seq, "closed a silent log");
                 self.consume(writer, seq, Slot::Seal);
                 return Ok(());
@@ -166,7 +166,7 @@ impl Metastore {
             .buffer_unordered(LOGS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        *self.looked.lock() = began;
+        *self.logs_read_at.lock() = began;
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Metastore {
             }
             *listed = now;
         }
-        *self.looked.lock() = now;
+        *self.logs_read_at.lock() = now;
         Ok(())
     }
 

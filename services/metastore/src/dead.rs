@@ -1,6 +1,6 @@
 //! Dead objects: in the bucket, and in no answer.
 //!
-//! Owns: how long each must stay: its grace, and a segment until its keys have left the window.
+//! Owns: how long each must stay: for its grace, and a segment until its keys have left the window.
 //! Does not own: why they died (`state`), which may be deleted (`sweep`).
 //!
 //! Thousands wait at any time. They are sorted by the end of the wait, so that listing the deletable ones costs no more
@@ -17,7 +17,7 @@ use storage::Key;
 pub(crate) struct DeadObjects {
     by_key: BTreeMap<Key, Dead>,
     /// Objects added since [`Self::begin_graces`] was last called.
-    unnoticed: Vec<Key>,
+    without_grace: Vec<Key>,
     /// Objects in their grace, with the time at which it began, the oldest first. Some may have been removed since.
     in_grace: VecDeque<(Duration, Key)>,
     /// Segments whose grace is over, by creation time.
@@ -67,7 +67,7 @@ impl DeadObjects {
 
     pub(crate) fn insert(&mut self, row: rows::Dead) {
         self.remove(&row.key);
-        self.unnoticed.push(row.key.clone());
+        self.without_grace.push(row.key.clone());
         self.by_key.insert(row.key.clone(), Dead { row, grace_began: None });
     }
 
@@ -82,7 +82,7 @@ impl DeadObjects {
 
     /// Begins the graces of objects added since the last call. `now` is on the monotonic clock.
     pub(crate) fn begin_graces(&mut self, now: Duration) {
-        for key in self.unnoticed.drain(..) {
+        for key in self.without_grace.drain(..) {
             if let Some(dead) = self.by_key.get_mut(&key)
                 && dead.grace_began.is_none()
             {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the keys of the window, in memory. Does not own: their rows and the window's end (`state`).
 //!
-//! A key is kept for as long as its minute is within the window. Forgetting is a number that rises:
-//! expired entries are skipped at once and reclaimed when their shard next grows.
+//! A key is kept for as long as its minute is within the window. Keys are forgotten by raising the first minute of the
+//! window: entries of earlier minutes are skipped at once, and their memory is freed when their shard next grows.
 
 use std::collections::BTreeMap;
 

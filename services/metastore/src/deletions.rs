@@ -1,7 +1,7 @@
 //! The deletions that the owner knows.
 //!
 //! Owns: which deletions are in force, which of them an object still needs, the floor of consumed segments, the bytes
-//! of deletion objects. Does not own: how a deletion is made and finished (`deletion`), which rows it erases
+//! of deletion objects. Does not own: how a deletion is made and finished (`deletion_lifecycle`), which rows it erases
 //! (`query`).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use catalog::rows::DatasetSummary;
 use hashbrown::{HashMap, HashSet};
 use model::{DAY, Identity, ProfileType, TenantId, TimeRange, Times};
-use rpc::{FindRequest, Found, FoundDataset, Pruned};
+use rpc::{FindRequest, FoundDataset, FoundObject, PruneCounts};
 use storage::Key;
 
 use crate::deletions::Deletions;
@@ -138,10 +138,10 @@ impl Index {
         request: &FindRequest,
         deletions: &Deletions,
         kept_from: impl Fn(&TenantId, &str) -> i64,
-    ) -> Vec<Found> {
+    ) -> Vec<FoundObject> {
         let (spans, kept) = self.candidates(request, kept_from);
         let mut types = TypeFilter::new(request.profile_type.as_ref());
-        let mut found: Vec<Found> = Vec::new();
+        let mut found: Vec<FoundObject> = Vec::new();
         for spans in spans.chunk_by(|a, b| a.object == b.object) {
             let Some(Entry { object, rows, times }) = self.objects.get(&spans[0].object) else {
                 continue;
@@ -165,7 +165,7 @@ impl Index {
                 }
             }
             if !datasets.is_empty() {
-                found.push(Found {
+                found.push(FoundObject {
                     key: object.key.clone(),
                     bytes: object.bytes,
                     masked: object.masked.clone(),
@@ -217,8 +217,12 @@ impl Index {
     }
 
     /// Counts the datasets of the tenants that [`Index::find`] leaves out, by reason. Looks at all of them.
-    pub(crate) fn pruned(&self, request: &FindRequest, kept_from: impl Fn(&TenantId, &str) -> i64) -> Pruned {
-        let mut pruned = Pruned::default();
+    pub(crate) fn pruned(
+        &self,
+        request: &FindRequest,
+        kept_from: impl Fn(&TenantId, &str) -> i64,
+    ) -> PruneCounts {
+        let mut pruned = PruneCounts::default();
         for id in request.tenants.iter().collect::<HashSet<_>>() {
             let services = self.tenants.get(id).into_iter().flat_map(|tenant| &tenant.services);
             for (name, service) in services {

@@ -1,6 +1,6 @@
 //! When the blocks of a group should be merged into one.
 //!
-//! Owns: the definition of a group, when it is ready, the window that its blocks belong into.
+//! Owns: the definition of a group, when it is ready, the window into which its blocks belong.
 //! Does not own: the groups that exist (`agenda`), which one is merged next (`plan`).
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use model::{DAY, HOUR, Shard, TenantId, Window};
 use storage::Key;
 
 use crate::config::Config;
-use crate::live::{Live, ObjectKind};
+use crate::live::{LiveObject, ObjectKind};
 
 /// This many blocks of about one size, in one window, are merged even while new ones come.
 const GATHER: usize = 4;
@@ -23,7 +23,7 @@ pub(crate) struct Group {
     pub(crate) shard: Shard,
 }
 
-pub(crate) type Blocks<'a> = Vec<(&'a Key, &'a Live)>;
+pub(crate) type Blocks<'a> = Vec<(&'a Key, &'a LiveObject)>;
 
 /// Blocks that should become one.
 pub(crate) struct Merge<'a> {
@@ -43,7 +43,7 @@ pub(crate) enum Readiness<'a> {
 
 /// Whether the blocks of a group, sorted by key, should become one now. `window` is the one they belong into.
 pub(crate) fn judge<'a>(
-    blocks: &[(&'a Key, &'a Live)],
+    blocks: &[(&'a Key, &'a LiveObject)],
     window: Window,
     config: &Config,
     unix_millis: i64,
@@ -84,7 +84,7 @@ pub(crate) fn target(window: Window, config: &Config, unix_millis: i64) -> Windo
 }
 
 /// Whether a block may grow. Two blocks above half of a merge would not fit into one.
-pub(crate) fn is_small(live: &Live, config: &Config) -> bool {
+pub(crate) fn is_small(live: &LiveObject, config: &Config) -> bool {
     live.bytes <= config.job_bytes_max / 2
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn shard_of_block(block: &Key) -> Shard {
 }
 
 /// [`GATHER`] or more blocks of about one size, so that each byte is rewritten once per size.
-fn blocks_of_one_size<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Merge<'a>> {
+fn blocks_of_one_size<'a>(blocks: &[(&'a Key, &'a LiveObject)]) -> Option<Merge<'a>> {
     let mut by_size: BTreeMap<u32, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
         by_size.entry(block.1.bytes.checked_ilog2().unwrap_or(0) / GATHER.ilog2()).or_default().push(*block);
@@ -106,7 +106,7 @@ fn blocks_of_one_size<'a>(blocks: &[(&'a Key, &'a Live)]) -> Option<Merge<'a>> {
 }
 
 /// Several blocks of one hour in a group with a window of `length`: they become one block of their day.
-fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config) -> Option<Merge<'a>> {
+fn closed_hour<'a>(blocks: &[(&'a Key, &'a LiveObject)], length: i64, config: &Config) -> Option<Merge<'a>> {
     let mut hours: BTreeMap<i64, Blocks<'a>> = BTreeMap::new();
     for block in blocks {
         if let ObjectKind::Block { window, .. } = block.1.kind
@@ -121,7 +121,7 @@ fn closed_hour<'a>(blocks: &[(&'a Key, &'a Live)], length: i64, config: &Config)
 
 /// All blocks of a window, ready when it is worth rewriting the largest for the others.
 fn all_patches<'a>(
-    blocks: &[(&'a Key, &'a Live)],
+    blocks: &[(&'a Key, &'a LiveObject)],
     config: &Config,
     not_before_millis: i64,
 ) -> Option<Merge<'a>> {
@@ -146,6 +146,6 @@ fn settled<'a>(blocks: Blocks<'a>, config: &Config) -> Merge<'a> {
 }
 
 /// When the newest block was created.
-fn newest_millis(blocks: &[(&Key, &Live)]) -> i64 {
+fn newest_millis(blocks: &[(&Key, &LiveObject)]) -> i64 {
     blocks.iter().map(|(_, live)| live.created_millis).max().unwrap_or(i64::MIN)
 }

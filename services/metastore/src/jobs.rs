@@ -3,9 +3,8 @@
 //! Owns: attempts, and the one commit that replaces inputs by outputs.
 //! Does not own: which objects are worth merging (`plan`), merging (`compactor`).
 //!
-//! Leases only save work. Safety is that a publish commits only if its attempt is open and every
-//! input is still claimed by its job; both are checked in front of the commit, under the lock that
-//! orders all commits.
+//! Leases only save work; correctness does not rest on them. A publish commits only if its attempt is open and its job
+//! still claims every input. Both are checked before the commit, in the same turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use catalog::Batch;
 use catalog::rows::{self, Block, JobProgress, Row, Work};
 use clock::Now;
 use model::{BlockId, DAY, JobId};
-use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, Published};
+use rpc::{Error, ErrorKind, Job, JobFailure, JobInput, JobOutput, Publication, PublishOutcome};
 use storage::Key;
 use tracing::{error, info, warn};
 
@@ -99,26 +98,29 @@ impl Metastore {
         Some(Job { id, attempt, inputs, level, windows, shard_bits })
     }
 
-    pub(crate) async fn publish_job(self: Arc<Self>, publication: Publication) -> Result<Published, Error> {
+    pub(crate) async fn publish_job(
+        self: Arc<Self>,
+        publication: Publication,
+    ) -> Result<PublishOutcome, Error> {
         let turn = self.take_turn().await?;
         let id = publication.job;
         let unix_millis = self.clock.unix_millis();
         let (record, batch, blocks, deaths) = {
             let state = self.state.lock();
             let Some(job) = state.jobs().get(&id) else {
-                return Ok(Published::Rejected);
+                return Ok(PublishOutcome::Rejected);
             };
             if job.row.attempt != publication.attempt {
-                return Ok(Published::Rejected);
+                return Ok(PublishOutcome::Rejected);
             }
             let work = match &job.row.state {
-                JobProgress::Published { .. } => return Ok(Published::Done),
-                JobProgress::Working { open: false, .. } => return Ok(Published::Rejected),
+                JobProgress::Published { .. } => return Ok(PublishOutcome::Done),
+                JobProgress::Working { open: false, .. } => return Ok(PublishOutcome::Rejected),
                 JobProgress::Working { open: true, work } => work,
             };
             let is_claimed = |key: &Key| state.live().get(key).is_some_and(|live| live.claimed == Some(id));
             if !work.inputs.iter().all(is_claimed) {
-                return Ok(Published::Rejected);
+                return Ok(PublishOutcome::Rejected);
             }
             let floor = job.row.floor;
             let blocks = publication.outputs.iter().map(|output| block_of(output, &publication, work, floor));
@@ -159,7 +161,7 @@ impl Metastore {
         if let Err(error) = self.create_records().await {
             warn!(job = %id, %error, "publish record is not created yet");
         }
-        Ok(Published::Done)
+        Ok(PublishOutcome::Done)
     }
 
     /// Creates every publish record that is not known to be in the bucket, up to the first that fails. A record never

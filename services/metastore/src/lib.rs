@@ -14,7 +14,7 @@ mod config;
 mod consume;
 mod dead;
 mod dedup;
-mod deletion;
+mod deletion_lifecycle;
 mod deletions;
 mod error;
 mod find;
@@ -56,7 +56,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rpc::{
     DeadObject, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Job, JobFailure, Publication,
-    Published, SegmentHint, Snapshot, Standing,
+    PublishOutcome, SegmentHint, Snapshot, Standing,
 };
 use storage::{Key, Store};
 use tokio::sync::{Notify, watch};
@@ -66,7 +66,7 @@ pub use config::Config;
 pub use error::OpenError;
 pub use ownership::{Candidate, Seat};
 pub use parts::Parts;
-pub use rebuild::{Progress, Rebuilt, rebuild};
+pub use rebuild::{Progress, RebuildCounts, rebuild};
 pub use retention::Retention;
 pub use view::Viewer;
 
@@ -78,13 +78,13 @@ use state::State;
 
 /// An owner answers finds only if the store confirmed less than this ago that it is the owner. A successor waits as
 /// long before it serves, unless its predecessor has resigned, so that no two owners answer with different histories.
-const SURE_FOR: Duration = Duration::from_secs(1);
+const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Finds of an owner that has not read all logs for this long are marked as stale.
-const LOOKED_WITHIN: Duration = Duration::from_secs(10);
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
-/// As [`SURE_FOR`], for [`rpc::Ownership::standing`]: candidates ask often, and a wrong answer only makes them wait.
-const SURE_FOR_STANDING: Duration = Duration::from_secs(10);
+/// As [`CONFIRMATION_LIFETIME`], for [`rpc::Ownership::standing`]: candidates ask often, and a wrong answer only makes them wait.
+const STANDING_CONFIRMATION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Most segments consumed and not committed. Above it no segment is consumed; logs are read later from the bucket.
 const PENDING_SEGMENTS_MAX: usize = 10_000;
@@ -107,9 +107,9 @@ pub struct Metastore {
     /// Notified when a step is pending.
     work: Notify,
     /// When the last request began that confirmed that this is the owner, on the monotonic clock.
-    sure: tokio::sync::Mutex<Duration>,
+    confirmed_at: tokio::sync::Mutex<Duration>,
     /// When the last successful read of all logs began, on the monotonic clock.
-    looked: Mutex<Duration>,
+    logs_read_at: Mutex<Duration>,
     /// When logs known from membership alone were last read, on the monotonic clock.
     unheard_probed: Mutex<Duration>,
     stop: watch::Sender<bool>,
@@ -175,8 +175,8 @@ impl Metastore {
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             work: Notify::new(),
-            sure: tokio::sync::Mutex::new(fenced),
-            looked: Mutex::new(fenced),
+            confirmed_at: tokio::sync::Mutex::new(fenced),
+            logs_read_at: Mutex::new(fenced),
             unheard_probed: Mutex::default(),
             stop: watch::Sender::new(false),
             is_outdated: AtomicBool::new(false),
@@ -192,7 +192,7 @@ impl Metastore {
         }
         if may_answer_elsewhere {
             let waited = metastore.clock.monotonic() - fenced;
-            metastore.clock.sleep(SURE_FOR.saturating_sub(waited)).await;
+            metastore.clock.sleep(CONFIRMATION_LIFETIME.saturating_sub(waited)).await;
             // Until now an earlier owner may have confirmed a segment to an ingester.
             metastore.catch_up(false).await?;
         }
@@ -235,8 +235,8 @@ impl rpc::ObjectIndex for Metastore {
         self.ensure_not_stopped()?;
         let kept_from = |tenant: &TenantId, service: &str| self.kept_from(tenant, Some(service));
         let mut snapshot = state.snapshot(&request, self.catalog.epoch(), kept_from);
-        let behind = began.saturating_sub(*self.looked.lock());
-        snapshot.stale = (behind > LOOKED_WITHIN).then_some(behind);
+        let behind = began.saturating_sub(*self.logs_read_at.lock());
+        snapshot.stale = (behind > STALE_AFTER).then_some(behind);
         self.metrics.find_seconds.observe(self.clock.monotonic() - began);
         Ok(snapshot)
     }
@@ -264,7 +264,7 @@ impl rpc::JobQueue for Metastore {
         self.to_its_end(me.claim()).await
     }
 
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error> {
         let me = self.me()?;
         self.to_its_end(me.publish_job(publication)).await
     }
@@ -288,7 +288,7 @@ impl rpc::JobQueue for Metastore {
 #[async_trait]
 impl rpc::Ownership for Metastore {
     async fn standing(&self) -> Result<Standing, Error> {
-        self.ensure_owner_within(SURE_FOR_STANDING).await?;
+        self.ensure_owner_within(STANDING_CONFIRMATION_LIFETIME).await?;
         Ok(Standing { is_owner: true, epoch: self.catalog.epoch(), ..Standing::default() })
     }
 }

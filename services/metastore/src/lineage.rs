@@ -23,7 +23,7 @@ use crate::retention::SEAL_KEPT_MILLIS;
 pub(crate) struct Lineage {
     records: Vec<Record>,
     /// Whether each record is not in force: undone, or doubled.
-    undone: Vec<bool>,
+    is_undone: Vec<bool>,
     /// Whether another record of the same job is used instead.
     doubled: Vec<bool>,
     /// Inputs of records in force.
@@ -51,13 +51,13 @@ impl Lineage {
         listing: &Listing,
         unix_millis: i64,
     ) -> Result<Self, Box<Conflict>> {
-        let (undone, doubled, replaced, live_blocks, restored) = {
+        let (is_undone, doubled, replaced, live_blocks, restored) = {
             let trace = Trace::new(&records, listing, unix_millis)?;
             let (live_blocks, restored) = (trace.live_blocks(), trace.restored());
             let replaced = trace.replaced.into_iter().cloned().collect();
-            (trace.undone, trace.doubled, replaced, live_blocks, restored)
+            (trace.is_undone, trace.doubled, replaced, live_blocks, restored)
         };
-        Ok(Self { records, undone, doubled, replaced, live_blocks, restored })
+        Ok(Self { records, is_undone, doubled, replaced, live_blocks, restored })
     }
 
     /// Whether a record in force has the object as an input.
@@ -71,13 +71,17 @@ impl Lineage {
     }
 
     pub(crate) fn in_force(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter().zip(&self.undone).filter(|(_, undone)| !**undone).map(|(record, _)| record)
+        self.records
+            .iter()
+            .zip(&self.is_undone)
+            .filter(|(_, is_undone)| !**is_undone)
+            .map(|(record, _)| record)
     }
 
     /// Undone records without the doubled ones, with their positions.
-    pub(crate) fn undone(&self) -> impl Iterator<Item = (usize, &Record)> {
+    pub(crate) fn undone_records(&self) -> impl Iterator<Item = (usize, &Record)> {
         let records = self.records.iter().enumerate();
-        records.filter(|(index, _)| self.undone[*index] && !self.doubled[*index])
+        records.filter(|(index, _)| self.is_undone[*index] && !self.doubled[*index])
     }
 
     /// Blocks of the bucket that hold data of their own.
@@ -94,7 +98,7 @@ impl Lineage {
 /// The computation of a [`Lineage`].
 struct Trace<'a> {
     records: &'a [Record],
-    undone: Vec<bool>,
+    is_undone: Vec<bool>,
     doubled: Vec<bool>,
     replaced: HashSet<&'a Key>,
     listing: &'a Listing,
@@ -133,16 +137,17 @@ impl<'a> Trace<'a> {
             let inputs = || record.inputs.iter().map(|(input, _)| input);
             (restorable[*index], copied[*index]) = (inputs().all(is_restorable), inputs().all(is_copied));
         }
-        let mut trace = Self { records, undone: doubled.clone(), doubled, replaced: HashSet::new(), listing };
+        let mut trace =
+            Self { records, is_undone: doubled.clone(), doubled, replaced: HashSet::new(), listing };
         let undoable = |index: usize| restorable[index] || (copied[index] && records[index].records_deaths);
         let is_restorable =
             |input: &Key| listing.contains(input) || producer(input).is_some_and(|index| restorable[index]);
         loop {
             trace.undo_incomplete(&order, &undoable);
-            let undone = trace.undone.clone();
+            let is_undone = trace.is_undone.clone();
             trace.undo_repeated(&order, is_restorable)?;
             // Inputs of a repeated record may be the missing outputs of another one.
-            if trace.undone == undone {
+            if trace.is_undone == is_undone {
                 return Ok(trace);
             }
         }
@@ -166,20 +171,20 @@ impl<'a> Trace<'a> {
             outputs.flat_map(|output| consumers.get(&output.key).into_iter().flatten().copied())
         };
         loop {
-            let undone = &self.undone;
+            let is_undone = &self.is_undone;
             let is_merged = |output: &Output| {
-                consumers.get(&output.key).is_some_and(|all| all.iter().any(|index| !undone[*index]))
+                consumers.get(&output.key).is_some_and(|all| all.iter().any(|index| !is_undone[*index]))
             };
             let is_incomplete = |index: usize| {
                 let mut outputs = self.records[index].outputs.iter();
-                !undone[index]
+                !is_undone[index]
                     && !outputs.all(|output| self.listing.contains(&output.key) || is_merged(output))
             };
             let mut chains = order.iter().rev().filter(|index| is_incomplete(**index)).filter_map(|index| {
                 let mut chain = BTreeSet::from([*index]);
                 let mut ahead = vec![*index];
                 while let Some(index) = ahead.pop() {
-                    let more = consumers_of(index).filter(|index| !undone[*index]).collect::<Vec<_>>();
+                    let more = consumers_of(index).filter(|index| !is_undone[*index]).collect::<Vec<_>>();
                     ahead.extend(more.into_iter().filter(|index| chain.insert(*index)));
                 }
                 let is_void = |index: &usize| {
@@ -194,7 +199,7 @@ impl<'a> Trace<'a> {
                 return;
             };
             drop(chains);
-            chain.into_iter().for_each(|index| self.undone[index] = true);
+            chain.into_iter().for_each(|index| self.is_undone[index] = true);
         }
     }
 
@@ -208,7 +213,7 @@ impl<'a> Trace<'a> {
         // Outputs of repeated records: they hold the same data as those of the first record.
         let mut repeated: HashMap<&Key, usize> = HashMap::new();
         for index in order.iter().copied() {
-            if self.undone[index] {
+            if self.is_undone[index] {
                 continue;
             }
             let record = &self.records[index];
@@ -223,7 +228,7 @@ impl<'a> Trace<'a> {
                 let first = self.records[first_index].job;
                 return Err(Box::new(Conflict { first, second: record.job, input: input.clone() }));
             }
-            self.undone[index] = true;
+            self.is_undone[index] = true;
             repeated.extend(record.outputs.iter().map(|output| (&output.key, first_index)));
         }
         self.replaced = replaced_by.into_keys().collect();
@@ -237,17 +242,17 @@ impl Trace<'_> {
     }
 
     fn live_blocks(&self) -> Vec<Output> {
-        let in_force = self.records.iter().zip(&self.undone).filter(|(_, undone)| !**undone);
+        let in_force = self.records.iter().zip(&self.is_undone).filter(|(_, is_undone)| !**is_undone);
         let outputs = in_force.flat_map(|(record, _)| &record.outputs);
         outputs.filter(|output| self.is_live(&output.key)).cloned().collect()
     }
 
     fn restored(&self) -> Vec<Key> {
         let all = || self.records.iter().enumerate();
-        let undone = || all().filter(|(index, _)| self.undone[*index] && !self.doubled[*index]);
-        let outputs = undone().flat_map(|(_, record)| &record.outputs);
+        let undone_records = || all().filter(|(index, _)| self.is_undone[*index] && !self.doubled[*index]);
+        let outputs = undone_records().flat_map(|(_, record)| &record.outputs);
         let void: HashSet<&Key> = outputs.map(|output| &output.key).collect();
-        let inputs = undone().flat_map(|(_, record)| record.inputs.iter().map(|(key, _)| key));
+        let inputs = undone_records().flat_map(|(_, record)| record.inputs.iter().map(|(key, _)| key));
         inputs.filter(|key| self.is_live(key) && !void.contains(*key)).cloned().collect()
     }
 }
@@ -429,7 +434,7 @@ mod tests {
             assert_eq!(traced(&records, &present), Ok((vec![block(1, 0)], vec![])));
             let lineage =
                 Lineage::trace(records, &Listing::of_keys(&present), NOW_MILLIS).expect("no conflict");
-            assert_eq!(lineage.undone().count(), 0);
+            assert_eq!(lineage.undone_records().count(), 0);
             assert!(lineage.is_replaced(&segment(0)));
         }
     }

@@ -10,12 +10,12 @@ use storage::Key;
 
 /// A live object.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
+pub(crate) struct LiveObject {
     pub(crate) kind: ObjectKind,
     pub(crate) bytes: u64,
     pub(crate) created_millis: i64,
     /// Its id in the index of finds; `None` while quarantined.
-    pub(crate) id: Option<u64>,
+    pub(crate) index_id: Option<u64>,
     pub(crate) claimed: Option<JobId>,
     /// Whether its rows are in the catalog.
     pub(crate) is_committed: bool,
@@ -34,7 +34,7 @@ pub(crate) enum ObjectKind {
     Block { id: BlockId, tenant: TenantId, level: u8, window: Window },
 }
 
-impl Live {
+impl LiveObject {
     /// Level of a block; 0 for segments.
     pub(crate) fn level(&self) -> u8 {
         match self.kind {
@@ -49,7 +49,7 @@ impl Live {
 
     /// Whether a new job may take it.
     pub(crate) fn is_free(&self) -> bool {
-        self.claimed.is_none() && self.is_committed && self.id.is_some()
+        self.claimed.is_none() && self.is_committed && self.index_id.is_some()
     }
 }
 
@@ -65,24 +65,24 @@ pub(crate) struct Total {
 /// All live objects, sorted by key.
 #[derive(Default)]
 pub(crate) struct Objects {
-    by_key: BTreeMap<Key, Live>,
+    by_key: BTreeMap<Key, LiveObject>,
     totals: BTreeMap<u8, Total>,
     changed: BTreeSet<Key>,
 }
 
 impl Objects {
-    pub(crate) fn get(&self, key: &Key) -> Option<&Live> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&LiveObject> {
         self.by_key.get(key)
     }
 
     /// The object, which is then listed as changed.
-    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut Live> {
+    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut LiveObject> {
         let live = self.by_key.get_mut(key)?;
         self.changed.insert(key.clone());
         Some(live)
     }
 
-    pub(crate) fn insert(&mut self, key: Key, live: Live) {
+    pub(crate) fn insert(&mut self, key: Key, live: LiveObject) {
         self.changed.insert(key.clone());
         let total = self.totals.entry(live.level()).or_default();
         total.objects += 1;
@@ -93,14 +93,14 @@ impl Objects {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Live> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<LiveObject> {
         let live = self.by_key.remove(key)?;
         self.changed.insert(key.clone());
         self.subtract(&live);
         Some(live)
     }
 
-    fn subtract(&mut self, live: &Live) {
+    fn subtract(&mut self, live: &LiveObject) {
         let total = self.totals.entry(live.level()).or_default();
         total.objects -= 1;
         total.bytes -= live.bytes;
@@ -116,7 +116,7 @@ impl Objects {
         self.by_key.contains_key(key)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Live)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &LiveObject)> {
         self.by_key.iter()
     }
 
@@ -126,7 +126,7 @@ impl Objects {
     }
 
     /// All segments, without a look at the blocks.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = (&Key, &Live)> {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (&Key, &LiveObject)> {
         let first = Key::log_slot(WriterId(0), 0);
         self.by_key.range(first..).take_while(|(_, live)| live.is_segment())
     }
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn totals_count_each_live_object_once() {
-        let live = |bytes| Live {
+        let live = |bytes| LiveObject {
             kind: ObjectKind::Segment { writer: WriterId(1), seq: 1 },
             bytes,
             created_millis: 0,
-            id: None,
+            index_id: None,
             claimed: None,
             is_committed: true,
             floor: 0,

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use model::BlockId;
 
 use crate::config::Config;
-use crate::deletion::unreadable_deletion;
+use crate::deletion_lifecycle::unreadable_deletion;
 use crate::error::OpenError;
 use crate::state::{JobState, State};
 

@@ -131,7 +131,7 @@ impl Candidate {
         match self.take_over(None).await {
             Err(OpenError::RebuildNeeded(reason)) => {
                 self.progress.begin();
-                warn!(reason, "questions are not answered until the catalog is rebuilt; pushes are accepted");
+                warn!(reason, "queries are not answered until the catalog is rebuilt; pushes are accepted");
                 Ok(())
             }
             taken => taken,

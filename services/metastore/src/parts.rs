@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{Engine, Numbered, numbered};
+use catalog::{Engine, NumberedCatalog, numbered};
 use clock::Clock;
 use cluster::Membership;
 use storage::Store;
@@ -28,7 +28,7 @@ impl Parts {
         let options = numbered::Options { collect_after, look_within, ..numbered::Options::default() };
         Self {
             headers: Arc::new(Bucket::new(store.clone())),
-            engine: Arc::new(Numbered::new(store.clone(), clock.clone(), options)),
+            engine: Arc::new(NumberedCatalog::new(store.clone(), clock.clone(), options)),
             is_alone: store.is_exclusive(),
         }
     }

@@ -16,7 +16,7 @@ use storage::Key;
 
 use crate::config::Config;
 use crate::group::shard_of_block;
-use crate::live::{Live, ObjectKind};
+use crate::live::{LiveObject, ObjectKind};
 use crate::state::State;
 
 /// Most inputs of one job, so that its row and its publish record stay small.
@@ -72,8 +72,8 @@ fn segments(state: &State, config: &Config, unix_millis: i64) -> Option<Work> {
 /// Adds the open hours of rows between two times, in nanoseconds. Older rows go to their day.
 ///
 /// Windows are not shorter than an hour: a service has nearly the same stacktraces in five minutes as in a day, and
-/// each block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a question
-/// over many of them decodes and joins the same trees many times. Short questions do not need short blocks: datasets
+/// each block has its own symbols and name trees. Blocks of short times cost several times the bytes, and a query
+/// over many of them decodes and joins the same trees many times. Short queries do not need short blocks: datasets
 /// name their times, and the index names those of each profile.
 fn add_windows(times: Times, config: &Config, unix_millis: i64, windows: &mut BTreeSet<Window>) {
     let now = unix_millis.div_euclid(1_000);
@@ -142,7 +142,7 @@ fn level_of(window: Window) -> u8 {
     if window.length == DAY { LEVEL_FIRST + 2 } else { LEVEL_FIRST + 1 }
 }
 
-fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a Live)>, bytes_max: u64) -> Vec<Key> {
+fn take_within<'a>(objects: impl Iterator<Item = (&'a Key, &'a LiveObject)>, bytes_max: u64) -> Vec<Key> {
     let mut bytes = 0;
     let mut taken = Vec::new();
     for (key, live) in objects {

@@ -21,7 +21,8 @@ impl Metastore {
         {
             let mut state = self.state.lock();
             for (key, reason) in damaged {
-                let is_readable = |live: &&crate::live::Live| live.is_committed && live.id.is_some();
+                let is_readable =
+                    |live: &&crate::live::LiveObject| live.is_committed && live.index_id.is_some();
                 if state.live().get(&key).filter(is_readable).is_none() {
                     continue;
                 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use catalog::rows::{self, Block, DatasetSummary, Founding, JobProgress, Quarantine, Row};
-use catalog::{Batch, Catalog, Numbered, numbered};
+use catalog::{Batch, Catalog, NumberedCatalog, numbered};
 use clock::{Clock, Now};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::{HashMap, HashSet};
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::consume::slot_of;
-use crate::deletion::{read_deletions, unreadable_deletion};
+use crate::deletion_lifecycle::{read_deletions, unreadable_deletion};
 use crate::deletions::{self, DeletionObject};
 use crate::error::OpenError;
 use crate::header::{Bucket, Header, Headers};
@@ -46,27 +46,27 @@ const CHANGES_MAX: usize = 10_000;
 
 /// Counts of a rebuilt catalog, and of the objects it was made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rebuilt {
+pub struct RebuildCounts {
     pub logs: usize,
     pub segments: usize,
     pub blocks: usize,
     pub dead: usize,
     /// Publish records that are not in force: their outputs are missing, or they repeat an earlier one.
-    pub undone: usize,
+    pub undone_merges: usize,
     /// Blocks of the bucket that no publish record names, and their bytes. They are kept.
     pub unrecorded: usize,
     pub unrecorded_bytes: u64,
 }
 
-impl fmt::Display for Rebuilt {
+impl fmt::Display for RebuildCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { logs, segments, blocks, dead, undone, unrecorded, unrecorded_bytes } = self;
+        let Self { logs, segments, blocks, dead, undone_merges, unrecorded, unrecorded_bytes } = self;
         write!(
             f,
             "rebuilt the catalog: {segments} segments of {logs} logs, {blocks} blocks, {dead} dead objects"
         )?;
-        if *undone > 0 {
-            write!(f, "; {undone} merges undone, their inputs count instead")?;
+        if *undone_merges > 0 {
+            write!(f, "; {undone_merges} merges undone, their inputs count instead")?;
         }
         if *unrecorded > 0 {
             write!(
@@ -130,7 +130,7 @@ pub async fn rebuild(
     config: &Config,
     force: bool,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
+) -> Result<RebuildCounts, OpenError> {
     if !force && !store.is_exclusive() {
         wait_until_quiet(store, clock).await?;
     }
@@ -143,7 +143,7 @@ pub(crate) async fn rebuild_with(
     headers: &dyn Headers,
     config: &Config,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
+) -> Result<RebuildCounts, OpenError> {
     progress.begin();
     log_progress(clock, progress, replace_catalog(store, clock, headers, config, progress)).await
 }
@@ -154,8 +154,8 @@ async fn replace_catalog(
     headers: &dyn Headers,
     config: &Config,
     progress: &Progress,
-) -> Result<Rebuilt, OpenError> {
-    let engine = Numbered::new(store.clone(), clock.clone(), numbered::Options::default());
+) -> Result<RebuildCounts, OpenError> {
+    let engine = NumberedCatalog::new(store.clone(), clock.clone(), numbered::Options::default());
     let listing = Listing::read(store).await?;
     progress.add(listing.records.len());
     // A rebuild that cannot succeed fails before it leaves anything in the bucket.
@@ -272,16 +272,16 @@ impl Contents {
         Ok(Self { listing, lineage, slots, blocks, deletions })
     }
 
-    fn summary(&self, state: &State) -> Rebuilt {
+    fn summary(&self, state: &State) -> RebuildCounts {
         let outputs = self.lineage.records().iter().flat_map(|record| &record.outputs);
         let recorded: HashSet<&Key> = outputs.map(|output| &output.key).collect();
         let unrecorded = self.listing.blocks.iter().filter(|object| !recorded.contains(&object.key));
-        Rebuilt {
+        RebuildCounts {
             logs: state.logs().len(),
             segments: state.live().segment_count(),
             blocks: state.live().block_count(),
             dead: state.dead().len(),
-            undone: self.lineage.undone().count(),
+            undone_merges: self.lineage.undone_records().count(),
             unrecorded: unrecorded.clone().count(),
             unrecorded_bytes: unrecorded.map(|object| object.bytes).sum(),
         }
@@ -460,7 +460,7 @@ fn add_records(contents: &Contents, merged: &MergedSegments, state: &mut State, 
 /// Buries undone records and their outputs. The inputs hold the data: if a record or its outputs stayed, the next
 /// rebuild would find both.
 fn bury_undone(contents: &Contents, unix_millis: i64, state: &mut State, batch: &mut Batch) {
-    for (index, record) in contents.lineage.undone() {
+    for (index, record) in contents.lineage.undone_records() {
         warn!(job = %record.job, "merge is undone: its outputs are missing, or an earlier merge had its inputs");
         let outputs = record.outputs.iter().map(|output| &output.key);
         let present = outputs.filter(|key| contents.listing.contains(key) && !state.live().contains_key(key));

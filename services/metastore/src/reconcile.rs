@@ -3,10 +3,11 @@
 //! Owns: finding objects that are not needed, and rows whose object is gone.
 //! Does not own: deleting (`sweep` lists the objects buried here, `compactor` deletes them), consuming logs.
 //!
-//! An object is deleted on proof only, never because no row names it:
-//! - a block, if its publish record names other outputs, or if a record has it as an input; or, if it has no record, if
-//!   its attempt can no longer publish and this catalog was in force before the block was made;
-//! - a slot of a log, if the log continued past it, or was closed below it.
+//! An object is deleted only on proof, never because no row names it. These are deleted:
+//! - a block that is an input of a record, or whose own job has a record that names other outputs;
+//! - a block of a job without a record, if its attempt can no longer publish and this catalog was in force before the
+//!   block was made;
+//! - a slot of a log that continued past it, or that was closed below it.
 //!
 //! Each must be old by the store's own time: objects of a merge or a put in progress are younger. A block that a record
 //! names as its output, and that no record has as an input, shows that the catalog lacks a merge: then no object is
@@ -29,7 +30,7 @@ use crate::deletions::DeletionObject;
 use crate::error::{of_header, of_store};
 use crate::header::Header;
 use crate::listing::Listing;
-use crate::live::Live;
+use crate::live::LiveObject;
 use crate::record::Record;
 use crate::state::State;
 
@@ -43,7 +44,7 @@ const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// Counts of one comparison.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Reconciled {
+pub(crate) struct ReconcileCounts {
     /// Outputs of attempts that never published, slots without data, deletions that never were in force.
     pub(crate) orphans: usize,
     /// Publish records that a rebuild no longer needs.
@@ -54,7 +55,7 @@ pub(crate) struct Reconciled {
 
 /// Old blocks that no row names and that can no longer be published, by the proof against them.
 #[derive(Default)]
-struct Unnamed {
+struct UnnamedBlocks {
     /// Their job published another attempt, or is known and has closed theirs; or they were merged, or are expired.
     superfluous: Vec<Key>,
     /// Without a record, made while this catalog was in force, so their jobs were given up; with their bytes.
@@ -67,11 +68,11 @@ struct Unnamed {
 
 impl Metastore {
     /// Buries objects that are not needed, and quarantines live ones that are gone.
-    pub(crate) async fn reconcile(&self) -> Result<Reconciled, Error> {
+    pub(crate) async fn reconcile(&self) -> Result<ReconcileCounts, Error> {
         let named: Vec<Key> = {
             let state = self.state.lock();
             let settled = state.live().iter().filter(|(_, l)| l.is_committed && l.claimed.is_none());
-            settled.filter(|(_, live)| live.id.is_some()).map(|(key, _)| key.clone()).collect()
+            settled.filter(|(_, live)| live.index_id.is_some()).map(|(key, _)| key.clone()).collect()
         };
         let listing = Listing::read(&self.store).await.map_err(of_store)?;
         let deletions = self.superfluous_deletions().await.map_err(of_store)?;
@@ -109,14 +110,15 @@ impl Metastore {
             }
             let mut missing_count = 0;
             for key in &missing {
-                let is_settled = |live: &Live| live.claimed.is_none() && live.id.is_some();
+                let is_settled = |live: &LiveObject| live.claimed.is_none() && live.index_id.is_some();
                 if state.live().get(key).is_some_and(is_settled) {
                     error!(%key, "object is gone from the bucket: answers over its time are partial");
                     state.quarantine(key, "it is gone from the bucket".into(), &mut batch);
                     missing_count += 1;
                 }
             }
-            let found = Reconciled { orphans: orphan_count, records: record_count, missing: missing_count };
+            let found =
+                ReconcileCounts { orphans: orphan_count, records: record_count, missing: missing_count };
             self.metrics.count(&state);
             (batch, found)
         };
@@ -158,7 +160,7 @@ impl Metastore {
     }
 
     /// Sorts the old blocks that no row names by the proof against them.
-    async fn unnamed_blocks(&self, listing: &Listing) -> Result<Unnamed, storage::Error> {
+    async fn unnamed_blocks(&self, listing: &Listing) -> Result<UnnamedBlocks, storage::Error> {
         let candidates: Vec<&Object> = {
             let state = self.state.lock();
             let old = listing.blocks.iter().filter(|object| self.is_old(object));
@@ -170,7 +172,7 @@ impl Metastore {
             .filter_map(|object| Some((object.key.parse_publish()?, &object.key)))
             .collect();
         let slack = self.config.dedup_slack.get().as_millis() as i64;
-        let mut unnamed = Unnamed::default();
+        let mut unnamed = UnnamedBlocks::default();
         let mut outputs = Vec::new();
         for object in candidates {
             let Some(BlockId { job, .. }) = object.key.parse_block() else {
@@ -233,7 +235,7 @@ impl Metastore {
     }
 
     /// Blocks without a record that may be deleted: all, or none if they have too many bytes.
-    fn deletable(&self, unnamed: &Unnamed) -> Vec<Key> {
+    fn deletable(&self, unnamed: &UnnamedBlocks) -> Vec<Key> {
         if unnamed.unknown > 0 {
             let blocks = unnamed.unknown;
             info!(blocks, "blocks without a publish record are older than this catalog, and are left alone");

@@ -57,8 +57,8 @@ impl Record {
         let mut reader = Reader::new(bytes, "publish record");
         let version = reader.u8()?;
         if version > VERSION {
-            let what = "publish record";
-            return Err(DecodeError::Newer { what, found: version, supported: VERSION });
+            let part = "publish record";
+            return Err(DecodeError::Newer { part, found: version, supported: VERSION });
         }
         let job = JobId(reader.u128()?);
         let attempt = reader.u32()?;

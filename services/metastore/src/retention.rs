@@ -71,7 +71,7 @@ impl Metastore {
             let is_past = match (&live.kind, state.quarantined(key)) {
                 _ if object.is_some() || !datasets.is_empty() => past.len() == datasets.len(),
                 (ObjectKind::Block { tenant, .. }, Some(quarantined)) => {
-                    quarantined.why.times.last < self.kept_from(tenant, None)
+                    quarantined.quarantine.times.last < self.kept_from(tenant, None)
                 }
                 // An unreadable segment may hold data of any tenant, so the longest of all periods may apply.
                 _ => false,

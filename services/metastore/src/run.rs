@@ -1,7 +1,7 @@
 //! The loops of an owner: commits, probes of logs, retention and comparisons, deletions, lags.
 //!
-//! Owns: how often each step runs. A failed step is logged, and its next run tries again. A commit that meets the fence
-//! of another owner ends this one.
+//! Owns: how often each step runs. A failed step is logged, and its next run tries again. This owner ends when
+//! a commit meets the fence of another one.
 //! Does not own: the steps themselves.
 
 use std::time::Duration;

@@ -29,7 +29,7 @@ use crate::dead::DeadObjects;
 use crate::dedup::{Dedup, Minute};
 use crate::deletions::Deletions;
 use crate::find::{Index, Object};
-use crate::live::{Live, ObjectKind, Objects};
+use crate::live::{LiveObject, ObjectKind, Objects};
 use crate::record::Record;
 
 pub(crate) use death::Death;
@@ -40,7 +40,7 @@ pub(crate) struct State {
     index: Index,
     live: Objects,
     agenda: Agenda,
-    quarantined: BTreeMap<Key, Quarantined>,
+    quarantined: BTreeMap<Key, QuarantinedObject>,
     logs: BTreeMap<WriterId, LogState>,
     jobs: BTreeMap<JobId, JobState>,
     dead: DeadObjects,
@@ -59,8 +59,8 @@ pub(crate) struct State {
 
 /// An object that cannot be read, so that no answer includes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Quarantined {
-    pub(crate) why: Quarantine,
+pub(crate) struct QuarantinedObject {
+    pub(crate) quarantine: Quarantine,
     /// Its datasets; empty if unknown, then it may hold any.
     pub(crate) datasets: Vec<DatasetSummary>,
 }
@@ -108,10 +108,10 @@ impl State {
 
     /// A live object as finds return it; `None` while it is quarantined.
     pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.index.get(self.live.get(key)?.id?)
+        self.index.get(self.live.get(key)?.index_id?)
     }
 
-    pub(crate) fn quarantined(&self, key: &Key) -> Option<&Quarantined> {
+    pub(crate) fn quarantined(&self, key: &Key) -> Option<&QuarantinedObject> {
         self.quarantined.get(key)
     }
 
@@ -120,8 +120,8 @@ impl State {
     }
 
     /// Datasets of a live object, quarantined or not; empty if they are not known.
-    pub(crate) fn datasets_of(&self, key: &Key, live: &Live) -> &[DatasetSummary] {
-        match live.id.and_then(|id| self.index.get(id)) {
+    pub(crate) fn datasets_of(&self, key: &Key, live: &LiveObject) -> &[DatasetSummary] {
+        match live.index_id.and_then(|id| self.index.get(id)) {
             Some(object) => &object.datasets,
             None => self.quarantined.get(key).map_or(&[], |quarantined| &quarantined.datasets),
         }
@@ -192,10 +192,10 @@ impl State {
         let quarantined = self.quarantined.iter().filter(|(_, quarantined)| {
             let datasets = &quarantined.datasets;
             // If its datasets are not known, it may hold any.
-            request.range.overlaps(quarantined.why.times)
+            request.range.overlaps(quarantined.quarantine.times)
                 && (datasets.is_empty() || datasets.iter().any(is_asked_for))
         });
-        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.why.reason.clone())).collect();
+        let quarantined = quarantined.map(|(key, q)| (key.clone(), q.quarantine.reason.clone())).collect();
         Snapshot { version: self.version, epoch, stale: None, objects, quarantined, pruned }
     }
 
@@ -225,11 +225,11 @@ impl State {
             floor,
             datasets: segment.datasets.clone(),
         };
-        let live = Live {
+        let live = LiveObject {
             kind,
             bytes,
             created_millis,
-            id: None,
+            index_id: None,
             claimed: None,
             is_committed,
             floor,
@@ -251,11 +251,11 @@ impl State {
         let kind = ObjectKind::Block { id: block.id, tenant, level, window };
         let Block { bytes, created_millis, floor, rows, .. } = *block;
         let object = Object { key: key.clone(), bytes, masked: Vec::new(), floor, datasets };
-        let live = Live {
+        let live = LiveObject {
             kind,
             bytes,
             created_millis,
-            id: None,
+            index_id: None,
             claimed: None,
             is_committed: true,
             floor,
@@ -265,14 +265,14 @@ impl State {
         self.add(key, live, object, block.quarantine.clone());
     }
 
-    fn add(&mut self, key: Key, mut live: Live, object: Object, quarantine: Option<Quarantine>) {
+    fn add(&mut self, key: Key, mut live: LiveObject, object: Object, quarantine: Option<Quarantine>) {
         self.deletions.saw_floor(live.floor);
         live.live_rows = object.datasets.iter().map(|dataset| dataset.rows).sum();
-        live.id = match quarantine {
+        live.index_id = match quarantine {
             None => Some(self.index.insert(object)),
-            Some(why) => {
+            Some(quarantine) => {
                 let datasets = object.datasets;
-                self.quarantined.insert(key.clone(), Quarantined { why, datasets });
+                self.quarantined.insert(key.clone(), QuarantinedObject { quarantine, datasets });
                 None
             }
         };
@@ -284,7 +284,7 @@ impl State {
         let Some(live) = self.live.get_mut(key) else {
             return;
         };
-        let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
+        let Some(object) = live.index_id.take().and_then(|id| self.index.remove(id)) else {
             return;
         };
         let datasets = object.datasets.iter().cloned();
@@ -300,7 +300,7 @@ impl State {
                 }
             }
         }
-        live.id = Some(self.index.insert(object));
+        live.index_id = Some(self.index.insert(object));
     }
 
     /// Moves an object that cannot be read out of the index of finds.
@@ -308,18 +308,17 @@ impl State {
         let Some(live) = self.live.get_mut(key) else {
             return;
         };
-        let Some(object) = live.id.take().and_then(|id| self.index.remove(id)) else {
+        let Some(object) = live.index_id.take().and_then(|id| self.index.remove(id)) else {
             return;
         };
         let always = Times { first: i64::MIN, last: i64::MAX };
-        let why = Quarantine {
+        let quarantine = Quarantine {
             reason,
             times: object.datasets.iter().map(|d| d.times).reduce(Times::join).unwrap_or(always),
         };
-        let quarantine = Some(why.clone());
-        object_rows::put_object(key, live, &object, quarantine, batch);
+        object_rows::put_object(key, live, &object, Some(quarantine.clone()), batch);
         let datasets = object.datasets.clone();
-        self.quarantined.insert(key.clone(), Quarantined { why, datasets });
+        self.quarantined.insert(key.clone(), QuarantinedObject { quarantine, datasets });
     }
 
     /// Adds published jobs whose records are missing from the bucket, so that they are created with those of new jobs.
@@ -337,7 +336,7 @@ impl State {
     ///
     /// Quarantined segments do not count: they are never merged, so they would stop every sweep.
     pub(crate) fn oldest_segment_millis(&self, unix_millis: i64) -> i64 {
-        let segments = self.live.segments().filter(|(_, live)| live.id.is_some());
+        let segments = self.live.segments().filter(|(_, live)| live.index_id.is_some());
         segments.map(|(_, live)| live.created_millis).min().unwrap_or(unix_millis)
     }
 

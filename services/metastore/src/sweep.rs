@@ -3,7 +3,7 @@
 //! Owns: the conditions for it. Does not own: since when each is dead (`dead`), deleting (`compactor`).
 //!
 //! The grace counts from when this owner learnt of the death, on its monotonic clock: an owner whose wall clock is
-//! set, or is an hour ahead of its predecessor's, must not delete an object that a question still reads.
+//! set, or is an hour ahead of its predecessor's, must not delete an object that a query still reads.
 //!
 //! A segment stays longer than a block. A rebuild decides anew which equal items count among the segments that no
 //! publish record names, and needs the keys of every segment that could hold a duplicate.

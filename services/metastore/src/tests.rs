@@ -172,7 +172,7 @@ impl World {
         Metastore::open_parts(config, store, parts, retention, clock, &mut Registry::default()).await
     }
 
-    async fn rebuild(&self) -> Result<Rebuilt, OpenError> {
+    async fn rebuild(&self) -> Result<RebuildCounts, OpenError> {
         let progress = Progress::default();
         rebuild::rebuild_with(&self.store, &self.clock, &*self.written, &self.config, &progress).await
     }
@@ -201,7 +201,7 @@ impl World {
         self.keys.insert(key.clone(), keys);
         let created = self.store.settle_create(&key, bytes).await?;
         let hint = SegmentHint { writer, seq, bytes: 1 << 20, directory };
-        Ok((created == storage::Created::Mine).then_some(hint))
+        Ok((created == storage::CreateOutcome::Mine).then_some(hint))
     }
 
     /// Merges as a compactor does.

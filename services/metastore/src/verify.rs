@@ -41,7 +41,7 @@ pub(crate) async fn reason_to_rebuild(
         return Ok(Some(reason.to_owned()));
     }
     let is_missing = |key: &&Key| !listing.contains(key);
-    let readable = state.live().iter().filter(|(_, live)| live.id.is_some()).map(|(key, _)| key);
+    let readable = state.live().iter().filter(|(_, live)| live.index_id.is_some()).map(|(key, _)| key);
     let missing = readable.filter(is_missing).count();
     if missing == 0 && !names_unknown_block(store, state, listing).await? {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! Finds while no process owns the catalog.
 //!
-//! Owns: reading the catalog without opening it, and how old an answer may be. Does not own: when it is asked
+//! Owns: reading the catalog without opening it, and how old an answer may be. Does not own: when it answers
 //! (`cluster::Owner`).
 
 use std::sync::Arc;

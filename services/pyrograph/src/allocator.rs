@@ -1,12 +1,12 @@
 //! The allocator, and when it gives memory back to the system.
 //!
-//! Buffers of pushes and questions live for milliseconds, and mimalloc keeps freed pages for a second. A month's
+//! Buffers of pushes and queries live for milliseconds, and mimalloc keeps freed pages for a second. A month's
 //! back-fill peaked at 961 MB and cost 1.64 ms of CPU per push with pages kept for 500 ms, at 753 MB and 1.84 ms with
 //! pages given back at once; 20 ms lies between. `.cargo/config.toml` has the other half of the settings.
 //!
 //! A thread gives back only pages that it frees itself, and only when it allocates again: an idle thread keeps the
 //! pages of its last work. So each thread gives its free pages back once it is idle; and, while more than half of the
-//! process's memory is in use, after each piece of long work and whenever it waits. Without this, eight questions at
+//! process's memory is in use, after each piece of long work and whenever it waits. Without this, eight queries at
 //! once left 300 MiB of free pages on threads, at a limit of 512 MiB.
 
 use std::cell::Cell;

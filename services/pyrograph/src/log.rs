@@ -33,9 +33,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The queue of lines. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<LogState>);
 
-struct Shared {
+struct LogState {
     queue: Mutex<Queue>,
     /// The queue has lines.
     filled: Condvar,
@@ -86,7 +86,7 @@ pub(crate) fn start(config: &config::Server) -> io::Result<Log> {
 impl Log {
     /// A log with a thread that writes its lines to `output`.
     fn to(output: impl Write + Send + 'static, is_json: bool) -> io::Result<Self> {
-        let log = Self(Arc::new(Shared {
+        let log = Self(Arc::new(LogState {
             queue: Mutex::default(),
             filled: Condvar::new(),
             written: Condvar::new(),

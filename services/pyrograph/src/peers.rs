@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Pool};
-use cluster::{Callers, Fixed, Gossip, Member, Membership, Role};
+use cluster::{Callers, FixedMembers, Gossip, Member, Membership, Role};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use querier::{Leaves, NamedLeaf};
@@ -72,7 +72,7 @@ impl Peers {
             let gossip = Gossip::start(&config.memberlist, me, clock.clone(), registry).await?;
             (gossip.clone(), Some(gossip))
         } else {
-            (Arc::new(Fixed::new(node.as_str(), named(config, targets, me)?)), None)
+            (Arc::new(FixedMembers::new(node.as_str(), named(config, targets, me)?)), None)
         };
         let (clock, pool) = (clock.clone(), pool.clone());
         Ok(Self { node, zone, membership, gossip, own: Arc::default(), clock, pool })

@@ -84,7 +84,7 @@ impl Roles {
             }
         }
         if self.remark().is_some() && self.ingester.is_some() {
-            // Pushes are accepted; questions fail with the reason.
+            // Pushes are accepted; queries fail with the reason.
             return missing;
         }
         if self.ingesters.as_ref().is_some_and(|ingesters| ingesters.count() == 0) {
@@ -109,7 +109,7 @@ impl Roles {
     /// A limitation of this process although it serves, in words.
     pub(crate) fn remark(&self) -> Option<String> {
         let progress = self.metastore.as_ref()?.rebuilding()?;
-        Some(format!("{progress}; questions are not answered until then"))
+        Some(format!("{progress}; queries are not answered until then"))
     }
 
     /// Hands the catalog over to another process, while this one still answers.

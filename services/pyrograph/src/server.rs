@@ -58,7 +58,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     for warning in &loaded.warnings {
         warn!("{}", storage::hide_url_secrets(warning));
     }
-    let code = match run(loaded.config, &loaded.given, open_files, &log) {
+    let code = match run(loaded.config, &loaded.set_paths, open_files, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     };
@@ -74,14 +74,19 @@ const FILE_THREADS_IDLE: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(config: Config, given: &BTreeSet<String>, open_files: Option<u64>, log: &Log) -> Result<(), Failure> {
+fn run(
+    config: Config,
+    set_paths: &BTreeSet<String>,
+    open_files: Option<u64>,
+    log: &Log,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(FILE_THREADS_MAX)
         .thread_keep_alive(FILE_THREADS_IDLE)
         .on_thread_park(allocator::give_back_if_scarce)
         .build()?;
-    let done = runtime.block_on(serve(config, given, open_files, log));
+    let done = runtime.block_on(serve(config, set_paths, open_files, log));
     // Work that still runs belongs to clients that left, or outlived the drain.
     runtime.shutdown_background();
     done
@@ -108,11 +113,11 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 async fn serve(
     config: Config,
-    given: &BTreeSet<String>,
+    set_paths: &BTreeSet<String>,
     open_files: Option<u64>,
     log: &Log,
 ) -> Result<(), Failure> {
-    Server::start(config, given, open_files, log).await?.run().await
+    Server::start(config, set_paths, open_files, log).await?.run().await
 }
 
 /// A server whose listeners are bound and whose roles are built.
@@ -139,7 +144,7 @@ impl Server {
     /// Names the setting, the port, the bucket or the catalog that is wrong.
     async fn start(
         mut config: Config,
-        given: &BTreeSet<String>,
+        set_paths: &BTreeSet<String>,
         open_files: Option<u64>,
         log: &Log,
     ) -> Result<Self, Failure> {
@@ -149,7 +154,7 @@ impl Server {
         clock.spawn_vital("signals", ignore_signals()?);
         let targets = Targets::parse(&config.target)?;
         let origins = config.server.origins()?;
-        let shares = Shares::divide(&mut config, given, &targets);
+        let shares = Shares::divide(&mut config, set_paths, &targets);
         // Early, so that the first profile contains the cost of the start.
         let sampler = start_sampler(&config, &targets, &clock);
         // Before anything is opened, so that a port in use is noticed first.
@@ -196,7 +201,7 @@ impl Server {
                 self.config.multitenancy_enabled,
                 url.clone(),
                 self.clock.clone(),
-                self.pools.questions.clone(),
+                self.pools.queries.clone(),
             ));
         }
         let (stopping, between_ended) = (CancellationToken::new(), CancellationToken::new());

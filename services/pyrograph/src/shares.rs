@@ -23,7 +23,7 @@ const LIMIT_BYTES_MIN: u64 = 192 << 20;
 /// One request may hold 1/`BODY_PART` of the memory for bodies: compressed, decompressed, and as the decoder's copy.
 const BODY_PART: u64 = 3;
 
-/// Answers that wait for their clients may take 1/`ANSWERS_PART` of the memory of questions.
+/// Answers that wait for their clients may take 1/`ANSWERS_PART` of the memory of queries.
 const ANSWERS_PART: u64 = 2;
 
 /// The inputs of a merge may take 1/`JOB_PART` of its memory: decoded they are several times as large.
@@ -38,7 +38,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Shares {
     pub(crate) limit: Limit,
     pub(crate) room: Room,
-    pub(crate) questions: Share,
+    pub(crate) queries: Share,
     pub(crate) merges: Share,
 }
 
@@ -65,27 +65,27 @@ const PUSHES: Budget = budget("ingester.inflight_bytes_max", Role::Ingester, 10,
 const SYMBOLS: Budget = budget("ingester.dictionary_bytes_max", Role::Ingester, 3, 4, 64);
 const CACHE: Budget = budget("querier.cache_bytes", Role::Querier, 8, 4, 128);
 const MERGES: Budget = budget("compactor.max_memory_bytes", Role::Compactor, 20, 24, UNLIMITED_MIB);
-const QUESTIONS: Budget = budget("querier.max_memory_bytes", Role::Querier, 37, 32, UNLIMITED_MIB);
+const QUERIES: Budget = budget("querier.max_memory_bytes", Role::Querier, 37, 32, UNLIMITED_MIB);
 
 /// Weight of encoding segments, which takes memory beside the pushes in them; no setting limits it.
 const ENCODING_WEIGHT: u64 = 5;
 
 const UNLIMITED_MIB: u64 = 1 << 40;
 
-const BUDGETS: [&Budget; 7] = [&BODIES, &PROFILES, &PUSHES, &SYMBOLS, &CACHE, &MERGES, &QUESTIONS];
+const BUDGETS: [&Budget; 7] = [&BODIES, &PROFILES, &PUSHES, &SYMBOLS, &CACHE, &MERGES, &QUERIES];
 
 impl Shares {
-    /// Reads the limit, and sets every budget of `config` that is not in `given` to its share of the limit.
-    pub(crate) fn divide(config: &mut Config, given: &BTreeSet<String>, targets: &Targets) -> Self {
+    /// Reads the limit, and sets every budget of `config` that is not in `set_paths` to its share of the limit.
+    pub(crate) fn divide(config: &mut Config, set_paths: &BTreeSet<String>, targets: &Targets) -> Self {
         let limit = Limit::read(config.server.memory_limit_bytes);
         let divided = (limit.bytes / 100 * DIVIDED_PERCENT).saturating_sub(IDLE_BYTES);
-        let division = Division::new(divided, given, targets, config);
+        let division = Division::new(divided, set_paths, targets, config);
         division.apply(config);
         if targets.has(Role::Metastore) && targets.has(Role::Compactor) {
             let inputs = config.compactor.max_memory_bytes / JOB_PART;
             let plan = &mut config.metastore;
             let lower = |path: &str, value: &mut u64| {
-                if !given.contains(path) {
+                if !set_paths.contains(path) {
                     *value = (*value).min(inputs.max(JOB_BYTES_MIN));
                 }
             };
@@ -96,7 +96,7 @@ impl Shares {
         let share = |name, path, bytes| Share::within(name, path, bytes, room.clone());
         let shares = Self {
             limit,
-            questions: share("questions", QUESTIONS.path, config.querier.max_memory_bytes),
+            queries: share("questions", QUERIES.path, config.querier.max_memory_bytes),
             merges: share("merges", MERGES.path, config.compactor.max_memory_bytes),
             room,
         };
@@ -114,7 +114,7 @@ impl Shares {
         }
     }
 
-    /// Maximum bytes of answers that clients have not read yet. Answers to questions hold their memory until they are
+    /// Maximum bytes of answers that clients have not read yet. Answers to queries hold their memory until they are
     /// sent.
     pub(crate) fn answers_bytes_max(config: &Config) -> usize {
         let part = usize::try_from(config.querier.max_memory_bytes / ANSWERS_PART).unwrap_or(usize::MAX);
@@ -125,7 +125,7 @@ impl Shares {
     pub(crate) fn metrics(&self) -> SharesMetrics {
         SharesMetrics {
             limit_bytes: self.limit.bytes,
-            shares: vec![self.questions.clone(), self.merges.clone()],
+            shares: vec![self.queries.clone(), self.merges.clone()],
         }
     }
 
@@ -152,33 +152,33 @@ impl Shares {
 struct Division(Vec<(&'static Budget, u64)>);
 
 impl Division {
-    fn new(divided: u64, given: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
+    fn new(divided: u64, set_paths: &BTreeSet<String>, targets: &Targets, config: &Config) -> Self {
         // 0 switches a cache off; for other budgets it means a share.
         let is_off = |budget: &Budget| [CACHE.path, SYMBOLS.path].contains(&budget.path);
-        let is_given =
-            |budget: &Budget| given.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
-        let fixed = |budget: &&Budget| targets.has(budget.role) && is_given(budget);
+        let is_set =
+            |budget: &Budget| set_paths.contains(budget.path) && (budget.value(config) > 0 || is_off(budget));
+        let fixed = |budget: &&Budget| targets.has(budget.role) && is_set(budget);
         let set: u64 = BUDGETS.into_iter().filter(fixed).map(|budget| budget.value(config)).sum();
-        let weighed = |budget: &&Budget| targets.has(budget.role) && !is_given(budget);
+        let weighed = |budget: &&Budget| targets.has(budget.role) && !is_set(budget);
         let weights: u64 = BUDGETS.into_iter().filter(weighed).map(|budget| budget.weight).sum();
         let encoding = if targets.has(Role::Ingester) { ENCODING_WEIGHT } else { 0 };
         let rest = divided.saturating_sub(set);
         let unit = rest / (weights + encoding).max(1);
-        let share = |budget: &'static Budget| match (is_given(budget), targets.has(budget.role)) {
+        let share = |budget: &'static Budget| match (is_set(budget), targets.has(budget.role)) {
             (true, _) => (budget, budget.value(config)),
             (false, true) => (budget, (unit * budget.weight).clamp(budget.least, budget.most)),
             (false, false) => (budget, budget.least),
         };
         let mut shares: Vec<_> = BUDGETS.into_iter().map(share).collect();
-        // Questions take the rest, for example where the defaults of other budgets are enough.
-        if !is_given(&QUESTIONS) && targets.has(Role::Querier) {
+        // Queries take the rest, for example where the defaults of other budgets are enough.
+        if !is_set(&QUERIES) && targets.has(Role::Querier) {
             let others = |(budget, _): &&(&'static Budget, u64)| {
-                targets.has(budget.role) && budget.path != QUESTIONS.path
+                targets.has(budget.role) && budget.path != QUERIES.path
             };
             let taken: u64 = shares.iter().filter(others).map(|(_, bytes)| *bytes).sum();
             let left = divided.saturating_sub(taken).saturating_sub(unit * encoding);
             for (budget, bytes) in &mut shares {
-                if budget.path == QUESTIONS.path {
+                if budget.path == QUERIES.path {
                     *bytes = left.max(budget.least);
                 }
             }
@@ -219,12 +219,12 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn divided(limit_mib: u64, target: &str, given: &[&str], change: impl FnOnce(&mut Config)) -> Config {
+    fn divided(limit_mib: u64, target: &str, set_paths: &[&str], change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::default();
         config.server.memory_limit_bytes = limit_mib * MIB;
         change(&mut config);
-        let given = given.iter().map(|path| (*path).to_owned()).collect();
-        Shares::divide(&mut config, &given, &Targets::parse(target).expect("a target"));
+        let set_paths = set_paths.iter().map(|path| (*path).to_owned()).collect();
+        Shares::divide(&mut config, &set_paths, &Targets::parse(target).expect("a target"));
         config
     }
 
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_machine_has_the_defaults_and_the_rest_is_for_questions() {
+    fn a_large_machine_has_the_defaults_and_the_rest_is_for_queries() {
         let config = divided(64 << 10, "all", &[], |_| {});
         let default = Config::default();
         assert_eq!(config.ingester, default.ingester);
@@ -259,10 +259,10 @@ mod tests {
         assert_eq!(config.ingester.inflight_bytes_max, 200 << 20);
         let without = divided(512, "all", &[], |_| {});
         assert!(config.querier.max_memory_bytes < without.querier.max_memory_bytes);
-        let questions = ["querier.max_memory_bytes"];
-        let set = divided(512, "all", &questions, |config| config.querier.max_memory_bytes = 7 * MIB);
+        let queries = ["querier.max_memory_bytes"];
+        let set = divided(512, "all", &queries, |config| config.querier.max_memory_bytes = 7 * MIB);
         assert_eq!(set.querier.max_memory_bytes, 7 * MIB);
-        let zero = divided(512, "all", &questions, |_| {});
+        let zero = divided(512, "all", &queries, |_| {});
         assert_eq!(zero.querier.max_memory_bytes, without.querier.max_memory_bytes);
     }
 

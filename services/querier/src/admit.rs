@@ -1,7 +1,7 @@
-//! Admission: which questions run, and in which order the others wait.
+//! Admission: which queries run, and in which order the others wait.
 //!
-//! The running questions of one tenant have a limit of estimated bytes, and hold at most three quarters of the permits,
-//! so that another tenant always gets one. Tenants with waiting questions are served in turn; questions of one tenant
+//! The running queries of one tenant have a limit of estimated bytes, and hold at most three quarters of the permits,
+//! so that another tenant always gets one. Tenants with waiting queries are served in turn; queries of one tenant
 //! keep their order.
 
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ struct State {
     running: usize,
     next_id: u64,
     tenants: HashMap<String, Tenant, RandomState>,
-    /// Tenants with waiting questions, each once; the first is served next.
+    /// Tenants with waiting queries, each once; the first is served next.
     turns: VecDeque<String>,
 }
 
@@ -68,11 +68,11 @@ impl Admission {
         }
     }
 
-    /// Waits for a permit; the question may run while it is held. `bytes` is the estimate of the bytes to read. A
-    /// question above the limit of its tenant runs without others of that tenant.
+    /// Waits for a permit; the query may run while it is held. `bytes` is the estimate of the bytes to read. A
+    /// query above the limit of its tenant runs without others of that tenant.
     ///
     /// # Errors
-    /// `Exhausted` if too many questions of the same tenants wait already.
+    /// `Exhausted` if too many queries of the same tenants wait already.
     pub(crate) async fn enter(&self, tenants: &[TenantId], bytes: u64) -> Result<Permit<'_>, Error> {
         let name = tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("|");
         let (granted, granting) = oneshot::channel();
@@ -105,9 +105,9 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Grants permits until all are held or no waiting question fits.
+    /// Grants permits until all are held or no waiting query fits.
     fn advance(&self, state: &mut State) {
-        // Tenants in a row whose next question did not fit.
+        // Tenants in a row whose next query did not fit.
         let mut passed = 0;
         while state.running < self.running_max && passed < state.turns.len() {
             let Some(name) = state.turns.pop_front() else { break };
@@ -123,7 +123,7 @@ impl Admission {
                         tenant.running += 1;
                         tenant.bytes += next.bytes;
                         state.running += 1;
-                        // Cannot fail: a question that gives up leaves the queue first.
+                        // Cannot fail: a query that gives up leaves the queue first.
                         let _ = next.granted.send(());
                     }
                 }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_that_gives_up_leaves_no_trace() {
+    async fn a_query_that_gives_up_leaves_no_trace() {
         let admission = admission(1, 10);
         let a = tenant("a");
         let running = admission.enter(&a, 1).await.expect("runs");

@@ -1,23 +1,23 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How questions are answered.
+/// How queries are answered.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Questions that run at once, at most three quarters of them of one tenant; others wait. More: better use of many cores, more memory.
+    /// Queries that run at once, at most three quarters of them of one tenant; others wait. More: better use of many cores, more memory.
     pub max_concurrent: usize,
-    /// Questions of one tenant that wait; more are refused with 429.
+    /// Queries of one tenant that wait; more are refused with 429.
     pub max_waiting: usize,
-    /// Estimated bytes that the running questions of one tenant read together; questions above it wait. A question that
+    /// Estimated bytes that the running queries of one tenant read together; queries above it wait. A query that
     /// exceeds it alone runs without others of its tenant.
     pub max_tenant_inflight_bytes: u64,
-    /// Longest time that a question may take, waiting included.
+    /// Longest time that a query may take, waiting included.
     pub query_timeout: limits::Duration,
-    /// Objects that one question reads at once. More: quicker on a store with latency, more memory.
+    /// Objects that one query reads at once. More: quicker on a store with latency, more memory.
     pub max_parallel_objects: usize,
-    /// Bytes that all questions of this process together may hold: data that they read, partial answers, and answers
-    /// until they are sent. A question that finds no memory while others run starts again without them; if there is still not
+    /// Bytes that all queries of this process together may hold: data that they read, partial answers, and answers
+    /// until they are sent. A query that finds no memory while others run starts again without them; if there is still not
     /// enough, it is refused with 429. 0: the share of `server.memory_limit_bytes` that other roles leave.
     pub max_memory_bytes: u64,
     /// Decoded bytes that all scans of this process hold together; never more than half of `max_memory_bytes`.

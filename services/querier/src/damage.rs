@@ -3,7 +3,7 @@
 //! Owns: one report of an object at a time, in the background, so that no answer waits for it.
 //! Does not own: whether an object is damaged (`leaf`), what follows from it (`rpc::ObjectIndex`).
 //!
-//! If a report fails, the next question that reads the object makes a new one.
+//! If a report fails, the next query that reads the object makes a new one.
 
 use std::collections::HashSet;
 use std::sync::Arc;

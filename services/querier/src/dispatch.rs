@@ -1,4 +1,4 @@
-//! Asks leaves for the units of a question, and merges their answers.
+//! Asks leaves for the units of a query, and merges their answers.
 //!
 //! Owns: asking the second leaf when the first fails or is slow, the missing objects, the explanation of each unit.
 //! Does not own: which leaves a unit belongs to (`units`), when a unit is slow (`hedge`).
@@ -15,7 +15,7 @@ use hashbrown::HashSet;
 use memory::Account;
 use parking_lot::Mutex;
 use query::{Partial, Query};
-use rpc::{ErrorKind, Found, Missing, ScanRequest, Scanned};
+use rpc::{ErrorKind, FoundObject, Missing, ScanAnswer, ScanRequest};
 use storage::Key;
 
 use crate::explain::UnitExplanation;
@@ -25,10 +25,10 @@ use crate::trace::Trace;
 use crate::units::{Unit, divide};
 use crate::{Error, Querier};
 
-/// Units of one question that each leaf works on at once, on average.
+/// Units of one query that each leaf works on at once, on average.
 const UNITS_PER_LEAF: usize = 2;
 
-/// The calls to leaves that one question makes.
+/// The calls to leaves that one query makes.
 pub(crate) struct Dispatch<'a> {
     querier: &'a Querier,
     query: &'a Query,
@@ -38,10 +38,10 @@ pub(crate) struct Dispatch<'a> {
     explain: bool,
     /// Set once a snapshot was too old: objects that are gone from the next one count as missing.
     pub(crate) skip_gone: bool,
-    /// Memory that the question holds in this process.
+    /// Memory that the query holds in this process.
     pub(crate) memory: Account,
     leaves: Arc<[NamedLeaf]>,
-    /// Indices of the leaves that failed this question; they are asked last.
+    /// Indices of the leaves that failed this query; they are asked last.
     failed: Mutex<HashSet<usize>>,
 }
 
@@ -50,7 +50,7 @@ type Attempt = Result<Reply, Failure>;
 
 struct Reply {
     leaf: usize,
-    scanned: Scanned,
+    scanned: ScanAnswer,
 }
 
 struct Failure {
@@ -91,7 +91,7 @@ impl<'a> Dispatch<'a> {
     /// `NotFound` if the snapshot is too old. `Unavailable` if no object could be read and the answer is empty.
     pub(crate) async fn run(
         &self,
-        objects: Vec<Found>,
+        objects: Vec<FoundObject>,
         trace: &mut Trace,
     ) -> Result<(Partial, Vec<Missing>), Error> {
         let clock = &self.querier.clock;
@@ -118,7 +118,7 @@ impl<'a> Dispatch<'a> {
         // A partial from another process is not charged to this one yet.
         let partial = match partial.is_charged() {
             true => partial,
-            false => partial.charged_to(&self.memory).map_err(|refused| no_memory(&refused))?,
+            false => partial.charged_to(&self.memory).map_err(|refusal| no_memory(&refusal))?,
         };
         let result = match merged.is_heavy() {
             false => merged.merge(partial).map(|()| merged),
@@ -145,7 +145,7 @@ impl<'a> Dispatch<'a> {
         if !keys.is_empty() {
             return Ok(());
         }
-        // So that the next question does not fail because of the same damaged objects.
+        // So that the next query does not fail because of the same damaged objects.
         self.querier.damage.report(&self.querier.metastore, missing);
         let text = format!("none of {count} objects could be read; {}: {}", first.key, first.reason);
         Err(rpc::Error::new(ErrorKind::Unavailable, text).into())
@@ -167,7 +167,7 @@ impl<'a> Dispatch<'a> {
             Ok(Reply { leaf, scanned }) => {
                 self.querier.hedging.took(unit.bytes, explanation.took);
                 explanation.answered(&self.leaves[leaf].0, &scanned);
-                let Scanned { partial, missing, .. } = scanned;
+                let ScanAnswer { partial, missing, .. } = scanned;
                 Ok(UnitResult { partial: Some(partial), missing, explanation })
             }
             Err(error) if is_final(error.kind) => Err(error.into()),
@@ -178,8 +178,11 @@ impl<'a> Dispatch<'a> {
             }
             Err(error) => {
                 let reason = error.to_string();
-                let unread =
-                    |object: Found| Missing { key: object.key, reason: reason.clone(), is_damaged: false };
+                let unread = |object: FoundObject| Missing {
+                    key: object.key,
+                    reason: reason.clone(),
+                    is_damaged: false,
+                };
                 let missing = unit.objects.into_iter().map(unread).collect();
                 Ok(UnitResult { partial: None, missing, explanation })
             }

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use memory::Refused;
+use memory::Refusal;
 use model::ProfileTypeError;
 use query::{SelectorError, TooLarge};
 use tonic::Code;
 
-/// Why a question was not answered.
+/// Why a query was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request is wrong.
@@ -20,7 +20,7 @@ pub enum Error {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error("the answer {0}; ask for a shorter time range, fewer series or fewer nodes")]
-    Memory(#[from] Refused),
+    Memory(#[from] Refusal),
     /// Another role refused or failed.
     #[error(transparent)]
     Role(#[from] rpc::Error),

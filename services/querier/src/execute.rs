@@ -1,7 +1,7 @@
-//! The story of a question: find → admit → divide → dispatch → merge → finish.
+//! The story of a query: find → admit → divide → dispatch → merge → finish.
 //!
-//! Owns: the order of these steps, the deadline, running again with a newer snapshot or without other questions.
-//! Does not own: which questions may run (`admit`), which leaf scans which object (`units`, `dispatch`), the
+//! Owns: the order of these steps, the deadline, running again with a newer snapshot or without other queries.
+//! Does not own: which queries may run (`admit`), which leaf scans which object (`units`, `dispatch`), the
 //! explanation of an answer (`trace`).
 
 use std::sync::atomic::Ordering;
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use query::{Charge, Kind, Partial, Query, Stats};
-use rpc::{ErrorKind, FindRequest, Found, Missing, Snapshot};
+use rpc::{ErrorKind, FindRequest, FoundObject, Missing, Snapshot};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
-use crate::asker::Asker;
+use crate::client::Client;
 use crate::dispatch::Dispatch;
 use crate::explain::Explanation;
 use crate::reason::{no_memory, refusal_of};
@@ -23,7 +23,7 @@ use crate::trace::{Step, Trace};
 use crate::units::cost_of_all;
 use crate::{Error, MEMORY_SLOTS, Querier};
 
-/// How often a question that found no memory runs again without others, and the pause before each try but the first.
+/// How often a query that found no memory runs again without others, and the pause before each try but the first.
 const ALONE_TRIES_MAX: u32 = 3;
 const ALONE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,7 +34,7 @@ pub struct MergedAnswer {
     pub report: Report,
 }
 
-/// How a question was answered.
+/// How a query was answered.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub stats: Stats,
@@ -43,7 +43,7 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// Set if the catalog had no owner or lagged behind: the age of its knowledge.
     pub stale: Option<Duration>,
-    /// If the client asked for it; one for each question that was answered.
+    /// If the client asked for it; one for each query that was answered.
     pub(crate) explanations: Vec<Explanation>,
     /// Memory of the answer, held until the answer is sent.
     pub(crate) memory: Lease,
@@ -58,7 +58,7 @@ impl Report {
         Ok(self.memory.grow(self.memory.bytes() * MESSAGE_SIZES)?)
     }
 
-    /// The report of several questions that are answered together.
+    /// The report of several queries that are answered together.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.stats.merge(other.stats);
         self.took = self.took.max(other.took);
@@ -71,7 +71,7 @@ impl Report {
         self
     }
 
-    /// Sets the fields that are known only when the question is answered.
+    /// Sets the fields that are known only when the query is answered.
     fn complete(&mut self, kind: &'static str, took: Duration) {
         self.took = took;
         for explanation in &mut self.explanations {
@@ -81,35 +81,35 @@ impl Report {
 }
 
 impl Querier {
-    /// Answers one question.
+    /// Answers one query.
     ///
     /// # Errors
-    /// The question is refused or takes too long, or a role that it needs cannot answer.
-    pub async fn execute(&self, asker: &Asker, query: Query) -> Result<MergedAnswer, Error> {
+    /// The query is refused or takes too long, or a role that it needs cannot answer.
+    pub async fn execute(&self, client: &Client, query: Query) -> Result<MergedAnswer, Error> {
         let (answer, report) =
-            self.execute_and(asker, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
+            self.execute_and(client, query, |answer, _| future::ready(Ok(answer)).boxed()).await?;
         let partial = Partial { answer, stats: report.stats, charge: Charge::default() };
         Ok(MergedAnswer { partial, report })
     }
 
-    /// Answers one question, and turns the answer into the message with `finish`, which charges the lease of the
-    /// answer. If `finish` finds no memory while other questions run, the whole question runs again without them.
+    /// Answers one query, and turns the answer into the message with `finish`, which charges the lease of the
+    /// answer. If `finish` finds no memory while other queries run, the whole query runs again without them.
     ///
     /// # Errors
     /// As [`Self::execute`].
     pub(crate) async fn execute_and<T: Send>(
         &self,
-        asker: &Asker,
+        client: &Client,
         query: Query,
-        finish: impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync,
+        finish: impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync,
     ) -> Result<(T, Report), Error> {
         let started = self.clock.monotonic();
         let kind = kind_name(&query.kind);
         let limit = Duration::from_nanos(self.config.query_timeout.nanos().max(0) as u64);
         // The earlier of the client's deadline and ours.
         let own = (!limit.is_zero()).then(|| started.saturating_add(limit));
-        let deadline = [own, asker.deadline].into_iter().flatten().min();
-        let answer = self.answer(asker, &query, deadline, &finish);
+        let deadline = [own, client.deadline].into_iter().flatten().min();
+        let answer = self.answer(client, &query, deadline, &finish);
         let result = match deadline {
             None => answer.await,
             Some(deadline) => {
@@ -133,23 +133,23 @@ impl Querier {
 
     async fn answer<T: Send>(
         &self,
-        asker: &Asker,
+        client: &Client,
         query: &Query,
         deadline: Option<Duration>,
-        finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+        finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync),
     ) -> Result<(T, Report), Error> {
-        let mut trace = Trace::new(&self.clock, asker.explain);
-        let mut dispatch = Dispatch::new(self, query, deadline, asker.explain);
+        let mut trace = Trace::new(&self.clock, client.explain);
+        let mut dispatch = Dispatch::new(self, query, deadline, client.explain);
         let mut permit = None;
         let mut tries_alone = 0;
         loop {
             trace.start();
-            let snapshot = self.find(asker, query).await?;
+            let snapshot = self.find(client, query).await?;
             trace.step(Step::Find);
             let cost = cost_of_all(query, &snapshot.objects);
             trace.found(&snapshot, cost);
             if permit.is_none() {
-                let admitted = self.admission.enter(asker.tenants(), cost).await?;
+                let admitted = self.admission.enter(client.tenants(), cost).await?;
                 permit = Some((admitted, self.metrics.started()));
             }
             let slots = self.take_memory_slots(query, tries_alone > 0).await?;
@@ -159,7 +159,7 @@ impl Querier {
             trace.step(Step::Scan);
             match result {
                 Err(Error::Role(error)) if tries_alone < ALONE_TRIES_MAX && may_fit_alone(&error) => {
-                    debug!(%error, "a question found no memory while others ran; it runs again without them");
+                    debug!(%error, "a query found no memory while others ran; it runs again without them");
                     // The partials of this run are dropped, and the memory that they held is free.
                     dispatch.memory = self.memory.account();
                     drop(slots);
@@ -201,13 +201,13 @@ impl Querier {
         self.damage.report(&self.metastore, missing);
     }
 
-    /// Waits for one slot, or for all of them: then no other question that needs memory runs.
+    /// Waits for one slot, or for all of them: then no other query that needs memory runs.
     async fn take_memory_slots(
         &self,
         query: &Query,
         is_alone: bool,
     ) -> Result<Option<SemaphorePermit<'_>>, Error> {
-        // Without samples a question holds so little memory that it is not worth waiting behind one that runs alone.
+        // Without samples a query holds so little memory that it is not worth waiting behind one that runs alone.
         if !is_alone && !query.needs().samples {
             return Ok(None);
         }
@@ -217,13 +217,13 @@ impl Querier {
     }
 
     /// Finds in the catalog. Fails if an older owner of the catalog (smaller epoch) answers than before.
-    pub(crate) async fn find(&self, asker: &Asker, query: &Query) -> Result<Snapshot, Error> {
+    pub(crate) async fn find(&self, client: &Client, query: &Query) -> Result<Snapshot, Error> {
         let request = FindRequest {
-            tenants: asker.tenants().to_vec(),
+            tenants: client.tenants().to_vec(),
             range: query.range,
             services: query.selector.services(),
             profile_type: query.profile_type.clone(),
-            explain: asker.explain,
+            explain: client.explain,
         };
         let snapshot = self.metastore.find(request).await?;
         let newest = self.newest_epoch.fetch_max(snapshot.epoch, Ordering::Relaxed);
@@ -241,19 +241,19 @@ impl Querier {
 /// Scans the objects of one snapshot and finishes the merged answer.
 async fn scan<T: Send>(
     dispatch: &Dispatch<'_>,
-    objects: Vec<Found>,
-    finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refused>> + Sync),
+    objects: Vec<FoundObject>,
+    finish: &(impl Fn(query::Answer, Lease) -> BoxFuture<'static, Result<T, Refusal>> + Sync),
     trace: &mut Trace,
 ) -> Result<(T, Report), Error> {
     let (Partial { answer, stats, charge }, missing) = dispatch.run(objects, trace).await?;
     let memory = charge.into_lease();
-    let answer = finish(answer, memory.clone()).await.map_err(|refused| no_memory(&refused))?;
+    let answer = finish(answer, memory.clone()).await.map_err(|refusal| no_memory(&refusal))?;
     Ok((answer, Report { stats, memory, missing, ..Report::default() }))
 }
 
-/// True if a question that was refused for lack of memory may fit when it runs without others.
+/// True if a query that was refused for lack of memory may fit when it runs without others.
 fn may_fit_alone(error: &rpc::Error) -> bool {
-    let is_without_others = refusal_of(error).is_some_and(|refused| refused.others == 0);
+    let is_without_others = refusal_of(error).is_some_and(|refusal| refusal.others == 0);
     matches!(error.kind, ErrorKind::Exhausted { .. }) && !is_without_others
 }
 

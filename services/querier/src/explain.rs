@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use query::Stats;
-use rpc::{Effort, Missing, Pruned, Scanned, Snapshot};
+use rpc::{Effort, Missing, PruneCounts, ScanAnswer, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::units::Unit;
 
-/// How one question was answered, and the time and the reads that it took.
+/// How one query was answered, and the time and the reads that it took.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Explanation {
     kind: &'static str,
@@ -22,8 +22,8 @@ pub(crate) struct Explanation {
     datasets: usize,
     /// Estimate of the bytes to read.
     bytes: u64,
-    pruned: Option<Pruned>,
-    /// Whether the question ran more than once: its snapshot was too old, or it found no memory while others ran.
+    pruned: Option<PruneCounts>,
+    /// Whether the query ran more than once: its snapshot was too old, or it found no memory while others ran.
     started_over: bool,
     pub(crate) find: Duration,
     pub(crate) admit: Duration,
@@ -64,7 +64,7 @@ impl UnitExplanation {
         }
     }
 
-    pub(crate) fn answered(&mut self, leaf: &str, scanned: &Scanned) {
+    pub(crate) fn answered(&mut self, leaf: &str, scanned: &ScanAnswer) {
         if let Some(effort) = &scanned.effort {
             leaf.clone_into(&mut self.leaf);
             self.effort = *effort;
@@ -107,7 +107,7 @@ impl Explanation {
         self.merge += merge;
     }
 
-    /// Sets the fields that are known only when the question is answered.
+    /// Sets the fields that are known only when the query is answered.
     pub(crate) fn complete(&mut self, kind: &'static str, took: Duration, stats: Stats, missing: &[Missing]) {
         self.kind = kind;
         self.took = took;

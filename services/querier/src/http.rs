@@ -1,4 +1,4 @@
-//! The public query API. One file per group of calls: request → question → answer → response.
+//! The public query API. One file per group of calls: request → query → answer → response.
 
 mod deletes;
 mod diff;

@@ -1,4 +1,4 @@
-//! A leaf: answers a question for the objects that a root names.
+//! A leaf: answers a query for the objects that a root names.
 //!
 //! Owns: how many objects and bytes are in flight, work on the pool or inline, the deadline of a request.
 //! Does not own: the scan of one object (`scan`) or dataset (`dataset`), the bytes of an object (`block`), the answer of
@@ -20,7 +20,7 @@ use clock::{Clock, Pool};
 use futures::stream::{self, StreamExt};
 use memory::Share;
 use query::Partial;
-use rpc::{Error, ErrorKind, Found, ScanRequest, Scanned};
+use rpc::{Error, ErrorKind, FoundObject, ScanAnswer, ScanRequest};
 use storage::Store;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -33,7 +33,7 @@ use crate::reason::{no_memory, unmergeable};
 /// Bytes of the read budget that one permit stands for.
 const PERMIT_BYTES: u64 = 16 << 10;
 
-/// Reads take at most 1 / `READING_PART` of the memory of questions; the rest is for the answers that are made of them.
+/// Reads take at most 1 / `READING_PART` of the memory of queries; the rest is for the answers that are made of them.
 const READING_PART: u64 = 2;
 
 /// Decoded bytes of one encoded byte, roughly.
@@ -54,7 +54,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// `memory` limits all questions of this process together.
+    /// `memory` limits all queries of this process together.
     pub fn new(config: &Config, memory: Share, store: Store, cache: Cache, pool: Pool, clock: Clock) -> Self {
         let reading = config.max_inflight_bytes.min(memory.limit() / READING_PART);
         let permits = (reading / PERMIT_BYTES).clamp(1, 1 << 28) as u32;
@@ -71,7 +71,7 @@ impl Leaf {
         }
     }
 
-    async fn scan_all(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan_all(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let ScanRequest { query, objects, skip_gone, skip_unavailable, explain, memory, .. } = request;
         let memory = if memory.is_counted() { memory } else { self.memory.account() };
         let meter = Meter::new(&self.clock, explain);
@@ -81,7 +81,7 @@ impl Leaf {
         let mut merged = Partial::empty(&scan.query);
         let all_datasets = count_datasets(&objects);
         let objects = answer_from_snapshot(&scan.query, objects, &mut merged);
-        merged = merged.charged_to(&scan.memory).map_err(|refused| no_memory(&refused))?;
+        merged = merged.charged_to(&scan.memory).map_err(|refusal| no_memory(&refusal))?;
         scan.meter.known_datasets(all_datasets - count_datasets(&objects));
         let mut missing = Vec::new();
         let mut results =
@@ -99,7 +99,7 @@ impl Leaf {
             merged = scan.meter.time(|effort| &mut effort.merge, merge).await.map_err(unmergeable)?;
         }
         drop(results);
-        Ok(Scanned { partial: merged, missing, effort: scan.meter.into_effort() })
+        Ok(ScanAnswer { partial: merged, missing, effort: scan.meter.into_effort() })
     }
 
     /// Waits until `encoded` bytes, decoded, fit into the read budget. A read larger than the budget takes all of it.
@@ -118,7 +118,7 @@ impl Leaf {
 
 #[async_trait]
 impl rpc::Leaf for Leaf {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let Some(limit) = request.time_left else {
             return self.scan_all(request).await;
         };
@@ -130,6 +130,6 @@ impl rpc::Leaf for Leaf {
     }
 }
 
-fn count_datasets(objects: &[Found]) -> usize {
+fn count_datasets(objects: &[FoundObject]) -> usize {
     objects.iter().map(|object| object.datasets.len()).sum()
 }

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// meet the cache of that process.
 pub type NamedLeaf = (String, Arc<dyn rpc::Leaf>);
 
-/// The leaves that exist now. A root asks for them at each question, so leaves may come and go.
+/// The leaves that exist now. A root asks for them at each query, so leaves may come and go.
 pub trait Leaves: Send + Sync {
     /// In any order, each name once.
     fn leaves(&self) -> Arc<[NamedLeaf]>;
@@ -36,7 +36,7 @@ pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use rpc::{Error, ErrorKind, ScanRequest, Scanned};
+    use rpc::{Error, ErrorKind, ScanAnswer, ScanRequest};
 
     use super::*;
 
@@ -44,7 +44,7 @@ mod tests {
 
     #[async_trait]
     impl rpc::Leaf for DeadLeaf {
-        async fn scan(&self, _: ScanRequest) -> Result<Scanned, Error> {
+        async fn scan(&self, _: ScanRequest) -> Result<ScanAnswer, Error> {
             Err(Error::new(ErrorKind::Unavailable, "dead"))
         }
     }

@@ -1,14 +1,14 @@
-//! Answers questions: find objects, plan, scan, merge.
+//! Answers queries: find objects, plan, scan, merge.
 //!
-//! Owns: the public query API, which questions may run at once, which leaf scans which objects, merging.
+//! Owns: the public query API, which queries may run at once, which leaf scans which objects, merging.
 //! Does not own: which objects exist (`rpc::ObjectIndex`), how one dataset answers (`query`), how
 //! an object is read (`block`).
 //!
-//! A question uses one snapshot of the catalog. If an object of the snapshot is gone, a merge has replaced
-//! it, and the question starts over, once, with a new snapshot.
+//! A query uses one snapshot of the catalog. If an object of the snapshot is gone, a merge has replaced
+//! it, and the query starts over, once, with a new snapshot.
 
 mod admit;
-mod asker;
+mod client;
 mod config;
 mod damage;
 mod dispatch;
@@ -24,7 +24,7 @@ mod reason;
 mod trace;
 mod units;
 
-pub use asker::Asker;
+pub use client::Client;
 pub use config::Config;
 pub use error::Error;
 pub use execute::{MergedAnswer, Report};
@@ -45,15 +45,15 @@ use crate::admit::Admission;
 use crate::damage::Damage;
 use crate::hedge::Hedging;
 
-/// More than the number of questions that ever run at once.
+/// More than the number of queries that ever run at once.
 const MEMORY_SLOTS: u32 = 1 << 16;
 
-/// The root of every question: every querier is one, and leaves scan for it.
+/// The root of every query: every querier is one, and leaves scan for it.
 pub struct Querier {
     config: Config,
-    /// Limits all questions of this process together.
+    /// Limits all queries of this process together.
     memory: Share,
-    /// A question that needs memory holds one slot, or all of them if it found no memory while others ran.
+    /// A query that needs memory holds one slot, or all of them if it found no memory while others ran.
     memory_slots: Semaphore,
     metastore: Arc<dyn rpc::ObjectIndex>,
     leaves: Arc<dyn Leaves>,
@@ -71,7 +71,7 @@ pub struct Querier {
 
 impl Querier {
     /// `leaves` scan the objects that this root finds; each object goes to the same leaf as long as that leaf exists.
-    /// `memory` limits all questions of this process together.
+    /// `memory` limits all queries of this process together.
     #[allow(clippy::too_many_arguments, reason = "all have distinct types, so none can be mixed up")]
     pub fn new(
         config: Config,

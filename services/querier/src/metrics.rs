@@ -1,4 +1,4 @@
-//! Metrics of questions: how many, how long, how much they read, how often leaves were asked again.
+//! Metrics of queries: how many, how long, how much they read, how often leaves were asked again.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// Metrics of questions.
+/// Metrics of queries.
 #[derive(Clone)]
 pub struct Metrics {
     queries: Family<Outcome, Counter>,
@@ -61,7 +61,7 @@ impl Metrics {
         let Self { queries, seconds, running, bytes, samples, profiles, retries, partial, .. } = &metrics;
         let registry = registry.sub_registry_with_prefix("pyrograph_querier");
         registry.register("queries", "Queries by kind and outcome", queries.clone());
-        registry.register("query_seconds", "Time from question to answer", seconds.clone());
+        registry.register("query_seconds", "Time from query to answer", seconds.clone());
         registry.register("queries_running", "Queries that run now", running.clone());
         registry.register("read_bytes", "Encoded bytes that queries used", bytes.clone());
         registry.register("scanned_samples", "Samples that queries scanned", samples.clone());
@@ -133,7 +133,7 @@ impl Metrics {
     }
 }
 
-/// A question that runs. Its drop counts it down, also when the client goes away.
+/// A query that runs. Its drop counts it down, also when the client goes away.
 pub(crate) struct RunningGuard<'a>(&'a Gauge);
 
 impl Drop for RunningGuard<'_> {

@@ -2,7 +2,7 @@
 //!
 //! The source of an error stays in it: [`refusal_of`] finds a refusal of memory there.
 
-use memory::Refused;
+use memory::Refusal;
 use query::MergeError;
 use rpc::{Error, ErrorKind};
 use storage::Key;
@@ -13,7 +13,7 @@ pub(crate) fn unreadable(error: block::Error) -> Error {
         block::Error::Storage(storage::Error::NotFound(_)) => ErrorKind::NotFound,
         // A leaf of a newer release may be able to read it.
         block::Error::Storage(_) | block::Error::Version { .. } => ErrorKind::Unavailable,
-        block::Error::Memory { refused, .. } => ErrorKind::of_memory(refused),
+        block::Error::Memory { refusal, .. } => ErrorKind::of_memory(refusal),
         _ => ErrorKind::Corrupt,
     };
     Error::with_source(kind, error.to_string(), error)
@@ -38,21 +38,21 @@ pub(crate) fn too_large(error: query::TooLarge) -> Error {
 pub(crate) fn unmergeable(error: MergeError) -> Error {
     match error {
         MergeError::TooLarge(error) => too_large(error),
-        MergeError::Memory(refused) => no_memory(&refused),
+        MergeError::Memory(refusal) => no_memory(&refusal),
     }
 }
 
-/// The error of a question that is refused for lack of memory.
-pub(crate) fn no_memory(refused: &Refused) -> Error {
-    let text = format!("the question {refused}; ask for a shorter time range or fewer series");
-    Error::with_source(ErrorKind::of_memory(refused), text, refused.clone())
+/// The error of a query that is refused for lack of memory.
+pub(crate) fn no_memory(refusal: &Refusal) -> Error {
+    let text = format!("the query {refusal}; ask for a shorter time range or fewer series");
+    Error::with_source(ErrorKind::of_memory(refusal), text, refusal.clone())
 }
 
 /// The refusal of memory that caused `error`, if this process refused it.
-pub(crate) fn refusal_of(error: &Error) -> Option<&Refused> {
+pub(crate) fn refusal_of(error: &Error) -> Option<&Refusal> {
     let source = std::error::Error::source(error)?;
     let of_block = source.downcast_ref().and_then(|error| match error {
-        block::Error::Memory { refused, .. } => Some(refused),
+        block::Error::Memory { refusal, .. } => Some(refusal),
         _ => None,
     });
     source.downcast_ref().or(of_block)

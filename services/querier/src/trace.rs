@@ -1,4 +1,4 @@
-//! Observes the steps of one question, for a client that asked for an explanation.
+//! Observes the steps of one query, for a client that asked for an explanation.
 //!
 //! Every method is a no-op if the client did not ask, so that the story in `execute` needs no branches for it.
 
@@ -30,14 +30,14 @@ impl Trace {
         Self { clock: clock.clone(), step_start: Duration::ZERO, explanation }
     }
 
-    /// Starts the clock of the next step: at the beginning, and each time the question runs again.
+    /// Starts the clock of the next step: at the beginning, and each time the query runs again.
     pub(crate) fn start(&mut self) {
         if self.explanation.is_some() {
             self.step_start = self.clock.monotonic();
         }
     }
 
-    /// Ends a step. Durations of the same step add up when the question runs again.
+    /// Ends a step. Durations of the same step add up when the query runs again.
     pub(crate) fn step(&mut self, step: Step) {
         let Some(explanation) = &mut self.explanation else { return };
         let now = self.clock.monotonic();

@@ -1,7 +1,7 @@
-//! Divides the objects of a question into units: one unit is one call to a leaf, and is retried as a whole on another.
+//! Divides the objects of a query into units: one unit is one call to a leaf, and is retried as a whole on another.
 
 use query::Query;
-use rpc::{Error, ErrorKind, Found, FoundDataset};
+use rpc::{Error, ErrorKind, FoundDataset, FoundObject};
 
 use crate::leaves::{NamedLeaf, rank};
 
@@ -13,13 +13,13 @@ const UNIT_OBJECTS_MAX: usize = 128;
 /// Datasets of objects of at least this size are ranked one by one, so that several leaves share the object.
 const SHARED_OBJECT_BYTES: u64 = 64 << 20;
 
-/// A question that needs no samples reads only the index: about 1 / `INDEX_PART` of a dataset.
+/// A query that needs no samples reads only the index: about 1 / `INDEX_PART` of a dataset.
 const INDEX_PART: u64 = 16;
 
 /// Part of the objects of a snapshot.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    pub(crate) objects: Vec<Found>,
+    pub(crate) objects: Vec<FoundObject>,
     /// Bytes to read, roughly.
     pub(crate) bytes: u64,
     /// Indices of the leaf that the unit belongs to, and of the leaf that is asked next.
@@ -39,7 +39,7 @@ pub(crate) fn cost(query: &Query, dataset: &FoundDataset) -> u64 {
 }
 
 /// The cost of all `objects`.
-pub(crate) fn cost_of_all(query: &Query, objects: &[Found]) -> u64 {
+pub(crate) fn cost_of_all(query: &Query, objects: &[FoundObject]) -> u64 {
     let datasets = objects.iter().flat_map(|object| &object.datasets);
     datasets.map(|dataset| cost(query, dataset)).fold(0, u64::saturating_add)
 }
@@ -48,7 +48,11 @@ pub(crate) fn cost_of_all(query: &Query, objects: &[Found]) -> u64 {
 ///
 /// # Errors
 /// `Unavailable` if there is no leaf.
-pub(crate) fn divide(query: &Query, objects: Vec<Found>, leaves: &[NamedLeaf]) -> Result<Vec<Unit>, Error> {
+pub(crate) fn divide(
+    query: &Query,
+    objects: Vec<FoundObject>,
+    leaves: &[NamedLeaf],
+) -> Result<Vec<Unit>, Error> {
     if leaves.is_empty() && !objects.is_empty() {
         return Err(Error::new(ErrorKind::Unavailable, "there is no querier to scan"));
     }
@@ -62,7 +66,7 @@ pub(crate) fn divide(query: &Query, objects: Vec<Found>, leaves: &[NamedLeaf]) -
         }
         for dataset in &object.datasets {
             let ranking = rank(&format!("{}#{}", object.key, dataset.position), leaves);
-            let part = Found { datasets: vec![dataset.clone()], ..object.clone() };
+            let part = FoundObject { datasets: vec![dataset.clone()], ..object.clone() };
             add(query, part, &ranking, &mut open, &mut units);
         }
     }
@@ -71,7 +75,13 @@ pub(crate) fn divide(query: &Query, objects: Vec<Found>, leaves: &[NamedLeaf]) -
 }
 
 /// Adds an object to the open unit of its first leaf; moves the unit to `full` if it is full.
-fn add(query: &Query, object: Found, ranking: &[usize], open: &mut [Option<Unit>], full: &mut Vec<Unit>) {
+fn add(
+    query: &Query,
+    object: FoundObject,
+    ranking: &[usize],
+    open: &mut [Option<Unit>],
+    full: &mut Vec<Unit>,
+) {
     let Some(first) = ranking.first().copied() else { return };
     let bytes = cost_of_all(query, std::slice::from_ref(&object));
     let new = || Unit { objects: Vec::new(), bytes: 0, first, second: ranking.get(1).copied() };

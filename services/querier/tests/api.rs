@@ -1,4 +1,4 @@
-//! Questions over HTTP, answered from segments in a store in memory.
+//! Queries over HTTP, answered from segments in a store in memory.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
@@ -17,7 +17,7 @@ use model::{
 use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
 use query::{Deletion, Selector};
-use rpc::{Error, FindRequest, Found, FoundDataset, Snapshot};
+use rpc::{Error, FindRequest, FoundDataset, FoundObject, Snapshot};
 use serde_json::{Value, json};
 use storage::fault::{Fault, Faulty};
 use storage::{Key, Store};
@@ -28,9 +28,9 @@ const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 /// Finds every object in `objects`, and removes those that are quarantined.
 #[derive(Default)]
 struct Catalog {
-    objects: Mutex<Vec<Found>>,
+    objects: Mutex<Vec<FoundObject>>,
     /// Answers the next find instead of the objects.
-    stale: Mutex<Option<Found>>,
+    stale: Mutex<Option<FoundObject>>,
     quarantined: Mutex<Vec<(Key, String)>>,
 }
 
@@ -119,7 +119,7 @@ impl Server {
         self.catalog.objects.lock().expect("lock").push(found);
     }
 
-    async fn put(&self, items: &[PushItem], seq: u64) -> Found {
+    async fn put(&self, items: &[PushItem], seq: u64) -> FoundObject {
         let mut head = Head::new();
         for item in items {
             head.append(item);
@@ -137,7 +137,13 @@ impl Server {
             profile_types: entry.profile_types.clone().into(),
         });
         let datasets = datasets.collect();
-        Found { key, bytes: encoded.bytes.len() as u64, masked: Vec::new(), deletions: Vec::new(), datasets }
+        FoundObject {
+            key,
+            bytes: encoded.bytes.len() as u64,
+            masked: Vec::new(),
+            deletions: Vec::new(),
+            datasets,
+        }
     }
 
     async fn send(&self, request: http::Request<Body>) -> (u16, http::HeaderMap, Value) {
@@ -296,7 +302,7 @@ async fn deleted_profiles_do_not_count_in_the_times_of_a_tenant() {
         [10, 20, 30].map(|second| item(second, "app", "dev", SECOND + second as i64, &[("main", 1, 0)]));
     let mut found = server.put(&items, 0).await;
     let second = |second: i64| (SECOND + second) * 1_000_000_000;
-    let times = async |found: &Found| {
+    let times = async |found: &FoundObject| {
         *server.catalog.objects.lock().expect("lock") = vec![found.clone()];
         server.call("GetProfileStats", json!({})).await.1
     };
@@ -342,7 +348,7 @@ async fn dotted_names_are_hidden_from_clients_that_do_not_know_them() {
 }
 
 #[tokio::test]
-async fn wrong_questions_are_refused_with_the_reason() {
+async fn wrong_queries_are_refused_with_the_reason() {
     let server = Server::new();
     let refused = async |method: &str, body: Value, code: &str, part: &str| {
         let (status, answer) = server.call(method, body).await;
@@ -381,7 +387,7 @@ async fn wrong_questions_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_question_before_the_lookback_limit_has_an_empty_answer() {
+async fn a_query_before_the_lookback_limit_has_an_empty_answer() {
     let lookback = limits::Duration::from_days(7);
     let server = Server::with_limits(Limits { max_query_lookback: lookback, ..Limits::default() });
     server.push(&[example()]).await;
@@ -414,7 +420,7 @@ async fn segments_add_up_and_masked_items_do_not_count() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_gone_makes_the_question_start_over() {
+async fn an_object_that_is_gone_makes_the_query_start_over() {
     let server = Server::new();
     server.push(&[example()]).await;
     let mut gone = server.catalog.objects.lock().expect("lock")[0].clone();
@@ -441,7 +447,7 @@ async fn answers_report_their_cost_and_the_missing_objects() {
     assert_eq!((&stats["profiles"], &stats["blocks"]), (&json!(1), &json!(1)));
 }
 
-/// Returns the total of all profiles, and the number of missing objects. A question whose only object is missing fails.
+/// Returns the total of all profiles, and the number of missing objects. A query whose only object is missing fails.
 async fn total_and_missing(server: &Server) -> (Value, String) {
     let (status, headers, graph) = server.call_for_headers("SelectMergeStacktraces", cpu(json!({}))).await;
     if status == 503 {
@@ -554,7 +560,7 @@ async fn wrong_bytes_in_a_cache_are_read_again_and_no_object_is_quarantined() {
 }
 
 /// Returns a server whose only object is `found`, with these bytes, in a store with scripted faults.
-async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Faulty) {
+async fn with_faulty_store(found: &FoundObject, bytes: bytes::Bytes) -> (Server, Faulty) {
     let faulty = Faulty::new(Arc::new(InMemory::new()), Clock::system(), 1);
     let store = Store::new(Arc::new(faulty.clone()), Clock::system(), storage::Metrics::default());
     store.settle_create(&found.key, bytes).await.expect("in memory");
@@ -564,7 +570,7 @@ async fn with_faulty_store(found: &Found, bytes: bytes::Bytes) -> (Server, Fault
 }
 
 /// Returns a server with one object of three services, the object, and the offset of the index of each service.
-async fn with_three_datasets() -> (Server, Found, Vec<usize>) {
+async fn with_three_datasets() -> (Server, FoundObject, Vec<usize>) {
     let sound = Server::new();
     let stacks = [("main", 1, 0)];
     let services =
@@ -649,7 +655,7 @@ async fn an_object_that_cannot_be_read_again_is_not_called_damaged() {
 }
 
 #[tokio::test]
-async fn any_question_can_be_explained() {
+async fn any_query_can_be_explained() {
     let server = Server::new();
     server.push(&[example()]).await;
     let query = "process_cpu:cpu:nanoseconds:cpu:nanoseconds%7Bservice_name%3D%22app%22%7D";
@@ -668,9 +674,9 @@ async fn any_question_can_be_explained() {
     ];
     for (count, field, answer) in answers {
         assert!(answer.pointer(field).is_some(), "{answer}");
-        let questions = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        assert_eq!(questions.len(), count);
-        let explained = &questions[0];
+        let queries = answer["explained"]["questions"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(queries.len(), count);
+        let explained = &queries[0];
         assert_eq!(explained["found"]["objects"], 1, "{explained}");
         assert_eq!(explained["units"]["slowest"][0]["leaf"], "leaf", "{explained}");
         assert!(explained["millis"]["total"].as_f64().is_some_and(|millis| millis > 0.0), "{explained}");
@@ -744,7 +750,7 @@ async fn over_grpc_an_explanation_follows_the_answer_and_stays_short() {
     let answer = response.into_body().collect().await.expect("a body");
     let brief =
         answer.trailers().and_then(|trailers| trailers.get("x-pyrograph-explained")).expect("explained");
-    assert!(brief.len() <= edge::Explained::BRIEF_BYTES_MAX, "{}", brief.len());
+    assert!(brief.len() <= edge::Explanation::BRIEF_BYTES_MAX, "{}", brief.len());
     let explained: Value = serde_json::from_slice(brief.as_bytes()).expect("JSON");
     assert_eq!(explained["questions"][0]["missing"]["count"], 60, "{explained}");
     assert_eq!(explained["questions"][0]["units"]["slowest"][0]["leaf"], "leaf", "{explained}");

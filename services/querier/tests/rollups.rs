@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use block::{Cache, Encoded, Head, MergeInput, MergeOptions, Origin, Reader, merge};
+use block::{Cache, EncodedObject, Head, MergeInput, MergeOptions, Origin, Reader, merge};
 use clock::Pool;
 use model::{
     Function, ItemKey, JobId, Labels, Line, NONE, Profile, PushItem, Samples, SeriesRows, Span, Symbols,
@@ -16,7 +16,7 @@ use query::flamegraph::{Real, finish};
 use query::kind::series::{Aggregation, Line as SeriesLine};
 use query::kind::{profile, series};
 use query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
-use rpc::{Found, FoundDataset, Leaf as _, ScanRequest};
+use rpc::{FoundDataset, FoundObject, Leaf as _, ScanRequest};
 use storage::{Key, Store};
 
 const SECOND: i64 = 1_000_000_000;
@@ -26,7 +26,7 @@ const DAY: i64 = 24 * HOUR;
 const START: i64 = 19_700 * DAY;
 const FUNCTIONS: u32 = 3;
 
-/// Random pushes and questions, from a seed.
+/// Random pushes and queries, from a seed.
 struct Random(TestRng);
 
 impl Random {
@@ -115,11 +115,11 @@ fn item(random: &mut Random, from: i64, to: i64) -> PushItem {
 
 struct Bucket {
     store: Store,
-    objects: Vec<Found>,
+    objects: Vec<FoundObject>,
 }
 
 impl Bucket {
-    async fn put(&self, name: String, encoded: Encoded) -> Found {
+    async fn put(&self, name: String, encoded: EncodedObject) -> FoundObject {
         let key = Key::from_text(name);
         self.store.settle_create(&key, encoded.bytes.clone()).await.expect("in memory");
         let datasets = encoded.directory.datasets.iter().zip(0..).map(|(entry, position)| FoundDataset {
@@ -130,7 +130,7 @@ impl Bucket {
             profile_types: entry.profile_types.clone().into(),
             bytes: 0,
         });
-        Found {
+        FoundObject {
             key,
             bytes: encoded.bytes.len() as u64,
             masked: Vec::new(),
@@ -213,15 +213,15 @@ fn finished(query: &Query, partial: Partial) -> FinishedAnswer {
             samples.sort();
             FinishedAnswer::Profile(samples)
         }
-        (Answer::Series(grouped), Kind::Series(question)) => FinishedAnswer::Series(
-            grouped.clone().finish(question, Aggregation::Sum, 0),
-            grouped.finish(question, Aggregation::Average, 0),
+        (Answer::Series(grouped), Kind::Series(parameters)) => FinishedAnswer::Series(
+            grouped.clone().finish(parameters, Aggregation::Sum, 0),
+            grouped.finish(parameters, Aggregation::Average, 0),
         ),
-        (answer, _) => panic!("an answer to another question: {answer:?}"),
+        (answer, _) => panic!("an answer to another query: {answer:?}"),
     }
 }
 
-fn question(random: &mut Random, from: i64, to: i64) -> Query {
+fn random_query(random: &mut Random, from: i64, to: i64) -> Query {
     let (mut start, mut end) = match random.below(2) {
         0 => (random.time(from - HOUR, from + 1), random.time(to, to + HOUR)),
         _ => (random.time(from - HOUR, to), random.time(from, to + HOUR)),
@@ -243,8 +243,8 @@ fn question(random: &mut Random, from: i64, to: i64) -> Query {
     let step_millis = random.one_of(&[MINUTE, 5 * MINUTE, HOUR, 7 * HOUR, DAY]) / 1_000_000;
     let kind = match random.below(3) {
         0 => Kind::MergeStacktraces(filter),
-        1 => Kind::MergeProfile(profile::Question { filter, go_pgo: None }),
-        _ => Kind::Series(series::Question {
+        1 => Kind::MergeProfile(profile::Parameters { filter, go_pgo: None }),
+        _ => Kind::Series(series::Parameters {
             start_millis,
             end_millis,
             step_millis,
@@ -277,7 +277,7 @@ fn question(random: &mut Random, from: i64, to: i64) -> Query {
     }
 }
 
-/// Merges pushes of some hours and late pushes apart, and compares cells with rows. Returns the stats of all questions.
+/// Merges pushes of some hours and late pushes apart, and compares cells with rows. Returns the stats of all queries.
 async fn check(rng: TestRng) -> Stats {
     let mut random = Random(rng);
     let hours = random.one_of(&[1, 3, 30]);
@@ -297,7 +297,7 @@ async fn check(rng: TestRng) -> Stats {
     bucket.merge(2, &late, Vec::new()).await;
     let mut stats = Stats::default();
     for _ in 0..24 {
-        let query = question(&mut random, from, to);
+        let query = random_query(&mut random, from, to);
         let (sums, rows) = (bucket.ask(&query, true).await, bucket.ask(&query, false).await);
         stats.merge(sums.stats);
         assert_eq!(rows.stats.summed, 0);
@@ -320,7 +320,7 @@ proptest! {
 }
 
 #[test]
-fn many_questions_are_answered_from_cells() {
+fn many_queries_are_answered_from_cells() {
     let mut stats = Stats::default();
     for seed in 0..6 {
         let rng = TestRng::from_seed(Default::default(), &[seed; 32]);

@@ -13,11 +13,12 @@ use clock::{Clock, Pool, Source};
 use limits::{Limits, Overrides};
 use model::{Labels, TenantId, TimeRange, Times};
 use prometheus_client::registry::Registry;
-use querier::{Asker, Config, FixedLeaves, NamedLeaf, Querier, Report};
+use querier::{Client, Config, FixedLeaves, NamedLeaf, Querier, Report};
 use query::kind::series;
 use query::{Answer, Kind, Partial, Query, Selector};
 use rpc::{
-    Error, ErrorKind, FindRequest, Found, FoundDataset, Leaf, Missing, ScanRequest, Scanned, Snapshot,
+    Error, ErrorKind, FindRequest, FoundDataset, FoundObject, Leaf, Missing, ScanAnswer, ScanRequest,
+    Snapshot,
 };
 use storage::Key;
 
@@ -129,7 +130,7 @@ impl Drop for Running<'_> {
 
 #[async_trait]
 impl Leaf for FakeLeaf {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         self.requests.lock().unwrap().push(request.clone());
         self.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(&self.running);
@@ -144,7 +145,7 @@ impl Leaf for FakeLeaf {
             }
             Reaction::Hang => std::future::pending().await,
         }
-        let mut grouped = series::Grouped::default();
+        let mut grouped = series::GroupedSeries::default();
         let mut missing = Vec::new();
         for object in &request.objects {
             let key = object.key.as_str();
@@ -174,11 +175,11 @@ impl Leaf for FakeLeaf {
             stats: Default::default(),
             charge: Default::default(),
         };
-        Ok(Scanned { partial, missing, effort: None })
+        Ok(ScanAnswer { partial, missing, effort: None })
     }
 }
 
-fn object(key: &str, bytes: u64, datasets: u32) -> Found {
+fn object(key: &str, bytes: u64, datasets: u32) -> FoundObject {
     let dataset = |position| FoundDataset {
         position,
         tenant: TenantId::anonymous(),
@@ -187,7 +188,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
         times: Times { first: 0, last: 9 },
         profile_types: Vec::new().into(),
     };
-    Found {
+    FoundObject {
         key: Key::from_text(key),
         bytes,
         masked: Vec::new(),
@@ -196,7 +197,7 @@ fn object(key: &str, bytes: u64, datasets: u32) -> Found {
     }
 }
 
-fn snapshot(objects: Vec<Found>) -> Snapshot {
+fn snapshot(objects: Vec<FoundObject>) -> Snapshot {
     Snapshot { objects, ..Snapshot::default() }
 }
 
@@ -247,8 +248,8 @@ fn root(clock: &Clock, leaves: Vec<NamedLeaf>, snapshots: Vec<Snapshot>) -> Arc<
     )
 }
 
-fn question() -> Query {
-    let question = series::Question {
+fn series_query() -> Query {
+    let parameters = series::Parameters {
         start_millis: 0,
         end_millis: 1,
         step_millis: 1,
@@ -257,12 +258,12 @@ fn question() -> Query {
         call_site: Vec::new(),
     };
     let range = TimeRange { start: 0, end: 10 };
-    Query { range, selector: Selector::default(), profile_type: None, kind: Kind::Series(question) }
+    Query { range, selector: Selector::default(), profile_type: None, kind: Kind::Series(parameters) }
 }
 
 async fn ask(root: &Querier) -> Result<(BTreeMap<String, i64>, Report), querier::Error> {
-    let asker = Asker::new(vec![TenantId::anonymous()]);
-    let answered = root.execute(&asker, question()).await?;
+    let client = Client::new(vec![TenantId::anonymous()]);
+    let answered = root.execute(&client, series_query()).await?;
     let Answer::Series(grouped) = answered.partial.answer else { panic!("series were asked for") };
     let name =
         |labels: &Labels| format!("{}#{}", labels.get("object").unwrap(), labels.get("dataset").unwrap());
@@ -473,10 +474,10 @@ async fn leaves_learn_the_time_that_is_left_and_the_deadline_drops_every_call() 
     let fails = FakeLeaf::new(&clock, |_| Reaction::FailAfter(10 * SECOND, ErrorKind::Unavailable));
     let hangs = FakeLeaf::new(&clock, |_| Reaction::Hang);
     let rig = Rig::new(clock.clone(), vec![fails, hangs], vec![small(&["a"])]);
-    let mut asker = Asker::new(vec![TenantId::anonymous()]);
-    asker.deadline = Some(clock.monotonic() + 30 * SECOND);
+    let mut client = Client::new(vec![TenantId::anonymous()]);
+    client.deadline = Some(clock.monotonic() + 30 * SECOND);
     let began = clock.monotonic();
-    let error = rig.root.execute(&asker, question()).await.expect_err("too late");
+    let error = rig.root.execute(&client, series_query()).await.expect_err("too late");
     assert!(error.to_string().contains("30"), "{error}");
     assert_eq!(clock.monotonic() - began, 30 * SECOND);
     assert_eq!(rig.running(), 0);
@@ -579,9 +580,9 @@ async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
     }
     until(0).await;
     // The client's deadline passes; the leaf is not notified.
-    let mut asker = Asker::new(vec![TenantId::anonymous()]);
-    asker.deadline = Some(clock.monotonic() + 100 * MILLI);
-    root.execute(&asker, question()).await.expect_err("too late");
+    let mut client = Client::new(vec![TenantId::anonymous()]);
+    client.deadline = Some(clock.monotonic() + 100 * MILLI);
+    root.execute(&client, series_query()).await.expect_err("too late");
     until(0).await;
     assert!(leaf.requests.lock().unwrap().iter().any(|request| request.time_left.unwrap() <= 100 * MILLI));
 }
@@ -589,7 +590,7 @@ async fn a_client_that_goes_away_stops_leaves_in_other_processes() {
 const NO_MEMORY: ErrorKind = ErrorKind::Exhausted { retry_after: SECOND };
 
 #[tokio::test(start_paused = true)]
-async fn a_question_without_enough_memory_runs_again_without_others() {
+async fn a_query_without_enough_memory_runs_again_without_others() {
     let clock = virtual_time();
     let requests = AtomicUsize::new(0);
     let leaf = FakeLeaf::new(&clock, move |_| match requests.fetch_add(1, Ordering::SeqCst) {
@@ -603,7 +604,7 @@ async fn a_question_without_enough_memory_runs_again_without_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_never_gets_memory_is_refused_and_not_answered_in_part() {
+async fn a_query_that_never_gets_memory_is_refused_and_not_answered_in_part() {
     let clock = virtual_time();
     let full = || FakeLeaf::new(&clock, |_| Reaction::Fail(NO_MEMORY));
     let rig = Rig::new(clock.clone(), vec![full(), full()], vec![small(&KEYS)]);
@@ -613,7 +614,7 @@ async fn a_question_that_never_gets_memory_is_refused_and_not_answered_in_part()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_larger_than_all_memory_is_scanned_once() {
+async fn a_query_larger_than_all_memory_is_scanned_once() {
     let clock = virtual_time();
     let small_leaf = || FakeLeaf::new(&clock, |_| Reaction::Fail(ErrorKind::TooLarge));
     let rig = Rig::new(clock.clone(), vec![small_leaf(), small_leaf()], vec![small(&KEYS[..1])]);

@@ -15,13 +15,16 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("crates/formats/tests/oracle/mod.rs same", 78),
     ("tests/simulation/src/run.rs direct", 78),
     ("services/querier/src/http/pprof.rs encode", 76),
-    ("services/querier/src/http/heatmap.rs select_heatmap", 72),
     ("crates/block/src/sort.rs select", 71),
 ];
 /// Most comment lines, in percent, that may say "what" where mostly a noun exists.
 const WHAT_PERCENT_MAX: usize = 1;
 /// Words of comments that say less than a noun.
-const VAGUE_WORDS: &[&str] = &["nobody", "somebody", "whoever", "so many", "told", "ripe"];
+const VAGUE_WORDS: &[&str] = &["nobody", "somebody", "whoever", "so many", "told", "ripe", "afresh", "asker"];
+/// Names on the wire and in metrics that call a query a question.
+const QUESTIONS: &[&str] = &["\"question\"", "\"questions\"", "\\\"questions\\\""];
+/// Its error texts begin with the name of a share.
+const NAMES_SHARES: &str = "crates/memory/src/share.rs";
 
 struct Source {
     /// Relative to the repository.
@@ -126,4 +129,15 @@ fn comments_use_nouns() {
         }
     }
     assert!(with_what * 100 <= lines * WHAT_PERCENT_MAX, "{with_what} of {lines} comment lines say \"what\"");
+}
+
+#[test]
+fn a_request_to_the_querier_is_called_a_query() {
+    let is_exempt = |path: &str| path == NAMES_SHARES || path.ends_with("architecture/src/tidy.rs");
+    for source in sources().iter().filter(|source| !is_exempt(&source.path)) {
+        for (index, line) in source.lines.iter().enumerate() {
+            let prose = QUESTIONS.iter().fold(line.to_lowercase(), |line, name| line.replace(name, ""));
+            assert!(!prose.contains("question"), "{}:{} says \"question\"", source.path, index + 1);
+        }
+    }
 }

@@ -82,7 +82,7 @@ for (const [name, transport] of Object.entries(transports)) {
     const client = createClient(QuerierService, transport);
     const range = { start: 1000n, end: 4000n };
 
-    test("a question is answered", async () => {
+    test("a query is answered", async () => {
       const { profileTypes } = await client.profileTypes(range, { timeoutMs: 10_000 });
       for (const type of profileTypes) {
         assert.equal(type.ID.split(":").length, 5);

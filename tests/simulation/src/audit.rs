@@ -28,12 +28,12 @@ pub(crate) async fn audit(fleet: &Fleet) {
     let lost = objects.with_folder("catalog/", &Objects::default());
     let older = fleet.older_catalog.lock().as_ref().map(|older| objects.with_folder("catalog/", older));
     let mut answers = Vec::new();
-    for (who, invariant, objects, rebuilds) in [
+    for (source, invariant, objects, rebuilds) in [
         ("a new owner", "I6", objects.fork(), false),
         ("a rebuilt catalog", "I8", objects, true),
         ("an owner without a catalog", "I8", lost, false),
     ] {
-        answers.extend(judge(fleet, who, invariant, &objects, &expected, rebuilds).await);
+        answers.extend(judge(fleet, source, invariant, &objects, &expected, rebuilds).await);
     }
     if let Some(older) = older {
         judge(fleet, "an owner of an older catalog", "I8", &older, &expected, false).await;
@@ -62,7 +62,7 @@ pub(crate) async fn audit_copy(fleet: &Fleet, copy: &Objects, expected: &Expecta
 /// The counts of an owner of these objects; `None` if it cannot answer.
 async fn judge(
     fleet: &Fleet,
-    who: &'static str,
+    source: &'static str,
     invariant: &'static str,
     objects: &Objects,
     expected: &Expectation,
@@ -72,16 +72,16 @@ async fn judge(
     let process = fleet.executor.start("audit");
     let clock =
         fleet.executor.clock(process, Arc::new(AtomicI64::new(0)), Random::new(fleet.executor.steps()));
-    let counts = look(fleet, objects, &clock, rebuilds, who == COPY).await;
+    let counts = look(fleet, objects, &clock, rebuilds, source == COPY).await;
     fleet.executor.kill(process);
     match counts {
         Ok(counts) => {
-            fleet.note(format_args!("{who} finds {} items", counts.items.len()));
-            fleet.oracle.judge(who, &everything(), expected, &counts, Strictness::Settled);
+            fleet.note(format_args!("{source} finds {} items", counts.items.len()));
+            fleet.oracle.judge(source, &everything(), expected, &counts, Strictness::Settled);
             Some(counts)
         }
         Err(error) => {
-            fleet.oracle.violate(invariant, format!("{who}: {error}"));
+            fleet.oracle.violate(invariant, format!("{source}: {error}"));
             None
         }
     }
@@ -106,8 +106,8 @@ async fn look(
     let opening =
         Metastore::open_parts(config, store.clone(), parts, retention, clock.clone(), &mut registry);
     let metastore = opening.await.map_err(|error| shown(&error))?;
-    let question = everything();
-    let snapshot = metastore.find(question.find()).await.map_err(|error| error.to_string())?;
+    let scope = everything();
+    let snapshot = metastore.find(scope.find()).await.map_err(|error| error.to_string())?;
     if !may_lack {
         fleet.oracle.judge_rows(&snapshot, objects);
     }
@@ -131,7 +131,7 @@ async fn look(
             clock.clone(),
             &mut registry,
         );
-        let counted = count(&fleet.oracle, &root, &question).await;
+        let counted = count(&fleet.oracle, &root, &scope).await;
         let (counts, report) = counted.map_err(|error| error.to_string())?;
         if let Some(missing) = report.missing.first().filter(|_| !may_lack) {
             return Err(format!("{} cannot be read: {}", missing.key, missing.reason));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use block::{Cache, Reader, Want};
+use block::{Cache, Reader, Sections};
 use bytes::Bytes;
 use clock::Clock;
 use storage::Key;
@@ -28,8 +28,8 @@ impl Objects {
             let bytes_len = contents.bytes.len() as u64;
             if let Ok(block) = Reader::open(&store, &contents.key, bytes_len, &cache).await {
                 for at in 0..block.directory().datasets.len() {
-                    let want = Want { symbols: true, ..Want::default() };
-                    let Ok(fetched) = block.fetch(at, want).await else { continue };
+                    let wanted = Sections { symbols: true, ..Sections::default() };
+                    let Ok(fetched) = block.fetch(at, wanted).await else { continue };
                     let Ok(symbols) = fetched.symbols() else { continue };
                     contents.items.extend(symbols.strings.iter().filter_map(item_of));
                 }

@@ -34,9 +34,9 @@ type TaskId = u64;
 
 /// A handle to one run; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Executor(Arc<Shared>);
+pub(crate) struct Executor(Arc<ExecutorState>);
 
-struct Shared {
+struct ExecutorState {
     woken: Arc<Mutex<Vec<TaskId>>>,
     state: Mutex<State>,
 }
@@ -91,7 +91,7 @@ impl Wake for TaskWaker {
 impl Executor {
     /// An executor that stops after `steps_max` steps.
     pub(crate) fn new(random: Random, steps_max: u64) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ExecutorState {
             woken: Arc::default(),
             state: Mutex::new(State {
                 now: Duration::ZERO,

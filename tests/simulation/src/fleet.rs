@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use catalog::Numbered;
+use catalog::NumberedCatalog;
 use clock::{Clock, Pool};
-use cluster::{Callers, Fixed, Ingesters, LastKnown, Member, Membership, Owner};
+use cluster::{Callers, FixedMembers, Ingesters, LastKnown, Member, Membership, Owner};
 use futures::future::{self, BoxFuture, Either};
 use metastore::{Candidate, Parts, Seat, Viewer};
 use model::{ItemKey, PushItem, TenantId};
@@ -75,7 +75,7 @@ struct Host {
     random: Mutex<Random>,
     process: Mutex<Option<ProcessId>>,
     /// The members that its process takes for alive.
-    membership: Mutex<Arc<Fixed>>,
+    membership: Mutex<Arc<FixedMembers>>,
     /// Drains the process.
     drain: Mutex<Option<Drain>>,
 }
@@ -113,7 +113,7 @@ impl Fleet {
                 skew_nanos: Arc::default(),
                 random: Mutex::new(random.fork()),
                 process: Mutex::new(None),
-                membership: Mutex::new(Arc::new(Fixed::new("", Vec::new()))),
+                membership: Mutex::new(Arc::new(FixedMembers::new("", Vec::new()))),
                 drain: Mutex::new(None),
             };
             (machine, host)
@@ -236,7 +236,7 @@ impl Fleet {
         &self,
         place: &Endpoint<R>,
         limit: Duration,
-        question: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
+        call: impl FnOnce(Arc<R>) -> BoxFuture<'static, Result<T, rpc::Error>> + Send + 'static,
     ) -> Result<T, rpc::Error> {
         let machine = place.machine;
         let failed = move |why| rpc::Error::new(rpc::ErrorKind::Unavailable, format!("{machine} {why}"));
@@ -244,7 +244,7 @@ impl Fleet {
         let (reply, answer) = oneshot::channel();
         let sleep = self.executor.sleep(limit);
         self.executor.spawn(process, async move {
-            let answered = match future::select(question(role), sleep).await {
+            let answered = match future::select(call(role), sleep).await {
                 Either::Left((answered, _)) => answered,
                 Either::Right(_) => Err(failed("takes too long")),
             };
@@ -309,7 +309,7 @@ impl Fleet {
     }
 
     fn parts(&self, store: &Store, clock: &Clock) -> Parts {
-        let engine = Numbered::new(store.clone(), clock.clone(), self.settings.catalog.options());
+        let engine = NumberedCatalog::new(store.clone(), clock.clone(), self.settings.catalog.options());
         let engine = Arc::new(CheckedEngine::new(engine, self.oracle.clone()));
         let parts = Parts { engine, ..Parts::with(&self.settings.metastore, store, clock) };
         match &self.planted {
@@ -348,7 +348,7 @@ impl Fleet {
             started_millis: clock.unix_millis(),
             ..Member::new(node_of(machine, process), [machine.kind.role()])
         };
-        let membership = Arc::new(Fixed::new(me.node.clone(), vec![me.clone()]));
+        let membership = Arc::new(FixedMembers::new(me.node.clone(), vec![me.clone()]));
         *self.host(machine).membership.lock() = membership.clone();
         let drain: Option<Drain> = match machine.kind {
             Kind::Distributor => {

@@ -12,14 +12,14 @@ use model::{
     ValueSchema, ValueType,
 };
 use parking_lot::Mutex;
-use querier::{Asker, Querier, Report};
+use querier::{Client, Querier, Report};
 use query::{Answer, Kind, Matcher, Query, SampleFilter, Selector};
 use rpc::ErrorKind;
 
 use crate::executor::{ProcessId, START};
 use crate::fleet::{Fleet, SHORT_LIVED};
 use crate::machine::{Kind as Role, Machine};
-use crate::oracle::{Counts, Item, Oracle, Question, Strictness};
+use crate::oracle::{Counts, Item, Oracle, Scope, Strictness};
 use crate::random::Random;
 
 const TENANTS: [&str; 3] = ["a", "b", SHORT_LIVED];
@@ -188,12 +188,12 @@ pub(crate) async fn keep_asking(fleet: Arc<Fleet>, querier: Machine, until: Dura
         let Some((_, root)) = fleet.root(querier) else {
             return;
         };
-        let question = draw_question(&fleet, &mut random);
-        ask(&fleet, querier, &root, question, Strictness::Running).await;
+        let scope = draw_scope(&fleet, &mut random);
+        ask(&fleet, querier, &root, scope, Strictness::Running).await;
     }
 }
 
-fn draw_question(fleet: &Fleet, random: &mut Random) -> Question {
+fn draw_scope(fleet: &Fleet, random: &mut Random) -> Scope {
     let tenants = TENANTS.iter().filter(|_| random.chance(700)).map(|name| tenant_of(name));
     let tenants: Vec<TenantId> = tenants.collect();
     if tenants.is_empty() || random.chance(500) {
@@ -205,12 +205,12 @@ fn draw_question(fleet: &Fleet, random: &mut Random) -> Question {
     let end = now - if random.chance(500) { 0 } else { random.below(longest) as i64 };
     let service = random.chance(400).then(|| SERVICES[random.below(3) as usize]);
     let start = end - random.below(longest) as i64;
-    Question { tenants, service, range: TimeRange { start, end: end + 1 } }
+    Scope { tenants, service, range: TimeRange { start, end: end + 1 } }
 }
 
-pub(crate) fn everything() -> Question {
+pub(crate) fn everything() -> Scope {
     let tenants = TENANTS.iter().map(|name| tenant_of(name)).collect();
-    Question { tenants, service: None, range: TimeRange { start: i64::MIN, end: i64::MAX } }
+    Scope { tenants, service: None, range: TimeRange { start: i64::MIN, end: i64::MAX } }
 }
 
 /// Queries and judges the answer; returns whether there was one.
@@ -218,17 +218,17 @@ pub(crate) async fn ask(
     fleet: &Fleet,
     querier: Machine,
     root: &Querier,
-    question: Question,
+    scope: Scope,
     strictness: Strictness,
 ) -> bool {
     let expected = fleet.oracle.expected();
     let began = fleet.executor.now();
     fleet.forget_expired();
-    match count(&fleet.oracle, root, &question).await {
+    match count(&fleet.oracle, root, &scope).await {
         Ok((counts, report)) => {
             let (found, missing, stale) = (counts.items.len(), report.missing.len(), report.stale);
             fleet.note(format_args!(
-                "{querier} is asked {question:?}: {found} items, {missing} objects missing, stale {stale:?}"
+                "{querier} is asked {scope:?}: {found} items, {missing} objects missing, stale {stale:?}"
             ));
             let is_whole = report.missing.is_empty() && report.stale.is_none();
             if !is_whole && strictness == Strictness::Settled {
@@ -241,7 +241,7 @@ pub(crate) async fn ask(
             let age = report.stale.map_or(Duration::ZERO, |stale| stale + 2 * fleet.settings.skew);
             let as_of = began.saturating_sub(age);
             let strictness = if is_whole { strictness } else { Strictness::Partial(as_of) };
-            fleet.oracle.judge(&querier.to_string(), &question, &expected, &counts, strictness);
+            fleet.oracle.judge(&querier.to_string(), &scope, &expected, &counts, strictness);
             true
         }
         Err(error) => {
@@ -255,16 +255,16 @@ pub(crate) async fn ask(
 pub(crate) async fn count(
     oracle: &Oracle,
     root: &Querier,
-    question: &Question,
+    scope: &Scope,
 ) -> Result<(Counts, Report), querier::Error> {
-    let matchers = question.service.map(|service| Matcher::equal("service_name", service));
+    let matchers = scope.service.map(|service| Matcher::equal("service_name", service));
     let query = Query {
-        range: question.range,
+        range: scope.range,
         selector: Selector { matchers: matchers.into_iter().collect() },
         profile_type: PROFILE_TYPE.parse::<ProfileType>().ok(),
         kind: Kind::MergeStacktraces(SampleFilter::default()),
     };
-    let answered = root.execute(&Asker::new(question.tenants.clone()), query).await?;
+    let answered = root.execute(&Client::new(scope.tenants.clone()), query).await?;
     let (mut shared, mut sums) = (0, BTreeMap::new());
     if let Answer::MergeStacktraces(parts) = &answered.partial.answer {
         for part in parts {

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use model::{ItemKey, PushItem};
 use parking_lot::Mutex;
 use rpc::{
-    Call, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Metastore, Relay, ScanRequest,
-    Scanned, SegmentHint, Snapshot,
+    Call, DeleteRequest, DeletionStatus, Error, ErrorKind, FindRequest, Metastore, Relay, ScanAnswer,
+    ScanRequest, SegmentHint, Snapshot,
 };
 use tokio::sync::oneshot;
 
@@ -232,8 +232,8 @@ impl Network {
     }
 }
 
-fn unavailable(machine: Machine, why: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("{machine}: {why}"))
+fn unavailable(machine: Machine, reason: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{machine}: {reason}"))
 }
 
 /// The ingester of another machine.
@@ -332,7 +332,7 @@ pub(crate) struct RemoteLeaf {
 
 #[async_trait]
 impl rpc::Leaf for RemoteLeaf {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let call = move |role: Arc<dyn rpc::Leaf>| -> BoxFuture<'static, _> {
             let request = request.clone();
             Box::pin(async move { role.scan(request).await })

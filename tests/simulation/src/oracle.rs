@@ -136,9 +136,9 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A query: all data of these tenants, or of one service, in a time range.
+/// The data that a query selects: of these tenants, of all services or one, in a time range.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct Scope {
     pub(crate) tenants: Vec<TenantId>,
     pub(crate) service: Option<&'static str>,
     pub(crate) range: TimeRange,
@@ -439,8 +439,8 @@ impl Oracle {
     /// Judges an answer, and marks its items as visible.
     pub(crate) fn judge(
         &self,
-        who: &str,
-        question: &Question,
+        source: &str,
+        scope: &Scope,
         expected: &Expectation,
         counts: &Counts,
         strictness: Strictness,
@@ -451,7 +451,7 @@ impl Oracle {
         let is_past_expired = state.is_past_expired;
         for item in &mut state.items {
             let count = counts.items.get(&item.number).copied().unwrap_or(0);
-            let is_asked = question.asks(item);
+            let is_asked = scope.has(item);
             shared += item.shared * count;
             let must = is_asked
                 && !item.may_be_gone
@@ -486,7 +486,7 @@ impl Oracle {
                 violations.push(Violation {
                     invariant,
                     details: format!(
-                        "{who}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
+                        "{source}: item {} ({state}{erased}, {} of {}) counts {count} times instead of {allowed:?}",
                         item.number, item.service, item.tenant,
                     ),
                 });
@@ -496,7 +496,7 @@ impl Oracle {
             }
         }
         if shared != counts.shared && violations.is_empty() {
-            let details = format!("{who}: the items sum up to {shared}, the answer to {}", counts.shared);
+            let details = format!("{source}: the items sum up to {shared}, the answer to {}", counts.shared);
             violations.push(Violation { invariant: "I11", details });
         }
         for Violation { invariant, details } in violations {
@@ -530,7 +530,7 @@ impl Log {
     }
 }
 
-impl Question {
+impl Scope {
     /// The find request for all objects that the query needs.
     pub(crate) fn find(&self) -> rpc::FindRequest {
         rpc::FindRequest {
@@ -542,7 +542,7 @@ impl Question {
         }
     }
 
-    fn asks(&self, item: &Item) -> bool {
+    fn has(&self, item: &Item) -> bool {
         self.tenants.contains(&item.tenant)
             && self.service.is_none_or(|service| service == item.service)
             && (self.range.start..self.range.end).contains(&item.time_nanos)

@@ -23,7 +23,7 @@ use object_store::{
 };
 use query::{Matcher, Selector};
 use rpc::{
-    DeleteRequest, DeletionStatus, FindRequest, Job, Publication, Published, ScanRequest, Scanned,
+    DeleteRequest, DeletionStatus, FindRequest, Job, Publication, PublishOutcome, ScanAnswer, ScanRequest,
     SegmentHint, Snapshot,
 };
 use storage::Key;
@@ -358,7 +358,7 @@ impl rpc::Relay for BadMetastore {
         Ok(job)
     }
 
-    async fn publish(&self, mut publication: Publication) -> std::result::Result<Published, rpc::Error> {
+    async fn publish(&self, mut publication: Publication) -> std::result::Result<PublishOutcome, rpc::Error> {
         if self.planted == Planted::OutputForgotten {
             publication.outputs.pop();
         }
@@ -380,7 +380,7 @@ struct BadLeaf {
 
 #[async_trait]
 impl rpc::Leaf for BadLeaf {
-    async fn scan(&self, mut request: ScanRequest) -> std::result::Result<Scanned, rpc::Error> {
+    async fn scan(&self, mut request: ScanRequest) -> std::result::Result<ScanAnswer, rpc::Error> {
         match self.planted {
             Planted::ObjectScannedTwice => {
                 let copy = request.objects.first().cloned();

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use catalog::{Batch, Catalog, Engine, Error, Numbered, Row, View};
+use catalog::{Batch, Catalog, Engine, Error, NumberedCatalog, Row, View};
 
 use crate::oracle::Oracle;
 
 /// Wraps the engine to check its promise: a fenced owner commits nothing.
 pub(crate) struct CheckedEngine {
-    engine: Numbered,
+    engine: NumberedCatalog,
     oracle: Oracle,
 }
 
 impl CheckedEngine {
-    pub(crate) fn new(engine: Numbered, oracle: Oracle) -> Self {
+    pub(crate) fn new(engine: NumberedCatalog, oracle: Oracle) -> Self {
         Self { engine, oracle }
     }
 }

@@ -19,7 +19,7 @@ export interface Reply<T> {
   explained: Explained | null | undefined;
 }
 
-/** Why a question has no answer. */
+/** Why a query has no answer. */
 export class ApiError extends Error {
   constructor(
     /** Such as `SelectSeries`. */
@@ -37,7 +37,7 @@ export class ApiError extends Error {
   }
 }
 
-export interface Question {
+export interface Call {
   /** Such as `SelectSeries`. */
   method: string;
   request: object;
@@ -62,7 +62,7 @@ export function json<Message, T>(convert: (message: Message) => T): (text: strin
 
 /** Any error that `decode` throws means that the response is malformed. */
 export async function call<T>(
-  { method, request, explain = false }: Question,
+  { method, request, explain = false }: Call,
   signal: AbortSignal,
   decode: (text: string) => Decoded<T> | Promise<Decoded<T>>,
 ): Promise<Reply<T>> {

@@ -34,7 +34,7 @@ const EXPLANATION = {
   missing: { count: 0, first: [{ object: '', why: '' }] },
 };
 
-/** The explanation of one question. Times in milliseconds, sizes in bytes as stored. */
+/** The explanation of one query. Times in milliseconds, sizes in bytes as stored. */
 export type Explanation = typeof EXPLANATION;
 export type UnitOfWork = Explanation['units']['slowest'][number];
 

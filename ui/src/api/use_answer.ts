@@ -1,14 +1,14 @@
 // Answers as React state, with a cache.
 //
-// An answer stays until the next one arrives. An answer to a superseded question is dropped.
+// An answer stays until the next one arrives. An answer to a superseded query is dropped.
 import { useCallback, useEffect, useRef, useState } from 'react';
 
 export interface Answer<T> {
-  /** The latest answer, possibly to an earlier question; null before the first. */
+  /** The latest answer, possibly to an earlier query; null before the first. */
   value: T | null;
-  /** The answer to the same question that `isEnough` rejected before; null if there was none. */
+  /** The answer to the same query that `isEnough` rejected before; null if there was none. */
   first: T | null;
-  /** The question that `value` answers. */
+  /** The query that `value` answers. */
   key: string | null;
   error: Error | null;
   loading: boolean;

@@ -1,7 +1,7 @@
-// Replacements of the graph: first run, no data in the range, a failed question, waiting.
+// Replacements of the graph: first run, no data in the range, a failed query, waiting.
 import { useState } from 'react';
 import { ApiError } from '../api/client';
-import type { Stats } from '../api/questions';
+import type { Stats } from '../api/queries';
 import { formatAge } from '../format/units';
 import { Icon } from '../parts/icon';
 import { Segments } from '../parts/segments';

@@ -1,7 +1,7 @@
 // The explanation of the answers on the page: times, objects and bytes read, skipped and missing, work per querier.
 //
 // Owns: the texts.
-// Does not own: the request, which is part of the page's questions.
+// Does not own: the request, which is part of the page's queries.
 import { useLayoutEffect, useRef, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
 import type { Explained, Explanation, UnitOfWork } from '../api/explain';
@@ -164,9 +164,9 @@ interface Row {
   /** Whether the row is a part of the row above. */
   isInner?: boolean;
   value: (explanation: Explanation) => ReactNode;
-  /** Start and end in milliseconds since the question, drawn as a bar. */
+  /** Start and end in milliseconds since the query, drawn as a bar. */
   span?: (explanation: Explanation) => [number, number];
-  /** The row is omitted if this is true for every question. */
+  /** The row is omitted if this is true for every query. */
   isOmitted?: (explanation: Explanation) => boolean;
 }
 

@@ -1,4 +1,4 @@
-// The Explore page: one question, its time series, its flame graph and its functions.
+// The Explore page: one query, its time series, its flame graph and its functions.
 //
 // Owns: the places of the parts. Does not own: state and decisions (`use_explore`), keys (`keys`).
 import { useId } from 'react';
@@ -20,17 +20,17 @@ export function Explore() {
   const page = useExplore();
   useKeys((key) => pressKey(key, page));
   const panel = useId();
-  const { state, change, questions, profile, reports } = page;
-  const { range, series, isFirstRun, isExplained, loading, error } = questions;
+  const { state, change, queries, profile, reports } = page;
+  const { range, series, isFirstRun, isExplained, loading, error } = queries;
   return (
     <div className={style['page']}>
       <TopBar
         state={state}
         range={range}
-        services={questions.services}
+        services={queries.services}
         loading={loading}
         onChange={change}
-        onRefresh={questions.refresh}
+        onRefresh={queries.refresh}
         onCopyLink={(link) => page.copy(link, 'a link with fixed times')}
         onHelp={() => page.showHelp(true)}
       />
@@ -85,9 +85,9 @@ export function Explore() {
       {isExplained && range && state.query.type !== '' && !isFirstRun && (
         <ExplainPanel
           id={panel}
-          flameGraph={questions.graphToExplain}
-          series={questions.seriesToExplain}
-          onRefresh={questions.refresh}
+          flameGraph={queries.graphToExplain}
+          series={queries.seriesToExplain}
+          onRefresh={queries.refresh}
           onCopy={(text) => page.copy(text, 'the explanation')}
           onClose={() => page.explain(false)}
         />
@@ -98,20 +98,20 @@ export function Explore() {
 }
 
 function Content({ page }: { page: ExplorePage }) {
-  const { content, state, questions } = page;
+  const { content, state, queries } = page;
   switch (content.kind) {
     case 'no range':
       return <NoRange from={state.from} until={state.until} onLastHour={page.showLastHour} />;
     case 'failed':
-      return <Failure error={content.error} onCopy={(text) => page.copy(text, 'the error')} onRetry={questions.refresh} />;
+      return <Failure error={content.error} onCopy={(text) => page.copy(text, 'the error')} onRetry={queries.refresh} />;
     case 'no data':
       return (
         <NoData
           range={content.range}
-          stats={questions.stats.value}
+          stats={queries.stats.value}
           hasFilters={page.hasFilters}
           service={page.service ?? ''}
-          hasOtherProfiles={!questions.hasNoService}
+          hasOtherProfiles={!queries.hasNoService}
           onJump={page.showNewest}
           onDropFilters={page.removeFilters}
           onWiden={() => page.change({ from: 'now-24h', until: 'now' })}

@@ -1,6 +1,6 @@
 // The label matchers of the query as pills, each with an editor.
 import { useId, useState } from 'react';
-import { askLabelNames, askLabelValues } from '../api/questions';
+import { askLabelNames, askLabelValues } from '../api/queries';
 import { useAnswer } from '../api/use_answer';
 import { Icon } from '../parts/icon';
 import { narrow, Options } from '../parts/option_list';

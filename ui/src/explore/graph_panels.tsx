@@ -14,7 +14,7 @@ interface GraphPanelsProps {
 export function GraphPanels({ page, model, sums }: GraphPanelsProps) {
   const { state, change, view, flame, select } = page;
   const { matches, isFiltered, focused, unit } = page.profile;
-  const { loading } = page.questions.graph;
+  const { loading } = page.queries.graph;
   return (
     <div className={`${style['panels']} ${view === 'both' ? style['both'] : ''} ${loading ? style['stale'] : ''}`} aria-busy={loading}>
       {view !== 'graph' && (

@@ -20,7 +20,7 @@ export function pressKey(key: string, page: Explore): boolean {
       page.copy(profile.model && bar !== ROOT ? nameOf(profile.model, bar) : state.select, 'the name');
       return true;
     case 'r':
-      page.questions.refresh();
+      page.queries.refresh();
       return true;
     case 'e':
       page.toggleExplain();

@@ -1,7 +1,7 @@
 // The time series above the graph: a brush zooms, a label splits the series.
 import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
 import type { Reply } from '../api/client';
-import { askLabelNames, SERIES_MAX, type SeriesOverTime } from '../api/questions';
+import { askLabelNames, SERIES_MAX, type SeriesOverTime } from '../api/queries';
 import { useAnswer, type Answer } from '../api/use_answer';
 import { seriesScale, typeLabel } from '../format/profile_type';
 import { withoutSharedStart } from '../format/shared_start';

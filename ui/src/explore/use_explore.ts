@@ -1,7 +1,7 @@
 // The state of the Explore page and the decisions that follow from it.
 //
 // Owns: which content the page shows, and how each action changes the state.
-// Does not own: the state itself (the address), the questions (`use_questions`), how a part looks.
+// Does not own: the state itself (the address), the queries (`use_queries`), how a part looks.
 import { useEffect, useRef, useState } from 'react';
 import { findFocus, focusKey, FOLDED_NAME, ROOT, type FlameModel, type FunctionSums } from '../flamegraph';
 import { typeLabel } from '../format/profile_type';
@@ -12,9 +12,9 @@ import type { Range } from '../state/time';
 import { MAX_NODES_LIMIT, type ExploreState } from '../state/url';
 import { useUrlState, type Change } from '../state/use_url_state';
 import type { FlameHandle } from './flame_host';
-import { useFirstQuestion } from './use_first_question';
+import { useFirstQuery } from './use_first_query';
 import { useProfile, type Profile } from './use_profile';
-import { useQuestions, type Questions } from './use_questions';
+import { useQueries, type Queries } from './use_queries';
 
 const NOTE_MILLISECONDS = 2500;
 const REFINE_FACTOR = 4;
@@ -38,18 +38,18 @@ export function useExplore() {
   const isNarrow = useMedia(NARROW);
   const searchField = useRef<HTMLInputElement>(null);
   const flame = useRef<FlameHandle>(null);
-  const questions = useQuestions(state);
-  useFirstQuestion(state, questions.servicesInRange, change);
+  const queries = useQueries(state);
+  useFirstQuery(state, queries.servicesInRange, change);
   const service = serviceOf(state.query);
   useEffect(() => {
     document.title = service === null ? 'Pyrograph' : `${service} · ${typeLabel(state.query.type)} · Pyrograph`;
   }, [service, state.query.type]);
-  const profile = useProfile(questions.graph.value?.body ?? null, state);
+  const profile = useProfile(queries.graph.value?.body ?? null, state);
 
-  const { graph, services, series, isFirstRun } = questions;
+  const { graph, services, series, isFirstRun } = queries;
   const answers = isFirstRun ? [] : [graph.value ?? services.value, state.series === 'shown' ? series.value : null];
-  // The previous answer says nothing about a new question that failed.
-  const answer = isFirstRun || !questions.isGraphKept ? null : graph.value;
+  // The previous answer says nothing about a new query that failed.
+  const answer = isFirstRun || !queries.isGraphKept ? null : graph.value;
   return {
     state,
     change,
@@ -59,18 +59,18 @@ export function useExplore() {
     view: isNarrow && state.view === 'both' ? ('graph' as const) : state.view,
     searchField,
     flame,
-    questions,
+    queries,
     profile,
-    content: contentOf(state, questions, profile),
+    content: contentOf(state, queries, profile),
     reports: answers.flatMap((shown) => (shown ? [shown.report] : [])),
-    // A repeated question reports the cost of its first answer, which found nothing in memory.
+    // A repeated query reports the cost of its first answer, which found nothing in memory.
     cost: answer && (graph.first ?? answer),
-    facts: answer && !questions.isGraphEmpty ? factsOf(state, profile) : [],
+    facts: answer && !queries.isGraphEmpty ? factsOf(state, profile) : [],
     note,
     say,
     isHelpShown,
     showHelp,
-    ...actionsOf(state, change, questions, profile, flame, say),
+    ...actionsOf(state, change, queries, profile, flame, say),
   };
 }
 
@@ -85,7 +85,7 @@ function useNote(): [string, (text: string) => void] {
   return [note, setNote];
 }
 
-function contentOf({ query }: ExploreState, { range, error, stats, isGraphKept, isGraphEmpty, hasNoService }: Questions, { model, sums }: Profile): Content {
+function contentOf({ query }: ExploreState, { range, error, stats, isGraphKept, isGraphEmpty, hasNoService }: Queries, { model, sums }: Profile): Content {
   if (range === null) return { kind: 'no range' };
   if (error && !isGraphKept) return { kind: 'failed', error };
   const areStatsKnown = stats.value !== null || stats.error !== null;
@@ -106,7 +106,7 @@ function factsOf({ query }: ExploreState, { whole, model, sums, unit }: Profile)
 function actionsOf(
   state: ExploreState,
   change: Change,
-  { range, stats }: Questions,
+  { range, stats }: Queries,
   { model }: Profile,
   flame: React.RefObject<FlameHandle | null>,
   say: (text: string) => void,

@@ -372,7 +372,7 @@ test('a refresh keeps the zoom, the selection and the tooltip', async ({ page })
   await expect(page.locator('[role=row][aria-selected=true]')).toHaveCount(1);
 });
 
-test('a refresh repeats a question with fixed times', async ({ page }) => {
+test('a refresh repeats a query with fixed times', async ({ page }) => {
   await open(page);
   const address = new URL(page.url());
   address.searchParams.set('from', String(Date.now() - 3_600_000));
@@ -531,7 +531,7 @@ test('the cost of an answer opens the query details; answers are explained only 
   await panel.getByRole('button', { name: 'Copy JSON' }).click();
   await expect(page.getByRole('contentinfo')).toContainText('copied the explanation');
   const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText())) as { questions: { found: object }[] };
-  expect(copied.questions.map((question) => 'found' in question)).toEqual([true, true]);
+  expect(copied.questions.map((query) => 'found' in query)).toEqual([true, true]);
   await panel.getByRole('button', { name: 'Ask again' }).click();
   await expect.poll(() => [asked, explained]).toEqual([6, 4]);
   await expect(panel.getByText(/answered at \d/)).toBeVisible();
@@ -541,7 +541,7 @@ test('the cost of an answer opens the query details; answers are explained only 
   await expect(cost).toBeFocused();
 });
 
-test('a question that takes longer than the refresh interval is answered', async ({ page }) => {
+test('a query that takes longer than the refresh interval is answered', async ({ page }) => {
   await page.route(`${METHOD}SelectMergeStacktraces`, async (route) => {
     await new Promise((done) => setTimeout(done, 2500));
     await route.continue().catch(() => undefined);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use block::{Cache, DatasetIndex, Reader, Want};
+use block::{Cache, DatasetIndex, Reader, Sections};
 use model::{
     Function, ItemKey, Labels, Line, Mapping, Profile, PushItem, Samples, SeriesRows, Span, StringId,
     Symbols, TenantId, ValueSchema, ValueType,
@@ -262,7 +262,7 @@ pub fn sums_of_items<'a>(items: impl IntoIterator<Item = &'a PushItem>) -> Sums 
 pub async fn sums_of_object(block: &Reader, masked: &[u32]) -> Result<Sums, block::Error> {
     let mut sums = Sums::new();
     for (position, entry) in block.directory().datasets.iter().enumerate() {
-        let fetched = block.fetch(position, Want { index: true, symbols: true, tree: true }).await?;
+        let fetched = block.fetch(position, Sections { index: true, symbols: true, tree: true }).await?;
         let index = fetched.index()?;
         let symbols = fetched.symbols()?;
         assert_eq!(fetched.tree()?.leaves.len(), symbols.stacktraces.len());

@@ -107,7 +107,7 @@ impl Commit {
             }
             2 => Content::Superseded(reader.u64()?),
             other => {
-                return Err(DecodeError::Value { what: "commit content", value: u64::from(other) });
+                return Err(DecodeError::Value { part: "commit content", value: u64::from(other) });
             }
         };
         reader.end()?;

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use storage::{CatalogFile, Created, Key};
+use storage::{CatalogFile, CreateOutcome, Key};
 use tracing::warn;
 
 use super::file::{Checkpoint, Commit, Content};
 use super::listing::{ListedFile, Listing};
 use super::owner::Owner;
 use super::state::{KnownFile, State};
-use super::{Numbered, commit_key};
+use super::{NumberedCatalog, commit_key};
 use crate::Error;
 
 /// Commits read at once.
@@ -28,7 +28,7 @@ impl<E: Into<Error>> From<E> for OpeningError {
     }
 }
 
-impl Numbered {
+impl NumberedCatalog {
     /// Becomes the owner of the current incarnation; begins an empty catalog if there is none.
     pub(super) async fn open_newest(&self) -> Result<Owner, Error> {
         loop {
@@ -74,11 +74,11 @@ impl Numbered {
             let bytes = open.encode();
             let len = bytes.len() as u64;
             match self.store.settle_create(&key, bytes).await? {
-                Created::Mine => {
+                CreateOutcome::Mine => {
                     state.apply(open, len, self.clock.monotonic());
                     return Ok(Owner::new(self.clone(), incarnation, owner, state));
                 }
-                Created::Other => {
+                CreateOutcome::Other => {
                     let bytes = self.store.get(&key).await?;
                     let commit = Commit::decode(key.as_str(), &bytes)?;
                     state.apply(commit, bytes.len() as u64, self.clock.monotonic());

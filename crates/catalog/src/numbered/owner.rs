@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use storage::{CatalogFile, Created, Key};
+use storage::{CatalogFile, CreateOutcome, Key};
 use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::file::{Commit, Content};
 use super::listing::ListedFile;
 use super::state::State;
-use super::{Numbered, commit_key, version_of};
+use super::{NumberedCatalog, commit_key, version_of};
 use crate::{Batch, Catalog, Error, Row};
 
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The owner of an incarnation.
 pub(super) struct Owner {
-    pub(super) engine: Numbered,
+    pub(super) engine: NumberedCatalog,
     pub(super) incarnation: u64,
     /// Random id of this owner, in each of its commits.
     pub(super) id: u128,
@@ -51,7 +51,7 @@ pub(super) struct Doubt {
 }
 
 impl Owner {
-    pub(super) fn new(engine: Numbered, incarnation: u64, id: u128, state: State) -> Self {
+    pub(super) fn new(engine: NumberedCatalog, incarnation: u64, id: u128, state: State) -> Self {
         let confirmed = engine.clock.monotonic().as_millis() as u64;
         Self {
             incarnation,
@@ -117,7 +117,7 @@ impl Owner {
                 }
             }
         };
-        if created == Created::Other || self.was_paused().await {
+        if created == CreateOutcome::Other || self.was_paused().await {
             *in_doubt = None;
             return Err(self.fence());
         }

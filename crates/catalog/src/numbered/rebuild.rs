@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use storage::{CatalogFile, Created, Key};
+use storage::{CatalogFile, CreateOutcome, Key};
 use tracing::warn;
 
 use super::file::{Checkpoint, Commit, Content};
 use super::listing::Listing;
 use super::owner::Owner;
 use super::state::State;
-use super::{Numbered, commit_key};
+use super::{NumberedCatalog, commit_key};
 use crate::{Batch, Catalog, Error};
 
 /// The slot that a rebuild took in an incarnation that it is about to replace.
@@ -48,7 +48,7 @@ impl Rebuild {
             let (millis, content) = (new.engine.clock.unix_millis(), Content::Superseded(new.incarnation));
             let commit = Commit { slot: next, epoch, owner, millis, content };
             let key = commit_key(incarnation, next);
-            if new.engine.store.settle_create(&key, commit.encode()).await? == Created::Other {
+            if new.engine.store.settle_create(&key, commit.encode()).await? == CreateOutcome::Other {
                 return Err(new.fence());
             }
         }
@@ -56,7 +56,7 @@ impl Rebuild {
     }
 }
 
-impl Numbered {
+impl NumberedCatalog {
     /// Starts a new, empty catalog beside the current one, which stays in force until [`Rebuild::replace`]. The owner
     /// of the current one, and any other rebuild, is fenced from now on. The current one need not be readable.
     ///
@@ -72,7 +72,9 @@ impl Numbered {
         let last = listing.files().map(|listed| listed.incarnation).max().unwrap_or(0);
         let mut incarnation = seconds.max(last + 1);
         let open = Commit { slot: 0, epoch, owner, millis, content: Content::Open };
-        while self.store.settle_create(&commit_key(incarnation, 0), open.encode()).await? == Created::Other {
+        while self.store.settle_create(&commit_key(incarnation, 0), open.encode()).await?
+            == CreateOutcome::Other
+        {
             incarnation += 1;
         }
         // Listed after the create above: of two rebuilds at once, at least one finds the other.
@@ -141,7 +143,7 @@ impl Numbered {
             let millis = self.clock.unix_millis();
             let open = Commit { slot, epoch, owner, millis, content: Content::Open };
             let key = commit_key(incarnation, slot);
-            if self.store.settle_create(&key, open.encode()).await? == Created::Mine {
+            if self.store.settle_create(&key, open.encode()).await? == CreateOutcome::Mine {
                 return Ok(Fence { incarnation, next: slot + 1, epoch, owner });
             }
             slot += 1;

@@ -19,8 +19,8 @@ fn eager() -> Options {
     }
 }
 
-fn engine(store: &Store, options: Options) -> Numbered {
-    Numbered::new(store.clone(), Clock::system(), options)
+fn engine(store: &Store, options: Options) -> NumberedCatalog {
+    NumberedCatalog::new(store.clone(), Clock::system(), options)
 }
 
 fn put(key: &str, value: &str) -> Batch {
@@ -230,7 +230,7 @@ async fn an_owner_whose_clock_is_ahead_keeps_files_that_fence_a_paused_one() {
     let paused = engine(&store, options.clone()).open().await.expect("opens");
     paused.commit(put("a", "in doubt")).await.expect("commits");
     let in_doubt = commit_key(1, 1);
-    let owner = Numbered::new(store.clone(), Clock::new(Ahead(Clock::system())), options).open().await;
+    let owner = NumberedCatalog::new(store.clone(), Clock::new(Ahead(Clock::system())), options).open().await;
     let owner = owner.expect("opens");
     for i in 0..7 {
         owner.commit(put("a", &i.to_string())).await.expect("commits");

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::state::State;
-use super::{Numbered, version_of};
+use super::{NumberedCatalog, version_of};
 use crate::{Error, Row, View};
 
 pub(super) struct NumberedView {
-    engine: Numbered,
+    engine: NumberedCatalog,
     incarnation: u64,
     state: State,
     /// When the state was last known to be the newest, by the monotonic clock.
@@ -19,7 +19,7 @@ pub(super) struct NumberedView {
 }
 
 impl NumberedView {
-    pub(super) async fn open(engine: Numbered) -> Result<Self, Error> {
+    pub(super) async fn open(engine: NumberedCatalog) -> Result<Self, Error> {
         let loaded = engine.clock.monotonic();
         let mut view = Self { engine, incarnation: 0, state: State::default(), loaded };
         view.reload().await?;

@@ -104,7 +104,7 @@ impl Row for Dataset {
         let tenant = tenant(take_short_text(key)?)?;
         let len = fixed_u32(key)? as usize;
         let service = std::str::from_utf8(key.take(len)?)
-            .map_err(|_| DecodeError::Text { what: "service of a dataset row" })?;
+            .map_err(|_| DecodeError::Text { part: "service of a dataset row" })?;
         let day = take_signed(key)?;
         let block = take_block_id(key)?;
         let has_own_key = !key.is_empty();

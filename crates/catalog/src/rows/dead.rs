@@ -40,7 +40,7 @@ impl Row for Dead {
     fn decode(key: &mut Reader<'_>, value: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let len = fixed_u32(key)? as usize;
         let text = std::str::from_utf8(key.take(len)?)
-            .map_err(|_| DecodeError::Text { what: "key of a dead row" })?;
+            .map_err(|_| DecodeError::Text { part: "key of a dead row" })?;
         let died_millis = value.i64()?;
         let has = value.u8()?;
         let job = if has & 1 == 0 { None } else { Some(JobId(value.u128()?)) };

@@ -104,7 +104,7 @@ impl Row for Deletion {
                 DeletionState::InForce { matchers, range, positions }
             }
             1 => DeletionState::Done { hash: value.u128()?, finished_millis: value.i64()? },
-            other => return Err(DecodeError::Value { what: "deletion state", value: u64::from(other) }),
+            other => return Err(DecodeError::Value { part: "deletion state", value: u64::from(other) }),
         };
         Ok(Self { number, tenant, created_millis, state })
     }

@@ -10,7 +10,7 @@ pub(super) fn start(kind: Kind) -> Writer {
 }
 
 pub(super) fn tenant(text: &str) -> Result<TenantId, DecodeError> {
-    TenantId::parse(text).map_err(|_| DecodeError::Text { what: "tenant of a row" })
+    TenantId::parse(text).map_err(|_| DecodeError::Text { part: "tenant of a row" })
 }
 
 /// Tenant ids have at most 150 bytes.
@@ -21,7 +21,7 @@ pub(super) fn short_text(key: &mut Writer, text: &str) {
 
 pub(super) fn take_short_text<'a>(key: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     let len = key.u8()? as usize;
-    std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text { what: "text of a row key" })
+    std::str::from_utf8(key.take(len)?).map_err(|_| DecodeError::Text { part: "text of a row key" })
 }
 
 /// Big-endian with the sign flipped, so that keys sort like numbers.

@@ -96,7 +96,7 @@ impl Row for Job {
             2 => JobProgress::Published { record: None },
             3 => JobProgress::Published { record: Some(Bytes::copy_from_slice(value.bytes()?)) },
             other => {
-                return Err(DecodeError::Value { what: "job state", value: u64::from(other) });
+                return Err(DecodeError::Value { part: "job state", value: u64::from(other) });
             }
         };
         let floor = if value.version() < 2 { 0 } else { value.u64()? };

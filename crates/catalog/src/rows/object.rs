@@ -19,7 +19,7 @@ pub struct DatasetSummary {
     pub profile_types: Arc<[ProfileType]>,
 }
 
-/// Why an object cannot be read, and the time range of the questions that it affects.
+/// Why an object cannot be read, and the time range of the queries that it affects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantine {
     pub reason: String,

@@ -13,7 +13,7 @@ use axum::extract::Request;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use clock::{Clock, Pools};
-use edge::{App, Body, Capabilities, Config, Deadline, Effect, Error, Explain, Explained, Routes, Tenants};
+use edge::{App, Body, Capabilities, Config, Deadline, Effect, Error, Explain, Explanation, Routes, Tenants};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -48,7 +48,7 @@ impl SettingsService for Echo {
         response.metadata_mut().insert("x-said", "hello".parse().unwrap());
         if extensions.get::<Explain>().is_some() {
             let (json, brief) = (r#"{"long":"é"}"#.to_owned(), "{\"brief\":\"é😀\"}".to_owned());
-            response.extensions_mut().insert(Explained { json, brief });
+            response.extensions_mut().insert(Explanation { json, brief });
         }
         Ok(response)
     }

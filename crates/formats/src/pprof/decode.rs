@@ -52,7 +52,7 @@ impl Default for Limits {
 ///
 /// Labels are as sent: a number has `string` 0.
 #[derive(Clone, Debug, Default)]
-pub struct Decoded {
+pub struct DecodedProfile {
     pub profile: Profile,
     /// Of several flaws, the first in the order of the variants of [`Flaw`].
     pub flaw: Option<Flaw>,
@@ -78,8 +78,8 @@ pub enum Flaw {
 /// Decodes one document, already decompressed. Strings of the profile share `data`.
 ///
 /// # Errors
-/// If `data` is not a pprof message, or exceeds `limits`. Inconsistent content is no error: see [`Decoded`].
-pub fn decode(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
+/// If `data` is not a pprof message, or exceeds `limits`. Inconsistent content is no error: see [`DecodedProfile`].
+pub fn decode(data: Bytes, limits: &Limits) -> Result<DecodedProfile, Error> {
     decode_as(data, limits, Dialect::Standard)
 }
 
@@ -88,7 +88,7 @@ pub fn decode(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<Decoded, Error> {
+pub fn decode_dotnet(data: Bytes, limits: &Limits) -> Result<DecodedProfile, Error> {
     let mut decoded = decode_as(data, limits, Dialect::Dotnet)?;
     let profile = &mut decoded.profile;
     for sample_type in &profile.sample_types {
@@ -109,7 +109,7 @@ enum Dialect {
     Dotnet,
 }
 
-fn decode_as(data: Bytes, limits: &Limits, dialect: Dialect) -> Result<Decoded, Error> {
+fn decode_as(data: Bytes, limits: &Limits, dialect: Dialect) -> Result<DecodedProfile, Error> {
     let limit = limits.bytes.min(1 << 31);
     if data.len() > limit {
         return Err(Error::TooLarge { bytes: data.len(), limit });
@@ -362,7 +362,7 @@ impl<'l> Pass<'l> {
         Ok(())
     }
 
-    fn finish(mut self, data: Bytes, dialect: Dialect) -> Decoded {
+    fn finish(mut self, data: Bytes, dialect: Dialect) -> DecodedProfile {
         let functions_lack_ids =
             self.function_ids.len() == self.location_ids.len() && self.function_ids.iter().all(|id| *id == 0);
         if dialect == Dialect::Dotnet && functions_lack_ids {
@@ -375,7 +375,7 @@ impl<'l> Pass<'l> {
         let value_count = self.drop_irregular_samples();
         let strings = self.settle_strings();
         self.out.symbols.strings = Strings::new(data, self.strings);
-        Decoded {
+        DecodedProfile {
             profile: self.out,
             flaw: location_zero
                 .map(|index| Flaw::LocationIdZero { index })

@@ -4,6 +4,6 @@ mod decode;
 mod encode;
 mod reader;
 
-pub use decode::{Decoded, Flaw, Limits, decode, decode_dotnet};
+pub use decode::{DecodedProfile, Flaw, Limits, decode, decode_dotnet};
 pub use encode::encode;
 pub use reader::Error;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use block::NameTree;
 use hashbrown::HashTable;
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::Strings;
 
 use super::{Flame, JOINED_NODE_BYTES, Node, Part};
@@ -33,7 +33,7 @@ const OTHER: &[u8] = b"other";
 ///
 /// The left-out children of a parent become one child `other`. `max_nodes` of 0 keeps everything.
 pub fn finish<const S: usize>(sides: [&[Part]; S], max_nodes: usize, real: Real) -> Flame<S> {
-    let mut joined = Joined::new(sides);
+    let mut joined = JoinedTree::new(sides);
     joined.expand(max_nodes, |_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
     joined.assemble(real)
 }
@@ -47,17 +47,17 @@ pub fn finish_within<const S: usize>(
     max_nodes: usize,
     real: Real,
     lease: &Lease,
-) -> Result<Flame<S>, Refused> {
+) -> Result<Flame<S>, Refusal> {
     let names = sides.iter().flat_map(|parts| parts.iter()).map(|part| part.tree.names.len() as u64 * 4);
     lease.grow(names.sum())?;
-    let mut joined = Joined::new(sides);
+    let mut joined = JoinedTree::new(sides);
     joined.expand(max_nodes, |nodes| lease.grow(nodes as u64 * JOINED_NODE_BYTES))?;
     Ok(joined.assemble(real))
 }
 
 /// One part with the weights of all.
 pub(super) fn join(parts: &[Part]) -> Part {
-    let mut joined = Joined::<1>::new([parts]);
+    let mut joined = JoinedTree::<1>::new([parts]);
     joined.expand(0, |_| Ok::<(), Infallible>(())).unwrap_or_else(|never| match never {});
     let mut names = Strings::default();
     for name in &joined.names.bytes {
@@ -75,7 +75,7 @@ pub(super) fn join(parts: &[Part]) -> Part {
     Part::new(Arc::new(tree), &weights, &[])
 }
 
-struct Joined<'a, const S: usize> {
+struct JoinedTree<'a, const S: usize> {
     sources: Vec<Source<'a>>,
     names: Names<'a>,
     /// All joined nodes so far, parents first; the root is the first.
@@ -117,7 +117,7 @@ struct Child {
     total: i64,
 }
 
-impl<'a, const S: usize> Joined<'a, S> {
+impl<'a, const S: usize> JoinedTree<'a, S> {
     fn new(sides: [&'a [Part]; S]) -> Self {
         let mut sources = Vec::new();
         for (side, parts) in sides.into_iter().enumerate() {

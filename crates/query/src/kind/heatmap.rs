@@ -11,7 +11,7 @@ use model::Labels;
 
 use crate::fold::{Dataset, FoldError, TooLarge};
 use crate::group::group_labels;
-pub use crate::query::{HeatmapQuestion as Question, PointKind as Of};
+pub use crate::query::{HeatmapParameters as Parameters, PointKind};
 use crate::scan::{ColumnSelection, DerivedLabels, ProfileOfRow};
 
 /// Most profiles or spans in one heat map.
@@ -30,7 +30,7 @@ pub struct Point {
     pub time_nanos: i64,
     pub value: i64,
     pub id: Id,
-    /// Labels outside the group; only if the question asks for exemplars.
+    /// Labels outside the group; only if the query asks for exemplars.
     pub labels: Labels,
 }
 
@@ -84,12 +84,12 @@ impl Points {
         &self.0
     }
 
-    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, parameters: &Parameters, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
         // Within one group, all series of one profile are one point.
         let mut found: HashMap<(Arc<Labels>, i64, Id), Point> = HashMap::new();
         for (number, column) in dataset.selection.columns.iter().enumerate() {
-            let profiles = profile_labels(question, &dataset, column);
+            let profiles = profile_labels(parameters, &dataset, column);
             let mut add = |place: usize, id: Id, value: i64| {
                 let ProfileLabels { group, labels, profile } = &profiles[place];
                 let time_nanos = index.profiles.time_nanos[*profile];
@@ -103,14 +103,14 @@ impl Points {
                 whole.value = whole.value.saturating_add(value);
                 whole.labels.retain(|name, value| labels.get(name) == Some(value));
             };
-            match (question.of, dataset.samples) {
-                (Of::Profiles, _) => {
+            match (parameters.point_kind, dataset.samples) {
+                (PointKind::Profiles, _) => {
                     for (place, (_, profile)) in column.profiles().enumerate() {
                         let total = index.profiles.total(profile, column.column as usize);
                         add(place, Id::Profile(index.profiles.id[profile]), total);
                     }
                 }
-                (Of::Spans, Some(samples)) => {
+                (PointKind::Spans, Some(samples)) => {
                     let mut walk = ProfileOfRow::new(index, column);
                     samples.scan(number, &mut |batch| {
                         let rows = batch.spans.iter().zip(batch.values).zip(batch.first_row..);
@@ -122,11 +122,11 @@ impl Points {
                         }
                     })?;
                 }
-                (Of::Spans, None) => {}
+                (PointKind::Spans, None) => {}
             }
             if self.0.len() + found.len() > HEATMAP_POINTS_MAX {
                 let limit = HEATMAP_POINTS_MAX;
-                return Err(TooLarge { what: "points", limit }.into());
+                return Err(TooLarge { resource: "points", limit }.into());
             }
         }
         self.0.extend(found.into_values());
@@ -136,13 +136,13 @@ impl Points {
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
         self.0.extend(other.0);
         if self.0.len() > HEATMAP_POINTS_MAX {
-            return Err(TooLarge { what: "points", limit: HEATMAP_POINTS_MAX });
+            return Err(TooLarge { resource: "points", limit: HEATMAP_POINTS_MAX });
         }
         Ok(())
     }
 
     /// Groups with the most points first; equal ones by their labels. `limit` of 0: all.
-    pub fn finish(self, question: &Question, limit: usize) -> Heatmap {
+    pub fn finish(self, parameters: &Parameters, limit: usize) -> Heatmap {
         let values = || self.0.iter().map(|point| point.value);
         let (Some(least), Some(most)) = (values().min(), values().max()) else {
             return Heatmap::default();
@@ -150,10 +150,10 @@ impl Points {
         let scale = Scale::new(least, most);
         let mut groups: HashMap<Arc<Labels>, HashMap<i64, SlotCounts>> = HashMap::new();
         for point in self.0 {
-            let time = question.slot(point.time_nanos);
+            let time = parameters.slot(point.time_nanos);
             let bucket = scale.bucket(point.value);
             let slots = groups.entry(point.group.clone()).or_default();
-            slots.entry(time).or_default().add(bucket, point, question.exemplars);
+            slots.entry(time).or_default().add(bucket, point, parameters.exemplars);
         }
         let mut maps: Vec<(i64, Map)> = groups
             .into_iter()
@@ -188,7 +188,7 @@ struct ProfileLabels {
 
 /// The labels of every profile of the column, in its order.
 fn profile_labels(
-    question: &Question,
+    parameters: &Parameters,
     dataset: &Dataset<'_>,
     column: &ColumnSelection,
 ) -> Vec<ProfileLabels> {
@@ -201,11 +201,11 @@ fn profile_labels(
             Some((last_series, group, labels)) if *last_series == series => (group.clone(), labels.clone()),
             _ => {
                 let own = &dataset.index.series[series as usize].labels;
-                let group = Arc::new(group_labels(&question.group_by, &derived, own));
+                let group = Arc::new(group_labels(&parameters.group_by, &derived, own));
                 let mut rest = Labels::default();
-                if question.exemplars {
+                if parameters.exemplars {
                     rest = schema.series_labels(column.column as usize, own);
-                    rest.retain(|name, _| !question.group_by.iter().any(|by| by == name));
+                    rest.retain(|name, _| !parameters.group_by.iter().any(|by| by == name));
                 }
                 (group, Arc::new(rest))
             }
@@ -260,7 +260,7 @@ impl Scale {
     }
 }
 
-impl Question {
+impl Parameters {
     /// The right edge of the slot of a time: edges are at the start plus multiples of the step, and
     /// times after the last edge count there.
     fn slot(&self, time_nanos: i64) -> i64 {
@@ -293,15 +293,15 @@ mod tests {
 
     #[test]
     fn slots_end_at_the_start_and_every_step_after() {
-        let question = Question {
+        let parameters = Parameters {
             start_millis: 100,
             end_millis: 140,
             step_millis: 15,
-            of: Of::Profiles,
+            point_kind: PointKind::Profiles,
             group_by: Vec::new(),
             exemplars: false,
         };
-        let slot = |millis: i64| question.slot(millis * 1_000_000);
+        let slot = |millis: i64| parameters.slot(millis * 1_000_000);
         assert_eq!([slot(100), slot(101), slot(115), slot(116)], [100, 115, 115, 130]);
         assert_eq!(slot(139), 145);
     }

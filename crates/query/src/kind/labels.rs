@@ -20,15 +20,15 @@ pub const LABELS_MAX: usize = 1_000_000;
 /// Memory of an entry in its tree, without the bytes of the text or set.
 const ENTRY_BYTES: usize = 64;
 
-/// The kind of question decides which of the two is filled.
+/// The kind of query decides which of the two is filled.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Found {
+pub struct FoundLabels {
     /// Names, values or ids of profile types.
     pub texts: BTreeSet<String>,
     pub sets: BTreeSet<Labels>,
 }
 
-impl Found {
+impl FoundLabels {
     /// Bytes held in memory, roughly.
     pub(crate) fn byte_len(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| text.len() + ENTRY_BYTES).sum();
@@ -161,7 +161,7 @@ impl Found {
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.texts.len() + self.sets.len() > LABELS_MAX {
-            return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX });
+            return Err(TooLarge { resource: "distinct labels", limit: LABELS_MAX });
         }
         Ok(())
     }

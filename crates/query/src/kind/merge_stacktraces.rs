@@ -7,7 +7,7 @@ use crate::fold::{Dataset, FoldError};
 use crate::query::SampleFilter;
 use crate::scan::add_weights;
 
-/// Above this total number of nodes, parts are joined early, so that a question over very many datasets
+/// Above this total number of nodes, parts are joined early, so that a query over very many datasets
 /// holds distinct nodes instead of all nodes that were read.
 const NODES_MAX: usize = 16 << 20;
 

@@ -11,11 +11,11 @@ use std::hash::BuildHasher;
 use block::NameTree;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::{Function, Line, Mapping, NONE, Symbols};
 
 use crate::fold::{Dataset, FoldError, TooLarge};
-pub use crate::query::{GoPgo, ProfileQuestion as Question};
+pub use crate::query::{GoPgo, ProfileParameters as Parameters};
 use crate::scan::add_weights;
 
 /// Most distinct stacktraces of one profile.
@@ -29,7 +29,7 @@ pub const SYMBOL_BYTES_MAX: usize = 1 << 30;
 
 /// Symbols of several datasets, with a value per stacktrace.
 #[derive(Clone, Debug)]
-pub struct Merged {
+pub struct MergedProfile {
     pub symbols: Symbols,
     /// Per stacktrace.
     pub values: Vec<i64>,
@@ -48,7 +48,7 @@ struct Tables {
     stacktraces: HashTable<u32>,
 }
 
-impl Default for Merged {
+impl Default for MergedProfile {
     fn default() -> Self {
         let mut merged = Self {
             symbols: Symbols::default(),
@@ -61,7 +61,7 @@ impl Default for Merged {
     }
 }
 
-impl Merged {
+impl MergedProfile {
     /// The answer of another process: `values[s]` belongs to stacktrace `s` of `symbols`, whose ids are all in
     /// range, or `NONE` where that is allowed.
     ///
@@ -74,15 +74,15 @@ impl Merged {
         Ok(merged)
     }
 
-    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, parameters: &Parameters, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let Some(symbols) = &dataset.symbols else { return Ok(()) };
         let mut weights = vec![0i64; symbols.stacktraces.len()];
-        dataset.scan_all(|batch| add_weights(&mut weights, &batch, &question.filter))?;
-        if self.values.is_empty() && question.go_pgo.is_none() {
-            *self = Self::from_dataset(symbols, &weights, &question.filter.call_site);
+        dataset.scan_all(|batch| add_weights(&mut weights, &batch, &parameters.filter))?;
+        if self.values.is_empty() && parameters.go_pgo.is_none() {
+            *self = Self::from_dataset(symbols, &weights, &parameters.filter.call_site);
             return Ok(self.check()?);
         }
-        Ok(self.add(symbols, &weights, question)?)
+        Ok(self.add(symbols, &weights, parameters)?)
     }
 
     /// The stacktraces of one dataset that have a weight. Symbols of one dataset are distinct, so none is looked up.
@@ -110,8 +110,8 @@ impl Merged {
             *self = other;
             return Ok(());
         }
-        // Both sides are already reduced as the question asks.
-        self.add(&other.symbols, &other.values, &Question::default())
+        // Both sides are already reduced as the query asks.
+        self.add(&other.symbols, &other.values, &Parameters::default())
     }
 
     /// Bytes held in memory, roughly: tables and vectors have room for more than they hold.
@@ -140,23 +140,23 @@ impl Merged {
             return Ok(());
         }
         let plain = std::mem::take(self);
-        self.add(&plain.symbols, &plain.values, &Question::default())
+        self.add(&plain.symbols, &plain.values, &Parameters::default())
     }
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.symbols.stacktraces.len() > STACKTRACES_MAX {
-            return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+            return Err(TooLarge { resource: "stacktraces", limit: STACKTRACES_MAX });
         }
         if self.symbols.byte_len() > SYMBOL_BYTES_MAX {
-            return Err(TooLarge { what: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
+            return Err(TooLarge { resource: "bytes of symbols", limit: SYMBOL_BYTES_MAX });
         }
         Ok(())
     }
 
-    fn add(&mut self, from: &Symbols, weights: &[i64], question: &Question) -> Result<(), TooLarge> {
+    fn add(&mut self, from: &Symbols, weights: &[i64], parameters: &Parameters) -> Result<(), TooLarge> {
         self.index()?;
         let mut import = Import::new(from);
-        let call_site = &question.filter.call_site;
+        let call_site = &parameters.filter.call_site;
         let mut locations = Vec::new();
         for (stacktrace, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0) {
             let stack = from.stacktraces.get(stacktrace as u32);
@@ -166,7 +166,7 @@ impl Merged {
             if !call_site.is_empty() && !begins_with(from, stack, call_site) {
                 continue;
             }
-            let keep = match question.go_pgo {
+            let keep = match parameters.go_pgo {
                 Some(pgo) if pgo.keep_locations > 0 => pgo.keep_locations as usize,
                 _ => stack.len(),
             };
@@ -176,7 +176,7 @@ impl Merged {
             }
             self.add_stacktrace(&locations, *weight);
             if self.symbols.stacktraces.len() > STACKTRACES_MAX {
-                return Err(TooLarge { what: "stacktraces", limit: STACKTRACES_MAX });
+                return Err(TooLarge { resource: "stacktraces", limit: STACKTRACES_MAX });
             }
         }
         self.check()
@@ -206,7 +206,7 @@ impl Merged {
     ///
     /// # Errors
     /// There is no room.
-    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
+    pub fn finish(self, go_pgo: Option<GoPgo>, max_nodes: usize, lease: &Lease) -> Result<Self, Refusal> {
         match go_pgo.is_some_and(|pgo| pgo.aggregate_callees) {
             true => {
                 lease.grow(self.byte_len() as u64 * 2)?;
@@ -248,7 +248,7 @@ impl Merged {
 
     /// Keeps the `max_nodes` largest nodes of the tree of function names, those as large as the smallest of
     /// them, and the children of all these. A longer stacktrace ends in a location `other`. 0 keeps all.
-    fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refused> {
+    fn truncate(self, max_nodes: usize, lease: &Lease) -> Result<Self, Refusal> {
         if max_nodes == 0 {
             return Ok(self);
         }
@@ -352,7 +352,7 @@ trait Target {
     fn location(&mut self, mapping: u32, address: u64, folded: bool, lines: &[Line]) -> u32;
 }
 
-impl Target for Merged {
+impl Target for MergedProfile {
     fn string(&mut self, bytes: &[u8]) -> u32 {
         let Self { symbols, tables: Tables { hasher, strings: table, .. }, .. } = self;
         let strings = &mut symbols.strings;

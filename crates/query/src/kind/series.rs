@@ -1,4 +1,4 @@
-//! Values over time: the totals of matching profiles, on a grid that begins at the question's start.
+//! Values over time: the totals of matching profiles, on a grid that begins at the query's start.
 //!
 //! Owns: points by group and grid point, exemplars.
 //! Does not own: the grid ([`crate::grid`]), which profiles count ([`crate::scan`]).
@@ -10,7 +10,7 @@ use crate::cells::{CellPart, time_after_first_milli};
 use crate::flamegraph::below_call_site;
 use crate::fold::{Dataset, FoldError, TooLarge};
 use crate::group::group_labels;
-pub use crate::query::SeriesQuestion as Question;
+pub use crate::query::SeriesParameters as Parameters;
 use crate::scan::{ColumnSelection, DerivedLabels, ProfileOfRow};
 
 const NANOS: i64 = 1_000_000_000;
@@ -26,7 +26,7 @@ pub type PointsByBucket = HashMap<i64, Point>;
 
 /// Points by group and grid point.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Grouped {
+pub struct GroupedSeries {
     groups: HashMap<Labels, PointsByBucket>,
     points: usize,
 }
@@ -64,7 +64,7 @@ pub struct Line {
     pub points: Vec<(i64, f64, Option<Exemplar>)>,
 }
 
-impl Grouped {
+impl GroupedSeries {
     /// Every group with its points, by grid point; in no particular order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Labels, &PointsByBucket)> {
         self.groups.iter()
@@ -91,15 +91,15 @@ impl Grouped {
         self.merge(Self { groups, points: 0 })
     }
 
-    pub(crate) fn fold(&mut self, question: &Question, dataset: Dataset<'_>) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, parameters: &Parameters, dataset: Dataset<'_>) -> Result<(), FoldError> {
         let index = dataset.index;
-        let grid = question.grid();
+        let grid = parameters.grid();
         for (number, column) in dataset.selection.columns.iter().enumerate() {
             let schema = &index.schemas[column.schema as usize];
             let derived = DerivedLabels::new(schema, column.column as usize);
-            let below = match question.call_site.is_empty() {
+            let below = match parameters.call_site.is_empty() {
                 true => None,
-                false => Some(values_below(question, &dataset, number, column)?),
+                false => Some(values_below(parameters, &dataset, number, column)?),
             };
             let mut exemplars: HashMap<(Labels, i64, u64), Exemplar> = HashMap::new();
             let mut place = 0;
@@ -108,7 +108,7 @@ impl Grouped {
                 let series = column.runs[start].series;
                 let end = start + column.runs[start..].partition_point(|run| run.series == series);
                 let labels = &index.series[series as usize].labels;
-                let key = group_labels(&question.group_by, &derived, labels);
+                let key = group_labels(&parameters.group_by, &derived, labels);
                 let points = self.groups.entry_ref(&key).or_default();
                 let before = points.len();
                 for profile in column.runs[start..end].iter().flat_map(|run| run.profiles.clone()) {
@@ -123,10 +123,10 @@ impl Grouped {
                     let point = points.entry(bucket).or_default();
                     point.sum = point.sum.wrapping_add(value);
                     point.count += 1;
-                    if question.exemplars {
+                    if parameters.exemplars {
                         let id = index.profiles.id[profile];
                         let mut rest = schema.series_labels(column.column as usize, labels);
-                        rest.retain(|name, _| !question.group_by.iter().any(|by| by == name));
+                        rest.retain(|name, _| !parameters.group_by.iter().any(|by| by == name));
                         let part = Exemplar { value, time_nanos: time, profile: id, labels: rest };
                         exemplars
                             .entry((key.clone(), bucket, id))
@@ -144,13 +144,13 @@ impl Grouped {
             }
             self.check()?;
         }
-        dataset.cells.iter().try_for_each(|part| self.fold_cells(question, part))?;
+        dataset.cells.iter().try_for_each(|part| self.fold_cells(parameters, part))?;
         Ok(())
     }
 
-    fn fold_cells(&mut self, question: &Question, part: &CellPart) -> Result<(), TooLarge> {
+    fn fold_cells(&mut self, parameters: &Parameters, part: &CellPart) -> Result<(), TooLarge> {
         let cells = &part.cells;
-        let grid = question.grid();
+        let grid = parameters.grid();
         for column in &part.columns {
             let derived = DerivedLabels::new(&cells.schemas[column.schema as usize], column.column as usize);
             let mut keys: HashMap<u32, Labels> = HashMap::new();
@@ -158,7 +158,7 @@ impl Grouped {
                 let cell = cell as usize;
                 let group = cells.group[cell];
                 let key = keys.entry(group).or_insert_with(|| {
-                    group_labels(&question.group_by, &derived, &cells.groups[group as usize].labels)
+                    group_labels(&parameters.group_by, &derived, &cells.groups[group as usize].labels)
                 });
                 let points = self.groups.entry_ref(&*key).or_default();
                 let before = points.len();
@@ -200,14 +200,14 @@ impl Grouped {
 
     fn check(&self) -> Result<(), TooLarge> {
         if self.points > POINTS_MAX {
-            return Err(TooLarge { what: "points", limit: POINTS_MAX });
+            return Err(TooLarge { resource: "points", limit: POINTS_MAX });
         }
         Ok(())
     }
 
     /// The series with the largest sums first; equal ones by their labels. `limit` of 0: all.
-    pub fn finish(self, question: &Question, aggregation: Aggregation, limit: usize) -> Vec<Line> {
-        let grid = question.grid();
+    pub fn finish(self, parameters: &Parameters, aggregation: Aggregation, limit: usize) -> Vec<Line> {
+        let grid = parameters.grid();
         let mut lines: Vec<(f64, Line)> = Vec::with_capacity(self.groups.len());
         for (labels, points) in self.groups.into_iter().filter(|(_, points)| !points.is_empty()) {
             let mut points: Vec<(i64, f64, Option<Exemplar>)> = points
@@ -253,7 +253,7 @@ impl Exemplar {
 /// Per profile of the column, in its order, the sum of the samples below the call site; `None` without such samples.
 /// `number` is the column's position in the selection.
 fn values_below(
-    question: &Question,
+    parameters: &Parameters,
     dataset: &Dataset<'_>,
     number: usize,
     column: &ColumnSelection,
@@ -261,7 +261,7 @@ fn values_below(
     let profiles = column.runs.iter().map(|run| run.profiles.len()).sum();
     let mut values = vec![None; profiles];
     let (Some(tree), Some(samples)) = (&dataset.tree, dataset.samples) else { return Ok(values) };
-    let below = below_call_site(tree, &question.call_site);
+    let below = below_call_site(tree, &parameters.call_site);
     let mut walk = ProfileOfRow::new(dataset.index, column);
     samples.scan(number, &mut |batch| {
         for ((stacktrace, value), row) in batch.stacks.iter().zip(batch.values).zip(batch.first_row..) {

@@ -14,7 +14,7 @@ use wire::pyrograph::rpc::v1 as proto;
 use ::query::Deletion;
 
 use super::{Unreadable, query};
-use crate::{Found, FoundDataset};
+use crate::{FoundDataset, FoundObject};
 
 /// Approximate and minimum size of one dataset in a message, in bytes.
 pub(super) const DATASET_BYTES: usize = 24;
@@ -163,7 +163,7 @@ pub(super) fn deletions_at(
 }
 
 /// Encodes objects. Tenants, services, profile types and deletions are written once, in tables.
-pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
+pub(super) fn put_objects(objects: &[FoundObject]) -> proto::Objects {
     let mut tenants: HashMap<&str, u32, RandomState> = HashMap::default();
     let mut services: HashMap<&str, u32, RandomState> = HashMap::default();
     // Datasets with the same types share one list.
@@ -208,7 +208,7 @@ pub(super) fn put_objects(objects: &[Found]) -> proto::Objects {
     out
 }
 
-pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unreadable> {
+pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<FoundObject>, Unreadable> {
     let proto::Objects { tenants, services, profile_types, objects, deletions: table } =
         objects.ok_or_else(|| Unreadable::missing("objects"))?;
     let table = deletions(table)?;
@@ -226,7 +226,7 @@ pub(super) fn objects(objects: Option<proto::Objects>) -> Result<Vec<Found>, Unr
     let mut all = Vec::with_capacity(objects.len());
     for object in objects {
         let datasets = datasets(&object.datasets, &tenants, &services, &types);
-        all.push(Found {
+        all.push(FoundObject {
             key: key(object.key, "key")?,
             bytes: object.bytes,
             masked: masked(object.masked)?,

@@ -16,7 +16,7 @@ use super::peer::{Peer, convert};
 use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, partial, query};
-use crate::{Effort, Error, ErrorKind, Leaf, Missing, ScanRequest, Scanned};
+use crate::{Effort, Error, ErrorKind, Leaf, Missing, ScanAnswer, ScanRequest};
 
 /// Memory of a decoded answer, as a multiple of its encoded bytes.
 const DECODED_SIZES: u64 = 2;
@@ -38,7 +38,7 @@ impl LeafClient {
 
 #[async_trait]
 impl Leaf for LeafClient {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         let query = request.query.clone();
         let limit = self.peer.limit(request.time_left);
         let memory = request.memory.lease();
@@ -55,9 +55,9 @@ impl Leaf for LeafClient {
         let answer = self.peer.answer_within(limit, client.scan(request)).await?;
         let bytes = answer.encoded_len();
         // Held during the conversion; the caller charges for the result.
-        memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refused| {
-            let text = format!("the answer of {} {refused}", self.peer.name());
-            Error::with_source(ErrorKind::of_memory(&refused), text, refused)
+        memory.grow(bytes as u64 * DECODED_SIZES).map_err(|refusal| {
+            let text = format!("the answer of {} {refusal}", self.peer.name());
+            Error::with_source(ErrorKind::of_memory(&refusal), text, refusal)
         })?;
         let read = self.peer.convert(bytes, move || scanned(answer, &query)).await;
         read.map_err(|error| unreadable_answer(error, self.peer.name()))
@@ -94,7 +94,7 @@ fn scan_request(request: proto::ScanRequest) -> Result<ScanRequest, Unreadable> 
     })
 }
 
-fn put_scanned(scanned: Scanned) -> proto::ScanResponse {
+fn put_scanned(scanned: ScanAnswer) -> proto::ScanResponse {
     let mut response = partial::put_partial(scanned.partial);
     let missing = scanned.missing.into_iter();
     let missing = missing.map(|Missing { key, reason, is_damaged }| proto::Missing {
@@ -118,7 +118,7 @@ fn put_scanned(scanned: Scanned) -> proto::ScanResponse {
     response
 }
 
-fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<Scanned, Unreadable> {
+fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<ScanAnswer, Unreadable> {
     let missing = std::mem::take(&mut response.missing).into_iter();
     let missing = missing.map(|object| {
         let proto::Missing { key, reason, is_damaged } = object;
@@ -137,7 +137,7 @@ fn scanned(mut response: proto::ScanResponse, query: &Query) -> Result<Scanned, 
         store_bytes: effort.store_bytes,
         store_requests: effort.store_requests,
     });
-    Ok(Scanned { partial: partial::read_partial(response, query)?, missing, effort })
+    Ok(ScanAnswer { partial: partial::read_partial(response, query)?, missing, effort })
 }
 
 /// Nanoseconds, at most `u64::MAX` (584 years).

@@ -17,9 +17,9 @@ use super::serve::{failed, refused};
 use super::status::unreadable_answer;
 use super::{Unreadable, convert as common, query};
 use crate::{
-    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, Error, FindRequest, Found, Job, JobFailure,
-    JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, Pruned, Publication, Published,
-    SegmentHint, SegmentHints, Snapshot, Standing,
+    DeadObject, DeleteRequest, DeletionProgress, DeletionStatus, Error, FindRequest, FoundObject, Job,
+    JobFailure, JobInput, JobOutput, JobQueue, Metastore, ObjectIndex, Ownership, PruneCounts, Publication,
+    PublishOutcome, SegmentHint, SegmentHints, Snapshot, Standing,
 };
 
 /// The metastore of another process.
@@ -111,14 +111,14 @@ impl JobQueue for MetastoreClient {
         answer.job.map(job).transpose().map_err(self.unreadable())
     }
 
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error> {
         let request = self.peer.request(proto::PublishRequest {
             job: common::put_id(publication.job.0),
             attempt: publication.attempt,
             outputs: publication.outputs.iter().map(put_output).collect(),
         })?;
         let answer = self.peer.answer(self.client.clone().publish(request)).await?;
-        Ok(if answer.done { Published::Done } else { Published::Rejected })
+        Ok(if answer.done { PublishOutcome::Done } else { PublishOutcome::Rejected })
     }
 
     async fn fail_job(&self, failure: JobFailure) -> Result<(), Error> {
@@ -229,7 +229,7 @@ impl MetastoreService for MetastoreServer {
     ) -> Result<Response<proto::PublishResponse>, Status> {
         let publication = publication(request.into_inner()).map_err(refused)?;
         let published = self.role.publish(publication).await.map_err(failed)?;
-        Ok(Response::new(proto::PublishResponse { done: published == Published::Done }))
+        Ok(Response::new(proto::PublishResponse { done: published == PublishOutcome::Done }))
     }
 
     async fn fail_job(
@@ -346,7 +346,7 @@ fn put_snapshot(snapshot: &Snapshot) -> proto::FindResponse {
         epoch: snapshot.epoch,
         stale_millis: snapshot.stale.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
         pruned: snapshot.pruned.map(|pruned| {
-            let Pruned { by_service, by_time, by_profile_type, by_retention } = pruned;
+            let PruneCounts { by_service, by_time, by_profile_type, by_retention } = pruned;
             proto::find_response::Pruned { by_service, by_time, by_profile_type, by_retention }
         }),
     }
@@ -355,7 +355,7 @@ fn put_snapshot(snapshot: &Snapshot) -> proto::FindResponse {
 fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
     let quarantined = answer.quarantined.into_iter();
     let quarantined = quarantined.map(|object| Ok((common::key(object.key, "key")?, object.reason)));
-    let objects: Vec<Found> = common::objects(answer.objects)?;
+    let objects: Vec<FoundObject> = common::objects(answer.objects)?;
     Ok(Snapshot {
         version: answer.version,
         epoch: answer.epoch,
@@ -364,7 +364,7 @@ fn snapshot(answer: proto::FindResponse) -> Result<Snapshot, Unreadable> {
         quarantined: quarantined.collect::<Result<_, Unreadable>>()?,
         pruned: answer.pruned.map(|pruned| {
             let proto::find_response::Pruned { by_service, by_time, by_profile_type, by_retention } = pruned;
-            Pruned { by_service, by_time, by_profile_type, by_retention }
+            PruneCounts { by_service, by_time, by_profile_type, by_retention }
         }),
     })
 }

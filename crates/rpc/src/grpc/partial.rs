@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::query::flamegraph::Part;
-use ::query::kind::labels::{Found, LABELS_MAX};
+use ::query::kind::labels::{FoundLabels, LABELS_MAX};
 use ::query::kind::{heatmap, profile, series};
 use ::query::{Answer, Charge, Kind, Partial, Query, Stats, TooLarge};
 use block::NameTree;
@@ -92,7 +92,7 @@ pub(super) fn read_partial(response: proto::ScanResponse, query: &Query) -> Resu
         _ => false,
     };
     if !is_asked {
-        return Err(Unreadable::new("answer", "is one to another question"));
+        return Err(Unreadable::new("answer", "is one to another query"));
     }
     let proto::Stats { objects, datasets, summed, profiles, samples, bytes } = stats;
     let stats = Stats { objects, datasets, summed, profiles, samples, bytes };
@@ -200,18 +200,18 @@ fn parts(bytes: &Bytes) -> Result<Vec<Part>, Malformed> {
     Ok(parts)
 }
 
-fn profile(merged: &proto::scan_response::Profile) -> Result<profile::Merged, Unreadable> {
+fn profile(merged: &proto::scan_response::Profile) -> Result<profile::MergedProfile, Unreadable> {
     let symbols = decode_symbols(&merged.symbols).map_err(Unreadable::columns("symbols"))?;
     let wrong = Unreadable::columns("values");
     let mut cursor = Cursor::new(&merged.values);
     let values = values(&mut cursor, symbols.stacktraces.len()).map_err(&wrong)?;
     cursor.end().map_err(&wrong)?;
-    Ok(profile::Merged::from_columns(symbols, values)?)
+    Ok(profile::MergedProfile::from_columns(symbols, values)?)
 }
 
 /// Encodes all label sets; the number of groups; then for each group its labels and its points in the order of the
 /// grid.
-fn put_series(grouped: &series::Grouped) -> Vec<u8> {
+fn put_series(grouped: &series::GroupedSeries) -> Vec<u8> {
     let mut sets = LabelSetWriter::default();
     let mut rows = Vec::new();
     put(&mut rows, grouped.groups().len() as u64);
@@ -238,12 +238,12 @@ fn put_series(grouped: &series::Grouped) -> Vec<u8> {
     with_sets(&sets, &rows)
 }
 
-fn series(bytes: &Bytes) -> Result<series::Grouped, Unreadable> {
+fn series(bytes: &Bytes) -> Result<series::GroupedSeries, Unreadable> {
     let wrong = Unreadable::columns("series");
     let mut cursor = Cursor::new(bytes);
     let cursor = &mut cursor;
     let mut sets = LabelSetReader::read(cursor, bytes).map_err(&wrong)?;
-    let mut grouped = series::Grouped::default();
+    let mut grouped = series::GroupedSeries::default();
     for _ in 0..cursor.count().map_err(&wrong)? {
         let labels = sets.copy(cursor).map_err(&wrong)?;
         let points = group(cursor, &mut sets).map_err(&wrong)?;
@@ -340,15 +340,15 @@ fn read_points(bytes: &Bytes) -> Result<Vec<heatmap::Point>, Malformed> {
     Ok(points)
 }
 
-fn found(labels: proto::scan_response::Labels) -> Result<Found, Unreadable> {
+fn found(labels: proto::scan_response::Labels) -> Result<FoundLabels, Unreadable> {
     let wrong = Unreadable::columns("sets");
     let mut cursor = Cursor::new(&labels.sets);
     let sets = LabelSetReader::read(&mut cursor, &labels.sets).map_err(&wrong)?.into_sets();
     cursor.end().map_err(&wrong)?;
     if labels.texts.len() + sets.len() > LABELS_MAX {
-        return Err(TooLarge { what: "distinct labels", limit: LABELS_MAX }.into());
+        return Err(TooLarge { resource: "distinct labels", limit: LABELS_MAX }.into());
     }
-    Ok(Found { texts: labels.texts.into_iter().collect(), sets: sets.into_iter().collect() })
+    Ok(FoundLabels { texts: labels.texts.into_iter().collect(), sets: sets.into_iter().collect() })
 }
 
 fn with_sets(sets: &LabelSetWriter<'_>, rows: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! A question as a message.
+//! A query as a message.
 
 use bytes::Bytes;
 use query::kind::{heatmap, profile, series};
@@ -14,28 +14,28 @@ use super::{Unreadable, convert};
 pub(super) fn put(query: &Query) -> proto::Query {
     let kind = match &query.kind {
         Kind::MergeStacktraces(filter) => ProtoKind::MergeStacktraces(put_filter(filter)),
-        Kind::MergeProfile(question) => ProtoKind::MergeProfile(proto::query::MergeProfile {
-            filter: Some(put_filter(&question.filter)),
-            go_pgo: question.go_pgo.map(|pgo| proto::query::GoPgo {
+        Kind::MergeProfile(parameters) => ProtoKind::MergeProfile(proto::query::MergeProfile {
+            filter: Some(put_filter(&parameters.filter)),
+            go_pgo: parameters.go_pgo.map(|pgo| proto::query::GoPgo {
                 keep_locations: pgo.keep_locations,
                 aggregate_callees: pgo.aggregate_callees,
             }),
         }),
-        Kind::Series(question) => ProtoKind::Series(proto::query::Series {
-            start_millis: question.start_millis,
-            end_millis: question.end_millis,
-            step_millis: question.step_millis,
-            group_by: question.group_by.clone(),
-            exemplars: question.exemplars,
-            call_site: put_call_site(&question.call_site),
+        Kind::Series(parameters) => ProtoKind::Series(proto::query::Series {
+            start_millis: parameters.start_millis,
+            end_millis: parameters.end_millis,
+            step_millis: parameters.step_millis,
+            group_by: parameters.group_by.clone(),
+            exemplars: parameters.exemplars,
+            call_site: put_call_site(&parameters.call_site),
         }),
-        Kind::Heatmap(question) => ProtoKind::Heatmap(proto::query::Heatmap {
-            start_millis: question.start_millis,
-            end_millis: question.end_millis,
-            step_millis: question.step_millis,
-            of_spans: question.of == heatmap::Of::Spans,
-            group_by: question.group_by.clone(),
-            exemplars: question.exemplars,
+        Kind::Heatmap(parameters) => ProtoKind::Heatmap(proto::query::Heatmap {
+            start_millis: parameters.start_millis,
+            end_millis: parameters.end_millis,
+            step_millis: parameters.step_millis,
+            of_spans: parameters.point_kind == heatmap::PointKind::Spans,
+            group_by: parameters.group_by.clone(),
+            exemplars: parameters.exemplars,
         }),
         Kind::LabelNames => ProtoKind::LabelNames(proto::query::LabelNames {}),
         Kind::LabelValues(name) => ProtoKind::LabelValues(name.clone()),
@@ -56,28 +56,32 @@ pub(super) fn read(query: Option<proto::Query>) -> Result<Query, Unreadable> {
     let query = query.ok_or_else(|| Unreadable::missing("query"))?;
     let kind = match query.kind.ok_or_else(|| Unreadable::missing("kind of query"))? {
         ProtoKind::MergeStacktraces(proto_filter) => Kind::MergeStacktraces(filter(proto_filter)?),
-        ProtoKind::MergeProfile(question) => Kind::MergeProfile(profile::Question {
-            filter: filter(question.filter.unwrap_or_default())?,
-            go_pgo: question.go_pgo.map(|pgo| profile::GoPgo {
+        ProtoKind::MergeProfile(parameters) => Kind::MergeProfile(profile::Parameters {
+            filter: filter(parameters.filter.unwrap_or_default())?,
+            go_pgo: parameters.go_pgo.map(|pgo| profile::GoPgo {
                 keep_locations: pgo.keep_locations,
                 aggregate_callees: pgo.aggregate_callees,
             }),
         }),
-        ProtoKind::Series(question) => Kind::Series(series::Question {
-            start_millis: question.start_millis,
-            end_millis: question.end_millis,
-            step_millis: step(question.step_millis)?,
-            group_by: question.group_by,
-            exemplars: question.exemplars,
-            call_site: call_site(&question.call_site),
+        ProtoKind::Series(parameters) => Kind::Series(series::Parameters {
+            start_millis: parameters.start_millis,
+            end_millis: parameters.end_millis,
+            step_millis: step(parameters.step_millis)?,
+            group_by: parameters.group_by,
+            exemplars: parameters.exemplars,
+            call_site: call_site(&parameters.call_site),
         }),
-        ProtoKind::Heatmap(question) => Kind::Heatmap(heatmap::Question {
-            start_millis: question.start_millis,
-            end_millis: question.end_millis,
-            step_millis: step(question.step_millis)?,
-            of: if question.of_spans { heatmap::Of::Spans } else { heatmap::Of::Profiles },
-            group_by: question.group_by,
-            exemplars: question.exemplars,
+        ProtoKind::Heatmap(parameters) => Kind::Heatmap(heatmap::Parameters {
+            start_millis: parameters.start_millis,
+            end_millis: parameters.end_millis,
+            step_millis: step(parameters.step_millis)?,
+            point_kind: if parameters.of_spans {
+                heatmap::PointKind::Spans
+            } else {
+                heatmap::PointKind::Profiles
+            },
+            group_by: parameters.group_by,
+            exemplars: parameters.exemplars,
         }),
         ProtoKind::LabelNames(_) => Kind::LabelNames,
         ProtoKind::LabelValues(name) => Kind::LabelValues(name),

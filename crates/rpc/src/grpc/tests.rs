@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::query::flamegraph::{Part, Real, finish};
-use ::query::kind::{heatmap, profile as merged, series as points_of};
+use ::query::kind::{heatmap, profile as profile_kind, series};
 use ::query::{Answer, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use block::NameTree;
 use block::codec::{put, put_signed};
@@ -45,9 +45,9 @@ fn parts() -> Vec<Part> {
 /// One valid answer of every kind.
 fn answers() -> Vec<(Query, proto::ScanResponse)> {
     let labels = |text: &str| Labels::from_pairs([("pod", text), ("zone", "z")]);
-    let exemplar = points_of::Exemplar { value: 1, time_nanos: 2, profile: 3, labels: labels("b") };
-    let point = points_of::Point { sum: 5, count: 2, exemplar: Some(exemplar) };
-    let mut grouped = points_of::Grouped::default();
+    let exemplar = series::Exemplar { value: 1, time_nanos: 2, profile: 3, labels: labels("b") };
+    let point = series::Point { sum: 5, count: 2, exemplar: Some(exemplar) };
+    let mut grouped = series::GroupedSeries::default();
     grouped.add_group(labels("a"), [(0, point.clone()), (4, point)].into_iter().collect()).expect("small");
     let point = |id| heatmap::Point {
         group: Arc::new(labels("a")),
@@ -57,11 +57,11 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         labels: labels("b"),
     };
     let points = vec![point(heatmap::Id::Profile(1)), point(heatmap::Id::Span { span: 1, trace: 2 })];
-    let found = ::query::kind::labels::Found {
+    let found = ::query::kind::labels::FoundLabels {
         texts: ["a".to_owned()].into(),
         sets: [labels("a"), labels("b")].into(),
     };
-    let series = points_of::Question {
+    let series = series::Parameters {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
@@ -69,18 +69,18 @@ fn answers() -> Vec<(Query, proto::ScanResponse)> {
         exemplars: true,
         call_site: Vec::new(),
     };
-    let heat = heatmap::Question {
+    let heat = heatmap::Parameters {
         start_millis: -5,
         end_millis: 1,
         step_millis: 1_000_000_007,
-        of: heatmap::Of::Spans,
+        point_kind: heatmap::PointKind::Spans,
         group_by: Vec::new(),
         exemplars: true,
     };
-    let profile = merged::Merged::from_columns(symbols(), vec![3, 4]).expect("small");
+    let profile = profile_kind::MergedProfile::from_columns(symbols(), vec![3, 4]).expect("small");
     let all = [
         (Kind::MergeStacktraces(SampleFilter::default()), Answer::MergeStacktraces(parts())),
-        (Kind::MergeProfile(merged::Question::default()), Answer::MergeProfile(Box::new(profile))),
+        (Kind::MergeProfile(profile_kind::Parameters::default()), Answer::MergeProfile(Box::new(profile))),
         (Kind::Series(series), Answer::Series(grouped)),
         (Kind::Heatmap(heat), Answer::Heatmap(heatmap::Points::new(points).expect("few"))),
         (Kind::SeriesLabels(Vec::new()), Answer::Labels(found)),
@@ -106,10 +106,10 @@ fn use_answer(response: proto::ScanResponse, query: &Query) -> Result<(), Unread
     match (partial.answer, &query.kind) {
         (Answer::MergeStacktraces(parts), _) => drop(finish([&parts], 0, Real::Keep)),
         (Answer::MergeProfile(merged), _) => drop(merged.finish(None, 1, &Default::default())),
-        (Answer::Series(grouped), Kind::Series(question)) => {
-            drop(grouped.finish(question, points_of::Aggregation::Sum, 0));
+        (Answer::Series(grouped), Kind::Series(parameters)) => {
+            drop(grouped.finish(parameters, series::Aggregation::Sum, 0));
         }
-        (Answer::Heatmap(points), Kind::Heatmap(question)) => drop(points.finish(question, 0)),
+        (Answer::Heatmap(points), Kind::Heatmap(parameters)) => drop(points.finish(parameters, 0)),
         _ => {}
     }
     Ok(())
@@ -184,10 +184,10 @@ fn malformed_labels_are_refused() {
 }
 
 #[test]
-fn an_answer_to_another_question_is_refused() {
+fn an_answer_to_another_query_is_refused() {
     let (_, response) = answers().swap_remove(0);
-    let error = read_partial(response, &query(Kind::LabelNames)).expect_err("another question");
-    assert_eq!(error.to_string(), "answer is one to another question");
+    let error = read_partial(response, &query(Kind::LabelNames)).expect_err("another query");
+    assert_eq!(error.to_string(), "answer is one to another query");
     let error = read_partial(proto::ScanResponse::default(), &query(Kind::LabelNames));
     assert_eq!(error.expect_err("nothing").to_string(), "answer is missing");
 }
@@ -198,7 +198,7 @@ fn references_of_a_profile_to_missing_entries_are_refused() {
         let mut profile = Profile { symbols: symbols(), ..Profile::default() };
         change(&mut profile.symbols);
         let error = profile::decode(&profile::encode(&profile)).expect_err(expected);
-        assert!(error.what.contains(expected), "{error} should say {expected:?}");
+        assert!(error.problem.contains(expected), "{error} should say {expected:?}");
     };
     refused(|s| s.locations.mapping[0] = 1, "a location's mapping");
     refused(|s| s.locations.lines[0].function = 1, "a line's function");

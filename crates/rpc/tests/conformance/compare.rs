@@ -3,7 +3,7 @@
 use model::{PushItem, Symbols};
 use query::flamegraph::{Real, finish};
 use query::{Answer, Partial};
-use rpc::{ScanRequest, Scanned};
+use rpc::{ScanAnswer, ScanRequest};
 
 pub(crate) fn items(items: &[PushItem]) -> String {
     let one = |item: &PushItem| {
@@ -26,7 +26,7 @@ pub(crate) fn symbols(symbols: &Symbols) -> String {
 }
 
 #[track_caller]
-pub(crate) fn assert_same_scan(a: &Scanned, b: &Scanned) {
+pub(crate) fn assert_same_scan(a: &ScanAnswer, b: &ScanAnswer) {
     assert_same(&a.partial, &b.partial);
     assert_eq!((&a.missing, &a.effort), (&b.missing, &b.effort));
 }

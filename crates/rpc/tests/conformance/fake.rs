@@ -7,7 +7,7 @@ use model::{PushItem, TenantId};
 use query::Partial;
 use rpc::{
     DeadObject, DeleteRequest, DeletionStatus, Error, FindRequest, Ingester, Job, JobFailure, JobQueue, Leaf,
-    ObjectIndex, Ownership, Publication, Published, ScanRequest, Scanned, SegmentHint, SegmentHints,
+    ObjectIndex, Ownership, Publication, PublishOutcome, ScanAnswer, ScanRequest, SegmentHint, SegmentHints,
     Snapshot, Standing,
 };
 use storage::Key;
@@ -22,8 +22,8 @@ pub(crate) struct Fake {
     pub(crate) asked: Mutex<String>,
     pub(crate) snapshot: Mutex<Snapshot>,
     pub(crate) job: Mutex<Option<Job>>,
-    pub(crate) published: Mutex<Published>,
-    pub(crate) scanned: Mutex<Option<Scanned>>,
+    pub(crate) published: Mutex<PublishOutcome>,
+    pub(crate) scanned: Mutex<Option<ScanAnswer>>,
     /// One permit per call that began.
     pub(crate) begun: Semaphore,
     /// One permit per call that was dropped before its end.
@@ -43,7 +43,7 @@ impl Default for Fake {
             asked: Mutex::default(),
             snapshot: Mutex::default(),
             job: Mutex::default(),
-            published: Mutex::new(Published::Done),
+            published: Mutex::new(PublishOutcome::Done),
             scanned: Mutex::default(),
             begun: Semaphore::new(0),
             dropped: Semaphore::new(0),
@@ -87,10 +87,11 @@ impl Ingester for Fake {
 
 #[async_trait]
 impl Leaf for Fake {
-    async fn scan(&self, request: ScanRequest) -> Result<Scanned, Error> {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanAnswer, Error> {
         self.ask(compare::scan(&request)).await?;
         let prepared = self.scanned.lock().unwrap().take();
-        let empty = || Scanned { partial: Partial::empty(&request.query), missing: Vec::new(), effort: None };
+        let empty =
+            || ScanAnswer { partial: Partial::empty(&request.query), missing: Vec::new(), effort: None };
         Ok(prepared.unwrap_or_else(empty))
     }
 }
@@ -131,7 +132,7 @@ impl JobQueue for Fake {
         Ok(self.job.lock().unwrap().clone())
     }
 
-    async fn publish(&self, publication: Publication) -> Result<Published, Error> {
+    async fn publish(&self, publication: Publication) -> Result<PublishOutcome, Error> {
         self.ask(format!("{publication:?}")).await?;
         Ok(*self.published.lock().unwrap())
     }

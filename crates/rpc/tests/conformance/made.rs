@@ -1,4 +1,4 @@
-//! Questions, answers and profiles with a value in every field.
+//! Queries, answers and profiles with a value in every field.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use query::flamegraph::Part;
 use query::kind::{heatmap, labels, profile, series};
 use query::{Answer, Deletion, Kind, Partial, Query, SampleFilter, Selector, Stats};
 use rpc::{
-    DeleteRequest, DeletionProgress, DeletionStatus, Effort, FindRequest, Found, FoundDataset, Job,
-    JobFailure, JobInput, JobOutput, Missing, Pruned, Publication, ScanRequest, Scanned, SegmentHint,
+    DeleteRequest, DeletionProgress, DeletionStatus, Effort, FindRequest, FoundDataset, FoundObject, Job,
+    JobFailure, JobInput, JobOutput, Missing, PruneCounts, Publication, ScanAnswer, ScanRequest, SegmentHint,
     Snapshot, Standing,
 };
 use storage::Key;
@@ -158,7 +158,7 @@ fn deletion(number: u64) -> Arc<Deletion> {
     Arc::new(Deletion { number, tenant: tenant("team-a"), selector: selector(), range })
 }
 
-pub(crate) fn objects() -> Vec<Found> {
+pub(crate) fn objects() -> Vec<FoundObject> {
     let types: Arc<[ProfileType]> = vec![profile_type()].into();
     let dataset = |position, service: &str, profile_types: &Arc<[ProfileType]>| FoundDataset {
         position,
@@ -169,14 +169,14 @@ pub(crate) fn objects() -> Vec<Found> {
         profile_types: profile_types.clone(),
     };
     vec![
-        Found {
+        FoundObject {
             key: Key::from_text("log/a/000000000001"),
             bytes: u64::MAX,
             masked: vec![0, 7, u32::MAX],
             deletions: vec![deletion(1), deletion(u64::MAX)],
             datasets: vec![dataset(0, "app", &types), dataset(3, "", &types)],
         },
-        Found {
+        FoundObject {
             key: Key::from_text("block/a/1-0-300/x"),
             bytes: 0,
             masked: Vec::new(),
@@ -216,7 +216,7 @@ pub(crate) fn finds() -> Vec<FindRequest> {
             profile_type: Some(profile_type()),
             explain: true,
         },
-        // An empty list of services is another question than no list.
+        // An empty list of services is not the same as no list.
         FindRequest {
             tenants: vec![tenant("a")],
             range,
@@ -234,7 +234,7 @@ pub(crate) fn snapshot() -> Snapshot {
         stale: Some(Duration::from_millis(1234)),
         objects: objects(),
         quarantined: vec![(Key::from_text("log/b/000000000002"), "its bytes are wrong".into())],
-        pruned: Some(Pruned { by_service: 1, by_time: 2, by_profile_type: 3, by_retention: u64::MAX }),
+        pruned: Some(PruneCounts { by_service: 1, by_time: 2, by_profile_type: 3, by_retention: u64::MAX }),
     }
 }
 
@@ -305,7 +305,7 @@ fn selector() -> Selector {
 }
 
 /// A scan request with default options.
-pub(crate) fn scan_of(query: Query, objects: Vec<Found>) -> ScanRequest {
+pub(crate) fn scan_of(query: Query, objects: Vec<FoundObject>) -> ScanRequest {
     ScanRequest {
         query,
         objects,
@@ -332,10 +332,10 @@ fn effort() -> Effort {
     }
 }
 
-/// Every kind of question, with an answer in which every field is set.
-pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
+/// Every kind of query, with an answer in which every field is set.
+pub(crate) fn queries() -> Vec<(ScanRequest, ScanAnswer)> {
     let stats = Stats { objects: 1, datasets: 2, summed: 5, profiles: 4, samples: u64::MAX, bytes: 1 << 40 };
-    let series = series::Question {
+    let series = series::Parameters {
         start_millis: -5,
         end_millis: 100,
         step_millis: 15,
@@ -343,11 +343,11 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
         exemplars: true,
         call_site: filter().call_site,
     };
-    let heat = heatmap::Question {
+    let heat = heatmap::Parameters {
         start_millis: -5,
         end_millis: 100,
         step_millis: 15,
-        of: heatmap::Of::Spans,
+        point_kind: heatmap::PointKind::Spans,
         group_by: vec!["pod".into()],
         exemplars: true,
     };
@@ -356,20 +356,24 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
         (Kind::MergeStacktraces(filter()), Answer::MergeStacktraces(parts())),
         (Kind::MergeStacktraces(SampleFilter::default()), Answer::MergeStacktraces(Vec::new())),
         (
-            Kind::MergeProfile(profile::Question { filter: filter(), go_pgo: Some(pgo) }),
+            Kind::MergeProfile(profile::Parameters { filter: filter(), go_pgo: Some(pgo) }),
             Answer::MergeProfile(Box::new(merged())),
         ),
-        (Kind::MergeProfile(profile::Question::default()), Answer::MergeProfile(Box::default())),
+        (Kind::MergeProfile(profile::Parameters::default()), Answer::MergeProfile(Box::default())),
         (Kind::Series(series), Answer::Series(grouped())),
         (Kind::Heatmap(heat.clone()), Answer::Heatmap(points())),
         (
-            Kind::Heatmap(heatmap::Question { of: heatmap::Of::Profiles, exemplars: false, ..heat }),
+            Kind::Heatmap(heatmap::Parameters {
+                point_kind: heatmap::PointKind::Profiles,
+                exemplars: false,
+                ..heat
+            }),
             Answer::Heatmap(heatmap::Points::default()),
         ),
         (Kind::LabelNames, Answer::Labels(found())),
         (Kind::LabelValues("pod".into()), Answer::Labels(found())),
         (Kind::SeriesLabels(vec!["pod".into()]), Answer::Labels(found())),
-        (Kind::SeriesLabels(Vec::new()), Answer::Labels(labels::Found::default())),
+        (Kind::SeriesLabels(Vec::new()), Answer::Labels(labels::FoundLabels::default())),
         (Kind::ProfileTypes, Answer::Labels(found())),
     ];
     let answers = answers.into_iter().enumerate();
@@ -386,12 +390,12 @@ pub(crate) fn questions() -> Vec<(ScanRequest, Scanned)> {
                 true => {
                     let key = Key::from_text("block/a/1-0-300/x");
                     let missing = Missing { key, reason: "é".into(), is_damaged: true };
-                    let scanned = Scanned { partial, missing: vec![missing], effort: Some(effort()) };
+                    let scanned = ScanAnswer { partial, missing: vec![missing], effort: Some(effort()) };
                     let time_left = Some(Duration::from_millis(30_001));
                     let request = ScanRequest { time_left, explain: true, ..scan_of(query, objects) };
                     (ScanRequest { skip_gone: i % 2 == 0, skip_unavailable: i % 2 == 1, ..request }, scanned)
                 }
-                false => (scan_of(query, objects), Scanned { partial, missing: Vec::new(), effort: None }),
+                false => (scan_of(query, objects), ScanAnswer { partial, missing: Vec::new(), effort: None }),
             }
         })
         .collect()
@@ -413,11 +417,11 @@ pub(crate) fn parts() -> Vec<Part> {
     ]
 }
 
-pub(crate) fn merged() -> profile::Merged {
-    profile::Merged::from_columns(symbols(), vec![-3, 0, i64::MIN]).unwrap()
+pub(crate) fn merged() -> profile::MergedProfile {
+    profile::MergedProfile::from_columns(symbols(), vec![-3, 0, i64::MIN]).unwrap()
 }
 
-fn grouped() -> series::Grouped {
+fn grouped() -> series::GroupedSeries {
     let exemplar = series::Exemplar {
         value: -7,
         time_nanos: 1_700_000_000_000_000_000,
@@ -425,7 +429,7 @@ fn grouped() -> series::Grouped {
         labels: labels_of(&[("pod", "a"), ("zone", "é")]),
     };
     let point = |sum, exemplar| series::Point { sum, count: 3, exemplar };
-    let mut grouped = series::Grouped::default();
+    let mut grouped = series::GroupedSeries::default();
     let points = [(0, point(i64::MAX, None)), (5, point(i64::MIN, Some(exemplar)))];
     grouped.add_group(labels_of(&[("pod", "a")]), points.into_iter().collect()).unwrap();
     grouped.add_group(Labels::default(), [(1, point(0, None))].into_iter().collect()).unwrap();
@@ -449,8 +453,8 @@ fn points() -> heatmap::Points {
     .unwrap()
 }
 
-fn found() -> labels::Found {
-    labels::Found {
+fn found() -> labels::FoundLabels {
+    labels::FoundLabels {
         texts: ["pod", "é", ""].map(str::to_owned).into(),
         sets: [labels_of(&[("pod", "a")]), labels_of(&[("pod", "pod"), ("x", "")]), Labels::default()].into(),
     }

@@ -14,7 +14,7 @@ use clock::{Clock, Pool};
 use futures::future::BoxFuture;
 use query::{Answer, Kind, Partial};
 use rpc::grpc::{Config, IngesterClient, LeafClient, MetastoreClient, Peer, Services, serve};
-use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, Published, Scanned};
+use rpc::{Error, ErrorKind, Ingester, Leaf, Metastore, PublishOutcome, ScanAnswer};
 use storage::Key;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -85,7 +85,7 @@ impl Form {
         let (leaf, metastore) = (&self.leaf, &self.metastore);
         vec![
             ("push", self.ingester.push(made::items())),
-            ("scan", Box::pin(async { leaf.scan(made::questions().remove(0).0).await.map(drop) })),
+            ("scan", Box::pin(async { leaf.scan(made::queries().remove(0).0).await.map(drop) })),
             ("segment_written", metastore.segment_written(made::hint())),
             ("find", Box::pin(async { metastore.find(made::finds().remove(0)).await.map(drop) })),
             ("claim_job", Box::pin(async { metastore.claim_job().await.map(drop) })),
@@ -112,9 +112,9 @@ async fn a_push_arrives_unchanged() {
 }
 
 #[tokio::test]
-async fn every_kind_of_question_and_answer_arrives_unchanged() {
+async fn every_kind_of_query_and_answer_arrives_unchanged() {
     for form in forms().await {
-        for ((request, partial), (asked, expected)) in made::questions().into_iter().zip(made::questions()) {
+        for ((request, partial), (asked, expected)) in made::queries().into_iter().zip(made::queries()) {
             *form.fake.scanned.lock().unwrap() = Some(partial);
             let answer = form.leaf.scan(request).await.unwrap();
             assert_eq!(form.asked(), compare::scan(&asked), "{}", form.name);
@@ -125,9 +125,9 @@ async fn every_kind_of_question_and_answer_arrives_unchanged() {
 
 #[tokio::test]
 async fn answers_merge_the_same_after_the_transport() {
-    let nth = |i| made::questions().swap_remove(i);
+    let nth = |i| made::queries().swap_remove(i);
     for form in forms().await {
-        for i in 0..made::questions().len() {
+        for i in 0..made::queries().len() {
             let ask = async || {
                 let (request, partial) = nth(i);
                 *form.fake.scanned.lock().unwrap() = Some(partial);
@@ -168,7 +168,7 @@ async fn every_other_call_of_a_metastore_arrives_unchanged() {
         let job = form.metastore.claim_job().await.unwrap().unwrap();
         assert_eq!(format!("{job:?}"), format!("{:?}", made::job()), "{}", form.name);
 
-        for published in [Published::Done, Published::Rejected] {
+        for published in [PublishOutcome::Done, PublishOutcome::Rejected] {
             *form.fake.published.lock().unwrap() = published;
             assert_eq!(form.metastore.publish(made::publication()).await.unwrap(), published);
             assert_eq!(form.asked(), format!("{:?}", made::publication()), "{}", form.name);
@@ -296,12 +296,12 @@ async fn a_call_past_its_deadline_fails_and_stops_the_work_of_the_role() {
 }
 
 /// An answer of label names with `bytes` bytes in total.
-fn large_answer(bytes: usize) -> Scanned {
+fn large_answer(bytes: usize) -> ScanAnswer {
     let mut partial = Partial::empty(&made::query(Kind::LabelNames));
     if let Answer::Labels(found) = &mut partial.answer {
         found.texts.insert("x".repeat(bytes));
     }
-    Scanned { partial, missing: Vec::new(), effort: None }
+    ScanAnswer { partial, missing: Vec::new(), effort: None }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const CREATE_ATTEMPTS: u32 = 4;
 
 /// How a create ended, once that is certain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Created {
+pub enum CreateOutcome {
     /// The object exists with exactly the given bytes, whichever request wrote them.
     Mine,
     /// The key holds other bytes: another writer was first.
@@ -37,15 +37,15 @@ impl Store {
     ///
     /// # Errors
     /// The outcome is still unknown: the object may exist, or appear later.
-    pub async fn settle_create(&self, key: &Key, bytes: Bytes) -> Result<Created, Error> {
+    pub async fn settle_create(&self, key: &Key, bytes: Bytes) -> Result<CreateOutcome, Error> {
         let mut attempt = 0;
         loop {
             let Err(cause) = self.create_once(key, &bytes).await else {
-                return Ok(Created::Mine);
+                return Ok(CreateOutcome::Mine);
             };
             match self.compare(key, &bytes).await? {
-                Comparison::Same => return Ok(Created::Mine),
-                Comparison::Different => return Ok(Created::Other),
+                Comparison::Same => return Ok(CreateOutcome::Mine),
+                Comparison::Different => return Ok(CreateOutcome::Other),
                 Comparison::Absent => {}
             }
             attempt += 1;

@@ -10,7 +10,7 @@ const MILLI: i64 = 1_000_000;
 const HOUR: i64 = 3_600_000 * MILLI;
 
 /// A profile with one sample of `depth` locations, and `strings` besides "" and "cpu".
-fn decoded(depth: u32, strings: &[&[u8]]) -> Decoded {
+fn decoded(depth: u32, strings: &[&[u8]]) -> DecodedProfile {
     let mut profile = Profile::default();
     for string in [&b""[..], b"cpu"].iter().chain(strings) {
         profile.symbols.strings.push(string);
@@ -20,10 +20,10 @@ fn decoded(depth: u32, strings: &[&[u8]]) -> Decoded {
     profile.symbols.stacktraces.push(&locations);
     profile.samples.values.push(1);
     profile.samples.label_offsets.push(0);
-    Decoded { profile, flaw: None }
+    DecodedProfile { profile, flaw: None }
 }
 
-fn refusal(decoded: Decoded, limits: &Limits) -> Option<&'static str> {
+fn refusal(decoded: DecodedProfile, limits: &Limits) -> Option<&'static str> {
     validate(decoded, &Labels::default(), limits, NOW).err().map(|e| e.reason())
 }
 
@@ -241,6 +241,6 @@ fn long_strings_keep_their_end_and_must_be_text_afterwards() {
 
 #[test]
 fn a_flaw_of_the_document_is_reported() {
-    let sent = Decoded { flaw: Some(Flaw::NoStrings), ..decoded(1, &[]) };
+    let sent = DecodedProfile { flaw: Some(Flaw::NoStrings), ..decoded(1, &[]) };
     assert_eq!(refusal(sent, &Limits::default()), Some("malformed_profile"));
 }

@@ -45,7 +45,7 @@ impl State {
         let Some(live) = self.live.remove(&row.key) else {
             return;
         };
-        live.id.and_then(|id| self.index.remove(id));
+        live.index_id.and_then(|id| self.index.remove(id));
         self.quarantined.remove(&row.key);
         self.dead.insert(row);
     }

@@ -1,6 +1,6 @@
 //! The objects that deletions concern: live ones that must be rewritten, and dead ones that must be swept.
 //!
-//! Does not own: deletions by themselves (`deletions`), when they are finished (`deletion`).
+//! Does not own: deletions by themselves (`deletions`), when they are finished (`deletion_lifecycle`).
 
 use catalog::rows::DeletionState;
 use query::Deletion;
@@ -8,18 +8,18 @@ use storage::Key;
 
 use super::State;
 use crate::deletions::touches;
-use crate::live::{Live, ObjectKind};
+use crate::live::{LiveObject, ObjectKind};
 
 impl State {
     /// Live objects that may hold rows that the deletion erases.
     pub(crate) fn touched_by<'a>(
         &'a self,
         deletion: &'a Deletion,
-    ) -> impl Iterator<Item = (&'a Key, &'a Live)> {
+    ) -> impl Iterator<Item = (&'a Key, &'a LiveObject)> {
         self.live.iter().filter(|(key, live)| self.is_touched(key, live, deletion))
     }
 
-    fn is_touched(&self, key: &Key, live: &Live, deletion: &Deletion) -> bool {
+    fn is_touched(&self, key: &Key, live: &LiveObject, deletion: &Deletion) -> bool {
         if live.floor >= deletion.number {
             return false;
         }
@@ -42,7 +42,7 @@ impl State {
     /// none.
     ///
     /// Segments need no rewrite: they are merged soon in any case.
-    pub(crate) fn must_rewrite(&self, key: &Key, live: &Live) -> bool {
+    pub(crate) fn must_rewrite(&self, key: &Key, live: &LiveObject) -> bool {
         let is_half_dead = live.live_rows < live.rows.saturating_sub(live.live_rows);
         let mut deletions = self.deletions.above(live.floor);
         !live.is_segment()

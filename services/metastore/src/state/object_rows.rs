@@ -5,17 +5,17 @@ use catalog::rows::{self, Block, Dataset, DatasetSummary, Quarantine, Row, Segme
 use storage::Key;
 
 use crate::find::Object;
-use crate::live::{Live, ObjectKind};
+use crate::live::{LiveObject, ObjectKind};
 
 /// Puts the row of an object itself. The datasets of a block have rows of their own.
 pub(super) fn put_object(
     key: &Key,
-    live: &Live,
+    live: &LiveObject,
     object: &Object,
     quarantine: Option<Quarantine>,
     batch: &mut Batch,
 ) {
-    let Live { bytes, created_millis, floor, rows, .. } = *live;
+    let LiveObject { bytes, created_millis, floor, rows, .. } = *live;
     match &live.kind {
         ObjectKind::Segment { writer, seq } => Segment {
             writer: *writer,
@@ -46,7 +46,7 @@ pub(super) fn put_object(
 }
 
 /// Deletes the rows of an object.
-pub(super) fn delete_rows(live: &Live, datasets: &[DatasetSummary], batch: &mut Batch) {
+pub(super) fn delete_rows(live: &LiveObject, datasets: &[DatasetSummary], batch: &mut Batch) {
     match &live.kind {
         ObjectKind::Segment { writer, seq } => batch.delete(rows::segment_key(*writer, *seq)),
         ObjectKind::Block { id, tenant, level, window } => {

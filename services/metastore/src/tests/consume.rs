@@ -138,7 +138,7 @@ async fn a_successor_knows_the_last_hint_of_the_owner_before_it() {
     let opener = world.clone();
     let opening = world.clock.spawn(async move { opener.open_as(false).await });
     // By now the successor has read every log, and waits.
-    world.clock.sleep(SURE_FOR / 2).await;
+    world.clock.sleep(CONFIRMATION_LIFETIME / 2).await;
     let hint = world.put(1, 0, &[1]).await.expect("free");
     first.segment_written(hint).await.expect("is still sure");
     let second = opening.await.expect("opens");

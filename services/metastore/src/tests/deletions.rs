@@ -43,7 +43,7 @@ async fn compact(world: &mut World, metastore: &Metastore) -> usize {
     let mut jobs = 0;
     while let Some(job) = metastore.claim_job().await.expect("claims") {
         let publication = world.merge(&job).await;
-        assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+        assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
         jobs += 1;
     }
     jobs
@@ -119,7 +119,7 @@ async fn deletions_without_matcher_or_time_and_too_many_are_refused() {
     let range = TimeRange { start: 5, end: 5 };
     let empty = DeleteRequest { range, ..request(r#"{key="1"}"#) };
     assert_eq!(kind(empty).await, Err(ErrorKind::InvalidArgument));
-    for _ in 0..crate::deletion::DELETIONS_MAX {
+    for _ in 0..crate::deletion_lifecycle::DELETIONS_MAX {
         assert_eq!(kind(request(r#"{key="1"}"#)).await, Ok(()));
     }
     assert!(matches!(kind(request(r#"{key="1"}"#)).await, Err(ErrorKind::Exhausted { .. })));
@@ -134,7 +134,7 @@ async fn deletions_that_match_no_data_do_not_block_others_and_finish_at_the_next
         let selector = format!(r#"{{service_name="{service}"}}"#);
         metastore.delete(request(&selector)).await.map_err(|error| error.kind)
     };
-    for i in 0..crate::deletion::UNNEEDED_MAX {
+    for i in 0..crate::deletion_lifecycle::UNNEEDED_MAX {
         let made = delete_service(&format!("absent-{i}")).await.expect("takes the deletion");
         assert_eq!(made.progress, DeletionProgress::Sweeping { objects: 0 });
     }
@@ -234,14 +234,14 @@ async fn a_deletion_between_claim_and_publish_filters_the_outputs_until_they_are
     // The floor of an attempt outlives its owner.
     metastore.drain().await;
     let metastore = world.open_as(false).await;
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     assert_eq!(world.counts(&metastore).await, once(&[2]));
     let snapshot = metastore.find(everything()).await.expect("finds");
     assert_eq!(snapshot.objects.iter().filter(|object| !object.deletions.is_empty()).count(), 1);
     let rewrite = metastore.claim_job().await.expect("claims").expect("a rewrite");
     assert_eq!((rewrite.inputs.len(), rewrite.level, rewrite.windows.len()), (1, 1, 1));
     let publication = world.merge(&rewrite).await;
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     let snapshot = metastore.find(everything()).await.expect("finds");
     assert!(snapshot.objects.iter().all(|object| object.deletions.is_empty()));
     assert_eq!(world.counts(&metastore).await, once(&[2]));
@@ -500,7 +500,7 @@ async fn a_deletion_and_retention_concern_one_block() {
     metastore.commit_pending().await.expect("commits");
     assert_eq!(metastore.state.lock().live().iter().count(), 2, "retention waits for the job");
     let publication = world.merge(&job).await;
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     metastore.tend();
     metastore.commit_pending().await.expect("commits");
     metastore.advance_deletions().await.expect("advances");

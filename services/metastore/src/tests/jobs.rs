@@ -11,14 +11,14 @@ async fn a_publish_replaces_inputs_by_outputs_once() {
     assert_eq!(world.counts(&metastore).await, expected, "outputs do not count before");
     for _ in 0..2 {
         let published = metastore.publish(publication.clone()).await.expect("publishes");
-        assert_eq!(published, Published::Done);
+        assert_eq!(published, PublishOutcome::Done);
         assert_eq!(world.counts(&metastore).await, expected);
     }
     assert_eq!(found(&metastore).await, 2);
     metastore.drain().await;
     let metastore = world.open().await;
     assert_eq!(world.counts(&metastore).await, expected);
-    assert_eq!(metastore.publish(publication).await.expect("asks again"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("asks again"), PublishOutcome::Done);
 }
 
 /// How many datasets finds name.
@@ -38,7 +38,7 @@ async fn with_parts(world: &mut World) -> Arc<Metastore> {
     }
     let header = Header::Object { bytes: output.bytes, directory: output.directory.clone() };
     world.written.headers.lock().insert(output.key.clone(), header);
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     metastore.create_records().await.expect("creates");
     assert_eq!(datasets(&metastore).await, 4, "three, and one of the other tenant");
     metastore
@@ -78,9 +78,9 @@ async fn only_the_open_attempt_publishes() {
     world.time.pass(Duration::from_secs(11));
     let second = metastore.claim_job().await.expect("claims").expect("the job again");
     assert_eq!((second.id, second.attempt), (job.id, 2));
-    assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected);
+    assert_eq!(metastore.publish(late).await.expect("asks"), PublishOutcome::Rejected);
     let publication = world.merge(&second).await;
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     assert_eq!(world.counts(&metastore).await, expected);
 }
 
@@ -106,7 +106,7 @@ async fn inputs_of_attempts_without_memory_are_divided_and_never_quarantined() {
     for _ in 0..20 {
         if let Some(job) = next {
             let publication = world.merge(&job).await;
-            assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+            assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
         }
         world.time.pass(Duration::from_secs(35));
         next = metastore.claim_job().await.expect("claims");
@@ -129,7 +129,7 @@ async fn an_input_that_fails_every_merge_ends_alone_in_quarantine() {
                 metastore.fail_job(failure(&job, "bad page")).await.expect("fails");
             } else {
                 let publication = world.merge(&job).await;
-                assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+                assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
             }
         }
         world.time.pass(Duration::from_secs(35));
@@ -159,7 +159,11 @@ async fn a_damaged_object_is_quarantined_for_good_and_its_neighbours_are_merged_
         (Key::from_text("block/a/1-0-300/x"), "unknown".to_owned()),
     ];
     metastore.quarantine(damages.clone()).await.expect("quarantines");
-    assert_eq!(metastore.publish(late).await.expect("asks"), Published::Rejected, "it read the damaged one");
+    assert_eq!(
+        metastore.publish(late).await.expect("asks"),
+        PublishOutcome::Rejected,
+        "it read the damaged one"
+    );
     metastore.quarantine(damages.clone()).await.expect("has no effect");
     let of_service = |name: &str| FindRequest { services: Some(vec![name.to_owned()]), ..everything() };
     for (service, missing) in [("app", 2), ("another", 0)] {
@@ -170,7 +174,7 @@ async fn a_damaged_object_is_quarantined_for_good_and_its_neighbours_are_merged_
     let inputs: Vec<&Key> = second.inputs.iter().map(|input| &input.key).collect();
     assert_eq!(inputs, [&job.inputs[0].key, &job.inputs[2].key]);
     let publication = world.merge(&second).await;
-    assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+    assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
     let before = metastore.find(everything()).await.expect("finds");
     metastore.drain().await;
     let after = world.open().await.find(everything()).await.expect("finds");

@@ -43,7 +43,7 @@ impl World {
         self.time.pass(Duration::from_secs(31));
         while let Some(job) = metastore.claim_job().await.expect("claims") {
             let publication = self.merge(&job).await;
-            assert_eq!(metastore.publish(publication).await.expect("publishes"), Published::Done);
+            assert_eq!(metastore.publish(publication).await.expect("publishes"), PublishOutcome::Done);
         }
         metastore.create_records().await.expect("creates");
         metastore.commit_pending().await.expect("commits");

@@ -1,7 +1,7 @@
 //! Several metastores on one bucket, under virtual time: the owner of the catalog, and the answers without one.
 
 use clock::Task;
-use cluster::{Callers, Fixed, LastKnown as _, Member, Owner, Role};
+use cluster::{Callers, FixedMembers, LastKnown as _, Member, Owner, Role};
 
 use super::*;
 
@@ -34,7 +34,7 @@ impl rpc::Relay for Line {
 
 struct Process {
     member: Member,
-    membership: Arc<Fixed>,
+    membership: Arc<FixedMembers>,
     candidate: Arc<Candidate>,
     is_cut: Arc<AtomicBool>,
     is_refused: Arc<AtomicBool>,
@@ -46,7 +46,7 @@ struct Process {
 struct Cluster {
     world: World,
     processes: Arc<Mutex<Vec<Process>>>,
-    root: Arc<Fixed>,
+    root: Arc<FixedMembers>,
     owner: Arc<Owner>,
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
     async fn start_all(nodes: &str) -> Self {
         let world = World::new(77);
         let processes: Arc<Mutex<Vec<Process>>> = Arc::default();
-        let root = Arc::new(Fixed::new("root", Vec::new()));
+        let root = Arc::new(FixedMembers::new("root", Vec::new()));
         let retention: Retention = Arc::new(|_, _| None);
         let engine = world.parts().engine;
         let viewer = Viewer::new(world.config.clone(), engine, retention, world.clock.clone());
@@ -71,7 +71,7 @@ impl Cluster {
         let (world, node) = (&self.world, node.to_string());
         let started_millis = world.clock.unix_millis();
         let member = Member { started_millis, ..Member::new(node.as_str(), [Role::Metastore]) };
-        let membership = Arc::new(Fixed::new(node.as_str(), Vec::new()));
+        let membership = Arc::new(FixedMembers::new(node.as_str(), Vec::new()));
         let others = Callers::new(&*membership, dial(self.processes.clone()));
         let seat = Seat { node, membership: membership.clone(), others, discovers: true };
         let parts = Parts { headers: world.written.clone(), is_alone: false, ..world.parts() };
@@ -261,7 +261,7 @@ async fn an_owner_whose_address_refuses_connections_is_replaced_as_soon_as_it_le
     let found = cluster.find().await;
     let took = cluster.world.clock.monotonic() - began;
     assert_eq!((found.epoch, found.stale), (2, None));
-    assert!(took < SURE_FOR + Duration::from_millis(500), "{took:?}");
+    assert!(took < CONFIRMATION_LIFETIME + Duration::from_millis(500), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,7 +320,10 @@ async fn an_owner_that_leaves_and_cannot_commit_is_replaced_after_the_wait() {
     cluster.stop("a").await;
     cluster.world.faulty.set_rates(Rates::default());
     let took = cluster.until_owned().await;
-    assert!((SURE_FOR..SURE_FOR + Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!(
+        (CONFIRMATION_LIFETIME..CONFIRMATION_LIFETIME + Duration::from_secs(3)).contains(&took),
+        "{took:?}"
+    );
     assert_eq!(cluster.owners().await, "b");
 }
 
@@ -335,16 +338,20 @@ async fn open_timed(world: &World) -> (Arc<Metastore>, Duration) {
 async fn a_successor_waits_unless_the_owner_right_before_it_has_resigned() {
     let world = World::new(6);
     let (first, took) = open_timed(&world).await;
-    assert_eq!(took, SURE_FOR, "no owner has resigned");
+    assert_eq!(took, CONFIRMATION_LIFETIME, "no owner has resigned");
     first.drain().await;
     let (_second, took) = open_timed(&world).await;
     assert_eq!(took, Duration::ZERO);
     let (third, took) = open_timed(&world).await;
-    assert_eq!(took, SURE_FOR, "the second has not resigned, the first has");
+    assert_eq!(took, CONFIRMATION_LIFETIME, "the second has not resigned, the first has");
     third.drain().await;
     let restarted = world.parts().engine.open().await.expect("opens");
     let (_fifth, took) = open_timed(&world).await;
-    assert_eq!((restarted.epoch(), took), (4, SURE_FOR), "the third has resigned, the fourth may answer");
+    assert_eq!(
+        (restarted.epoch(), took),
+        (4, CONFIRMATION_LIFETIME),
+        "the third has resigned, the fourth may answer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,7 +511,7 @@ async fn an_owner_that_cannot_read_the_logs_reports_the_age_of_its_answers() {
     cluster.pass(20).await;
     let found = cluster.find().await;
     assert_eq!(found.objects.len(), 1);
-    assert!(found.stale.is_some_and(|age| age > LOOKED_WITHIN), "{:?}", found.stale);
+    assert!(found.stale.is_some_and(|age| age > STALE_AFTER), "{:?}", found.stale);
 
     cluster.world.written.fails.store(false, Ordering::SeqCst);
     cluster.pass(3).await;
@@ -517,8 +524,8 @@ async fn an_owner_that_took_long_to_take_over_is_not_stale() {
     let world = World::new(22);
     let opener = world.clone();
     let opening = world.clock.spawn(async move { opener.open_as(false).await });
-    world.clock.sleep(SURE_FOR / 2).await;
-    world.time.pass(2 * LOOKED_WITHIN);
+    world.clock.sleep(CONFIRMATION_LIFETIME / 2).await;
+    world.time.pass(2 * STALE_AFTER);
     let owner = opening.await.expect("opens");
     assert_eq!(owner.find(everything()).await.expect("finds").stale, None);
 }

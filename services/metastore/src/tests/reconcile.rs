@@ -18,7 +18,7 @@ async fn outputs_of_a_dead_attempt_are_deleted_when_they_are_old() {
     let expected = world.counts(&metastore).await;
     let found = metastore.reconcile().await.expect("compares");
     assert_eq!((found.orphans, found.missing), (late.outputs.len(), 0), "live and young objects stay");
-    assert_eq!(metastore.publish(late.clone()).await.expect("asks"), Published::Rejected);
+    assert_eq!(metastore.publish(late.clone()).await.expect("asks"), PublishOutcome::Rejected);
     // They have the grace of the sweep too, and a restart does not forget them.
     metastore.drain().await;
     let metastore = world.open().await;

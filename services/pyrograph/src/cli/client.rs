@@ -91,29 +91,25 @@ impl Server {
     pub(super) async fn call<Q: Message, A: Message + Default>(
         &self,
         method: &str,
-        question: &Q,
+        body: &Q,
     ) -> Result<A, Error> {
         let request = self
             .post(&format!("/{method}"))
             .header("Content-Type", "application/proto")
             .header("Accept", "*/*;allow-utf8-labelnames=true")
-            .body(question.encode_to_vec());
+            .body(body.encode_to_vec());
         Ok(A::decode(self.send(request).await?)?)
     }
 
     /// As [`Self::call`], with JSON in and out.
-    pub(super) async fn call_json(
-        &self,
-        method: &str,
-        question: &serde_json::Value,
-    ) -> Result<String, Error> {
-        let request = self.post(&format!("/{method}")).json(question);
+    pub(super) async fn call_json(&self, method: &str, body: &serde_json::Value) -> Result<String, Error> {
+        let request = self.post(&format!("/{method}")).json(body);
         Ok(String::from_utf8(self.send(request).await?.to_vec())?)
     }
 
-    /// Sends a question, and prints the server's explanation of the answer instead of the answer.
-    pub(super) async fn explain(&self, method: &str, question: &serde_json::Value) -> Result<(), Error> {
-        let request = self.post(&format!("/{method}?explain=true")).json(question);
+    /// Sends a query, and prints the server's explanation of the answer instead of the answer.
+    pub(super) async fn explain(&self, method: &str, body: &serde_json::Value) -> Result<(), Error> {
+        let request = self.post(&format!("/{method}?explain=true")).json(body);
         let answer: serde_json::Value = serde_json::from_slice(&self.send(request).await?)?;
         let Some(explained) = answer.get("explained") else {
             return Err(format!("{} does not explain its answers: it runs another release", self.url).into());
@@ -157,12 +153,12 @@ impl Server {
     ) -> Result<(reqwest::header::HeaderMap, bytes::Bytes), Error> {
         let spinner = waiting("asking the server");
         let response = request.send().await.map_err(|e| {
-            let why = if e.is_connect() {
+            let reason = if e.is_connect() {
                 "is it running? start it with `pyrograph server`".into()
             } else {
                 e.to_string()
             };
-            format!("no answer from {}: {why}", self.url)
+            format!("no answer from {}: {reason}", self.url)
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         self.shortfall.lock().note(&headers);
@@ -225,9 +221,9 @@ mod tests {
 
     #[test]
     fn the_gaps_of_several_answers_are_reported_once() {
-        let why =
+        let reasons =
             ("x-pyrograph-partial-why", r#"[{"object":"block/a","why":"gone"},{"object":"b","why":"?"}]"#);
-        let partial = [("x-pyrograph-partial", "2"), why];
+        let partial = [("x-pyrograph-partial", "2"), reasons];
         let stale = [("x-pyrograph-partial", "1"), ("x-pyrograph-stale", "42")];
         assert_eq!(
             lines(&[&partial, &stale, &[]]),

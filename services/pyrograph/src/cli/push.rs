@@ -93,8 +93,8 @@ async fn push(arguments: &Arguments, name: &str, file: &Path) -> Result<Option<S
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let left_out = text(DISCARDED_SAMPLES_HEADER);
     if text(STORED_SAMPLES_HEADER).as_deref() == Some("0") {
-        let why = left_out.unwrap_or_else(|| "it has no sample with a value other than 0".to_owned());
-        return Err(format!("{}: nothing was stored: {why}", file.display()).into());
+        let reason = left_out.unwrap_or_else(|| "it has no sample with a value other than 0".to_owned());
+        return Err(format!("{}: nothing was stored: {reason}", file.display()).into());
     }
     Ok(left_out)
 }

@@ -1,4 +1,4 @@
-//! `pyrograph query`: questions to a server; answers as tables, trees or files.
+//! `pyrograph query`: queries to a server; answers as tables, trees or files.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub(super) enum Command {
 }
 
 #[derive(clap::Args)]
-struct Question {
+struct Source {
     /// Profile type and selector, as in the UI's address:
     /// `process_cpu:cpu:nanoseconds:cpu:nanoseconds{service_name="my-app"}`.
     /// Without a type, CPU.
@@ -35,7 +35,7 @@ struct Question {
     range: Range,
     #[command(flatten)]
     server: Server,
-    /// Show how the question was answered instead: blocks found and pruned, leaves that scanned them, bytes, time per
+    /// Show how the query was answered instead: blocks found and pruned, leaves that scanned them, bytes, time per
     /// step.
     #[arg(long)]
     explain: bool,
@@ -66,7 +66,7 @@ enum Output {
 #[derive(clap::Args)]
 pub(super) struct Top {
     #[command(flatten)]
-    question: Question,
+    source: Source,
     /// Number of functions.
     #[arg(long, default_value_t = 20)]
     limit: usize,
@@ -77,7 +77,7 @@ pub(super) struct Top {
 #[derive(clap::Args)]
 pub(super) struct Flamegraph {
     #[command(flatten)]
-    question: Question,
+    source: Source,
     /// Hide branches with less than this share of the total, in percent.
     #[arg(long, default_value_t = 1.0)]
     min_percent: f64,
@@ -91,7 +91,7 @@ pub(super) struct Flamegraph {
 #[derive(clap::Args)]
 pub(super) struct Series {
     #[command(flatten)]
-    question: Question,
+    source: Source,
     /// One line per value of this label; repeatable.
     #[arg(long = "by")]
     by: Vec<String>,
@@ -116,7 +116,7 @@ pub(super) struct Labels {
     range: Range,
     #[command(flatten)]
     server: Server,
-    /// Show how the question was answered instead.
+    /// Show how the query was answered instead.
     #[arg(long)]
     explain: bool,
     #[arg(long, value_enum, default_value = "table")]
@@ -140,16 +140,16 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, Error> {
 impl Command {
     fn server(&self) -> &Server {
         match self {
-            Self::Top(arguments) => &arguments.question.server,
-            Self::Flamegraph(arguments) => &arguments.question.server,
-            Self::Series(arguments) => &arguments.question.server,
+            Self::Top(arguments) => &arguments.source.server,
+            Self::Flamegraph(arguments) => &arguments.source.server,
+            Self::Series(arguments) => &arguments.source.server,
             Self::Labels(arguments) => &arguments.server,
         }
     }
 }
 
 async fn top(arguments: Top) -> Result<(), Error> {
-    let Some(profile) = answer(&arguments.question, arguments.output).await? else {
+    let Some(profile) = answer(&arguments.source, arguments.output).await? else {
         return Ok(());
     };
     let functions = Functions::of(&profile);
@@ -174,7 +174,7 @@ async fn top(arguments: Top) -> Result<(), Error> {
 }
 
 async fn flamegraph(arguments: Flamegraph) -> Result<(), Error> {
-    let Some(profile) = answer(&arguments.question, arguments.output).await? else {
+    let Some(profile) = answer(&arguments.source, arguments.output).await? else {
         return Ok(());
     };
     let mut root = Node::default();
@@ -188,20 +188,20 @@ async fn flamegraph(arguments: Flamegraph) -> Result<(), Error> {
     print(out.as_bytes())
 }
 
-/// The merged profile of a question; `None` if nothing matched or it was already printed in another form.
-async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, Error> {
-    let (profile_type, selector) = split_query(&question.query)?;
-    let (start, end) = question.range.millis();
+/// The merged profile of a query; `None` if nothing matched or it was already printed in another form.
+async fn answer(source: &Source, output: Output) -> Result<Option<Profile>, Error> {
+    let (profile_type, selector) = split_query(&source.query)?;
+    let (start, end) = source.range.millis();
     let method = "querier.v1.QuerierService/SelectMergeStacktraces";
-    if question.explain || output == Output::Json {
+    if source.explain || output == Output::Json {
         let body = serde_json::json!({
             "profile_typeID": profile_type, "label_selector": selector, "start": start, "end": end,
         });
-        if question.explain {
-            question.server.explain(method, &body).await?;
+        if source.explain {
+            source.server.explain(method, &body).await?;
             return Ok(None);
         }
-        let text = question.server.call_json(method, &body).await?;
+        let text = source.server.call_json(method, &body).await?;
         print(format!("{text}\n").as_bytes())?;
         return Ok(None);
     }
@@ -213,13 +213,10 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
         format: querier::ProfileFormat::Pprof as i32,
         ..Default::default()
     };
-    let answer: querier::SelectMergeStacktracesResponse = question.server.call(method, &request).await?;
+    let answer: querier::SelectMergeStacktracesResponse = source.server.call(method, &request).await?;
     let message = answer.pprof.and_then(|p| p.profile).unwrap_or_default();
     if message.sample.is_empty() {
-        eprintln!(
-            "nothing matches {} from {} to {}",
-            question.query, question.range.from, question.range.until
-        );
+        eprintln!("nothing matches {} from {} to {}", source.query, source.range.from, source.range.until);
         return Ok(None);
     }
     let bytes = prost::Message::encode_to_vec(&message);
@@ -241,8 +238,8 @@ async fn answer(question: &Question, output: Output) -> Result<Option<Profile>, 
 }
 
 async fn series(arguments: Series) -> Result<(), Error> {
-    let (profile_type, selector) = split_query(&arguments.question.query)?;
-    let (start, end) = arguments.question.range.millis();
+    let (profile_type, selector) = split_query(&arguments.source.query)?;
+    let (start, end) = arguments.source.range.millis();
     let step =
         if arguments.step > 0.0 { arguments.step } else { ((end - start) as f64 / 60_000.0).max(15.0) };
     let body = serde_json::json!({
@@ -250,10 +247,10 @@ async fn series(arguments: Series) -> Result<(), Error> {
         "step": step, "group_by": arguments.by, "limit": arguments.limit,
     });
     let method = "querier.v1.QuerierService/SelectSeries";
-    if arguments.question.explain {
-        return arguments.question.server.explain(method, &body).await;
+    if arguments.source.explain {
+        return arguments.source.server.explain(method, &body).await;
     }
-    let text = arguments.question.server.call_json(method, &body).await?;
+    let text = arguments.source.server.call_json(method, &body).await?;
     match arguments.output {
         Output::Json => return print(format!("{text}\n").as_bytes()),
         Output::Pprof | Output::Folded => {

@@ -39,7 +39,7 @@ impl LoadError {
 pub(crate) struct LoadedConfig {
     pub config: Config,
     /// Paths of all values in the file and the flags, equal to their defaults or not.
-    pub given: BTreeSet<String>,
+    pub set_paths: BTreeSet<String>,
     /// Flags that were accepted and ignored, in words.
     pub warnings: Vec<String>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct LoadedConfig {
 pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
     let mut tree = default_tree()?;
     let names = flag_names(&tree);
-    let mut given_paths = BTreeSet::new();
+    let mut set_paths = BTreeSet::new();
     let mut warnings = Vec::new();
     let mut settings = Vec::new();
     let mut file = None;
@@ -70,15 +70,15 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
             text = expand_variables(&text, environment);
         }
         if !text.trim().is_empty() {
-            let given: Value = serde_yaml::from_str(&text).map_err(|e| error(e.to_string()))?;
-            given_paths.extend(leaves(&given, ""));
-            merge(&mut tree, given, "", &path)?;
+            let document: Value = serde_yaml::from_str(&text).map_err(|e| error(e.to_string()))?;
+            set_paths.extend(leaves(&document, ""));
+            merge(&mut tree, document, "", &path)?;
         }
     }
     let mut lists: BTreeMap<&str, String> = BTreeMap::new();
     for (flag, value) in &settings {
         let path = names[flag].as_str();
-        given_paths.insert(path.to_owned());
+        set_paths.insert(path.to_owned());
         if !flags::LISTS.contains(&path) {
             set(&mut tree, path, flag, value)?;
             continue;
@@ -89,7 +89,7 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
         set(&mut tree, path, flag, list)?;
     }
     let config = serde_json::from_value(tree).map_err(|e| LoadError::Invalid(e.to_string()))?;
-    Ok(LoadedConfig { config, given: given_paths, warnings })
+    Ok(LoadedConfig { config, set_paths, warnings })
 }
 
 pub(super) fn default_tree() -> Result<Value, LoadError> {
@@ -133,7 +133,7 @@ fn split_flags(
             return Err(LoadError::NotAFlag(argument.clone()));
         };
         let bare = bare.strip_prefix('-').unwrap_or(bare);
-        let (name, given) = match bare.split_once('=') {
+        let (name, inline_value) = match bare.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (bare, None),
         };
@@ -143,7 +143,7 @@ fn split_flags(
             let nearest = nearest(name, names.keys().map(String::as_str));
             return Err(LoadError::UnknownFlag { flag: name.to_owned(), nearest });
         }
-        let value = match given {
+        let value = match inline_value {
             Some(value) => value,
             None if name == "config.expand-env" || path.is_some_and(|p| is_bool(tree, p)) => "true".into(),
             // It is not known whether an ignored flag takes a value: a next word that is not a flag is taken as one.
@@ -190,13 +190,13 @@ fn set(tree: &mut Value, path: &str, flag: &str, text: &str) -> Result<(), LoadE
     serde_json::from_value::<Config>(tree.clone()).map(drop).map_err(|e| bad(&e.to_string()))
 }
 
-pub(super) fn merge(tree: &mut Value, given: Value, path: &str, file: &str) -> Result<(), LoadError> {
-    let (Value::Object(known), Value::Object(fields)) = (&mut *tree, &given) else {
-        *tree = given;
+pub(super) fn merge(tree: &mut Value, document: Value, path: &str, file: &str) -> Result<(), LoadError> {
+    let (Value::Object(known), Value::Object(fields)) = (&mut *tree, &document) else {
+        *tree = document;
         return Ok(());
     };
     if known.is_empty() {
-        *tree = given;
+        *tree = document;
         return Ok(());
     }
     for (name, value) in fields {
@@ -344,7 +344,7 @@ mod tests {
         std::fs::write(file.path(), "querier: {cache_bytes: 134217728}\n").expect("write");
         let file = format!("-config.file={}", file.path().display());
         let loaded = load(&[file, "-server.http-listen-port=4040".into()]).expect("loads");
-        assert_eq!(Vec::from_iter(loaded.given), ["querier.cache_bytes", "server.http_listen_port"]);
+        assert_eq!(Vec::from_iter(loaded.set_paths), ["querier.cache_bytes", "server.http_listen_port"]);
     }
 
     #[test]

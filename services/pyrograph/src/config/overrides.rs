@@ -30,11 +30,11 @@ pub(crate) fn read(config: &RuntimeConfig, default: &Limits) -> Result<HashMap<T
 
 fn parse(text: &str, path: &str, default: &Limits) -> Result<HashMap<TenantId, Limits>, LoadError> {
     let error = |reason: String| LoadError::File { path: path.to_owned(), reason };
-    let given: Option<HashMap<String, Option<HashMap<String, Option<Value>>>>> =
+    let document: Option<HashMap<String, Option<HashMap<String, Option<Value>>>>> =
         serde_yaml::from_str(text).map_err(|e| error(e.to_string()))?;
-    let mut given = given.unwrap_or_default();
-    let tenants = given.remove("overrides").flatten().unwrap_or_default();
-    if let Some(field) = given.keys().min() {
+    let mut document = document.unwrap_or_default();
+    let tenants = document.remove("overrides").flatten().unwrap_or_default();
+    if let Some(field) = document.keys().min() {
         let nearest = super::nearest(field, ["overrides"].into_iter());
         return Err(LoadError::UnknownField { path: path.to_owned(), field: field.clone(), nearest });
     }

@@ -17,7 +17,7 @@ use crate::targets::{Role, Targets};
 
 type Error = Box<dyn std::error::Error>;
 
-/// The read cache of a local directory is emptied after this time without a question: reading and decoding again takes
+/// The read cache of a local directory is emptied after this time without a query: reading and decoding again takes
 /// a little longer, and a personal computer has other uses for its memory.
 const DIRECTORY_CACHE_IDLE: Duration = Duration::from_secs(25);
 
@@ -187,15 +187,9 @@ impl Builder<'_> {
             self.clock.spawn(cache.clone().empty_when_idle(DIRECTORY_CACHE_IDLE, self.clock.clone()));
         }
         let reads = store.clone().hedged();
-        let memory = self.shares.questions.clone();
-        let leaf = querier::Leaf::new(
-            config,
-            memory,
-            reads,
-            cache,
-            self.pools.questions.clone(),
-            self.clock.clone(),
-        );
+        let memory = self.shares.queries.clone();
+        let leaf =
+            querier::Leaf::new(config, memory, reads, cache, self.pools.queries.clone(), self.clock.clone());
         let leaf = Arc::new(leaf);
         let _ = self.peers.own().leaf.set(leaf.clone());
         Ok(leaf)
@@ -204,11 +198,11 @@ impl Builder<'_> {
     fn querier(&mut self, owner: &Arc<cluster::Owner>) -> Arc<querier::Querier> {
         querier::Querier::new(
             self.config.querier.clone(),
-            self.shares.questions.clone(),
+            self.shares.queries.clone(),
             owner.clone(),
             self.peers.leaves(Duration::from(self.config.querier.query_timeout)),
             self.limits.clone(),
-            self.pools.questions.clone(),
+            self.pools.queries.clone(),
             self.clock.clone(),
             self.registry,
         )
@@ -221,7 +215,7 @@ impl Builder<'_> {
             store.clone(),
             owner.clone(),
             self.clock.clone(),
-            self.pools.questions.clone(),
+            self.pools.queries.clone(),
             self.registry,
         )
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::render::refusal;
 use crate::http::request::selector;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
@@ -75,23 +75,23 @@ struct Deletions {
     deletions: Vec<Deletion>,
 }
 
-pub(crate) async fn delete(State(querier): State<Arc<Querier>>, asker: Asker, body: Body) -> Response {
-    match answer(&querier, &asker, &body.bytes).await {
+pub(crate) async fn delete(State(querier): State<Arc<Querier>>, client: Client, body: Body) -> Response {
+    match answer(&querier, &client, &body.bytes).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
 }
 
-pub(crate) async fn list(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
+pub(crate) async fn list(State(querier): State<Arc<Querier>>, client: Client) -> Response {
     let listed = async {
-        let deletions = querier.metastore.deletions(tenant(&asker)?).await?;
+        let deletions = querier.metastore.deletions(tenant(&client)?).await?;
         Ok::<_, Error>(json_response(&Deletions { deletions: deletions.into_iter().map(deletion).collect() }))
     };
     listed.await.unwrap_or_else(refusal)
 }
 
-async fn answer(querier: &Querier, asker: &Asker, body: &[u8]) -> Result<Response, Error> {
-    let tenant = tenant(asker)?;
+async fn answer(querier: &Querier, client: &Client, body: &[u8]) -> Result<Response, Error> {
+    let tenant = tenant(client)?;
     let request: DeleteBody = serde_json::from_slice(body).map_err(|error| {
         Error::invalid(format!(
             "the body is not what it must be, {{\"selector\", \"start\", \"end\"}}: {error}"
@@ -109,14 +109,14 @@ async fn answer(querier: &Querier, asker: &Asker, body: &[u8]) -> Result<Respons
     let nanos = |millis: i64| millis.saturating_mul(1_000_000);
     let range = TimeRange { start: nanos(request.start), end: nanos(request.end) };
     if request.dry_run {
-        return Ok(json_response(&trial(querier, asker, selector, range).await?));
+        return Ok(json_response(&trial(querier, client, selector, range).await?));
     }
     let status = querier.metastore.delete(DeleteRequest { tenant, selector, range }).await?;
     Ok(json_response(&deletion(status)))
 }
 
-fn tenant(asker: &Asker) -> Result<TenantId, Error> {
-    match asker.tenants() {
+fn tenant(client: &Client) -> Result<TenantId, Error> {
+    match client.tenants() {
         [tenant] => Ok(tenant.clone()),
         tenants => Err(Error::invalid(format!("deletions are of 1 tenant, got {}", tenants.len()))),
     }
@@ -125,23 +125,23 @@ fn tenant(asker: &Asker) -> Result<TenantId, Error> {
 /// Counts the profiles that a deletion would erase.
 async fn trial(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     selector: Selector,
     range: TimeRange,
 ) -> Result<Trial, Error> {
     // A heat map with one slot over the whole range: every profile is a point in it.
     let (start_millis, end_millis) = (range.start / 1_000_000, range.end / 1_000_000);
-    let question = heatmap::Question {
+    let parameters = heatmap::Parameters {
         start_millis,
         end_millis,
         step_millis: end_millis.saturating_sub(start_millis).max(1),
-        of: heatmap::Of::Profiles,
+        point_kind: heatmap::PointKind::Profiles,
         group_by: vec![SERVICE_NAME.into()],
         exemplars: false,
     };
-    let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(question) };
-    let objects = querier.find(asker, &query).await?.objects.len();
-    let result = querier.execute(asker, query).await?;
+    let query = Query { range, selector, profile_type: None, kind: Kind::Heatmap(parameters) };
+    let objects = querier.find(client, &query).await?.objects.len();
+    let result = querier.execute(client, query).await?;
     let Answer::Heatmap(points) = result.partial.answer else {
         return Err(Error::Internal("a count was answered with something else".into()));
     };

@@ -6,13 +6,13 @@ use wire::querier::v1::{DiffRequest, DiffResponse, FlameGraphDiff, Level, Select
 use crate::execute::Report;
 use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
-use crate::http::stacktraces::{encoding_bytes, merge_question, parts};
-use crate::{Asker, Error, Querier};
+use crate::http::stacktraces::{encoding_bytes, merge_query, parts};
+use crate::{Client, Error, Querier};
 
-pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest) -> Answer<DiffResponse> {
+pub(crate) async fn diff(querier: &Querier, client: &Client, request: DiffRequest) -> Answer<DiffResponse> {
     let left = request.left.unwrap_or_default();
     let right = request.right.unwrap_or_default();
-    let (graph, report) = compare(querier, asker, left, right).await?;
+    let (graph, report) = compare(querier, client, left, right).await?;
     let side = |index: usize| graph.ticks.get(index).copied().unwrap_or_default();
     let flamegraph = FlameGraphDiff {
         left_ticks: side(0),
@@ -28,18 +28,18 @@ pub(crate) async fn diff(querier: &Querier, asker: &Asker, request: DiffRequest)
 /// Returns both sides as one graph of seven numbers per node, cut to the larger `max_nodes` of the two.
 pub(crate) async fn compare(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     left: SelectMergeStacktracesRequest,
     right: SelectMergeStacktracesRequest,
 ) -> Result<(FlameGraph, Report), Error> {
-    let limits = RequestLimits::new(querier, asker);
-    let left_query = merge_question(querier, &limits, &left)?;
-    let right_query = merge_question(querier, &limits, &right)?;
+    let limits = RequestLimits::new(querier, client);
+    let left_query = merge_query(querier, &limits, &left)?;
+    let right_query = merge_query(querier, &limits, &right)?;
     let max_nodes = |side: &SelectMergeStacktracesRequest| side.max_nodes.unwrap_or_default();
     let nodes = limits.nodes(Some(max_nodes(&left).max(max_nodes(&right))))?;
     let answer = |query| async {
         match query {
-            Some(query) => parts(querier, asker, query).await,
+            Some(query) => parts(querier, client, query).await,
             None => Ok(Default::default()),
         }
     };

@@ -6,13 +6,13 @@ use std::fmt::Write;
 
 use hashbrown::HashMap;
 use model::{ProfileType, Symbols};
-use query::kind::profile::Merged;
+use query::kind::profile::MergedProfile;
 use wire::querier::v1::SelectMergeStacktracesRequest;
 
 use crate::http::pprof;
 use crate::http::request::RequestLimits;
 use crate::http::service::Answer;
-use crate::{Asker, Querier};
+use crate::{Client, Querier};
 
 /// Nodes of the graph if the request sets no limit.
 const NODES_DEFAULT: i64 = 100;
@@ -23,13 +23,13 @@ const TREE_NODES_MIN: usize = 512;
 /// Answers with a graph of the functions with the largest totals; empty if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<String> {
     let requested = request.max_nodes.filter(|nodes| *nodes > 0).unwrap_or(NODES_DEFAULT);
-    let nodes = RequestLimits::new(querier, asker).nodes(Some(requested))?;
+    let nodes = RequestLimits::new(querier, client).nodes(Some(requested))?;
     let profile_type: ProfileType = request.profile_type_id.parse()?;
-    pprof::merged(querier, asker, &request, move |merged, memory| {
+    pprof::merged(querier, client, &request, move |merged, memory| {
         let merged = merged.finish(None, nodes.max(TREE_NODES_MIN), memory)?;
         memory.grow(Graph::bytes(&merged))?;
         let text = Graph::new(&merged).write(&profile_type, nodes);
@@ -58,7 +58,7 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     /// Upper bound of the memory of the graph of a profile, roughly.
-    fn bytes(merged: &Merged) -> u64 {
+    fn bytes(merged: &MergedProfile) -> u64 {
         let Symbols { stacktraces, locations, .. } = &merged.symbols;
         let lines = (locations.lines.len() as u64).div_ceil(locations.len().max(1) as u64).max(1);
         stacktraces.locations.len() as u64 * lines * 4
@@ -66,7 +66,7 @@ impl<'a> Graph<'a> {
             + locations.lines.len() as u64 * 64
     }
 
-    fn new(merged: &'a Merged) -> Self {
+    fn new(merged: &'a MergedProfile) -> Self {
         let symbols = &merged.symbols;
         let mut graph = Self { symbols, frames: vec![], flat: vec![], total: vec![], stacks: vec![], sum: 0 };
         let mut nodes: HashMap<Frame, u32> = HashMap::new();

@@ -1,19 +1,19 @@
 //! SelectHeatmap.
 
 use query::Kind;
-use query::kind::heatmap::{Heatmap, Id, Of, Point, Question};
+use query::kind::heatmap::{Heatmap, Id, Parameters, Point, PointKind};
 use wire::querier::v1::{HeatmapQueryType, SelectHeatmapRequest, SelectHeatmapResponse};
 use wire::types::v1::{Exemplar, ExemplarType, HeatmapSeries, HeatmapSlot};
 
 use crate::http::labels::label_pairs;
-use crate::http::request::{RequestLimits, question};
+use crate::http::request::{RequestLimits, parse_query};
 use crate::http::series::{check_group_by, step_millis};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn select_heatmap(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectHeatmapRequest,
 ) -> Answer<SelectHeatmapResponse> {
     let step_millis = step_millis(request.step)?;
@@ -27,47 +27,34 @@ pub(crate) async fn select_heatmap(
         )));
     }
     check_group_by(&request.group_by)?;
-    let subject = match request.query_type() {
-        HeatmapQueryType::Individual => Of::Profiles,
-        HeatmapQueryType::Span => Of::Spans,
+    let point_kind = match request.query_type() {
+        HeatmapQueryType::Individual => PointKind::Profiles,
+        HeatmapQueryType::Span => PointKind::Spans,
         HeatmapQueryType::Unspecified => {
             return Err(Error::invalid("valid heatmap query type must be specified"));
         }
     };
-    let exemplars = match (ExemplarType::try_from(request.exemplar_type), subject) {
-        (Ok(ExemplarType::Unspecified | ExemplarType::None), _) => false,
-        (Ok(ExemplarType::Individual), Of::Profiles) | (Ok(ExemplarType::Span), Of::Spans) => true,
-        (Ok(ExemplarType::Span), Of::Profiles) => {
-            return Err(Error::invalid("span exemplars only available for span query type"));
-        }
-        (Ok(ExemplarType::Individual), Of::Spans) => {
-            let text = "individual exemplars only available for individual query type";
-            return Err(Error::invalid(text));
-        }
-        (Err(_), _) => {
-            return Err(Error::invalid(format!("unknown exemplar type: {}", request.exemplar_type)));
-        }
-    };
+    let exemplars = wants_exemplars(request.exemplar_type, point_kind)?;
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let (start_millis, end_millis) = range.unwrap_or_default();
     let group_by = request.group_by;
-    let grid = Question { start_millis, end_millis, step_millis, of: subject, group_by, exemplars };
-    let query = question(
+    let parameters = Parameters { start_millis, end_millis, step_millis, point_kind, group_by, exemplars };
+    let query = parse_query(
         (start_millis, end_millis),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::Heatmap(grid.clone()),
+        Kind::Heatmap(parameters.clone()),
     )?;
     if range.is_none() {
         return Ok(Default::default());
     }
-    let result = querier.execute(asker, query).await?;
+    let result = querier.execute(client, query).await?;
     let query::Answer::Heatmap(points) = result.partial.answer else {
         return Err(Error::Internal("a heat map was asked for, something else was answered".into()));
     };
     result.report.charge_for_message()?;
-    let Heatmap { y_min, maps } = points.finish(&grid, limit);
+    let Heatmap { y_min, maps } = points.finish(&parameters, limit);
     let series = maps.into_iter().map(|map| HeatmapSeries {
         labels: label_pairs(&map.labels),
         slots: map
@@ -82,6 +69,22 @@ pub(crate) async fn select_heatmap(
             .collect(),
     });
     Ok((SelectHeatmapResponse { series: series.collect() }, result.report))
+}
+
+fn wants_exemplars(exemplar_type: i32, points: PointKind) -> Result<bool, Error> {
+    match (ExemplarType::try_from(exemplar_type), points) {
+        (Ok(ExemplarType::Unspecified | ExemplarType::None), _) => Ok(false),
+        (Ok(ExemplarType::Individual), PointKind::Profiles) | (Ok(ExemplarType::Span), PointKind::Spans) => {
+            Ok(true)
+        }
+        (Ok(ExemplarType::Span), PointKind::Profiles) => {
+            Err(Error::invalid("span exemplars only available for span query type"))
+        }
+        (Ok(ExemplarType::Individual), PointKind::Spans) => {
+            Err(Error::invalid("individual exemplars only available for individual query type"))
+        }
+        (Err(_), _) => Err(Error::invalid(format!("unknown exemplar type: {exemplar_type}"))),
+    }
 }
 
 fn exemplar(point: &Point) -> Exemplar {

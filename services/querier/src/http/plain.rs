@@ -17,16 +17,16 @@ use crate::http::labels::find;
 use crate::http::render::{parse_time, refusal};
 use crate::http::request::{RequestLimits, selector};
 use crate::http::service::report_headers;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
-/// Length of the range, until now, of a question without one.
+/// Length of the range, until now, of a query without one.
 const RECENT_MILLIS: i64 = HOUR * 1_000;
 
 /// Answers with the values of `label`; for `__name__` with the ids of the profile types. The range is the last hour, or
 /// `from` to `until`; `query` selects the series.
 pub(crate) async fn label_values(
     State(querier): State<Arc<Querier>>,
-    asker: Asker,
+    client: Client,
     query: rest::Query,
 ) -> Response {
     let answer = async {
@@ -40,13 +40,13 @@ pub(crate) async fn label_values(
         };
         let (start, end) = (time("from", now - RECENT_MILLIS), time("until", now));
         let matchers = query.get("query").map_or(Ok(Selector::default()), selector)?;
-        let range = RequestLimits::new(&querier, &asker).range(start, end, now)?;
+        let range = RequestLimits::new(&querier, &client).range(start, end, now)?;
         let kind = match label {
             NAME => Kind::ProfileTypes,
             label => Kind::LabelValues(label.to_owned()),
         };
         let Some(range) = range else { return Ok(Default::default()) };
-        let (found, report) = find(&querier, &asker, range, matchers, kind).await?;
+        let (found, report) = find(&querier, &client, range, matchers, kind).await?;
         Ok((found.texts, report))
     };
     let (values, report): (BTreeSet<String>, Report) = match answer.await {
@@ -74,14 +74,14 @@ struct App {
 }
 
 /// Answers with every service, its profile types and the time of its newest profile.
-pub(crate) async fn apps(State(querier): State<Arc<Querier>>, asker: Asker) -> Response {
+pub(crate) async fn apps(State(querier): State<Arc<Querier>>, client: Client) -> Response {
     let query = Query {
         range: TimeRange { start: i64::MIN, end: i64::MAX },
         selector: Selector::default(),
         profile_type: None,
         kind: Kind::ProfileTypes,
     };
-    let snapshot = match querier.find(&asker, &query).await {
+    let snapshot = match querier.find(&client, &query).await {
         Ok(snapshot) => snapshot,
         Err(error) => return edge::Error::from(error).into_response(),
     };

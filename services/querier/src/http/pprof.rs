@@ -4,21 +4,21 @@
 
 use std::sync::Arc;
 
-use memory::{Lease, Refused};
+use memory::{Lease, Refusal};
 use model::{NONE, ProfileType, Strings};
 use query::Kind;
-use query::kind::profile::{GoPgo, Merged, Question};
+use query::kind::profile::{GoPgo, MergedProfile, Parameters};
 use wire::google::v1::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
 use wire::querier::v1::{SelectMergeProfileRequest, SelectMergeStacktracesRequest};
 
 use crate::execute::Report;
-use crate::http::request::{RequestLimits, question, sample_filter};
+use crate::http::request::{RequestLimits, parse_query, sample_filter};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn select_merge_profile(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeProfileRequest,
 ) -> Answer<Profile> {
     let request = SelectMergeStacktracesRequest {
@@ -32,22 +32,22 @@ pub(crate) async fn select_merge_profile(
         trace_id_selector: request.trace_id_selector,
         ..SelectMergeStacktracesRequest::default()
     };
-    merge(querier, asker, request).await
+    merge(querier, client, request).await
 }
 
 /// Answers with one pprof; an empty message if no sample matches.
 pub(crate) async fn merge(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<Profile> {
-    let nodes = RequestLimits::new(querier, asker).profile_nodes(request.max_nodes)?;
+    let nodes = RequestLimits::new(querier, client).profile_nodes(request.max_nodes)?;
     let pgo = go_pgo(&request);
     // A compiler needs all nodes.
     let nodes = if pgo.is_some() { 0 } else { nodes };
     let profile_type: ProfileType = request.profile_type_id.parse()?;
     let end = request.end;
-    merged(querier, asker, &request, move |merged, memory| {
+    merged(querier, client, &request, move |merged, memory| {
         let merged = merged.finish(pgo, nodes, memory)?;
         let bytes = MessageBytes::estimate(&merged);
         memory.grow(bytes.message + bytes.encoded * ENCODED_COPIES)?;
@@ -62,12 +62,12 @@ pub(crate) async fn merge(
 /// before the lookback limit.
 pub(crate) async fn merged<T: Default + Send + 'static>(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: &SelectMergeStacktracesRequest,
-    finish: impl Fn(Merged, &Lease) -> Result<T, Refused> + Send + Sync + 'static,
+    finish: impl Fn(MergedProfile, &Lease) -> Result<T, Refusal> + Send + Sync + 'static,
 ) -> Result<(T, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let stacks = request.stack_trace_selector.as_ref();
     let filter = sample_filter(
         &request.span_selector,
@@ -75,17 +75,17 @@ pub(crate) async fn merged<T: Default + Send + 'static>(
         &request.profile_id_selector,
         stacks,
     )?;
-    let query = question(
+    let query = parse_query(
         range.unwrap_or_default(),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::MergeProfile(Question { filter, go_pgo: go_pgo(request) }),
+        Kind::MergeProfile(Parameters { filter, go_pgo: go_pgo(request) }),
     )?;
     if range.is_none() {
         return Ok(Default::default());
     }
     let (pool, finish) = (querier.pool.clone(), Arc::new(finish));
-    let finished = querier.execute_and(asker, query, |answer, memory| {
+    let finished = querier.execute_and(client, query, |answer, memory| {
         let (pool, finish) = (pool.clone(), finish.clone());
         let work = move || match answer {
             query::Answer::MergeProfile(merged) => finish(*merged, &memory).map(Some),
@@ -109,7 +109,7 @@ struct MessageBytes {
 }
 
 impl MessageBytes {
-    fn estimate(merged: &Merged) -> Self {
+    fn estimate(merged: &MergedProfile) -> Self {
         let symbols = &merged.symbols;
         let samples = symbols.stacktraces.len() as u64;
         let frames = symbols.stacktraces.locations.len() as u64;
@@ -143,11 +143,11 @@ fn go_pgo(request: &SelectMergeStacktracesRequest) -> Option<GoPgo> {
     Some(GoPgo { keep_locations: pgo.keep_locations, aggregate_callees: pgo.aggregate_callees })
 }
 
-fn encode(merged: Merged, profile_type: &ProfileType, end_millis: i64) -> Profile {
+fn encode(merged: MergedProfile, profile_type: &ProfileType, end_millis: i64) -> Profile {
     if merged.is_empty() {
         return Profile::default();
     }
-    let Merged { symbols, values, .. } = merged;
+    let MergedProfile { symbols, values, .. } = merged;
     let mut texts = Texts::new(&symbols.strings);
     let mut value_type = |kind: &str, unit: &str| ValueType { r#type: texts.id(kind), unit: texts.id(unit) };
     let sample_type = value_type(&profile_type.sample_type, &profile_type.sample_unit);

@@ -23,14 +23,14 @@ use crate::execute::Report;
 use crate::http::diff::compare;
 use crate::http::service::{explain, report_headers};
 use crate::http::{dot, series, stacktraces};
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn render(
     State(querier): State<Arc<Querier>>,
-    asker: Asker,
+    client: Client,
     query: rest::Query,
 ) -> Response {
-    match answer_render(&querier, &asker, &query).await {
+    match answer_render(&querier, &client, &query).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
@@ -38,10 +38,10 @@ pub(crate) async fn render(
 
 pub(crate) async fn render_diff(
     State(querier): State<Arc<Querier>>,
-    asker: Asker,
+    client: Client,
     query: rest::Query,
 ) -> Response {
-    match answer_render_diff(&querier, &asker, &query).await {
+    match answer_render_diff(&querier, &client, &query).await {
         Ok(response) => response,
         Err(error) => refusal(error),
     }
@@ -51,13 +51,13 @@ pub(crate) fn refusal(error: Error) -> Response {
     edge::Error::from(error).into_response()
 }
 
-async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) -> Result<Response, Error> {
+async fn answer_render(querier: &Querier, client: &Client, query: &rest::Query) -> Result<Response, Error> {
     let now = querier.clock.unix_millis();
     let (profile_type, mut request) = side(query, "query", "from", "until", now)?;
     let max_nodes = max_nodes(query);
     request.max_nodes = max_nodes;
     if query.get("format") == Some("dot") {
-        let (text, report) = dot::merge(querier, asker, request).await?;
+        let (text, report) = dot::merge(querier, client, request).await?;
         let mut response = rest::text_response(StatusCode::OK, text);
         if let Some(explained) = explain(&report, report.took) {
             explained.put_into(response.headers_mut());
@@ -82,8 +82,8 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
         ..SelectSeriesRequest::default()
     };
     let ((flame, report), (lines, series_report)) = futures::try_join!(
-        stacktraces::merge(querier, asker, &request, Real::Fold),
-        series::lines(querier, asker, series_request)
+        stacktraces::merge(querier, client, &request, Real::Fold),
+        series::lines(querier, client, series_request)
     )?;
     let timeline = Timeline { from: request.start / 1000, until: request.end / 1000, step };
     let mut json = Json::new(&encode_levels(flame), &profile_type, "single");
@@ -94,7 +94,7 @@ async fn answer_render(querier: &Querier, asker: &Asker, query: &rest::Query) ->
 
 async fn answer_render_diff(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     query: &rest::Query,
 ) -> Result<Response, Error> {
     let now = querier.clock.unix_millis();
@@ -105,7 +105,7 @@ async fn answer_render_diff(
     }
     left.max_nodes = max_nodes(query);
     right.max_nodes = left.max_nodes;
-    let (graph, report) = compare(querier, asker, left, right).await?;
+    let (graph, report) = compare(querier, client, left, right).await?;
     let mut json = Json::new(&graph, &left_type, "double");
     json.out.push_str(r#","timeline":null,"groups":null"#);
     Ok(json.finish(&report))

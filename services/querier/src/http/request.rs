@@ -7,7 +7,7 @@ use model::{ProfileId, ProfileType, TimeRange};
 use query::{Query, SampleFilter, Selector};
 use wire::types::v1::StackTraceSelector;
 
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Most ids in one span, trace or profile selector.
 const IDS_MAX: usize = 10_000;
@@ -15,7 +15,7 @@ const IDS_MAX: usize = 10_000;
 /// Most functions in one call site.
 const CALL_SITE_MAX: usize = 10_000;
 
-/// The limits of a question over all of its tenants: for each limit the smallest that is set.
+/// The limits of a query over all of its tenants: for each limit the smallest that is set.
 pub(crate) struct RequestLimits {
     /// Length and lookback in nanoseconds; 0: no limit.
     query_length: i64,
@@ -26,8 +26,8 @@ pub(crate) struct RequestLimits {
 }
 
 impl RequestLimits {
-    pub(crate) fn new(querier: &Querier, asker: &Asker) -> Self {
-        let limits: Vec<_> = asker.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
+    pub(crate) fn new(querier: &Querier, client: &Client) -> Self {
+        let limits: Vec<_> = client.tenants().iter().map(|tenant| querier.limits.of(tenant)).collect();
         let smallest = |value: &dyn Fn(&Limits) -> i64| {
             limits.iter().map(|limits| value(limits)).filter(|limit| *limit > 0).min().unwrap_or_default()
         };
@@ -114,8 +114,8 @@ pub(crate) fn selectors(texts: &[String]) -> Result<Selector, Error> {
     Selector::parse_all(texts).map_err(|(text, error)| Error::selector(&text, &error))
 }
 
-/// A question about one profile type.
-pub(crate) fn question(
+/// Parses a query for one profile type.
+pub(crate) fn parse_query(
     (start, end): (i64, i64),
     profile_type: &str,
     label_selector: &str,

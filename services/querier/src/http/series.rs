@@ -1,36 +1,36 @@
 //! SelectSeries.
 
 use query::Kind;
-use query::kind::series::{Aggregation, Exemplar, Line, Question};
+use query::kind::series::{Aggregation, Exemplar, Line, Parameters};
 use wire::querier::v1::{SelectSeriesRequest, SelectSeriesResponse};
 use wire::types::v1::{ExemplarType, Point, Series, TimeSeriesAggregationType};
 
 use crate::execute::Report;
 use crate::http::labels::label_pairs;
-use crate::http::request::{RequestLimits, call_site, question};
+use crate::http::request::{RequestLimits, call_site, parse_query};
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Most labels to group by.
 const GROUP_BY_MAX: usize = 100;
 
 pub(crate) async fn select_series(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectSeriesRequest,
 ) -> Answer<SelectSeriesResponse> {
-    let (lines, report) = lines(querier, asker, request).await?;
+    let (lines, report) = lines(querier, client, request).await?;
     Ok((SelectSeriesResponse { series: lines.into_iter().map(series).collect() }, report))
 }
 
 /// Returns the series of a request, in the order of the answer.
 pub(crate) async fn lines(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectSeriesRequest,
 ) -> Result<(Vec<Line>, Report), Error> {
     let now = querier.clock.unix_millis();
-    let range = RequestLimits::new(querier, asker).range(request.start, request.end, now)?;
+    let range = RequestLimits::new(querier, client).range(request.start, request.end, now)?;
     let step_millis = step_millis(request.step)?;
     check_group_by(&request.group_by)?;
     let exemplars = match ExemplarType::try_from(request.exemplar_type) {
@@ -44,7 +44,7 @@ pub(crate) async fn lines(
         }
     };
     let (start, end) = range.unwrap_or_default();
-    let grid = Question {
+    let parameters = Parameters {
         start_millis: start,
         end_millis: end,
         step_millis,
@@ -53,16 +53,16 @@ pub(crate) async fn lines(
         call_site: call_site(request.stack_trace_selector.as_ref())?,
     };
     // The first grid point covers the step before it.
-    let query = question(
+    let query = parse_query(
         (start.saturating_sub(step_millis), end),
         &request.profile_type_id,
         &request.label_selector,
-        Kind::Series(grid.clone()),
+        Kind::Series(parameters.clone()),
     )?;
     if range.is_none() {
         return Ok(Default::default());
     }
-    let result = querier.execute(asker, query).await?;
+    let result = querier.execute(client, query).await?;
     let query::Answer::Series(grouped) = result.partial.answer else {
         return Err(Error::Internal("series were asked for, something else was answered".into()));
     };
@@ -73,7 +73,7 @@ pub(crate) async fn lines(
     };
     // A negative limit is no limit, like 0.
     let limit = usize::try_from(request.limit.unwrap_or_default()).unwrap_or_default();
-    Ok((grouped.finish(&grid, aggregation, limit), result.report))
+    Ok((grouped.finish(&parameters, aggregation, limit), result.report))
 }
 
 /// Converts seconds to whole milliseconds.

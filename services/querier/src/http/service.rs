@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edge::Explained;
+use edge::Explanation;
 use http::HeaderValue;
 use rpc::Missing;
 use tonic::metadata::MetadataValue;
@@ -27,7 +27,7 @@ use wire::types::v1::{
 
 use crate::execute::Report;
 use crate::http::{diff, heatmap, labels, pprof, series, stacktraces, stats};
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Cost of the answer as JSON; the UI shows it.
 const STATS_HEADER: &str = "x-pyrograph-query-stats";
@@ -55,9 +55,9 @@ pub(crate) type Answer<T> = Result<(T, Report), Error>;
 pub(crate) struct Service(pub(crate) Arc<Querier>);
 
 /// Takes a request apart into client and message.
-fn open<T>(request: Request<T>) -> Result<(Asker, T), Status> {
+fn open<T>(request: Request<T>) -> Result<(Client, T), Status> {
     let (_, extensions, message) = request.into_parts();
-    Ok((Asker::from_extensions(&extensions)?, message))
+    Ok((Client::from_extensions(&extensions)?, message))
 }
 
 impl Service {
@@ -80,15 +80,15 @@ impl Service {
 }
 
 /// The explanation of an answer, if the client asked for it; `took` is the time of the whole answer.
-pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explained> {
+pub(crate) fn explain(report: &Report, took: Duration) -> Option<Explanation> {
     let finish = took.saturating_sub(report.took);
     let json = |listed: usize| {
         let all: Vec<_> =
             report.explanations.iter().map(|explanation| explanation.json(finish, listed)).collect();
         serde_json::json!({ "questions": all }).to_string()
     };
-    let is_brief = |json: &String| json.len() <= Explained::BRIEF_BYTES_MAX;
-    (!report.explanations.is_empty()).then(|| Explained {
+    let is_brief = |json: &String| json.len() <= Explanation::BRIEF_BYTES_MAX;
+    (!report.explanations.is_empty()).then(|| Explanation {
         json: json(LISTED_MAX),
         brief: [LISTED_MAX, 10, 2, 0].into_iter().map(json).find(is_brief).unwrap_or_default(),
     })
@@ -137,9 +137,9 @@ macro_rules! calls {
         impl QuerierService for Service {
             $(
                 async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                    let (asker, request) = open(request)?;
+                    let (client, request) = open(request)?;
                     let began = self.0.clock.monotonic();
-                    self.reply(began, $module::$name(&self.0, &asker, request).await)
+                    self.reply(began, $module::$name(&self.0, &client, request).await)
                 }
             )*
         }

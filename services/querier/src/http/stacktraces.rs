@@ -9,14 +9,14 @@ use wire::querier::v1::{
 };
 
 use crate::execute::Report;
-use crate::http::request::{RequestLimits, question, sample_filter};
+use crate::http::request::{RequestLimits, parse_query, sample_filter};
 use crate::http::service::Answer;
 use crate::http::{dot, pprof};
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 pub(crate) async fn select_merge_stacktraces(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeStacktracesRequest,
 ) -> Answer<SelectMergeStacktracesResponse> {
     let is_forced =
@@ -27,22 +27,22 @@ pub(crate) async fn select_merge_stacktraces(
     let mut response = SelectMergeStacktracesResponse::default();
     let report = match request.format() {
         ProfileFormat::Pprof => {
-            let (profile, report) = pprof::merge(querier, asker, request).await?;
+            let (profile, report) = pprof::merge(querier, client, request).await?;
             response.pprof = Some(PprofProfile { profile: Some(profile) });
             report
         }
         ProfileFormat::Dot => {
-            let (text, report) = dot::merge(querier, asker, request).await?;
+            let (text, report) = dot::merge(querier, client, request).await?;
             response.dot = text;
             report
         }
         ProfileFormat::Tree => {
-            let (flame, report) = merge(querier, asker, &request, Real::Keep).await?;
+            let (flame, report) = merge(querier, client, &request, Real::Keep).await?;
             response.tree = Bytes::from(encode_tree(&flame));
             report
         }
         ProfileFormat::Flamegraph | ProfileFormat::Unspecified => {
-            let (flame, report) = merge(querier, asker, &request, Real::Fold).await?;
+            let (flame, report) = merge(querier, client, &request, Real::Fold).await?;
             response.flamegraph = Some(flame_graph(flame));
             report
         }
@@ -52,7 +52,7 @@ pub(crate) async fn select_merge_stacktraces(
 
 pub(crate) async fn select_merge_span_profile(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: SelectMergeSpanProfileRequest,
 ) -> Answer<SelectMergeSpanProfileResponse> {
     let format = request.format();
@@ -67,11 +67,11 @@ pub(crate) async fn select_merge_span_profile(
     };
     let mut response = SelectMergeSpanProfileResponse::default();
     let report = if format == ProfileFormat::Tree {
-        let (flame, report) = merge(querier, asker, &request, Real::Keep).await?;
+        let (flame, report) = merge(querier, client, &request, Real::Keep).await?;
         response.tree = Bytes::from(encode_tree(&flame));
         report
     } else {
-        let (flame, report) = merge(querier, asker, &request, Real::Fold).await?;
+        let (flame, report) = merge(querier, client, &request, Real::Fold).await?;
         response.flamegraph = Some(flame_graph(flame));
         report
     };
@@ -81,18 +81,18 @@ pub(crate) async fn select_merge_span_profile(
 /// Answers with one tree, cut to the number of nodes that the request asks for.
 pub(crate) async fn merge(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: &SelectMergeStacktracesRequest,
     real: Real,
 ) -> Result<(Flame<1>, Report), Error> {
-    let limits = RequestLimits::new(querier, asker);
-    let query = merge_question(querier, &limits, request)?;
+    let limits = RequestLimits::new(querier, client);
+    let query = merge_query(querier, &limits, request)?;
     let nodes = limits.nodes(request.max_nodes)?;
     let Some(query) = query else {
         return Ok((finish([&[]], nodes, real), Report::default()));
     };
     let pool = querier.pool.clone();
-    let finished = querier.execute_and(asker, query, |answer, memory| {
+    let finished = querier.execute_and(client, query, |answer, memory| {
         let pool = pool.clone();
         let join = move || {
             let query::Answer::MergeStacktraces(parts) = answer else { return Ok(None) };
@@ -110,8 +110,8 @@ pub(crate) async fn merge(
     }
 }
 
-/// The question of a request; none if its whole range is before the lookback limit.
-pub(crate) fn merge_question(
+/// The query of a request; none if its whole range is before the lookback limit.
+pub(crate) fn merge_query(
     querier: &Querier,
     limits: &RequestLimits,
     request: &SelectMergeStacktracesRequest,
@@ -125,17 +125,17 @@ pub(crate) fn merge_question(
     )?;
     let kind = Kind::MergeStacktraces(filter);
     let (type_id, selector) = (&request.profile_type_id, &request.label_selector);
-    let query = question(range.unwrap_or_default(), type_id, selector, kind)?;
+    let query = parse_query(range.unwrap_or_default(), type_id, selector, kind)?;
     Ok(range.map(|_| query))
 }
 
-/// Returns the trees that answer a question, one per dataset.
+/// Returns the trees that answer a query, one per dataset.
 pub(crate) async fn parts(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     query: Query,
 ) -> Result<(Vec<Part>, Report), Error> {
-    let result = querier.execute(asker, query).await?;
+    let result = querier.execute(client, query).await?;
     match result.partial.answer {
         query::Answer::MergeStacktraces(parts) => Ok((parts, result.report)),
         _ => Err(other_answer()),

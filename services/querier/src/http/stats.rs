@@ -3,13 +3,13 @@
 use model::label_names::NAME;
 use model::{TimeRange, Times};
 use query::{Kind, Query, Selector};
-use rpc::Found;
+use rpc::FoundObject;
 use wire::querier::v1::{AnalyzeQueryRequest, AnalyzeQueryResponse, QueryImpact, QueryScope};
 use wire::types::v1::{GetProfileStatsRequest, GetProfileStatsResponse};
 
 use crate::execute::Report;
 use crate::http::service::Answer;
-use crate::{Asker, Error, Querier};
+use crate::{Client, Error, Querier};
 
 /// Answers whether this tenant has profiles, and with the times of the oldest and newest; all zero if it has none.
 ///
@@ -17,16 +17,16 @@ use crate::{Asker, Error, Querier};
 /// objects are rewritten, because the catalog does not know where they are.
 pub(crate) async fn get_profile_stats(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     _: GetProfileStatsRequest,
 ) -> Answer<GetProfileStatsResponse> {
-    if asker.tenants().len() != 1 {
-        return Err(Error::invalid(format!("expected 1 tenant, got {}", asker.tenants().len())));
+    if client.tenants().len() != 1 {
+        return Err(Error::invalid(format!("expected 1 tenant, got {}", client.tenants().len())));
     }
     let always = TimeRange { start: i64::MIN, end: i64::MAX };
-    let snapshot = querier.find(asker, &any_profile(always, Selector::default())).await?;
-    let of_object = |object: &'_ Found| -> Vec<Times> {
-        object.datasets.iter().filter_map(|dataset| object.left_of(dataset)).collect()
+    let snapshot = querier.find(client, &any_profile(always, Selector::default())).await?;
+    let of_object = |object: &'_ FoundObject| -> Vec<Times> {
+        object.datasets.iter().filter_map(|dataset| object.remaining_times(dataset)).collect()
     };
     let left: Vec<Times> = snapshot.objects.iter().flat_map(of_object).collect();
     let oldest = left.iter().map(|times| times.first).min();
@@ -40,11 +40,11 @@ pub(crate) async fn get_profile_stats(
     Ok((response, Report::default()))
 }
 
-/// Answers with the bytes that a question would read, according to the catalog. A query that cannot be parsed is no
+/// Answers with the bytes that a query would read, according to the catalog. A query that cannot be parsed is no
 /// error: clients show the answer as a hint.
 pub(crate) async fn analyze_query(
     querier: &Querier,
-    asker: &Asker,
+    client: &Client,
     request: AnalyzeQueryRequest,
 ) -> Answer<AnalyzeQueryResponse> {
     let Ok(mut selector) = Selector::parse(&request.query) else {
@@ -53,7 +53,7 @@ pub(crate) async fn analyze_query(
     let profile_type = selector.take(NAME).and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
     let query = Query { profile_type, ..any_profile(range, selector) };
-    let snapshot = querier.find(asker, &query).await?;
+    let snapshot = querier.find(client, &query).await?;
     let bytes = snapshot.objects.iter().map(|object| object.bytes).sum();
     let blocks = snapshot.objects.len() as u64;
     if blocks == 0 {

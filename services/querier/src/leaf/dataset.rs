@@ -1,4 +1,4 @@
-//! Answers a question from one dataset: match series, fetch the sections and rows that are needed, fold.
+//! Answers a query from one dataset: match series, fetch the sections and rows that are needed, fold.
 //!
 //! Owns: the estimates of bytes and memory, the choice between cells and rows.
 //! Does not own: matching and folding themselves (`query`), the encoding of sections (`block`).
@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use block::{
-    Batch, DatasetEntry, DatasetIndex, Fetched, FetchedCellRows, FetchedCells, FetchedSamples, Reader, Want,
+    Batch, DatasetEntry, DatasetIndex, FetchedCellRows, FetchedCells, FetchedSamples, FetchedSections,
+    Reader, Sections,
 };
 use memory::Lease;
 use query::cells::{CellPart, Plan};
@@ -46,7 +47,7 @@ impl Scan<'_> {
         let _budget = self.meter.time(|effort| &mut effort.fetch, budget).await?;
         // Held until the dataset is folded.
         let working = self.memory.lease();
-        working.grow(bytes).map_err(|refused| no_memory(&refused))?;
+        working.grow(bytes).map_err(|refusal| no_memory(&refusal))?;
 
         let profiles = if plan.rows.is_empty() { 0 } else { entry.profiles as usize };
         let is_small = profiles <= INLINE_PROFILES_MAX;
@@ -55,10 +56,10 @@ impl Scan<'_> {
             return Ok(None);
         }
 
-        let want = Want { index: false, symbols: needs.symbols, tree: needs.tree };
+        let wanted = Sections { index: false, symbols: needs.symbols, tree: needs.tree };
         let fetch = async {
             futures::try_join!(
-                reader.fetch(position, want),
+                reader.fetch(position, wanted),
                 fetch_samples(reader, position, &matches, needs),
                 fetch_sums(&matches, needs)
             )
@@ -78,7 +79,7 @@ impl Scan<'_> {
             Ok(partial) => Ok(Some(partial)),
             Err(FoldError::Block(error)) => Err(unreadable(error)),
             Err(FoldError::TooLarge(error)) => Err(too_large(error)),
-            Err(FoldError::Memory(refused)) => Err(no_memory(&refused)),
+            Err(FoldError::Memory(refusal)) => Err(no_memory(&refusal)),
         }
     }
 
@@ -92,10 +93,11 @@ impl Scan<'_> {
         working: &Lease,
         is_small: bool,
     ) -> Result<Matches, Error> {
-        let want = Want { index: !plan.rows.is_empty(), ..Want::default() };
+        let wanted = Sections { index: !plan.rows.is_empty(), ..Sections::default() };
         let cells: Vec<usize> = plan.cells.iter().map(|(index, _)| *index).collect();
-        let fetch =
-            async { futures::try_join!(reader.fetch(position, want), reader.fetch_cells(position, &cells)) };
+        let fetch = async {
+            futures::try_join!(reader.fetch(position, wanted), reader.fetch_cells(position, &cells))
+        };
         let (fetched, heads) =
             self.meter.time(|effort| &mut effort.fetch, fetch).await.map_err(unreadable)?;
         let fetched = fetched.charged_to(working.clone());
@@ -168,7 +170,7 @@ impl Matches {
         exclusions: &Exclusions,
         entry: &DatasetEntry,
         plan: Plan,
-        fetched: Fetched,
+        fetched: FetchedSections,
         heads: Vec<FetchedCells>,
     ) -> Result<Self, block::Error> {
         let index = if plan.rows.is_empty() { Arc::default() } else { fetched.index()? };
@@ -186,7 +188,7 @@ impl Matches {
     }
 }
 
-/// Fetches the rows of every column of the selection, if the question needs samples.
+/// Fetches the rows of every column of the selection, if the query needs samples.
 async fn fetch_samples(
     reader: &Reader,
     position: usize,
@@ -202,7 +204,7 @@ async fn fetch_samples(
     Ok(samples)
 }
 
-/// Fetches the stacktraces of every matching cell, if the question needs samples.
+/// Fetches the stacktraces of every matching cell, if the query needs samples.
 async fn fetch_sums(matches: &Matches, needs: Needs) -> Result<Vec<FetchedCellRows>, block::Error> {
     let mut sums = Vec::new();
     for (head, part) in matches.heads.iter().zip(&matches.cells).filter(|_| needs.samples) {
@@ -215,7 +217,7 @@ async fn fetch_sums(matches: &Matches, needs: Needs) -> Result<Vec<FetchedCellRo
 fn fold(
     query: &Query,
     matches: &Matches,
-    sections: &Fetched,
+    sections: &FetchedSections,
     fetched: FetchedRows,
     bytes: u64,
     working: &Lease,

@@ -7,14 +7,14 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use model::ProfileType;
 use query::{Answer, Partial, Query};
-use rpc::{Found, FoundDataset};
+use rpc::{FoundDataset, FoundObject};
 
 /// Answers from the snapshot where that is enough. Returns the objects that must be read, with the datasets to read.
 pub(super) fn answer_from_snapshot(
     query: &Query,
-    mut objects: Vec<Found>,
+    mut objects: Vec<FoundObject>,
     partial: &mut Partial,
-) -> Vec<Found> {
+) -> Vec<FoundObject> {
     let Answer::Labels(labels) = &mut partial.answer else { return objects };
     let mut added = AddedTypes::default();
     objects.retain_mut(|found| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use block::{Cache, Reader};
 use memory::Account;
 use query::{Partial, Query};
-use rpc::{Error, ErrorKind, Found, Missing};
+use rpc::{Error, ErrorKind, FoundObject, Missing};
 use storage::Key;
 
 use crate::leaf::Leaf;
@@ -24,22 +24,22 @@ pub(super) struct Scan<'a> {
     pub(super) cache: Cache,
     pub(super) skip_gone: bool,
     pub(super) skip_unavailable: bool,
-    /// Memory that the question holds.
+    /// Memory that the query holds.
     pub(super) memory: Account,
     pub(super) meter: Meter,
 }
 
 impl Scan<'_> {
     /// Returns the answer of the object, and the object as missing if the answer is not complete.
-    pub(super) async fn object(&self, found: Found) -> Result<(Partial, Option<Missing>), Error> {
+    pub(super) async fn object(&self, found: FoundObject) -> Result<(Partial, Option<Missing>), Error> {
         let mut partial = Partial::empty(&self.query);
         let mut missing: Option<Missing> = None;
         let mut opened = self.open(&found, &self.cache).await;
         // Wrong bytes in a cache say nothing about the object, only those of the store do. Each object is read again
         // from the store at most once.
-        let mut is_afresh = is_damaged(&opened);
-        if is_afresh {
-            opened = self.open(&found, &self.cache.afresh()).await;
+        let mut is_reread = is_damaged(&opened);
+        if is_reread {
+            opened = self.open(&found, &self.cache.bypass()).await;
         }
         let mut reader = match opened {
             Ok(reader) => reader,
@@ -56,10 +56,10 @@ impl Scan<'_> {
                 continue;
             }
             let mut answer = self.dataset(&reader, &exclusions, dataset).await;
-            if is_damaged(&answer) && !is_afresh {
-                answer = match self.open(&found, &self.cache.afresh()).await {
-                    Ok(afresh) => {
-                        (reader, is_afresh) = (afresh, true);
+            if is_damaged(&answer) && !is_reread {
+                answer = match self.open(&found, &self.cache.bypass()).await {
+                    Ok(reopened) => {
+                        (reader, is_reread) = (reopened, true);
                         self.dataset(&reader, &exclusions, dataset).await
                     }
                     Err(error) => Err(error),
@@ -82,7 +82,7 @@ impl Scan<'_> {
         Ok((partial, missing))
     }
 
-    async fn open(&self, found: &Found, cache: &Cache) -> Result<Reader, Error> {
+    async fn open(&self, found: &FoundObject, cache: &Cache) -> Result<Reader, Error> {
         let open = Reader::open(&self.leaf.store, &found.key, found.bytes, cache);
         self.meter.time(|effort| &mut effort.fetch, open).await.map_err(unreadable)
     }

@@ -46,19 +46,19 @@ impl<'de> Visitor<'de> for MessageReader<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.schema.fields(self.message);
-        let mut given = 0_u64;
+        let mut seen = 0_u64;
         while let Some(index) = map.next_key_seed(FieldName(fields))? {
             let Some((index, field)) = index.and_then(|index| Some((index, fields.get(index)?))) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let reader = FieldReader { schema: self.schema, field, output: self.output };
-            if map.next_value_seed(reader)? == IsGiven(true) {
+            if map.next_value_seed(reader)? == HasValue(true) {
                 let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
-                if given & bit != 0 {
+                if seen & bit != 0 {
                     return Err(A::Error::custom(format_args!("field {:?} is given twice", field.name)));
                 }
-                given |= bit;
+                seen |= bit;
             }
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Visitor<'_> for FieldName<'_> {
 
 /// Whether a field has a value, the default value included.
 #[derive(PartialEq, Eq)]
-struct IsGiven(bool);
+struct HasValue(bool);
 
 /// Appends one field to `output`.
 struct FieldReader<'a> {
@@ -101,39 +101,39 @@ struct FieldReader<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for FieldReader<'_> {
-    type Value = IsGiven;
+    type Value = HasValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<IsGiven, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<HasValue, D::Error> {
         deserializer.deserialize_option(self)
     }
 }
 
 impl<'de> Visitor<'de> for FieldReader<'_> {
-    type Value = IsGiven;
+    type Value = HasValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value or null")
     }
 
-    fn visit_none<E: Error>(self) -> Result<IsGiven, E> {
-        Ok(IsGiven(false))
+    fn visit_none<E: Error>(self) -> Result<HasValue, E> {
+        Ok(HasValue(false))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<IsGiven, E> {
-        Ok(IsGiven(false))
+    fn visit_unit<E: Error>(self) -> Result<HasValue, E> {
+        Ok(HasValue(false))
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<IsGiven, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<HasValue, D::Error> {
         let Self { schema, field, output } = self;
         match field.is_list {
             true => deserializer.deserialize_any(ListReader { schema, field, output })?,
             false => {
                 let keeps_default = field.has_presence;
-                ValueReader { schema, field, output, place: Place::Field { keeps_default } }
+                ValueReader { schema, field, output, position: Position::Field { keeps_default } }
                     .deserialize(deserializer)?;
             }
         }
-        Ok(IsGiven(true))
+        Ok(HasValue(true))
     }
 }
 
@@ -152,15 +152,15 @@ impl<'de> Visitor<'de> for ListReader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Self { schema, field, output } = self;
-        let mut read_all = |output: &mut Vec<u8>, place: Place| {
-            while list.next_element_seed(ValueReader { schema, field, output, place })?.is_some() {}
+        let mut read_all = |output: &mut Vec<u8>, position: Position| {
+            while list.next_element_seed(ValueReader { schema, field, output, position })?.is_some() {}
             Ok(())
         };
         if matches!(field.kind, Kind::String | Kind::Bytes | Kind::Message(_)) {
-            return read_all(output, Place::Field { keeps_default: true });
+            return read_all(output, Position::Field { keeps_default: true });
         }
         let before = output.len();
-        put_delimited(field.number, output, |output| read_all(output, Place::Packed))?;
+        put_delimited(field.number, output, |output| read_all(output, Position::Packed))?;
         if output.ends_with(&[0]) && output.len() == before + key_bytes(field.number) + 1 {
             output.truncate(before);
         }
@@ -169,7 +169,7 @@ impl<'de> Visitor<'de> for ListReader<'_> {
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum Position {
     /// A record of its own. Without `keeps_default`, the default value is not written.
     Field { keeps_default: bool },
     /// An element in the record of a packed list of numbers.
@@ -181,14 +181,14 @@ struct ValueReader<'a> {
     schema: &'a Schema,
     field: &'a Field,
     output: &'a mut Vec<u8>,
-    place: Place,
+    position: Position,
 }
 
 impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Self { schema, field, output, place } = self;
+        let Self { schema, field, output, position } = self;
         let number = match &field.kind {
             Kind::Message(message) => {
                 return put_delimited(field.number, output, |output| {
@@ -196,7 +196,7 @@ impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
                 });
             }
             Kind::String | Kind::Bytes => {
-                return deserializer.deserialize_str(TextReader { field, output, place });
+                return deserializer.deserialize_str(TextReader { field, output, position });
             }
             Kind::Enum(values) => match deserializer.deserialize_any(EnumVisitor(values))? {
                 Some(number) => Number::Varint(i64::from(number) as u64),
@@ -213,7 +213,7 @@ impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
             }
             kind => kind.number(deserializer.deserialize_any(kind.integers())?),
         };
-        number.put(field.number, place, output);
+        number.put(field.number, position, output);
         Ok(())
     }
 }
@@ -226,17 +226,17 @@ enum Number {
 }
 
 impl Number {
-    fn put(&self, field: u32, place: Place, output: &mut Vec<u8>) {
+    fn put(&self, field: u32, position: Position, output: &mut Vec<u8>) {
         let (wire_type, is_default) = match *self {
             Self::Varint(value) => (WireType::Varint, value == 0),
             // The bits of negative zero differ from the default, so it is kept.
             Self::Fixed32(value) => (WireType::ThirtyTwoBit, value == 0),
             Self::Fixed64(value) => (WireType::SixtyFourBit, value == 0),
         };
-        match place {
-            Place::Field { keeps_default: false } if is_default => return,
-            Place::Field { .. } => encode_key(field, wire_type, output),
-            Place::Packed => {}
+        match position {
+            Position::Field { keeps_default: false } if is_default => return,
+            Position::Field { .. } => encode_key(field, wire_type, output),
+            Position::Packed => {}
         }
         match *self {
             Self::Varint(value) => encode_varint(value, output),
@@ -402,7 +402,7 @@ impl Visitor<'_> for EnumVisitor<'_> {
 struct TextReader<'a> {
     field: &'a Field,
     output: &'a mut Vec<u8>,
-    place: Place,
+    position: Position,
 }
 
 impl Visitor<'_> for TextReader<'_> {
@@ -413,7 +413,7 @@ impl Visitor<'_> for TextReader<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if text.is_empty() && matches!(self.place, Place::Field { keeps_default: false }) {
+        if text.is_empty() && matches!(self.position, Position::Field { keeps_default: false }) {
             return Ok(());
         }
         put_delimited(self.field.number, self.output, |output| match self.field.kind {

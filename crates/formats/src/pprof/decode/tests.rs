@@ -17,12 +17,12 @@ fn document(fields: &[(u8, &[u8])]) -> Bytes {
 const TYPE: (u8, &[u8]) = (1, &[0x08, 1, 0x10, 2]);
 const STRINGS: [(u8, &[u8]); 4] = [(6, b""), (6, b"cpu"), (6, b"ns"), (6, b"main")];
 
-fn decoded(fields: &[(u8, &[u8])]) -> Decoded {
+fn decoded(fields: &[(u8, &[u8])]) -> DecodedProfile {
     let fields: Vec<_> = [TYPE].iter().chain(fields).chain(&STRINGS).copied().collect();
     decode(document(&fields), &Limits::default()).unwrap()
 }
 
-fn stack(decoded: &Decoded, sample: u32) -> &[u32] {
+fn stack(decoded: &DecodedProfile, sample: u32) -> &[u32] {
     decoded.profile.symbols.stacktraces.get(sample)
 }
 

@@ -19,7 +19,7 @@ use model::{TenantId, WriterId};
 use parking_lot::Mutex;
 use query::Deletion;
 use rpc::{DeleteRequest, DeletionProgress, DeletionStatus, Error, ErrorKind};
-use storage::{Created, Key};
+use storage::{CreateOutcome, Key};
 use tracing::{info, warn};
 
 use crate::deletions::{self, DeletionInForce, DeletionObject};
@@ -77,7 +77,7 @@ impl Metastore {
         self.check_catalog().await?;
         let reservation = loop {
             let mut reservation = self.reserve_deletion(&request)?;
-            if self.create_deletion(&mut reservation).await? == Created::Mine {
+            if self.create_deletion(&mut reservation).await? == CreateOutcome::Mine {
                 break reservation;
             }
             // The object belongs to an owner that was replaced before it could commit, or to this owner's successor.
@@ -158,13 +158,13 @@ impl Metastore {
 
     /// Creates the object of a deletion, however long that takes: a deletion in doubt must not be followed by another
     /// one.
-    async fn create_deletion(&self, reservation: &mut Reservation<'_>) -> Result<Created, Error> {
+    async fn create_deletion(&self, reservation: &mut Reservation<'_>) -> Result<CreateOutcome, Error> {
         let (key, bytes) = (reservation.object.key(), reservation.object.encode());
         reservation.may_be_durable = true;
         loop {
             match self.store.settle_create(&key, bytes.clone()).await {
                 Ok(created) => {
-                    reservation.may_be_durable = created == Created::Mine;
+                    reservation.may_be_durable = created == CreateOutcome::Mine;
                     return Ok(created);
                 }
                 Err(error) => warn!(%key, %error, "a deletion is in doubt, asking again"),
@@ -354,7 +354,7 @@ pub(crate) fn unreadable_deletion(number: u64, reason: String) -> OpenError {
 fn status(state: &State, deletion: &Arc<Deletion>, created_millis: i64) -> DeletionStatus {
     let (mut objects, mut unreadable) = (0, 0);
     for (_, live) in state.touched_by(deletion) {
-        if live.id.is_some() { objects += 1 } else { unreadable += 1 }
+        if live.index_id.is_some() { objects += 1 } else { unreadable += 1 }
     }
     let progress = match objects + unreadable {
         0 => DeletionProgress::Sweeping { objects: state.deletions.unswept_count(deletion.number) },

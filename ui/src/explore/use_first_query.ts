@@ -1,6 +1,6 @@
-// The question of a page that opens without one: the first service besides the server itself, with its preferred profile type.
+// The query of a page that opens without one: the first service besides the server itself, with its preferred profile type.
 import { useEffect } from 'react';
-import { askStats } from '../api/questions';
+import { askStats } from '../api/queries';
 import { useAnswer } from '../api/use_answer';
 import { preferredType } from '../format/profile_type';
 import { serviceOf, withService } from '../state/query';
@@ -17,7 +17,7 @@ const NEW_FROM = 'now-15m';
 
 const hasRangeInAddress = (): boolean => new URLSearchParams(location.search).has('from');
 
-export function useFirstQuestion({ query, from, refresh }: ExploreState, services: Map<string, string[]> | null, change: Change): void {
+export function useFirstQuery({ query, from, refresh }: ExploreState, services: Map<string, string[]> | null, change: Change): void {
   const service = serviceOf(query);
   const isNeeded = query.type === '' && services !== null && services.size > 0;
   const age = useAnswer(isNeeded ? 'age of the data' : null, askStats);

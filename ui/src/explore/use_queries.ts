@@ -1,10 +1,10 @@
-// The questions of the Explore page and their answers.
+// The queries of the Explore page and their answers.
 //
-// Owns: which questions a state of the page asks, and when they are asked again.
+// Owns: which queries a state of the page asks, and when they are asked again.
 // Does not own: the state (the address), how an answer is shown.
 import { useCallback, useMemo, useRef, useState } from 'react';
 import type { Reply } from '../api/client';
-import { askFlameGraph, askSeries, askServices, askStats } from '../api/questions';
+import { askFlameGraph, askSeries, askServices, askStats } from '../api/queries';
 import { useAnswer, type Answer } from '../api/use_answer';
 import { ROOT } from '../flamegraph';
 import { useInterval } from '../parts/hooks';
@@ -17,9 +17,9 @@ const SERIES_POINTS = 240;
 /** Interval at which a page without any data looks for the first profile. */
 const FIRST_RUN_MILLISECONDS = 5000;
 
-export type Questions = ReturnType<typeof useQuestions>;
+export type Queries = ReturnType<typeof useQueries>;
 
-export function useQuestions(state: ExploreState) {
+export function useQueries(state: ExploreState) {
   const { query } = state;
   const [tick, setTick] = useState(0);
   const range = useMemo(() => resolveRange(state.from, state.until, Date.now()), [state.from, state.until, tick]);
@@ -33,7 +33,7 @@ export function useQuestions(state: ExploreState) {
   const isExplained = state.explain === 'shown';
   const isEnough = ({ explained }: Reply<unknown>): boolean => !isExplained || explained !== undefined;
   const graph = useAnswer(graphKey, (signal) => askFlameGraph(query, range!, state.maxNodes, isExplained, signal), isEnough);
-  // Asking again would cancel a slow question.
+  // Asking again would cancel a slow query.
   useInterval(follow, state.refresh === '' || graph.loading ? null : parseSpan(state.refresh));
   const step = range ? seriesStep(range, SERIES_POINTS) : 15;
   const seriesKey = asked && state.series === 'shown' ? `series ${asked} ${step} ${state.splitBy}` : null;
@@ -47,11 +47,11 @@ export function useQuestions(state: ExploreState) {
   const hasNoData = stats.value?.dataIngested === false && hasNoService;
   useInterval(follow, hasNoData ? FIRST_RUN_MILLISECONDS : null);
 
-  // A refresh that fails keeps the previous graph; a new question that fails does not.
-  const question = `${formatQuery(query)} ${state.from} ${state.until}`;
+  // A refresh that fails keeps the previous graph; a new query that fails does not.
+  const queryText = `${formatQuery(query)} ${state.from} ${state.until}`;
   const answered = useRef('');
-  if (graph.value && graph.key === graphKey) answered.current = question;
-  const isGraphKept = graph.value !== null && (graph.error === null || answered.current === question);
+  if (graph.value && graph.key === graphKey) answered.current = queryText;
+  const isGraphKept = graph.value !== null && (graph.error === null || answered.current === queryText);
 
   /** Drops cached answers too: a fixed range may hold objects that were unreadable before. */
   const refresh = (): void => {
@@ -66,7 +66,7 @@ export function useQuestions(state: ExploreState) {
     graph,
     series,
     stats,
-    /** The graph and the time series, without answers to earlier questions. */
+    /** The graph and the time series, without answers to earlier queries. */
     graphToExplain: onlyFor(graphKey, graph),
     seriesToExplain: state.series === 'hidden' ? null : onlyFor(seriesKey, series),
     isExplained,

@@ -6,9 +6,9 @@ use http::Extensions;
 use http::request::Parts;
 use model::TenantId;
 
-/// The client of a question: its tenants, its deadline, its capabilities, and whether it asks for an explanation.
+/// The client of a query: its tenants, its deadline, its capabilities, and whether it asks for an explanation.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Client {
     tenants: Vec<TenantId>,
     /// After this the answer is useless, on the scale of `Clock::monotonic`.
     pub deadline: Option<Duration>,
@@ -16,7 +16,7 @@ pub struct Asker {
     pub(crate) capabilities: Capabilities,
 }
 
-impl Asker {
+impl Client {
     /// A client that asks for these tenants together, without a deadline.
     pub fn new(tenants: Vec<TenantId>) -> Self {
         Self { tenants, deadline: None, explain: false, capabilities: Capabilities::default() }
@@ -36,7 +36,7 @@ impl Asker {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Asker {
+impl<S: Sync> FromRequestParts<S> for Client {
     type Rejection = edge::Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
