@@ -62,7 +62,7 @@ simulate-planted: ## Show which seed finds each planted bug
 	$(SIMULATION) --planted all --seeds $(SEEDS) --jobs $(JOBS)
 
 fuzz: ## Fuzz the decoders for FUZZ_SECONDS each (default 60); needs a nightly toolchain
-	for target in pprof_decode multipart folded trees gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	for target in pprof_decode jfr multipart folded trees gzip; do bash fuzz/run.sh $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 config-reference: ## Regenerate config/reference.yaml from the doc comments
 	cargo run -q -p pyrograph -- config reference > config/reference.yaml.new && mv config/reference.yaml.new config/reference.yaml

@@ -1,6 +1,6 @@
 //! Bytes ⇄ model: every format that clients send or ask for.
 //!
-//! Owns: decompression, pprof, folded text, trees and tries of names, multipart bodies, the parameters of `/ingest`,
+//! Owns: decompression, pprof, JFR, folded text, trees and tries of names, multipart bodies, the parameters of `/ingest`,
 //! and the signatures of other kinds of files.
 //! Does not own: whether a profile is acceptable (`distributor`), or the form of a stored profile (`model`).
 //!
@@ -11,6 +11,7 @@ pub mod compression;
 pub mod folded;
 pub mod gzip;
 pub mod ingest;
+pub mod jfr;
 pub mod kind;
 pub mod multipart;
 pub mod pprof;

@@ -4,7 +4,7 @@ mod corpus;
 
 use bytes::Bytes;
 use formats::compression::{self, Encoding};
-use formats::{folded, gzip, ingest, kind, multipart, pprof};
+use formats::{folded, gzip, ingest, jfr, kind, multipart, pprof};
 use proptest::prelude::*;
 
 /// Limits of a server that accepts profiles of 4 MiB.
@@ -15,6 +15,7 @@ fn try_everything(bytes: Bytes) {
         assert!(plain.len() <= LIMIT);
         let limits = pprof::Limits::default();
         let _ = pprof::decode_dotnet(plain.clone(), &limits);
+        let _ = jfr::decode(&plain, &plain, &jfr::Options::default());
         if let Ok(decoded) = pprof::decode(plain, &limits) {
             pprof::encode(&decoded.profile);
         }

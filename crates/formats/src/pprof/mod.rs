@@ -7,3 +7,4 @@ mod reader;
 pub use decode::{DecodedProfile, Flaw, Limits, decode, decode_dotnet};
 pub use encode::encode;
 pub use reader::Error;
+pub(crate) use reader::Reader;

@@ -28,37 +28,37 @@ pub enum Error {
 ///
 /// Holds all of `data`, so that eight bytes can be loaded at once near the end of a small message too.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     data: &'a [u8],
     offset: usize,
     end: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, offset: 0, end: data.len() }
     }
 
     #[inline(always)]
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.offset >= self.end
     }
 
     /// The offset of the next byte.
     #[inline(always)]
-    pub(super) fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
     /// Bytes left in the message.
     #[inline(always)]
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.end - self.offset
     }
 
     /// Number and wire type of the next field, as one value: `number << 3 | wire type`.
     #[inline(always)]
-    pub(super) fn tag(&mut self) -> Result<u32, Error> {
+    pub(crate) fn tag(&mut self) -> Result<u32, Error> {
         let offset = self.offset;
         let tag = self.varint()?;
         if tag < 8 || tag > u64::from(u32::MAX) {
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn varint(&mut self) -> Result<u64, Error> {
+    pub(crate) fn varint(&mut self) -> Result<u64, Error> {
         match self.data.get(self.offset) {
             Some(&byte) if byte < 0x80 && self.offset < self.end => {
                 self.offset += 1;
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
 
     /// A reader of the next length-delimited field.
     #[inline(always)]
-    pub(super) fn message(&mut self) -> Result<Reader<'a>, Error> {
+    pub(crate) fn message(&mut self) -> Result<Reader<'a>, Error> {
         let start = self.offset;
         let length = self.varint()?;
         if length > self.left() as u64 {
@@ -129,12 +129,17 @@ impl<'a> Reader<'a> {
         Ok(Reader { data: self.data, offset, end: self.offset })
     }
 
+    /// All bytes left in the message.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.data[self.offset..self.end]
+    }
+
     /// Skips the field of `tag`, which `message` does not have if its number is above `known`.
     ///
     /// # Errors
     /// [`Error::WireType`] if `message` has that field, but not of this wire type.
     #[cold]
-    pub(super) fn skip(&mut self, tag: u32, message: &'static str, known: u32) -> Result<(), Error> {
+    pub(crate) fn skip(&mut self, tag: u32, message: &'static str, known: u32) -> Result<(), Error> {
         if tag >> 3 <= known {
             return Err(Error::WireType {
                 message,

@@ -1,12 +1,18 @@
-//! Real profiles, where the machine has them: `$PYROGRAPH_SHARED/corpus`, else `../shared/corpus` beside the repository.
+//! Real profiles, where the machine has them: in `$PYROGRAPH_SHARED`, else in `../shared` beside the repository.
 
 use std::path::{Path, PathBuf};
 
 /// Files of the corpus folders whose names begin with one of `prefixes`. Without a corpus, prints so and returns none.
+#[allow(dead_code, reason = "each test uses one of both")]
 pub(crate) fn files(prefixes: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
+    files_in("corpus", prefixes)
+}
+
+/// As [`files`], of the folders in another folder of the shared one.
+pub(crate) fn files_in(root: &str, prefixes: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
     let shared = std::env::var_os("PYROGRAPH_SHARED").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let root = shared.unwrap_or(beside).join("corpus");
+    let root = shared.unwrap_or(beside).join(root);
     let mut files = Vec::new();
     let folders = std::fs::read_dir(&root).into_iter().flatten().flatten();
     for folder in folders {
@@ -16,7 +22,7 @@ pub(crate) fn files(prefixes: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
         }
     }
     if files.is_empty() {
-        eprintln!("skipped: no corpus in {}", root.display());
+        eprintln!("skipped: no files in {}", root.display());
     }
     files.sort();
     files
