@@ -54,8 +54,15 @@ def test_documents_that_are_not_profiles_are_refused(server):
 
 
 def test_unsupported_formats_are_refused_with_the_accepted_ones(server):
+    status, body = server.post("/ingest?name=app&format=speedscope", b"{}")
+    assert status == 415 and b"pprof, jfr" in body
+
+
+def test_damaged_recordings_are_refused_with_their_place(server):
     status, body = server.post("/ingest?name=app&format=jfr", b"FLR\x00" * 10)
-    assert status == 415 and b"pprof" in body
+    assert status == 422 and b"JFR recording: chunk 0, byte 0: version" in body, body
+    status, body = server.post("/ingest?name=app&format=jfr", b"\x01\xff" * 2048)
+    assert status == 422 and b"no chunk begins here" in body, body
 
 
 def test_oversized_profiles_are_refused_or_cut(server):

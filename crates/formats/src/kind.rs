@@ -35,7 +35,10 @@ const SPEEDSCOPE: &str = "this format is not accepted yet, send pprof or folded 
 
 /// First bytes of binary kinds.
 const MAGICS: &[(&[u8], Kind)] = &[
-    (b"FLR\0", Kind { name: "a JFR recording", advice: "this format is not accepted yet, send pprof" }),
+    (
+        b"FLR\0",
+        Kind { name: "a JFR recording", advice: "send it to /ingest with format=jfr, or without a format" },
+    ),
     (
         b"PERFILE2",
         Kind { name: "a perf.data file", advice: "send the output of `perf script` as folded text" },

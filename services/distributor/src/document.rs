@@ -10,13 +10,14 @@ use clock::Clock;
 use formats::compression::{self, Encoding};
 use formats::ingest::{AppName, Format, SampleTypeConfig};
 use formats::pprof::DecodedProfile;
-use formats::{folded, gzip, ingest, kind, multipart, pprof, trees};
+use formats::{folded, gzip, ingest, jfr, kind, multipart, pprof, trees};
 use limits::Limits;
 use model::{DAY, ItemKey, Profile, TenantId, label_names};
 
 use crate::error::{Error, shown};
 use crate::key;
 use crate::receipt::{DiscardCounts, Reason};
+use crate::recording;
 
 /// Largest document where the tenant has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
@@ -27,7 +28,7 @@ const DECODED_PER_CONTENT: usize = 5;
 /// Assumed expansion of a compressed document that does not announce its length.
 const EXPANSION: usize = 20;
 
-/// Most decompressed bytes of a form beside its profile.
+/// Most decompressed bytes of a form beside its profile or recording.
 const FORM_REST_BYTES_MAX: usize = 1 << 20;
 
 /// End of 1970. Profiles with an earlier time come from clients that write other units than nanoseconds.
@@ -55,6 +56,8 @@ pub(crate) struct IngestDocument {
     pub(crate) from: i64,
     /// Whether the client named a fixed instant, instead of one relative to now.
     pub(crate) from_is_fixed: bool,
+    /// Unix nanoseconds.
+    pub(crate) until: i64,
     pub(crate) spy_name: String,
     pub(crate) sample_rate: u32,
     pub(crate) format: Format,
@@ -66,11 +69,11 @@ pub(crate) struct IngestDocument {
     pub(crate) body: Bytes,
 }
 
-/// A decoded document.
+/// A profile of a decoded document; a recording has several.
 pub(crate) struct DecodedDocument {
     pub(crate) decoded: DecodedProfile,
     pub(crate) labels: Arc<[(String, String)]>,
-    /// Size of its content, decompressed.
+    /// Size of its content, decompressed; its share of it, if the document has several profiles.
     pub(crate) bytes: usize,
     pub(crate) key: ItemKey,
     /// Samples that were sent and are not in `decoded`.
@@ -110,9 +113,9 @@ impl Document {
             Self::Ingest(ingested) if !ingested.encodings.is_empty() => {
                 expanded_bytes(ingested.body.len(), limit)
             }
-            Self::Ingest(ingested) if ingested.format == Format::Multipart => {
+            Self::Ingest(ingested) if ingested.is_form() => {
                 let form = multipart::Form::parse(&ingested.content_type, &ingested.body);
-                match form.ok().and_then(|form| form.file("profile")) {
+                match form.ok().and_then(|form| form.file("profile").or_else(|| form.file("jfr"))) {
                     Some(profile) => announced_bytes(&profile, limit)?,
                     None => announced_bytes(&ingested.body, limit)?,
                 }
@@ -130,7 +133,7 @@ impl Document {
         }
     }
 
-    /// Decodes the document of `tenant`; `None` if it is empty.
+    /// Decodes the document of `tenant`; none if it is empty.
     ///
     /// # Errors
     /// If it is malformed or too large.
@@ -139,10 +142,10 @@ impl Document {
         tenant: &TenantId,
         limits: &Limits,
         clock: &Clock,
-    ) -> Result<Option<DecodedDocument>, Error> {
+    ) -> Result<Vec<DecodedDocument>, Error> {
         let limit = document_bytes_max(limits);
         match self {
-            Self::Push(pushed) => pushed.decode(tenant, limit, clock).map(Some),
+            Self::Push(pushed) => Ok(vec![pushed.decode(tenant, limit, clock)?]),
             Self::Ingest(ingested) => ingested.decode(tenant, limit, clock),
         }
     }
@@ -181,33 +184,65 @@ impl PushDocument {
 }
 
 impl IngestDocument {
+    fn is_form(&self) -> bool {
+        let is_form = || self.content_type.contains("multipart/form-data");
+        self.format == Format::Multipart || (self.format == Format::Jfr && is_form())
+    }
+
     fn decode(
         mut self,
         tenant: &TenantId,
         limit: usize,
         clock: &Clock,
-    ) -> Result<Option<DecodedDocument>, Error> {
+    ) -> Result<Vec<DecodedDocument>, Error> {
         let body = std::mem::take(&mut self.body);
-        if self.format == Format::Multipart {
-            let form = self.form(body, limit)?;
-            let config = form.file("sample_type_config");
-            let profile = form.file("profile").unwrap_or_default();
-            return self.decode_pprof(compression::content(profile, &[], limit)?, config, tenant, clock);
+        if self.is_form() {
+            return self.decode_form(body, limit, tenant, clock);
         }
         let content = compression::content(body, &self.encodings, limit)?;
+        if content.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_recording = match self.format {
+            Format::Jfr => true,
+            Format::Unnamed => jfr::is_recording(&content),
+            _ => false,
+        };
+        if is_recording {
+            return recording::decode(&self, &content, b"", tenant, clock);
+        }
         let is_pprof = match self.format {
             Format::Pprof => true,
             // Binary content that is not a pprof either fails with the error of a pprof.
             Format::Unnamed => kind::is_binary(&content) || kind::of_pprof(&content).is_some(),
             _ => false,
         };
-        match is_pprof {
+        let decoded = match is_pprof {
             true => self.decode_pprof(content, None, tenant, clock),
             false => self.decode_stacks(content, tenant, clock),
-        }
+        };
+        decoded.map(|document| document.into_iter().collect())
     }
 
-    /// Parses the body as a form with a file `profile`.
+    /// Decodes a form with a file `profile` or `jfr`.
+    fn decode_form(
+        self,
+        body: Bytes,
+        limit: usize,
+        tenant: &TenantId,
+        clock: &Clock,
+    ) -> Result<Vec<DecodedDocument>, Error> {
+        let form = self.form(body, limit)?;
+        let file = |name| compression::content(form.file(name).unwrap_or_default(), &[], limit);
+        if self.format == Format::Jfr || !has_file(&form, "profile") {
+            return recording::decode(&self, &file("jfr")?, &file("labels")?, tenant, clock);
+        }
+        let config = form.file("sample_type_config");
+        let decoded = self.decode_pprof(file("profile")?, config, tenant, clock);
+        decoded.map(|document| document.into_iter().collect())
+    }
+
+    /// Parses the body as a form with a file `jfr`, or with a file `profile` unless the format says otherwise.
     fn form(&self, body: Bytes, limit: usize) -> Result<multipart::Form, Error> {
         let is_compressed = !self.encodings.is_empty() || Encoding::detect(&body).is_some();
         let body = match is_compressed {
@@ -218,14 +253,19 @@ impl IngestDocument {
         if form.file("prev_profile").is_some() {
             return Err(Error::CumulativePair);
         }
-        if !form.file_names().any(|name| name == "profile") {
-            let files = form.file_names().map(|name| format!("file {name:?}"));
-            let fields = form.field_names().map(|name| format!("field {name:?}"));
-            let parts: Vec<String> = files.chain(fields).collect();
-            let parts = if parts.is_empty() { "no parts".to_owned() } else { parts.join(", ") };
-            return Err(Error::NoProfilePart { parts: shown(parts) });
+        let is_jfr = self.format == Format::Jfr;
+        if has_file(&form, "jfr") || (!is_jfr && has_file(&form, "profile")) {
+            return Ok(form);
         }
-        Ok(form)
+        let files = form.file_names().map(|name| format!("file {name:?}"));
+        let fields = form.field_names().map(|name| format!("field {name:?}"));
+        let parts: Vec<String> = files.chain(fields).collect();
+        let parts = shown(if parts.is_empty() { "no parts".to_owned() } else { parts.join(", ") });
+        let (file, content, example) = match is_jfr {
+            true => ("jfr", "recording", "jfr=@recording.jfr"),
+            false => ("profile", "pprof", "profile=@cpu.pb.gz"),
+        };
+        Err(Error::NoFile { file, content, example, parts })
     }
 
     fn decode_pprof(
@@ -258,7 +298,7 @@ impl IngestDocument {
         let names: Vec<_> = profile.sample_types.iter().map(|t| strings.text(t.r#type)).collect();
         let name = types.series_name(names.iter().map(|name| name.as_ref()));
         let config = String::from_utf8_lossy(config.as_deref().unwrap_or_default());
-        let key = self.key(has_time, &config, tenant, &content, clock);
+        let key = self.key(has_time, &[("sample_type_config", &config)], tenant, &content, clock);
         let service = (label_names::SERVICE_NAME, self.app.service.as_str());
         let labels = self.labels(&name, &[service]).into();
         let (bytes, skipped) = (content.len(), DiscardCounts::default());
@@ -272,9 +312,6 @@ impl IngestDocument {
         tenant: &TenantId,
         clock: &Clock,
     ) -> Result<Option<DecodedDocument>, Error> {
-        if content.is_empty() {
-            return Ok(None);
-        }
         let (service, suffix) = self.app.split_column();
         let column = ingest::column(suffix, self.sample_rate)?;
         self.check_line_ends(&content)?;
@@ -294,11 +331,8 @@ impl IngestDocument {
                 groups.profile
             }
         };
-        let key = self.key(false, "", tenant, &content, clock);
-        let labels = match self.user_label(label_names::SERVICE_NAME) {
-            true => self.labels(column.name, &[("app_name", service)]),
-            false => self.labels(column.name, &[(label_names::SERVICE_NAME, service)]),
-        };
+        let key = self.key(false, &[("sample_type_config", "")], tenant, &content, clock);
+        let labels = self.labels(column.name, &[(self.service_label(), service)]);
         let is_of_span =
             self.app.labels.iter().any(|(name, value)| name == "profile_id" && !value.is_empty());
         let decoded = DecodedProfile { profile, flaw: None };
@@ -318,13 +352,26 @@ impl IngestDocument {
         Ok(())
     }
 
-    fn key(&self, has_time: bool, config: &str, tenant: &TenantId, content: &[u8], clock: &Clock) -> ItemKey {
+    /// The key of a profile of `content`; `rest` is what else decides about it.
+    pub(crate) fn key(
+        &self,
+        has_time: bool,
+        rest: &[(&str, &str)],
+        tenant: &TenantId,
+        content: &[u8],
+        clock: &Clock,
+    ) -> ItemKey {
         if !has_time && !self.from_is_fixed {
             return key::random(clock);
         }
         let sent = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let parameters: Vec<_> = sent.chain([("sample_type_config", config)]).collect();
+        let parameters: Vec<_> = sent.chain(rest.iter().copied()).collect();
         key::of_content(tenant, &[], &parameters, content)
+    }
+
+    /// The label for the service in the name of the application, beside a service that the user named.
+    pub(crate) fn service_label(&self) -> &'static str {
+        if self.user_label(label_names::SERVICE_NAME) { "app_name" } else { label_names::SERVICE_NAME }
     }
 
     fn user_label(&self, name: &str) -> bool {
@@ -333,7 +380,7 @@ impl IngestDocument {
 
     /// The labels of the series: those of the application name, `__name__`, the labels added to every `/ingest`,
     /// and `defaults` where the application name has no such label.
-    fn labels(&self, name: &str, defaults: &[(&str, &str)]) -> Vec<(String, String)> {
+    pub(crate) fn labels(&self, name: &str, defaults: &[(&str, &str)]) -> Vec<(String, String)> {
         let allowed = |name: &str| !name.starts_with("__") || name == "__session_id__";
         let mut labels: Vec<(String, String)> =
             self.app.labels.iter().filter(|(name, _)| allowed(name)).cloned().collect();
@@ -345,6 +392,10 @@ impl IngestDocument {
         }
         labels
     }
+}
+
+fn has_file(form: &multipart::Form, name: &str) -> bool {
+    form.file_names().any(|file| file == name)
 }
 
 /// Decompressed length of a document: as announced, or an estimate.

@@ -44,10 +44,12 @@ pub(crate) enum Error {
         "text without line ends that has a count in its middle, sent with the content type {content_type:?}: `curl -d` takes the line ends out of a file, use --data-binary"
     )]
     LostLineEnds { content_type: String },
+    #[error("{}", not_a_recording(.error, .kind.as_ref()))]
+    Recording { error: formats::jfr::Error, kind: Option<Kind> },
     #[error(
-        "form has no file \"profile\"; it has {parts}. Send the pprof as a part with a file name, as in curl -F profile=@cpu.pb.gz"
+        "form has no file \"{file}\"; it has {parts}. Send the {content} as a part with a file name, as in curl -F {example}"
     )]
-    NoProfilePart { parts: String },
+    NoFile { file: &'static str, content: &'static str, example: &'static str, parts: String },
     #[error("{0}")]
     Tree(#[from] formats::trees::Error),
     #[error("{0}")]
@@ -166,7 +168,8 @@ impl Error {
             | Self::SampleTypeConfig(_)
             | Self::Text { .. }
             | Self::LostLineEnds { .. }
-            | Self::NoProfilePart { .. }
+            | Self::Recording { .. }
+            | Self::NoFile { .. }
             | Self::NothingValid { .. }
             | Self::Difference { .. }
             | Self::SampleSum { .. }
@@ -277,6 +280,13 @@ pub(crate) fn shown_bytes(text: &[u8]) -> String {
 fn not_a_pprof(error: &formats::pprof::Error, kind: Option<&Kind>) -> String {
     match kind {
         Some(kind) => format!("profile is no pprof, {kind}"),
+        None => error.to_string(),
+    }
+}
+
+fn not_a_recording(error: &formats::jfr::Error, kind: Option<&Kind>) -> String {
+    match kind {
+        Some(kind) => format!("body is no JFR recording, {kind}"),
         None => error.to_string(),
     }
 }

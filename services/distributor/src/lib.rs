@@ -18,6 +18,7 @@ mod metrics;
 mod normalise;
 mod push;
 mod receipt;
+mod recording;
 mod source_code;
 mod split;
 mod validate;

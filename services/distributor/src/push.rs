@@ -85,7 +85,6 @@ impl Distributor {
         if documents.is_empty() {
             return Err(Error::NoProfiles.into());
         }
-        let count = documents.len();
         let batch = Arc::new(Batch {
             limits: self.limits.of(&tenant),
             tenant,
@@ -102,9 +101,11 @@ impl Distributor {
 
         // A request beyond its limit is refused whole.
         batch.check()?;
+        let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
+        let count = outcomes.len();
         let (mut ready, mut failures) = (Vec::with_capacity(count), Vec::new());
         let mut receipt = Receipt::default();
-        for (index, outcome) in outcomes.into_iter().flatten().enumerate() {
+        for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok(acceptance) => {
                     receipt.add(&acceptance.receipt);
@@ -120,8 +121,8 @@ impl Distributor {
     }
 
     fn prepare_all(&self, batch: &Batch, documents: Vec<Document>) -> Vec<Result<Acceptance, Error>> {
-        let outcomes = documents.into_iter().map(|document| {
-            let (bytes, outcome) = self.prepare(batch, document);
+        let outcomes = documents.into_iter().flat_map(|document| self.prepare(batch, document));
+        let outcomes = outcomes.map(|(bytes, outcome)| {
             let discard_reason = match &outcome {
                 Ok(Acceptance { ready: Some(_), .. }) => None,
                 Ok(Acceptance { ready: None, .. }) => Some(NOTHING_TO_COUNT),
@@ -138,24 +139,24 @@ impl Distributor {
         outcomes.collect()
     }
 
-    /// Prepares one document for the ingester. Returns its size as well: of its content, or on the wire if it
-    /// was not decoded.
-    fn prepare(&self, batch: &Batch, document: Document) -> (usize, Result<Acceptance, Error>) {
+    /// Prepares one document for the ingester: one outcome for each profile of it. Returns the size of each as well:
+    /// of its content, or on the wire if it was not decoded.
+    fn prepare(&self, batch: &Batch, document: Document) -> Vec<(usize, Result<Acceptance, Error>)> {
         let wire_bytes = document.wire_bytes();
         match self.decode(batch, document) {
-            Ok(Some((document, charge))) => (document.bytes, self.accept(batch, document, charge)),
-            Ok(None) => (wire_bytes, Ok(Acceptance::default())),
-            Err(error) => (wire_bytes, Err(error)),
+            Ok((documents, _)) if documents.is_empty() => vec![(wire_bytes, Ok(Acceptance::default()))],
+            Ok((documents, charge)) => self.accept_all(batch, documents, charge),
+            Err(error) => vec![(wire_bytes, Err(error))],
         }
     }
 
-    /// Decodes a document, unless the request has grown past its limit. `None` if the document is empty.
-    fn decode(&self, batch: &Batch, document: Document) -> Result<Option<(DecodedDocument, Charge)>, Error> {
+    /// Decodes a document, unless the request has grown past its limit.
+    fn decode(&self, batch: &Batch, document: Document) -> Result<(Vec<DecodedDocument>, Charge), Error> {
         // Charged before decompression, by the size that the document announces.
         let charge = self.budget.charge(document.decoding_bytes(&batch.limits)?)?;
         // Labels are completed and checked once for each sample of a series.
         batch.grow(document.shared_bytes())?;
-        let wire_bytes = document.wire_bytes();
+        let mut wire_bytes = document.wire_bytes();
         let decoded = document.decode(&batch.tenant, &batch.limits, &self.clock);
         if let Err(Error::Decompress(error)) = &decoded
             && let Some(limit) = error.reached_limit()
@@ -163,14 +164,30 @@ impl Distributor {
             // It was decompressed up to its limit. Counted, so that a request made of bombs ends too.
             batch.grow(limit)?;
         }
-        let Some(document) = decoded? else {
-            return Ok(None);
-        };
-        batch.grow(document.bytes)?;
-        let samples = document.decoded.profile.samples.len();
-        let size = DocumentSize { wire_bytes, bytes: document.bytes, samples };
-        self.metrics.received(&batch.tenant, size);
-        Ok(Some((document, charge)))
+        let documents = decoded?;
+        for document in &documents {
+            batch.grow(document.bytes)?;
+            let samples = document.decoded.profile.samples.len();
+            let size = DocumentSize { wire_bytes, bytes: document.bytes, samples };
+            self.metrics.received(&batch.tenant, size);
+            // Those of all profiles of the document.
+            wire_bytes = 0;
+        }
+        Ok((documents, charge))
+    }
+
+    fn accept_all(
+        &self,
+        batch: &Batch,
+        documents: Vec<DecodedDocument>,
+        charge: Charge,
+    ) -> Vec<(usize, Result<Acceptance, Error>)> {
+        let mut whole = Some(charge);
+        let outcomes = documents.into_iter().map(|document| {
+            let charge = whole.take().unwrap_or_else(|| self.budget.empty_charge());
+            (document.bytes, self.accept(batch, document, charge))
+        });
+        outcomes.collect()
     }
 
     /// Checks a decoded document against the limits and makes an item of it.

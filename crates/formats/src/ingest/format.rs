@@ -7,9 +7,11 @@ pub enum Format {
     Pprof,
     /// The body is a form: see [`crate::multipart`].
     Multipart,
+    /// The body is a JFR recording, or a form with one: see [`crate::jfr`].
+    Jfr,
     /// [`crate::folded::decode_groups`]
     Groups,
-    /// No name, or an unknown one: a pprof if the content is one, else like [`Format::Groups`].
+    /// No name, or an unknown one: a pprof or a JFR recording if the content is one, else like [`Format::Groups`].
     Unnamed,
     /// [`crate::folded::decode_lines`]
     Lines,
@@ -22,7 +24,7 @@ pub enum Format {
 /// A format that is known, but not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "format {0:?} is not accepted; accepted are a multipart form with a file \"profile\" (pprof), and format=pprof, groups, folded, lines, tree or trie"
+    "format {0:?} is not accepted; accepted are a multipart form with a file \"profile\" (pprof), and format=pprof, jfr, groups, folded, lines, tree or trie"
 )]
 pub struct Unsupported(pub &'static str);
 
@@ -37,7 +39,7 @@ impl Format {
             ("trie", _) | (_, "binary/octet-stream+trie") => Ok(Self::Trie),
             ("tree", _) | (_, "binary/octet-stream+tree") => Ok(Self::Tree),
             ("lines", _) => Ok(Self::Lines),
-            ("jfr", _) => Err(Unsupported("jfr")),
+            ("jfr", _) => Ok(Self::Jfr),
             ("pprof", _) => Ok(Self::Pprof),
             ("speedscope", _) => Err(Unsupported("speedscope")),
             (_, form) if form.contains("multipart/form-data") => Ok(Self::Multipart),
@@ -63,7 +65,7 @@ mod tests {
             ("folded", "application/octet-stream", Ok(Format::Groups)),
             ("pprof", form, Ok(Format::Pprof)),
             ("lines", form, Ok(Format::Lines)),
-            ("jfr", form, Err(Unsupported("jfr"))),
+            ("jfr", form, Ok(Format::Jfr)),
             ("lines", "binary/octet-stream+trie", Ok(Format::Trie)),
             ("", "binary/octet-stream+tree", Ok(Format::Tree)),
             ("speedscope", "", Err(Unsupported("speedscope"))),

@@ -1,6 +1,6 @@
 //! `POST /ingest`, for SDKs and curl: one document per request.
 //!
-//! The parameters are in the URL, and the body is a pprof, a form around one, or stacks of names.
+//! The parameters are in the URL, and the body is a pprof or a JFR recording, a form around one, or stacks of names.
 
 use std::sync::Arc;
 
@@ -107,9 +107,11 @@ fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> Inges
     let from = ingest::attime(text, now);
     // A relative time changes with the clock, a fixed one does not.
     let from_is_fixed = from > 0 && from == ingest::attime(text, 0);
+    let until = ingest::attime(query.get("until").unwrap_or_default(), now);
     IngestDocument {
         app,
         from,
+        until,
         from_is_fixed,
         spy_name: spy_name.unwrap_or("unknown").to_owned(),
         sample_rate: ingest::sample_rate(query.get("sampleRate").unwrap_or_default()),
@@ -124,12 +126,13 @@ fn ingested(app: AppName, format: Format, query: &Query, clock: &Clock) -> Inges
 /// A malformed document is a 422, but stacks that were parsed and then refused are a 400: clients know both. Errors
 /// that may pass have other codes, so that clients retry.
 fn response(errors: &Errors, format: Format) -> Response {
-    let is_stacks = !matches!(format, Format::Pprof | Format::Multipart);
+    let is_stacks = !matches!(format, Format::Pprof | Format::Multipart | Format::Jfr);
     let understood = !matches!(
         errors.first(),
         Some(
             error::Error::Text { .. }
                 | error::Error::Pprof { .. }
+                | error::Error::Recording { .. }
                 | error::Error::Tree(_)
                 | error::Error::LostLineEnds { .. }
                 | error::Error::Decompress(_)

@@ -19,6 +19,9 @@ use crate::document::PushDocument;
 /// Unix nanoseconds of the clock of these tests.
 const NOW: i64 = 1_800_000_000_000_000_000;
 
+#[path = "../../../../crates/formats/tests/jfr_writer/mod.rs"]
+mod jfr_writer;
+
 struct StoppedClock;
 
 #[async_trait]
@@ -596,14 +599,95 @@ mod answers {
         check("name=a&format=tree", "", b"\0\0\x01".to_vec(), 422).await;
         check("name=a&format=trie", "", b"\x01a\x01".to_vec(), 422).await;
         check("name=a.nonsense&format=tree", "", b"\0\0\0".to_vec(), 400).await;
-        let text = check("name=a&format=jfr", "", b"x".to_vec(), 415).await;
-        assert!(text.contains("pprof"), "{text}");
+        let text = check("name=a&format=jfr", "", b"<html>".to_vec(), 422).await;
+        assert!(text.contains("body is no JFR recording, it looks like an HTML page"), "{text}");
+        let text = check("name=a&format=jfr", "", b"FLR\0\0\x02".to_vec(), 422).await;
+        assert!(text.contains("JFR recording: chunk 0, byte "), "{text}");
+        check("name=a", "", b"FLR\0\0\x02".to_vec(), 422).await;
+        let text = check("name=a&format=jfr", FORM, form(&[("labels", b"x")]), 422).await;
+        assert!(text.contains("form has no file \\\"jfr\\\"; it has file \\\"labels\\\""), "{text}");
+        let text = check("name=a&format=speedscope", "", b"x".to_vec(), 415).await;
+        assert!(text.contains("pprof, jfr"), "{text}");
         for query in ["name=a", "name=a&format=pprof", "name=a&format=tree", "name=a&format=jfr"] {
             check(query, "", Vec::new(), 200).await;
         }
         check("name=a", FORM, form(&[("profile", b"")]), 200).await;
         check("name=a.cpu%7Bprofile_id%3Dx%7D", "", b"a 1".to_vec(), 200).await;
         assert!(fixture.items().is_empty());
+    }
+
+    /// A recording of one lock and two allocations in `Main.main`, whose contexts and span names have labels.
+    fn recording() -> Vec<u8> {
+        use jfr_writer::{Chunk, Form, Value};
+        let number = |name, number| (name, Value::Number(number));
+        let text = |name, text: &str| (name, Value::Text(text.to_owned()));
+        let mut chunk = Chunk::new(Form::default());
+        let frame = vec![number("method", 1), number("lineNumber", 3)];
+        chunk.checkpoints = vec![vec![
+            ("jdk.types.StackTrace", vec![(9, vec![("frames", Value::Rows(vec![frame]))])]),
+            ("jdk.types.Method", vec![(1, vec![number("type", 2), number("name", 4)])]),
+            ("java.lang.Class", vec![(2, vec![number("name", 3)])]),
+            ("jdk.types.Symbol", vec![(3, vec![text("string", "Main")]), (4, vec![text("string", "main")])]),
+        ]];
+        let event = |name, value| {
+            (
+                name,
+                vec![number("stackTrace", 9), number(value, 64), number("spanId", 5), number("contextId", 7)],
+            )
+        };
+        chunk.events = vec![
+            ("jdk.ActiveSetting", vec![text("name", "event"), text("value", "itimer")]),
+            event("jdk.JavaMonitorEnter", "duration"),
+            event("jdk.ObjectAllocationInNewTLAB", "tlabSize"),
+            event("jdk.ObjectAllocationInNewTLAB", "tlabSize"),
+        ];
+        chunk.bytes()
+    }
+
+    /// Context 7 has the label `key` = `value`.
+    const LABELS: &[u8] = b"\x0a\x0a\x08\x07\x12\x06\x0a\x04\x08\x01\x10\x02\x12\x07\x08\x01\x12\x03key\x12\x09\x08\x02\x12\x05value";
+
+    #[tokio::test]
+    async fn a_recording_becomes_one_item_per_profile() {
+        let query = "name=app%7Benv%3Ddev%7D&spyName=javaspy&from=1799999990&until=1800000000&format=jfr";
+        let (recording, gzip) = (recording(), |bytes: &[u8]| formats::gzip::compress(bytes, 6));
+        let stored = |label: &str| {
+            let labels = format!(
+                r#"{{env="dev", jfr_event="itimer",{label} pyroscope_spy="javaspy", service_name="app"}}"#
+            );
+            [
+                format!("memory:alloc_in_new_tlab_objects:count:space:bytes {labels} [2]"),
+                format!("mutex:contentions:count:mutex:count {labels} [1]"),
+            ]
+        };
+        let files = [("jfr", &gzip(&recording)[..]), ("labels", &gzip(LABELS))];
+        let cases: [(&str, &str, Vec<u8>, &str); 5] = [
+            (query, "application/octet-stream", recording.clone(), ""),
+            (query, "", gzip(&recording), ""),
+            (query.trim_end_matches("&format=jfr"), "", recording.clone(), ""),
+            (query, FORM, form(&files), r#" key="value","#),
+            (query.trim_end_matches("&format=jfr"), FORM, form(&files), r#" key="value","#),
+        ];
+        for (query, content_type, body, label) in cases {
+            let fixture = Fixture::new(Limits::default());
+            let headers = [("content-type", content_type)];
+            let answer = fixture.receipt(query, &headers, body).await;
+            assert_eq!(answer, (200, "2".to_owned()), "{query} {content_type}");
+            assert_eq!(fixture.stored(), stored(label), "{query} {content_type}");
+            let items = fixture.items();
+            assert_ne!(items[0].key, items[1].key);
+            assert_eq!(
+                (items[0].profile.time_nanos, items[0].profile.duration_nanos),
+                (NOW - 10_000_000_000, 10_000_000_000)
+            );
+            assert_eq!(items[0].series[0].spans, [model::Span { span_id: 5, trace_id: 0 }]);
+        }
+        let fixture = Fixture::new(Limits::default());
+        for _ in 0..2 {
+            fixture.ingest(query, recording.clone()).await;
+        }
+        let keys: Vec<_> = fixture.items().iter().map(|item| item.key).collect();
+        assert_eq!(keys[..2], keys[2..]);
     }
 
     #[tokio::test]

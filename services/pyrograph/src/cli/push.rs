@@ -13,7 +13,7 @@ const DISCARDED_SAMPLES_HEADER: &str = "x-pyrograph-discarded-samples";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// pprof files, or text files of folded stacks (`main;work 12`); gzipped or not.
+    /// pprof files, JFR recordings, or text files of folded stacks (`main;work 12`); gzipped or not.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -81,7 +81,7 @@ async fn push(arguments: &Arguments, name: &str, file: &Path) -> Result<Option<S
     if body.is_empty() {
         return Err(format!("{} is empty: nothing was pushed", file.display()).into());
     }
-    // Without a format: the server recognises pprof and text by the content.
+    // Without a format: the server recognises each format by the content.
     let request = arguments
         .server
         .post("/ingest")
