@@ -22,7 +22,7 @@ mod tests {
         ("catalog", &["model", "clock", "storage"]),
         ("query", &["model", "memory", "block"]),
         ("rpc", &["model", "memory", "clock", "wire", "storage", "block", "query"]),
-        ("cluster", &["model", "clock", "storage", "rpc"]),
+        ("cluster", &["model", "clock", "rpc"]),
         ("edge", &["model", "memory", "clock", "wire", "formats"]),
         ("distributor", &["model", "memory", "clock", "wire", "formats", "limits", "rpc", "edge"]),
         ("ingester", &["model", "memory", "clock", "limits", "storage", "block", "rpc"]),
