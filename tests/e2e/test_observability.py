@@ -115,6 +115,15 @@ def test_prometheus_accepts_the_alerts_and_they_fire_when_they_should(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_metrics_have_the_format_that_the_client_reads(server):
+    status, text = server.get("/metrics", {"Accept": "text/plain;version=0.0.4"})
+    assert status == 200
+    run = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+    status, text = server.get("/metrics", {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
+    assert status == 200 and text.endswith(b"# EOF\n")
+
+
 def test_the_dashboards_match_their_source():
     run = subprocess.run([sys.executable, ROOT / "deploy/grafana/dashboards.py", "--check"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -12,7 +12,7 @@ pub(crate) mod seeds;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -318,10 +318,18 @@ fn address_of(text: &str, name: &'static str) -> Result<Option<IpAddr>, GossipEr
     match text.trim() {
         "" => Ok(None),
         "localhost" => Ok(Some(Ipv4Addr::LOCALHOST.into())),
-        text => match text.parse() {
-            Ok(address) => Ok(Some(address)),
-            Err(_) => Err(GossipError::Address { name, value: text.to_owned() }),
+        text => match ip_address(text) {
+            Some(address) => Ok(Some(address)),
+            None => Err(GossipError::Address { name, value: text.to_owned() }),
         },
+    }
+}
+
+/// Parses an IP address; an IPv6 address may have the brackets that it has before a port.
+pub fn ip_address(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(inside) => inside.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => text.parse().ok(),
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub use callers::{Callers, Dial};
 pub use config::Config;
 pub use fixed::FixedMembers;
-pub use gossip::{Gossip, GossipError};
+pub use gossip::{Gossip, GossipError, ip_address};
 pub use ingesters::Ingesters;
 pub use member::{Member, Role};
 pub use owner::{LastKnown, Owner};

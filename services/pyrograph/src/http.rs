@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cluster::Membership;
 use edge::Effect;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -20,6 +20,7 @@ use wire::version::v1::version_server::{Version, VersionServer};
 use wire::version::v1::{VersionRequest, VersionResponse};
 
 use crate::config::ConfigPages;
+use crate::metrics_text;
 
 /// Whether this process can serve.
 #[derive(Clone)]
@@ -129,7 +130,7 @@ async fn members(State(membership): State<Arc<dyn Membership>>) -> Response {
     edge::rest::json_response(&json!({ "members": shown.collect::<Vec<_>>() }))
 }
 
-async fn metrics(State(SharedRegistry(registry)): State<SharedRegistry>) -> Response {
+async fn metrics(State(SharedRegistry(registry)): State<SharedRegistry>, headers: HeaderMap) -> Response {
     let mut text = String::new();
     let Some(registry) = registry.get() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -140,8 +141,11 @@ async fn metrics(State(SharedRegistry(registry)): State<SharedRegistry>) -> Resp
             format!("cannot encode metrics: {error}"),
         );
     }
-    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+    let (media_type, text) = match metrics_text::accepts_open_metrics(&headers) {
+        true => (metrics_text::OPEN_METRICS, text),
+        false => (metrics_text::CLASSIC, metrics_text::classic(&text)),
+    };
+    ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], text).into_response()
 }
 
 async fn build_info() -> Response {

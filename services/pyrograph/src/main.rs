@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod http;
 mod log;
+mod metrics_text;
 mod peers;
 mod process;
 mod roles;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -427,14 +427,38 @@ async fn bind(host: &str, port: u16, protocol: &str) -> Result<TcpListener, Stri
 }
 
 fn listen_address(host: &str, port: u16, protocol: &str) -> Result<SocketAddr, String> {
-    let host = if host.is_empty() { "[::]" } else { host };
-    let host = if host == "localhost" { "127.0.0.1" } else { host };
-    format!("{host}:{port}")
-        .parse()
-        .map_err(|_| format!("server.{protocol}-listen-address {host:?} is not an IP address"))
+    let ip = match host.trim() {
+        "" => Some(Ipv6Addr::UNSPECIFIED.into()),
+        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        host => cluster::ip_address(host),
+    };
+    let ip = ip.ok_or_else(|| format!("server.{protocol}-listen-address {host:?} is not an IP address"))?;
+    Ok(SocketAddr::new(ip, port))
 }
 
 /// The address at which this process reaches itself.
 fn own_address(local: SocketAddr) -> String {
     if local.ip().is_unspecified() { format!("localhost:{}", local.port()) } else { local.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_to_listen_on_needs_no_brackets() {
+        let listened = |host: &str| listen_address(host, 7, "http").map(|address| address.to_string());
+        for (host, expected) in [
+            ("", "[::]:7"),
+            ("::", "[::]:7"),
+            ("::1", "[::1]:7"),
+            ("[::1]", "[::1]:7"),
+            ("localhost", "127.0.0.1:7"),
+            ("127.0.0.1", "127.0.0.1:7"),
+        ] {
+            assert_eq!(listened(host).as_deref(), Ok(expected), "{host}");
+        }
+        let error = listened("host").expect_err("a name");
+        assert_eq!(error, r#"server.http-listen-address "host" is not an IP address"#);
+    }
 }

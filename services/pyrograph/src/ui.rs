@@ -22,6 +22,7 @@ pub(crate) fn routes() -> edge::Routes {
     let mut routes =
         edge::Routes::new()
             .get("/ui", &(), || async { Redirect::to("/") })
+            .get("/ui/", &(), || async { Redirect::to("/") })
             .get("/favicon.ico", &(), || async { asset("assets/pyrograph.svg", false) })
             .get("/assets/{*path}", &(), |uri: Uri| async move {
                 asset(uri.path().trim_start_matches('/'), true)

@@ -172,3 +172,19 @@ async fn a_port_in_use_is_named_in_the_error() {
     let error = started.err().unwrap().to_string();
     assert!(error.contains(&format!("127.0.0.1:{bind_port}")), "{error}");
 }
+
+#[test]
+fn an_ip_address_may_be_in_brackets_as_before_a_port() {
+    for (text, expected) in [
+        ("::1", Some("::1")),
+        ("[::1]", Some("::1")),
+        ("::", Some("::")),
+        ("127.0.0.1", Some("127.0.0.1")),
+        ("[127.0.0.1]", None),
+        ("[::1", None),
+        ("::1]", None),
+        ("host", None),
+    ] {
+        assert_eq!(ip_address(text).map(|address| address.to_string()).as_deref(), expected, "{text}");
+    }
+}

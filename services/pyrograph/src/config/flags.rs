@@ -1,5 +1,7 @@
 //! Names of flags: derived from the path of a value, or Pyroscope's name where that differs.
 
+use serde_json::Value;
+
 /// `(flag, path)` of each flag that is not the path with dashes. A path may have several flags.
 const NAMES: &[(&str, &str)] = &[
     ("auth.multitenancy-enabled", "multitenancy_enabled"),
@@ -16,6 +18,9 @@ const NAMES: &[(&str, &str)] = &[
     ("validation.max-length-label-value", "limits.max_label_value_length"),
     ("validation.max-label-names-per-series", "limits.max_label_names_per_series"),
     ("validation.max-sessions-per-series", "limits.max_sessions_per_series"),
+    ("validation.enforce-labels-order", "limits.enforce_labels_order"),
+    // The name that this server had for it.
+    ("limits.enforce-labels-order", "limits.enforce_labels_order"),
     ("validation.disable-label-sanitization", "limits.disable_label_sanitization"),
     ("validation.max-profile-size-bytes", "limits.max_profile_size_bytes"),
     ("validation.max-profile-stacktrace-samples", "limits.max_profile_stacktrace_samples"),
@@ -28,6 +33,15 @@ const NAMES: &[(&str, &str)] = &[
     ("querier.max-query-lookback", "limits.max_query_lookback"),
     ("querier.max-flamegraph-nodes-default", "limits.max_flamegraph_nodes_default"),
     ("querier.max-flamegraph-nodes-max", "limits.max_flamegraph_nodes_max"),
+    (
+        "querier.max-flamegraph-nodes-on-select-merge-profile",
+        "limits.max_flamegraph_nodes_on_select_merge_profile",
+    ),
+    // The name that this server had for it.
+    (
+        "limits.max-flamegraph-nodes-on-select-merge-profile",
+        "limits.max_flamegraph_nodes_on_select_merge_profile",
+    ),
     ("distributor.ingester-addresses", "peers.ingester_addresses"),
     ("querier.leaf-addresses", "peers.leaf_addresses"),
     ("metastore.address", "peers.metastore_address"),
@@ -93,6 +107,33 @@ const IGNORED: &[&str] = &[
     "compactor.blocks-retention-period",
 ];
 
+/// Ignored flags, each with the flag that has their purpose here.
+const EQUIVALENTS: &[(&str, &str)] = &[
+    ("compactor.blocks-retention-period", "retention-period"),
+    ("metastore.data-dir", "storage.filesystem.dir"),
+    ("pyroscopedb.data-path", "storage.filesystem.dir"),
+];
+
+/// Sections of Pyroscope's configuration file without a meaning here.
+const IGNORED_SECTIONS: &[&str] = &[
+    "adaptive_placement",
+    "admin_server",
+    "analytics",
+    "architecture_storage",
+    "embedded_grafana",
+    "frontend",
+    "frontend_worker",
+    "overrides_exporter",
+    "pyroscopedb",
+    "query_backend",
+    "query_scheduler",
+    "segment_writer",
+    "store_gateway",
+    "symbolizer",
+    "tenant_settings",
+    "tracing",
+];
+
 /// Values whose flag may be given several times: each occurrence appends to a comma-separated list.
 pub(super) const LISTS: &[&str] =
     &["memberlist.join_members", "server.allowed_hosts", "server.cors_allowed_origins"];
@@ -108,6 +149,19 @@ pub(super) fn is_ignored(flag: &str) -> bool {
     IGNORED.iter().any(|known| {
         flag.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
     })
+}
+
+/// The warning about an ignored flag.
+pub(super) fn ignored_warning(flag: &str) -> String {
+    let equivalent = EQUIVALENTS.iter().find(|(ignored, _)| *ignored == flag);
+    let hint = equivalent.map(|(_, flag)| format!("; use -{flag} instead")).unwrap_or_default();
+    format!("flag -{flag} has no meaning here and is ignored{hint}")
+}
+
+/// Removes the ignored sections of a configuration file, and returns their names.
+pub(super) fn take_ignored_sections(document: &mut Value) -> Vec<&'static str> {
+    let Value::Object(sections) = document else { return Vec::new() };
+    IGNORED_SECTIONS.iter().copied().filter(|section| sections.remove(*section).is_some()).collect()
 }
 
 #[cfg(test)]
@@ -127,6 +181,20 @@ mod tests {
     fn the_default_name_of_a_flag_is_the_path_of_its_value() {
         assert_eq!(flags_of("storage.s3.bucket_name"), ["storage.s3.bucket-name"]);
         assert_eq!(flags_of("multitenancy_enabled"), ["auth.multitenancy-enabled"]);
+    }
+
+    #[test]
+    fn what_replaces_an_ignored_flag_is_a_flag_and_no_ignored_section_is_known() {
+        let defaults = serde_json::to_value(super::super::Config::default()).expect("serializes");
+        for (ignored, flag) in EQUIVALENTS {
+            assert!(is_ignored(ignored), "-{ignored}");
+            let path = NAMES
+                .iter()
+                .find(|(name, _)| name == flag)
+                .map_or(flag.replace('-', "_"), |(_, path)| (*path).into());
+            assert!(defaults.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "-{flag}");
+        }
+        assert!(IGNORED_SECTIONS.iter().all(|section| defaults.get(section).is_none()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Config, flags};
@@ -22,8 +23,12 @@ pub(crate) enum LoadError {
     File { path: String, reason: String },
     #[error("config file {path}: field {field} is not known{}", nearest_words(.nearest, ""))]
     UnknownField { path: String, field: String, nearest: Option<String> },
-    #[error("config: {0}")]
-    Invalid(String),
+    #[error("config file {path}: {field} is {found}, expected a mapping")]
+    NotAMapping { path: String, field: String, found: &'static str },
+    #[error("config file {path}: {form} in line {line}{problem}")]
+    Variable { path: String, form: String, line: usize, problem: String },
+    #[error("config{}: {field}: {reason}", .path.as_ref().map(|path| format!(" file {path}")).unwrap_or_default())]
+    BadField { path: Option<String>, field: String, reason: String },
 }
 
 impl LoadError {
@@ -58,7 +63,7 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
             "config.file" => file = Some(value),
             "config.expand-env" => expand = value == "true",
             _ if names.contains_key(&flag) => settings.push((flag, value)),
-            _ => warnings.push(format!("flag -{flag} has no meaning here and is ignored")),
+            _ => warnings.push(flags::ignored_warning(&flag)),
         }
     }
     if let Some(path) = file {
@@ -67,12 +72,22 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
         if expand {
             #[allow(clippy::disallowed_methods, reason = "config.expand-env asks for the environment")]
             let environment = |name: &str| std::env::var(name).ok();
-            text = expand_variables(&text, environment);
+            text = expand_variables(&text, environment).map_err(|bad| LoadError::Variable {
+                path: path.clone(),
+                form: bad.form,
+                line: bad.line,
+                problem: bad.problem,
+            })?;
         }
-        if !text.trim().is_empty() {
-            let document: Value = serde_yaml::from_str(&text).map_err(|e| error(e.to_string()))?;
+        let mut document = yaml(&text).map_err(|e| error(e.to_string()))?;
+        for section in flags::take_ignored_sections(&mut document) {
+            warnings
+                .push(format!("config file {path}: section {section} has no meaning here and is ignored"));
+        }
+        if !document.is_null() {
             set_paths.extend(leaves(&document, ""));
             merge(&mut tree, document, "", &path)?;
+            parse(&tree, Some(&path))?;
         }
     }
     let mut lists: BTreeMap<&str, String> = BTreeMap::new();
@@ -88,12 +103,27 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
         list.push_str(value);
         set(&mut tree, path, flag, list)?;
     }
-    let config = serde_json::from_value(tree).map_err(|e| LoadError::Invalid(e.to_string()))?;
+    let config = parse(&tree, None)?;
     Ok(LoadedConfig { config, set_paths, warnings })
 }
 
 pub(super) fn default_tree() -> Result<Value, LoadError> {
-    serde_json::to_value(Config::default()).map_err(|e| LoadError::Invalid(e.to_string()))
+    let bad = |reason| LoadError::BadField { path: None, field: "defaults".to_owned(), reason };
+    serde_json::to_value(Config::default()).map_err(|error| bad(error.to_string()))
+}
+
+/// Reads YAML without keeping its comments: the parser limits how many it keeps.
+pub(super) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_yaml::Error> {
+    serde_yaml::from_str_with_options(text, serde_yaml::options! { emit_comments: false })
+}
+
+/// Reads the tree, with values of the config file at `path`.
+fn parse(tree: &Value, path: Option<&str>) -> Result<Config, LoadError> {
+    serde_path_to_error::deserialize(tree).map_err(|error| LoadError::BadField {
+        path: path.map(str::to_owned),
+        field: error.path().to_string(),
+        reason: error.inner().to_string(),
+    })
 }
 
 /// Path of the value by flag.
@@ -184,21 +214,24 @@ fn set(tree: &mut Value, path: &str, flag: &str, text: &str) -> Result<(), LoadE
             Value::Number(number.into())
         }
         Value::String(_) => Value::String(text.to_owned()),
-        _ => serde_yaml::from_str(text).map_err(|e| bad(&e.to_string()))?,
+        _ => yaml(text).map_err(|e| bad(&e.to_string()))?,
     };
     // The tree is read once more at the end; this reading lets the error name the flag.
     serde_json::from_value::<Config>(tree.clone()).map(drop).map_err(|e| bad(&e.to_string()))
 }
 
 pub(super) fn merge(tree: &mut Value, document: Value, path: &str, file: &str) -> Result<(), LoadError> {
-    let (Value::Object(known), Value::Object(fields)) = (&mut *tree, &document) else {
-        *tree = document;
-        return Ok(());
+    let known = match &mut *tree {
+        Value::Object(known) if !known.is_empty() => known,
+        value => {
+            *value = document;
+            return Ok(());
+        }
     };
-    if known.is_empty() {
-        *tree = document;
-        return Ok(());
-    }
+    let Value::Object(fields) = &document else {
+        let (path, field) = (file.to_owned(), if path.is_empty() { "the document" } else { path }.to_owned());
+        return Err(LoadError::NotAMapping { path, field, found: kind_of(&document) });
+    };
     for (name, value) in fields {
         let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match known.get_mut(name) {
@@ -211,6 +244,17 @@ pub(super) fn merge(tree: &mut Value, document: Value, path: &str, file: &str) -
         }
     }
     Ok(())
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
 }
 
 /// The known name most like `name`, if one is similar enough.
@@ -226,29 +270,56 @@ fn nearest_words(nearest: &Option<String>, dash: &str) -> String {
     nearest.as_ref().map(|name| format!("; did you mean {dash}{name}?")).unwrap_or_default()
 }
 
-/// Replaces `${NAME}`, `${NAME:-default}` and `${NAME:=default}`; a missing variable is empty.
-fn expand_variables(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+/// A use of a variable that cannot be replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct BadVariable {
+    /// As in the text, with its braces.
+    form: String,
+    line: usize,
+    problem: String,
+}
+
+/// Replaces the forms of a shell for a variable that may be missing. `${NAME}` is empty without it, `${NAME:-default}` and
+/// `${NAME:=default}` are the default if it is missing or empty, `${NAME-default}` and `${NAME=default}` if it is missing.
+///
+/// # Errors
+/// A variable of `${NAME:?text}` is missing or empty, or one of `${NAME?text}` is missing; any other form.
+fn expand_variables(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, BadVariable> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
         out.push_str(&rest[..start]);
         let inside = &rest[start + 2..];
+        let bad = |form: &str, problem: String| {
+            let line = 1 + text[..text.len() - inside.len()].matches('\n').count();
+            BadVariable { form: form.to_owned(), line, problem }
+        };
         let Some(end) = inside.find('}') else {
-            out.push_str(&rest[start..]);
-            return out;
+            return Err(bad("${", " has no closing brace".to_owned()));
         };
-        let (name, default) = match inside[..end].split_once(":-").or(inside[..end].split_once(":=")) {
-            Some((name, default)) => (name, default),
-            None => (&inside[..end], ""),
+        let form = &rest[start..start + 2 + end + 1];
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let (name, rule) = inside[..end].split_at(inside[..end].find(|c| !is_of_name(c)).unwrap_or(end));
+        let (is_empty_missing, operator) = match rule.strip_prefix(':') {
+            Some(operator) => (true, operator),
+            None => (false, rule),
         };
-        match variable(name) {
-            Some(value) if !value.is_empty() => out.push_str(&value),
-            _ => out.push_str(default),
+        let value = variable(name).filter(|value| !(is_empty_missing && value.is_empty()));
+        match (value, operator.split_at_checked(1)) {
+            _ if name.is_empty() => return Err(bad(form, " names no variable".to_owned())),
+            (value, None) if !is_empty_missing => out.push_str(&value.unwrap_or_default()),
+            (Some(value), Some(("-" | "=" | "?", _))) => out.push_str(&value),
+            (None, Some(("-" | "=", default))) => out.push_str(default),
+            (None, Some(("?", reason))) => return Err(bad(form, format!(": {name} is not set: {reason}"))),
+            _ => {
+                let problem = format!(" has an unknown form; a default is written ${{{name}:-default}}");
+                return Err(bad(form, problem));
+            }
         }
         rest = &inside[end + 1..];
     }
     out.push_str(rest);
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -348,8 +419,79 @@ mod tests {
     }
 
     #[test]
-    fn variables_expand_with_defaults() {
-        let lookup = |name: &str| (name == "A").then(|| "x".to_owned());
-        assert_eq!(expand_variables("${A} ${B:-y} ${B:=z} ${B} $A ${", lookup), "x y z  $A ${");
+    fn variables_expand_with_the_forms_of_a_shell() {
+        let lookup = |name: &str| match name {
+            "A" => Some("x".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let expand = |text: &str| expand_variables(text, lookup).map_err(|bad| (bad.line, bad.problem));
+        for (text, expanded) in [
+            ("${A} ${B:-y} ${B:=z} ${B-y} ${B=z} ${B} $A", "x y z y z  $A"),
+            ("${EMPTY:-y}|${EMPTY-y}|${EMPTY:=z}|${EMPTY=z}|${EMPTY?no}", "y||z||"),
+            ("${A:?no} ${A?no} ${A:-y} ${A-y}", "x x x x"),
+            ("${B:-http://h:80/a-b?c=d}", "http://h:80/a-b?c=d"),
+        ] {
+            assert_eq!(expand(text).as_deref(), Ok(expanded), "{text}");
+        }
+        let missing = |line, reason: &str| Err((line, format!(": B is not set: {reason}")));
+        assert_eq!(expand("a\nb ${B:?put it into the unit file}"), missing(2, "put it into the unit file"));
+        assert_eq!(expand("${B?}"), missing(1, ""));
+        let refused = |text: &str, problem: &str| {
+            assert!(expand(text).is_err_and(|(_, told)| told.contains(problem)), "{text}");
+        };
+        refused("${EMPTY:?}", "EMPTY is not set");
+        refused("${B:90d}", "has an unknown form; a default is written ${B:-default}");
+        refused("${A:+y}", "has an unknown form");
+        refused("${A:}", "has an unknown form");
+        refused("${A%x}", "has an unknown form");
+        refused("${}", "names no variable");
+        refused("${A", "has no closing brace");
+    }
+
+    /// The error of a file with this content.
+    fn refusal(content: &str) -> String {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), content).expect("write");
+        let path = file.path().display().to_string();
+        let error = check(&[&format!("-config.file={path}")]).expect_err("refused");
+        error.strip_prefix(&format!("config file {path}: ")).expect("names the file").to_owned()
+    }
+
+    #[test]
+    fn a_wrong_value_in_a_file_names_file_field_and_value() {
+        let lots = refusal("limits:\n  max_profile_size_bytes: lots\n");
+        assert_eq!(lots, r#"limits.max_profile_size_bytes: invalid type: string "lots", expected usize"#);
+        assert!(refusal("ingester: {segment_duration: '30'}").starts_with("ingester.segment_duration: "));
+        assert!(refusal("server: {http_listen_port: 70000}").starts_with("server.http_listen_port: "));
+        assert!(refusal("storage: {backend: tape}").starts_with("storage.backend: "));
+        assert_eq!(refusal("limits: [7]"), "limits is a list, expected a mapping");
+        assert_eq!(refusal("[7]"), "the document is a list, expected a mapping");
+        assert_eq!(refusal("server: 4040"), "server is a number, expected a mapping");
+    }
+
+    #[test]
+    fn a_file_may_have_any_number_of_comments_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        let argument = format!("-config.file={}", file.path().display());
+        let remarks = "  # remark\n".repeat(1000);
+        std::fs::write(file.path(), format!("server:\n{remarks}  http_listen_port: 7\n")).expect("write");
+        assert_eq!(check(&[&argument]).map(|config| config.server.http_listen_port), Ok(7));
+        std::fs::write(file.path(), remarks).expect("write");
+        assert!(check(&[&argument]).is_ok());
+    }
+
+    #[test]
+    fn pyroscope_sections_without_a_meaning_here_are_ignored_with_a_warning() {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(
+            file.path(),
+            "analytics: {reporting_enabled: false}\ntracing:\nserver: {http_listen_port: 7}\n",
+        )
+        .expect("write");
+        let loaded = load(&[format!("-config.file={}", file.path().display())]).expect("loads");
+        assert_eq!(loaded.config.server.http_listen_port, 7);
+        let warned = |section: &str| loaded.warnings.iter().any(|text| text.contains(section));
+        assert!(warned("section analytics has no meaning here") && warned("section tracing"));
     }
 }

@@ -12,7 +12,7 @@ use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
 use super::RuntimeConfig;
-use super::load::{LoadError, merge};
+use super::load::{LoadError, merge, yaml};
 
 /// The limits of every tenant in the file; empty without a file.
 ///
@@ -31,7 +31,7 @@ pub(crate) fn read(config: &RuntimeConfig, default: &Limits) -> Result<HashMap<T
 fn parse(text: &str, path: &str, default: &Limits) -> Result<HashMap<TenantId, Limits>, LoadError> {
     let error = |reason: String| LoadError::File { path: path.to_owned(), reason };
     let document: Option<HashMap<String, Option<HashMap<String, Option<Value>>>>> =
-        serde_yaml::from_str(text).map_err(|e| error(e.to_string()))?;
+        yaml(text).map_err(|e| error(e.to_string()))?;
     let mut document = document.unwrap_or_default();
     let tenants = document.remove("overrides").flatten().unwrap_or_default();
     if let Some(field) = document.keys().min() {
@@ -45,7 +45,8 @@ fn parse(text: &str, path: &str, default: &Limits) -> Result<HashMap<TenantId, L
         let tenant = TenantId::parse(&name).map_err(|e| error(format!("tenant {name:?}: {e}")))?;
         let mut tree = defaults.clone();
         merge(&mut tree, own, &format!("overrides.{name}"), path)?;
-        let limits = serde_json::from_value(tree).map_err(|e| error(format!("overrides.{name}: {e}")))?;
+        let limits = serde_path_to_error::deserialize(tree)
+            .map_err(|e| error(format!("overrides.{name}.{}: {}", e.path(), e.inner())))?;
         all.insert(tenant, limits);
     }
     Ok(all)
