@@ -151,9 +151,9 @@ impl Selector {
         Some(smallest.into_iter().map(str::to_owned).collect())
     }
 
-    /// Removes the first matcher on `name`, whatever its operator, and returns its value.
-    pub fn take(&mut self, name: &str) -> Option<Box<str>> {
-        let index = self.matchers.iter().position(|m| *m.name == *name)?;
+    /// Removes the first matcher `name="value"`, and returns its value.
+    pub fn take_equal(&mut self, name: &str) -> Option<Box<str>> {
+        let index = self.matchers.iter().position(|m| *m.name == *name && matches!(m.op, Op::Equal))?;
         Some(self.matchers.remove(index).value)
     }
 }

@@ -728,6 +728,11 @@ async fn render_answers_in_the_format_of_older_clients() {
 
     let (status, error) = server.get("/pyroscope/render").await;
     assert_eq!((status, &error["message"]), (400, &json!("\"query\" is required")));
+    let every_other_type =
+        format!("/pyroscope/render?query=%7B__name__!%3D%22{CPU}%22%7D&from={SECOND}&until={until}");
+    let (status, error) = server.get(&every_other_type).await;
+    let message = "\"query\" must contain a profile-type selection";
+    assert_eq!((status, &error["message"]), (400, &json!(message)));
     assert_eq!(server.get("/pyroscope/label-values?label=__name__").await, (200, Value::Null));
     let apps = server.get("/api/apps").await;
     let last = (SECOND + 5) * 1000;

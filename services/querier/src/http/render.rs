@@ -131,7 +131,7 @@ fn side(
     };
     let mut selector = Selector::parse(text)
         .map_err(|error| Error::invalid(format!("failed to parse {selector_name:?}: {error}")))?;
-    let Some(profile_type_id) = selector.take(NAME) else {
+    let Some(profile_type_id) = selector.take_equal(NAME) else {
         let text = format!("{selector_name:?} must contain a profile-type selection");
         return Err(Error::invalid(text));
     };

@@ -50,7 +50,7 @@ pub(crate) async fn analyze_query(
     let Ok(mut selector) = Selector::parse(&request.query) else {
         return Ok(Default::default());
     };
-    let profile_type = selector.take(NAME).and_then(|id| id.parse().ok());
+    let profile_type = selector.take_equal(NAME).and_then(|id| id.parse().ok());
     let range = TimeRange::from_millis_inclusive(request.start, request.end);
     let query = Query { profile_type, ..any_profile(range, selector) };
     let snapshot = querier.find(client, &query).await?;
