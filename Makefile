@@ -20,7 +20,7 @@ run: build ## Build everything, start the server on http://localhost:4040 with d
 	./target/release/pyrograph server -server.http-listen-address=127.0.0.1 $(FLAGS)
 
 build: ui ## Build the UI and the binary that contains it, without optimisation across crates
-	@echo "Building the server: about 4 minutes on 2 cores the first time, then seconds."
+	@echo "Building the server: 4 to 5 minutes on 2 cores the first time, then seconds."
 	cargo build --release --locked -p pyrograph
 
 dist: ui ## Build the binary of the image, optimised across crates, into target/dist
