@@ -42,7 +42,7 @@ pub struct Cells {
 }
 
 /// The profiles of a cell and the sum of one of their columns. The window's first millisecond is
-/// separate, because the steps of a time series end after such a millisecond.
+/// summed separately: a step of a time series includes its last millisecond, which is the first one of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CellTotal {
     pub first: Total,

@@ -87,7 +87,8 @@ impl Head {
         }
     }
 
-    /// Adds the rows of one item. References to samples and columns that the profile does not have are left out.
+    /// Adds the rows of one item. A sample that the profile does not have counts as an empty
+    /// stacktrace with values 0, a column that it does not have as 0.
     pub fn append(&mut self, item: &PushItem) -> AppendOutcome {
         let next = self.keys.len() as u32;
         let ordinal = *self.ordinals.entry(item.key).or_insert(next);

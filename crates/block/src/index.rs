@@ -17,8 +17,8 @@ pub const VALUE_COLUMNS_MAX: usize = 64;
 /// Most bytes of labels of all series of a dataset that a writer accepts.
 pub(crate) const LABEL_BYTES_MAX: usize = 1 << 30;
 
-/// The same limit for a reader. Texts are stored once and referred to, so the size of the section is no bound. Earlier
-/// writers did not enforce [`LABEL_BYTES_MAX`], and their objects are not damaged.
+/// The limit of a reader. Texts are stored once and referred to, so the size of the section is no bound. It is larger,
+/// because earlier writers did not enforce [`LABEL_BYTES_MAX`], and their objects are not damaged.
 const LABEL_BYTES_READ_MAX: usize = 4 * LABEL_BYTES_MAX;
 
 /// The series and profiles of one dataset. Sufficient for queries about labels and time series.
@@ -49,8 +49,8 @@ pub struct Series {
     pub labels: Labels,
 }
 
-/// Profiles as columns, sorted by (schema, series, time). Profile `i` is row `i` of each; its
-/// samples are the rows `row_starts[i]..row_starts[i + 1]` of the dataset, sorted by stacktrace.
+/// Profiles as columns, sorted by (schema, series, time). Profile `i` is element `i` of each
+/// column; its samples are the rows `row_starts[i]..row_starts[i + 1]` of the dataset, sorted by stacktrace.
 #[derive(Clone, Debug, Default)]
 pub struct Profiles {
     /// Index into `series`.

@@ -1,4 +1,4 @@
-//! Segments and blocks: the only crate that knows Parquet. `FORMAT.md` beside this file is the contract.
+//! Segments and blocks: the only crate that knows Parquet. `FORMAT.md` in the folder of this crate is the contract.
 //!
 //! Owns: the open segment in memory ([`Head`]) and the symbols that outlive it ([`Dictionaries`]), encoding, reading, merging.
 //! Does not own: the keys of objects, who may read them, when they are merged or deleted.

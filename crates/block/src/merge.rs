@@ -3,7 +3,7 @@
 //! Owns: unifying symbols and series, dividing rows by tenant, window and shard, masks, removing erased profiles.
 //! Does not own: which objects to merge, where outputs are stored, when inputs may be deleted.
 //!
-//! Memory holds one service of one tenant at a time, beside the encoded outputs of that tenant. If the datasets of a
+//! Memory holds one service of one tenant at a time, beside the encoded outputs. If the datasets of a
 //! service do not fit together, they are merged in parts; each part becomes a dataset of its own in the same outputs.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +107,7 @@ pub fn window_of(time_nanos: i64, windows: &[Window]) -> Window {
     window.unwrap_or_else(|| Window::around(second, DAY))
 }
 
-/// Merges whole objects; outputs are sorted by (tenant, window, shard).
+/// Merges the selected datasets of all inputs; outputs are sorted by (tenant, window, shard).
 ///
 /// Every profile that is neither masked nor erased is in exactly one output, with unchanged sums. Two profiles are
 /// never merged into one, even if they are equal.

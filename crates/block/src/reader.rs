@@ -427,7 +427,7 @@ impl Tail<'_> {
         let footer_bytes = u64::from(u32::from_le_bytes([magic[0], magic[1], magic[2], magic[3]]));
         let trailer_distance = footer_bytes + 8 + TRAILER_BYTES as u64;
         if trailer_distance > self.bytes_len.min(TAIL_BYTES_MAX) {
-            return Err(wrong(self.bytes_len - 8, "the footer is longer than the object"));
+            return Err(wrong(self.bytes_len - 8, "the footer is longer than the object, or than allowed"));
         }
         if trailer_distance > self.bytes.len() as u64 {
             return Ok(DirectorySearch::Needs(trailer_distance + TAIL_BYTES));

@@ -1,4 +1,4 @@
-//! Adds the rows of a dataset up to cells, where these are worth their bytes.
+//! Computes the rollups of a dataset: sums of its rows by cell, where these are much smaller than the rows.
 //!
 //! Owns: the choice of lengths and labels, the sums.
 //! Does not own: the encoding of cells (`cells`), their position in the object (`writer`).
@@ -60,7 +60,6 @@ pub(crate) fn roll(
         dataset,
         window: profiles.time_nanos.iter().map(|time| time.div_euclid(length)).collect(),
         group_of_series: vec![0; dataset.index.series.len()],
-        groups: 0,
         seen: vec![0; dataset.symbols.stacktraces],
         run: 0,
     };
@@ -113,7 +112,6 @@ struct Roller<'a> {
     /// Per profile.
     window: Vec<i64>,
     group_of_series: Vec<u32>,
-    groups: usize,
     /// Per stacktrace, the last run that it occurred in.
     seen: Vec<u32>,
     /// Counts walks over the rows of one cell.
@@ -140,7 +138,6 @@ impl Roller<'_> {
             }
             self.group_of_series[id as usize] = groups.len() as u32 - 1;
         }
-        self.groups = groups.len();
         groups
     }
 

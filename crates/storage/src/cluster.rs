@@ -73,7 +73,7 @@ pub(crate) async fn join(store: &Store, name: &str, clock: &Clock) -> Result<Clu
 }
 
 async fn found(store: &Store, name: &str, clock: &Clock) -> Result<Bytes, OpenError> {
-    // Data without this object come from a copy that lacks it: their ids have the tag of another cluster id.
+    // A bucket with data but without this object is an incomplete copy. Its ids have the tag of another cluster id.
     let folders = ["log", "block", "publish"].map(|folder| store.list_folders(folder));
     let is_empty = futures::future::try_join_all(folders).await?.iter().all(Vec::is_empty);
     let cluster = Cluster {

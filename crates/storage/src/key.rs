@@ -23,8 +23,8 @@ const SMALL_FOLDERS: &[&str] = &["publish", "delete", "catalog"];
 /// Longest seal, the object that ends a log; every segment is longer.
 const SEAL_BYTES_MAX: usize = 256;
 
-/// Whether deleting data needs an object of `bytes` bytes at `key`, which has no configured prefix: rows of the
-/// catalog, records, deletions, seals.
+/// Whether an object of `bytes` bytes at `key` is one that has to be written before data can be deleted: rows of the
+/// catalog, records, deletions, seals. `key` is without the configured prefix.
 pub(crate) fn is_bookkeeping(key: &str, bytes: usize) -> bool {
     match key.split_once('/') {
         Some(("log", _)) => bytes <= SEAL_BYTES_MAX,

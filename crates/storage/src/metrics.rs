@@ -189,7 +189,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            // 1 ms to 16 s: from a warm local disk to the longest attempt.
+            // 1 ms to 16 s: from a warm local disk to a slow read; longer ones share the last bucket.
             seconds: Family::new_with_constructor(|| {
                 Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)))
             }),

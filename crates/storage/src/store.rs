@@ -151,7 +151,8 @@ impl Store {
         }
     }
 
-    /// From now on this store, and each clone of it, reads the size of an object before its end.
+    /// From now on this store, and each clone of it, reads the end of an object in two requests: its size, then
+    /// the range.
     pub(crate) fn give_up_suffix_ranges(&self, because: &dyn std::fmt::Display) {
         if self.has_suffix_ranges.swap(false, Ordering::Relaxed) {
             info!(store = %self, %because, "ends of objects are read in two requests, by their size");

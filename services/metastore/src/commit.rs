@@ -33,9 +33,9 @@ impl Metastore {
         }
     }
 
-    /// Call after stopping. A find checks the stop and takes its snapshot under one lock of the state: one that missed
-    /// the stop took its snapshot before this locks the state for the pending rows, and no commit follows this one. So
-    /// a successor that reads the resignation row knows that no later answer of this owner holds more than it reads.
+    /// Call after the stop is set. A find checks the stop and takes its snapshot under one lock of the state, so a find
+    /// that missed the stop took its snapshot before the pending rows are taken here. Nothing is committed afterwards:
+    /// a successor that reads the resignation row has every row that such a find can return.
     async fn resign(&self) -> Result<(), catalog::Error> {
         let turn = self.turn.lock().await;
         let (mut batch, _) = self.take_pending();

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Longest time between consuming a segment and its rows. Longer: fewer writes, more to read again after a crash.
+    /// Longest time between consuming a segment and committing its rows. Longer: fewer writes, more to read again after a crash.
     pub commit_interval: Duration,
     /// Shortest time between two probes of a log whose writer sends no hints. Such a log is probed after an eighth of
-    /// the time since its last slot, within this limit and the next.
+    /// the time since its last slot, at least this, at most `probe_interval_silent`.
     pub probe_interval: Duration,
-    /// Longest time between two probes of a log; always the time for a log whose writer sends hints.
+    /// Longest time between two probes of a log. A log whose writer sends hints is always probed at this interval.
     pub probe_interval_silent: Duration,
     /// Between listings for unknown logs.
     pub list_interval: Duration,

@@ -1,6 +1,6 @@
 //! Consumes writers' logs, each strictly in slot order.
 //!
-//! Owns: the sources of new segments (hints, probes, listings), closing dead logs.
+//! Owns: the sources of new segments (hints, probes, listings), closing silent logs.
 //! Does not own: the change that consuming a slot makes (`state/logs`), when it is committed (`run`).
 //!
 //! A segment is visible to finds as soon as it is consumed. A crash before its rows are committed

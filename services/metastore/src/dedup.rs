@@ -151,7 +151,7 @@ fn home(entry: u128, slots: usize) -> usize {
 fn is_live(entry: u128, first_minute: Minute, now: Minute) -> bool {
     let span = 1 << MINUTE_BITS;
     let behind = (now - (entry & MINUTE_MASK) as Minute).rem_euclid(span);
-    // Up to a quarter of the span counts as ahead: the clock of the writer is.
+    // Minutes up to a quarter of the span after `now` count as later: a writer's clock may be ahead.
     let minute = if behind >= span * 3 / 4 { now - behind + span } else { now - behind };
     minute >= first_minute
 }

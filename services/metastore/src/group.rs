@@ -119,7 +119,7 @@ fn closed_hour<'a>(blocks: &[(&'a Key, &'a LiveObject)], length: i64, config: &C
     several.map(|blocks| settled(blocks, config)).min_by_key(|merge| merge.ready_millis)
 }
 
-/// All blocks of a window, ready when it is worth rewriting the largest for the others.
+/// All blocks of a window. They wait longer if the largest would be rewritten for few others.
 fn all_patches<'a>(
     blocks: &[(&'a Key, &'a LiveObject)],
     config: &Config,

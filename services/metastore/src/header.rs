@@ -22,7 +22,7 @@ pub enum Header {
 pub enum Error {
     #[error(transparent)]
     Store(#[from] storage::Error),
-    /// A newer release wrote the object, so this one cannot judge it.
+    /// The object has a format version that this release does not read.
     #[error(transparent)]
     Newer(block::Error),
 }

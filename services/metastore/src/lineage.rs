@@ -121,8 +121,8 @@ impl<'a> Trace<'a> {
         }
         let producer = |input: &Key| input.parse_block().and_then(|block| by_job.get(&block.job).copied());
         let order = producers_first(records, &producer);
-        // Whether all inputs of a record exist or can be restored; and whether the others were made after the listing
-        // from which this bucket was copied.
+        // `restorable`: all inputs of a record exist or can be restored. `copied`: every absent one was made after the
+        // listing from which this bucket was copied.
         let (mut restorable, mut copied) = (vec![false; records.len()], vec![false; records.len()]);
         for index in &order {
             let record = &records[*index];
@@ -156,9 +156,9 @@ impl<'a> Trace<'a> {
     /// Undoes records with an output that neither exists nor was merged further, and all records that merged their
     /// other outputs.
     ///
-    /// That restores all of their inputs, or all that a copy has: the others were made while it was copied. With
-    /// records before version 2, an output that was not copied looks like one that has expired. Where none of the
-    /// outputs is left, undoing loses no data.
+    /// No data are lost: all of their inputs can be restored; or the absent ones were made while the bucket was copied;
+    /// or none of their outputs is left. Only records of version 2 tell an output that was not copied from one that has
+    /// expired.
     fn undo_incomplete(&mut self, order: &[usize], undoable: &dyn Fn(usize) -> bool) {
         let mut consumers: HashMap<&Key, Vec<usize>> = HashMap::new();
         for (index, record) in self.records.iter().enumerate() {

@@ -198,6 +198,7 @@ impl Metrics {
             &self.objects_dead,
             &self.objects_quarantined,
             &self.deletions_in_force,
+            &self.comparison_stopped,
             &self.dedup_keys,
             &self.dedup_bytes,
         ];

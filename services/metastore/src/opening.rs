@@ -70,7 +70,10 @@ impl Opening<'_> {
         let Some(progress) = self.rebuild else {
             return Err(OpenError::RebuildNeeded(reason.to_owned()));
         };
-        warn!(reason, "the catalog is not of this bucket as it is, it is rebuilt from the other objects");
+        warn!(
+            reason,
+            "the catalog is missing or does not match the bucket: it is rebuilt from the other objects"
+        );
         let headers = &*self.parts.headers;
         let rebuilt = rebuild_with(self.store, self.clock, headers, self.config, progress).await?;
         info!("{rebuilt}");

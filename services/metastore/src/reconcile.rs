@@ -39,7 +39,8 @@ const READS_AT_ONCE: usize = 8;
 /// Blocks without a record are few and small. A comparison that finds more bytes of them than this, and than
 /// `orphan_percent_max` of the live bytes, deletes none of them.
 const UNRECORDED_BYTES_MAX: u64 = 4 << 20;
-/// A publish record is kept this long, so that no paused process puts an object again that only this record disproves.
+/// A publish record is kept this long: a paused process may still put an object that only its record shows to be
+/// superfluous.
 const RECORD_KEPT_MILLIS: i64 = 7 * DAY * 1_000;
 
 /// Counts of one comparison.
@@ -56,7 +57,7 @@ pub(crate) struct ReconcileCounts {
 /// Old blocks that no row names and that can no longer be published, by the proof against them.
 #[derive(Default)]
 struct UnnamedBlocks {
-    /// Their job published another attempt, or is known and has closed theirs; or they were merged, or are expired.
+    /// Their job published other outputs, or closed their attempt; or they were merged or have expired.
     superfluous: Vec<Key>,
     /// Without a record, made while this catalog was in force, so their jobs were given up; with their bytes.
     unrecorded: Vec<(Key, u64)>,

@@ -53,8 +53,8 @@ impl Metastore {
 
     /// Drops expired datasets from the catalog, and buries objects that hold no other.
     ///
-    /// Objects die by a publish without outputs: to a rebuild, a missing segment that no record names would be the
-    /// end of its log, and such a block would be one that was not copied.
+    /// Objects die by a publish without outputs. Without that record a rebuild would take a missing segment for the end
+    /// of its log, and a missing block for one that was not copied.
     pub(crate) fn expire(&self, state: &mut State) {
         let unix_millis = self.clock.unix_millis();
         // Objects with their masks, and the positions of expired datasets in other objects.

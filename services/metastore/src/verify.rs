@@ -104,7 +104,7 @@ pub(crate) fn missing_records(state: &State, listing: &Listing) -> Vec<Record> {
     records.into_values().collect()
 }
 
-/// Whether the object is live, or dead for another reason than a merge.
+/// Whether the object is live, or dead without a publish.
 fn is_accounted(state: &State, key: &Key) -> bool {
     state.live().contains_key(key) || state.dead().get(key).is_some_and(|dead| dead.job.is_none())
 }

@@ -1,7 +1,7 @@
 //! Admission: which queries run, and in which order the others wait.
 //!
 //! The running queries of one tenant have a limit of estimated bytes, and hold at most three quarters of the permits,
-//! so that another tenant always gets one. Tenants with waiting queries are served in turn; queries of one tenant
+//! so that one tenant alone cannot hold all of them unless there are fewer than four. Tenants with waiting queries are served in turn; queries of one tenant
 //! keep their order.
 
 use std::collections::VecDeque;

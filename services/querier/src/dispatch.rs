@@ -151,7 +151,7 @@ impl<'a> Dispatch<'a> {
         Err(rpc::Error::new(ErrorKind::Unavailable, text).into())
     }
 
-    /// Asks for one unit until a leaf answers or none is left to ask.
+    /// Asks the first leaf of a unit and, if needed, the second; never a third.
     async fn unit(&self, mut unit: Unit) -> Result<UnitResult, Error> {
         let clock = &self.querier.clock;
         if let Some(second) = unit.second

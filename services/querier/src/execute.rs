@@ -216,7 +216,7 @@ impl Querier {
         taken.map(Some).map_err(|_| Error::Internal("the querier has stopped".into()))
     }
 
-    /// Finds in the catalog. Fails if an older owner of the catalog (smaller epoch) answers than before.
+    /// Finds in the catalog. Fails if the owner that answers has a smaller epoch than one that answered earlier.
     pub(crate) async fn find(&self, client: &Client, query: &Query) -> Result<Snapshot, Error> {
         let request = FindRequest {
             tenants: client.tenants().to_vec(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use model::rendezvous;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// A leaf and its name. The name stays the same as long as the process lives: objects are assigned by it, so that they
-/// meet the cache of that process.
+/// A leaf and its name. The name stays the same as long as the process lives: objects are assigned by it, so that a
+/// process finds its objects in its own cache.
 pub type NamedLeaf = (String, Arc<dyn rpc::Leaf>);
 
 /// The leaves that exist now. A root asks for them at each query, so leaves may come and go.
@@ -24,8 +24,8 @@ impl Leaves for FixedLeaves {
     }
 }
 
-/// Ranks `leaves` for an object by [`rendezvous`], and returns their indices. The first leaf has the object cached; the
-/// second would have it if the first were gone.
+/// Ranks `leaves` for an object by [`rendezvous`], and returns their indices. The first leaf usually has the object cached;
+/// the second takes it over if the first leaves.
 pub(crate) fn rank(object: &str, leaves: &[NamedLeaf]) -> Vec<usize> {
     rendezvous(0..leaves.len(), |index| {
         let name = &leaves[*index].0;

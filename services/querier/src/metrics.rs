@@ -67,7 +67,11 @@ impl Metrics {
         registry.register("scanned_samples", "Samples that queries scanned", samples.clone());
         registry.register("matched_profiles", "Profiles that queries matched", profiles.clone());
         registry.register("query_retries", "Queries started over with a new snapshot", retries.clone());
-        registry.register("queries_partial", "Answers that lack unreadable objects", partial.clone());
+        registry.register(
+            "queries_partial",
+            "Answers that miss objects, because these could not be read",
+            partial.clone(),
+        );
         registry.register(
             "queries_stale",
             "Answers from a catalog that had no owner or lagged behind",

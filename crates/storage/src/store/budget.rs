@@ -1,8 +1,8 @@
-//! A budget of extra requests, so that a sick store does not get more requests than a healthy one.
+//! A budget of extra requests, so that a failing store gets only a limited number of them.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Requests beyond the first ones. Each first one earns a share of an extra one, up to a stock of them.
+/// Each first request adds a fraction of an extra one, up to a maximum.
 pub(super) struct Budget {
     /// In thousandths of a request, as are `earned` and `max`.
     left: AtomicI64,

@@ -12,7 +12,7 @@ use crate::error::Failure;
 use crate::metrics::{Operation, Outcome};
 use crate::{Error, Key, Metrics};
 
-/// One attempt may take this long, and a second more for every [`BYTES_PER_SECOND_MIN`] it moves.
+/// Longest attempt of a create; one more second is added for every [`BYTES_PER_SECOND_MIN`] bytes.
 pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// For whole objects and listings, whose length is not known beforehand.

@@ -125,7 +125,7 @@ fn entry_of<'a>(reader: &'a Reader, dataset: &FoundDataset) -> Result<&'a Datase
 pub(super) struct Exclusions {
     /// Ordinals of push items that are counted elsewhere; sorted.
     pub(super) masked: Arc<[u32]>,
-    /// Deletions that may touch the dataset and are newer than the object.
+    /// Deletions that may touch the dataset and are above the object's floor.
     pub(super) deletions: Arc<[Arc<Deletion>]>,
 }
 
