@@ -16,3 +16,4 @@ pub mod kind;
 pub mod multipart;
 pub mod pprof;
 pub mod trees;
+mod varint;

@@ -113,6 +113,13 @@ impl Charge {
         }
     }
 
+    /// Moves `bytes`, or all if there are fewer, into a charge of their own.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: self.budget.clone(), bytes }
+    }
+
     /// Takes over the bytes of `other`, of the same budget.
     pub fn absorb(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.budget.0, &other.budget.0), "charges of two budgets");
@@ -194,6 +201,20 @@ mod tests {
         first.resize(10).unwrap();
         first.shrink_to(20);
         assert_eq!((first.bytes(), held.get()), (10, 10));
+    }
+
+    #[test]
+    fn a_split_charge_returns_each_part_once() {
+        let held = Gauge::default();
+        let mut rest = Budget::new(10, held.clone()).charge(10).unwrap();
+        let part = rest.split(4);
+        assert_eq!((part.bytes(), rest.bytes(), held.get()), (4, 6, 10));
+        drop(part);
+        assert_eq!(held.get(), 6);
+        let all = rest.split(7);
+        assert_eq!((all.bytes(), rest.bytes(), held.get()), (6, 0, 6));
+        drop((all, rest));
+        assert_eq!(held.get(), 0);
     }
 
     #[test]

@@ -180,14 +180,15 @@ impl Distributor {
         &self,
         batch: &Batch,
         documents: Vec<DecodedDocument>,
-        charge: Charge,
+        mut charge: Charge,
     ) -> Vec<(usize, Result<Acceptance, Error>)> {
-        let mut whole = Some(charge);
-        let outcomes = documents.into_iter().map(|document| {
-            let charge = whole.take().unwrap_or_else(|| self.budget.empty_charge());
-            (document.bytes, self.accept(batch, document, charge))
-        });
-        outcomes.collect()
+        let shares = (1..=documents.len()).rev().map(|left| charge.split(charge.bytes().div_ceil(left)));
+        // All at once: a refused document returns its share, and no other's.
+        let shares: Vec<_> = shares.collect();
+        let accept = |(document, share): (DecodedDocument, Charge)| {
+            (document.bytes, self.accept(batch, document, share))
+        };
+        documents.into_iter().zip(shares).map(accept).collect()
     }
 
     /// Checks a decoded document against the limits and makes an item of it.

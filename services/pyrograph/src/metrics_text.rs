@@ -14,15 +14,14 @@ pub(crate) fn accepts_open_metrics(headers: &HeaderMap) -> bool {
         let mut parts = range.split(';').map(str::trim);
         let is_open_metrics =
             parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-        is_open_metrics
-            && !parts.any(|parameter| {
-                parameter.starts_with("q=0") && parameter.trim_matches(['q', '=', '0', '.']).is_empty()
-            })
+        let is_excluded =
+            |parameter: &str| parameter.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        is_open_metrics && !parts.any(is_excluded)
     })
 }
 
 /// OpenMetrics as classic text: families have the names of their samples, types that are unknown to it have others, and
-/// units and the end mark are left out. No metric of this process has exemplars, which it does not know either.
+/// units and the end mark are left out. No metric of this process has exemplars.
 pub(crate) fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     // The help of a family comes before its type, which decides about the name.
@@ -38,7 +37,7 @@ pub(crate) fn classic(open_metrics: &str) -> String {
                 "unknown" => ("", "untyped"),
                 kind => ("", kind),
             };
-            if let Some((_, text)) = help.take().filter(|(of, _)| *of == name) {
+            if let Some((_, text)) = help.take().filter(|(family, _)| *family == name) {
                 out.extend(["# HELP ", name, suffix, " ", text, "\n"]);
             }
             out.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);

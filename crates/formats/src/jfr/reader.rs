@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::{Fault, Flaw};
+use crate::varint;
 
 /// Longest text that is read whenever something refers to it: otherwise a few bytes could refer to it very often.
 const SHORT_BYTES_MAX: u32 = 1000;
@@ -172,18 +173,13 @@ impl<'a> Reader<'a> {
         let Some(bytes) = self.data.get(self.at..).and_then(<[u8]>::first_chunk::<8>) else {
             return self.varint_by_bytes();
         };
-        let word = u64::from_le_bytes(*bytes);
-        let stops = !word & 0x8080_8080_8080_8080;
-        let length = stops.trailing_zeros() as usize / 8 + 1;
-        if stops == 0 || self.at + length > self.end {
-            return self.varint_by_bytes();
+        match varint::first_in(u64::from_le_bytes(*bytes)) {
+            Some((number, length)) if self.at + length <= self.end => {
+                self.at += length;
+                Ok(number)
+            }
+            _ => self.varint_by_bytes(),
         }
-        self.at += length;
-        // Seven bits of each byte up to the last of the number, joined pairwise.
-        let bits = word & (stops ^ stops.wrapping_sub(1)) & 0x7f7f_7f7f_7f7f_7f7f;
-        let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
-        let bits = (bits & 0x0000_3fff_0000_3fff) | ((bits & 0x3fff_0000_3fff_0000) >> 2);
-        Ok((bits & 0x0fff_ffff) | ((bits & 0x0fff_ffff_0000_0000) >> 4))
     }
 
     /// Seven bits of each byte, the lowest first; the ninth byte holds eight.

@@ -2,6 +2,8 @@
 //!
 //! Owns: varints, tags, lengths, skipping unknown fields. Knows no message.
 
+use crate::varint;
+
 /// Deepest nesting of unknown groups.
 const GROUP_DEPTH_MAX: u32 = 100;
 
@@ -83,21 +85,14 @@ impl<'a> Reader<'a> {
         let Some(chunk) = self.data.get(self.offset..).and_then(<[u8]>::first_chunk::<8>) else {
             return self.varint_by_bytes();
         };
-        let word = u64::from_le_bytes(*chunk);
-        let stops = !word & 0x8080_8080_8080_8080;
-        if stops == 0 {
+        let Some((number, length)) = varint::first_in(u64::from_le_bytes(*chunk)) else {
             return self.varint_by_bytes();
-        }
-        let length = stops.trailing_zeros() as usize / 8 + 1;
+        };
         if self.offset + length > self.end {
             return Err(Error::CutOff { offset: self.offset, end: self.end });
         }
         self.offset += length;
-        // Seven bits of each byte up to the last of the varint, joined pairwise.
-        let bits = word & (stops ^ stops.wrapping_sub(1)) & 0x7f7f_7f7f_7f7f_7f7f;
-        let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
-        let bits = (bits & 0x0000_3fff_0000_3fff) | ((bits & 0x3fff_0000_3fff_0000) >> 2);
-        Ok((bits & 0x0fff_ffff) | ((bits & 0x0fff_ffff_0000_0000) >> 4))
+        Ok(number)
     }
 
     #[cold]

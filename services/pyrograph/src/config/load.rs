@@ -25,8 +25,8 @@ pub(crate) enum LoadError {
     UnknownField { path: String, field: String, nearest: Option<String> },
     #[error("config file {path}: {field} is {found}, expected a mapping")]
     NotAMapping { path: String, field: String, found: &'static str },
-    #[error("config file {path}: {form} in line {line}{problem}")]
-    Variable { path: String, form: String, line: usize, problem: String },
+    #[error("config file {path}: {variable}")]
+    Variable { path: String, variable: BadVariable },
     #[error("config{}: {field}: {reason}", .path.as_ref().map(|path| format!(" file {path}")).unwrap_or_default())]
     BadField { path: Option<String>, field: String, reason: String },
 }
@@ -72,12 +72,8 @@ pub(crate) fn load(arguments: &[String]) -> Result<LoadedConfig, LoadError> {
         if expand {
             #[allow(clippy::disallowed_methods, reason = "config.expand-env asks for the environment")]
             let environment = |name: &str| std::env::var(name).ok();
-            text = expand_variables(&text, environment).map_err(|bad| LoadError::Variable {
-                path: path.clone(),
-                form: bad.form,
-                line: bad.line,
-                problem: bad.problem,
-            })?;
+            text = expand_variables(&text, environment)
+                .map_err(|variable| LoadError::Variable { path: path.clone(), variable })?;
         }
         let mut document = yaml(&text).map_err(|e| error(e.to_string()))?;
         for section in flags::take_ignored_sections(&mut document) {
@@ -271,8 +267,9 @@ fn nearest_words(nearest: &Option<String>, dash: &str) -> String {
 }
 
 /// A use of a variable that cannot be replaced.
-#[derive(Debug, PartialEq, Eq)]
-struct BadVariable {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{form} in line {line}{problem}")]
+pub(crate) struct BadVariable {
     /// As in the text, with its braces.
     form: String,
     line: usize,
@@ -438,7 +435,10 @@ mod tests {
         assert_eq!(expand("a\nb ${B:?put it into the unit file}"), missing(2, "put it into the unit file"));
         assert_eq!(expand("${B?}"), missing(1, ""));
         let refused = |text: &str, problem: &str| {
-            assert!(expand(text).is_err_and(|(_, told)| told.contains(problem)), "{text}");
+            assert!(
+                expand(text).is_err_and(|(_, text_of_problem)| text_of_problem.contains(problem)),
+                "{text}"
+            );
         };
         refused("${EMPTY:?}", "EMPTY is not set");
         refused("${B:90d}", "has an unknown form; a default is written ${B:-default}");
